@@ -1,0 +1,41 @@
+# One-word targets; each makes .venv when it is missing or stale.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO ?= runs/demo
+
+.PHONY: demo test test-all lint types bench docs clean help
+
+help:      ## what there is
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 16
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready ## a growing batch against fixed ones, on real data, in about two minutes
+	$(BIN)/adabatch compare digits --out $(DEMO)
+
+lint: .venv/ready ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready ## static types
+	$(BIN)/mypy
+
+test: lint types ## style, types, fast tests
+	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+
+test-all: lint types ## the slow tests too
+	$(BIN)/pytest -n 2 -m "not gpu"
+
+bench: .venv/ready ## the benchmarks; results go to benchmarks/results
+	$(BIN)/python benchmarks/loop.py --out benchmarks/results/loop.json
+
+docs: .venv/ready ## runs the code blocks of README and docs
+	$(BIN)/pytest -n 2 tests/test_docs.py
+
+clean: ## removes .venv and runs
+	rm -rf .venv runs build

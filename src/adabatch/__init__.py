@@ -1,0 +1,47 @@
+"""Grow the batch size while a network trains, exactly.
+
+Importing this package loads no torch until a name needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BatchSizeScheduler": "adabatch.scheduler",
+    "DataLoader": "adabatch.data",
+    "Plan": "adabatch.schedules",
+    "accumulate": "adabatch.accumulate",
+    "couplings": "adabatch.couplings",
+    "epochs": "adabatch.units",
+    "samples": "adabatch.units",
+    "schedules": "adabatch.schedules",
+    "tokens": "adabatch.units",
+    "updates": "adabatch.units",
+}
+__all__ = ["BatchSizeScheduler", "DataLoader", "Plan", "accumulate", "couplings", "epochs", "samples", "schedules", "tokens", "updates"]  # fmt: skip
+
+if TYPE_CHECKING:
+    from adabatch import couplings, schedules
+    from adabatch.accumulate import accumulate
+    from adabatch.data import DataLoader
+    from adabatch.schedules import Plan
+    from adabatch.scheduler import BatchSizeScheduler
+    from adabatch.units import epochs, samples, tokens, updates
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'adabatch' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    module = importlib.import_module(home)
+    value = module if home.rpartition(".")[2] == name and name in ("couplings", "schedules") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

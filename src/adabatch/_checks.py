@@ -1,0 +1,68 @@
+"""Named checks of arguments. An error says argument, rule, value and remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+
+def _remedy(text: str) -> str:
+    return f"; {text}" if text else ""
+
+
+def whole(name: str, value: Any, *, minimum: int = 1, remedy: str = "") -> int:
+    """`value` as an int that is at least `minimum`.
+
+    Raises:
+        TypeError: if `value` is not a whole number (a bool is none).
+        ValueError: if it is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}{_remedy(remedy)}")
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}{_remedy(remedy)}")
+    return int(value)
+
+
+def finite(
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    remedy: str = "",
+) -> int | float:
+    """`value` as a finite number within the bounds given (`minimum` inclusive, `above` and `below` exclusive).
+
+    Raises:
+        TypeError: if `value` is not a number.
+        ValueError: if it is not finite or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r}{_remedy(remedy)}")
+    number = int(value) if isinstance(value, Integral) else float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` must be finite, got {value!r}{_remedy(remedy)}")
+    if minimum is not None and number < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum:g}, got {value!r}{_remedy(remedy)}")
+    if above is not None and number <= above:
+        raise ValueError(f"`{name}` must be greater than {above:g}, got {value!r}{_remedy(remedy)}")
+    if below is not None and number >= below:
+        raise ValueError(f"`{name}` must be less than {below:g}, got {value!r}{_remedy(remedy)}")
+    return number
+
+
+def one_of(name: str, value: Any, allowed: Iterable[Any], *, remedy: str = "") -> Any:
+    """`value` if it is among `allowed`.
+
+    Raises:
+        ValueError: if it is not; the message lists what is.
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        listed = ", ".join(str(item) for item in allowed)
+        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}{_remedy(remedy)}")
+    return value

@@ -1,0 +1,115 @@
+"""Frozen records and protocols that the parts exchange. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch as a loader hands it out.
+
+    Attributes:
+        clock: position in the data where the batch starts, in samples (`epoch * N + offset`).
+        end: the clock once the batch is trained on; what `drop_last` drops behind it counts as passed.
+        epoch: the epoch in which it starts.
+        requested: the batch size that was asked for, in samples over all ranks; couplings follow this one.
+        size: samples in the batch over all ranks; below `requested` only at the end of an epoch.
+        rank_size: samples of it that this rank trains on.
+    """
+
+    clock: int
+    end: int
+    epoch: int
+    requested: int
+    size: int
+    rank_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One micro-batch of a batch: samples in one forward and backward pass on one rank.
+
+    Attributes:
+        batch: the batch that it belongs to.
+        index: its number within the batch, from 0.
+        count: micro-batches in the batch, the same on every rank.
+        size: samples that count; 0 for the repeated sample that keeps ranks in step.
+    """
+
+    batch: Batch
+    index: int
+    count: int
+    size: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the optimizer steps after this one."""
+        return self.index + 1 == self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One change of the batch size.
+
+    Attributes:
+        clock: position in the data from which it holds, in samples.
+        batch_size: the new batch size, in samples over all ranks.
+        reason: why, in words.
+    """
+
+    clock: int
+    batch_size: int
+    reason: str
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """What drives a loader's batch size: a plan behind a `BatchSizeScheduler`. The loader asks at every batch start."""
+
+    def batch_size_at(self, clock: int) -> int:
+        """The batch size of a batch that starts at `clock`."""
+
+    def batches_between(self, start: int, stop: int) -> int:
+        """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
+
+    def check_next(self) -> None:
+        """Raises if the batch handed out before was trained on but `step()` was not called."""
+
+
+@runtime_checkable
+class DrivenLoader(Protocol):
+    """What `BatchSizeScheduler` and `accumulate` need of a loader."""
+
+    batch_size: int
+    micro_batch_size: int | None
+
+    @property
+    def dataset_size(self) -> int | None:
+        """Samples in an epoch; None for a stream without a length."""
+
+    @property
+    def clock(self) -> int:
+        """Position in the data up to which batches are committed, in samples."""
+
+    @property
+    def current(self) -> Batch | None:
+        """The batch that was handed out and is not committed; None before the first and after `commit()`."""
+
+    @property
+    def part(self) -> Part | None:
+        """The micro-batch handed out last when iterated by `parts()`, else None."""
+
+    def attach(self, driver: Driver) -> None:
+        """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
+
+    def detach(self) -> None:
+        """Undoes `attach`; the batch size stays what it is."""
+
+    def commit(self) -> None:
+        """Marks the current batch as trained on."""
+
+    def parts(self) -> Iterator[tuple[Any, Part]]:
+        """One epoch as micro-batches."""

@@ -1,0 +1,131 @@
+"""Durations: lengths of training in the unit that a reader thinks in.
+
+A `Duration` stays symbolic ("20 epochs") until a `Plan` resolves it against a data set, so the same schedule serves
+every data set.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from adabatch import _checks
+
+UNITS: Final = ("epochs", "samples", "updates", "tokens")
+_MULTIPLES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_TEXT: Final = re.compile(r"\s*([0-9.]+(?:[eE][+]?[0-9]+)?)\s*([KMBTkmbt]?)\s*([a-z]*)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A length of training, not yet tied to a data set.
+
+    Args:
+        count: how many units; finite and at least 0. Only epochs and tokens may be fractional.
+        unit: `"epochs"`, `"samples"`, `"updates"` or `"tokens"`.
+
+    Raises:
+        ValueError: if `count` is negative, not finite or fractional where it must be whole, or `unit` is unknown.
+        TypeError: if `count` is not a number.
+    """
+
+    count: int | float
+    unit: str
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(
+                f"`unit` must be one of {', '.join(UNITS)}, got {self.unit!r}; write for example `epochs(20)`"
+            )
+        _checks.finite("count", self.count, minimum=0)
+        if self.unit in ("samples", "updates") and int(self.count) != self.count:
+            raise ValueError(
+                f"`count` of {self.unit} must be a whole number, got {self.count!r}; use `epochs` for fractions"
+            )
+        if float(self.count).is_integer():
+            object.__setattr__(self, "count", int(self.count))
+
+    @property
+    def exact(self) -> Fraction:
+        """The count as an exact fraction; a float counts as the decimal that it prints as (0.1 is 1/10)."""
+        return Fraction(repr(self.count)) if isinstance(self.count, float) else Fraction(self.count)
+
+    def __str__(self) -> str:
+        count = f"{self.count:,}" if isinstance(self.count, int) else f"{self.count:g}"
+        return f"{count} {self.unit[:-1] if self.count == 1 else self.unit}"
+
+
+def epochs(count: int | float) -> Duration:
+    """`count` passes over the data set; may be fractional."""
+    return Duration(count, "epochs")
+
+
+def samples(count: int) -> Duration:
+    """`count` samples."""
+    return Duration(count, "samples")
+
+
+def updates(count: int) -> Duration:
+    """`count` optimizer updates."""
+    return Duration(count, "updates")
+
+
+def tokens(count: int | float) -> Duration:
+    """`count` tokens; needs `tokens_per_sample` when a plan is made."""
+    return Duration(count, "tokens")
+
+
+def count(text: str, *, name: str = "count") -> Fraction:
+    """The number in text such as `"250B"` (K, M, B, T: thousand, million, billion, trillion).
+
+    Args:
+        text: a non-negative decimal number with an optional multiple.
+        name: the argument to name in an error.
+
+    Raises:
+        ValueError: if the text is not such a number.
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None or match[3]:
+        raise ValueError(f"`{name}` must be a number such as 768 or 250B, got {text!r}")
+    return _number(match, name=name, text=text)
+
+
+def duration(text: str, *, unit: str = "epochs", name: str = "duration") -> Duration:
+    """Reads a duration from text: `"20"` (in `unit`), `"20 epochs"`, `"500 updates"`, `"250B tokens"`.
+
+    Args:
+        text: a number, an optional K, M, B or T, and an optional unit.
+        unit: the unit of a bare number.
+        name: the argument to name in an error.
+
+    Returns:
+        The duration.
+
+    Raises:
+        ValueError: if the text has no number or an unknown unit.
+
+    Example:
+        >>> str(duration("250B tokens"))
+        '250,000,000,000 tokens'
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"`{name}` must be a number and a unit, such as '20 epochs' or '500 updates', got {text!r}"
+        )
+    found = match[3] or unit
+    named = {short: full for full in UNITS for short in (full, full[:-1])}
+    if found not in named:
+        raise ValueError(f"`{name}` must be in {', '.join(UNITS)}, got {found!r} in {text!r}")
+    number = _number(match, name=name, text=text)
+    return Duration(number.numerator if number.denominator == 1 else float(number), named[found])
+
+
+def _number(match: re.Match[str], *, name: str, text: str) -> Fraction:
+    try:
+        return Fraction(match[1]) * _MULTIPLES[match[2].upper()]
+    except ValueError:
+        raise ValueError(f"`{name}` must be a number such as 768 or 250B, got {text!r}") from None
