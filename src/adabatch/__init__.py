@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from adabatch import couplings, schedules
     from adabatch.accumulate import accumulate
     from adabatch.data import DataLoader
-    from adabatch.schedules import Plan
     from adabatch.scheduler import BatchSizeScheduler
+    from adabatch.schedules import Plan
     from adabatch.units import epochs, samples, tokens, updates
 
 
