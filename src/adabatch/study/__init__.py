@@ -1,0 +1,1 @@
+"""Comparisons of training runs: arms, seeds, statistics, claims, and throughput against batch size."""

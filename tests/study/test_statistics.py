@@ -1,0 +1,159 @@
+import math
+import statistics as plain
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from adabatch.study.statistics import (
+    paired_difference,
+    paired_ratio,
+    sign_rank,
+    spread,
+    summary,
+    t_probability,
+    t_quantile,
+)
+
+# Student's t at 97.5 %, as every printed table has it.
+TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 29: 2.045, 30: 2.042, 120: 1.980}
+
+
+@pytest.mark.parametrize(("degrees", "value"), TABLE.items())
+def test_t_quantile_is_the_printed_table(degrees, value):
+    assert round(t_quantile(0.975, degrees), 3) == value
+
+
+@given(st.floats(0.001, 0.999), st.integers(1, 500))
+def test_t_quantile_is_scipys(probability, degrees):
+    assert t_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-9, abs=1e-9)
+
+
+@given(st.floats(-50, 50), st.integers(1, 200))
+def test_t_probability_is_scipys(value, degrees):
+    assert t_probability(value, degrees) == pytest.approx(stats.t.cdf(value, degrees), abs=1e-12)
+
+
+@given(st.integers(1, 400), st.floats(0.5, 0.999))
+def test_sign_rank_is_the_largest_that_covers(n, confidence):
+    def coverage(rank):
+        return 1 - 2 * stats.binom.cdf(rank - 1, n, 0.5)
+
+    rank = sign_rank(n, confidence=confidence)
+    assert rank == 0 or coverage(rank) >= confidence - 1e-9
+    assert rank == n // 2 or coverage(rank + 1) < confidence + 1e-9
+
+
+def test_sign_rank_known_values():
+    assert [sign_rank(n) for n in (1, 5, 6, 8, 9, 10, 12, 20)] == [0, 0, 1, 1, 2, 2, 3, 6]
+    assert sign_rank(5000) > 2400  # no overflow
+
+
+def test_paired_ratio_uses_order_statistics():
+    tops = [1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    found = paired_ratio(tops, [2.0] * 10)
+    assert (found.median, found.low, found.high) == (2.75, 1.0, 4.5)
+
+
+def test_paired_ratio_pairs_by_position():
+    found = paired_ratio([2.0, 40.0, 6.0], [1.0, 20.0, 3.0])
+    assert found.median == found.low == pytest.approx(2) == found.high
+
+
+def test_few_pairs_use_t_on_logarithms():
+    ratios = [1.5, 1.6, 1.8]
+    logs = np.log(ratios)
+    low, high = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    found = paired_ratio(ratios, [1.0] * 3)
+    assert (found.median, found.low, found.high) == pytest.approx((1.6, math.exp(low), math.exp(high)))
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=40))
+def test_the_interval_contains_the_median(ratios):
+    found = paired_ratio(ratios, [1.0] * len(ratios))
+    assert found.low <= found.median * (1 + 1e-9)
+    assert found.median <= found.high * (1 + 1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=2, max_size=20))
+def test_swapping_the_sides_inverts_the_interval(pairs):
+    tops, bottoms = zip(*pairs, strict=True)
+    there, back = paired_ratio(tops, bottoms), paired_ratio(bottoms, tops)
+    assert there.low == pytest.approx(1 / back.high)
+    assert there.high == pytest.approx(1 / back.low)
+
+
+def test_paired_difference_is_scipys():
+    values, baseline = [0.95, 0.96, 0.97, 0.93], [0.94, 0.955, 0.98, 0.92]
+    interval = stats.ttest_rel(values, baseline).confidence_interval(0.95)
+    found = paired_difference(values, baseline)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.00375, interval.low, interval.high))
+
+
+def test_one_pair_has_no_interval():
+    assert paired_ratio([3.0], [2.0]).to_json() == {"median": 1.5, "low": None, "high": None}
+    assert paired_difference([0.5], [0.25]).to_json() == {"mean": 0.25, "low": None, "high": None}
+    assert summary([0.5]).to_json() == {"mean": 0.5, "std": None, "n": 1, "values": [0.5]}
+
+
+def test_summary_and_spread():
+    assert summary([1.0, 2.0, 4.0]).std == pytest.approx(plain.stdev([1, 2, 4]))
+    assert spread([3.0, 1.0, 2.0]).to_json() == {"median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, 1.0, 2.0]}
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_coverage_of_the_ratio_by_simulation(n):
+    """Log-normal ratios: both methods must cover the true median at least 95 % of the time, less simulation noise."""
+    generator = np.random.default_rng(0)
+    hits, trials = 0, 4000
+    for _ in range(trials):
+        found = paired_ratio(list(1.6 * np.exp(generator.normal(0, 0.1, n))), [1.0] * n)
+        hits += found.low <= 1.6 <= found.high
+    assert 0.94 <= hits / trials <= 0.99
+
+
+def test_coverage_of_the_ratio_with_outliers():
+    """A busy machine slows one run in five by up to three times: the sign interval still covers, and stays narrow."""
+    generator = np.random.default_rng(1)
+    hits, widths, trials = 0, [], 2000
+    for _ in range(trials):
+        slow = np.where(generator.random((2, 10)) < 0.2, generator.uniform(1, 3, (2, 10)), 1.0)
+        ratios = 1.6 * np.exp(generator.normal(0, 0.02, 10)) * slow[0] / slow[1]  # symmetric in the logarithm
+        found = paired_ratio(list(ratios), [1.0] * 10)
+        hits += found.low <= 1.6 <= found.high
+        widths.append(found.high / found.low)
+    assert hits / trials >= 0.96
+    assert np.median(widths) < 2
+
+
+def test_coverage_of_the_difference_by_simulation():
+    generator = np.random.default_rng(2)
+    hits, trials = 0, 4000
+    for _ in range(trials):
+        values = generator.normal(0.001, 0.007, 5)
+        found = paired_difference(list(values), [0.0] * 5)
+        hits += found.low <= 0.001 <= found.high
+    assert 0.94 <= hits / trials <= 0.96
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: paired_ratio([1.0], [1.0, 2.0]), "pairs must be of equal length, got 1 and 2 values"),
+        (lambda: paired_ratio([], []), "`pairs` must hold at least one value, got none"),
+        (lambda: paired_ratio([0.0], [1.0]), "`ratios` must be greater than 0, got 0.0"),
+        (lambda: paired_ratio([math.nan], [1.0]), "`ratios` must be finite, got nan"),
+        (lambda: paired_difference([1.0], []), "pairs must be of equal length"),
+        (lambda: paired_difference([1.0, 2.0], [1.0, 1.0], confidence=1), "`confidence` must be less than 1, got 1"),
+        (lambda: summary([]), "`values` must hold at least one value, got none"),
+        (lambda: spread([]), "`values` must hold at least one value, got none"),
+        (lambda: sign_rank(0), "`n` must be at least 1, got 0"),
+        (lambda: t_quantile(1.0, 3), "`probability` must be less than 1, got 1.0"),
+        (lambda: t_quantile(0.5, 0), "`degrees` must be at least 1, got 0"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
