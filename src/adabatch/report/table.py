@@ -1,0 +1,217 @@
+"""Tables of a comparison and of a throughput curve, for terminals (rich) and for files (plain text)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+NOTHING = "-"
+
+
+def compare_table(compare: Mapping[str, Any], *, narrow: bool = False) -> Table:
+    """One table of a comparison: a column per arm, a row per figure.
+
+    Args:
+        compare: the content of a `compare.json`.
+        narrow: put intervals on lines of their own, for terminals below about 110 columns.
+
+    Returns:
+        The table: what each arm did, then what it gained over fixed-small and over fixed-large.
+    """
+    arms = compare["arms"]
+    seeds = arms[0]["test_accuracy"]["n"]
+    title = f"{compare['task']}, {compare['model']} on {compare['device']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    table = _table(title, ["", *(arm["name"] for arm in arms)])
+    rows = _arm_rows(compare)
+    for baseline in ("fixed-small", "fixed-large"):
+        against = compare.get(f"against_{baseline.replace('-', '_')}")
+        if against:
+            rows.append((f"[bold]against {baseline}[/bold]", [""] * len(arms)))
+            rows += [(f"- {label}", cells) for label, cells in _against_rows(compare, against, baseline)]
+    for label, cells in rows:
+        table.add_row(label, *(cell.replace(" \\[", "\n\\[") if narrow else cell for cell in cells))
+    return table
+
+
+def compare_words(compare: Mapping[str, Any]) -> list[str]:
+    """What the comparison shows, a sentence per arm, and what it does not show.
+
+    Args:
+        compare: the content of a `compare.json`.
+
+    Returns:
+        Sentences in plain text.
+    """
+    margin = f"{100 * compare['margin']:g} %"
+    sentences = []
+    for name, against in compare["against_fixed_small"].items():
+        fewer = against["updates_ratio"]
+        updates = f"{fewer:.2f}x fewer updates" if fewer >= 1 else f"{1 / fewer:.2f}x more updates"
+        gained = f"{name} against fixed-small: {updates}, {_speed_words(against['seconds_ratio'])}"
+        sentences.append(f"{gained}; accuracy within {margin}: {against['within_margin']['words']}.")
+    sentences += _target_words(compare)
+    if compare["arms"][0]["test_accuracy"]["n"] > 1:
+        sentences.append(
+            "Accuracy: mean ± standard deviation over seeds. Seconds: median [smallest, largest]. Ratios and "
+            "differences are paired by seed, with 95 % intervals."
+        )
+    return sentences
+
+
+def probe_table(probe: Mapping[str, Any]) -> Table:
+    """The throughput curve as a table: a row per batch size.
+
+    Args:
+        probe: the content of a `probe.json`.
+
+    Returns:
+        The table: samples per second, and how much faster than the first batch size.
+    """
+    first = probe["curve"][0]["batch_size"]
+    title = f"{probe['task']}, {probe['model']} on {probe['device']}: training throughput"
+    columns = ["batch size", "samples/s", "[lowest, highest]", "seconds a step", f"against {first} [95 %]"]
+    table = _table(title, columns, first="right")
+    for point in probe["curve"]:
+        rate = point["samples_per_second"]
+        table.add_row(
+            str(point["batch_size"]),
+            f"{rate['median']:,.0f}",
+            f"\\[{rate['min']:,.0f}, {rate['max']:,.0f}]",
+            f"{point['batch_size'] / rate['median']:.3g}",
+            _ratio(point["against_first"]),
+        )
+    return table
+
+
+def plain(table: Table, *, width: int = 200) -> str:
+    """A table as plain text without colour, never cut to a terminal's width; its form is Markdown's.
+
+    Args:
+        table: any rich table.
+        width: the widest that it may get, in characters.
+
+    Returns:
+        The text, without spaces at line ends.
+    """
+    stream = io.StringIO()
+    shown, table.box = table.box, box.MARKDOWN
+    title, table.title = table.title, None
+    Console(file=stream, width=width, color_system=None, force_terminal=False, highlight=False).print(table)
+    table.box, table.title = shown, title
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    return "\n".join([f"{title}", "", *(line for line in lines if line)])
+
+
+def _table(title: str, columns: Sequence[str], *, first: str = "left") -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index == 0 and first == "left" else "right", no_wrap=index == 0)
+    return table
+
+
+def _arm_rows(compare: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    arms = compare["arms"]
+    target = compare.get("target")
+    rows = [
+        ("batch size", [_sizes(arm["batch_sizes"]) for arm in arms]),
+        ("updates", [f"{arm['updates']:,}" for arm in arms]),
+        ("samples", [f"{arm['samples']:,}" for arm in arms]),
+        ("test accuracy, %", [_accuracy(arm["test_accuracy"]) for arm in arms]),
+        ("training seconds", [_seconds(arm["train_seconds"]) for arm in arms]),
+    ]
+    sizes = sorted({int(size) for arm in arms for size in arm["samples_per_second"]})
+    for size in sizes:
+        rates = [arm["samples_per_second"].get(str(size)) for arm in arms]
+        rows.append((f"samples/s at {size}", [NOTHING if rate is None else f"{rate:,.0f}" for rate in rates]))
+    if target is not None:
+        rows.append((f"updates to {100 * target:g} %", [_reached(arm, "updates", ",.0f") for arm in arms]))
+        rows.append((f"seconds to {100 * target:g} %", [_reached(arm, "seconds", ".2f") for arm in arms]))
+    return rows
+
+
+def _against_rows(compare: Mapping[str, Any], against: Mapping[str, Any], baseline: str) -> list[tuple[str, list[str]]]:
+    names = [arm["name"] for arm in compare["arms"]]
+
+    def row(label: str, cell: Any) -> tuple[str, list[str]]:
+        return label, [cell(against[name]) if name in against else NOTHING for name in names]
+
+    rows = [
+        row("fewer updates", lambda found: f"{found['updates_ratio']:.2f}x"),
+        row("less time", lambda found: _ratio(found["seconds_ratio"])),
+    ]
+    if baseline == "fixed-large":
+        return rows
+    if compare.get("target") is not None:
+        to_target = f"less time to {100 * compare['target']:g} %"
+        rows.append(row(to_target, lambda found: _ratio(found["seconds_to_target_ratio"])))
+    rows.append(row("accuracy, points", lambda found: _points(found["accuracy_difference"])))
+    rows.append(row(f"within {100 * compare['margin']:g} %", lambda found: found["within_margin"]["verdict"]))
+    return rows
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    if len(sizes) == 1:
+        return str(sizes[0])
+    return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 3 else ", ".join(str(size) for size in sizes)
+
+
+def _accuracy(found: Mapping[str, Any]) -> str:
+    mean = f"{100 * found['mean']:.2f}"
+    return mean if found["std"] is None else f"{mean} ± {100 * found['std']:.2f}"
+
+
+def _seconds(found: Mapping[str, Any]) -> str:
+    median = f"{found['median']:.2f}"
+    return median if len(found["values"]) == 1 else f"{median} \\[{found['min']:.2f}, {found['max']:.2f}]"
+
+
+def _ratio(found: Mapping[str, float | None] | None) -> str:
+    if found is None or found["median"] is None:
+        return NOTHING
+    median = f"{found['median']:.2f}x"
+    return median if found["low"] is None else f"{median} \\[{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _points(found: Mapping[str, float | None]) -> str:
+    mean, low, high = found["mean"], found["low"], found["high"]
+    text = f"{100 * (mean or 0):+.2f}"
+    return text if low is None or high is None else f"{text} \\[{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def _reached(arm: Mapping[str, Any], unit: str, form: str) -> str:
+    tally = arm["to_target"]
+    if tally["reached"] == 0:
+        return "not reached"
+    value = arm[f"{unit}_to_target"]
+    some = "" if tally["reached"] == tally["n"] else f" ({tally['reached']} of {tally['n']})"
+    return f"{'-' if value is None else format(value, form)}{some}"
+
+
+def _speed_words(ratio: Mapping[str, float]) -> str:
+    interval = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    if ratio["median"] >= 1:
+        words = f"{ratio['median']:.2f}x faster{interval}"
+    else:
+        words = f"{1 / ratio['median']:.2f}x slower"
+        words += "" if ratio["low"] is None else f" [{1 / ratio['high']:.2f}, {1 / ratio['low']:.2f}]"
+    if ratio["low"] is not None and ratio["low"] <= 1 <= ratio["high"]:
+        words += " (a difference in speed is not shown)"
+    return words
+
+
+def _target_words(compare: Mapping[str, Any]) -> list[str]:
+    if compare.get("target") is None:
+        return []
+    target = f"{100 * compare['target']:g} %"
+    counts = {arm["name"]: (arm["to_target"]["reached"], arm["to_target"]["n"]) for arm in compare["arms"]}
+    if not any(reached for reached, _ in counts.values()):
+        return [f"Target {target}: never reached by any arm."]
+    short = [f"{name} in {reached} of {n} runs" for name, (reached, n) in counts.items() if reached < n]
+    if not short:
+        return [f"Target {target}: reached in every run."]
+    return [f"Target {target}: reached by {', '.join(short)}; by the other arms in every run."]
