@@ -1,0 +1,55 @@
+"""Linear coupling: the LR grows as the batch does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from adabatch.couplings.base import Coupling, checked_ratio
+
+
+@dataclass(frozen=True)
+class Linear(Coupling):
+    """See `linear`."""
+
+    name: ClassVar[str] = "linear"
+    derived_for: ClassVar[frozenset[str] | None] = frozenset({"SGD", "LARS", "Lars"})
+    instead: ClassVar[str] = (
+        "use `sqrt` for Adam and its kin, `none` to leave the LR alone, "
+        "or insist with `ab.couplings.linear(any_optimizer=True)`"
+    )
+
+    any_optimizer: bool = False
+
+    def lr_factor(self, ratio: float) -> float:
+        """The ratio itself."""
+        return checked_ratio(ratio)
+
+
+def linear(*, any_optimizer: bool = False) -> Coupling:
+    """Linear scaling: the LR grows as the batch does, so the LR per sample keeps its course.
+
+        factor = B / B0
+
+    For SGD, plain, with momentum or Nesterov, and LARS. With torch's SGD the velocity holds gradients and no LR, so a
+    change of the LR needs no correction of the momentum.
+
+    Args:
+        any_optimizer: also accept optimizers that the rule was not derived for.
+
+    Returns:
+        The coupling.
+
+    Example:
+        >>> linear().lr_factor(2048 / 128)
+        16.0
+
+    Source:
+        Devarakonda, Naumov, Garland 2017, arXiv 1712.02029 (LR / batch kept at every resize); Smith, Kindermans, Ying, Le
+        2017, arXiv 1711.00489 (noise scale `lr * N / (B (1 - m))` kept); Goyal et al. 2017, arXiv 1706.02677 (linear
+        scaling rule); You, Gitman, Ginsburg 2017, arXiv 1708.03888 (LARS).
+
+    Departures:
+        Noise scale is `lr * (N / B - 1)` exactly; the 1 is dropped, as in the paper, which asks for `B <= N / 10`.
+    """
+    return Linear(any_optimizer=any_optimizer)
