@@ -1,0 +1,13 @@
+"""Batch sizes as pure functions of the clock: data that a `Plan` resolves. No torch here."""
+
+from adabatch.schedules._base import Schedule
+from adabatch.schedules.clamp import clamp
+from adabatch.schedules.constant import constant
+from adabatch.schedules.geometric import geometric
+from adabatch.schedules.linear_ramp import linear_ramp
+from adabatch.schedules.plan import Plan
+from adabatch.schedules.round_to import round_to
+from adabatch.schedules.steps import steps
+from adabatch.schedules.then import then
+
+__all__ = ["Plan", "Schedule", "clamp", "constant", "geometric", "linear_ramp", "round_to", "steps", "then"]

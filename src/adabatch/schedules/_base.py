@@ -1,0 +1,256 @@
+"""What every schedule has: plans, JSON, a fingerprint; and the context in which its stages are worked out."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, ClassVar, Final, cast
+
+from adabatch import _checks
+from adabatch.schedules._runs import Walk
+from adabatch.schedules.plan import Plan, check_horizon, fingerprint
+from adabatch.units import Duration
+
+MAX_STAGES: Final = 100_000
+
+Stage = tuple[Fraction, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Where and for what a schedule's stages are worked out.
+
+    Attributes:
+        batch_size: the size in force where the schedule starts; a schedule without a start of its own begins with it.
+        origin: the clock where the schedule starts, in samples; its lengths count from there.
+        ceiling: whoever asked makes no difference between sizes from here on up, so a schedule that only grows may stop.
+        dataset_size: samples in an epoch; None for a stream.
+        tokens_per_sample: tokens in a sample, if known.
+        walk: the batches under the stages that were yielded so far.
+    """
+
+    batch_size: int
+    origin: Fraction
+    ceiling: int | None
+    dataset_size: int | None
+    tokens_per_sample: int | None
+    walk: Walk
+
+    def at(self, duration: Duration, share: Fraction | int = 1) -> Fraction:
+        """The clock when `share * duration` has passed since the origin.
+
+        Updates are counted on the batches of the stages yielded so far, so yield the stage before asking for its end.
+
+        Raises:
+            ValueError: if the unit needs what the plan does not know.
+        """
+        count = duration.exact * share
+        if duration.unit == "updates":
+            first = self.walk.update_at(math.ceil(self.origin))
+            return Fraction(self.walk.clock_of(first + math.ceil(count)))
+        if duration.unit == "epochs":
+            if self.dataset_size is None:
+                raise ValueError(f"`dataset_size` must be given to count {duration}, got None; or use `samples`")
+            count *= self.dataset_size
+        elif duration.unit == "tokens":
+            if self.tokens_per_sample is None:
+                raise ValueError(f"`tokens_per_sample` must be given to count {duration}, got None; or use `samples`")
+            count /= self.tokens_per_sample
+        return self.origin + count
+
+    def moved(self, origin: Fraction, batch_size: int) -> Context:
+        """The context of a schedule that takes over at `origin` with `batch_size` in force."""
+        return replace(self, origin=origin, batch_size=batch_size)
+
+    def below(self, ceiling: int | None) -> Context:
+        """The context with another ceiling."""
+        return replace(self, ceiling=ceiling)
+
+
+class Schedule(ABC):
+    """The batch size as a pure function of the clock, symbolic until `plan` resolves it.
+
+    To add one: a frozen dataclass with a lower-case name whose fields are numbers, Durations, schedules or tuples of
+    these, with `stages`, `initial`, `finite` and `describe`.
+    """
+
+    _kinds: ClassVar[dict[str, type[Schedule]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Schedule._kinds[cls.__name__] = cls
+
+    @property
+    @abstractmethod
+    def initial(self) -> int | None:
+        """The size that it starts with; None if it starts with the loader's batch size."""
+
+    @property
+    @abstractmethod
+    def finite(self) -> bool:
+        """Whether the size stops changing at some point."""
+
+    @abstractmethod
+    def stages(self, context: Context) -> Iterator[Stage]:
+        """Yields (clock from which a size holds, size), in order, the first at `context.origin`; may never end."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The schedule in one line."""
+
+    def plan(
+        self,
+        *,
+        dataset_size: int | None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        drop_last: bool = False,
+        run_on: bool = False,
+        tokens_per_sample: int | None = None,
+    ) -> Plan:
+        """Resolves the schedule for a data set and a length of training.
+
+        Args:
+            dataset_size: samples in an epoch; None for a stream, which is one epoch without end.
+            epochs: epochs of training; None for no end, which needs a schedule that stops changing.
+            batch_size: the loader's batch size, with which a schedule without a start of its own begins.
+            drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force.
+            run_on: whether batches run on into the next epoch, so that only the end of the training cuts one.
+            tokens_per_sample: needed by lengths in tokens.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ValueError: if the start is missing or not `batch_size`, a batch would be larger than the data set, the
+                schedule never ends and `epochs` is missing, or a unit needs what is not given.
+            TypeError: if a number is not whole.
+        """
+        check_horizon(dataset_size, epochs, drop_last=drop_last, run_on=run_on)
+        if tokens_per_sample is not None:
+            _checks.whole("tokens_per_sample", tokens_per_sample)
+        if epochs is None and not self.finite:
+            raise ValueError(
+                "`epochs` must be given for a schedule that grows for ever, got None; "
+                "or bound it with `maximum` or `clamp(schedule, maximum=...)`"
+            )
+        walk = Walk(dataset_size=dataset_size, epochs=epochs, drop_last=drop_last, run_on=run_on)
+        context = Context(
+            batch_size=self._start(batch_size),
+            origin=Fraction(0),
+            ceiling=None if dataset_size is None else dataset_size + 1,
+            dataset_size=dataset_size,
+            tokens_per_sample=tokens_per_sample,
+            walk=walk,
+        )
+        for number, (start, size) in enumerate(self.stages(context)):
+            clock = math.ceil(start)
+            if walk.end is not None and clock >= walk.end:
+                break
+            if number >= MAX_STAGES:
+                raise ValueError(f"a schedule must change at most {MAX_STAGES:,} times; use fewer, larger changes")
+            walk.register(clock, size)
+        return Plan(
+            starts_samples=tuple(walk.starts),
+            batch_sizes=tuple(walk.sizes),
+            dataset_size=dataset_size,
+            epochs=epochs,
+            drop_last=drop_last,
+            run_on=run_on,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The schedule as plain dicts, lists and numbers."""
+        values = {entry.name: _encode(getattr(self, entry.name)) for entry in fields(cast("Any", self))}
+        return {"kind": type(self).__name__} | values
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Schedule:
+        """The schedule that `to_json` wrote.
+
+        Raises:
+            ValueError: if the kind is unknown, or a field is missing, unknown or out of range.
+            TypeError: if a field has the wrong type.
+        """
+        if not isinstance(data, Mapping) or "kind" not in data:
+            raise ValueError(f"`data` must be a schedule with a `kind`, got {data!r}")
+        kind = _checks.one_of("kind", data["kind"], sorted(Schedule._kinds))
+        cls = Schedule._kinds[kind]
+        names = {entry.name for entry in fields(cast("Any", cls))}
+        found = set(data) - {"kind"}
+        if missing := sorted(names - found):
+            raise ValueError(
+                f"`data` of kind {kind} must have {', '.join(sorted(names))}; {', '.join(missing)} missing"
+            )
+        if unknown := sorted(map(str, found - names)):
+            raise ValueError(
+                f"`data` of kind {kind} must have only {', '.join(sorted(names))}, got {', '.join(unknown)}"
+            )
+        return cls(**{name: _decode(data[name]) for name in names})
+
+    def fingerprint(self) -> str:
+        """A short hash that two schedules share exactly when they are equal."""
+        return fingerprint(self.to_json())
+
+    def _start(self, batch_size: int | None) -> int:
+        if batch_size is not None:
+            _checks.whole("batch_size", batch_size)
+        if self.initial is None:
+            if batch_size is None:
+                raise ValueError("`batch_size` must be given for a schedule without a start of its own, got None")
+            return int(batch_size)
+        if batch_size is not None and batch_size != self.initial:
+            raise ValueError(
+                f"`batch_size` must be {self.initial}, the start of the schedule, got {batch_size}; "
+                "change either, or leave the start out"
+            )
+        return self.initial
+
+
+def check_length(name: str, value: Any) -> None:
+    """Checks a length of training that must be above 0.
+
+    Raises:
+        TypeError: if `value` is not a Duration.
+        ValueError: if it is 0.
+    """
+    if not isinstance(value, Duration):
+        raise TypeError(f"`{name}` must be a length such as epochs(20) or updates(500), got {value!r}")
+    if value.count == 0:
+        raise ValueError(f"`{name}` must be longer than 0, got {value}; write for example epochs(20)")
+
+
+def check_schedule(name: str, value: Any) -> None:
+    """Checks that `value` is a schedule.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(value, Schedule):
+        raise TypeError(f"`{name}` must be a schedule such as constant(128), got {value!r}")
+
+
+def from_start(size: int | None) -> str:
+    """Where a schedule starts, in words."""
+    return "from the loader's batch size" if size is None else f"from {size:,}"
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value.to_json()
+    if isinstance(value, Duration):
+        return {"count": value.count, "unit": value.unit}
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Duration(value["count"], value["unit"]) if set(value) == {"count", "unit"} else Schedule.from_json(value)
+    if isinstance(value, list | tuple):
+        return tuple(_decode(item) for item in value)
+    return value
