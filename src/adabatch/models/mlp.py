@@ -1,0 +1,35 @@
+"""A perceptron with one hidden layer."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from adabatch import _checks
+
+
+def mlp(*, in_channels: int = 1, image_size: int = 8, classes: int = 10, width: int = 128) -> nn.Sequential:
+    """A perceptron with one hidden layer of 128.
+
+    Args:
+        in_channels: channels of an image.
+        image_size: height and width of an image in pixels, at least 1.
+        classes: number of classes.
+        width: units of the hidden layer.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: if the image is empty.
+
+    Example:
+        >>> sum(p.numel() for p in mlp(image_size=8).parameters())
+        9610
+    """
+    _checks.whole("image_size", image_size)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(in_channels * image_size**2, width),
+        nn.ReLU(),
+        nn.Linear(width, classes),
+    )

@@ -1,0 +1,75 @@
+"""Scikit-learn's embedded scans of handwritten digits: real data without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from adabatch.tasks.task import Data, Task
+
+TRAIN: Final = 1437
+DEFAULTS: Final = MappingProxyType(
+    {
+        "batch_size": 16,
+        "every": "4 epochs",
+        "max_batch_size": 256,
+        "coupling": "linear",
+        "lr": 0.005,
+        "lr_schedule": "step:0.5:4",
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "optimizer": "sgd",
+        "epochs": 20,
+        "target": 0.95,
+    }
+)
+
+
+def load(data: Path | None = None) -> Data:
+    """Reads the scans: 1,437 to train on and 360 to test on, the same ones always.
+
+    Args:
+        data: must be None, since the data come with scikit-learn.
+
+    Returns:
+        8x8 grey images, normalised by the mean and the standard deviation of the training pixels.
+
+    Raises:
+        ValueError: if a data folder is given.
+        ModuleNotFoundError: if scikit-learn is missing.
+    """
+    if data is not None:
+        raise ValueError(f"`data` must not be given for digits, got {str(data)!r}; its data come with scikit-learn")
+    import torch
+
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the task digits needs scikit-learn; run: pip install 'adabatch[data]'") from error
+    found = load_digits()
+    order = np.random.RandomState(0).permutation(len(found.target))  # this generator's stream is frozen for good
+    images = torch.from_numpy(found.images[order]).float().unsqueeze(1)
+    labels = torch.from_numpy(found.target[order]).long()
+    train = images[:TRAIN]
+    images = (images - train.mean()) / train.std()
+    return Data(
+        x_train=images[:TRAIN],
+        y_train=labels[:TRAIN],
+        x_test=images[TRAIN:],
+        y_test=labels[TRAIN:],
+        classes=10,
+        note="scikit-learn's 1,797 scans; 1,437 to train and 360 to test, mixed with a fixed seed",
+    )
+
+
+DIGITS: Final = Task(
+    name="digits",
+    summary="8x8 scans of handwritten digits that come with scikit-learn: 1,437 to train, 360 to test",
+    default_model="small_cnn",
+    models=("small_cnn", "mlp"),
+    defaults=DEFAULTS,
+    load=load,
+)

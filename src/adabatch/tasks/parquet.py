@@ -1,0 +1,168 @@
+"""Reads images and labels from Parquet files in the layout of the Hugging Face hub.
+
+A split is one or more files `SPLIT-*.parquet` with a column `image` (a struct whose field `bytes` is the encoded
+image file) and a column `label` (whole numbers).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+VARIABLE: Final = "ADABATCH_DATA"
+
+
+def data_folder(data: Path | None, *, name: str) -> Path | None:
+    """The folder that holds the Parquet files of the data set `name`; None when it has to be downloaded.
+
+    Args:
+        data: what the user gave, else the environment variable ADABATCH_DATA counts.
+        name: of the data set.
+
+    Raises:
+        FileNotFoundError: if a folder is given and does not hold the data set.
+    """
+    given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
+    if not given:
+        return None
+    folder = Path(given)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"`{argument}` must be a folder, got {str(folder)!r}, which is none; leave it out to download the data"
+        )
+    for place in (folder / name, folder):
+        if any(place.glob("train-*.parquet")):
+            return place
+    raise FileNotFoundError(
+        f"`{argument}` must hold {name}/train-*.parquet or train-*.parquet, got {str(folder)!r}, which holds neither; "
+        "leave it out to download the data"
+    )
+
+
+def table(folder: Path | None, *, split: str, hub: str) -> tuple[str, Any]:
+    """One split as a pyarrow table, and what to call it in an error.
+
+    Args:
+        folder: where the Parquet files are; None downloads the data set `hub`.
+        split: `"train"` or `"test"`.
+        hub: name of the data set on the hub.
+
+    Raises:
+        FileNotFoundError: if the folder has no file of this split.
+        ValueError: if a file is no Parquet file or its columns are others.
+        OSError: if the download fails.
+        ModuleNotFoundError: if a package is missing.
+    """
+    if folder is None:
+        return f"{hub}, split {split}", _download(hub, split)
+    files = sorted(folder.glob(f"{split}-*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"`data` must hold {split}-*.parquet, got {str(folder)!r}, which holds none")
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("reading Parquet needs pyarrow; run: pip install 'adabatch[data]'") from error
+    tables = []
+    for file in files:
+        try:
+            found = pq.read_table(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file} must be a Parquet file: {_line(error)}; fetch it again") from None
+        _check_layout(found.schema, str(file))
+        tables.append(found.select(["image", "label"]))
+    return str(files[0]) if len(files) == 1 else f"{folder / split}-*.parquet", pa.concat_tables(tables)
+
+
+def _download(hub: str, split: str) -> Any:
+    """The split from the hub, undecoded."""
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "downloading needs the package datasets; run: pip install 'adabatch[data]', or give `data`"
+        ) from error
+    try:
+        found = datasets.load_dataset(hub, split=split)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OSError(f"could not download {hub}: {_line(error)}; give `data`, a folder that holds it") from error
+    found = found.cast_column("image", datasets.Image(decode=False))
+    _check_layout(found.features.arrow_schema, hub)
+    return found.with_format("arrow")[:]
+
+
+def _check_layout(schema: Any, source: str) -> None:
+    """Raises ValueError unless the columns are those of the hub's layout."""
+    columns = {field.name: field.type for field in schema}
+    image, label = columns.get("image"), columns.get("label")
+    fields = [image.field(i).name for i in range(image.num_fields)] if image is not None else []
+    if "bytes" in fields and label is not None and str(label).startswith(("int", "uint")):
+        return
+    listed = ", ".join(f"{name}: {kind}" for name, kind in columns.items()) or "none"
+    raise ValueError(
+        f"{source} must have the columns image (a struct with bytes) and label (whole numbers), got {listed}"
+    )
+
+
+def images_and_labels(
+    table: Any, *, source: str, size: int, classes: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Decodes the images and checks the labels.
+
+    Args:
+        table: pyarrow table with the columns `image` and `label`.
+        source: what to call it in an error.
+        size: height and width that every image must have, in pixels.
+        classes: labels must lie in `[0, classes)`.
+
+    Returns:
+        Grey images, uint8 `[samples, size, size]`, and labels, int64 `[samples]`.
+
+    Raises:
+        ValueError: if there is no row, or an image or a label is unusable; the message names the row.
+        ModuleNotFoundError: if pillow is missing.
+    """
+    if table.num_rows == 0:
+        raise ValueError(f"{source} must have at least one row, got none")
+    column = table["label"]
+    if column.null_count:
+        raise ValueError(f"{source} must have a label in every row, got {column.null_count} without one")
+    labels = column.to_numpy().astype(np.int64)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"{source} must have labels from 0 to {classes - 1}, got {labels[row]} in row {row}")
+    images = np.empty((len(labels), size, size), dtype=np.uint8)
+    row = 0
+    for chunk in table["image"].chunks:
+        for encoded in chunk.field("bytes"):
+            images[row] = _decode(encoded.as_py(), size=size, where=f"row {row} of {source}")
+            row += 1
+    return images, labels
+
+
+def _decode(encoded: bytes | None, *, size: int, where: str) -> npt.NDArray[np.uint8]:
+    """One grey image."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("decoding images needs pillow; run: pip install 'adabatch[data]'") from error
+    try:
+        with Image.open(io.BytesIO(encoded or b"")) as image:
+            pixels = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{where} must hold an image file that can be decoded: {_line(error)}") from None
+    if pixels.shape != (size, size) or pixels.dtype != np.uint8:
+        shape = "x".join(str(n) for n in pixels.shape)
+        raise ValueError(f"{where} must be a grey image of {size}x{size} with 8 bits, got {shape} of {pixels.dtype}")
+    return pixels
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
