@@ -26,7 +26,7 @@ class Context:
     Attributes:
         batch_size: the size in force where the schedule starts; a schedule without a start of its own begins with it.
         origin: the clock where the schedule starts, in samples; its lengths count from there.
-        ceiling: whoever asked makes no difference between sizes from here on up, so a schedule that only grows may stop.
+        ceiling: sizes from here on up make no difference to whoever asked, so a schedule that only grows may stop.
         dataset_size: samples in an epoch; None for a stream.
         tokens_per_sample: tokens in a sample, if known.
         walk: the batches under the stages that were yielded so far.
@@ -179,16 +179,10 @@ class Schedule(ABC):
             raise ValueError(f"`data` must be a schedule with a `kind`, got {data!r}")
         kind = _checks.one_of("kind", data["kind"], sorted(Schedule._kinds))
         cls = Schedule._kinds[kind]
-        names = {entry.name for entry in fields(cast("Any", cls))}
-        found = set(data) - {"kind"}
-        if missing := sorted(names - found):
-            raise ValueError(
-                f"`data` of kind {kind} must have {', '.join(sorted(names))}; {', '.join(missing)} missing"
-            )
-        if unknown := sorted(map(str, found - names)):
-            raise ValueError(
-                f"`data` of kind {kind} must have only {', '.join(sorted(names))}, got {', '.join(unknown)}"
-            )
+        names = [entry.name for entry in fields(cast("Any", cls))]
+        found = [str(name) for name in data if name != "kind"]
+        if sorted(found) != sorted(names):
+            raise ValueError(f"`data` of kind {kind} must have the fields {', '.join(names)}, got {', '.join(found)}")
         return cls(**{name: _decode(data[name]) for name in names})
 
     def fingerprint(self) -> str:

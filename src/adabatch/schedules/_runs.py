@@ -12,7 +12,7 @@ def ceil_div(dividend: int, divisor: int) -> int:
 
 
 class Run(NamedTuple):
-    """`repeat` blocks one after the other, each `full` batches of `size` samples and then one of `tail` if that is not 0.
+    """`repeat` like blocks in a row, each `full` batches of `size` samples and then one of `tail` (0: none).
 
     A block covers `span` samples of the data: at least what its batches hold, more where `drop_last` drops.
     """

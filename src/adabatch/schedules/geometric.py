@@ -15,8 +15,8 @@ from adabatch.units import Duration
 class geometric(Schedule):  # noqa: N801
     """Multiply the batch size by a factor after every interval, as AdaBatch does.
 
-    In the k-th interval (from 0) the size is `min(floor(start * factor**k), maximum)`, worked out exactly; a factor such
-    as 1.1 counts as the decimal that it prints as.
+    In the k-th interval (from 0) the size is `min(floor(start * factor**k), maximum)`, worked out exactly; a factor
+    such as 1.1 counts as the decimal that it prints as.
 
     Args:
         factor: greater than 1.
@@ -37,7 +37,7 @@ class geometric(Schedule):  # noqa: N801
 
     Source:
         Devarakonda, Naumov, Garland, "AdaBatch: Adaptive Batch Sizes for Training Deep Neural Networks", 2017,
-        arXiv 1712.02029, section 3 (the batch r becomes beta * r after each interval); settings of section 4.1.
+        arXiv 1712.02029: the batch r becomes beta * r after each interval; the example has the settings of section 4.1.
 
     Departures:
         Any factor above 1 (the paper doubles, or multiplies by 4 and 8), any unit, and a maximum. A size that is not

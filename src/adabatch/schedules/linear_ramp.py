@@ -15,8 +15,8 @@ from adabatch.units import Duration
 class linear_ramp(Schedule):  # noqa: N801
     """Change the batch size in equal increments at equal intervals, up or down, then hold it.
 
-    When `t` has passed, the size is `start + increment * floor(t / over * (end - start) / increment)` on the way up: the
-    k-th of n increments comes at `over * k / n`, the last at `over`. On the way down it is the mirror image.
+    When `t` has passed, the size is `start + increment * floor(t / over * (end - start) / increment)` on the way up:
+    the k-th of n increments comes at `over * k / n`, the last at `over`. On the way down it is the mirror image.
 
     Args:
         end: the last size in samples, at least 1.

@@ -7,6 +7,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Final
 
 from adabatch import _checks
@@ -36,7 +37,7 @@ class PlannedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every update's start, size and epoch: a schedule resolved once, the map between updates and clock exact both ways.
+    """A schedule resolved once: every update's start, size and epoch, exact from update to clock and back.
 
     The clock is the position in the data, `epoch * dataset_size + offset` in samples; what `drop_last` drops counts as
     passed. A batch has the size that holds where it starts, and only the end of an epoch (with `run_on` only the end of
@@ -78,7 +79,7 @@ class Plan:
             raise ValueError(
                 f"`batch_sizes` must be one per start, got {len(sizes)} for {len(starts)} `starts_samples`"
             )
-        if starts[0] != 0 or any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
+        if starts[0] != 0 or any(after <= before for before, after in pairwise(starts)):
             raise ValueError(f"`starts_samples` must be 0 and then strictly increasing, got {starts}")
         walk = Walk(dataset_size=self.dataset_size, epochs=self.epochs, drop_last=self.drop_last, run_on=self.run_on)
         for start, size in zip(starts, sizes, strict=True):

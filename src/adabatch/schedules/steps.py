@@ -31,7 +31,7 @@ class steps(Schedule):  # noqa: N801
     Example:
         >>> from adabatch import epochs
         >>> steps({0: 128, epochs(60): 640, epochs(120): 3200}).plan(dataset_size=50_000, epochs=200).updates
-        29120
+        29480
         >>> steps("0:768 250B:1536", unit="tokens").plan(dataset_size=None, tokens_per_sample=4096).starts_samples
         (0, 61035157)
 
