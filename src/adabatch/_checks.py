@@ -44,7 +44,7 @@ def finite(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number, got {value!r}{_remedy(remedy)}")
     number = int(value) if isinstance(value, Integral) else float(value)
-    if not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite, got {value!r}{_remedy(remedy)}")
     if minimum is not None and number < minimum:
         raise ValueError(f"`{name}` must be at least {minimum:g}, got {value!r}{_remedy(remedy)}")

@@ -15,7 +15,7 @@ from adabatch import _checks
 
 UNITS: Final = ("epochs", "samples", "updates", "tokens")
 _MULTIPLES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_TEXT: Final = re.compile(r"\s*([0-9.]+(?:[eE][+]?[0-9]+)?)\s*([KMBTkmbt]?)\s*([a-z]*)\s*")
+_TEXT: Final = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]{1,3})?)\s*([KMBT]|[kmbt](?![a-z])|)\s*([a-z]*)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,12 @@ class Duration:
             raise ValueError(
                 f"`unit` must be one of {', '.join(UNITS)}, got {self.unit!r}; write for example `epochs(20)`"
             )
-        _checks.finite("count", self.count, minimum=0)
-        if self.unit in ("samples", "updates") and int(self.count) != self.count:
+        number = _checks.finite("count", self.count, minimum=0)
+        if self.unit in ("samples", "updates") and int(number) != number:
             raise ValueError(
                 f"`count` of {self.unit} must be a whole number, got {self.count!r}; use `epochs` for fractions"
             )
-        if float(self.count).is_integer():
-            object.__setattr__(self, "count", int(self.count))
+        object.__setattr__(self, "count", int(number) if int(number) == number else number)
 
     @property
     def exact(self) -> Fraction:

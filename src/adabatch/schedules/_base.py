@@ -44,13 +44,17 @@ class Context:
 
         Updates are counted on the batches of the stages yielded so far, so yield the stage before asking for its end.
 
+        Args:
+            duration: longer than 0.
+            share: above 0; a share of an update counts as a whole one.
+
         Raises:
             ValueError: if the unit needs what the plan does not know.
         """
         count = duration.exact * share
         if duration.unit == "updates":
             first = self.walk.update_at(math.ceil(self.origin))
-            return Fraction(self.walk.clock_of(first + math.ceil(count)))
+            return Fraction(self.walk.end_of(first + math.ceil(count) - 1))
         if duration.unit == "epochs":
             if self.dataset_size is None:
                 raise ValueError(f"`dataset_size` must be given to count {duration}, got None; or use `samples`")
@@ -118,7 +122,8 @@ class Schedule(ABC):
             epochs: epochs of training; None for no end, which needs a schedule that stops changing.
             batch_size: the loader's batch size, with which a schedule without a start of its own begins.
             drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force.
-            run_on: whether batches run on into the next epoch, so that only the end of the training cuts one.
+            run_on: whether batches run on into the next epoch, so that only the end of the training cuts one; not
+                together with `drop_last`.
             tokens_per_sample: needed by lengths in tokens.
 
         Returns:
@@ -151,7 +156,10 @@ class Schedule(ABC):
             if walk.end is not None and clock >= walk.end:
                 break
             if number >= MAX_STAGES:
-                raise ValueError(f"a schedule must change at most {MAX_STAGES:,} times; use fewer, larger changes")
+                raise ValueError(
+                    f"a schedule must change at most {MAX_STAGES:,} times in a plan, got more by clock {clock:,}; "
+                    "change less often, by more"
+                )
             walk.register(clock, size)
         return Plan(
             starts_samples=tuple(walk.starts),

@@ -88,7 +88,7 @@ class Walk:
         """From the first batch that starts at `start` or later, batches have `size` samples.
 
         Raises:
-            ValueError: if the stage before is longer than the data set and holds for a batch, or stages go back.
+            ValueError: if stages go back, or the stage before holds for a batch that is larger than the data set.
         """
         if not self.starts:
             if start != 0:
@@ -109,13 +109,18 @@ class Walk:
         self._close(self.end)
         return self.runs
 
-    def clock_of(self, update: int) -> int:
-        """The clock where `update` starts if the newest stage lasts; some clock behind the end if it is there."""
+    def end_of(self, update: int) -> int:
+        """The clock where the batch of `update` ends if the newest stage lasts; the end of the walk if it is behind.
+
+        What `drop_last` would drop behind the batch is not passed yet: at another size it may still be a batch.
+        """
         if update < self._update:
-            return self.runs.find(update)[1]
-        if self.end is not None and self._clock >= self.end:
-            return self._clock
-        return self._open().find(update)[1]
+            _, clock, size = self.runs.find(update)
+        elif self.end is not None and self._clock >= self.end:
+            return self.end
+        else:
+            _, clock, size = self._open().find(update)
+        return clock + size
 
     def update_at(self, clock: int) -> int:
         """How many updates start before `clock` if the newest stage lasts."""
@@ -123,7 +128,7 @@ class Walk:
             return self.runs.update_at(clock)
         if self.end is not None and self._clock >= self.end:
             return self._update
-        return self._open().update_at(clock)
+        return max(self._update, self._open().update_at(clock))
 
     def _open(self) -> Runs:
         self._check_size()

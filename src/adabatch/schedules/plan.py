@@ -48,8 +48,10 @@ class Plan:
         batch_sizes: the size that holds from each of them, in samples, at least 1.
         dataset_size: samples in an epoch; None for a stream, which is one epoch without end.
         epochs: epochs of training; None for no end.
-        drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force.
-        run_on: whether batches run on into the next epoch, so that only the end of the training cuts one.
+        drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force. No matter for
+            a stream.
+        run_on: whether batches run on into the next epoch, so that only the end of the training cuts one; not together
+            with `drop_last`.
 
     Raises:
         ValueError: if these do not fit each other, or a batch would be larger than the data set.
@@ -81,9 +83,14 @@ class Plan:
             )
         if starts[0] != 0 or any(after <= before for before, after in pairwise(starts)):
             raise ValueError(f"`starts_samples` must be 0 and then strictly increasing, got {starts}")
+        if self.end_samples is not None and starts[-1] >= self.end_samples:
+            raise ValueError(f"`starts_samples` must be below the end, {self.end_samples:,}, got {starts[-1]:,}")
         walk = Walk(dataset_size=self.dataset_size, epochs=self.epochs, drop_last=self.drop_last, run_on=self.run_on)
         for start, size in zip(starts, sizes, strict=True):
             walk.register(start, size)
+        for name in ("dataset_size", "epochs"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else int(value))
         object.__setattr__(self, "starts_samples", starts)
         object.__setattr__(self, "batch_sizes", sizes)
         object.__setattr__(self, "_runs", walk.finish())
@@ -280,8 +287,11 @@ def check_horizon(dataset_size: int | None, epochs: int | None, *, drop_last: bo
 
     Raises:
         ValueError: if a number is below 1, a stream has epochs, or both ways to end an epoch are asked for.
-        TypeError: if a number is not whole.
+        TypeError: if a number is not whole, or a flag not a bool.
     """
+    for name, value in (("drop_last", drop_last), ("run_on", run_on)):
+        if not isinstance(value, bool):
+            raise TypeError(f"`{name}` must be True or False, got {value!r}")
     if dataset_size is not None:
         _checks.whole("dataset_size", dataset_size)
     if epochs is not None:

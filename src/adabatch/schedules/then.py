@@ -53,14 +53,16 @@ class then(Schedule):  # noqa: N801
 
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields the stages of the first schedule up to the change, then those of the second."""
-        in_force = None
-        for start, size in self.first.stages(context):
-            # Before the first stage is yielded no update can be counted, and `after` is longer than 0.
-            if in_force is not None and context.at(self.after) <= start:
+        # No ceiling: the second schedule may begin with the size in force and shrink it. `after` ends the first.
+        stages = self.first.stages(context.below(None))
+        start, in_force = next(stages)
+        yield start, in_force
+        for start, size in stages:
+            if context.at(self.after) <= start:
                 break
             yield start, size
             in_force = size
-        yield from self.second.stages(context.moved(context.at(self.after), in_force or context.batch_size))
+        yield from self.second.stages(context.moved(context.at(self.after), in_force))
 
     def describe(self) -> str:
         """The schedule in one line."""
