@@ -18,7 +18,13 @@ TRIM_THRESHOLD: Final = -1  # the numbers of malloc.h
 TOP_PAD: Final = -2
 MMAP_THRESHOLD: Final = -3
 _SETTINGS: Final = ((MMAP_THRESHOLD, (2**30, 2**25)), (TRIM_THRESHOLD, (2**31 - 1,)), (TOP_PAD, (2**28,)))
-_VARIABLES: Final = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_VARIABLES: Final = (
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ DEFAULTS: Final = MappingProxyType(
 )
 
 
-def load(data: Path | None = None) -> Data:
+def load(data: Path | str | None = None) -> Data:
     """Reads the scans: 1,437 to train on and 360 to test on, the same ones always.
 
     Args:

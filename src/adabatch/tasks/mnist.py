@@ -27,7 +27,7 @@ DEFAULTS: Final = MappingProxyType(
 )
 
 
-def load(data: Path | None = None, *, name: str, hub: str) -> Data:
+def load(data: Path | str | None = None, *, name: str, hub: str) -> Data:
     """Reads a data set of 28x28 grey images in ten classes.
 
     Args:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 VARIABLE: Final = "ADABATCH_DATA"
 
 
-def data_folder(data: Path | None, *, name: str) -> Path | None:
+def data_folder(data: Path | str | None, *, name: str) -> Path | None:
     """The folder that holds the Parquet files of the data set `name`; None when it has to be downloaded.
 
     Args:

@@ -31,6 +31,11 @@ class Data:
     classes: int
     note: str
 
+    @property
+    def dataset_size(self) -> int:
+        """Samples in an epoch."""
+        return len(self.y_train)
+
     def to(self, device: Any) -> Data:
         """The same data on `device`."""
         moved = (t.to(device) for t in (self.x_train, self.y_train, self.x_test, self.y_test))
@@ -56,4 +61,9 @@ class Task:
     default_model: str
     models: tuple[str, ...]
     defaults: Mapping[str, Any]
-    load: Callable[[Path | None], Data]
+    load: Callable[[Path | str | None], Data]
+
+    @property
+    def target(self) -> float:
+        """The test accuracy, a fraction, that the time to target is measured to."""
+        return float(self.defaults["target"])

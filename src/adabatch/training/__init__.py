@@ -1,0 +1,11 @@
+"""The loop behind the command line: training with evaluation, checkpoints, metrics and resume."""
+
+from __future__ import annotations
+
+from adabatch.training.config import RunConfig
+from adabatch.training.device import pick_device, versions
+from adabatch.training.interrupt import Interrupted
+from adabatch.training.loop import train
+from adabatch.training.records import Evaluation, Progress, RunResult
+
+__all__ = ["Evaluation", "Interrupted", "Progress", "RunConfig", "RunResult", "pick_device", "train", "versions"]

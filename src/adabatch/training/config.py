@@ -1,0 +1,190 @@
+"""The settings of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from adabatch import _checks, couplings, models, schedules, tasks, units
+from adabatch.training import lr_schedule, optimizers
+
+DEVICES: Final = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """The settings of one run; together with the device they determine it.
+
+    Args:
+        task: name of the task, see `adabatch.tasks`.
+        model: name of the network, see `adabatch.models`.
+        batch_size: the batch size, the first one if it grows, in samples.
+        growth: factor of growth, greater than 1; None for a constant batch.
+        every: how often the batch grows: a duration such as `"4 epochs"` or `"500 updates"`.
+        max_batch_size: the batch grows no further than this; None for no limit.
+        coupling: how the LR follows the batch size, see `adabatch.couplings`; plays no part when the batch is constant.
+        lr: learning rate at the first batch size, above 0.
+        lr_schedule: how the LR changes with epochs: `"constant"`, `"step:0.5:4"` and others, see `lr_schedule.build`.
+        momentum: of SGD, in [0, 1).
+        weight_decay: at least 0.
+        optimizer: `"sgd"`, `"nesterov"`, `"adam"` or `"adamw"`.
+        epochs: passes over the data.
+        micro_batch_size: samples per forward and backward pass; None for whole batches.
+        seed: initial weights and the order of samples are functions of it, at least 0.
+        device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
+        data: the data folder; None: as the task does without one.
+        evaluate_every: how often the test set is evaluated, a duration; it is at the end in any case.
+
+    Raises:
+        ValueError: if a value is out of range or a name unknown.
+        TypeError: if a value is not of its kind.
+
+    Example:
+        >>> config = RunConfig.for_task("digits", growth=2.0)
+        >>> config.schedule().describe()
+        "x2 every 4 epochs, from the loader's batch size, at most 256"
+    """
+
+    task: str
+    model: str
+    batch_size: int
+    growth: float | None = None
+    every: str = "1 epoch"
+    max_batch_size: int | None = None
+    coupling: str = "linear"
+    lr: float
+    lr_schedule: str = "constant"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    optimizer: str = "sgd"
+    epochs: int
+    micro_batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    data: str | None = None
+    evaluate_every: str = "1 epoch"
+
+    def __post_init__(self) -> None:
+        task = tasks.get(self.task)
+        _checks.one_of("model", self.model, task.models)
+        _checks.one_of("optimizer", self.optimizer, optimizers.NAMES)
+        _checks.one_of("device", self.device, DEVICES)
+        _checks.whole("batch_size", self.batch_size)
+        _checks.whole("epochs", self.epochs)
+        _checks.whole("seed", self.seed, minimum=0)
+        _checks.finite("lr", self.lr, above=0)
+        _checks.finite("momentum", self.momentum, minimum=0, below=1)
+        _checks.finite("weight_decay", self.weight_decay, minimum=0)
+        if self.micro_batch_size is not None:
+            _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
+        _positive("evaluate_every", self.evaluate_every)
+        lr_schedule.check(self.lr_schedule)
+        couplings.get(self.coupling)
+        self._check_growth()
+
+    def _check_growth(self) -> None:
+        _positive("every", self.every)
+        if self.max_batch_size is not None:
+            _checks.whole("max_batch_size", self.max_batch_size)
+        if self.growth is None:
+            return
+        _checks.finite("growth", self.growth, above=1, remedy="leave it out for a constant batch")
+        if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
+            raise ValueError(
+                f"`max_batch_size` must be at least `batch_size` = {self.batch_size}, got {self.max_batch_size}; "
+                "raise it or start smaller"
+            )
+
+    @classmethod
+    def for_task(cls, task: str, **settings: Any) -> RunConfig:
+        """The task's own settings, but for those given.
+
+        Args:
+            task: name of the task.
+            **settings: fields of this class. The task's defaults never include growth.
+
+        Raises:
+            ValueError: if a value is out of range or a name unknown.
+            TypeError: if there is no such field, or a value is not of its kind.
+        """
+        _check_names(settings)
+        found = tasks.get(task)
+        defaults = {name: value for name, value in found.defaults.items() if name != "target"}
+        return cls(**{"task": task, "model": found.default_model, **defaults, **settings})
+
+    def schedule(self) -> schedules.Schedule:
+        """How the batch size follows the clock, to be given to a `BatchSizeScheduler`."""
+        if self.growth is None:
+            return schedules.constant()
+        every = units.duration(self.every, name="every")
+        return schedules.geometric(self.growth, every, maximum=self.max_batch_size)
+
+    def plan(self, dataset_size: int) -> schedules.Plan:
+        """The schedule resolved for a data set.
+
+        Args:
+            dataset_size: samples in an epoch.
+
+        Raises:
+            ValueError: if a batch would be larger than the data set.
+        """
+        for name in ("batch_size", "micro_batch_size"):
+            size = getattr(self, name)
+            if size is not None and size > dataset_size:
+                raise ValueError(f"`{name}` must be at most the {dataset_size:,} samples of the data set, got {size:,}")
+        plan = self.schedule().plan(dataset_size=dataset_size, epochs=self.epochs, batch_size=self.batch_size)
+        largest = max(plan.batch_sizes)
+        if largest > dataset_size:
+            raise ValueError(
+                f"`growth` must not take the batch above the {dataset_size:,} samples of the data set, got "
+                f"{largest:,}; set `max_batch_size`"
+            )
+        return plan
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """The settings in which two runs differ, each as text: name, this one's value, the other's.
+
+        Args:
+            other: the settings to compare with.
+
+        Example:
+            >>> RunConfig.for_task("digits").differences(RunConfig.for_task("digits", seed=3))
+            ['seed: 0 and 3']
+        """
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{name}: {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunConfig:
+        """The settings that `to_json` wrote.
+
+        Raises:
+            ValueError: if a value is missing or out of range, or there is one too many.
+            TypeError: if a value is not of its kind.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, Mapping) or sorted(values) != sorted(names):
+            raise ValueError(f"`config` must have the settings {', '.join(names)}, got {values!r}")
+        return cls(**values)
+
+
+def _positive(name: str, text: str) -> None:
+    """Raises unless `text` is a duration above 0 in epochs, samples or updates."""
+    if not isinstance(text, str):
+        raise TypeError(f"`{name}` must be text such as '4 epochs', got {text!r}")
+    length = units.duration(text, name=name)
+    if length.count == 0:
+        raise ValueError(f"`{name}` must be longer than 0, got {text!r}")
+    _checks.one_of(name, length.unit, ("epochs", "samples", "updates"), remedy=f"tasks have no tokens, in {text!r}")
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    known = {field.name for field in fields(RunConfig)} - {"task"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise TypeError(f"`settings` must be among {', '.join(sorted(known))}, got {', '.join(unknown)}")

@@ -1,0 +1,180 @@
+"""The run folder: everything that a run leaves behind.
+
+config.json           the settings
+versions.json         python, torch, git revision of the working folder, device, threads
+metrics.jsonl         one line per evaluation, by samples
+decisions.jsonl       one line per change of the batch size
+checkpoints/last.pt   the state to resume from; best.pt the same of the best evaluation
+tensorboard/          the metrics as events, when tensorboard is installed
+result.json           what was found; there when the run is finished
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from adabatch.training import checkpoint
+from adabatch.training.config import RunConfig
+from adabatch.training.records import Evaluation, RunResult
+from adabatch.types import Decision
+
+_WHERE = ("data", "device")  # where a run finds its data and its device may change when it goes on
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder; made when missing.
+        config: of the run.
+        versions: what the result depends on besides.
+        resume: whether to go on with the run that is there.
+
+    Raises:
+        FileExistsError: if a run is there and `resume` is False.
+        FileNotFoundError: if none is there and `resume` is True.
+        ValueError: if the run there has other settings.
+        OSError: if the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, *, config: RunConfig, versions: Mapping[str, Any], resume: bool) -> None:
+        self.path = path
+        self._last, self._best = path / "checkpoints" / "last.pt", path / "checkpoints" / "best.pt"
+        self._events: Any = None
+        if resume:
+            check_same(config, saved_config(path))
+        else:
+            if (path / "config.json").exists():
+                raise FileExistsError(
+                    f"`out` must not hold a run yet, got {str(path)!r}; resume it or take another folder"
+                )
+            self._last.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path / "versions.json", versions)
+            write_json(path / "config.json", config.to_json())
+
+    def state(self) -> dict[str, Any] | None:
+        """The state to resume from; None if none was saved yet."""
+        return checkpoint.read(self._last) if self._last.exists() else None
+
+    def save(self, state: Mapping[str, Any], *, best: bool) -> None:
+        """Writes the state to resume from, and if `best` a copy that stays."""
+        checkpoint.write(self._last, state, also=self._best if best else None)
+
+    def restart(self, history: Iterable[Evaluation], decisions: Iterable[Decision]) -> None:
+        """Cuts the logs back to what the state that is resumed from knows."""
+        for name, records in (("metrics", history), ("decisions", decisions)):
+            lines = [json.dumps(asdict(record)) + "\n" for record in records]
+            write_text(self.path / f"{name}.jsonl", "".join(lines))
+
+    def log(self, evaluation: Evaluation) -> None:
+        """Adds a line to the metrics, and events."""
+        _append(self.path / "metrics.jsonl", evaluation)
+        self._log_events(evaluation)
+
+    def log_decision(self, decision: Decision) -> None:
+        """Adds a line to the decisions."""
+        _append(self.path / "decisions.jsonl", decision)
+
+    def finish(self, result: RunResult) -> None:
+        """Writes the result."""
+        write_json(self.path / "result.json", result.to_json())
+
+    def close(self) -> None:
+        """Closes the events."""
+        if self._events is not None:
+            self._events.close()
+
+    def _log_events(self, evaluation: Evaluation) -> None:
+        if self._events is None:
+            if importlib.util.find_spec("tensorboard") is None:
+                return
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer: Any = SummaryWriter
+            self._events = writer(str(self.path / "tensorboard"), purge_step=evaluation.samples)
+        for name in ("train_loss", "test_loss", "test_accuracy", "batch_size", "lr", "updates", "seconds"):
+            self._events.add_scalar(name, getattr(evaluation, name), evaluation.samples)
+        self._events.flush()
+
+
+def saved_config(path: Path) -> RunConfig:
+    """The settings of the run in the folder `path`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if its file is damaged.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        raise FileNotFoundError(f"`out` must hold a run to resume, got {str(path)!r}, which has no config.json")
+    try:
+        return RunConfig.from_json(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`out` must hold a run to resume, got a damaged {file} ({error})") from None
+
+
+def saved_result(path: Path) -> RunResult | None:
+    """The result of the run in the folder `path`; None if it is not finished.
+
+    Raises:
+        ValueError: if its file is damaged.
+    """
+    file = path / "result.json"
+    if not file.exists():
+        return None
+    try:
+        return RunResult.from_json(json.loads(file.read_text()))
+    except ValueError as error:
+        raise ValueError(f"`out` must hold a run, got a damaged {file} ({error}); remove the file and resume") from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _append(path: Path, record: Any) -> None:
+    """Adds one line whole or not at all."""
+    line = (json.dumps(asdict(record)) + "\n").encode()
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(f"could not write {path} to its end; the disk may be full")
+        except BaseException:
+            file.truncate(before)
+            raise
+
+
+def check_same(config: RunConfig, saved: RunConfig) -> None:
+    """Checks that a run may go on with `config`; where its data are and its device may change.
+
+    Raises:
+        ValueError: if another setting differs.
+    """
+    differ = [text for text in config.differences(saved) if text.partition(":")[0] not in _WHERE]
+    if differ:
+        raise ValueError(
+            f"`resume` must keep the settings of the run, got others (now and saved): {'; '.join(differ)}; "
+            "leave them out or take another folder"
+        )

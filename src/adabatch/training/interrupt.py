@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM end a run at its next update instead of in the middle of one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interrupted(KeyboardInterrupt):  # noqa: N818
+    """A run was interrupted; its state is saved if it has a run folder.
+
+    Attributes:
+        out: the run folder; None if the run has none, and then nothing is saved.
+    """
+
+    def __init__(self, out: Path | None) -> None:
+        self.out = out
+        super().__init__(f"interrupted; the run is saved in {out}" if out else "interrupted; nothing is saved")
+
+
+class Interrupts:
+    """While it is entered, notes SIGINT and SIGTERM; a second SIGINT acts at once, as does any outside the main thread.
+
+    Attributes:
+        seen: whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}

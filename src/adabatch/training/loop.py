@@ -1,0 +1,328 @@
+"""The training loop: what a user's own loop does, with evaluation, checkpoints and resume around it."""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import adabatch as ab
+from adabatch import _checks, memory, tasks, units
+from adabatch.training import device as devices
+from adabatch.training import folder as folders
+from adabatch.training.config import RunConfig
+from adabatch.training.evaluation import evaluate
+from adabatch.training.folder import RunFolder
+from adabatch.training.interrupt import Interrupted, Interrupts
+from adabatch.training.parts import Parts
+from adabatch.training.records import Evaluation, Progress, RunResult
+from adabatch.training.stopwatch import Stopwatch
+from adabatch.types import Decision
+
+REPORT_SECONDS: Final = 0.1
+
+
+def train(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    data: tasks.Data | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    target: float | None = None,
+) -> RunResult:
+    """Trains as `config` says; on the CPU the result is a function of it, bit for bit.
+
+    torch's random state is as before afterwards. On the CPU glibc's allocator is tuned, see `memory.tune_allocator`.
+
+    Args:
+        config: the settings.
+        out: the run folder; None keeps nothing.
+        resume: go on with the run in `out`, from its last checkpoint; a finished run is returned as it is.
+        data: the task's data if they are loaded already.
+        progress: called a few times per second.
+        target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: if settings do not fit the data or the device, or those of the run to resume.
+        FileExistsError: if `out` holds a run and `resume` is False.
+        FileNotFoundError: if there is no run to resume, or no data.
+        OSError: if `out` cannot be written.
+        Interrupted: after Ctrl-C or SIGTERM; the state is saved.
+
+    Example:
+        >>> result = train(RunConfig.for_task("digits", epochs=1, batch_size=64))
+        >>> result.updates
+        23
+    """
+    if target is not None:
+        _checks.finite("target", target, above=0)
+        if target > 1:
+            raise ValueError(f"`target` must be a fraction of at most 1, got {target!r}; 95 % is 0.95")
+    if resume and out is None:
+        raise ValueError("`resume` must come with `out`, the folder of the run, got none")
+    device = devices.pick_device(config.device)
+    if device.type == "cpu":
+        memory.tune_allocator()
+    task = tasks.get(config.task)
+    aim = task.target if target is None else target
+    if resume and out is not None and (done := _finished(config, out)) is not None:
+        return done
+    loaded = task.load(config.data) if data is None else data
+    config.plan(loaded.dataset_size)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupts() as interrupts:
+        folder = None
+        if out is not None:
+            folder = RunFolder(out, config=config, versions=devices.versions(device), resume=resume)
+        run = Run(Parts(config, loaded, device), folder=folder, interrupts=interrupts, progress=progress)
+        try:
+            return run.run(target=aim)
+        finally:
+            if folder is not None:
+                folder.close()
+
+
+def _finished(config: RunConfig, out: Path) -> RunResult | None:
+    """The result in `out` if its run is finished and has these settings."""
+    folders.check_same(config, folders.saved_config(out))
+    return folders.saved_result(out)
+
+
+class Run:
+    """One run under way.
+
+    Args:
+        parts: what trains.
+        folder: where it is written; None for nowhere.
+        interrupts: whether the user wants it to end.
+        progress: called a few times per second.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        folder: RunFolder | None,
+        interrupts: Interrupts,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._parts, self._folder, self._interrupts, self._progress = parts, folder, interrupts, progress
+        self._loader, self._plan = parts.loader, parts.plan
+        self._N = parts.loader.dataset_size
+        self._end = self._N * parts.config.epochs
+        self._watch = Stopwatch(parts.device)
+        self._history: list[Evaluation] = []
+        self._decisions: list[Decision] = []
+        self._updates = self._samples = 0
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
+        self._loss_samples = 0  # the clock at the evaluation before
+        self._stretch = (0, 0)  # where it began: clock, batch size
+        self._stop = self._end  # the clock at which the loop looks up
+        self._next_report = 0.0
+
+    def run(self, *, target: float) -> RunResult:
+        """Trains to the end."""
+        self._restore()
+        whole = self._parts.config.micro_batch_size is None
+        while self._loader.clock < self._end:
+            self._begin_stretch()
+            (self._epoch if whole else self._epoch_by_parts)()
+            self._end_stretch()
+            lr = self._parts.batches.last_lr[0]
+            self._parts.lr_scheduler.step()
+            self._look_up(lr, epoch_ended=True)
+        result = self._result(target)
+        if self._folder is not None:
+            self._folder.finish(result)
+        return result
+
+    # The loops of a user.
+
+    def _epoch(self) -> None:
+        """The rest of an epoch, in whole batches."""
+        parts, loader, batches = self._parts, self._loader, self._parts.batches
+        model, loss_fn, optimizer, loss_sum = parts.model, parts.loss, parts.optimizer, self._loss_sum
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss = loss_fn(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            batches.step()
+            loss_sum.add_(loss.detach(), alpha=len(targets))
+            self._after_update()
+
+    def _epoch_by_parts(self) -> None:
+        """The rest of an epoch, in micro-batches."""
+        parts, loader, batches = self._parts, self._loader, self._parts.batches
+        model, loss_fn, optimizer, loss_sum = parts.model, parts.loss, parts.optimizer, self._loss_sum
+        optimizer.zero_grad()
+        for micro in ab.accumulate(loader, model):
+            with micro as (inputs, targets):
+                loss = loss_fn(model(inputs), targets)
+                (loss * micro.weight).backward()
+            loss_sum.add_(loss.detach(), alpha=len(targets))
+            if micro.is_last:
+                optimizer.step()
+                optimizer.zero_grad()
+                batches.step()
+                self._after_update()
+
+    def _after_update(self) -> None:
+        """Counts, and looks up when it is time; at the end of an epoch that is left to `run`."""
+        self._updates += 1
+        clock = self._loader.clock
+        if (clock >= self._stop or self._interrupts.seen) and clock % self._N:
+            self._end_stretch()
+            self._look_up(self._parts.batches.last_lr[0], epoch_ended=False)
+            self._begin_stretch()
+        elif self._progress is not None and time.perf_counter() >= self._next_report:
+            self._report()
+
+    # What stands around them.
+
+    def _begin_stretch(self) -> None:
+        """Starts the clock; the next place to look up is a change of batch size, an evaluation or the epoch's end."""
+        clock = self._loader.clock
+        size = self._plan.batch_size_at(clock)
+        self._stretch = (clock, size)
+        following = bisect_right(self._plan.starts_samples, clock)
+        changes = self._plan.starts_samples[following : following + 1]
+        self._stop = min(*changes, self._next_evaluation(), self._end)
+        self._watch.start()
+
+    def _end_stretch(self) -> None:
+        start, size = self._stretch
+        samples = self._loader.clock - start
+        self._watch.stop(batch_size=size, samples=samples)
+        self._samples += samples
+
+    def _next_evaluation(self) -> int:
+        """The clock at which the test set is due next."""
+        every = units.duration(self._parts.config.evaluate_every)
+        if every.unit == "updates":
+            done = self._history[-1].updates if self._history else 0
+            due = (done // int(every.count) + 1) * int(every.count)
+            return self._plan.clock_of(min(due, self._plan.updates))
+        length = every.exact * (self._N if every.unit == "epochs" else 1)
+        done = self._history[-1].samples if self._history else 0
+        return math.ceil((done // length + 1) * length)
+
+    def _look_up(self, lr: float, *, epoch_ended: bool) -> None:
+        """Between two updates: evaluates and saves when it is time, and ends the run if the user wants it."""
+        clock, best = self._loader.clock, False
+        self._log_decisions()
+        if clock >= self._next_evaluation() or clock == self._end:
+            best = self._evaluate(lr)
+        elif not (epoch_ended or self._interrupts.seen):
+            return
+        if self._folder is not None:
+            self._folder.save(self._state(), best=best)
+        if self._interrupts.seen and clock < self._end:
+            raise Interrupted(self._folder.path if self._folder is not None else None)
+
+    def _evaluate(self, lr: float) -> bool:
+        """Evaluates the test set; returns whether it was the best so far."""
+        data, clock = self._parts.data, self._loader.clock
+        test_loss, accuracy = evaluate(self._parts.model, data.x_test, data.y_test)
+        best = all(accuracy > found.test_accuracy for found in self._history)
+        found = Evaluation(
+            samples=clock,
+            epoch=clock // self._N,
+            updates=self._updates,
+            seconds=self._watch.seconds,
+            batch_size=self._stretch[1],
+            lr=lr,
+            train_loss=self._loss_sum.item() / (clock - self._loss_samples),
+            test_loss=test_loss,
+            test_accuracy=accuracy,
+        )
+        self._loss_sum.zero_()
+        self._loss_samples = clock
+        self._history.append(found)
+        if self._folder is not None:
+            self._folder.log(found)
+        return best
+
+    def _log_decisions(self) -> None:
+        new = self._parts.batches.decisions
+        for decision in new:
+            self._decisions.append(decision)
+            if self._folder is not None:
+                self._folder.log_decision(decision)
+        new.clear()
+
+    def _report(self) -> None:
+        self._next_report = time.perf_counter() + REPORT_SECONDS
+        clock, seconds = self._loader.clock, self._watch.elapsed()
+        start, size = self._stretch
+        assert self._progress is not None
+        self._progress(
+            Progress(
+                samples=clock,
+                total_samples=self._end,
+                epoch=clock // self._N,
+                epochs=self._parts.config.epochs,
+                batch_size=size,
+                lr=self._parts.batches.last_lr[0],
+                samples_per_second=(clock - start) / seconds,
+                seconds=self._watch.seconds + seconds,
+                test_accuracy=self._history[-1].test_accuracy if self._history else None,
+            )
+        )
+
+    # State and result.
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self._parts.config.to_json(),
+            "parts": self._parts.state_dict(),
+            "updates": self._updates,
+            "samples": self._samples,
+            "loss_sum": self._loss_sum.item(),
+            "loss_samples": self._loss_samples,
+            "stopwatch": self._watch.state_dict(),
+            "history": [asdict(found) for found in self._history],
+            "decisions": [asdict(decision) for decision in self._decisions],
+        }
+
+    def _restore(self) -> None:
+        """Goes on from the run folder's state, if there is one."""
+        state = self._folder.state() if self._folder is not None else None
+        if self._folder is None:
+            return
+        if state is not None:
+            self._parts.load_state_dict(state["parts"])
+            self._updates, self._samples = state["updates"], state["samples"]
+            self._loss_sum.fill_(state["loss_sum"])
+            self._loss_samples = state["loss_samples"]
+            self._watch.load_state_dict(state["stopwatch"])
+            self._history = [Evaluation(**found) for found in state["history"]]
+            self._decisions = [Decision(**decision) for decision in state["decisions"]]
+        self._folder.restart(self._history, self._decisions)
+
+    def _result(self, target: float) -> RunResult:
+        reached = next((found for found in self._history if found.test_accuracy >= target), None)
+        return RunResult(
+            test_accuracy=self._history[-1].test_accuracy,
+            best_accuracy=max(found.test_accuracy for found in self._history),
+            updates=self._updates,
+            samples=self._samples,
+            epochs=self._parts.config.epochs,
+            train_seconds=self._watch.seconds,
+            samples_per_second=self._watch.samples_per_second(),
+            batch_sizes=self._watch.batch_sizes,
+            history=tuple(self._history),
+            decisions=tuple(self._decisions),
+            target=target,
+            updates_to_target=reached.updates if reached else None,
+            seconds_to_target=reached.seconds if reached else None,
+        )

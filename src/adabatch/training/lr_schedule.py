@@ -1,0 +1,119 @@
+"""Learning-rate schedules from text, built from torch's own schedulers and stepped once per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch.optim import lr_scheduler
+
+from adabatch import _checks
+
+_EXAMPLES: Final = (
+    "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR or cosine, "
+    "with warmup:EPOCHS+ in front if needed"
+)
+_Maker = Callable[[torch.optim.Optimizer, int], lr_scheduler.LRScheduler]
+
+
+def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_scheduler.LRScheduler:
+    """The scheduler that `text` describes; call its `step()` after every epoch.
+
+    | text | learning rate in epoch e, counted from 0 |
+    | --- | --- |
+    | `constant` | the first one |
+    | `step:0.5:4` | times 0.5 after every 4 epochs |
+    | `milestones:0.2:60,120,160` | times 0.2 at each of these epochs |
+    | `exponential:0.95` | times 0.95 after every epoch |
+    | `cosine` | half a cosine from the first one down to 0 behind the last epoch |
+    | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of what follows the plus sign |
+
+    Epochs count from the start of training everywhere, also behind a warm-up.
+
+    Args:
+        text: as above.
+        optimizer: whose LR it changes.
+        epochs: length of the training.
+
+    Raises:
+        ValueError: if the text is malformed or a number out of range.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=8.0)
+        >>> scheduler, seen = build("step:0.5:2", optimizer, epochs=5), []
+        >>> for _ in range(5):
+        ...     seen.append(scheduler.get_last_lr()[0])
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> seen
+        [8.0, 8.0, 4.0, 4.0, 2.0]
+    """
+    made = [make(optimizer, epochs) for make in _makers(text)]
+    return made[0] if len(made) == 1 else lr_scheduler.ChainedScheduler(made, optimizer=optimizer)
+
+
+def check(text: str) -> None:
+    """Raises if `text` describes no schedule.
+
+    Raises:
+        ValueError: if the text is malformed or a number out of range.
+        TypeError: if it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"`lr_schedule` must be text, got {text!r}; {_EXAMPLES}")
+    _makers(text)
+
+
+def _makers(text: str) -> list[_Maker]:
+    """What makes each part, the parts checked."""
+    warmup, plus, body = text.rpartition("+")
+    makers = [_body(body, text)]
+    if plus:
+        kind, *numbers = warmup.split(":")
+        if kind != "warmup" or len(numbers) != 1:
+            raise _malformed(text)
+        length = _epochs(numbers[0], text)
+        makers.insert(0, lambda o, _: lr_scheduler.LinearLR(o, start_factor=1 / (length + 1), total_iters=length))
+    return makers
+
+
+def _body(body: str, text: str) -> _Maker:
+    kind, *values = body.split(":")
+    match kind, values:
+        case "constant", []:
+            return lambda o, _: lr_scheduler.ConstantLR(o, factor=1.0)
+        case "step", [factor, every]:
+            gamma, size = _factor(factor, text), _epochs(every, text)
+            return lambda o, _: lr_scheduler.StepLR(o, step_size=size, gamma=gamma)
+        case "milestones", [factor, listed]:
+            gamma, points = _factor(factor, text), [_epochs(item, text) for item in listed.split(",")]
+            if sorted(set(points)) != points:
+                raise ValueError(f"`lr_schedule` must have milestones in increasing order, got {text!r}")
+            return lambda o, _: lr_scheduler.MultiStepLR(o, milestones=points, gamma=gamma)
+        case "exponential", [factor]:
+            gamma = _factor(factor, text)
+            return lambda o, _: lr_scheduler.ExponentialLR(o, gamma=gamma)
+        case "cosine", []:
+            return lambda o, epochs: lr_scheduler.CosineAnnealingLR(o, T_max=epochs)
+        case _:
+            raise _malformed(text)
+
+
+def _factor(value: str, text: str) -> float:
+    return float(_checks.finite("lr_schedule", _number(float, value, text), above=0, remedy=f"the factor in {text!r}"))
+
+
+def _epochs(value: str, text: str) -> int:
+    return _checks.whole("lr_schedule", _number(int, value, text), remedy=f"the epochs in {text!r}")
+
+
+def _number(kind: Callable[[str], Any], value: str, text: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise _malformed(text) from None
+
+
+def _malformed(text: str) -> ValueError:
+    return ValueError(f"`lr_schedule` must be a schedule, got {text!r}; {_EXAMPLES}")

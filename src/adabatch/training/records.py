@@ -1,0 +1,128 @@
+"""What a run reports, as frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from adabatch.types import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, for a progress bar.
+
+    Attributes:
+        samples: the clock, in samples.
+        total_samples: the clock at the end of the run.
+        epoch: the epoch under way, from 0.
+        epochs: epochs in all.
+        batch_size: of the update trained on last, in samples.
+        lr: the LR in force in it.
+        samples_per_second: since the run or the last evaluation started; training only.
+        seconds: of training so far.
+        test_accuracy: of the last evaluation, a fraction; None before the first.
+    """
+
+    samples: int
+    total_samples: int
+    epoch: int
+    epochs: int
+    batch_size: int
+    lr: float
+    samples_per_second: float
+    seconds: float
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation on the test set: a line of `metrics.jsonl`.
+
+    Attributes:
+        samples: the clock, in samples.
+        epoch: epochs completed.
+        updates: optimizer updates so far.
+        seconds: of training so far, evaluations and checkpoints aside.
+        batch_size: of the update trained on last, in samples.
+        lr: the LR in force in it.
+        train_loss: mean over the samples trained on since the evaluation before.
+        test_loss: mean over the test set.
+        test_accuracy: share of the test set that is right.
+    """
+
+    samples: int
+    epoch: int
+    updates: int
+    seconds: float
+    batch_size: int
+    lr: float
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run found: the content of `result.json`.
+
+    Attributes:
+        test_accuracy: at the end, a fraction.
+        best_accuracy: the highest of all evaluations.
+        updates: optimizer updates.
+        samples: samples trained on.
+        epochs: epochs.
+        train_seconds: seconds of training: no evaluation, no checkpoint, no start-up.
+        samples_per_second: for each batch size the samples trained on per second.
+        batch_sizes: the batch sizes in the order in which they occurred.
+        history: every evaluation.
+        decisions: every change of the batch size with its reason.
+        target: the test accuracy that was aimed at.
+        updates_to_target: updates at the first evaluation that reached it; None if none did.
+        seconds_to_target: seconds of training until then; None if none did.
+    """
+
+    test_accuracy: float
+    best_accuracy: float
+    updates: int
+    samples: int
+    epochs: int
+    train_seconds: float
+    samples_per_second: Mapping[int, float]
+    batch_sizes: tuple[int, ...]
+    history: tuple[Evaluation, ...]
+    decisions: tuple[Decision, ...]
+    target: float
+    updates_to_target: int | None
+    seconds_to_target: float | None
+
+    def first_at(self, accuracy: float) -> Evaluation | None:
+        """The first evaluation whose test accuracy is at least `accuracy`; None if there is none."""
+        return next((found for found in self.history if found.test_accuracy >= accuracy), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values; the batch sizes that are keys become text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["samples_per_second"] = {str(size): rate for size, rate in self.samples_per_second.items()}
+        values["batch_sizes"] = list(self.batch_sizes)
+        values["history"] = [asdict(found) for found in self.history]
+        values["decisions"] = [asdict(decision) for decision in self.decisions]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunResult:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError: if it is no such record.
+        """
+        try:
+            read = dict(values)
+            read["samples_per_second"] = {int(size): rate for size, rate in read["samples_per_second"].items()}
+            read["batch_sizes"] = tuple(read["batch_sizes"])
+            read["history"] = tuple(Evaluation(**found) for found in read["history"])
+            read["decisions"] = tuple(Decision(**decision) for decision in read["decisions"])
+            return cls(**read)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"`result` must be what `to_json` wrote, got something else ({error})") from None

@@ -1,0 +1,71 @@
+"""Seconds of training, by batch size."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+
+class Stopwatch:
+    """Measures stretches of training, each at one batch size, and waits for the device at both ends.
+
+    Args:
+        device: on which the run computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._started: float | None = None
+        self._by_size: dict[int, list[float]] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Of all stretches that have ended."""
+        return sum(seconds for _, seconds in self._by_size.values())
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """In the order in which they came."""
+        return tuple(self._by_size)
+
+    def samples_per_second(self) -> dict[int, float]:
+        """For each batch size."""
+        return {size: samples / seconds for size, (samples, seconds) in self._by_size.items() if seconds > 0}
+
+    def start(self) -> None:
+        """Begins a stretch."""
+        self._wait()
+        self._started = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds of the stretch under way, without waiting for the device."""
+        return 0.0 if self._started is None else time.perf_counter() - self._started
+
+    def stop(self, *, batch_size: int, samples: int) -> None:
+        """Ends the stretch.
+
+        Args:
+            batch_size: that it was trained at.
+            samples: trained on in it; a stretch without any is not counted.
+        """
+        self._wait()
+        seconds = self.elapsed()
+        self._started = None
+        if samples:
+            counted = self._by_size.setdefault(batch_size, [0, 0.0])
+            counted[0] += samples
+            counted[1] += seconds
+
+    def state_dict(self) -> list[list[Any]]:
+        """Batch size, samples and seconds of each batch size."""
+        return [[size, samples, seconds] for size, (samples, seconds) in self._by_size.items()]
+
+    def load_state_dict(self, state: list[list[Any]]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self._by_size = {size: [samples, seconds] for size, samples, seconds in state}
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
