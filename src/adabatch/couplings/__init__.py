@@ -1,21 +1,17 @@
-"""Couplings: how the LR follows the batch size. One file each; no torch.
-
-`__all__` names the constructors; the command line and the report read it.
-"""
+"""Couplings: how the LR follows the batch size, one file each. No torch here."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
 from typing import Any
 
-from adabatch.couplings.base import Coupling as Coupling
+from adabatch.couplings._base import Coupling
 from adabatch.couplings.linear import linear
 from adabatch.couplings.none import none
 from adabatch.couplings.power import power
 from adabatch.couplings.sqrt import sqrt
 
-__all__ = ["linear", "none", "power", "sqrt"]
+__all__ = ["Coupling", "get", "linear", "none", "power", "sqrt"]
 
 
 def get(coupling: str | Coupling) -> Coupling:
@@ -41,40 +37,13 @@ def get(coupling: str | Coupling) -> Coupling:
     if not isinstance(coupling, str):
         raise TypeError(f"`coupling` must be a name or a coupling, got {coupling!r}; write for example 'linear'")
     name, positional, named = _call(coupling)
-    return _make(name, positional, named, given=coupling)
-
-
-def from_json(data: Mapping[str, Any]) -> Coupling:
-    """The coupling that `Coupling.to_json` wrote.
-
-    Args:
-        data: a name and arguments.
-
-    Returns:
-        An equal coupling.
-
-    Raises:
-        ValueError: if it is of another kind.
-
-    Example:
-        >>> from_json(power(0.75).to_json()) == power(0.75)
-        True
-    """
-    if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
-        raise ValueError(f"`coupling` must be JSON such as {{'name': 'linear'}}, got {data!r}")
-    return _make(data["name"], [], {key: value for key, value in data.items() if key != "name"}, given=data)
-
-
-def _make(name: str, positional: list[Any], named: dict[str, Any], *, given: object) -> Coupling:
-    if name not in __all__:
-        raise ValueError(f"`coupling` must be one of {', '.join(__all__)}, got {given!r}")
+    if name not in Coupling._kinds:
+        raise ValueError(f"`coupling` must be one of {', '.join(sorted(Coupling._kinds))}, got {coupling!r}")
     try:
-        made = globals()[name](*positional, **named)
-    except TypeError:
-        remedy = "write for example 'power(0.75)'" if name == "power" else f"write {name!r}"
-        raise ValueError(f"`coupling` {name!r} got arguments that do not fit, in {given!r}; {remedy}") from None
-    assert isinstance(made, Coupling)
-    return made
+        return Coupling._kinds[name](*positional, **named)
+    except TypeError as error:
+        example = "power(0.75)" if name == "power" else name
+        raise ValueError(f"`coupling` {name!r} got other arguments than it has ({error}); write {example!r}") from None
 
 
 def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -85,8 +54,6 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
             named = {word.arg: ast.literal_eval(word.value) for word in tree.keywords if word.arg is not None}
             if len(named) == len(tree.keywords):
                 return tree.func.id, [ast.literal_eval(item) for item in tree.args], named
-        if isinstance(tree, ast.Name):
-            return tree.id, [], {}
     except (SyntaxError, ValueError):
         pass
     return text.strip(), [], {}

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from adabatch.couplings.base import Coupling, checked_ratio
+from adabatch.couplings._base import Coupling, check_flag, checked_ratio
 
 
 @dataclass(frozen=True)
-class Linear(Coupling):
-    """See `linear`."""
-
-    name: ClassVar[str] = "linear"
-    derived_for: ClassVar[frozenset[str] | None] = frozenset({"SGD", "LARS", "Lars"})
-    instead: ClassVar[str] = (
-        "use `sqrt` for Adam and its kin, `none` to leave the LR alone, "
-        "or insist with `ab.couplings.linear(any_optimizer=True)`"
-    )
-
-    any_optimizer: bool = False
-
-    def lr_factor(self, ratio: float) -> float:
-        """The ratio itself."""
-        return checked_ratio(ratio)
-
-
-def linear(*, any_optimizer: bool = False) -> Coupling:
+class linear(Coupling):  # noqa: N801
     """Linear scaling: the LR grows as the batch does, so the LR per sample keeps its course.
 
         factor = B / B0
@@ -37,19 +20,35 @@ def linear(*, any_optimizer: bool = False) -> Coupling:
     Args:
         any_optimizer: also accept optimizers that the rule was not derived for.
 
-    Returns:
-        The coupling.
+    Raises:
+        TypeError: if `any_optimizer` is not a bool.
 
     Example:
         >>> linear().lr_factor(2048 / 128)
         16.0
 
     Source:
-        Devarakonda, Naumov, Garland 2017, arXiv 1712.02029 (LR / batch kept at every resize); Smith, Kindermans, Ying, Le
-        2017, arXiv 1711.00489 (noise scale `lr * N / (B (1 - m))` kept); Goyal et al. 2017, arXiv 1706.02677 (linear
+        Devarakonda, Naumov, Garland 2017, arXiv 1712.02029 (LR / batch kept at every resize); Smith, Kindermans, Ying,
+        Le 2017, arXiv 1711.00489 (noise scale `lr * N / (B (1 - m))` kept); Goyal et al. 2017, arXiv 1706.02677 (linear
         scaling rule); You, Gitman, Ginsburg 2017, arXiv 1708.03888 (LARS).
 
     Departures:
-        Noise scale is `lr * (N / B - 1)` exactly; the 1 is dropped, as in the paper, which asks for `B <= N / 10`.
+        The noise scale is exactly `lr * (N / B - 1) / (1 - m)`; the 1 after `N / B` is dropped, as in the paper, which
+        holds that to be valid up to about `B = N / 10`.
     """
-    return Linear(any_optimizer=any_optimizer)
+
+    derived_for: ClassVar[frozenset[str] | None] = frozenset({"SGD", "LARS", "Lars"})
+    instead: ClassVar[str] = (
+        "use `sqrt` for Adam and its kin, `none` to leave the LR alone, "
+        "or insist with `ab.couplings.linear(any_optimizer=True)`"
+    )
+
+    _: KW_ONLY
+    any_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("any_optimizer", self.any_optimizer)
+
+    def lr_factor(self, ratio: float) -> float:
+        """The ratio itself."""
+        return checked_ratio(ratio)

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from adabatch.couplings.base import Coupling, checked_ratio
+from adabatch.couplings._base import Coupling, check_flag, checked_ratio
 
 
 @dataclass(frozen=True)
-class Sqrt(Coupling):
-    """See `sqrt`."""
-
-    name: ClassVar[str] = "sqrt"
-    derived_for: ClassVar[frozenset[str] | None] = frozenset({"Adam", "AdamW", "RMSprop", "LAMB", "Lamb"})
-    instead: ClassVar[str] = (
-        "use `linear` for SGD, `none` to leave the LR alone, or insist with `ab.couplings.sqrt(any_optimizer=True)`"
-    )
-
-    any_optimizer: bool = False
-
-    def lr_factor(self, ratio: float) -> float:
-        """The root of the ratio."""
-        return math.sqrt(checked_ratio(ratio))
-
-
-def sqrt(*, any_optimizer: bool = False) -> Coupling:
+class sqrt(Coupling):  # noqa: N801
     """Square-root scaling: the LR grows as the root of the batch size.
 
         factor = sqrt(B / B0)
@@ -36,8 +20,8 @@ def sqrt(*, any_optimizer: bool = False) -> Coupling:
     Args:
         any_optimizer: also accept optimizers that the rule was not derived for.
 
-    Returns:
-        The coupling.
+    Raises:
+        TypeError: if `any_optimizer` is not a bool.
 
     Example:
         >>> sqrt().lr_factor(2048 / 128)
@@ -52,4 +36,18 @@ def sqrt(*, any_optimizer: bool = False) -> Coupling:
         1705.08741, use the root with SGD; since the papers behind this package ask for the linear rule there, SGD has
         to be insisted on.
     """
-    return Sqrt(any_optimizer=any_optimizer)
+
+    derived_for: ClassVar[frozenset[str] | None] = frozenset({"Adam", "AdamW", "RMSprop", "LAMB", "Lamb"})
+    instead: ClassVar[str] = (
+        "use `linear` for SGD, `none` to leave the LR alone, or insist with `ab.couplings.sqrt(any_optimizer=True)`"
+    )
+
+    _: KW_ONLY
+    any_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("any_optimizer", self.any_optimizer)
+
+    def lr_factor(self, ratio: float) -> float:
+        """The root of the ratio."""
+        return math.sqrt(checked_ratio(ratio))

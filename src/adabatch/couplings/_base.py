@@ -1,11 +1,10 @@
-"""What every coupling is: how hyper-parameters follow the batch size, in closed form and without torch."""
+"""What every coupling has: closed form, the optimizers that it was derived for, JSON. No torch here."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from adabatch import _checks
@@ -18,18 +17,21 @@ class Coupling(ABC):
     A coupling is a pure function of the ratio of the batch size to the base batch size (the one that the base LR
     was chosen for). It never sees the past, so nothing accumulates and nothing can drift.
 
-    To write your own, subclass it as a frozen dataclass with a `name` and `lr_factor`; when more than the LR follows
-    the batch, override `in_force` as well.
+    To add one: a frozen dataclass with a lower-case name, `lr_factor` and `derived_for`. When more than the LR follows
+    the batch, it overrides `in_force` as well. A field `any_optimizer` lets a user insist.
 
     Attributes:
-        name: how errors, states and the command line call it.
         derived_for: names of the optimizer classes that it was derived for (their subclasses count); None for any.
         instead: what to do with another optimizer, the end of that error's sentence.
     """
 
-    name: ClassVar[str]
+    _kinds: ClassVar[dict[str, type[Coupling]]] = {}
     derived_for: ClassVar[frozenset[str] | None] = None
     instead: ClassVar[str] = "use the coupling `none`, which leaves every hyper-parameter alone"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Coupling._kinds[cls.__name__] = cls
 
     @abstractmethod
     def lr_factor(self, ratio: float) -> float:
@@ -41,6 +43,11 @@ class Coupling(ABC):
         Returns:
             A factor above 0; exactly 1 where `ratio` is 1.
         """
+
+    @property
+    def name(self) -> str:
+        """How errors, states and the command line call it."""
+        return type(self).__name__
 
     @property
     def optimizers(self) -> frozenset[str] | None:
@@ -83,13 +90,33 @@ class Coupling(ABC):
         factor = self.lr_factor(ratio)
         return {} if factor == 1 else {"lr": group["lr"] * factor}
 
-    def to_json(self) -> dict[str, Any]:
-        """The coupling as JSON-safe data: its name and its arguments."""
-        return {"name": self.name, **asdict(self)}
-
-    def __str__(self) -> str:
-        given = [f"{key}={value!r}" for key, value in asdict(self).items() if value is not False]
+    def describe(self) -> str:
+        """The coupling in one line, as `couplings.get` reads it."""
+        values = asdict(self)
+        given = [
+            f"{entry.name}={values[entry.name]!r}" for entry in fields(self) if values[entry.name] != entry.default
+        ]
         return f"{self.name}({', '.join(given)})" if given else self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """The coupling as plain dicts and numbers."""
+        return {"kind": self.name} | asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Coupling:
+        """The coupling that `to_json` wrote.
+
+        Raises:
+            ValueError: if the kind is unknown, or a field is missing, unknown or out of range.
+            TypeError: if a field has the wrong type.
+        """
+        if not isinstance(data, Mapping) or "kind" not in data:
+            raise ValueError(f"`data` must be a coupling with a `kind`, got {data!r}")
+        cls = Coupling._kinds[_checks.one_of("kind", data["kind"], sorted(Coupling._kinds))]
+        names, found = [entry.name for entry in fields(cls)], [str(name) for name in data if name != "kind"]
+        if sorted(found) != sorted(names):
+            raise ValueError(f"`data` of kind {data['kind']} must have the fields {names}, got {found}")
+        return cls(**{name: data[name] for name in names})
 
 
 def checked_ratio(ratio: float) -> float:
@@ -102,12 +129,11 @@ def checked_ratio(ratio: float) -> float:
     return float(_checks.finite("ratio", ratio, above=0))
 
 
-def checked_factor(factor: float, *, coupling: str, ratio: float) -> float:
-    """`factor`, if an LR can be multiplied by it.
+def check_flag(name: str, value: object) -> None:
+    """Checks a yes or no.
 
     Raises:
-        ValueError: if it is infinite or 0, by overflow or underflow.
+        TypeError: if `value` is not a bool.
     """
-    if not 0 < factor < math.inf:
-        raise ValueError(f"`ratio` {ratio:g} gives the LR factor {factor:g} under {coupling}; use a smaller power")
-    return factor
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}")

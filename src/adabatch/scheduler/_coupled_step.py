@@ -1,0 +1,128 @@
+"""A coupling around the `step()` of one optimizer, by the optimizer's own step hooks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast
+from weakref import WeakSet
+
+import torch
+
+from adabatch.couplings import Coupling
+
+COUPLED: Final[WeakSet[torch.optim.Optimizer]] = WeakSet()
+"""Optimizers that have a coupling."""
+
+
+class CoupledStep:
+    """A coupling around the `step()` of one optimizer.
+
+    Args:
+        optimizer: the optimizer.
+        coupling: what to put in force.
+        before: checks the moment; gives the ratio of batch sizes and whether the step trains on a batch.
+        after: called when a step that trained on a batch is done.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        coupling: Coupling,
+        before: Callable[[torch.optim.Optimizer], tuple[float, bool]],
+        after: Callable[[], None],
+    ) -> None:
+        self._optimizer, self._coupling, self._on_before, self._on_after = optimizer, coupling, before, after
+        self._undo: list[Callable[[], Any]] = []
+        self._seen: list[Any] | None = None  # LRs in force at the latest step that trained on a batch
+        self._training = False
+        # Traced, the hooks would recompile at every batch size, and leave a scaled LR behind at the recompile limit.
+        untraced: Callable[[Any], Any] = torch.compiler.disable
+        post = optimizer.register_step_post_hook(untraced(self._after))
+        # First of the post-hooks, so that an LR scheduler in another one finds its own LR.
+        cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks).move_to_end(post.id, last=False)
+        self._handles = [
+            optimizer.register_step_pre_hook(untraced(self._before)),
+            post,
+            optimizer.register_state_dict_pre_hook(untraced(self._before_state_dict)),
+        ]
+        COUPLED.add(optimizer)
+
+    def remove(self) -> None:
+        """Restores what the optimizer held and takes the hooks off."""
+        self.restore()
+        for handle in self._handles:
+            handle.remove()
+        COUPLED.discard(self._optimizer)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts back what the groups held before a step; it has only work to do after a step that raised."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo.clear()
+
+    def forget(self) -> None:
+        """Forgets the latest step."""
+        self._seen = None
+
+    def lr_in_force(self, ratio: float) -> list[float]:
+        """LRs of the latest step, one for each group; before it, those at `ratio`."""
+        if self._seen is not None:
+            return [float(lr) for lr in self._seen]
+        self.restore()
+        groups = self._optimizer.param_groups
+        with torch.no_grad():
+            return [float((group | self._coupling.in_force(group, ratio))["lr"]) for group in groups]
+
+    @torch.no_grad()
+    def _before(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        self.restore()
+        ratio, self._training = self._on_before(optimizer)
+        groups = optimizer.param_groups
+        # All are computed before any is written: groups may share one tensor.
+        changes = [self._coupling.in_force(group, ratio) for group in groups]
+        written: set[int] = set()
+        for group, values in zip(groups, changes, strict=True):
+            for key, value in values.items():
+                self._put(group, key, value, written)
+        if self._training:
+            self._seen = [group["lr"].clone() if _is_tensor(group["lr"]) else group["lr"] for group in groups]
+
+    def _put(self, group: dict[str, Any], key: str, value: Any, written: set[int]) -> None:
+        held = group[key]
+        if not _is_tensor(held):
+            self._undo.append(partial(group.__setitem__, key, held))
+            group[key] = value
+        elif id(held) not in written:
+            written.add(id(held))
+            self._undo.append(partial(held.copy_, held.clone()))
+            held.copy_(value)
+
+    def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        self.restore()
+        if self._training:
+            self._on_after()
+
+    def _before_state_dict(self, _optimizer: torch.optim.Optimizer) -> None:
+        self.restore()
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def is_phantom(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step now has an LR of 0, as those have by which torch.distributed.checkpoint fills an empty state.
+
+    LRs on an accelerator are not looked at, since that would wait for it.
+    """
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    return not any((_is_tensor(lr) and lr.device.type != "cpu") or float(lr) != 0 for lr in lrs)
+
+
+def is_captured() -> bool:
+    """Whether a CUDA graph is being captured on the current stream."""
+    initialized: Callable[[], bool] = torch.cuda.is_initialized
+    return initialized() and torch.cuda.is_current_stream_capturing()

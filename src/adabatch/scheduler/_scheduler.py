@@ -1,0 +1,358 @@
+"""The scheduler: what users call, what the loader asks, and what has to hold around each optimizer step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import torch
+
+from adabatch import _checks, couplings
+from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, is_captured, is_phantom
+from adabatch.schedules import Plan, Schedule
+from adabatch.types import Batch, Decision, DrivenLoader
+
+_FORMAT: Final = 1
+_KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
+_LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
+
+
+class BatchSizeScheduler:
+    """Drives a loader's batch size by a schedule, and couples the LR of its optimizers to it.
+
+        LR in force = LR of the user's scheduler * coupling(requested batch size / base batch size)
+
+    The base batch size is the loader's when the scheduler is made. The requested size is that of the batch being
+    trained on, so the short batch at the end of an epoch is not rescaled, and a constant schedule changes no bit.
+    The LR in force stands in the optimizer during `optimizer.step()` alone; logs read `last_lr`.
+
+    Call `step()` once for each batch, after the optimizer, also when GradScaler or a NaN guard skipped the step. A
+    batch that is left without an optimizer step and without `step()` counts as passed.
+
+    Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
+    size. The hooks themselves are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no
+    hooks. States of loader and scheduler are separate: save and load both.
+
+    Args:
+        optimizer: a `torch.optim.Optimizer`, or several.
+        loader: an `ab.DataLoader` that nothing else drives.
+        schedule: batch size against the position in the data; it must start at the loader's batch size.
+        coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling.
+        epochs: how many epochs will be trained, if known; it bounds the plan.
+
+    Attributes:
+        plan: the schedule, resolved for the loader.
+        decisions: the changes of batch size since this object was made.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if the coupling was not derived for an optimizer, the schedule starts at another batch size than
+            the loader, or an optimizer or the loader has a scheduler already.
+
+    Example:
+        >>> import torch, adabatch as ab
+        >>> data = torch.utils.data.TensorDataset(torch.randn(8, 3), torch.randn(8, 1))
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        >>> loader = ab.DataLoader(data, batch_size=2, shuffle=True, seed=0)
+        >>> batches = BatchSizeScheduler(optimizer, loader, ab.schedules.geometric(2, ab.epochs(1)), epochs=2)
+        >>> for epoch in range(2):
+        ...     for inputs, targets in loader:
+        ...         optimizer.zero_grad()
+        ...         torch.nn.functional.mse_loss(model(inputs), targets).backward()
+        ...         optimizer.step()
+        ...         batches.step()
+        >>> batches.last_lr, optimizer.param_groups[0]["lr"]
+        ([0.02], 0.01)
+
+    Source:
+        Devarakonda, Naumov, Garland 2017, arXiv 1712.02029 (growth with a coupled LR).
+
+    Departures:
+        The paper multiplies the LR itself at each resize; here the factor is a function of the batch size and never
+        enters the LR that a scheduler sees.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
+        loader: DrivenLoader,
+        schedule: Schedule,
+        *,
+        coupling: str | couplings.Coupling = "linear",
+        epochs: int | None = None,
+    ) -> None:
+        self._coupling = couplings.get(coupling)
+        optimizers = _checked_optimizers(optimizer, self._coupling)
+        self._loader, self._schedule = _checked_loader(loader), _checked_schedule(schedule)
+        self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
+        self._resumed = loader.clock > 0  # its batch size may then have grown already
+        self._base = (self._resumed and schedule.initial) or loader.batch_size
+        self.plan: Plan = self._resolve()
+        self.decisions: list[Decision] = []
+        self._decisions_before = 0
+        self._requested = self._logged = self.batch_size_at(loader.clock)
+        self._closed = False
+        self._trained: Batch | None = None  # the batch that an optimizer step was made for
+        self._committed: Batch | None = None
+        self._skipped = False  # whether the batch committed last had no optimizer step
+        self._clock_of_state: int | None = None
+        loader.attach(self)
+        self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
+
+    def _resolve(self) -> Plan:
+        plan = self._schedule.plan(
+            dataset_size=self._loader.dataset_size,
+            batch_size=self._base,
+            drop_last=bool(getattr(self._loader, "drop_last", False)),
+            run_on=bool(getattr(self._loader, "run_on", False)),
+            epochs=self._epochs,
+        )
+        start = plan.batch_size_at(0)
+        if start != self._base:
+            raise ValueError(
+                f"`schedule` must start at the loader's batch size of {self._base}, got a start of {start}; "
+                f"give the loader `batch_size={start}` and the optimizer the LR for that size"
+            )
+        return plan
+
+    # What users call.
+
+    @property
+    def batch_size(self) -> int:
+        """Requested size of the batch being trained on; between batches, of the next one."""
+        batch = self._loader.current
+        return self.batch_size_at(self._loader.clock) if batch is None else batch.requested
+
+    @property
+    def factor(self) -> float:
+        """The coupling's factor on the LR at `batch_size`."""
+        return self._coupling.lr_factor(self.batch_size / self._base)
+
+    @property
+    def last_lr(self) -> list[float]:
+        """LRs in force at the latest optimizer step, one for each parameter group; before it, those of the next."""
+        return [lr for step in self._steps for lr in step.lr_in_force(self.batch_size / self._base)]
+
+    def step(self) -> None:
+        """Marks the batch as trained on. Call it once for each batch, after the optimizer.
+
+        Raises:
+            RuntimeError: if no batch is being trained on, or its last micro-batch is still to come.
+        """
+        self._restore()
+        batch, part = self._loader.current, self._loader.part
+        if self._closed:
+            raise RuntimeError("`step()` of BatchSizeScheduler was called after `close()`; make a new one")
+        if batch is None:
+            seen = "called twice for one batch" if self._committed is not None else "called before the first batch"
+            raise RuntimeError(
+                f"`step()` of BatchSizeScheduler was {seen}; call it once after each batch's optimizer step"
+            )
+        if part is not None and not part.is_last:
+            raise RuntimeError(
+                f"`step()` of BatchSizeScheduler was called after micro-batch {part.index + 1} of {part.count}; "
+                "call it after the last one: `if micro.is_last:`"
+            )
+        self._check_clock()
+        self._loader.commit()
+        self._skipped = self._trained != batch
+        self._trained, self._committed, self._requested = None, batch, batch.requested
+        self._log_change()
+
+    def close(self) -> None:
+        """Takes the coupling off the optimizers and lets go of the loader, whose batch size stays what it is."""
+        if not self._closed:
+            self._closed = True
+            for step in self._steps:
+                step.remove()
+            self._loader.detach()
+
+    # What the loader asks.
+
+    def batch_size_at(self, clock: int) -> int:
+        """The batch size of a batch that starts at `clock`, in samples."""
+        end = self.plan.end_samples
+        if self.plan.run_on and end is not None:  # the last batch may run on behind the end
+            clock = min(clock, end)
+        return self.plan.batch_size_at(clock)
+
+    def batches_between(self, start: int, stop: int) -> int:
+        """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
+        return self.plan.batches_between(start, stop)
+
+    def check_next(self) -> None:
+        """Checks that the batch that is out needs no `step()`.
+
+        Raises:
+            RuntimeError: if the optimizer stepped for it and `step()` was not called.
+        """
+        self._restore()
+        self._check_clock()
+        batch = self._loader.current
+        if batch is not None and self._trained == batch:
+            raise RuntimeError(
+                f"`step()` of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
+                f"{batch.clock:,}; call it once for each batch, right after the optimizer"
+            )
+
+    # State.
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart."""
+        self._restore()
+        return {
+            "format": _FORMAT,
+            "clock": self._loader.clock,
+            "base_batch_size": self._base,
+            "schedule": _identity(self._schedule),
+            "coupling": self._coupling.to_json(),
+            "decisions": self._decisions_before + len(self.decisions),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resumes. Load the loader's state as well, before or after: both must stand at the same sample.
+
+        Args:
+            state: what `state_dict` gave.
+
+        Raises:
+            ValueError: if it is no such state, or of another schedule, coupling or base batch size.
+        """
+        state = _checked_state(state)
+        ours = self.state_dict()
+        if self._resumed and self._schedule.initial is None:
+            ours["base_batch_size"] = _checks.whole("base_batch_size", state["base_batch_size"])
+        for key, what in (("schedule", "schedule"), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
+            if state[key] != ours[key]:
+                raise ValueError(
+                    f"`state` must be of the same {what}: it was saved with {_words(state[key])}, "
+                    f"this run has {_words(ours[key])}; resume with the same settings, or start a new run"
+                )
+        clock = _checks.whole("clock", state["clock"], minimum=0)
+        self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
+        if self._base != ours["base_batch_size"]:
+            self._base = ours["base_batch_size"]
+            self.plan = self._resolve()
+        self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
+        self._logged, self._trained, self._committed, self._skipped = self._requested, None, None, False
+        for step in self._steps:
+            step.forget()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a BatchSizeScheduler cannot be copied or pickled: it belongs to its optimizer; use `state_dict()`"
+        )
+
+    # Around the optimizer's step.
+
+    def _before_step(self, optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
+        """Checks the moment; the ratio of batch sizes, and whether the step trains on a batch."""
+        if is_captured():
+            raise RuntimeError(
+                "`optimizer.step()` must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR, "
+                "since a replay would use one LR for ever; capture forward and backward only"
+            )
+        batch, part = self._loader.current, self._loader.part
+        if batch is None or is_phantom(optimizer):
+            if batch is None and self._skipped and not is_phantom(optimizer):
+                raise RuntimeError(
+                    "`optimizer.step()` came after `step()` of BatchSizeScheduler; call the optimizer first"
+                )
+            return self._requested / self._base, False
+        self._check_clock()
+        if part is not None and not part.is_last:
+            raise RuntimeError(
+                f"`optimizer.step()` came after micro-batch {part.index + 1} of {part.count}; "
+                "step after the last one: `if micro.is_last:`"
+            )
+        return batch.requested / self._base, True
+
+    def _after_step(self) -> None:
+        self._trained = self._loader.current
+
+    def _restore(self) -> None:
+        for step in self._steps:
+            step.restore()
+
+    def _check_clock(self) -> None:
+        """Once after `load_state_dict`: whether the loader resumed at the same place."""
+        expected, clock = self._clock_of_state, self._loader.clock
+        self._clock_of_state = None
+        if expected is not None and expected != clock:
+            raise RuntimeError(
+                f"`load_state_dict` of BatchSizeScheduler resumed at sample {expected:,}, but the loader stands at "
+                f"{clock:,}; load the loader's state of the same checkpoint too"
+            )
+
+    def _log_change(self) -> None:
+        clock, N, end = self._loader.clock, self._loader.dataset_size, self.plan.end_samples
+        size = self.batch_size_at(clock)
+        if size != self._logged and (end is None or clock < end):
+            where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
+            self.decisions.append(Decision(clock, size, f"{self._schedule.describe()}, at {where}"))
+            self._logged = size
+
+
+def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.optim.Optimizer]:
+    optimizers = list(given) if isinstance(given, Iterable) else [given]
+    if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
+        raise ValueError(
+            f"`optimizer` must be one optimizer or a list of different ones, got {len(optimizers)}; name each once"
+        )
+    for each in optimizers:
+        if not isinstance(each, torch.optim.Optimizer) or not hasattr(each, "_optimizer_step_pre_hooks"):
+            raise TypeError(
+                f"`optimizer` must be a torch.optim.Optimizer, got {type(each).__name__}; "
+                "of a wrapper pass the optimizer that it wraps"
+            )
+        coupling.check_optimizer(each)
+        if any(group.get("lr") is None for group in each.param_groups):
+            raise ValueError(
+                f"`optimizer` must have an LR in every parameter group, got {type(each).__name__} without; set `lr`"
+            )
+        if each in COUPLED:
+            raise ValueError(
+                f"`optimizer` must have one BatchSizeScheduler, this {type(each).__name__} has one already; "
+                "call `close()` on that one first"
+            )
+    return optimizers
+
+
+def _checked_loader(loader: Any) -> DrivenLoader:
+    if not isinstance(loader, DrivenLoader):
+        raise TypeError(
+            f"`loader` must be an ab.DataLoader, got {type(loader).__module__}.{type(loader).__name__}; "
+            "ab.DataLoader takes the arguments of torch's"
+        )
+    return loader
+
+
+def _checked_schedule(schedule: Any) -> Schedule:
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"`schedule` must be a schedule, got {schedule!r}; write for example `ab.schedules.constant()`")
+    return schedule
+
+
+def _identity(schedule: Schedule) -> dict[str, Any]:
+    """The schedule as JSON, or its fingerprint if that is long."""
+    data = json.loads(json.dumps(schedule.to_json()))
+    if len(json.dumps(data)) > _LARGE_JSON:
+        return {"fingerprint": schedule.fingerprint(), "describe": schedule.describe()}
+    assert isinstance(data, dict)
+    return data
+
+
+def _words(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _checked_state(state: Any) -> Mapping[str, Any]:
+    if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != set(_KEYS):
+        found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(
+            f"`state` must be what `BatchSizeScheduler.state_dict()` gave (format {_FORMAT}), got {found}; "
+            "load the state of the scheduler, not of the loader or the optimizer"
+        )
+    return state
