@@ -1,0 +1,158 @@
+"""The arms of a comparison: which runs are trained against each other.
+
+Every arm is a `RunConfig` of its own. The LR schedule is the same in all of them: growth couples on top of it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from adabatch import _checks, couplings
+from adabatch.training import RunConfig
+
+STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=sqrt'"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        name: a word that is also the name of a folder.
+        config: what it trains; its seed is replaced by each seed of the comparison.
+    """
+
+    name: str
+    config: RunConfig
+
+
+def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
+    """The four arms that show whether growth pays and whether the coupling is what makes it work.
+
+    Args:
+        adaptive: the configuration of the adaptive arm: a growing batch with a coupling.
+        dataset_size: samples in an epoch, at least 1.
+
+    Returns:
+        `fixed-small`: the adaptive arm without growth. `fixed-large`: the largest batch from the start, its LR scaled
+        by the adaptive arm's coupling (linear: the large batch at its best). `adaptive`. `uncoupled`: the same growth
+        without a coupling.
+
+    Raises:
+        ValueError: if `adaptive` does not grow or has no coupling, so that arms would be the same.
+    """
+    if adaptive.growth is None:
+        raise ValueError("`growth` must be given for the adaptive arm, got None; for example `--growth 2 --every 4`")
+    coupling = couplings.get(adaptive.coupling)
+    if coupling.name == "none":
+        raise ValueError("`coupling` must not be none, which is the arm uncoupled already; for example linear")
+    largest = largest_batch(adaptive, dataset_size=dataset_size)
+    ratio = coupling.lr_factor(largest / adaptive.batch_size)
+    arms = {
+        "fixed-small": replace(adaptive, growth=None),
+        "fixed-large": replace(adaptive, growth=None, batch_size=largest, lr=adaptive.lr * ratio),
+        "adaptive": adaptive,
+        "uncoupled": replace(adaptive, coupling="none"),
+    }
+    return tuple(Arm(name, arms[name]) for name in STANDARD)
+
+
+def largest_batch(config: RunConfig, *, dataset_size: int) -> int:
+    """The largest batch size that a run comes to, in samples; tails of epochs aside."""
+    return int(config.plan(dataset_size).sizes[-1])
+
+
+def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
+    """The arms that the user asked for; the four standard ones when nothing is asked for.
+
+    Args:
+        texts: each the name of a standard arm, or `name: key=value ...` with flags of `adabatch train` as keys; what
+            is not given is as in fixed-small.
+        adaptive: the configuration of the arm adaptive.
+        dataset_size: samples in an epoch, at least 1.
+
+    Returns:
+        The arms in the order given; fixed-small, which the others are measured against, is put first when missing.
+
+    Raises:
+        ValueError: if a text is malformed, a key unknown, a value not of its kind, or two arms share a name.
+    """
+    if not texts:
+        return standard_arms(adaptive, dataset_size=dataset_size)
+    base = replace(adaptive, growth=None)
+    arms: dict[str, Arm] = {}
+    for text in texts:
+        name, colon, settings = text.partition(":")
+        name = name.strip()
+        if not colon and name in STANDARD:
+            known = {arm.name: arm for arm in standard_arms(adaptive, dataset_size=dataset_size)}
+            arm = known[name]
+        else:
+            arm = _parse(name, settings, colon, base)
+        if arm.name in arms:
+            raise ValueError(f"`arm` names must differ, got {arm.name!r} twice; rename one")
+        arms[arm.name] = arm
+    if "fixed-small" not in arms:
+        arms = {"fixed-small": Arm("fixed-small", base), **arms}
+    return tuple(arms.values())
+
+
+def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
+    if not colon:
+        raise ValueError(
+            f"`arm` must be one of {', '.join(STANDARD)} or 'name: key=value ...', got {name!r}; {_EXAMPLE}"
+        )
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"`arm` must have a name of letters, digits, '.', '_' and '-', got {name!r}; {_EXAMPLE}")
+    changes: dict[str, Any] = {}
+    try:
+        items = shlex.split(settings)
+    except ValueError as error:
+        raise ValueError(f"`arm` {name} must have closed quotes, got {settings.strip()!r} ({error})") from None
+    if not items:
+        raise ValueError(f"`arm` {name} must set something, got nothing after the colon; {_EXAMPLE}")
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not value:
+            raise ValueError(f"`arm` {name} must be made of key=value, got {item!r}; {_EXAMPLE}")
+        _checks.one_of(f"arm {name}", key, _KEYS, remedy=_EXAMPLE)
+        field = key.replace("-", "_")
+        if field in changes:
+            raise ValueError(f"`arm` {name} must set each key once, got {key} twice")
+        changes[field] = _value(name, key, value)
+    return Arm(name, replace(base, **changes))
+
+
+def _value(name: str, key: str, value: str) -> Any:
+    read, kind = _KEYS[key]
+    try:
+        return read(value)
+    except ValueError:
+        raise ValueError(f"`arm` {name} must have {kind} as {key}, got {value!r}") from None
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda value: None if value == "none" else read(value)
+
+
+_KEYS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "model": (str, "a name"),
+    "batch-size": (int, "a whole number"),
+    "growth": (_or_none(float), "a number or none"),
+    "every": (str, "a duration"),
+    "max-batch-size": (_or_none(int), "a whole number or none"),
+    "coupling": (str, "a name"),
+    "lr": (float, "a number"),
+    "lr-schedule": (str, "a schedule"),
+    "momentum": (float, "a number"),
+    "weight-decay": (float, "a number"),
+    "optimizer": (str, "a name"),
+    "epochs": (int, "a whole number"),
+    "micro-batch-size": (_or_none(int), "a whole number or none"),
+}

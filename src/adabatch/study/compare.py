@@ -1,0 +1,250 @@
+"""Comparisons: arms trained over seeds, interleaved, resumable, summed up in one `compare.json`.
+
+The folder of a comparison:
+
+    comparison.json            what may not change between two starts: versions, device, threads
+    runs/ARM/seed-K/           one run folder each; a run whose result.json is there is never repeated
+    compare.json               the outcome, written whole at the end
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from adabatch import _checks, couplings, tasks, training
+from adabatch.study.arms import Arm
+from adabatch.study.outcome import MARGIN, outcome
+from adabatch.tasks import Data
+from adabatch.training import RunConfig, RunResult, optimizers
+from adabatch.training.folder import saved_config, saved_result, write_json
+
+FORMAT: Final = 1
+_TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of a comparison, as progress reports name it.
+
+    Attributes:
+        number: its place in the order of runs, from 1.
+        total: how many runs there are.
+        arm: the arm.
+        seed: the seed.
+        reused: whether its result was already there.
+    """
+
+    number: int
+    total: int
+    arm: Arm
+    seed: int
+    reused: bool
+
+
+def interleaved(arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[Arm, int]]:
+    """All runs, seed by seed, the arms of each seed one after the other and the first arm another one each time.
+
+    So a machine that drifts slows the runs of a pair alike, and no arm always follows the same one's heat.
+
+    Args:
+        arms: the arms.
+        seeds: the seeds.
+
+    Yields:
+        An arm and a seed.
+
+    Example:
+        >>> [f"{arm}{seed}" for arm, seed in interleaved(["a", "b"], [0, 1])]  # any objects serve as arms
+        ['a0', 'b0', 'b1', 'a1']
+    """
+    for turn, seed in enumerate(seeds):
+        start = turn % len(arms)
+        for arm in [*arms[start:], *arms[:start]]:
+            yield arm, seed
+
+
+def compare(
+    arms: Sequence[Arm],
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    target: float | None = None,
+    data: Data | None = None,
+    progress: Callable[[Turn, RunResult | None], None] | None = None,
+) -> dict[str, Any]:
+    """Trains every arm with every seed and sums up what was found.
+
+    Args:
+        arms: the arms, of one task; names differ.
+        seeds: at least one whole number of at least 0, no two alike.
+        out: the folder of the comparison; runs that are finished there are taken as they are.
+        target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
+        data: the task's data, loaded before; None: loaded here, once.
+        progress: called before each run with None, and after it with its result.
+
+    Returns:
+        The content of `compare.json`, which is written too.
+
+    Raises:
+        ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
+        OSError: if `out` cannot be written.
+    """
+    seeds = _checked_seeds(seeds)
+    config = _one_task(arms)
+    task = tasks.get(config.task)
+    target = checked_target(task.target if target is None else target)
+    versions = training.versions(training.pick_device(config.device))
+    _check_folder(out, arms, versions)
+    data = task.load(config.data) if data is None else data
+    for arm in arms:
+        _check_arm(arm, data.dataset_size)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "comparison.json", {"format": FORMAT, "versions": versions})
+    results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
+    found = {
+        "format": FORMAT,
+        "task": config.task,
+        "model": config.model,
+        "device": versions["device"],
+        "versions": versions,
+        "seeds": list(seeds),
+        "target": target,
+        "margin": MARGIN,
+        "settings": {arm.name: _settings(arm.config) for arm in arms},
+        **outcome(results, target=target),
+    }
+    write_json(out / "compare.json", found)
+    return found
+
+
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """The folder of one run of a comparison."""
+    return out / "runs" / arm / f"seed-{seed}"
+
+
+def checked_target(target: float) -> float:
+    """`target` as a float.
+
+    Raises:
+        ValueError: if it is not in (0, 1].
+    """
+    remedy = "it is a test accuracy as a fraction, for example 0.95"
+    if _checks.finite("target", target, above=0, remedy=remedy) > 1:
+        raise ValueError(f"`target` must be at most 1, got {target!r}; {remedy}")
+    return float(target)
+
+
+def _run_all(
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    *,
+    out: Path,
+    data: Data,
+    target: float,
+    progress: Callable[[Turn, RunResult | None], None] | None,
+) -> dict[str, list[RunResult]]:
+    """The results of every arm in the order of seeds; what is finished already is read."""
+    results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
+    turns = list(interleaved(arms, seeds))
+    before = {(arm.name, seed): saved_result(run_folder(out, arm.name, seed)) for arm, seed in turns}
+    if None in before.values():
+        _warm_up(arms, data)
+    for number, (arm, seed) in enumerate(turns, 1):
+        done = before[arm.name, seed]
+        turn = Turn(number, len(turns), arm, seed, done is not None)
+        if progress:
+            progress(turn, None)
+        results[arm.name][seed] = done if done is not None else _train(arm, seed, out, data, target)
+        if progress:
+            progress(turn, results[arm.name][seed])
+    return {name: [by_seed[seed] for seed in seeds] for name, by_seed in results.items()}
+
+
+def _train(arm: Arm, seed: int, out: Path, data: Data, target: float) -> RunResult:
+    """One run; what a kill left of it is taken up again."""
+    folder = run_folder(out, arm.name, seed)
+    config = replace(arm.config, seed=seed)
+    return training.train(config, folder, resume=(folder / "config.json").exists(), data=data, target=target)
+
+
+def _warm_up(arms: Sequence[Arm], data: Data) -> None:
+    """A few updates at every batch size that will occur: first steps of a shape cost more, whoever takes them."""
+    shapes = {}
+    for arm in arms:
+        config = arm.config
+        for size in config.plan(data.dataset_size).sizes:
+            short = replace(config, growth=None, batch_size=size, epochs=1, seed=0)
+            shapes[config.model, config.optimizer, size] = short
+    for (_, _, size), config in shapes.items():
+        training.train(config, data=replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size]))
+
+
+def _one_task(arms: Sequence[Arm]) -> RunConfig:
+    if not arms:
+        raise ValueError("`arms` must hold at least one arm, got none")
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`arms` must differ in name, got {', '.join(names)}")
+    for arm in arms:
+        for key in ("task", "device", "data"):
+            if getattr(arm.config, key) != getattr(arms[0].config, key):
+                raise ValueError(f"`arms` must share one {key}, got others in {arms[0].name} and {arm.name}")
+    return arms[0].config
+
+
+def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(_checks.whole("seeds", seed, minimum=0) for seed in seeds)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"`seeds` must be at least one and all different, got {list(found)}")
+    return found
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.to_json().items() if key != "seed"}
+
+
+def _check_arm(arm: Arm, dataset_size: int) -> None:
+    """Raises what training would raise hours later: a batch beyond the data, a coupling of other optimizers."""
+    config = arm.config
+    config.plan(dataset_size)
+    if config.growth is not None:
+        probe = [torch.nn.Parameter(torch.zeros(1))]
+        couplings.get(config.coupling).check_optimizer(
+            optimizers.build(config.optimizer, probe, lr=config.lr, momentum=config.momentum, weight_decay=0.0)
+        )
+
+
+def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -> None:
+    """Raises when runs in `out` are of other settings, or were timed elsewhere."""
+    remedy = f"give another --out or delete {out}"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"`out` must be a folder, got the file {out}; give another --out")
+    note = out / "comparison.json"
+    if not note.exists():
+        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise ValueError(f"`out` must be empty or hold a comparison, got other files in {out}; give another --out")
+        return
+    try:
+        before = json.loads(note.read_text())["versions"]
+        differing = [key for key in _TIMING if before[key] != versions[key]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"`out` must hold a whole comparison, got a damaged {note} ({error}); {remedy}") from error
+    for key in differing:
+        raise ValueError(
+            f"`out` holds a comparison with {key} {before[key]}, now it is {versions[key]}: times would not compare; "
+            f"{remedy}"
+        )
+    for arm in arms:
+        for path in sorted((out / "runs" / arm.name).glob("seed-*/config.json")):
+            differences = replace(saved_config(path.parent), seed=arm.config.seed).differences(arm.config)
+            if differences:
+                raise ValueError(
+                    f"`out` holds a comparison of other settings (there and now): {arm.name} has "
+                    f"{'; '.join(differences)}; {remedy}"
+                )

@@ -1,0 +1,125 @@
+import pytest
+
+from adabatch.study.outcome import outcome, verdict
+from adabatch.study.statistics import Difference
+from adabatch.training import Evaluation, RunResult
+
+
+def run(*, accuracy, seconds, updates=100, sizes=(16,), target_at=0.5):
+    """A run of two evaluations; the first one, at `target_at` of the way, is half a point short of the end."""
+    history = tuple(
+        Evaluation(
+            samples=int(1000 * part),
+            epoch=1,
+            updates=int(updates * part),
+            seconds=seconds * part,
+            batch_size=sizes[-1],
+            lr=0.1,
+            train_loss=1.0,
+            test_loss=1.0,
+            test_accuracy=accuracy - (0.005 if part < 1 else 0),
+        )
+        for part in (target_at, 1.0)
+    )
+    return RunResult(
+        test_accuracy=accuracy,
+        best_accuracy=accuracy,
+        updates=updates,
+        samples=1000,
+        epochs=2,
+        train_seconds=seconds,
+        samples_per_second={size: size * 10.0 for size in sizes},
+        batch_sizes=sizes,
+        history=history,
+        decisions=(),
+        target=0.5,
+        updates_to_target=1,  # of another target: must not be used
+        seconds_to_target=1.0,
+    )
+
+
+@pytest.fixture
+def results():
+    return {
+        "fixed-small": [run(accuracy=a, seconds=s) for a, s in ((0.95, 2.0), (0.96, 2.2), (0.955, 2.4))],
+        "adaptive": [
+            run(accuracy=a, seconds=s, updates=40, sizes=(16, 32))
+            for a, s in ((0.951, 1.0), (0.962, 1.0), (0.957, 1.2))
+        ],
+        "fixed-large": [run(accuracy=0.9, seconds=0.5, updates=10, sizes=(64,)) for _ in range(3)],
+    }
+
+
+def test_every_key_and_figure(results):
+    found = outcome(results, target=0.949)
+    small, adaptive, large = found["arms"]
+    assert adaptive["batch_sizes"] == [16, 32]
+    assert (adaptive["updates"], adaptive["samples"]) == (40, 1000)
+    assert adaptive["test_accuracy"]["mean"] == pytest.approx(0.9566667)
+    assert adaptive["test_accuracy"]["std"] == pytest.approx(0.0055076, rel=1e-4)
+    assert adaptive["test_accuracy"]["values"] == [0.951, 0.962, 0.957]
+    assert adaptive["train_seconds"] == {"median": 1.0, "min": 1.0, "max": 1.2, "values": [1.0, 1.0, 1.2]}
+    assert adaptive["samples_per_second"] == {"16": 160.0, "32": 320.0}
+    assert large["updates_to_target"] is None
+    against = found["against_fixed_small"]
+    assert list(against) == ["adaptive", "fixed-large"]
+    assert against["adaptive"]["updates_ratio"] == 2.5
+    assert against["adaptive"]["seconds_ratio"]["median"] == 2.0
+    assert against["adaptive"]["accuracy_difference"]["mean"] == pytest.approx(0.0016667, rel=1e-4)
+    assert list(found["against_fixed_large"]) == ["fixed-small", "adaptive"]
+    assert found["against_fixed_large"]["adaptive"]["updates_ratio"] == 0.25
+    assert small["to_target"]["n"] == 3
+
+
+def test_the_target_is_the_one_asked_for(results):
+    """The first run of fixed-small gets to 0.95 only at its end, the others at half of the way."""
+    small = outcome(results, target=0.95)["arms"][0]
+    assert small["to_target"] == {"reached": 3, "n": 3, "updates": [100, 50, 50], "seconds": [2.0, 1.1, 1.2]}
+    assert (small["updates_to_target"], small["seconds_to_target"]) == (50, 1.2)
+
+
+def test_runs_that_never_arrive_count_as_late(results):
+    """Two of three below the target: the median lies there, so it is None, and no ratio is formed."""
+    found = outcome(results, target=0.9555)
+    small, adaptive, _ = found["arms"]
+    assert small["to_target"] == {"reached": 1, "n": 3, "updates": [None, 100, None], "seconds": [None, 2.2, None]}
+    assert small["seconds_to_target"] is None
+    assert adaptive["to_target"]["reached"] == 2
+    assert adaptive["seconds_to_target"] == 1.2  # of 0.5, 1.2 and never
+    ratio = found["against_fixed_small"]["adaptive"]["seconds_to_target_ratio"]
+    assert ratio == {"median": None, "low": None, "high": None}
+
+
+def test_ratio_of_seconds_to_target(results):
+    ratio = outcome(results, target=0.94)["against_fixed_small"]["adaptive"]["seconds_to_target_ratio"]
+    assert ratio["median"] == 2.0
+    assert ratio["low"] < 2 < ratio["high"]
+
+
+def test_one_seed_has_null_intervals(results):
+    one = {name: runs[:1] for name, runs in results.items()}
+    against = outcome(one, target=0.94)["against_fixed_small"]["adaptive"]
+    assert against["seconds_ratio"] == {"median": 2.0, "low": None, "high": None}
+    assert against["accuracy_difference"]["low"] is None
+    assert against["within_margin"] == {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
+
+
+def test_without_a_baseline_nothing_is_set_against_it(results):
+    del results["fixed-large"]
+    assert outcome(results, target=0.9)["against_fixed_large"] == {}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.0099, 0.01, "shown"),
+        (-0.01, 0.01, "not shown"),  # the mean alone would do
+        (-0.012, 0.03, "not shown"),
+        (-0.03, -0.0101, "worse"),
+        (0.002, 0.004, "shown"),
+    ],
+)
+def test_the_verdict_is_the_intervals_not_the_means(low, high, expected):
+    found = verdict(Difference((low + high) / 2, low, high), margin=0.01)
+    assert found["verdict"] == expected
+    assert f"[{100 * low:+.2f}, {100 * high:+.2f}] points" in found["words"]
