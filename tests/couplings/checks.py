@@ -1,0 +1,34 @@
+"""What every coupling must do; each coupling's test calls it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+
+from adabatch import couplings
+
+RATIOS = (1e-3, 1 / 3, 0.5, 1.0, 1.5, 2.0, 16.0, 4096.0)
+
+
+def check_coupling(coupling: couplings.Coupling, *, exponent: float) -> None:
+    """Checks the contract, and that the factor is `ratio ** exponent`."""
+    for ratio in RATIOS:
+        factor = coupling.lr_factor(ratio)
+        assert factor == pytest.approx(ratio**exponent, rel=1e-12)
+        assert factor == coupling.lr_factor(ratio), "it must not remember"
+        assert coupling.in_force({"lr": 0.1, "momentum": 0.9}, ratio) == ({} if factor == 1 else {"lr": 0.1 * factor})
+    assert coupling.lr_factor(1) == 1, "exactly, so that a constant batch changes no bit"
+    assert couplings.Coupling.from_json(json.loads(json.dumps(coupling.to_json()))) == coupling
+    assert couplings.get(coupling.describe()) == coupling
+    assert couplings.get(coupling) is coupling
+    assert pickle.loads(pickle.dumps(coupling)) == coupling
+    assert hash(coupling) == hash(couplings.get(coupling.describe()))
+    assert coupling.name in couplings.__all__
+    with pytest.raises(ValueError, match="`ratio` must be greater than 0, got 0"):
+        coupling.lr_factor(0)
+    with pytest.raises(ValueError, match="`ratio` must be finite"):
+        coupling.lr_factor(float("nan"))
+    with pytest.raises(AttributeError):
+        coupling.any_optimizer = True  # type: ignore[attr-defined]

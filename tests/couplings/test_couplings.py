@@ -1,0 +1,92 @@
+"""`get`, JSON and couplings of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import adabatch as ab
+from adabatch import couplings
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none", couplings.none()),
+        (" linear ", couplings.linear()),
+        ("linear()", couplings.linear()),
+        ("sqrt", couplings.sqrt()),
+        ("power(0.75)", couplings.power(0.75)),
+        ("power(p=-1)", couplings.power(-1)),
+        ("linear(any_optimizer=True)", couplings.linear(any_optimizer=True)),
+    ],
+)
+def test_get_reads_names_and_calls(text, expected):
+    assert couplings.get(text) == expected
+    assert ab.couplings is couplings
+
+
+@pytest.mark.parametrize("text", ["", "lin", "power(x)", "__import__('os')", "linear(**{})", "Coupling", "1"])
+def test_get_refuses_what_is_no_coupling(text):
+    with pytest.raises(ValueError, match=r"`coupling` must be one of .*linear, .*none, .*power, .*sqrt.*, got "):
+        couplings.get(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("power", r"'power' got other arguments than it has \(.*missing.*\); write 'power\(0.75\)'"),
+        ("power(1, 2)", r"'power' got other arguments"),
+        ("linear(True)", r"'linear' got other arguments than it has .*; write 'linear'"),
+        ("none(1)", r"'none' got other arguments"),
+    ],
+)
+def test_get_refuses_other_arguments(text, message):
+    with pytest.raises(ValueError, match=message):
+        couplings.get(text)
+
+
+@pytest.mark.parametrize("value", [None, 1, couplings.linear])
+def test_get_refuses_other_types(value):
+    with pytest.raises(TypeError, match=r"`coupling` must be a name or a coupling, got .*; write for example 'linear'"):
+        couplings.get(value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "must be a coupling with a `kind`, got None"),
+        ({"p": 1}, "must be a coupling with a `kind`"),
+        ({"kind": "cubic"}, "`kind` must be one of .*linear"),
+        ({"kind": "power"}, r"of kind power must have the fields \['p'\], got \[\]"),
+        ({"kind": "none", "p": 1}, r"of kind none must have the fields \[\], got \['p'\]"),
+    ],
+)
+def test_from_json_refuses_other_data(data, message):
+    with pytest.raises(ValueError, match=message):
+        couplings.Coupling.from_json(data)
+
+
+@dataclass(frozen=True)
+class momentum_too(couplings.Coupling):  # noqa: N801
+    """One's own: the LR and the momentum follow."""
+
+    cap: float = 0.99
+
+    def lr_factor(self, ratio: float) -> float:
+        return ratio
+
+    def in_force(self, group: Any, ratio: float) -> dict[str, Any]:
+        return super().in_force(group, ratio) | {"momentum": min(1 - (1 - group["momentum"]) / ratio, self.cap)}
+
+
+def test_a_coupling_of_ones_own():
+    own = momentum_too(cap=0.97)
+    assert own.in_force({"lr": 0.1, "momentum": 0.9}, 2) == {"lr": 0.2, "momentum": pytest.approx(0.95)}
+    assert own.name == "momentum_too"
+    assert couplings.get(own) is own
+    assert couplings.Coupling.from_json(own.to_json()) == own
+    assert own.describe() == "momentum_too(cap=0.97)"
+    assert own.optimizers is None
