@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,13 @@ class Data:
 
     def to(self, device: Any) -> Data:
         """The same data on `device`."""
-        moved = (t.to(device) for t in (self.x_train, self.y_train, self.x_test, self.y_test))
-        return Data(*moved, classes=self.classes, note=self.note)
+        return replace(
+            self,
+            x_train=self.x_train.to(device),
+            y_train=self.y_train.to(device),
+            x_test=self.x_test.to(device),
+            y_test=self.y_test.to(device),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from adabatch.training.config import RunConfig
 from adabatch.training.device import pick_device, versions
+from adabatch.training.folder import saved_config, saved_result, writing
 from adabatch.training.interrupt import Interrupted
 from adabatch.training.loop import train
 from adabatch.training.records import Evaluation, Progress, RunResult
 
-__all__ = ["Evaluation", "Interrupted", "Progress", "RunConfig", "RunResult", "pick_device", "train", "versions"]
+__all__ = [
+    "Evaluation",
+    "Interrupted",
+    "Progress",
+    "RunConfig",
+    "RunResult",
+    "pick_device",
+    "saved_config",
+    "saved_result",
+    "train",
+    "versions",
+    "writing",
+]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from adabatch import _checks, couplings, models, schedules, tasks, units
+from adabatch import _checks, couplings, schedules, tasks, units
 from adabatch.training import lr_schedule, optimizers
 
 DEVICES: Final = ("auto", "cpu", "cuda")

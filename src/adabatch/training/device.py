@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """Versions, git revision of the working folder, hardware and threads: what a result depends on besides its settings.
+    """What a result depends on besides its settings: versions, git revision of the working folder, hardware, threads.
 
     Args:
         device: that the run uses.

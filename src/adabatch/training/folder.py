@@ -14,7 +14,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,28 @@ def saved_result(path: Path) -> RunResult | None:
         return RunResult.from_json(json.loads(file.read_text()))
     except ValueError as error:
         raise ValueError(f"`out` must hold a run, got a damaged {file} ({error}); remove the file and resume") from None
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns an error of the file system into one that names `out`, what was wrong and a remedy.
+
+    Args:
+        folder: that is written to.
+
+    Raises:
+        OSError: of the same kind, when writing fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        raise type(error)(
+            f"`out` must be a folder that can be written, got {str(folder)!r} ({reason}); "
+            "free space or take another folder"
+        ) from error
 
 
 def write_json(path: Path, values: Any) -> None:

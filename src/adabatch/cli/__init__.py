@@ -1,0 +1,60 @@
+"""The command line: one file per command, loaded when the command is called for.
+
+A command is a module here with a function `command`; its help, options and examples are its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+COMMANDS: Final = ("train", "compare", "probe", "list")
+_NEEDS: Final = ("typer", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 when all is well, 2 after an error of the user's, 130 after Ctrl-C.
+
+    Args:
+        arguments: what is typed behind `adabatch`; None for those of this process.
+    """
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"the command line needs {' and '.join(missing)}; run: pip install 'adabatch[cli]'", file=sys.stderr)
+        sys.exit(2)
+    from adabatch.cli import _shared
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app()(given, prog_name="adabatch", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own errors have it
+            raise
+        sys.exit(_shared.report_usage(error, as_json="--json" in given))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def app() -> Any:
+    """The typer application with every command."""
+    import typer
+
+    from adabatch.cli import _shared
+
+    made = typer.Typer(
+        name="adabatch",
+        help="Grow the batch size while a network trains, exactly. Start with: adabatch compare digits",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_shared.callback)
+    for name in COMMANDS:
+        if importlib.util.find_spec(f"adabatch.cli.{name}") is None:
+            continue
+        made.command(name)(importlib.import_module(f"adabatch.cli.{name}").command)
+    return made

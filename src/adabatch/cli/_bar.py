@@ -1,0 +1,48 @@
+"""The progress bar of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rich import progress as bars
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from adabatch.training import Progress
+
+
+class Bar:
+    """Shows samples, batch size, LR, throughput, accuracy and time left while it is entered; on a terminal only.
+
+    Args:
+        title: what is trained.
+        show: whether to show it at all.
+    """
+
+    def __init__(self, title: str, *, show: bool = True) -> None:
+        console = Console(stderr=True)
+        columns = (
+            bars.TextColumn("[bold]{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.TextColumn("{task.completed:,.0f}/{task.total:,.0f} samples"),
+            bars.TextColumn("{task.fields[state]}"),
+            bars.TimeRemainingColumn(),
+        )
+        self._bars = bars.Progress(
+            *columns, console=console, transient=True, refresh_per_second=4, disable=not (show and console.is_terminal)
+        )
+        self._row = self._bars.add_task(title, total=1, state="starting")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def show(self, now: Progress) -> None:
+        """Shows where the run stands."""
+        state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
+        if now.test_accuracy is not None:
+            state += f"  test {100 * now.test_accuracy:.1f} %"
+        self._bars.update(self._row, total=now.total_samples, completed=now.samples, state=state)

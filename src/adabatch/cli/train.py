@@ -1,0 +1,152 @@
+"""`adabatch train`: one run, with a constant or a growing batch."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from adabatch.cli import _shared
+from adabatch.cli._bar import Bar
+from adabatch.cli._shared import (
+    LR,
+    OUTPUT,
+    AsJson,
+    BatchSize,
+    Coupling,
+    DataFolder,
+    Device,
+    Epochs,
+    Every,
+    Growth,
+    LRSchedule,
+    MaxBatchSize,
+    MicroBatchSize,
+    Model,
+    Momentum,
+    Optimizer,
+    Out,
+    Seed,
+    TaskArgument,
+    WeightDecay,
+)
+
+if TYPE_CHECKING:
+    from adabatch.training import RunConfig, RunResult
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
+]
+_NEED_GROWTH = ("every", "max_batch_size", "coupling")
+
+
+@_shared.guarded
+def command(
+    task: TaskArgument,
+    model: Model = None,
+    batch_size: BatchSize = None,
+    growth: Growth = None,
+    every: Every = None,
+    max_batch_size: MaxBatchSize = None,
+    coupling: Coupling = None,
+    micro_batch_size: MicroBatchSize = None,
+    lr: LR = None,
+    lr_schedule: LRSchedule = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    optimizer: Optimizer = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
+    data: DataFolder = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one network on TASK, with a constant batch or a growing one.
+
+    What is not given is as the task has it. The run folder holds settings, versions, metrics, decisions, checkpoints
+    and the result. Ctrl-C saves; --resume goes on to the very same result.
+
+    Examples:
+        adabatch train digits
+
+        adabatch train digits --growth 2 --every 4 --max-batch-size 256
+
+        adabatch train mnist --data ../data --growth 2 --every '2 epochs' --coupling sqrt
+
+        adabatch train digits --out runs/mine --resume
+    """
+    settings = _shared.given(
+        model=model,
+        batch_size=batch_size,
+        growth=growth,
+        every=every,
+        max_batch_size=max_batch_size,
+        coupling=coupling,
+        micro_batch_size=micro_batch_size,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        data=data,
+    )
+    config, folder = _config(task, settings, out=out, resume=resume)
+    _train(config, folder, resume=resume, as_json=as_json)
+
+
+def _config(task: str, settings: dict[str, Any], *, out: Path | None, resume: bool) -> tuple[RunConfig, Path]:
+    """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
+    from dataclasses import replace
+
+    from adabatch.training import RunConfig, saved_config
+
+    if resume:
+        if out is None:
+            raise ValueError("`resume` must come with `out`, the folder of the run, got none")
+        return replace(saved_config(out), task=task, **settings), out
+    useless = [name for name in _NEED_GROWTH if name in settings and "growth" not in settings]
+    if useless:
+        raise ValueError(f"`{useless[0]}` must come with `growth`, got it alone; without it the batch is constant")
+    return RunConfig.for_task(task, **settings), out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None:
+    from adabatch.training import Interrupted, train
+
+    try:
+        with Bar(config.task, show=not as_json) as bar:
+            result = train(config, out, resume=resume, progress=bar.show)
+    except Interrupted:
+        again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
+        _shared.interrupted(f"interrupted; the run is saved in {out}; to go on: {again}", as_json=as_json)
+    if as_json:
+        _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
+    else:
+        _shared.console().print(summary(config, result), f"run folder: {out}", sep="\n")
+
+
+def summary(config: RunConfig, result: RunResult) -> Table:
+    """The table at the end of a run."""
+    table = Table(title=f"{config.task}, {config.model}", title_justify="left", show_header=False)
+    table.add_row("test accuracy", f"{100 * result.test_accuracy:.2f} % (best {100 * result.best_accuracy:.2f} %)")
+    table.add_row("batch sizes", " ".join(f"{size:,}" for size in result.batch_sizes))
+    table.add_row("updates", f"{result.updates:,}")
+    table.add_row("samples", f"{result.samples:,} in {result.epochs:,} epochs")
+    table.add_row("training", f"{result.train_seconds:.2f} s")
+    rates = [f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items()]
+    table.add_row("samples per second", ", ".join(rates))
+    aim = f"{100 * result.target:.4g} % test accuracy"
+    if result.updates_to_target is None:
+        table.add_row(aim, "not reached")
+    else:
+        table.add_row(aim, f"after {result.updates_to_target:,} updates, {result.seconds_to_target:.2f} s")
+    return table
