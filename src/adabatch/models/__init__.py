@@ -11,11 +11,39 @@ from typing import Final
 from torch import nn
 
 from adabatch import _checks
+from adabatch.models.alexnet import alexnet
 from adabatch.models.mlp import mlp
+from adabatch.models.resnet import resnet20, resnet32, resnet44
+from adabatch.models.resnet50 import resnet50
 from adabatch.models.small_cnn import small_cnn
+from adabatch.models.vgg import vgg19_bn
+from adabatch.models.wide_resnet import wrn16_4
 
-__all__ = ["build", "mlp", "names", "small_cnn", "summary"]
-_MODELS: Final[dict[str, Callable[..., nn.Module]]] = {"small_cnn": small_cnn, "mlp": mlp}
+__all__ = [
+    "alexnet",
+    "build",
+    "mlp",
+    "names",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet50",
+    "small_cnn",
+    "summary",
+    "vgg19_bn",
+    "wrn16_4",
+]
+_MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "small_cnn": small_cnn,
+    "mlp": mlp,
+    "alexnet": alexnet,
+    "vgg19_bn": vgg19_bn,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet44": resnet44,
+    "wrn16_4": wrn16_4,
+    "resnet50": resnet50,
+}
 
 
 def names() -> list[str]:
