@@ -102,20 +102,19 @@ class BatchSizeScheduler:
         self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
 
     def _resolve(self) -> Plan:
-        plan = self._schedule.plan(
+        start = self._schedule.initial
+        if start not in (None, self._base):
+            raise ValueError(
+                f"`schedule` must start at the loader's batch size of {self._base}, got a start of {start}; "
+                f"give the loader `batch_size={start}` and the optimizer the LR for that size, or leave the start out"
+            )
+        return self._schedule.plan(
             dataset_size=self._loader.dataset_size,
             batch_size=self._base,
             drop_last=bool(getattr(self._loader, "drop_last", False)),
             run_on=bool(getattr(self._loader, "run_on", False)),
             epochs=self._epochs,
         )
-        start = plan.batch_size_at(0)
-        if start != self._base:
-            raise ValueError(
-                f"`schedule` must start at the loader's batch size of {self._base}, got a start of {start}; "
-                f"give the loader `batch_size={start}` and the optimizer the LR for that size"
-            )
-        return plan
 
     # What users call.
 

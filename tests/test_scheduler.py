@@ -1,0 +1,349 @@
+"""`BatchSizeScheduler`: sizes, LRs in force, decisions and guards, in a user's own loop."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+from tests.scheduler.checks import backward, data, loader_of, model_of, sgd
+
+import adabatch as ab
+
+DOUBLING = ab.schedules.geometric(2, ab.epochs(1), maximum=16)
+
+
+def test_growth_and_lr_in_force():
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, DOUBLING, epochs=4)
+    seen = []
+    for _ in range(4):
+        for batch in loader:
+            backward(model, batch)
+            seen_inside = len(batch[0])
+            assert batches.batch_size == seen_inside
+            assert batches.factor == seen_inside / 4
+            optimizer.step()
+            assert optimizer.param_groups[0]["lr"] == 0.1
+            seen.append((seen_inside, *batches.last_lr))
+            batches.step()
+    assert seen == [(4, 0.1)] * 16 + [(8, 0.2)] * 8 + [(16, 0.4)] * 4 * 2
+    assert len(seen) == batches.plan.updates == 32
+
+
+def test_the_weights_move_by_the_lr_in_force():
+    model, loader = model_of(), loader_of()
+    by_hand = copy.deepcopy(model)
+    optimizer = sgd(model, momentum=0.9, nesterov=True)
+    reference = sgd(by_hand, momentum=0.9, nesterov=True)
+    batches = ab.BatchSizeScheduler(optimizer, loader, DOUBLING)
+    for _ in range(3):
+        for batch in loader:
+            backward(model, batch)
+            optimizer.step()
+            batches.step()
+            backward(by_hand, batch)
+            reference.param_groups[0]["lr"] = 0.1 * len(batch[0]) / 4
+            reference.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), by_hand.parameters(), strict=True))
+
+
+def test_the_table_of_the_paper():
+    """PAPERS: AdaBatch on one GPU; epochs of 2048 samples stand for those of 50,000."""
+    model, loader = model_of(), loader_of(2048, 128, drop_last=True)
+    optimizer = sgd(model, lr=0.01, momentum=0.9, weight_decay=5e-4)
+    user = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.375)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.geometric(2, ab.epochs(1), maximum=2048))
+    table = []
+    for _ in range(5):
+        for batch in loader:
+            backward(model, batch)
+            optimizer.step()
+            batches.step()
+        table.append((len(batch[0]), batches.last_lr[0], optimizer.param_groups[0]["lr"]))
+        user.step()
+    assert [size for size, _, _ in table] == [128, 256, 512, 1024, 2048]
+    assert [lr for _, lr, _ in table] == pytest.approx([0.01, 0.0075, 0.005625, 0.00421875, 0.0031640625], rel=1e-12)
+    assert [lr for _, _, lr in table] == pytest.approx([0.01 * 0.375**stage for stage in range(5)], rel=1e-12)
+
+
+def test_a_short_tail_is_not_rescaled():
+    model, loader = model_of(), loader_of(10, 4)
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
+    seen = []
+    for batch in loader:
+        backward(model, batch)
+        optimizer.step()
+        seen.append((len(batch[0]), batches.last_lr))
+        batches.step()
+    assert seen == [(4, [0.1]), (4, [0.1]), (2, [0.1])]
+
+
+def test_decisions_say_when_what_and_why():
+    model, loader = model_of(), loader_of(32)
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, DOUBLING, epochs=3)
+    for _ in range(3):
+        for batch in loader:
+            backward(model, batch)
+            optimizer.step()
+            batches.step()
+    assert [(each.clock, each.batch_size) for each in batches.decisions] == [(32, 8), (64, 16)]
+    assert batches.decisions[0].reason == "x2 every 1 epoch, from the loader's batch size, at most 16, at epoch 1"
+
+
+def test_growth_within_an_epoch():
+    model, loader = model_of(), loader_of(32)
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 10:8"))
+    sizes = []
+    for batch in loader:
+        sizes.append(len(batch[0]))
+        backward(model, batch)
+        optimizer.step()
+        batches.step()
+    assert sizes == [4, 4, 4, 8, 8, 4]
+    assert [(each.clock, each.batch_size) for each in batches.decisions] == [(12, 8)]
+    assert batches.decisions[0].reason.endswith(", at epoch 0.375")
+
+
+def test_last_lr_before_the_first_step_is_what_the_step_would_use():
+    model, loader = model_of(), loader_of()
+    optimizer = torch.optim.SGD([{"params": [model.weight], "lr": 0.5}, {"params": [model.bias]}], lr=0.25)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
+    assert batches.last_lr == [0.5, 0.25]
+    optimizer.param_groups[0]["lr"] = 2.0
+    assert batches.last_lr == [2.0, 0.25]
+
+
+def test_last_lr_stays_that_of_the_latest_step():
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, DOUBLING)
+    backward(model, next(iter(loader)))
+    optimizer.step()
+    batches.step()
+    optimizer.param_groups[0]["lr"] = 7.0
+    assert batches.last_lr == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("coupling", "factor"), [("none", 1), ("power(0.25)", 2**0.5), (ab.couplings.sqrt(any_optimizer=True), 2)]
+)
+def test_other_couplings(coupling, factor):
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:16"), coupling=coupling)
+    for _, batch in zip(range(2), loader, strict=False):
+        backward(model, batch)
+        optimizer.step()
+        batches.step()
+    assert batches.last_lr == [pytest.approx(0.1 * factor)]
+
+
+# Guards.
+
+
+def started(schedule=DOUBLING, *, batches_in=0, **arguments):
+    model, loader = model_of(), loader_of(**arguments)
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, schedule)
+    return model, loader, optimizer, batches
+
+
+def test_step_before_the_first_batch():
+    *_, batches = started()
+    with pytest.raises(RuntimeError, match=r"`step\(\)` of BatchSizeScheduler was called before the first batch"):
+        batches.step()
+
+
+def test_step_twice_for_one_batch():
+    model, loader, optimizer, batches = started()
+    backward(model, next(iter(loader)))
+    optimizer.step()
+    batches.step()
+    with pytest.raises(RuntimeError, match="was called twice for one batch; call it once after each batch's"):
+        batches.step()
+
+
+def test_a_forgotten_step_is_said_at_the_next_batch():
+    model, loader, optimizer, _ = started()
+    stream = iter(loader)
+    backward(model, next(stream))
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"was not called after `optimizer.step\(\)` for the batch at sample 0"):
+        next(stream)
+
+
+def test_a_step_forgotten_at_the_end_of_an_epoch():
+    model, loader, optimizer, _ = started(batch_size=64, schedule=ab.schedules.constant())
+    backward(model, next(iter(loader)))
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"was not called after `optimizer.step\(\)` for the batch at sample 0"):
+        list(loader)
+
+
+def test_a_batch_left_out_counts_as_passed():
+    model, loader, optimizer, batches = started()
+    for number, batch in enumerate(loader):
+        if number % 3 == 1:
+            continue
+        backward(model, batch)
+        optimizer.step()
+        batches.step()
+    assert loader.clock == 64
+
+
+def test_the_optimizer_after_step():
+    model, loader, optimizer, batches = started()
+    backward(model, next(iter(loader)))
+    batches.step()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"`optimizer.step\(\)` came after `step\(\)`.*; call the optimizer first"):
+        optimizer.step()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_optimizer_before_the_last_micro_batch():
+    model, loader, optimizer, batches = started(schedule=ab.schedules.steps("0:4 4:8"), micro_batch_size=2)
+    for micro in ab.accumulate(loader):
+        with micro as (inputs, targets):
+            (torch.nn.functional.mse_loss(model(inputs), targets) * micro.weight).backward()
+        if loader.current.requested == 8 and not micro.is_last:
+            before = model.weight.clone()
+            with pytest.raises(RuntimeError, match=r"`optimizer.step\(\)` came after micro-batch 1 of 4; step after"):
+                optimizer.step()
+            with pytest.raises(RuntimeError, match=r"was called after micro-batch 1 of 4; call it after the last one"):
+                batches.step()
+            assert optimizer.param_groups[0]["lr"] == 0.1
+            assert torch.equal(before, model.weight)
+            break
+        if micro.is_last:
+            optimizer.step()
+            optimizer.zero_grad()
+            batches.step()
+
+
+def test_two_schedulers_on_one_optimizer():
+    _, loader, optimizer, batches = started()
+    other = loader_of()
+    with pytest.raises(ValueError, match=r"one BatchSizeScheduler, this SGD has one already; call `close\(\)` on that"):
+        ab.BatchSizeScheduler(optimizer, other, DOUBLING)
+    other.batch_size = 8  # nothing was attached
+    batches.close()
+    ab.BatchSizeScheduler(optimizer, loader, DOUBLING)
+
+
+def test_two_schedulers_on_one_loader():
+    _, loader, _, _ = started()
+    fresh = sgd(model_of())
+    with pytest.raises(ValueError, match="driven by another scheduler"):
+        ab.BatchSizeScheduler(fresh, loader, DOUBLING)
+    ab.BatchSizeScheduler(fresh, loader_of(), DOUBLING)  # no hook was left behind
+
+
+def test_a_second_live_iterator():
+    _, loader, *_ = started()
+    stream = iter(loader)
+    next(stream)
+    with pytest.raises(RuntimeError, match="evaluate with another loader; this one drives the schedule"):
+        iter(loader)
+
+
+@pytest.mark.parametrize(
+    "schedule", [ab.schedules.constant(8), ab.schedules.geometric(2, ab.epochs(1), start=8, maximum=16)]
+)
+def test_a_schedule_that_starts_elsewhere(schedule):
+    loader, optimizer = loader_of(), sgd(model_of())
+    remedy = "give the loader `batch_size=8` and the optimizer the LR for that size, or leave the start out"
+    with pytest.raises(ValueError, match=f"must start at the loader's batch size of 4, got a start of 8; {remedy}"):
+        ab.BatchSizeScheduler(optimizer, loader, schedule)
+    ab.BatchSizeScheduler(optimizer, loader, DOUBLING)
+
+
+def test_arguments_of_the_wrong_kind():
+    loader, optimizer = loader_of(), sgd(model_of())
+    torch_loader = torch.utils.data.DataLoader(data())
+    with pytest.raises(TypeError, match=r"`optimizer` must be a torch.optim.Optimizer, got Linear"):
+        ab.BatchSizeScheduler(model_of(), loader, DOUBLING)
+    with pytest.raises(TypeError, match=r"`loader` must be an ab.DataLoader, got torch.utils.data.*DataLoader"):
+        ab.BatchSizeScheduler(optimizer, torch_loader, DOUBLING)
+    with pytest.raises(TypeError, match=r"`schedule` must be a schedule, got 'constant'"):
+        ab.BatchSizeScheduler(optimizer, loader, "constant")
+    with pytest.raises(ValueError, match=r"`optimizer` must be one optimizer or a list of different ones, got 2"):
+        ab.BatchSizeScheduler([optimizer, optimizer], loader, DOUBLING)
+    with pytest.raises(ValueError, match=r"`optimizer` must be one optimizer or a list of different ones, got 0"):
+        ab.BatchSizeScheduler([], loader, DOUBLING)
+    with pytest.raises(ValueError, match=r"`coupling` 'linear' was derived for .*, got Adam; use `sqrt`"):
+        ab.BatchSizeScheduler(torch.optim.Adam(model_of().parameters()), loader, DOUBLING)
+    with pytest.raises(ValueError, match=r"`epochs` must be at least 1, got 0"):
+        ab.BatchSizeScheduler(optimizer, loader, DOUBLING, epochs=0)
+    ab.BatchSizeScheduler(optimizer, loader, DOUBLING)  # nothing was left behind
+
+
+def test_an_optimizer_without_an_lr():
+    class Bare(torch.optim.Optimizer):
+        def step(self, closure=None):
+            return None
+
+    bare = Bare(model_of().parameters(), {})
+    with pytest.raises(ValueError, match="`optimizer` must have an LR in every parameter group, got Bare without"):
+        ab.BatchSizeScheduler(bare, loader_of(), DOUBLING, coupling="none")
+
+
+# Leaving.
+
+
+def test_close_takes_everything_off():
+    model, loader, optimizer, batches = started(schedule=ab.schedules.steps("0:4 4:8"))
+    for _, batch in zip(range(2), loader, strict=False):
+        backward(model, batch)
+        optimizer.step()
+        batches.step()
+    batches.close()
+    batches.close()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert not optimizer._optimizer_state_dict_pre_hooks
+    assert loader.batch_size == 8
+    loader.batch_size = 16
+    before = model.weight.clone()
+    backward(model, next(iter(loader)))
+    optimizer.step()
+    assert torch.allclose(model.weight, before - 0.1 * model.weight.grad)
+    with pytest.raises(RuntimeError, match=r"was called after `close\(\)`; make a new one"):
+        batches.step()
+
+
+def test_nothing_is_kept_alive():
+    model, loader, optimizer, batches = started()
+    gone = [weakref.ref(each) for each in (model, loader, optimizer, batches)]
+    del model, loader, optimizer, batches
+    gc.collect()
+    assert [each() for each in gone] == [None] * 4
+
+
+def test_a_copied_optimizer_carries_no_hooks():
+    model, loader, optimizer, batches = started(schedule=ab.schedules.steps("0:4 4:8"))
+    for _, batch in zip(range(2), loader, strict=False):
+        backward(model, batch)
+        optimizer.step()
+        batches.step()
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert copied.param_groups[0]["lr"] == 0.1
+        assert not copied._optimizer_step_pre_hooks
+        ab.BatchSizeScheduler(copied, loader_of(), DOUBLING)
+
+
+def test_the_scheduler_itself_is_not_copied():
+    *_, batches = started()
+    for copies in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(
+            TypeError, match="cannot be copied or pickled: it belongs to its optimizer; use `state_dict"
+        ):
+            copies(batches)
