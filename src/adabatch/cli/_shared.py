@@ -34,6 +34,7 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="auto, cpu or cuda; auto: a GPU if there is one.", rich_help_panel=RUN),
 ]
+Threads = Annotated[int | None, typer.Option("--threads", help="Of torch on the CPU.", rich_help_panel=RUN)]
 DataFolder = Annotated[
     str | None,
     typer.Option(

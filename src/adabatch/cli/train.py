@@ -32,6 +32,7 @@ from adabatch.cli._shared import (
     Out,
     Seed,
     TaskArgument,
+    Threads,
     WeightDecay,
 )
 
@@ -62,6 +63,7 @@ def command(
     epochs: Epochs = None,
     seed: Seed = None,
     device: Device = None,
+    threads: Threads = None,
     data: DataFolder = None,
     out: Out = None,
     resume: Resume = False,
@@ -97,6 +99,7 @@ def command(
         epochs=epochs,
         seed=seed,
         device=device,
+        threads=threads,
         data=data,
     )
     config, folder = _config(task, settings, out=out, resume=resume)

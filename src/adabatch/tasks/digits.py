@@ -23,6 +23,7 @@ DEFAULTS: Final = MappingProxyType(
         "weight_decay": 0.0,
         "optimizer": "sgd",
         "epochs": 20,
+        "threads": 1,
         "target": 0.95,
     }
 )

@@ -33,6 +33,7 @@ class RunConfig:
         micro_batch_size: samples per forward and backward pass; None for whole batches.
         seed: initial weights and the order of samples are functions of it, at least 0.
         device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
+        threads: of torch on the CPU; None for torch's own number. A small network is fastest with one.
         data: the data folder; None: as the task does without one.
         evaluate_every: how often the test set is evaluated, a duration; it is at the end in any case.
 
@@ -62,6 +63,7 @@ class RunConfig:
     micro_batch_size: int | None = None
     seed: int = 0
     device: str = "auto"
+    threads: int | None = None
     data: str | None = None
     evaluate_every: str = "1 epoch"
 
@@ -78,6 +80,8 @@ class RunConfig:
         _checks.finite("weight_decay", self.weight_decay, minimum=0)
         if self.micro_batch_size is not None:
             _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
+        if self.threads is not None:
+            _checks.whole("threads", self.threads)
         _positive("evaluate_every", self.evaluate_every)
         lr_schedule.check(self.lr_schedule)
         couplings.get(self.coupling)

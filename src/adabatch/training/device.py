@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,17 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise ValueError("`device` must be there, got 'cuda', and torch sees no GPU; use auto or cpu")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Torch computes on the CPU with `number` threads while it is entered; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def versions(device: torch.device) -> dict[str, Any]:

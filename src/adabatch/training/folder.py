@@ -55,9 +55,10 @@ class RunFolder:
                 raise FileExistsError(
                     f"`out` must not hold a run yet, got {str(path)!r}; resume it or take another folder"
                 )
-            self._last.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path / "versions.json", versions)
-            write_json(path / "config.json", config.to_json())
+            with writing(path):
+                self._last.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path / "versions.json", versions)
+                write_json(path / "config.json", config.to_json())
 
     def state(self) -> dict[str, Any] | None:
         """The state to resume from; None if none was saved yet."""
@@ -65,26 +66,31 @@ class RunFolder:
 
     def save(self, state: Mapping[str, Any], *, best: bool) -> None:
         """Writes the state to resume from, and if `best` a copy that stays."""
-        checkpoint.write(self._last, state, also=self._best if best else None)
+        with writing(self.path):
+            checkpoint.write(self._last, state, also=self._best if best else None)
 
     def restart(self, history: Iterable[Evaluation], decisions: Iterable[Decision]) -> None:
         """Cuts the logs back to what the state that is resumed from knows."""
-        for name, records in (("metrics", history), ("decisions", decisions)):
-            lines = [json.dumps(asdict(record)) + "\n" for record in records]
-            write_text(self.path / f"{name}.jsonl", "".join(lines))
+        with writing(self.path):
+            for name, records in (("metrics", history), ("decisions", decisions)):
+                lines = [json.dumps(asdict(record)) + "\n" for record in records]
+                write_text(self.path / f"{name}.jsonl", "".join(lines))
 
     def log(self, evaluation: Evaluation) -> None:
         """Adds a line to the metrics, and events."""
-        _append(self.path / "metrics.jsonl", evaluation)
-        self._log_events(evaluation)
+        with writing(self.path):
+            _append(self.path / "metrics.jsonl", evaluation)
+            self._log_events(evaluation)
 
     def log_decision(self, decision: Decision) -> None:
         """Adds a line to the decisions."""
-        _append(self.path / "decisions.jsonl", decision)
+        with writing(self.path):
+            _append(self.path / "decisions.jsonl", decision)
 
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
-        write_json(self.path / "result.json", result.to_json())
+        with writing(self.path):
+            write_json(self.path / "result.json", result.to_json())
 
     def close(self) -> None:
         """Closes the events."""

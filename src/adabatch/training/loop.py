@@ -6,6 +6,7 @@ import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -37,9 +38,10 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     target: float | None = None,
 ) -> RunResult:
-    """Trains as `config` says; on the CPU the result is a function of it, bit for bit.
+    """Trains as `config` says; on the CPU of one machine the result is a function of it, bit for bit.
 
-    torch's random state is as before afterwards. On the CPU glibc's allocator is tuned, see `memory.tune_allocator`.
+    torch's random state and number of threads are as before afterwards. On the CPU glibc's allocator is tuned, see
+    `memory.tune_allocator`. While it trains, Ctrl-C and SIGTERM take effect after the update under way.
 
     Args:
         config: the settings.
@@ -79,16 +81,17 @@ def train(
         return done
     loaded = task.load(config.data) if data is None else data
     config.plan(loaded.dataset_size)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupts() as interrupts:
+    with ExitStack() as around:
+        around.enter_context(devices.threads(config.threads))
+        around.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        interrupts = around.enter_context(Interrupts())
         folder = None
         if out is not None:
             folder = RunFolder(out, config=config, versions=devices.versions(device), resume=resume)
-        run = Run(Parts(config, loaded, device), folder=folder, interrupts=interrupts, progress=progress)
-        try:
-            return run.run(target=aim)
-        finally:
-            if folder is not None:
-                folder.close()
+            around.callback(folder.close)
+        return Run(Parts(config, loaded, device), folder=folder, interrupts=interrupts, progress=progress).run(
+            target=aim
+        )
 
 
 def _finished(config: RunConfig, out: Path) -> RunResult | None:
@@ -296,10 +299,11 @@ class Run:
 
     def _restore(self) -> None:
         """Goes on from the run folder's state, if there is one."""
-        state = self._folder.state() if self._folder is not None else None
         if self._folder is None:
             return
+        state = self._folder.state()
         if state is not None:
+            folders.check_same(self._parts.config, RunConfig.from_json(state["config"]))
             self._parts.load_state_dict(state["parts"])
             self._updates, self._samples = state["updates"], state["samples"]
             self._loss_sum.fill_(state["loss_sum"])
