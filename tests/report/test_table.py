@@ -131,5 +131,5 @@ def test_the_probe_table():
     }
     text = plain(probe_table(probe))
     (first,) = [line for line in text.splitlines() if line.startswith("|") and " 16 |" in line]
-    assert [cell.strip() for cell in first.strip("|").split("|")] == ["16", "8,000", "[7,000, 9,000]", "0.002", "-"]
+    assert [cell.strip() for cell in first.strip("|").split("|")] == ["16", "8,000", "7,000 to 9,000", "0.002", "-"]
     assert "2.00x [1.90, 2.10]" in text

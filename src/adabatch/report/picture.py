@@ -33,7 +33,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
     compare = json.loads((folder / "compare.json").read_text())
     runs = {arm["name"]: _runs(folder, arm["name"], compare["seeds"]) for arm in compare["arms"]}
     figure = _figure(9.6, 4.9)
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1), width_ratios=(1, 1), hspace=0.14, wspace=0.42)
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1), width_ratios=(1, 1), hspace=0.14, wspace=0.52)
     accuracy = figure.add_subplot(grid[0, 0])
     size = figure.add_subplot(grid[1, 0], sharex=accuracy)
     time = figure.add_subplot(grid[:, 1])
@@ -45,7 +45,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
         size.plot(*_steps(records[0]), **style)
     floor = _floor(runs)
     for axes in (accuracy, time):
-        axes.set_ylim(floor, None)
+        axes.set_ylim(floor, 101)
         axes.set_ylabel("test accuracy, %")
     accuracy.tick_params(labelbottom=False)
     size.set_yscale("log", base=2)
@@ -54,6 +54,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     size.set_xlabel("samples trained on")
     size.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     time.set_xlabel("training time, seconds")
+    for axes in (size, time):
+        axes.locator_params(axis="x", nbins=5)
     _label_ends(accuracy, {name: _end(records, "samples") for name, records in runs.items()}, colours)
     _label_ends(time, {name: _end(records, "seconds") for name, records in runs.items()}, colours)
     accuracy.set_title("The same data ...", **_title())

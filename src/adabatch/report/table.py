@@ -74,14 +74,14 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
     """
     first = probe["curve"][0]["batch_size"]
     title = f"{probe['task']}, {probe['model']} on {probe['device']}: training throughput"
-    columns = ["batch size", "samples/s", "[lowest, highest]", "seconds a step", f"against {first} [95 %]"]
+    columns = ["batch size", "samples/s", "lowest to highest", "seconds a step", f"against {first}, 95 %"]
     table = _table(title, columns, first="right")
     for point in probe["curve"]:
         rate = point["samples_per_second"]
         table.add_row(
             str(point["batch_size"]),
             f"{rate['median']:,.0f}",
-            f"\\[{rate['min']:,.0f}, {rate['max']:,.0f}]",
+            f"{rate['min']:,.0f} to {rate['max']:,.0f}",
             f"{point['batch_size'] / rate['median']:.3g}",
             _ratio(point["against_first"]),
         )

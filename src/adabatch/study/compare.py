@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,9 @@ from adabatch import _checks, couplings, tasks, training
 from adabatch.study.arms import Arm
 from adabatch.study.outcome import MARGIN, outcome
 from adabatch.tasks import Data
-from adabatch.training import RunConfig, RunResult, optimizers
-from adabatch.training.folder import saved_config, saved_result, write_json
+from adabatch.training import Progress, RunConfig, RunResult, optimizers, saved_config, saved_result, writing
+from adabatch.training.device import threads
+from adabatch.training.folder import write_json
 
 FORMAT: Final = 1
 _TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
@@ -76,7 +78,7 @@ def compare(
     out: Path,
     target: float | None = None,
     data: Data | None = None,
-    progress: Callable[[Turn, RunResult | None], None] | None = None,
+    progress: Callable[[Turn, Progress | RunResult | None], None] | None = None,
 ) -> dict[str, Any]:
     """Trains every arm with every seed and sums up what was found.
 
@@ -86,7 +88,7 @@ def compare(
         out: the folder of the comparison; runs that are finished there are taken as they are.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
         data: the task's data, loaded before; None: loaded here, once.
-        progress: called before each run with None, and after it with its result.
+        progress: called before each run with None, during it with where it stands, and after it with its result.
 
     Returns:
         The content of `compare.json`, which is written too.
@@ -99,13 +101,15 @@ def compare(
     config = _one_task(arms)
     task = tasks.get(config.task)
     target = checked_target(task.target if target is None else target)
-    versions = training.versions(training.pick_device(config.device))
+    with threads(config.threads):
+        versions = training.versions(training.pick_device(config.device))
     _check_folder(out, arms, versions)
     data = task.load(config.data) if data is None else data
     for arm in arms:
         _check_arm(arm, data.dataset_size)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "comparison.json", {"format": FORMAT, "versions": versions})
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "comparison.json", {"format": FORMAT, "versions": versions})
     results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
     found = {
         "format": FORMAT,
@@ -119,7 +123,8 @@ def compare(
         "settings": {arm.name: _settings(arm.config) for arm in arms},
         **outcome(results, target=target),
     }
-    write_json(out / "compare.json", found)
+    with writing(out):
+        write_json(out / "compare.json", found)
     return found
 
 
@@ -147,7 +152,7 @@ def _run_all(
     out: Path,
     data: Data,
     target: float,
-    progress: Callable[[Turn, RunResult | None], None] | None,
+    progress: Callable[[Turn, Progress | RunResult | None], None] | None,
 ) -> dict[str, list[RunResult]]:
     """The results of every arm in the order of seeds; what is finished already is read."""
     results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
@@ -158,19 +163,23 @@ def _run_all(
     for number, (arm, seed) in enumerate(turns, 1):
         done = before[arm.name, seed]
         turn = Turn(number, len(turns), arm, seed, done is not None)
-        if progress:
-            progress(turn, None)
-        results[arm.name][seed] = done if done is not None else _train(arm, seed, out, data, target)
-        if progress:
-            progress(turn, results[arm.name][seed])
+        tell = _silent if progress is None else partial(progress, turn)
+        tell(None)
+        results[arm.name][seed] = _train(turn, out, data, target, tell) if done is None else done
+        tell(results[arm.name][seed])
     return {name: [by_seed[seed] for seed in seeds] for name, by_seed in results.items()}
 
 
-def _train(arm: Arm, seed: int, out: Path, data: Data, target: float) -> RunResult:
+def _silent(now: Progress | RunResult | None) -> None:
+    """Progress that nobody asked for."""
+
+
+def _train(turn: Turn, out: Path, data: Data, target: float, tell: Callable[[Progress], None]) -> RunResult:
     """One run; what a kill left of it is taken up again."""
-    folder = run_folder(out, arm.name, seed)
-    config = replace(arm.config, seed=seed)
-    return training.train(config, folder, resume=(folder / "config.json").exists(), data=data, target=target)
+    folder = run_folder(out, turn.arm.name, turn.seed)
+    config = replace(turn.arm.config, seed=turn.seed)
+    resume = (folder / "config.json").exists()
+    return training.train(config, folder, resume=resume, data=data, progress=tell, target=target)
 
 
 def _warm_up(arms: Sequence[Arm], data: Data) -> None:
@@ -192,7 +201,7 @@ def _one_task(arms: Sequence[Arm]) -> RunConfig:
     if len(set(names)) < len(names):
         raise ValueError(f"`arms` must differ in name, got {', '.join(names)}")
     for arm in arms:
-        for key in ("task", "device", "data"):
+        for key in ("task", "device", "data", "threads"):
             if getattr(arm.config, key) != getattr(arms[0].config, key):
                 raise ValueError(f"`arms` must share one {key}, got others in {arms[0].name} and {arm.name}")
     return arms[0].config

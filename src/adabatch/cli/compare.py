@@ -1,0 +1,258 @@
+"""`adabatch compare`: a growing batch against fixed ones, over seeds."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+from rich import progress as bars
+from rich.console import Console
+
+from adabatch.cli import _shared
+from adabatch.cli._shared import (
+    GROWTH,
+    LR,
+    RUN,
+    AsJson,
+    BatchSize,
+    Coupling,
+    DataFolder,
+    Device,
+    Epochs,
+    Every,
+    Growth,
+    LRSchedule,
+    MaxBatchSize,
+    MicroBatchSize,
+    Model,
+    Momentum,
+    Optimizer,
+    Out,
+    Seed,
+    TaskArgument,
+    Threads,
+    WeightDecay,
+)
+
+if TYPE_CHECKING:
+    from adabatch.study.compare import Turn
+    from adabatch.training import Progress, RunResult
+
+WIDE = 110
+Seeds = Annotated[
+    int,
+    typer.Option("--seeds", help="How many seeds, from --seed on; 6 or more for firm intervals.", rich_help_panel=RUN),
+]
+Target = Annotated[
+    float | None,
+    typer.Option("--target", help="Test accuracy to count time up to, such as 0.95.", rich_help_panel=RUN),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        metavar="TEXT",
+        help="Only this arm (repeatable): fixed-small, fixed-large, adaptive, uncoupled, or 'NAME: KEY=VALUE ...'.",
+        rich_help_panel=GROWTH,
+    ),
+]
+
+
+@_shared.guarded
+def command(
+    task: TaskArgument,
+    seeds: Seeds = 10,
+    arm: Arms = None,
+    target: Target = None,
+    model: Model = None,
+    batch_size: BatchSize = None,
+    growth: Growth = None,
+    every: Every = None,
+    max_batch_size: MaxBatchSize = None,
+    coupling: Coupling = None,
+    micro_batch_size: MicroBatchSize = None,
+    lr: LR = None,
+    lr_schedule: LRSchedule = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    optimizer: Optimizer = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
+    threads: Threads = None,
+    data: DataFolder = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
+
+    Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
+    --growth says otherwise) and uncoupled (the same growth, LR left alone), in turns. Prints a table; the folder gets
+    compare.json, compare.md, compare.png and the runs. The same command again takes up where a kill left it.
+
+    Examples:
+        adabatch compare digits
+
+        adabatch compare digits --seeds 3 --growth 4 --every '3 epochs' --out runs/by-four
+
+        adabatch compare mnist --data ../data --seeds 3 --target 0.98
+
+        adabatch compare digits --arm adaptive --arm 'sqrt: growth=2 coupling=sqrt' --arm 'big: batch-size=64 lr=0.02'
+    """
+    settings = _shared.given(
+        model=model,
+        batch_size=batch_size,
+        every=every,
+        max_batch_size=max_batch_size,
+        coupling=coupling,
+        micro_batch_size=micro_batch_size,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        threads=threads,
+        data=data,
+        growth=2.0 if growth is None else growth,
+    )
+    folder = out or Path("runs") / f"compare-{task}"
+    compare = _compare(task, settings, arms=arm or [], seeds=seeds, target=target, out=folder, as_json=as_json)
+    notes = _write(compare, folder)
+    if target is not None and not any(record["to_target"]["reached"] for record in compare["arms"]):
+        if not as_json:
+            _show(compare, notes)
+        best = max(value for record in compare["arms"] for value in record["best_accuracy"]["values"])
+        raise ValueError(
+            f"`target` must be reached by at least one run, got {target:g}, the best is {best:.4g}; all results are "
+            f"in {folder}; the same command with a lower target reads them again"
+        )
+    if as_json:
+        _shared.print_json(compare)
+    else:
+        _show(compare, notes)
+
+
+def _compare(
+    task: str,
+    settings: dict[str, Any],
+    *,
+    arms: list[str],
+    seeds: int,
+    target: float | None,
+    out: Path,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Trains what is not trained yet."""
+    from adabatch import _checks, tasks, training
+    from adabatch.study.arms import chosen_arms
+    from adabatch.study.compare import checked_target, compare
+
+    _checks.whole("seeds", seeds)
+    if target is not None:
+        checked_target(target)
+    config = training.RunConfig.for_task(task, **settings)
+    data = tasks.get(task).load(config.data)
+    chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
+    numbers = range(config.seed, config.seed + seeds)
+    bar = RunsBar(task, show=not as_json)
+    try:
+        with bar:
+            return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
+    except KeyboardInterrupt:
+        _shared.interrupted(
+            f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be repeated; "
+            "to go on, give the same command again",
+            as_json=as_json,
+        )
+
+
+def _write(compare: dict[str, Any], out: Path) -> list[str]:
+    """Writes table and picture; returns what to say about the files."""
+    from adabatch.report.table import compare_table, compare_words, plain
+    from adabatch.training import writing
+    from adabatch.training.folder import write_text
+
+    words = "\n".join(f"- {sentence}" for sentence in compare_words(compare))
+    with writing(out):
+        write_text(out / "compare.md", f"{plain(compare_table(compare))}\n\n{words}\n")
+    written = "compare.json, compare.md"
+    if importlib.util.find_spec("matplotlib") is None:
+        return [f"Written to {out}: {written}. For the picture run: pip install 'adabatch[plot]'"]
+    from adabatch.report.picture import compare_picture
+
+    with writing(out):
+        compare_picture(out, out / "compare.png")
+    return [f"Written to {out}: {written}, compare.png."]
+
+
+def _show(compare: dict[str, Any], notes: list[str]) -> None:
+    from adabatch.report.table import compare_table, compare_words, plain
+
+    console = _shared.console()
+    if console.is_terminal:
+        console.print(compare_table(compare, narrow=console.width < WIDE))
+    else:
+        print(plain(compare_table(compare)), end="\n\n")
+    for sentence in [*compare_words(compare), *notes]:
+        console.print(sentence, markup=False)
+
+
+class RunsBar:
+    """Shows how far all runs are: a bar on a terminal, else a line for each run that is finished, on stderr.
+
+    Args:
+        title: what is compared.
+        show: whether to show anything.
+
+    Attributes:
+        done: runs that are finished.
+    """
+
+    def __init__(self, title: str, *, show: bool) -> None:
+        self.done = 0
+        console = Console(stderr=True, highlight=False)
+        self._lines = show and not console.is_terminal
+        self._bars = bars.Progress(
+            bars.TextColumn("[bold]{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.TextColumn("{task.fields[state]}"),
+            bars.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not (show and console.is_terminal),
+        )
+        self._row = self._bars.add_task(title, total=None, state="warming up")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def show(self, turn: Turn, now: Progress | RunResult | None) -> None:
+        """Shows where the comparison stands.
+
+        Args:
+            turn: the run under way.
+            now: None before it, its progress, or its result.
+        """
+        from adabatch.training import Progress
+
+        share, state = 0.0, f"run {turn.number}/{turn.total}  {turn.arm.name}, seed {turn.seed}"
+        if isinstance(now, Progress):
+            share = now.samples / now.total_samples
+            state += f"  batch {now.batch_size:,}  {now.samples_per_second:,.0f}/s"
+        elif now is not None:
+            self.done, share = turn.number, 1.0
+            state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
+            if self._lines:
+                print(f"{state}{' (found there)' if turn.reused else ''}", file=sys.stderr, flush=True)
+        self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)

@@ -1,0 +1,59 @@
+"""`adabatch list`: what there is, a line each."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+from rich.table import Table
+
+from adabatch.cli import _shared
+from adabatch.cli._shared import AsJson
+
+
+@_shared.guarded
+def command(as_json: AsJson = False) -> None:
+    """List schedules, couplings, tasks and models with one line each.
+
+    Examples:
+        adabatch list
+
+        adabatch list --json
+    """
+    found = contents()
+    if as_json:
+        _shared.print_json(found)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for kind, items in found.items():
+        table.add_row(f"[bold]{kind}[/bold]")
+        for name, line in items.items():
+            table.add_row(f"  {name}", line)
+    console = _shared.console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    for kind, items in found.items():
+        print(kind, *(f"  {name:<14} {line}" for name, line in items.items()), sep="\n")
+
+
+def contents() -> dict[str, dict[str, str]]:
+    """Name and line of everything, by kind; read from each package's `__all__` and docstrings."""
+    from adabatch import couplings, models, schedules, tasks
+
+    return {
+        "schedules": _constructors(schedules),
+        "couplings": _constructors(couplings),
+        "tasks": {name: tasks.get(name).summary for name in tasks.names()},
+        "models": {name: models.summary(name) for name in models.names()},
+    }
+
+
+def _constructors(package: ModuleType) -> dict[str, str]:
+    """Those in a package's `__all__` that live in a file of their own name: one per schedule or coupling."""
+    found = {name: getattr(package, name) for name in package.__all__}
+    return {
+        name: (inspect.getdoc(item) or "").partition("\n")[0]
+        for name, item in found.items()
+        if getattr(item, "__module__", None) == f"{package.__name__}.{name}"
+    }

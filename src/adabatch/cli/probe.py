@@ -1,0 +1,122 @@
+"""`adabatch probe`: samples per second against batch size on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import progress as bars
+from rich.console import Console
+
+from adabatch.cli import _shared
+from adabatch.cli._shared import (
+    GROWTH,
+    RUN,
+    AsJson,
+    BatchSize,
+    DataFolder,
+    Device,
+    Model,
+    Optimizer,
+    Out,
+    Seed,
+    TaskArgument,
+    Threads,
+)
+
+Maximum = Annotated[
+    int | None,
+    typer.Option(
+        "--max-batch-size", help="Measure no further; else four times the task's own.", rich_help_panel=GROWTH
+    ),
+]
+Repeats = Annotated[int, typer.Option("--repeats", help="Turns; 6 or more for firm intervals.", rich_help_panel=RUN)]
+Seconds = Annotated[float, typer.Option("--seconds", help="For each batch size in each turn.", rich_help_panel=RUN)]
+
+
+@_shared.guarded
+def command(
+    task: TaskArgument,
+    model: Model = None,
+    batch_size: BatchSize = None,
+    max_batch_size: Maximum = None,
+    optimizer: Optimizer = None,
+    repeats: Repeats = 9,
+    seconds: Seconds = 0.15,
+    seed: Seed = None,
+    device: Device = None,
+    threads: Threads = None,
+    data: DataFolder = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast TASK trains here at each batch size, and say what growing the batch can gain at most.
+
+    Times real training steps at the first batch size and its doublings, in turns. The folder gets probe.json and
+    probe.png.
+
+    Examples:
+        adabatch probe digits
+
+        adabatch probe mnist --data ../data --max-batch-size 4096 --repeats 15
+
+        adabatch probe digits --batch-size 8 --out runs/probe-8
+    """
+    from adabatch.study.probe import probe
+    from adabatch.training import RunConfig, writing
+    from adabatch.training.folder import write_json
+
+    settings = _shared.given(
+        model=model, batch_size=batch_size, optimizer=optimizer, seed=seed, device=device, threads=threads, data=data
+    )
+    config = RunConfig.for_task(task, **settings)
+    folder = out or Path("runs") / f"probe-{task}"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _bar(show=not as_json) as bar:
+        row = bar.add_task(task, total=None)
+        found = probe(
+            config,
+            maximum=max_batch_size,
+            repeats=repeats,
+            seconds=seconds,
+            progress=lambda done, total: bar.update(row, completed=done, total=total),
+        )
+    with writing(folder):
+        write_json(folder / "probe.json", found)
+        note = _draw(found, folder)
+    if as_json:
+        _shared.print_json(found)
+    else:
+        _show(found, note)
+
+
+def _bar(*, show: bool) -> bars.Progress:
+    console = Console(stderr=True)
+    return bars.Progress(console=console, transient=True, disable=not (show and console.is_terminal))
+
+
+def _draw(found: dict[str, Any], folder: Path) -> str:
+    """Draws the picture; returns what to say about the files."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return f"Written to {folder}: probe.json. For the picture run: pip install 'adabatch[plot]'"
+    from adabatch.report.picture import probe_picture
+
+    probe_picture(found, folder / "probe.png")
+    return f"Written to {folder}: probe.json, probe.png."
+
+
+def _show(found: dict[str, Any], note: str) -> None:
+    from adabatch.report.table import plain, probe_table
+
+    console = _shared.console()
+    if console.is_terminal:
+        console.print(probe_table(found))
+    else:
+        print(plain(probe_table(found)), end="\n\n")
+    if found["out_of_memory_at"] is not None:
+        console.print(f"Out of memory at a batch size of {found['out_of_memory_at']}.", markup=False)
+    console.print(f"{found['sentence'][0].upper()}{found['sentence'][1:]}.", markup=False)
+    console.print(note, markup=False)
