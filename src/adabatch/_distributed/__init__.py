@@ -21,3 +21,34 @@ def same_for_all(value: int, group: Any = None) -> int:
     box = [value]
     dist.broadcast_object_list(box, group=group, group_src=0)
     return int(box[0])
+
+
+def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) -> tuple[Any, int, int]:
+    """The group over which a batch is cut, this process's rank in it and its number of ranks.
+
+    Args:
+        group: a process group; None for the world.
+        mesh: a one-dimensional device mesh, in place of a group.
+        shard: False for no cutting: every rank takes whole batches.
+
+    Returns:
+        The group (None for the world), the rank and the number of ranks.
+
+    Raises:
+        ValueError: if a group and a mesh are given, the mesh has several dimensions, or this process is in neither.
+    """
+    if group is not None and mesh is not None:
+        raise ValueError("`group` and `mesh` must not both be given; give the one that spans the data-parallel ranks")
+    if not shard:
+        return None, 0, 1
+    if mesh is not None:
+        if mesh.ndim != 1:
+            raise ValueError(
+                f"`mesh` must have one dimension, the data-parallel one, got {mesh.ndim}; pass a slice such as"
+                " `mesh['dp']`, or flatten: `mesh['replicate', 'shard']._flatten()`"
+            )
+        group = mesh.get_group()
+    rank, world = rank_and_world(group)
+    if rank < 0:
+        raise ValueError("`group` must contain this process, got one that does not; build the loader on its ranks only")
+    return group, rank, world

@@ -1,0 +1,191 @@
+"""Where a loader stands: the clock, the batch size in force, who drives it, and the batch that is out."""
+
+from __future__ import annotations
+
+from adabatch import _checks
+from adabatch.data.order import items_of
+from adabatch.types import Batch, Driver
+
+
+class Cursor:
+    """Cuts the data into batches, one at a time.
+
+    The position moves when a batch commits: with a driver at `commit()`, without one when it is handed out. What
+    `drop_last` drops is passed when the next batch is asked for, at the batch size that is in force then.
+
+    Args:
+        size: samples in an epoch.
+        batch_size: samples in a batch over all ranks.
+        drop_last: whether a last batch that would be short is dropped.
+        run_on: whether a batch runs on into the next epoch.
+    """
+
+    __slots__ = (
+        "_batch_size",
+        "assigned",
+        "current",
+        "driver",
+        "drop_last",
+        "first",
+        "last",
+        "position",
+        "rank",
+        "run_on",
+        "size",
+        "world",
+    )
+
+    def __init__(self, size: int, *, batch_size: int, drop_last: bool, run_on: bool) -> None:
+        self.size, self.drop_last, self.run_on = size, drop_last, run_on
+        self.position = 0
+        self.current: Batch | None = None
+        self.driver: Driver | None = None
+        self.rank, self.world = 0, 1
+        self.first = self.last = 0  # the items of this rank in the batch handed out last
+        self.assigned = 0
+        self._batch_size = self.checked(batch_size)
+
+    def checked(self, batch_size: int) -> int:
+        """`batch_size` if batches of that size can be had.
+
+        Raises:
+            TypeError: if it is not a whole number.
+            ValueError: if it is below 1 or above the data set.
+        """
+        value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
+        if value > self.size:
+            raise ValueError(f"`batch_size` must be at most the data set's {self.size} samples, got {value}; use less")
+        return value
+
+    @property
+    def batch_size(self) -> int:
+        """The size of the batch that is out; if none is, of the next one."""
+        if self.driver is None:
+            return self._batch_size
+        return self.current.requested if self.current is not None else self.following()[1]
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        if self.driver is not None:
+            raise ValueError(
+                f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
+                " or call `close()` on its `BatchSizeScheduler` first"
+            )
+        self._batch_size = self.checked(value)
+        self.assigned += 1
+
+    @property
+    def clock(self) -> int:
+        """Where the batch that is out starts; if none is, where the next one does."""
+        if self.current is not None:
+            return self.current.clock
+        return self.following()[0] if self.drop_last else self.position
+
+    def requested(self, clock: int) -> int:
+        """The batch size of a batch that starts at `clock`."""
+        return self._batch_size if self.driver is None else self.checked(self.driver.batch_size_at(clock))
+
+    def following(self, position: int | None = None) -> tuple[int, int]:
+        """Clock and requested size of the batch that follows on `position` (default: where the cursor stands)."""
+        clock = self.position if position is None else position
+        requested = self.requested(clock)
+        if self.drop_last and (left := -clock % self.size) and left < requested:
+            clock += left
+            requested = self.requested(clock)
+        return clock, requested
+
+    def advance(self, epoch: int) -> Batch | None:
+        """The next batch of `epoch`, now current; None at the epoch's end, which then counts as passed."""
+        self.pass_current()
+        clock, requested = self.following()
+        stop = (epoch + 1) * self.size
+        if clock >= stop:
+            self.position = clock
+            return None
+        size = requested if self.run_on else min(requested, stop - clock)
+        end = clock + size
+        if self.world == 1:
+            first, last = clock, end
+        else:
+            first, last = items_of(clock, size, self.rank, self.world)
+        self.first, self.last = first, last
+        self.current = batch = Batch(
+            clock, self.following(end)[0] if self.drop_last else end, epoch, requested, size, last - first
+        )
+        return batch
+
+    def pass_current(self) -> None:
+        """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
+        if self.current is not None:
+            if self.driver is not None:
+                self.driver.check_next()
+            self.commit()
+
+    def commit(self) -> None:
+        """Moves behind the batch that is out."""
+        batch = self.current
+        if batch is None:
+            raise RuntimeError(
+                "`commit` needs a batch that was handed out and is not committed; commit each batch once"
+            )
+        self.position = batch.clock + batch.size if self.driver is None else batch.end
+        self.current = None
+
+    def restore(self, position: int, batch_size: int) -> None:
+        """Stands at `position` with nothing out."""
+        self.position, self.current, self._batch_size = position, None, batch_size
+
+    def skip_epoch(self, epoch: int) -> None:
+        """Passes what is left of `epoch`."""
+        self.position = max(self.position, (epoch + 1) * self.size)
+
+    def count(self, start: int, epoch: int) -> int:
+        """Batches that start from `start` to the end of `epoch`, if one starts at `start` and the size stays."""
+        stop = (epoch + 1) * self.size
+        if start >= stop:
+            return 0
+        if self.driver is not None:
+            return self.driver.batches_between(start, stop)
+        whole, rest = divmod(stop - start, self._batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def attach(self, driver: Driver) -> None:
+        """See `DrivenLoader.attach`."""
+        if self.driver is not None:
+            raise ValueError("`loader` must not be driven by another scheduler; call `close()` on that one first")
+        self.driver = driver
+
+    def detach(self) -> None:
+        """See `DrivenLoader.detach`."""
+        if self.driver is not None:
+            self._batch_size = self.batch_size
+            if self.current is not None:
+                self.commit()
+            self.driver = None
+
+    def check_shares(self, start: int, epoch: int) -> None:
+        """Raises if a plain loop from `start` on would give ranks shares of different size, as far as is known."""
+        if self.world == 1:
+            return
+        plan = getattr(self.driver, "plan", None)
+        sizes = set(getattr(plan, "sizes", ()))
+        if not sizes:
+            sizes = {self.requested(start)}
+        tails = set(getattr(plan, "tails", ()))
+        if not tails and self.driver is None and not (self.drop_last or self.run_on):
+            tails = {((epoch + 1) * self.size - start) % self._batch_size}
+        for size in sorted(sizes):
+            check_share(size, self.world)
+        for size in sorted(tails):
+            check_share(size, self.world, tail=True)
+
+
+def check_share(size: int, world: int, *, tail: bool = False) -> None:
+    """Raises if a batch of `size` cannot be cut into `world` equal shares."""
+    if size % world:
+        what = f"the last batch of an epoch, of {size} samples," if tail else f"a batch of {size} samples"
+        remedy = "set `drop_last=True` or `run_on=True`" if tail else f"use multiples of {world} (`schedules.round_to`)"
+        raise ValueError(
+            f"`batch_size` must be shared evenly in a plain loop: {what} does not divide over {world} ranks;"
+            f" {remedy}, or iterate with `adabatch.accumulate(loader, model)`, which weights uneven shares exactly"
+        )

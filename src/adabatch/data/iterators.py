@@ -1,0 +1,106 @@
+"""The two ways through an epoch: whole rank batches, and their micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from adabatch.data.cursor import check_share
+from adabatch.data.order import items_of
+from adabatch.types import Batch, Part
+
+if TYPE_CHECKING:
+    from adabatch.data.loader import DataLoader
+
+
+class Pass:
+    """One way through the rest of one epoch.
+
+    Args:
+        loader: the loader that it belongs to.
+        epoch: which epoch.
+        start: the clock where it starts.
+    """
+
+    def __init__(self, loader: DataLoader, epoch: int, start: int) -> None:
+        self.epoch, self.start = epoch, start
+        self.live = True
+        self.assigned = loader._cursor.assigned
+        self._loader, self._cursor, self._source = loader, loader._cursor, loader._source
+
+    def close(self) -> None:
+        """Ends it; the loader can be iterated again."""
+        self.live = False
+
+    def _next_batch(self) -> Batch:
+        if not self.live:
+            raise StopIteration
+        batch = self._cursor.advance(self.epoch)
+        if batch is None:
+            self.close()
+            raise StopIteration
+        return batch
+
+
+class Batches(Pass, Iterator[Any]):
+    """Whole rank batches."""
+
+    def __next__(self) -> Any:
+        cursor = self._cursor
+        batch = self._next_batch()
+        if cursor.world > 1 and batch.size % cursor.world:
+            cursor.current = None
+            check_share(batch.size, cursor.world, tail=batch.size < batch.requested)
+        try:
+            data = self._source(cursor.first, cursor.last)
+        except BaseException:
+            cursor.current = None  # not handed out: the next iteration goes on with this batch
+            self._loader._begun = None
+            raise
+        self._loader._begun = self.epoch
+        if cursor.driver is None:
+            cursor.commit()
+        return data
+
+
+class Parts(Pass, Iterator[tuple[Any, Part]]):
+    """Micro-batches, fetched one at a time."""
+
+    _batch: Batch | None = None
+    _bounds: tuple[tuple[int, int], ...] = ()
+    _index = 0
+
+    def __next__(self) -> tuple[Any, Part]:
+        if self._batch is None or self._index == len(self._bounds):
+            self._batch = None
+            batch = self._next_batch()
+            self._bounds = bounds_of(batch, self._loader.micro_batch_size, self._cursor.rank, self._cursor.world)
+            self._batch, self._index = batch, 0
+        first, last = self._bounds[self._index]
+        try:
+            data = self._source(first, last) if last > first else self._loader._spare(self._batch)
+        except BaseException:
+            if self._index == 0:
+                self._batch = self._cursor.current = None  # not handed out: the next iteration goes on with this batch
+                self._loader._begun = None
+            raise
+        self._loader._begun = self.epoch
+        part = Part(self._batch, self._index, len(self._bounds), last - first)
+        self._index += 1
+        self._loader._part = part
+        if part.is_last and self._cursor.driver is None and self._cursor.current is self._batch:
+            self._cursor.commit()
+        return data, part
+
+
+def bounds_of(batch: Batch, micro: int | None, rank: int, world: int) -> tuple[tuple[int, int], ...]:
+    """First and one past the last item of each micro-batch of a rank.
+
+    The number of micro-batches is the same on every rank; their sizes differ by at most one sample, so that some are
+    empty where a rank has fewer samples than there are micro-batches.
+    """
+    first, last = items_of(batch.clock, batch.size, rank, world)
+    largest = -(-batch.size // world)
+    count = 1 if micro is None else -(-largest // micro)
+    share = last - first
+    return tuple((first + share * i // count, first + share * (i + 1) // count) for i in range(count))

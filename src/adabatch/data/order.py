@@ -1,0 +1,156 @@
+"""The order of samples: a keyed bijection of `[0, N)` at every size, in constant memory.
+
+Position `p` of an epoch is split into the digits of an `a x b` grid that is just large enough for `N`. Rounds of an
+alternating Feistel network add to each digit in turn a keyed function of the other, modulo its base, so every round
+can be undone and the whole is a bijection of the grid. The few results beyond `N` (fewer than one in `sqrt(N)`) are
+sent through again until they fall inside, which makes it a bijection of `[0, N)`. The keys come from (seed, epoch).
+Nothing is stored: any position of any epoch costs the same, also at 10^12 samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+ROUNDS: Final = 8  # enough from SMALL samples on; measured, see the statistical tests
+SMALL: Final = 4096
+ROUNDS_OF_SMALL: Final = 24
+BLOCK: Final = 8192
+LARGEST: Final = 2**48  # the clock of many epochs must fit 63 bits
+_UInt32 = npt.NDArray[np.uint32]
+_Int64 = npt.NDArray[np.int64]
+
+
+def permute(positions: _Int64, *, size: int, seed: int, epoch: int) -> _Int64:
+    """The samples at `positions` of `epoch`.
+
+    Args:
+        positions: whole numbers in `[0, size)`, any shape.
+        size: samples in the data set, from 1 to 2^48.
+        seed: which family of orders.
+        epoch: which order of the family, at least 0.
+
+    Returns:
+        Sample numbers in `[0, size)`, of the shape of `positions`; over all positions each appears once.
+
+    Example:
+        >>> sorted(permute(np.arange(10), size=10, seed=3, epoch=0).tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    rows = math.isqrt(size - 1) + 1
+    rows += rows % 2  # adding modulo an odd base is an even permutation, so two odd bases would reach only half of them
+    columns = -(-size // rows)
+    keys = _keys(seed, epoch, ROUNDS if size >= SMALL else ROUNDS_OF_SMALL)
+    found = _rounds(positions, rows, columns, keys)
+    outside = np.flatnonzero(found >= size)
+    while outside.size:
+        found.flat[outside] = _rounds(found.flat[outside], rows, columns, keys)
+        outside = outside[found.flat[outside] >= size]
+    return found
+
+
+def _keys(seed: int, epoch: int, rounds: int) -> _UInt32:
+    """Two words for each round."""
+    text = f"adabatch order 1: {seed} {epoch}".encode()
+    return np.frombuffer(hashlib.shake_256(text).digest(8 * rounds), dtype="<u4").astype(np.uint32)
+
+
+def _rounds(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64:
+    """The bijection of the whole grid."""
+    high, low = np.divmod(positions, columns)
+    left, right = high.astype(np.uint32), low.astype(np.uint32)
+    for i in range(0, len(keys), 4):
+        _add(left, _digit(right, keys[i], keys[i + 1], rows), rows)
+        _add(right, _digit(left, keys[i + 2], keys[i + 3], columns), columns)
+    return left.astype(np.int64) * columns + right
+
+
+def _add(digit: _UInt32, step: _UInt32, base: int) -> None:
+    """`digit = (digit + step) mod base`, in place; both are below `base`, which is at most 2^31."""
+    digit += step
+    np.minimum(digit, digit - np.uint32(base), out=digit)  # where the sum is below `base` the difference wraps around
+
+
+def _digit(value: _UInt32, key: np.uint32, second_key: np.uint32, base: int) -> _UInt32:
+    """A keyed function of `value` in `[0, base)`: multiply and xor-shift twice, then the high half of a product."""
+    x = value ^ key
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x += second_key
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    wide = x.astype(np.uint64)
+    wide *= np.uint64(base)
+    wide >>= np.uint64(32)
+    return wide.astype(np.uint32)
+
+
+class Order:
+    """The samples that one rank takes, as one endless sequence.
+
+    Item `k` of rank `r` of `W` is the sample at clock `r + k * W`, that is at position `clock % size` of epoch
+    `clock // size`. A block of the sequence is kept, so that neighbouring requests cost a slice.
+
+    Args:
+        size: samples in the data set, from 1 to 2^48.
+        seed: which family of orders.
+        shuffle: False gives the samples as they lie.
+        rank: whose share, in `[0, world)`.
+        world: ranks in all, at least 1.
+
+    Example:
+        >>> Order(5, seed=0, shuffle=False, rank=1, world=2).items(0, 4).tolist()
+        [1, 3, 0, 2]
+    """
+
+    def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+        self._size, self._seed, self._shuffle = size, seed, shuffle
+        self._rank, self._world = rank, world
+        self._start = self._stop = 0
+        self._block: Tensor = torch.empty(0, dtype=torch.int64)
+
+    def items(self, start: int, stop: int) -> Tensor:
+        """Items `start` to `stop` (exclusive) of the sequence, int64."""
+        if start >= self._start and stop <= self._stop:
+            return self._block[start - self._start : stop - self._start]
+        if stop <= start:
+            return torch.empty(0, dtype=torch.int64)
+        kept = self._block[start - self._start :] if self._start <= start < self._stop else self._block[:0]
+        first = start + len(kept)
+        epoch = (self._rank + first * self._world) // self._size
+        ahead = items_of(0, (epoch + 1) * self._size, self._rank, self._world)[1]  # no further than this epoch
+        fresh = self._compute(first, max(stop, min(first + BLOCK, ahead)))
+        if stop - start > BLOCK:  # longer than a block: nothing worth keeping
+            return torch.cat([kept, fresh[: stop - first]])
+        self._block = torch.cat([kept, fresh]) if len(kept) else fresh
+        self._start, self._stop = start, start + len(self._block)
+        return self._block[: stop - start]
+
+    def _compute(self, start: int, stop: int) -> Tensor:
+        clocks = np.arange(start, stop, dtype=np.int64) * self._world + self._rank
+        positions = clocks % self._size
+        if self._shuffle:
+            first, last = int(clocks[0]) // self._size, int(clocks[-1]) // self._size
+            edges = np.searchsorted(clocks, np.arange(first + 1, last + 1, dtype=np.int64) * self._size)
+            pieces = np.split(positions, edges)
+            positions = np.concatenate(
+                [permute(p, size=self._size, seed=self._seed, epoch=first + i) for i, p in enumerate(pieces)]
+            )
+        return torch.from_numpy(positions)
+
+
+def items_of(clock: int, size: int, rank: int, world: int) -> tuple[int, int]:
+    """Which items of rank `rank` lie in the batch `[clock, clock + size)`: first and one past the last."""
+    return -((rank - clock) // world), -((rank - clock - size) // world)
+
+
+def draw_seed(generator: Any = None) -> int:
+    """A seed from `generator`, or from torch's default one."""
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())

@@ -1,0 +1,51 @@
+"""Reading a loader's saved state: refused when damaged or foreign, with the difference named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+FORMAT: Final = 1
+_REMEDY: Final = "load the state into a loader over the same data, built with the same arguments"
+
+
+def checked(state: Any, *, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """`state` as a dict whose entries have the kinds that they must have.
+
+    Args:
+        state: what `load_state_dict` was given.
+        kinds: every entry's type; a whole number must be at least 0.
+
+    Raises:
+        ValueError: if an entry is missing, of another type or negative, or the format is unknown.
+        TypeError: if `state` is no mapping.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"`state` must be a dict from `state_dict()`, got {type(state).__name__}")
+    if state.get("format") != FORMAT:
+        raise ValueError(
+            f"`state` must be a loader's state of format {FORMAT}, got format {state.get('format')!r}; it is damaged or"
+            " written by another version"
+        )
+    for name, kind in kinds.items():
+        if name not in state:
+            raise ValueError(f"`state` is damaged: `{name}` is missing; save it again or use an older checkpoint")
+        value: Any = state[name]
+        if type(value) is not kind or (kind is int and state[name] < 0):
+            raise ValueError(
+                f"`state` is damaged: `{name}` must be {_described(kind)}, got {value!r}; use an older checkpoint"
+            )
+    return dict(state)
+
+
+def _described(kind: type) -> str:
+    return {int: "a whole number of at least 0", bool: "True or False", str: "text"}.get(kind, kind.__name__)
+
+
+def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raises if an entry of `state` differs from this loader's `own`; names all differences."""
+    differences = [
+        f"`{name}` is {state[name]!r} there and {mine!r} here" for name, mine in own.items() if state[name] != mine
+    ]
+    if differences:
+        raise ValueError(f"`state` must belong to this loader: {', '.join(differences)}; {_REMEDY}")
