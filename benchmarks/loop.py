@@ -1,0 +1,89 @@
+"""What the library costs: our loop at a constant batch size against the same loop written by hand over tensor slices.
+
+Small CNN, digits' shapes. Ours is the plain loop of the README: `ab.DataLoader`, `ab.BatchSizeScheduler` with a constant
+schedule under the linear coupling, `batches.step()` after each update. The hand-written one draws a permutation and
+indexes the tensors. Bound: the lower end of the ratio's 95 % interval at most 1.05 at batch 16 and 1.02 at batch 128.
+
+    python benchmarks/loop.py --out benchmarks/results/loop.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from paired import compare, write
+from torch import nn
+
+import adabatch as ab
+from adabatch.memory import tune_allocator
+from adabatch.models import build
+
+SAMPLES = 1_437
+BOUNDS = {16: 1.05, 128: 1.02}
+
+
+def setting() -> tuple[torch.Tensor, torch.Tensor, nn.Module, torch.optim.Optimizer]:
+    """Data, model and optimizer, the same at every call."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(SAMPLES, 1, 8, 8), torch.randint(10, (SAMPLES,))
+    model = build("small_cnn", in_channels=1, image_size=8, classes=10)
+    return inputs, targets, model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+def by_hand(batch_size: int, epochs: int) -> Callable[[], None]:
+    """The loop that a user would write over tensors."""
+    inputs, targets, model, optimizer = setting()
+    loss_fn = nn.CrossEntropyLoss()
+
+    def run() -> None:
+        for _ in range(epochs):
+            order = torch.randperm(SAMPLES)
+            for start in range(0, SAMPLES, batch_size):
+                chosen = order[start : start + batch_size]
+                optimizer.zero_grad()
+                loss_fn(model(inputs[chosen]), targets[chosen]).backward()
+                optimizer.step()
+
+    return run
+
+
+def by_library(batch_size: int, epochs: int) -> Callable[[], None]:
+    """The same loop with the library's loader, scheduler and coupling."""
+    inputs, targets, model, optimizer = setting()
+    loss_fn = nn.CrossEntropyLoss()
+    loader = ab.DataLoader(torch.utils.data.TensorDataset(inputs, targets), batch_size=batch_size, shuffle=True, seed=0)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant(), coupling="linear")
+
+    def run() -> None:
+        for _ in range(epochs):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss_fn(model(x), y).backward()
+                optimizer.step()
+                batches.step()
+
+    return run
+
+
+def main() -> None:
+    """Times both at each batch size and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loop.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tune_allocator()
+    results = {}
+    for batch_size, bound in BOUNDS.items():
+        epochs = max(1, batch_size // 16)
+        found = compare(by_library(batch_size, epochs), by_hand(batch_size, epochs), pairs=options.pairs)
+        holds = found["ratio"]["low"] <= bound
+        results[str(batch_size)] = {**found, "epochs_per_timing": epochs, "bound": bound, "holds": holds}
+    write(options.out, "loop", {"samples": SAMPLES, "batch_sizes": results})
+
+
+if __name__ == "__main__":
+    main()
