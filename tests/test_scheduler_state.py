@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -30,7 +31,7 @@ class Run:
         return {name: getattr(self, name) for name in ("model", "optimizer", "user", "loader", "batches")}
 
     def save(self):
-        return {name: part.state_dict() for name, part in self.parts.items()}
+        return copy.deepcopy({name: part.state_dict() for name, part in self.parts.items()})
 
     def load(self, state, order=("model", "optimizer", "user", "loader", "batches")):
         self.stream = iter(())

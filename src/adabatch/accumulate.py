@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 from typing import Any
 
 from adabatch.types import DrivenLoader, Part
@@ -149,3 +151,13 @@ def _averaged_over(model: Any) -> int:
     if hasattr(model, "no_sync") and hasattr(model, "process_group"):
         return int(model.process_group.size())
     return 1
+
+
+class _Callable(ModuleType):
+    """Lets `ab.accumulate(...)` call the function, also where an import of this module took the name in the package."""
+
+    def __call__(self, loader: DrivenLoader, model: Any = None) -> Iterator[MicroBatch]:
+        return accumulate(loader, model)
+
+
+sys.modules[__name__].__class__ = _Callable
