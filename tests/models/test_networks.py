@@ -12,7 +12,7 @@ from adabatch import models
 
 # Sources of the counts. AlexNet and VGG19_BN for CIFAR-10: bearpaw/pytorch-classification, from whose networks the
 # authors' code derives, prints 2.47 M and 20.04 M. ResNet-20, 32, 44: He et al. (1512.03385, table 6) print 0.27, 0.46
-# and 0.66 M without the 2,752 parameters of 1x1 shortcuts. WRN-16-4: a published table of replications prints 2,748,890.
+# and 0.66 M without the 2,752 parameters of 1x1 shortcuts. WRN-16-4: a table of replications prints 2,748,890.
 # ImageNet: torchvision's `num_params` of AlexNet, VGG19_BN and ResNet-50. All digits that a source does not print are
 # arithmetic, below.
 COUNTS = [

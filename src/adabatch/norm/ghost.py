@@ -1,0 +1,194 @@
+"""Ghost batch norm: batch statistics over sub-batches of a fixed size, whatever the batch size is.
+
+Batch norm's noise falls as the batch grows, so a growing batch changes the regularisation too. Ghost batch norm takes
+the statistics of sub-batches ("ghost batches") of `size` samples, which keeps that noise. For a batch of `B` samples:
+
+- There are `K = B // size` sub-batches, at least one. If `size` divides `B`, sub-batch `k` holds the samples
+  `k, k + K, k + 2K, ...`, so that the sub-batches of `[B, C, H, W]` are the channels of a view `[size, K * C, H, W]`
+  and one ordinary call normalises all of them. If it does not divide, the last sub-batch takes the `B % size` samples
+  left over, so that none is smaller than `size`: the first `(K - 1) * size` samples are cut as above into `K - 1`, the
+  last `size + B % size` are one, and there is a second call. Below `2 * size` samples it is ordinary batch norm.
+- Running statistics are those of an ordinary layer that sees the sub-batches one after the other, in closed form:
+  `(1 - m)^K old + sum_k m (1 - m)^(K - 1 - k) new_k` with momentum `m`. `num_batches_tracked` counts sub-batches.
+- In evaluation it is ordinary batch norm, with the running statistics or, where a layer keeps none, the batch's.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from adabatch import _checks
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class _GhostBatchNorm(_BatchNorm):
+    """What the layers for 1, 2 and 3 dimensions share; `ghost` makes them.
+
+    Attributes:
+        size: samples in a sub-batch; may be set at any time.
+    """
+
+    size: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises `[batch, channels, ...]`, in training by the statistics of sub-batches."""
+        batch = len(input)
+        count, rest = batch // self.size, batch % self.size
+        if not self.training or count < 2:
+            return super().forward(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        if not rest:
+            output, means, variances = self._normalise(input, count)
+        else:
+            cut = (count - 1) * self.size
+            parts = [self._normalise(input[:cut], count - 1), self._normalise(input[cut:], 1)]
+            output, means, variances = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        if self.track_running_stats:
+            self._update(means, variances)
+        return output
+
+    def _normalise(self, input: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One call for `count` sub-batches: output, means and unbiased variances, both `[count, channels]`."""
+        batch, channels, *rest = input.shape
+        wide = input.reshape(batch // count, count * channels, *rest)
+        kind = self.running_mean if self.running_mean is not None else input
+        statistics = torch.zeros(2, count * channels, dtype=kind.dtype, device=input.device)
+        output = nn.functional.batch_norm(
+            wide,
+            statistics[0],
+            statistics[1],
+            None if self.weight is None else self.weight.repeat(count),
+            None if self.bias is None else self.bias.repeat(count),
+            training=True,
+            momentum=1.0,
+            eps=self.eps,
+        ).view(input.shape)
+        means, variances = statistics.view(2, count, channels).unbind()
+        return output.contiguous(memory_format=_memory_format(input)), means, variances
+
+    @torch.no_grad()
+    def _update(self, means: Tensor, variances: Tensor) -> None:
+        """Running statistics after the sub-batches, as if they had come one after the other."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        count = len(means)
+        keep: Tensor | float
+        if self.momentum is None:  # the plain average of all sub-batches so far
+            before = self.num_batches_tracked
+            share = 1.0 / (before + count).to(means.dtype)
+            keep, weights = before * share, share.expand(count)
+        else:
+            left = torch.arange(count - 1, -1, -1, dtype=means.dtype, device=means.device)
+            keep, weights = (1 - self.momentum) ** count, self.momentum * (1 - self.momentum) ** left
+        self.running_mean.mul_(keep).add_((weights[:, None] * means).sum(0))
+        self.running_var.mul_(keep).add_((weights[:, None] * variances).sum(0))
+        self.num_batches_tracked.add_(count)
+
+    def extra_repr(self) -> str:
+        """The settings, as torch prints them, and the size of a sub-batch."""
+        return f"{super().extra_repr()}, size={self.size}"  # type: ignore[no-untyped-call]
+
+
+class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
+    """Ghost batch norm for `[batch, channels]` and `[batch, channels, length]`."""
+
+
+class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
+    """Ghost batch norm for `[batch, channels, height, width]`."""
+
+
+class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
+    """Ghost batch norm for `[batch, channels, depth, height, width]`."""
+
+
+_KINDS: Final[dict[type[_BatchNorm], type[_GhostBatchNorm]]] = {
+    nn.BatchNorm1d: GhostBatchNorm1d,
+    nn.BatchNorm2d: GhostBatchNorm2d,
+    nn.BatchNorm3d: GhostBatchNorm3d,
+}
+_REMEDIES: Final[dict[type, str]] = {
+    nn.SyncBatchNorm: "leave out `convert_sync_batchnorm`: sub-batches lie within a rank",
+    nn.modules.lazy.LazyModuleMixin: "run one batch through the model first",
+}
+
+
+def ghost(model: Module, size: int = 128) -> Module:
+    """Makes every batch norm layer take its statistics over sub-batches of `size` samples.
+
+    Parameters, buffers and hooks stay the very objects that they are, so an optimizer made before still holds them, and
+    a state dict fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on
+    several ranks, a sub-batch lies within a micro-batch of one rank.
+
+    A batch in the `channels_last` memory format is copied twice; output keeps the format.
+
+    Args:
+        model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
+        size: samples in a sub-batch, at least 1. A batch that it does not divide is defined: see the module.
+
+    Returns:
+        `model`; or the new layer if `model` is a batch norm layer itself.
+
+    Raises:
+        ValueError: if there is no batch norm layer in `model`, or ghost batch norm is there already.
+        TypeError: if a batch norm layer is of another kind, or `size` is no whole number.
+
+    Example:
+        >>> ghost(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), size=32)[1].size
+        32
+
+    Source: Hoffer, Hubara and Soudry, 2017, 1705.08741, section 4.
+    Departures: running statistics in closed form instead of one by one; which samples form a sub-batch is fixed by
+    speed (every `K`-th instead of `size` in a row), which makes no difference to shuffled data.
+    """
+    _checks.whole("size", size)
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    if not layers:
+        raise ValueError(f"`model` must have batch norm layers, got {type(model).__name__} without any; leave it as is")
+    for name, module in layers:
+        _check_kind(name or "the model itself", module)
+    exchanged = {id(module): _ghost_of(module, size) for _, module in layers}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if id(child) in exchanged:
+                parent._modules[name] = exchanged[id(child)]
+    return exchanged.get(id(model), model)  # type: ignore[return-value]
+
+
+def _check_kind(name: str, module: _BatchNorm) -> None:
+    """Raises unless the layer is one of torch's three, not yet exchanged."""
+    if isinstance(module, _GhostBatchNorm):
+        raise ValueError(
+            f"`model` must not have ghost batch norm already, got a layer with it: {name}; to change the size set the "
+            "layers' `size`"
+        )
+    if type(module) in _KINDS:
+        return
+    remedy = next((text for kind, text in _REMEDIES.items() if isinstance(module, kind)), "exchange it yourself")
+    raise TypeError(
+        f"`model` must have batch norm layers of the kinds BatchNorm1d, 2d and 3d only, got {type(module).__name__}: "
+        f"{name}; {remedy}"
+    )
+
+
+def _ghost_of(module: _BatchNorm, size: int) -> _GhostBatchNorm:
+    """A layer that shares parameters, buffers, settings and hooks with `module`."""
+    kind = _KINDS[type(module)]
+    layer = kind.__new__(kind)
+    layer.__dict__ = {**module.__dict__, "size": size}
+    return layer
+
+
+def _memory_format(input: Tensor) -> torch.memory_format:
+    """The memory format that `input` has."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if input.ndim in formats and not input.is_contiguous():
+        wanted: torch.memory_format = formats[input.ndim]
+        if input.is_contiguous(memory_format=wanted):
+            return wanted
+    return torch.contiguous_format

@@ -1,0 +1,247 @@
+"""Ghost batch norm against a naive loop over sub-batches, and how it takes the place of batch norm."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from adabatch import models
+from adabatch.norm import ghost
+
+KINDS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def sub_batches(samples: int, size: int) -> list[list[int]]:
+    """Which samples form a sub-batch, as the documentation says, one by one."""
+    count, rest = max(samples // size, 1), samples % size
+    if samples < 2 * size:
+        return [list(range(samples))]
+    strided = count if not rest else count - 1
+    inside = strided * size
+    found = [[i for i in range(inside) if i % strided == k] for k in range(strided)]
+    return found + ([list(range(inside, samples))] if rest else [])
+
+
+def naive(layer: nn.Module, x: Tensor, size: int) -> Tensor:
+    """The ordinary layer, called for one sub-batch after the other."""
+    output = torch.empty_like(x)
+    for chosen in sub_batches(len(x), size):
+        output = output.index_copy(0, torch.tensor(chosen), layer(x[chosen]))
+    return output
+
+
+def filled(layer: nn.Module) -> nn.Module:
+    """The layer in double precision, with other than the initial values."""
+    layer = layer.double()
+    with torch.no_grad():
+        for tensor in [*layer.parameters(), *layer.buffers()]:
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 2)
+    return layer
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=st.integers(4, 40),
+    size=st.integers(2, 12),
+    dims=st.sampled_from([1, 2, 3]),
+    momentum=st.sampled_from([0.1, 0.5, 1.0, None]),
+    affine=st.booleans(),
+    track=st.booleans(),
+)
+def test_equals_a_loop_over_sub_batches(
+    samples: int, size: int, dims: int, momentum: float | None, affine: bool, track: bool
+) -> None:
+    shape = (samples, 3, *(2, 3, 2)[: 0 if dims == 1 else dims])
+    layer = filled(KINDS[dims](3, momentum=momentum, affine=affine, track_running_stats=track))
+    fast = ghost(copy.deepcopy(layer), size=size)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    weights = torch.randn(shape, dtype=torch.float64)
+    for _ in range(2):
+        expected, found = naive(layer, other, size), fast(x)
+        torch.testing.assert_close(found, expected)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, other.grad)
+    for mine, theirs in zip(fast.parameters(), layer.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    for mine, theirs in zip(fast.buffers(), layer.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_closed_form_of_the_running_mean() -> None:
+    """Three sub-batches of means 1, 2 and 4, momentum 1/4, from 8: 8 (3/4)^3 + 1/4 (1 (3/4)^2 + 2 (3/4) + 4)."""
+    layer = ghost(nn.BatchNorm1d(1, momentum=0.25), size=2)
+    layer.running_mean.fill_(8)
+    x = torch.tensor([0.0, 0.0, 0.0, 2.0, 4.0, 8.0])[:, None]  # sub-batches (0, 2), (0, 4), (0, 8)
+    layer(x)
+    assert layer.running_mean.item() == pytest.approx(8 * 0.75**3 + 0.25 * (0.75**2 + 2 * 0.75 + 4))
+    assert layer.num_batches_tracked.item() == 3
+
+
+@pytest.mark.parametrize("samples", [5, 8, 15])
+def test_is_ordinary_batch_norm_bit_for_bit_below_two_sub_batches(samples: int) -> None:
+    layer = nn.BatchNorm2d(4)
+    fast = ghost(copy.deepcopy(layer), size=8)
+    x = torch.randn(samples, 4, 3, 3, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    weights = torch.randn_like(x)
+    found, expected = fast(x), layer(other)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert torch.equal(found, expected)
+    assert torch.equal(x.grad, other.grad)
+    for name, value in layer.state_dict().items():
+        assert torch.equal(fast.state_dict()[name], value)
+
+
+def test_one_call_for_all_sub_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = nn.functional.batch_norm
+
+    def counted(*args, **kwargs):
+        calls.append(args[0].shape)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nn.functional, "batch_norm", counted)
+    layer = ghost(nn.BatchNorm2d(3), size=4)
+    layer(torch.randn(32, 3, 2, 2))
+    layer(torch.randn(34, 3, 2, 2))
+    assert calls == [(4, 24, 2, 2), (4, 21, 2, 2), (6, 3, 2, 2)]
+
+
+def test_the_statistics_keep_their_noise_while_the_batch_grows() -> None:
+    """Channel means of the output are 0 within each sub-batch, so the noise is that of the small batch."""
+    layer = ghost(nn.BatchNorm2d(2, affine=False), size=16)
+    y = layer(torch.randn(64, 2, 4, 4) + torch.arange(64.0)[:, None, None, None])
+    for chosen in sub_batches(64, 16):
+        torch.testing.assert_close(y[chosen].mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_evaluation_is_ordinary() -> None:
+    layer = nn.BatchNorm2d(3).train()
+    layer(torch.randn(8, 3, 2, 2))
+    fast = ghost(copy.deepcopy(layer), size=2).eval()
+    x = torch.randn(8, 3, 2, 2)
+    assert torch.equal(fast(x), layer.eval()(x))
+    assert fast.num_batches_tracked.item() == 1
+    bare = nn.BatchNorm2d(3, track_running_stats=False)
+    assert torch.equal(ghost(copy.deepcopy(bare), size=2).eval()(x), bare.eval()(x))
+
+
+def test_checkpoints_fit_both_ways() -> None:
+    plain = models.build("resnet20", in_channels=3, image_size=32, classes=10)
+    fast = ghost(models.build("resnet20", in_channels=3, image_size=32, classes=10), size=4)
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    fast.load_state_dict(plain.state_dict())
+    fast(torch.randn(8, 3, 32, 32))
+    plain.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(plain.eval()(x), fast.eval()(x))
+
+
+def test_every_layer_of_a_network_is_exchanged_and_parameters_stay_the_same_objects() -> None:
+    model = models.build("wrn16_4", in_channels=3, image_size=32, classes=10)
+    before = [id(tensor) for tensor in [*model.parameters(), *model.buffers()]]
+    assert ghost(model, size=32) is model
+    assert [id(tensor) for tensor in [*model.parameters(), *model.buffers()]] == before
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(layers) == 13
+    assert all(layer.size == 32 for layer in layers)
+
+
+def test_hooks_mode_and_shared_layers_are_kept() -> None:
+    shared = nn.BatchNorm1d(2).eval()
+    seen = []
+    shared.register_forward_hook(lambda *_: seen.append(1))
+    model = ghost(nn.ModuleList([shared, nn.Sequential(shared), nn.BatchNorm1d(2)]), size=2)
+    assert model[0] is model[1][0]
+    assert not model[0].training
+    model[0](torch.randn(4, 2))
+    assert seen == [1]
+
+
+def test_copies_and_pickles() -> None:
+    layer = ghost(nn.BatchNorm2d(3), size=4)
+    file = io.BytesIO()
+    torch.save(copy.deepcopy(layer), file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    x = torch.randn(8, 3, 2, 2)
+    assert torch.equal(again(x), layer(x))
+    assert repr(again).endswith("track_running_stats=True, size=4)")
+
+
+@pytest.mark.parametrize("samples", [16, 18])
+def test_the_memory_format_is_kept(samples: int) -> None:
+    layer = ghost(nn.BatchNorm2d(3), size=4)
+    x = torch.randn(samples, 3, 4, 4)
+    y = layer(x.contiguous(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, layer(x))
+    assert layer(x).is_contiguous()
+
+
+def test_low_precision_inputs_keep_statistics_in_full_precision() -> None:
+    layer = ghost(nn.BatchNorm2d(3), size=4)
+    x = torch.randn(16, 3, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    reference = ghost(nn.BatchNorm2d(3), size=4)
+    reference(x.bfloat16().float())
+    assert layer.running_var.dtype == torch.float32
+    torch.testing.assert_close(layer.running_var, reference.running_var)
+    torch.testing.assert_close(layer.running_mean, reference.running_mean)
+
+
+def test_applied_twice() -> None:
+    model = ghost(nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()))
+    with pytest.raises(ValueError, match=r"`model` must not have ghost batch norm already, got a layer with it: 0; to"):
+        ghost(model)
+    half = nn.Sequential(nn.BatchNorm1d(2), model)
+    with pytest.raises(ValueError, match="ghost batch norm already"):
+        ghost(half)
+    assert type(half[0]) is nn.BatchNorm1d  # nothing was changed
+
+
+def test_nothing_to_exchange() -> None:
+    with pytest.raises(ValueError, match="`model` must have batch norm layers, got Linear without any"):
+        ghost(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.SyncBatchNorm(2), "SyncBatchNorm: 0; leave out `convert_sync_batchnorm`"),
+        (nn.LazyBatchNorm1d(), "LazyBatchNorm1d: 0; run one batch through the model first"),
+        (type("Own", (nn.BatchNorm1d,), {})(2), "got Own: 0; exchange it yourself"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_layers_of_other_kinds(layer: nn.Module, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        ghost(nn.Sequential(layer))
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_sizes_that_are_none(size: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"`size` must be (at least 1|a whole number), got"):
+        ghost(nn.BatchNorm1d(2), size=size)
+
+
+def test_inputs_of_the_wrong_shape() -> None:
+    with pytest.raises(ValueError, match="expected 4D input"):
+        ghost(nn.BatchNorm2d(3), size=2)(torch.randn(8, 3))
