@@ -3,6 +3,7 @@
 from adabatch.schedules._base import Schedule
 from adabatch.schedules.clamp import clamp
 from adabatch.schedules.constant import constant
+from adabatch.schedules.from_lr import from_lr
 from adabatch.schedules.geometric import geometric
 from adabatch.schedules.linear_ramp import linear_ramp
 from adabatch.schedules.plan import Plan
@@ -10,4 +11,4 @@ from adabatch.schedules.round_to import round_to
 from adabatch.schedules.steps import steps
 from adabatch.schedules.then import then
 
-__all__ = ["Plan", "Schedule", "clamp", "constant", "geometric", "linear_ramp", "round_to", "steps", "then"]
+__all__ = ["Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "round_to", "steps", "then"]

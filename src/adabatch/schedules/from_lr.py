@@ -1,0 +1,285 @@
+"""A learning-rate schedule turned into growth of the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
+from itertools import pairwise
+from numbers import Integral
+from typing import Any, Final
+
+from adabatch import _checks
+from adabatch.schedules._base import Context, Schedule, Stage, from_start
+from adabatch.schedules._rules import rule as read_rule
+from adabatch.units import Duration
+
+LRFunction = Callable[[int], float]
+LRTable = Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]]
+
+CELLS: Final = 1 << 14
+_SLACK: Final = 1e-9  # of a multiple: 0.1 * 0.2 is 0.020000000000000004, which must not decide a tie
+
+
+@dataclass(frozen=True, init=False)
+class from_lr(Schedule):  # noqa: N801
+    """Grow the batch where the LR schedule would let the LR fall.
+
+        B(t) = B0 * max_{s <= t} lr(s) / lr(t),  at most `maximum`
+
+    So a warm-up asks for no growth, and a restart to the peak returns to B0. The LR schedule stays in place; the
+    coupling of the rule, `from_lr(...).coupling`, follows the size that this schedule asks for, rounding and cap
+    included, and so keeps the optimizer on the course of the LR schedule at every update.
+
+    Args:
+        lr: the LR. A table, as a mapping or as pairs of a threshold and the LR from there on (a Duration in epochs,
+            samples or tokens, or a bare number of samples; the first is 0, and they increase). Or a function that
+            takes a position in samples and gives the LR there; it is searched for the positions where the rounded
+            batch size changes, which is exact where it rises or falls steadily within each 1/16384 of `end`.
+        rule: `"smith"`, `"seesaw"`, `"hybrid(k)"` (the first k falls grow the batch) or `"power(p)"`.
+        start: B0 in samples, at least 1; None for the loader's batch size. A function of samples needs it.
+        maximum: the largest size in samples, at least B0; where the LR is 0 the batch is there. None for a tenth of the
+            data set; a stream then has no bound.
+        round_to: sizes are the nearest multiple of it, ties up; B0 is one. A maximum counts down to a multiple.
+        end: samples up to which a function is searched, at least 1; not for a table.
+
+    Raises:
+        ValueError: if an LR is negative, NaN, infinite or never above 0, thresholds do not begin at 0 and increase,
+            or a bound does not fit (for what depends on the data set, when a plan is made).
+        TypeError: if an argument is of the wrong kind.
+
+    Example:
+        >>> from adabatch import epochs
+        >>> growth = from_lr({0: 0.1, epochs(60): 0.02, epochs(120): 0.004, epochs(160): 0.0008}, maximum=5120)
+        >>> plan = growth.plan(dataset_size=50_000, epochs=200, batch_size=128)
+        >>> plan.sizes, plan.updates, growth.coupling
+        ((128, 640, 3200, 5120), 29240, 'linear(any_optimizer=True)')
+
+    Source:
+        Smith, Kindermans, Ying, Le, "Don't Decay the Learning Rate, Increase the Batch Size", 2017, arXiv 1711.00489
+        (`smith`; `hybrid(1)` is the hybrid schedule of section 5.1; the bound of N / 10). Seesaw, 2025, arXiv
+        2510.14717 (`seesaw`).
+
+    Departures:
+        Any LR schedule (the papers cut in steps, Seesaw also follows a cosine by steps), LR warm-up and restarts, sizes
+        rounded with the rest left to the LR. `power(p)` is the family between these rules and is not from a paper.
+    """
+
+    lr: tuple[tuple[Duration, float], ...]
+    _: KW_ONLY
+    rule: str
+    start: int | None
+    maximum: int | None
+    round_to: int
+
+    def __init__(
+        self,
+        lr: LRFunction | LRTable,
+        *,
+        rule: str = "smith",
+        start: int | None = None,
+        maximum: int | None = None,
+        round_to: int = 1,
+        end: int | None = None,
+    ) -> None:
+        read = read_rule(rule)
+        object.__setattr__(self, "rule", read.text)
+        for name, value in (("start", start), ("maximum", maximum)):
+            object.__setattr__(self, name, None if value is None else _checks.whole(name, value))
+        object.__setattr__(self, "round_to", _checks.whole("round_to", round_to))
+        if self.start is not None:
+            self._check_start(self.start)
+            if self.maximum is not None:
+                self._check_maximum(self.maximum, self.start)
+        shares = self._searched(lr, end) if callable(lr) else self._tabled(lr, end)
+        if read.falls is not None:
+            shares = _first_falls(shares, read.falls)
+        elif self.start is not None:  # falls that change no size carry nothing
+            shares = [shares[0], *(b for a, b in pairwise(shares) if self._grown(a[1]) != self._grown(b[1]))]
+        table = tuple((at if isinstance(at, Duration) else Duration(at, "samples"), share) for at, share in shares)
+        object.__setattr__(self, "lr", table)
+
+    @property
+    def initial(self) -> int | None:
+        """The size that it starts with; None if it starts with the loader's batch size."""
+        return self.start
+
+    @property
+    def finite(self) -> bool:
+        """Whether the size stops changing at some point."""
+        return True
+
+    @property
+    def coupling(self) -> str:
+        """The coupling that goes with the rule, for `BatchSizeScheduler(..., coupling=)`."""
+        return read_rule(self.rule).coupling
+
+    def stages(self, context: Context) -> Iterator[Stage]:
+        """Yields one stage per entry of the LR table.
+
+        Raises:
+            ValueError: if the maximum is below the start, or the LR is 0 and there is no maximum.
+        """
+        start = context.batch_size if self.start is None else self.start
+        self._check_start(start)
+        maximum = self._bound(context.dataset_size, start)
+        last = context.origin
+        for threshold, share in self.lr:
+            at = context.at(threshold) if threshold.count else context.origin
+            if at < last:
+                raise ValueError(f"`lr` must have increasing thresholds, got {threshold} (clock {float(at):,.10g})")
+            if share == 0 and maximum is None:
+                raise ValueError(
+                    f"`maximum` must be given where the LR falls to 0, got None (at clock {float(at):,.10g}, "
+                    "of a stream); the batch is at the maximum there"
+                )
+            size = self._size(start, share)
+            yield at, int(size if maximum is None else min(size, maximum))
+            last = at
+
+    def describe(self) -> str:
+        """The schedule in one line."""
+        most = "a tenth of the data" if self.maximum is None else f"{self.maximum:,}"
+        multiples = "" if self.round_to == 1 else f" in multiples of {self.round_to:,}"
+        return f"grown as the LR would fall ({self.rule}), {from_start(self.start)}{multiples}, at most {most}"
+
+    # Sizes.
+
+    def _size(self, start: int, share: float) -> float:
+        """The size at a share of the highest LR, rounded and not bounded; infinite at 0."""
+        if share == 1:
+            return start
+        grown = start / share / self.round_to if share > 0 else math.inf
+        return grown if math.isinf(grown) else math.floor(grown + 0.5 + _SLACK) * self.round_to
+
+    def _grown(self, share: float) -> float:
+        """The size at a share, for finding where it changes; what is above the maximum is all one."""
+        assert self.start is not None
+        size = self._size(self.start, share)
+        return size if self.maximum is None else min(size, self._multiple_below(self.maximum))
+
+    def _multiple_below(self, maximum: int) -> int:
+        return maximum // self.round_to * self.round_to
+
+    def _bound(self, dataset_size: int | None, start: int) -> int | None:
+        if self.maximum is not None:
+            self._check_maximum(self.maximum, start)
+            return self._multiple_below(self.maximum)
+        if dataset_size is None:
+            return None
+        if dataset_size // 10 < start and any(share < 1 for _, share in self.lr):
+            raise ValueError(
+                f"`maximum` must be given where the start, {start}, is above a tenth of the {dataset_size:,} samples, "
+                "got None; beyond a tenth the exchange of LR for batch size is a poor approximation"
+            )
+        return max(self._multiple_below(dataset_size // 10), start)
+
+    def _check_start(self, start: int) -> None:
+        if start % self.round_to:
+            raise ValueError(
+                f"`round_to` must divide the batch size that training starts with, {start}, got {self.round_to}; "
+                f"start with {max(round(start / self.round_to), 1) * self.round_to} instead"
+            )
+
+    def _check_maximum(self, maximum: int, start: int) -> None:
+        if maximum < start:
+            raise ValueError(
+                f"`maximum` must be at least the batch size that growth starts from, {start}, got {maximum}; "
+                "raise it or start smaller"
+            )
+
+    # LRs.
+
+    def _tabled(self, lr: Any, end: int | None) -> list[tuple[Any, float]]:
+        """The table with each LR as a share of the highest one so far."""
+        if end is not None:
+            raise ValueError(f"`end` must be left out for a table, got {end}; it is for a function of samples")
+        if isinstance(lr, str) or not isinstance(lr, Iterable):
+            raise TypeError(f"`lr` must be a function of samples or a table such as {{0: 0.1, 5000: 0.02}}, got {lr!r}")
+        pairs = [_pair(item) for item in (lr.items() if isinstance(lr, Mapping) else lr)]
+        if not pairs or _count(pairs[0][0]) != 0:
+            raise ValueError(f"`lr` must begin at threshold 0, got {pairs[0][0] if pairs else 'nothing'}")
+        for (before, _), (after, _) in pairwise(pairs):
+            if _count(after) == 0 or (_unit(before) == _unit(after) and _count(after) <= _count(before)):
+                raise ValueError(f"`lr` must have increasing thresholds, got {after} after {before}")
+        peak, shares = 0.0, []
+        for at, value in pairs:
+            peak = max(peak, value)
+            shares.append((at, value / peak if peak else 1.0))
+        _check_peak(peak)
+        return shares
+
+    def _searched(self, lr: LRFunction, end: int | None) -> list[tuple[Any, float]]:
+        """Where the size changes under a function of samples, with the LR there as a share of the highest so far."""
+        if self.start is None or end is None:
+            name = "start" if self.start is None else "end"
+            raise ValueError(f"`{name}` must be given with a function of samples, got None; or give a table")
+        end = _checks.whole("end", end)
+
+        def value(at: int) -> float:
+            return _checked_lr(lr(at), f"{at:,} samples")
+
+        at, found, peak = 0, [(0, 1.0)], value(0)
+        share, cells = 1.0, min(CELLS, end - 1)
+        for cell in range(1, cells + 1):
+            until = cell * (end - 1) // cells
+            there = value(until)
+            # Depth first, left to right: the stretch up to the far end of the stack changes size somewhere.
+            stack = [(until, there)]
+            while stack:
+                far, height = stack[-1]
+                high = max(peak, height)
+                far_share = height / high if high else 1.0
+                if self._grown(far_share) != self._grown(share) and far - at > 1:
+                    middle = (at + far) // 2
+                    stack.append((middle, value(middle)))
+                    continue
+                if self._grown(far_share) != self._grown(share):
+                    found.append((far, far_share))
+                at, peak, share = far, high, far_share
+                stack.pop()
+        _check_peak(peak)
+        return found
+
+
+def _first_falls(shares: list[tuple[Any, float]], falls: int) -> list[tuple[Any, float]]:
+    """Shares that go no lower than the first falls took them; later falls are the LR's own."""
+    floor, seen = 1.0, 0
+    for (_, before), (_, after) in pairwise(shares):
+        if after < before and seen < falls:
+            seen, floor = seen + 1, min(floor, after)
+    return [(at, max(share, floor)) for at, share in shares]
+
+
+def _pair(item: Any) -> tuple[Any, float]:
+    try:
+        at, lr = item
+    except (TypeError, ValueError):
+        raise TypeError(f"`lr` must be pairs of a threshold and an LR, got {item!r}") from None
+    if isinstance(at, Duration):
+        if at.unit == "updates":
+            raise ValueError(
+                f"`lr` must have thresholds in epochs, samples or tokens, got {at}: the number of updates is what this "
+                "schedule changes; for an LR scheduler that counts updates use `ab.from_lr(..., counts=ab.updates(1))`"
+            )
+    elif isinstance(at, bool) or not isinstance(at, Integral) or at < 0:
+        raise TypeError(f"`lr` must have whole numbers of samples or Durations as thresholds, got {at!r}")
+    return at, _checked_lr(lr, str(at))
+
+
+def _checked_lr(lr: Any, where: str) -> float:
+    return float(_checks.finite("lr", lr, minimum=0, remedy=f"found at {where}"))
+
+
+def _check_peak(peak: float) -> None:
+    if peak == 0:
+        raise ValueError("`lr` must be above 0 somewhere, got 0 throughout; there is no LR to exchange for batch size")
+
+
+def _count(at: Duration | int) -> Fraction | int:
+    return at.exact if isinstance(at, Duration) else at
+
+
+def _unit(at: Duration | int) -> str:
+    return at.unit if isinstance(at, Duration) else "samples"
