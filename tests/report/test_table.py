@@ -63,6 +63,8 @@ def test_some_runs_that_reach_the_target_are_counted():
     compare["arms"][2]["to_target"]["reached"] = 7
     text = plain(compare_table(compare))
     assert cells(text, "updates to 94 %")[2] == "300 (7 of 10)"
+    compare["arms"][2] |= {"updates_to_target": None, "seconds_to_target": None}
+    assert cells(plain(compare_table(compare)), "seconds to 94 %")[2] == "in 7 of 10 runs"
     assert "reached by fixed-large in 0 of 10 runs, adaptive in 7 of 10 runs, uncoupled in 0 of 10 runs" in " ".join(
         compare_words(compare)
     )

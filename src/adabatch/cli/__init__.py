@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     from adabatch.cli import _shared
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
         code = app()(given, prog_name="adabatch", standalone_mode=False)
     except Exception as error:

@@ -122,7 +122,7 @@ def command(
         growth=2.0 if growth is None else growth,
     )
     folder = out or Path("runs") / f"compare-{task}"
-    compare = _compare(task, settings, arms=arm or [], seeds=seeds, target=target, out=folder, as_json=as_json)
+    compare = _compare(task, settings, arms=arm or [], seeds=seeds, target=target, out=folder, show=not as_json)
     notes = _write(compare, folder)
     if target is not None and not any(record["to_target"]["reached"] for record in compare["arms"]):
         if not as_json:
@@ -146,7 +146,7 @@ def _compare(
     seeds: int,
     target: float | None,
     out: Path,
-    as_json: bool,
+    show: bool,
 ) -> dict[str, Any]:
     """Trains what is not trained yet."""
     from adabatch import _checks, tasks, training
@@ -160,16 +160,15 @@ def _compare(
     data = tasks.get(task).load(config.data)
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
-    bar = RunsBar(task, show=not as_json)
+    bar = RunsBar(task, show=show)
     try:
         with bar:
             return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
     except KeyboardInterrupt:
-        _shared.interrupted(
+        raise KeyboardInterrupt(
             f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be repeated; "
-            "to go on, give the same command again",
-            as_json=as_json,
-        )
+            "to go on, give the same command again"
+        ) from None
 
 
 def _write(compare: dict[str, Any], out: Path) -> list[str]:

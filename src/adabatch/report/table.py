@@ -187,9 +187,10 @@ def _reached(arm: Mapping[str, Any], unit: str, form: str) -> str:
     tally = arm["to_target"]
     if tally["reached"] == 0:
         return "not reached"
-    value = arm[f"{unit}_to_target"]
-    some = "" if tally["reached"] == tally["n"] else f" ({tally['reached']} of {tally['n']})"
-    return f"{'-' if value is None else format(value, form)}{some}"
+    value, runs = arm[f"{unit}_to_target"], f"{tally['reached']} of {tally['n']}"
+    if value is None:  # where most runs never arrived, so did the median one
+        return f"in {runs} runs"
+    return format(value, form) + ("" if tally["reached"] == tally["n"] else f" ({runs})")
 
 
 def _speed_words(ratio: Mapping[str, float]) -> str:

@@ -92,7 +92,7 @@ def batch_sizes(config: RunConfig, *, maximum: int | None, dataset_size: int) ->
         raise ValueError(f"`batch_size` must be at most the {dataset_size:,} samples of the data set, got {first:,}")
     if maximum is None:
         maximum = max(first, 4 * (config.max_batch_size or 16 * first))
-    _checks.whole("maximum", maximum, minimum=first, remedy=f"the first batch size is {first}")
+    _checks.whole("max_batch_size", maximum, minimum=first, remedy=f"the first batch size is {first}")
     sizes = [first]
     while 2 * sizes[-1] <= min(maximum, dataset_size):
         sizes.append(2 * sizes[-1])

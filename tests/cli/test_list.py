@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from adabatch import cli, couplings, models, schedules, tasks
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["list", *arguments])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_everything_has_a_line(capsys):
+    lines = run(capsys).splitlines()
+    for name in ("geometric", "linear_ramp", "sqrt", "power", *tasks.names(), *models.names()):
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert len(line.split()) > 3, line
+
+
+def test_json_holds_what_the_packages_offer(capsys):
+    found = json.loads(run(capsys, "--json"))
+    assert list(found) == ["schedules", "couplings", "tasks", "models"]
+    assert {"constant", "geometric", "steps", "linear_ramp", "clamp", "round_to", "then"} <= set(found["schedules"])
+    assert set(found["schedules"]) <= set(schedules.__all__)
+    assert set(found["couplings"]) == {"none", "linear", "sqrt", "power"} <= set(couplings.__all__)
+    assert set(found["tasks"]) == set(tasks.names())
+    assert set(found["models"]) == set(models.names())
+    assert all(line for kind in found.values() for line in kind.values())
+
+
+def test_the_lines_are_the_docstrings_first(capsys):
+    assert json.loads(run(capsys, "--json"))["schedules"]["constant"] == schedules.constant.__doc__.splitlines()[0]

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from adabatch import cli
+
+QUICK = ["digits", "--batch-size", "64", "--max-batch-size", "128", "--repeats", "2", "--seconds", "0.01"]
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["probe", *map(str, arguments)])
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_table_sentence_and_files(tmp_path, capsys):
+    code, printed, _ = run(capsys, *QUICK, "--out", tmp_path / "found")
+    assert code == 0
+    assert "| batch size |" in printed
+    assert "Growing the batch " in printed
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["probe.json", "probe.png"]
+    found = json.loads((tmp_path / "found" / "probe.json").read_text())
+    assert [point["batch_size"] for point in found["curve"]] == [64, 128]
+    assert found["sentence"][1:] in printed
+
+
+def test_json_is_the_file(tmp_path, capsys):
+    code, printed, _ = run(capsys, *QUICK, "--out", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(printed) == json.loads((tmp_path / "probe.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digits", "--repeats", "0"], "`--repeats` must be at least 1, got 0"),
+        (["digits", "--seconds", "-1"], "`--seconds` must be greater than 0, got -1.0"),
+        (["digits", "--max-batch-size", "1"], "`--max-batch-size` must be at least 16, got 1"),
+        (["digits", "--batch-size", "2000"], "`--batch-size` must be at most the 1,437 samples"),
+        (["numbers"], "`TASK` must be one of digits"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, capsys):
+    code, _, error = run(capsys, *arguments, "--out", tmp_path / "found")
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "found" / "probe.json").exists()
+
+
+def test_a_read_only_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, printed, _ = run(capsys, *QUICK, "--out", tmp_path / "file", "--json")
+    assert code == 2
+    assert "must be a folder that can be written" in json.loads(printed)["error"]["message"]

@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import pytest
+from tests.study.checks import config
+
+from adabatch.study.arms import STANDARD, chosen_arms, largest_batch, standard_arms
+
+N = 1437
+
+
+def chosen(*texts, **changes):
+    return {arm.name: arm.config for arm in chosen_arms(texts, config(**changes), dataset_size=N)}
+
+
+def test_the_four_arms_differ_only_where_they_should():
+    base = config(batch_size=16, max_batch_size=64, epochs=3, lr=0.01)
+    arms = {arm.name: arm.config for arm in standard_arms(base, dataset_size=N)}
+    assert tuple(arms) == STANDARD
+    assert arms["adaptive"] == base
+    assert arms["fixed-small"] == replace(base, growth=None)
+    assert arms["uncoupled"] == replace(base, coupling="none")
+    assert arms["fixed-large"] == replace(base, growth=None, batch_size=64, lr=0.04)
+    assert {arm.lr_schedule for arm in arms.values()} == {base.lr_schedule}
+
+
+def test_the_large_batch_is_the_one_that_growth_comes_to():
+    """Two epochs double once, whatever the maximum allows."""
+    base = config(batch_size=16, max_batch_size=256, epochs=2, lr=0.01)
+    assert largest_batch(base, dataset_size=N) == 32
+    assert chosen(batch_size=16, max_batch_size=256, epochs=2, lr=0.01)["fixed-large"].lr == pytest.approx(0.02)
+
+
+def test_the_large_batch_is_scaled_by_the_coupling():
+    arms = chosen(batch_size=16, max_batch_size=64, epochs=3, lr=0.01, coupling="sqrt", optimizer="adam")
+    assert arms["fixed-large"].lr == pytest.approx(0.02)
+
+
+def test_arms_by_text():
+    arms = chosen("adaptive", "fast: batch-size=32 growth=4 every='3 epochs' coupling=sqrt max-batch-size=none")
+    assert list(arms) == ["fixed-small", "adaptive", "fast"]
+    assert arms["adaptive"] == config()
+    assert arms["fast"] == config(
+        growth=4.0, batch_size=32, every="3 epochs", coupling="sqrt", max_batch_size=None
+    )  # the rest is as in fixed-small
+
+
+def test_an_arm_does_not_grow_unless_it_says_so():
+    assert chosen("big: batch-size=96 lr=0.02")["big"] == config(growth=None, batch_size=96, lr=0.02)
+
+
+def test_fixed_small_can_be_another():
+    arms = chosen("adaptive", "fixed-small: lr=0.5")
+    assert list(arms) == ["adaptive", "fixed-small"]
+    assert arms["fixed-small"].lr == 0.5
+
+
+def test_every_key_is_read():
+    text = (
+        "a: model=mlp batch-size=8 growth=3 every=2 max-batch-size=64 coupling=linear lr=0.1 lr-schedule=step:0.5:1 "
+        "momentum=0.5 weight-decay=0.001 optimizer=nesterov epochs=4 micro-batch-size=4"
+    )
+    found = chosen(text)["a"]
+    assert (found.model, found.batch_size, found.growth, found.every) == ("mlp", 8, 3.0, "2")
+    assert (found.max_batch_size, found.coupling, found.lr, found.lr_schedule) == (64, "linear", 0.1, "step:0.5:1")
+    assert (found.momentum, found.weight_decay, found.optimizer) == (0.5, 0.001, "nesterov")
+    assert (found.epochs, found.micro_batch_size) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["fast"], "`arm` must be one of fixed-small, fixed-large, adaptive, uncoupled or 'name: key=value ...'"),
+        (["a/b: lr=1"], "`arm` must have a name of letters, digits, '.', '_' and '-', got 'a/b'"),
+        ([": lr=1"], "`arm` must have a name of letters"),
+        (["a:"], "`arm` a must set something, got nothing after the colon; for example"),
+        (["a: lr"], "`arm` a must be made of key=value, got 'lr'"),
+        (["a: lr="], "`arm` a must be made of key=value, got 'lr='"),
+        (["a: rate=1"], "`arm a` must be one of model, batch-size, .*, got 'rate'"),
+        (["a: lr=fast"], "`arm` a must have a number as lr, got 'fast'"),
+        (["a: batch-size=1.5"], "`arm` a must have a whole number as batch-size, got '1.5'"),
+        (["a: lr=1 lr=2"], "`arm` a must set each key once, got lr twice"),
+        (["a: every='2 epochs"], "`arm` a must have closed quotes"),
+        (["a: lr=1", "a: lr=2"], "`arm` names must differ, got 'a' twice"),
+        (["a: growth=1"], "`growth` must be greater than 1, got 1.0"),
+        (["a: coupling=cubic"], "`coupling` must be one of"),
+    ],
+)
+def test_malformed_arms(texts, message):
+    with pytest.raises(ValueError, match=message):
+        chosen_arms(texts, config(), dataset_size=N)
+
+
+def test_arms_that_would_be_the_same():
+    with pytest.raises(ValueError, match="`growth` must be given for the adaptive arm, got None"):
+        standard_arms(config(growth=None), dataset_size=N)
+    with pytest.raises(ValueError, match="`coupling` must not be none, which is the arm uncoupled already"):
+        standard_arms(config(coupling="none"), dataset_size=N)

@@ -1,0 +1,193 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from tests.study.checks import arms, config
+
+from adabatch import tasks, training
+from adabatch.study import compare as module
+from adabatch.study.arms import Arm
+from adabatch.study.claims import missing_keys
+from adabatch.study.compare import compare, interleaved
+from adabatch.training import Progress, RunResult
+
+
+@pytest.fixture(scope="module")
+def data():
+    return tasks.get("digits").load(None)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "out"
+    return out, compare(arms(), seeds=[3, 5], out=out, data=data)
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    """A copy of a finished comparison, to be harmed."""
+    shutil.copytree(finished[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def stamps(out):
+    return {path: path.stat().st_mtime_ns for path in sorted(out.glob("runs/**/result.json"))}
+
+
+def test_arms_take_turns_and_each_leads_once():
+    order = [f"{arm}{seed}" for arm, seed in interleaved(["a", "b", "c"], range(4))]
+    assert order == ["a0", "b0", "c0", "b1", "c1", "a1", "c2", "a2", "b2", "a3", "b3", "c3"]
+
+
+def test_the_outcome_is_that_of_the_runs(finished, data):
+    out, found = finished
+    assert missing_keys(found) == []
+    assert json.loads((out / "compare.json").read_text()) == found
+    assert (found["task"], found["model"], found["device"], found["seeds"]) == ("digits", "small_cnn", "cpu", [3, 5])
+    assert found["target"] == tasks.get("digits").target
+    small, adaptive = found["arms"]
+    assert (small["batch_sizes"], adaptive["batch_sizes"]) == ([64], [64, 128])
+    assert (small["updates"], adaptive["updates"]) == (46, 35)
+    alone = training.train(replace(config(), seed=5), data=data)
+    assert adaptive["test_accuracy"]["values"][1] == alone.test_accuracy
+    assert found["settings"]["adaptive"]["growth"] == 2.0
+    assert "seed" not in found["settings"]["adaptive"]
+
+
+def test_finished_runs_are_never_repeated(out, finished, data):
+    before, turns = stamps(out), []
+    again = compare(arms(), seeds=[3, 5], out=out, data=data, progress=lambda turn, now: turns.append((turn, now)))
+    assert again == finished[1]
+    assert stamps(out) == before
+    assert all(turn.reused for turn, _ in turns)
+
+
+def test_more_seeds_add_runs_only(out, data):
+    before = stamps(out)
+    more = compare(arms(), seeds=[3, 5, 6], out=out, data=data)
+    assert more["arms"][0]["test_accuracy"]["n"] == 3
+    assert {path: stamp for path, stamp in stamps(out).items() if path in before} == before
+
+
+def test_an_interrupted_comparison_goes_on(tmp_path, finished, data):
+    out = tmp_path / "out"
+
+    def stop(turn, now):
+        if turn.number == 3 and isinstance(now, Progress):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(arms(), seeds=[3, 5], out=out, data=data, progress=stop)
+    assert len(stamps(out)) == 2
+    assert not (out / "compare.json").exists()
+    before = stamps(out)
+    found = compare(arms(), seeds=[3, 5], out=out, data=data)
+    assert {path: stamp for path, stamp in stamps(out).items() if path in before} == before
+    for arm, same in zip(found["arms"], finished[1]["arms"], strict=True):
+        assert arm["test_accuracy"] == same["test_accuracy"]
+        assert arm["updates"] == same["updates"]
+
+
+def test_progress_names_run_and_result(tmp_path, data):
+    seen = []
+    compare(arms(), seeds=[0], out=tmp_path / "out", data=data, progress=lambda turn, now: seen.append((turn, now)))
+    assert [turn.number for turn, now in seen if now is None] == [1, 2]
+    assert [turn.arm.name for turn, now in seen if isinstance(now, RunResult)] == ["fixed-small", "adaptive"]
+    assert {turn.total for turn, _ in seen} == {2}
+
+
+def test_another_target_needs_no_training(out, data):
+    before = stamps(out)
+    found = compare(arms(), seeds=[3, 5], out=out, data=data, target=0.2)
+    assert found["target"] == 0.2
+    assert found["arms"][0]["to_target"]["reached"] == 2
+    assert stamps(out) == before
+
+
+def test_a_warm_up_touches_every_batch_size(tmp_path, data, monkeypatch):
+    trained = []
+    train = training.train
+
+    def spy(config, out=None, **options):
+        trained.append((config.batch_size, out is None))
+        return train(config, out, **options)
+
+    monkeypatch.setattr(module.training, "train", spy)
+    compare(arms(), seeds=[0], out=tmp_path / "out", data=data)
+    assert trained == [(64, True), (128, True), (64, False), (64, False)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.04}, "holds a comparison of other settings .there and now.: fixed-small has lr: 0.05 and 0.04; give"),
+        ({"epochs": 3}, "fixed-small has epochs: 2 and 3; give another --out"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(out, data, changes, message):
+    before = stamps(out)
+    with pytest.raises(ValueError, match=message):
+        compare(arms(**changes), seeds=[3], out=out, data=data)
+    assert stamps(out) == before
+
+
+def test_times_of_another_machine_are_refused(out, data):
+    note = json.loads((out / "comparison.json").read_text())
+    note["versions"]["torch"] = "1.0"
+    (out / "comparison.json").write_text(json.dumps(note))
+    with pytest.raises(
+        ValueError, match=r"`out` holds a comparison with torch 1.0, now it is .*: times would not compa"
+    ):
+        compare(arms(), seeds=[3], out=out, data=data)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"versions": {}}'])
+def test_a_damaged_note_is_refused(out, data, content):
+    (out / "comparison.json").write_text(content)
+    with pytest.raises(ValueError, match=r"`out` must hold a whole comparison, got a damaged .*comparison.json"):
+        compare(arms(), seeds=[3], out=out, data=data)
+
+
+def test_a_damaged_result_is_refused(out, data):
+    (out / "runs" / "adaptive" / "seed-5" / "result.json").write_text("{")
+    with pytest.raises(ValueError, match=r"damaged .*seed-5/result.json"):
+        compare(arms(), seeds=[3, 5], out=out, data=data)
+
+
+def test_other_files_are_not_mixed_with(tmp_path, data):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="`out` must be empty or hold a comparison, got other files"):
+        compare(arms(), seeds=[0], out=tmp_path, data=data)
+    with pytest.raises(ValueError, match="`out` must be a folder, got the file"):
+        compare(arms(), seeds=[0], out=tmp_path / "thesis.tex", data=data)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"seeds": []}, "`seeds` must be at least one and all different"),
+        ({"seeds": [1, 1]}, "`seeds` must be at least one and all different"),
+        ({"seeds": [-1]}, "`seeds` must be at least 0, got -1"),
+        ({"target": 1.5}, "`target` must be at most 1, got 1.5; it is a test accuracy as a fraction"),
+        ({"target": 0}, "`target` must be greater than 0, got 0; it is a test accuracy"),
+        ({"arms": []}, "`arms` must hold at least one arm, got none"),
+        ({"arms": [*arms(), *arms()]}, "`arms` must differ in name, got fixed-small, adaptive, fixed-small"),
+        ({"arms": [*arms(), Arm("other", config(threads=2))]}, "`arms` must share one threads, got others in"),
+        ({"arms": [Arm("a", config(batch_size=1438, max_batch_size=None))]}, "`batch_size` must be at most the 1,437"),
+        (
+            {"arms": [Arm("a", config(growth=30.0, max_batch_size=None))]},
+            "`growth` must not take the batch above the 1,437",
+        ),
+        (
+            {"arms": [Arm("a", config(optimizer="adam"))]},
+            "`coupling` 'linear' was derived for .*, got Adam; use `sqrt`",
+        ),
+    ],
+)
+def test_errors_come_before_anything_is_written(call, message, tmp_path, data):
+    call = {"arms": arms(), "seeds": [0], **call}
+    with pytest.raises(ValueError, match=message):
+        compare(call.pop("arms"), out=tmp_path / "out", data=data, **call)
+    assert not (tmp_path / "out").exists()
