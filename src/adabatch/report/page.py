@@ -1,0 +1,118 @@
+"""Pages of finished comparisons and of runs: one HTML file with everything in it, that needs no network.
+
+It holds plotly's script, the charts as JSON, the tables and the style. A policy in the file forbids it to load
+anything, so what it shows is what was found, wherever it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from adabatch.report import page_parts as parts
+from adabatch.report.page_data import Comparison, Run, read
+from adabatch.report.page_plot import INK
+
+NAME: Final = "report.html"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+)
+
+
+def missing() -> str | None:
+    """Why no page can be written here, and the remedy; None when all is there.
+
+    Example:
+        >>> missing() is None or "pip install" in missing()
+        True
+    """
+    if importlib.util.find_spec("plotly") is None:
+        return "`report` needs plotly, which is not installed; run: pip install 'adabatch[plot]'"
+    return None
+
+
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a comparison or of a run, finished or not.
+
+    Args:
+        folder: that `adabatch compare` or `adabatch train` wrote.
+        out: the file to write, replaced whole or not at all; None: `report.html` in the folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: if the folder holds neither, or a file of it is missing.
+        ValueError: if a file is damaged or of another kind, or the run was never evaluated.
+        ModuleNotFoundError: if plotly is missing; see `missing`.
+        OSError: if the file cannot be written.
+    """
+    if (reason := missing()) is not None:
+        raise ModuleNotFoundError(reason)
+    page = html(read(folder))
+    out = folder / NAME if out is None else out
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        os.replace(draft, out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return out
+
+
+def html(found: Comparison | Run) -> str:
+    """The page as text.
+
+    Args:
+        found: what `page_data.read` read.
+    """
+    from plotly.offline import get_plotlyjs
+
+    made = parts.of_comparison(found) if isinstance(found, Comparison) else parts.of_run(found)
+    style = _asset("page.css") + "".join(
+        f'[data-arm="{_css(name)}"]{{--arm:{colour}}}' for name, colour in made.paint.items() if colour != INK
+    )
+    data = {"charts": made.charts, "axes": parts.AXES}
+    return "".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+            '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n',
+            f"<title>{escape(made.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n",
+            made.body,
+            f'<script type="application/json" id="data">{_script_safe(data)}</script>\n',
+            f"<script>{get_plotlyjs()}</script>\n<script>{_asset('page.js')}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("adabatch.report").joinpath("page_assets", name).read_text(encoding="utf-8")
+
+
+def _script_safe(values: Any) -> str:
+    """JSON that no text in it can break out of; what is not finite is left out."""
+    text = json.dumps(_finite(values), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(values: Any) -> Any:
+    """The same without infinities and NaNs, which JSON does not know: a loss may have become one."""
+    if isinstance(values, float):
+        return values if abs(values) < float("inf") else None
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return [_finite(value) for value in values]
+    return values
+
+
+def _css(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else f"\\{ord(letter):x} " for letter in text)

@@ -1,0 +1,194 @@
+"""The main chart of a page: curves against samples, updates or time, one panel below the other on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Final
+
+from adabatch.report import page_plot as plot
+from adabatch.report import page_words as words
+from adabatch.report.page_data import Json, Run
+from adabatch.report.page_plot import Chart
+
+AXES: Final = {"samples": "samples", "updates": "updates", "seconds": "seconds of training"}
+TITLES: Final = {
+    "accuracy": "<b>Test accuracy</b>, %",
+    "loss": "<b>Loss</b> on the test set; dotted: in training",
+    "batch": "<b>Batch size</b>, samples per update",
+    "lr": "<b>Learning rate</b> in force",
+}
+_SHARES: Final = {"accuracy": 3.0, "loss": 1.5, "batch": 1.15, "lr": 1.15}
+_GAP: Final = 0.075
+
+Places = dict[str, list[float]]  # for each axis the x values of a trace
+Drawn = list[tuple[Chart, Places]]
+
+
+def course(
+    runs: Mapping[str, Sequence[Run]], panels: Sequence[str], paint: Mapping[str, str], *, target: float | None
+) -> Chart:
+    """Curves against samples, updates or time.
+
+    Args:
+        runs: for each arm its runs, one per seed.
+        panels: among `"accuracy"`, `"loss"`, `"batch"` and `"lr"`, from the top.
+        paint: the colour of each arm.
+        target: test accuracy, a fraction, drawn as a line; None for none.
+
+    Returns:
+        The chart; under `xs` the x values of all its traces for each of `AXES`.
+    """
+    traces: list[Chart] = []
+    xs: dict[str, list[list[float]]] = {key: [] for key in AXES}
+    for place, panel in enumerate(panels):
+        for name, seeds in runs.items():
+            line = {"color": paint[name], "dash": plot.dash(name), "width": 2.4 if place == 0 else 2}
+            for trace, places in _PANELS[panel](name, seeds, line):
+                traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
+                for key in AXES:
+                    xs[key].append(places[key])
+    layout = _stacked(panels)
+    for place, panel in enumerate(panels):
+        layout[_axis("yaxis", place)] |= _scale(panel, runs)
+    if target is not None:
+        _draw_target(layout, 100 * target)
+    return {"traces": traces, "layout": layout, "xs": xs}
+
+
+def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+    """Mean and band of one standard deviation; a line per run where runs were evaluated at different samples."""
+    if len({tuple(found["samples"] for found in run.history) for run in runs}) > 1:
+        return [found for run in runs for found in _accuracy(name, [run], plot.mark(line, width=1.2))]
+    points = list(zip(*(run.history for run in runs), strict=True))
+    places = {key: [fmean(found[key] for found in point) for point in points] for key in AXES}
+    values = [[100 * found["test_accuracy"] for found in point] for point in points]
+    means = [fmean(value) for value in values]
+    drawn: Drawn = []
+    if len(runs) > 1:
+        spreads = [stdev(value) for value in values]
+        low = [mean - std for mean, std in zip(means, spreads, strict=True)]
+        high = [min(mean + std, 100) for mean, std in zip(means, spreads, strict=True)]
+        band = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": plot.faint(line["color"])}
+        around = {key: xs + xs[::-1] for key, xs in places.items()}
+        drawn.append((plot.trace(name, around["samples"], low + high[::-1]) | band, around))
+    middles: list[Json] = [{key: places[key][place] for key in AXES} for place in range(len(points))]
+    short = [f"<b>{name}</b> {_accuracy_text(value)}" for value in values]
+    drawn.append((_hovered(name, middles, means, short) | {"mode": "lines", "line": line}, places))
+    end = {key: xs[-1:] for key, xs in places.items()}
+    dot = {"mode": "markers", "marker": {"color": line["color"], "size": 8}, "cliponaxis": False}
+    return [*drawn, (plot.trace(name, end["samples"], means[-1:]) | dot, end)]
+
+
+def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+    """Loss of the first run on the test set and, dotted, on what was trained on."""
+    drawn: Drawn = []
+    for key, dash in (("test_loss", "solid"), ("train_loss", "dot")):
+        points = [found for found in runs[0].history if found.get(key) is not None]
+        short = [f"<b>{key.replace('_', ' ')}</b> {found[key]:.4g}" for found in points]
+        style = {"mode": "lines", "line": plot.mark(line, dash=dash)}
+        drawn.append((_hovered(name, points, [found[key] for found in points], short) | style, _places(points)))
+    return drawn
+
+
+def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+    """The batch size of the first run as a staircase; points at evaluations too, for the pointer to find."""
+    run = runs[0]
+    marks = [found["samples"] for found in run.history]
+    clocks = sorted({0, *marks, *(clock for clock, _, _ in run.staircase() if clock < marks[-1])})
+    points = [run.at(clock) for clock in clocks]
+    sizes = [run.size_at(clock) for clock in clocks]
+    sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
+    short = [f"<b>{name}</b> batch {words.whole(size)}" for size in sizes]
+    style = {"mode": "lines", "line": plot.mark(line, shape="hv")}
+    return [(_hovered(name, points, sizes, short) | style, _places(points))]
+
+
+def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+    """The LR in force of the first run; between two evaluations that of the later one."""
+    points: list[Json] = [{"samples": 0, "updates": 0, "seconds": 0.0}, *runs[0].history]
+    rates = [runs[0].history[0]["lr"], *(found["lr"] for found in runs[0].history)]
+    short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
+    style = {"mode": "lines", "line": plot.mark(line, shape="vh")}
+    return [(_hovered(name, points, rates, short) | style, _places(points))]
+
+
+_PANELS: Final[dict[str, Callable[[str, Sequence[Run], Chart], Drawn]]] = {
+    "accuracy": _accuracy,
+    "loss": _loss,
+    "batch": _batch,
+    "lr": _lr,
+}
+
+
+def _places(points: Sequence[Json]) -> Places:
+    return {key: [point[key] for point in points] for key in AXES}
+
+
+def _where(point: Json) -> str:
+    """A place on all three axes."""
+    return (
+        f"{words.whole(point['samples'])} samples<br>{words.whole(point['updates'])} updates<br>"
+        f"{words.seconds(point['seconds'])} s"
+    )
+
+
+def _hovered(name: str, points: Sequence[Json], ys: Sequence[float], short: Sequence[str]) -> Chart:
+    """A trace that says `short` and its place on all three axes; where all arms are told at once, `short` alone."""
+    text = [f"{head}<br>{_where(point)}" for head, point in zip(short, points, strict=True)]
+    return plot.trace(name, [point["samples"] for point in points], ys, text) | {"customdata": list(short)}
+
+
+def _accuracy_text(values: Sequence[float]) -> str:
+    return f"{fmean(values):.2f}{f' ± {stdev(values):.2f}' if len(values) > 1 else ''} %"
+
+
+def _axis(kind: str, place: int) -> str:
+    return kind if place == 0 else f"{kind}{place + 1}"
+
+
+def _stacked(panels: Sequence[str]) -> Chart:
+    """A layout with a panel for each name, its title above it, and one x axis below all."""
+    layout = plot.layout(AXES["samples"], top=30)
+    gaps = _GAP * (len(panels) - 1)
+    unit = (1 - gaps) / sum(_SHARES[panel] for panel in panels)
+    top = 1.0
+    layout["annotations"] = []
+    for place, panel in enumerate(panels):
+        bottom = max(top - unit * _SHARES[panel], 0.0)
+        layout[_axis("yaxis", place)] = {"domain": [bottom, top], "zeroline": False, "showline": False}
+        title = {"text": TITLES[panel], "showarrow": False, "xanchor": "left", "yanchor": "bottom", "xref": "paper"}
+        layout["annotations"].append(title | {"yref": "paper", "x": 0, "y": top, "yshift": 4, "font": {"size": 13}})
+        top = bottom - _GAP
+    layout["xaxis"] |= {"anchor": _axis("y", len(panels) - 1), "rangemode": "tozero", "tickformat": "~s"}
+    return layout
+
+
+def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
+    """The y axis of a panel."""
+    if panel == "accuracy":
+        every = [found for seeds in runs.values() for run in seeds for found in run.history]
+        high, low = max(100 * found["test_accuracy"] for found in every), _floor(runs)
+        return {"range": [low, high + 0.04 * (high - low) + 0.2]}
+    firsts = [seeds[0] for seeds in runs.values()]
+    if panel == "batch":
+        return plot.sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
+    keys = ("lr",) if panel == "lr" else ("test_loss", "train_loss")
+    values = [found[key] for run in firsts for found in run.history for key in keys if found.get(key)]
+    return plot.log_axis(values, room=0.1) if values else {}
+
+
+def _floor(runs: Mapping[str, Sequence[Run]]) -> float:
+    """The lowest accuracy shown: 15 points below the worst arm's end, so that the ends can be told apart."""
+    worst = min(fmean(100 * run.history[-1]["test_accuracy"] for run in seeds) for seeds in runs.values())
+    first = min(100 * float(run.history[0]["test_accuracy"]) for seeds in runs.values() for run in seeds)
+    return max(first - 1, worst - 15, 0.0)
+
+
+def _draw_target(layout: Chart, target: float) -> None:
+    line = {"color": "rgba(128,128,128,.8)", "width": 1.2, "dash": "dot"}
+    layout["shapes"] = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": target, "y1": target, "line": line}
+    ]
+    note = {"text": f"target {target:g} %", "showarrow": False, "xref": "paper", "x": 0.004, "xanchor": "left"}
+    layout["annotations"].append(note | {"yref": "y", "y": target, "yanchor": "bottom", "font": {"size": 11}})

@@ -1,0 +1,190 @@
+"""Reads the files of a comparison or of a run into records that a page is made from."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+Json = Mapping[str, Any]
+
+_COMPARE_KEYS: Final = ("task", "model", "device", "seeds", "arms", "margin", "against_fixed_small")
+_ARM_KEYS: Final = ("name", "batch_sizes", "updates", "samples", "test_accuracy", "train_seconds", "samples_per_second")
+_EVALUATION_KEYS: Final = ("samples", "updates", "seconds", "batch_size", "lr", "test_accuracy")
+_CONFIG_KEYS: Final = ("task", "model", "batch_size", "epochs", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as its folder tells it.
+
+    Attributes:
+        config: the settings.
+        versions: what the result depends on besides; empty when the folder does not say.
+        history: every evaluation, at least one, in the order of samples.
+        decisions: every change of the batch size.
+        result: what a finished run found; None for an unfinished one.
+    """
+
+    config: Json
+    versions: Json
+    history: Sequence[Json]
+    decisions: Sequence[Json]
+    result: Json | None
+
+    def staircase(self) -> list[tuple[int, int, str]]:
+        """The batch size: clock in samples from which it holds, size, reason; the first one starts at 0."""
+        steps = [(0, int(self.config["batch_size"]), "")]
+        for decision in self.decisions:
+            step = (int(decision["clock"]), int(decision["batch_size"]), str(decision.get("reason", "")))
+            steps = [step] if step[0] == 0 else [*steps, step]
+        return steps
+
+    def at(self, clock: int) -> dict[str, float]:
+        """Samples, updates and seconds when the data position is `clock`.
+
+        Exact where an evaluation stands; between two it divides their updates and seconds by what each batch size
+        takes for its samples.
+
+        Args:
+            clock: in samples, at most that of the last evaluation.
+        """
+        place = bisect_left([found["samples"] for found in self.history], clock)
+        end = self.history[min(place, len(self.history) - 1)]
+        start: Json = self.history[place - 1] if place else {"samples": 0, "updates": 0, "seconds": 0.0}
+        marks: list[int] = [
+            start["samples"],
+            *(c for c, _, _ in self.staircase() if start["samples"] < c < end["samples"]),
+        ]
+        pieces = list(zip(marks, [*marks[1:], end["samples"]], strict=True))
+        found: dict[str, float] = {"samples": clock}
+        for key, cost in (("updates", self._update_cost), ("seconds", self._second_cost)):
+            whole = sum((stop - begin) * cost(begin) for begin, stop in pieces)
+            past = sum((min(stop, clock) - begin) * cost(begin) for begin, stop in pieces if begin < clock)
+            share = past / whole if whole else 0.0
+            found[key] = start[key] + (end[key] - start[key]) * share
+        found["updates"] = round(found["updates"])
+        return found
+
+    def size_at(self, clock: int) -> int:
+        """The batch size of a batch that starts at `clock`."""
+        return [size for start, size, _ in self.staircase() if start <= clock][-1]
+
+    def _update_cost(self, clock: int) -> float:
+        return 1 / self.size_at(clock)
+
+    def _second_cost(self, clock: int) -> float:
+        rates = self.result["samples_per_second"] if self.result else {}
+        return 1 / (rates.get(str(self.size_at(clock))) or 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        compare: the content of `compare.json`.
+        runs: for each arm its runs, one per seed.
+    """
+
+    compare: Json
+    runs: Mapping[str, Sequence[Run]]
+
+
+def read(folder: Path) -> Comparison | Run:
+    """What the folder holds.
+
+    Args:
+        folder: of a comparison (it holds `compare.json`) or of a run (it holds `config.json`).
+
+    Raises:
+        FileNotFoundError: if it is neither, or a file of it is missing.
+        ValueError: if a file is damaged or of another kind, or the run was never evaluated.
+    """
+    if (folder / "compare.json").exists():
+        return _read_comparison(folder)
+    if (folder / "config.json").exists():
+        return read_run(folder)
+    if (folder / "comparison.json").exists():
+        raise FileNotFoundError(
+            f"`folder` must hold a finished comparison, got {str(folder)!r}, which has no compare.json yet; "
+            "start the comparison again to go on"
+        )
+    raise FileNotFoundError(
+        f"`folder` must be a folder that `adabatch compare` or `adabatch train` wrote, got {str(folder)!r} without "
+        "compare.json and config.json"
+    )
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, finished or not.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        FileNotFoundError: if its settings are missing.
+        ValueError: if a file is damaged, or the run was never evaluated.
+    """
+    config = _json(folder / "config.json", _CONFIG_KEYS)
+    versions = _json(folder / "versions.json") if (folder / "versions.json").exists() else {}
+    if (folder / "result.json").exists():
+        result: Json | None = _json(folder / "result.json", ("history", "decisions", "samples_per_second"))
+        assert result is not None
+        history, decisions = result["history"], result["decisions"]
+    else:
+        result = None
+        history, decisions = _lines(folder / "metrics.jsonl"), _lines(folder / "decisions.jsonl")
+    if not history:
+        raise ValueError(
+            f"`folder` must hold a run that was evaluated at least once, got {str(folder)!r}; let it train on"
+        )
+    for found in history:
+        _check(folder, found, _EVALUATION_KEYS)
+    for decision in decisions:
+        _check(folder, decision, ("clock", "batch_size"))
+    return Run(config, versions, history, decisions, result)
+
+
+def _read_comparison(folder: Path) -> Comparison:
+    file = folder / "compare.json"
+    compare = _json(file, _COMPARE_KEYS)
+    runs = {}
+    for arm in compare["arms"]:
+        _check(file, arm, _ARM_KEYS)
+        folders = [folder / "runs" / arm["name"] / f"seed-{seed}" for seed in compare["seeds"]]
+        runs[arm["name"]] = [read_run(path) for path in folders]
+    return Comparison(compare, runs)
+
+
+def _json(file: Path, keys: Sequence[str] = ()) -> Json:
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
+    _check(file, values, keys)
+    return dict(values)
+
+
+def _lines(file: Path) -> list[Json]:
+    """The records of a JSON lines file; none when it is missing. A last line that is cut off is still being written."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text().rpartition("\n")
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
+
+
+def _check(file: Path, values: Any, keys: Sequence[str]) -> None:
+    missing = [key for key in keys if key not in values] if isinstance(values, Mapping) else ["a record"]
+    if missing:
+        raise ValueError(f"`folder` must hold files of this package, got {file} without {', '.join(missing)}")

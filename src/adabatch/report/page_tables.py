@@ -1,0 +1,194 @@
+"""The tables of a page, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import PurePath
+from typing import Any, Final
+
+from adabatch.report import page_words as words
+from adabatch.report.page_data import Comparison, Json, Run
+
+Row = tuple[str, Sequence[str]]
+
+_VERDICTS: Final = {"shown": "✓ shown", "worse": "✗ refuted"}
+
+
+def comparison_table(compare: Json) -> str:
+    """Every figure with its spread or interval: a column per arm.
+
+    Args:
+        compare: the content of a `compare.json`.
+    """
+    arms = compare["arms"]
+    several = len(compare["seeds"]) > 1
+    rows: list[Row] = [
+        ("batch size", [words.sizes(arm["batch_sizes"]) for arm in arms]),
+        ("updates", [words.whole(arm["updates"]) for arm in arms]),
+        ("samples", [words.whole(arm["samples"]) for arm in arms]),
+        ("test accuracy, %" + (" (± std)" if several else ""), [words.accuracy(arm["test_accuracy"]) for arm in arms]),
+        ("training seconds" + (" [min, max]" if several else ""), [_spread(arm["train_seconds"]) for arm in arms]),
+    ]
+    if compare.get("target") is not None and all("to_target" in arm for arm in arms):
+        aim = f"{100 * compare['target']:g} %"
+        rows.append((f"updates to {aim}", [_reached(arm, "updates", words.whole) for arm in arms]))
+        rows.append((f"seconds to {aim}", [_reached(arm, "seconds", words.seconds) for arm in arms]))
+    speeds: list[Row] = []
+    for size in sorted({int(size) for arm in arms for size in arm["samples_per_second"]}):
+        rates = [arm["samples_per_second"].get(str(size)) for arm in arms]
+        speeds.append((f"batch {size:,}", [words.NOTHING if rate is None else words.whole(rate) for rate in rates]))
+    names = [arm["name"] for arm in arms]
+    groups = [("", rows)]
+    for baseline in ("fixed-small", "fixed-large"):
+        against = compare.get(f"against_{baseline.replace('-', '_')}")
+        if against:
+            groups.append((f"against {baseline}", _against(compare, names, against, full=baseline == "fixed-small")))
+    groups.append(("samples per second at", speeds))
+    return table(names, groups, marked=True)
+
+
+def _against(compare: Json, names: Sequence[str], against: Json, *, full: bool) -> list[Row]:
+    def row(label: str, cell: Callable[[Json], str]) -> Row:
+        return label, [cell(against[name]) if name in against else words.NOTHING for name in names]
+
+    rows = [
+        row("fewer updates", lambda found: f"{found['updates_ratio']:.2f}{words.TIMES}"),
+        row("less time", lambda found: words.ratio_cell(found["seconds_ratio"])),
+    ]
+    if not full:
+        return rows
+    if compare.get("target") is not None:
+        label = f"less time to {100 * compare['target']:g} %"
+        rows.append(row(label, lambda found: words.ratio_cell(found["seconds_to_target_ratio"])))
+    rows.append(row("accuracy, points", lambda found: words.difference(found["accuracy_difference"])))
+    margin = f"within {100 * compare['margin']:g} %"
+    return [*rows, row(margin, lambda found: _VERDICTS.get(found.get("within_margin", {}).get("verdict"), "not shown"))]
+
+
+def runs_table(comparison: Comparison) -> str:
+    """Every run: accuracy and seconds, a row per seed."""
+    arms = comparison.compare["arms"]
+    rows = [
+        (f"seed {seed}", [_one_run(arm, place) for arm in arms])
+        for place, seed in enumerate(comparison.compare["seeds"])
+    ]
+    return table([arm["name"] for arm in arms], [("", rows)], marked=True)
+
+
+def _one_run(arm: Json, place: int) -> str:
+    accuracy, seconds = arm["test_accuracy"]["values"][place], arm["train_seconds"]["values"][place]
+    return f"{100 * accuracy:.2f} % in {words.seconds(seconds)} s"
+
+
+def history_table(run: Run) -> str:
+    """Every evaluation of a run."""
+    columns = ["updates", "seconds", "batch size", "LR", "training loss", "test loss", "test accuracy, %"]
+    rows = []
+    for found in run.history:
+        losses = [
+            words.NOTHING if found.get(key) is None else f"{found[key]:.4g}" for key in ("train_loss", "test_loss")
+        ]
+        cells = [words.whole(found["updates"]), words.seconds(found["seconds"]), words.whole(found["batch_size"])]
+        rows.append(
+            (
+                words.whole(found["samples"]),
+                [*cells, f"{found['lr']:.4g}", *losses, f"{100 * found['test_accuracy']:.2f}"],
+            )
+        )
+    return table(columns, [("", rows)], corner="samples")
+
+
+def decisions_table(run: Run) -> str:
+    """Every change of the batch size with its reason; empty when there was none."""
+    rows = [
+        (words.whole(found["clock"]), [words.whole(found["batch_size"]), str(found.get("reason", ""))])
+        for found in run.decisions
+    ]
+    return table(["batch size", "because"], [("", rows)], corner="from sample", kind="prose") if rows else ""
+
+
+def settings_tables(settings: Mapping[str, Json]) -> tuple[str, str]:
+    """The settings in which arms differ, as a table with a column per arm, and those that they share, as a list.
+
+    Args:
+        settings: for each arm its settings.
+    """
+    names = list(settings)
+    keys = [key for key in next(iter(settings.values())) if key != "seed"] if settings else []
+    values = {key: [_setting(key, settings[name].get(key)) for name in names] for key in keys}
+    differ = [(key.replace("_", " "), cells) for key, cells in values.items() if len(set(cells)) > 1]
+    shared = [(key.replace("_", " "), cells[0]) for key, cells in values.items() if len(set(cells)) == 1]
+    return (table(names, [("", differ)], marked=True) if differ else ""), facts(shared)
+
+
+def versions_list(versions: Json) -> str:
+    """What the result depends on besides its settings."""
+    found = []
+    for key, value in versions.items():
+        if isinstance(value, Mapping):
+            changed = ", with changes" if value.get("changed") else ""
+            value = f"{str(value.get('revision', ''))[:12]}{changed}"
+        found.append((key.replace("_", " "), words.plain(value)))
+    return facts(found)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values as a list."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def table(
+    columns: Sequence[str],
+    groups: Sequence[tuple[str, Sequence[Row]]],
+    *,
+    corner: str = "",
+    marked: bool = False,
+    kind: str = "",
+) -> str:
+    """A table that scrolls sideways by itself where it is too wide.
+
+    Args:
+        columns: their heads.
+        groups: a title, empty for none, and rows: a label and the cells.
+        corner: the head of the first column.
+        marked: whether the columns are arms, whose heads carry their colour.
+        kind: a class of the style.
+    """
+    heads = "".join(f'<th scope="col">{mark(name) if marked else ""}{escape(name)}</th>' for name in columns)
+    body = ""
+    for title, rows in groups:
+        if title:
+            body += f'<tr class="group"><th scope="rowgroup" colspan="{len(columns) + 1}">{escape(title)}</th></tr>'
+        for label, cells in rows:
+            body += (
+                f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+            )
+    head = f'<thead><tr><th scope="col">{escape(corner)}</th>{heads}</tr></thead>'
+    return f'<div class="scroll {kind}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def mark(arm: str) -> str:
+    """A spot in the colour of an arm; the colours are in the page's style."""
+    return f'<i class="spot" data-arm="{escape(arm)}"></i>'
+
+
+def _spread(found: Json) -> str:
+    median = words.seconds(found["median"])
+    if len(found["values"]) == 1:
+        return median
+    return f"{median} [{words.seconds(found['min'])}, {words.seconds(found['max'])}]"
+
+
+def _reached(arm: Json, unit: str, form: Callable[[float], str]) -> str:
+    tally, value = arm["to_target"], arm[f"{unit}_to_target"]
+    if not tally["reached"]:
+        return "not reached"
+    some = "" if tally["reached"] == tally["n"] else f" ({tally['reached']} of {tally['n']})"
+    return f"{words.NOTHING if value is None else form(value)}{some}"
+
+
+def _setting(key: str, value: Any) -> str:
+    """Of a data folder only the last part: where it lies is nobody's business."""
+    return words.plain(PurePath(value).name if key == "data" and value else value)
