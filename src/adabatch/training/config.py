@@ -137,14 +137,13 @@ class RunConfig:
             size = getattr(self, name)
             if size is not None and size > dataset_size:
                 raise ValueError(f"`{name}` must be at most the {dataset_size:,} samples of the data set, got {size:,}")
-        plan = self.schedule().plan(dataset_size=dataset_size, epochs=self.epochs, batch_size=self.batch_size)
-        largest = max(plan.batch_sizes)
-        if largest > dataset_size:
+        try:
+            return self.schedule().plan(dataset_size=dataset_size, epochs=self.epochs, batch_size=self.batch_size)
+        except ValueError as error:
             raise ValueError(
                 f"`growth` must not take the batch above the {dataset_size:,} samples of the data set, got "
-                f"{largest:,}; set `max_batch_size`"
-            )
-        return plan
+                f"{self.growth:g} every {units.duration(self.every)} for {self.epochs:,} epochs; set `max_batch_size`"
+            ) from error
 
     def differences(self, other: RunConfig) -> list[str]:
         """The settings in which two runs differ, each as text: name, this one's value, the other's.

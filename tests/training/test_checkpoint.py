@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from adabatch.training import checkpoint
+
+
+def test_what_is_written_is_read(tmp_path):
+    state = {"weights": torch.arange(5.0), "count": 3, "names": ["a"], "nested": {"x": (1, 2.5)}}
+    checkpoint.write(tmp_path / "last.pt", state, also=tmp_path / "best.pt")
+    for name in ("last.pt", "best.pt"):
+        read = checkpoint.read(tmp_path / name)
+        assert torch.equal(read["weights"], state["weights"])
+        assert (read["count"], read["names"], read["nested"]) == (3, ["a"], {"x": (1, 2.5)})
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
+
+
+def test_the_second_name_stays_when_the_first_changes(tmp_path):
+    checkpoint.write(tmp_path / "last.pt", {"count": 1}, also=tmp_path / "best.pt")
+    checkpoint.write(tmp_path / "last.pt", {"count": 2})
+    assert checkpoint.read(tmp_path / "best.pt")["count"] == 1
+    assert checkpoint.read(tmp_path / "last.pt")["count"] == 2
+
+
+def test_a_draft_of_a_killed_run_is_no_hindrance(tmp_path):
+    (tmp_path / ".last.pt.draft").write_bytes(b"half")
+    (tmp_path / ".best.pt.draft").write_bytes(b"half")
+    checkpoint.write(tmp_path / "last.pt", {"count": 1}, also=tmp_path / "best.pt")
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
+
+
+def test_when_writing_fails_the_former_file_stays_and_no_half_one(tmp_path):
+    checkpoint.write(tmp_path / "last.pt", {"count": 1})
+    with pytest.raises(Exception, match="pickle"):
+        checkpoint.write(tmp_path / "last.pt", {"weights": torch.zeros(9999), "bad": lambda: None})
+    assert os.listdir(tmp_path) == ["last.pt"]
+    assert checkpoint.read(tmp_path / "last.pt")["count"] == 1
+
+
+def test_a_full_disk_is_an_error_of_the_file_system(tmp_path):
+    """A limit on the size of files stands for a disk that fills up while the file is written."""
+    code = (
+        "import sys, resource, torch; from pathlib import Path; from adabatch.training import checkpoint\n"
+        "path = Path(sys.argv[1]); checkpoint.write(path, {'count': 1})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "try: checkpoint.write(path, {'weights': torch.zeros(100_000)})\n"
+        "except OSError as error: print('refused', checkpoint.read(path)['count'])\n"
+    )
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "last.pt"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "refused 1\n"
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def damages() -> dict[str, object]:
+    def flip(content: bytes) -> bytes:
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    return {
+        "empty": lambda content: b"",
+        "cut": lambda content: content[: len(content) // 2],
+        "one bit": flip,
+        "text": lambda content: b"hello",
+    }
+
+
+@pytest.mark.parametrize("name", damages())
+def test_damaged_files(tmp_path, name):
+    path = tmp_path / "last.pt"
+    checkpoint.write(path, {"weights": torch.zeros(10_000)})
+    path.write_bytes(damages()[name](path.read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"`checkpoint` .*last.pt must be whole, got a damaged .*; remove the run folder"
+    ):
+        checkpoint.read(path)
+
+
+def test_foreign_files(tmp_path):
+    path = tmp_path / "last.pt"
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="must be one of adabatch's runs, got something else"):
+        checkpoint.read(path)
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="must be one of adabatch's runs, got something else"):
+        checkpoint.read(path)
+    torch.save({"kind": checkpoint.KIND, "format": 99}, path)
+    with pytest.raises(ValueError, match="must be of format 1, got 99; use the version of adabatch that wrote it"):
+        checkpoint.read(path)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    torch.save({"kind": checkpoint.KIND, "format": 1, "evil": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="must be whole, got a damaged file"):
+        checkpoint.read(tmp_path / "last.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.read(tmp_path / "last.pt")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adabatch.training import RunConfig
+
+
+def test_the_tasks_settings_hold_unless_others_are_given():
+    config = RunConfig.for_task("digits", lr=0.5)
+    assert (config.task, config.model, config.batch_size, config.lr) == ("digits", "small_cnn", 16, 0.5)
+    assert config.growth is None
+
+
+def test_schedule_of_a_constant_and_of_a_growing_batch():
+    config = RunConfig.for_task("digits", batch_size=128, every="20 epochs", max_batch_size=2048, epochs=100)
+    assert config.plan(50_000).sizes == (128,)
+    grown = replace(config, growth=2.0).plan(50_000)
+    assert grown.sizes == (128, 256, 512, 1024, 2048)
+    assert grown.starts_samples == tuple(k * 20 * 50_000 for k in range(5))
+
+
+def test_json_round_trip():
+    config = RunConfig.for_task("digits", growth=1.5, micro_batch_size=8, data="somewhere")
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_differences_name_the_settings():
+    config = RunConfig.for_task("digits")
+    assert config.differences(config) == []
+    assert replace(config, seed=3, lr=0.1).differences(replace(config, lr=0.2)) == ["lr: 0.1 and 0.2", "seed: 3 and 0"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"growth": 1.0}, "`growth` must be greater than 1, got 1.0; leave it out"),
+        ({"growth": 0.5}, "`growth` must be greater than 1, got 0.5"),
+        ({"growth": 2.0, "max_batch_size": 8}, "`max_batch_size` must be at least `batch_size` = 16, got 8"),
+        ({"every": "0"}, "`every` must be longer than 0, got '0'"),
+        ({"every": "0 samples"}, "`every` must be longer than 0"),
+        ({"every": "4 parsecs"}, "`every` must be in epochs, samples, updates, tokens, got 'parsecs'"),
+        ({"every": "4 tokens"}, "`every` must be one of epochs, samples, updates, got 'tokens'"),
+        ({"evaluate_every": "0"}, "`evaluate_every` must be longer than 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"micro_batch_size": 0}, "`micro_batch_size` must be at least 1, got 0"),
+        ({"max_batch_size": 0}, "`max_batch_size` must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"threads": 0}, "`threads` must be at least 1"),
+        ({"seed": -1}, "`seed` must be at least 0"),
+        ({"lr": 0.0}, "`lr` must be greater than 0"),
+        ({"lr": float("nan")}, "`lr` must be finite"),
+        ({"momentum": 1.0}, "`momentum` must be less than 1"),
+        ({"weight_decay": -1.0}, "`weight_decay` must be at least 0"),
+        ({"optimizer": "lars"}, "`optimizer` must be one of sgd, nesterov, adam, adamw, got 'lars'"),
+        ({"coupling": "cubic"}, "`coupling` must be one of .*linear.*, got 'cubic'"),
+        ({"device": "tpu"}, "`device` must be one of auto, cpu, cuda, got 'tpu'"),
+        ({"model": "vgg"}, "`model` must be one of small_cnn.*, got 'vgg'"),
+        ({"lr_schedule": "step"}, "`lr_schedule` must be a schedule, got 'step'"),
+    ],
+)
+def test_bad_values(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig.for_task("digits", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1.5}, {"batch_size": True}, {"every": 4}, {"lr": "high"}])
+def test_bad_kinds(settings):
+    with pytest.raises(TypeError, match=f"`{next(iter(settings))}` must be"):
+        RunConfig.for_task("digits", **settings)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="`task` must be one of digits, mnist, fashion_mnist, got 'digts'"):
+        RunConfig.for_task("digts")
+    with pytest.raises(TypeError, match=r"`settings` must be among .*, got batchsize"):
+        RunConfig.for_task("digits", batchsize=16)
+    with pytest.raises(ValueError, match="`config` must have the settings task, model"):
+        RunConfig.from_json({"task": "digits"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 1438, "max_batch_size": 2000}, "`batch_size` must be at most the 1,437 samples .*, got 1,438"),
+        ({"micro_batch_size": 2000}, "`micro_batch_size` must be at most the 1,437 samples .*, got 2,000"),
+        (
+            {"growth": 4.0, "every": "1", "max_batch_size": None},
+            "`growth` must not take the batch above the 1,437 samples .*; set `max_batch_size`",
+        ),
+    ],
+)
+def test_batches_above_the_data_set(settings, message):
+    config = RunConfig.for_task("digits", **settings)
+    with pytest.raises(ValueError, match=message):
+        config.plan(1437)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from adabatch.training.evaluation import CHUNK, evaluate
+
+
+def test_loss_and_accuracy_over_several_chunks():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(2 * CHUNK + 7, 5), torch.randint(0, 3, (2 * CHUNK + 7,))
+    model = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5))
+    model.train()
+    loss, accuracy = evaluate(model, inputs, targets)
+    assert model.training
+    model.eval()
+    scores = model(inputs).detach()
+    assert loss == pytest.approx(nn.functional.cross_entropy(scores, targets).item(), rel=1e-5)
+    assert accuracy == (scores.argmax(1) == targets).double().mean().item()
+
+
+def test_the_mode_comes_back_after_an_error():
+    model = nn.Linear(5, 3)
+    with pytest.raises(RuntimeError):
+        evaluate(model, torch.randn(4, 6), torch.zeros(4, dtype=torch.int64))
+    assert model.training

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from adabatch.training.interrupt import Interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_the_handlers_come_back(number):
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        assert not interrupts.seen
+        os.kill(os.getpid(), number)
+        assert interrupts.seen
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_one_acts_at_once():
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.seen
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_outside_the_main_thread_nothing_is_touched():
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with Interrupts():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]

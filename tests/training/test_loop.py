@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.training.checks import SMALL, same, small_data, weights, without_seconds
+
+import adabatch as ab
+from adabatch import models
+from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train
+
+
+def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], int]:
+    """The naive run: tensor slices, the LR written into the optimizer at every update."""
+    torch.manual_seed(config.seed)
+    model = models.build(config.model, in_channels=1, image_size=8, classes=10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+    N, clock, updates = len(data.y_train), 0, 0
+    order = ab.DataLoader(range(N), batch_size=N, shuffle=True, seed=config.seed)
+    for epoch in range(config.epochs):
+        permutation = next(iter(order))
+        while clock < (epoch + 1) * N:
+            size = 16 * 2 ** min(clock // 390, 2)
+            lr = config.lr * min(1, (epoch + 1) / 3) * 0.5 ** (epoch // 2)
+            optimizer.param_groups[0]["lr"] = lr * size / 16
+            offset = clock - epoch * N
+            chosen = permutation[offset : offset + size]
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(data.x_train[chosen]), data.y_train[chosen]).backward()
+            optimizer.step()
+            clock, updates = clock + len(chosen), updates + 1
+    return model.state_dict(), updates
+
+
+def test_it_is_the_run_that_one_would_write_by_hand(tmp_path):
+    torch.manual_seed(0)
+    result = train(SMALL, tmp_path / "run", data=small_data())
+    expected, updates = by_hand(SMALL, small_data())
+    assert result.updates == updates
+    found = weights(tmp_path / "run")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_result():
+    result = train(SMALL, data=small_data(), target=0.5)
+    plan = SMALL.plan(300)
+    assert (result.updates, result.samples, result.epochs) == (plan.updates, 1200, 4)
+    assert result.batch_sizes == (16, 32, 64) == tuple(result.samples_per_second)
+    assert [(d.clock, d.batch_size) for d in result.decisions] == [(396, 32), (792, 64)]
+    assert [found.samples for found in result.history] == [300, 600, 900, 1200]
+    assert [found.epoch for found in result.history] == [1, 2, 3, 4]
+    assert [found.updates for found in result.history] == [plan.update_at(k * 300) for k in (1, 2, 3, 4)]
+    assert [found.batch_size for found in result.history] == [16, 32, 64, 64]
+    base = [SMALL.lr * factor for factor in (1 / 3, 2 / 3, 1 / 2, 1 / 2)]
+    assert [found.lr for found in result.history] == pytest.approx([base[0], 2 * base[1], 4 * base[2], 4 * base[3]])
+    assert result.test_accuracy == result.history[-1].test_accuracy
+    assert result.best_accuracy == max(found.test_accuracy for found in result.history) > 0.5
+    first = next(found for found in result.history if found.test_accuracy >= 0.5)
+    assert (result.updates_to_target, result.seconds_to_target) == (first.updates, first.seconds)
+    assert sorted(found.seconds for found in result.history) == [found.seconds for found in result.history]
+    assert result.train_seconds == result.history[-1].seconds
+    rates = result.samples_per_second
+    trained = {16: 396, 32: 396, 64: 408}  # a batch that starts before the change keeps its size
+    assert sum(trained[size] / rate for size, rate in rates.items()) == pytest.approx(result.train_seconds, rel=0.05)
+
+
+def test_the_train_loss_is_the_mean_over_the_samples_since_the_evaluation_before():
+    config = replace(SMALL, growth=None, lr=1e-9, lr_schedule="constant", epochs=2)
+    result = train(config, data=small_data())
+    data = small_data()
+    torch.manual_seed(config.seed)
+    model = models.build("mlp", in_channels=1, image_size=8, classes=10)
+    expected = torch.nn.functional.cross_entropy(model(data.x_train), data.y_train).item()
+    assert [found.train_loss for found in result.history] == pytest.approx([expected, expected], rel=1e-4)
+
+
+def test_a_target_that_is_never_reached():
+    result = train(SMALL, data=small_data(), target=1.0)
+    assert (result.target, result.updates_to_target, result.seconds_to_target) == (1.0, None, None)
+
+
+def test_a_run_is_a_function_of_its_settings():
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    first = train(SMALL, data=small_data())
+    assert torch.equal(torch.get_rng_state(), state), "the user's random state is as before"
+    torch.manual_seed(321)
+    assert without_seconds(train(SMALL, data=small_data())) == without_seconds(first)
+    other = train(replace(SMALL, seed=1), data=small_data())
+    assert other.history[0].train_loss != first.history[0].train_loss
+
+
+def test_arms_of_one_seed_start_from_the_same_weights():
+    tiny = {"lr": 1e-12, "epochs": 1, "lr_schedule": "constant"}
+    losses = [
+        train(replace(SMALL, **tiny, **arm), data=small_data()).history[0].test_loss
+        for arm in ({}, {"growth": None}, {"growth": None, "batch_size": 64}, {"growth": None, "optimizer": "adam"})
+    ]
+    assert losses == pytest.approx([losses[0]] * 4, abs=1e-6)
+
+
+def test_micro_batches_give_the_same_run():
+    whole = train(SMALL, data=small_data())
+    cut = train(replace(SMALL, micro_batch_size=10), data=small_data())
+    assert (cut.updates, cut.batch_sizes) == (whole.updates, whole.batch_sizes)
+    for a, b in zip(cut.history, whole.history, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
+        assert a.test_loss == pytest.approx(b.test_loss, rel=1e-3)
+
+
+def test_a_constant_batch_takes_no_notice_of_the_coupling():
+    """A coupling that was not derived for the optimizer is refused only where it would act."""
+    config = replace(SMALL, growth=None, optimizer="adam", coupling="linear", lr=0.001)
+    assert train(config, data=small_data()).best_accuracy > 0.3
+    with pytest.raises(ValueError, match="linear"):
+        train(replace(config, growth=2.0), data=small_data())
+
+
+@pytest.mark.parametrize(
+    ("every", "clocks"),
+    [
+        ("2 epochs", [600, 1200]),
+        ("0.5 epochs", [160, 300, 460, 600, 760, 900, 1092, 1200]),
+        ("1000 samples", [1028, 1200]),
+        ("20 updates", [316, 900, 1200]),
+        ("1000 epochs", [1200]),
+    ],
+)
+def test_evaluations_come_when_they_are_due_and_at_the_end(every, clocks):
+    result = train(replace(SMALL, evaluate_every=every), data=small_data())
+    assert [found.samples for found in result.history] == clocks
+
+
+def test_evaluating_more_often_changes_nothing_else():
+    often = train(replace(SMALL, evaluate_every="3 updates"), data=small_data())
+    rarely = train(SMALL, data=small_data())
+    assert often.history[-1].test_loss == rarely.history[-1].test_loss
+    assert len(often.history) > len(rarely.history)
+
+
+def test_progress(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    seen = []
+    train(SMALL, data=small_data(), progress=seen.append)
+    assert len(seen) > 20
+    assert [now.samples for now in seen] == sorted(now.samples for now in seen)
+    assert {now.batch_size for now in seen} == {16, 32, 64}
+    assert all(now.total_samples == 1200 and now.epochs == 4 and now.samples_per_second > 0 for now in seen)
+    assert seen[0].test_accuracy is None
+    assert seen[-1].test_accuracy is not None
+    assert (seen[0].lr, seen[-1].lr) == pytest.approx((SMALL.lr / 3, 4 * SMALL.lr / 2))
+
+
+def test_progress_is_throttled():
+    seen = []
+    result = train(SMALL, data=small_data(), progress=seen.append)
+    assert len(seen) <= 2 + result.train_seconds / loop.REPORT_SECONDS
+
+
+def test_the_run_folder(tmp_path):
+    result = train(SMALL, tmp_path, data=small_data())
+    assert RunConfig.from_json(json.loads((tmp_path / "config.json").read_text())) == SMALL
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert {"adabatch", "python", "torch", "numpy", "git", "device", "device_name", "threads"} <= set(versions)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == result.to_json()["history"]
+    lines = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
+    assert lines == result.to_json()["decisions"]
+    assert saved_result(tmp_path) == result
+    assert RunResult.from_json(json.loads((tmp_path / "result.json").read_text())) == result
+    last, best = (checkpoint.read(tmp_path / "checkpoints" / name) for name in ("last.pt", "best.pt"))
+    assert len(last["history"]) == 4
+    assert best["history"][-1]["test_accuracy"] == result.best_accuracy
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_tensorboard_events(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(SMALL, tmp_path, data=small_data())
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("test_accuracy")]
+    assert found == [(e.samples, pytest.approx(e.test_accuracy)) for e in result.history]
+    assert [event.value for event in events.Scalars("batch_size")] == [16, 32, 64, 64]
+
+
+@pytest.mark.parametrize(("name", "number"), [("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM)])
+def test_an_interrupt_saves_at_the_next_update(tmp_path, monkeypatch, name, number):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+
+    def stop(now):
+        if now.samples >= 100:
+            signal.raise_signal(number)
+
+    with pytest.raises(Interrupted, match="interrupted; the run is saved in") as caught:
+        train(SMALL, tmp_path, data=small_data(), progress=stop)
+    assert caught.value.out == tmp_path
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.pt")["updates"] in (7, 8)
+    with pytest.raises(Interrupted, match="interrupted; nothing is saved"):
+        train(SMALL, data=small_data(), progress=stop)
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(ValueError, match=r"`target` must be a fraction of at most 1, got 95; 95 % is 0.95"):
+        train(SMALL, data=small_data(), target=95)
+    with pytest.raises(ValueError, match="`target` must be greater than 0"):
+        train(SMALL, data=small_data(), target=0.0)
+    with pytest.raises(ValueError, match="`resume` must come with `out`"):
+        train(SMALL, data=small_data(), resume=True)
+    with pytest.raises(ValueError, match="`batch_size` must be at most the 300 samples"):
+        train(replace(SMALL, batch_size=301, growth=None), tmp_path / "a", data=small_data())
+    assert not (tmp_path / "a").exists()
+
+
+def test_same_sees_a_difference():
+    assert same({"a": [torch.zeros(2)]}, {"a": [torch.zeros(2)]})
+    assert not same({"a": [torch.zeros(2)]}, {"a": [torch.tensor([0.0, 1e-45])]})

@@ -1,0 +1,204 @@
+"""A run that was stopped anywhere goes on to the very result of the unbroken one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.checks import SMALL, same, small_data, weights, without_seconds
+
+from adabatch.training import Interrupted, RunConfig, checkpoint, loop, saved_result, train
+
+OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
+
+
+def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = False) -> None:
+    """Trains until Ctrl-C in `update`, counted from where it starts."""
+    seen = []
+
+    def stop(now):
+        seen.append(now)
+        if len(seen) == update:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(config, out, data=small_data(), progress=stop, resume=resume)
+
+
+def logs(out: Path) -> list[str]:
+    text = (out / "decisions.jsonl").read_text()
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [text, *(str({**line, "seconds": None}) for line in metrics)]
+
+
+@pytest.fixture(autouse=True)
+def report_every_update(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The result, the folder."""
+    out = tmp_path_factory.mktemp("unbroken")
+    return train(OFTEN, out, data=small_data()), out
+
+
+# In the first epoch, near its end, behind it, in mid growth, around a change of size, in the last epoch.
+@pytest.mark.parametrize("update", [1, 2, 10, 17, 20, 22, 23, 24, 28, 32, 36])
+def test_bit_for_bit_from_any_update(tmp_path, unbroken, update):
+    expected, folder = unbroken
+    interrupted_at(update, OFTEN, tmp_path)
+    torch.manual_seed(99)  # whatever the process did before
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(expected)
+    assert same(weights(tmp_path), weights(folder))
+    ours, theirs = (checkpoint.read(out / "checkpoints" / "last.pt") for out in (tmp_path, folder))
+    assert same(ours["parts"], theirs["parts"])
+    assert logs(tmp_path) == logs(folder)
+    assert result.train_seconds > 0
+
+
+def test_many_interrupts_in_one_run(tmp_path, unbroken):
+    expected, folder = unbroken
+    interrupted_at(3, OFTEN, tmp_path)
+    for _ in range(5):
+        interrupted_at(4, OFTEN, tmp_path, resume=True)
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(expected)
+    assert same(weights(tmp_path), weights(folder))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw", "coupling": "sqrt", "lr": 0.001},
+        {"micro_batch_size": 7},
+        {"lr_schedule": "cosine", "optimizer": "nesterov", "weight_decay": 1e-3},
+    ],
+    ids=str,
+)
+def test_other_settings(tmp_path, changes):
+    config = replace(OFTEN, **changes)
+    expected = train(config, tmp_path / "a", data=small_data())
+    interrupted_at(23, config, tmp_path / "b")
+    result = train(config, tmp_path / "b", data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(expected)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_seconds_and_throughput_go_on(tmp_path):
+    interrupted_at(20, OFTEN, tmp_path)
+    before = checkpoint.read(tmp_path / "checkpoints" / "last.pt")["stopwatch"]
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert result.train_seconds > sum(seconds for _, _, seconds in before)
+    assert set(result.samples_per_second) == {16, 32, 64}
+
+
+def test_a_finished_run_is_returned_as_it_is(tmp_path, unbroken):
+    _, folder = unbroken
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert train(OFTEN, copy, resume=True) == saved_result(folder)
+    (copy / "result.json").unlink()  # killed just before the result was written
+    assert train(OFTEN, copy, data=small_data(), resume=True) == saved_result(folder)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, unbroken):
+    expected, folder = unbroken
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for path in [tmp_path / "result.json", *(tmp_path / "checkpoints").iterdir()]:
+        path.unlink()
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(expected)
+    assert logs(tmp_path) == logs(folder)
+
+
+def test_logs_are_cut_back_to_the_checkpoint(tmp_path, unbroken):
+    _, folder = unbroken
+    interrupted_at(20, OFTEN, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"samples": 1')  # a run that was killed later, in the middle of a line
+    train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert logs(tmp_path) == logs(folder)
+
+
+# What is refused.
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path, unbroken):
+    _, folder = unbroken
+    with pytest.raises(
+        FileExistsError, match=r"`out` must not hold a run yet, got .*; resume it or take another folder"
+    ):
+        train(OFTEN, folder, data=small_data())
+    with pytest.raises(FileNotFoundError, match=r"`out` must hold a run to resume, got .*, which has no config.json"):
+        train(OFTEN, tmp_path, data=small_data(), resume=True)
+
+
+def test_other_settings_are_named(unbroken):
+    _, folder = unbroken
+    with pytest.raises(
+        ValueError, match=r"got others \(now and saved\): lr: 0.5 and 0.005; seed: 1 and 0; leave them out"
+    ):
+        train(replace(OFTEN, lr=0.5, seed=1), folder, data=small_data(), resume=True)
+
+
+def test_where_the_data_are_may_change(tmp_path):
+    interrupted_at(5, OFTEN, tmp_path)
+    moved = replace(OFTEN, data="elsewhere", device="auto")
+    assert train(moved, tmp_path, data=small_data(), resume=True).updates == 45
+
+
+def test_a_checkpoint_of_another_run(tmp_path, unbroken):
+    interrupted_at(5, OFTEN, tmp_path / "a")
+    interrupted_at(5, replace(OFTEN, seed=4), tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "checkpoints" / "last.pt", tmp_path / "a" / "checkpoints" / "last.pt")
+    with pytest.raises(ValueError, match=r"`resume` must keep the settings of the run, .* seed: 0 and 4"):
+        train(OFTEN, tmp_path / "a", data=small_data(), resume=True)
+
+
+def test_a_checkpoint_that_lacks_something(tmp_path):
+    interrupted_at(5, OFTEN, tmp_path)
+    path = tmp_path / "checkpoints" / "last.pt"
+    state = checkpoint.read(path)
+    del state["parts"]["optimizer"]
+    checkpoint.write(path, state)
+    with pytest.raises(ValueError, match="`checkpoint` must be of this run, got one that does not fit it"):
+        train(OFTEN, tmp_path, data=small_data(), resume=True)
+
+
+def test_other_data(tmp_path):
+    interrupted_at(5, OFTEN, tmp_path)
+    data = small_data()
+    fewer = replace(data, x_train=data.x_train[:200], y_train=data.y_train[:200])
+    with pytest.raises(ValueError, match=r"`checkpoint` must be of this run, .*dataset_size"):
+        train(OFTEN, tmp_path, data=fewer, resume=True)
+
+
+def test_damaged_files_of_the_folder(tmp_path):
+    interrupted_at(5, OFTEN, tmp_path)
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="must be whole, got a damaged file"):
+        train(OFTEN, tmp_path, data=small_data(), resume=True)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"`out` must hold a run to resume, got a damaged .*config.json"):
+        train(OFTEN, tmp_path, data=small_data(), resume=True)
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments(tmp_path, kills):
+    """Also while a checkpoint is written: each time the run goes on to the very same weights."""
+    command = [sys.executable, "-m", "tests.training.kill", str(tmp_path), str(kills)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    killed, while_writing, runs = map(int, done.stdout.split())
+    assert killed == kills
+    assert while_writing >= kills // 4
+    assert runs >= 1
