@@ -14,15 +14,15 @@ TRAIN: Final = 1437
 DEFAULTS: Final = MappingProxyType(
     {
         "batch_size": 16,
-        "every": "4 epochs",
+        "every": "2 epochs",
         "max_batch_size": 256,
         "coupling": "linear",
-        "lr": 0.005,
-        "lr_schedule": "step:0.5:4",
+        "lr": 0.006,
+        "lr_schedule": "step:0.65:2",
         "momentum": 0.9,
         "weight_decay": 0.0,
         "optimizer": "sgd",
-        "epochs": 20,
+        "epochs": 14,
         "threads": 1,
         "target": 0.95,
     }
