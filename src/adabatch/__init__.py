@@ -15,19 +15,27 @@ _HOME = {
     "DataLoader": "adabatch.data",
     "Plan": "adabatch.schedules",
     "accumulate": "adabatch.accumulate",
+    "by_samples": "adabatch.lr_clock",
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
+    "from_lr": "adabatch.lr_clock",
     "samples": "adabatch.units",
+    "scale_up": "adabatch.planner",
     "schedules": "adabatch.schedules",
     "tokens": "adabatch.units",
     "updates": "adabatch.units",
 }
-__all__ = ["BatchSizeScheduler", "DataLoader", "Plan", "accumulate", "couplings", "epochs", "samples", "schedules", "tokens", "updates"]  # fmt: skip
+__all__ = [
+    "BatchSizeScheduler", "DataLoader", "Plan", "accumulate", "by_samples", "couplings", "epochs", "from_lr", "samples",
+    "scale_up", "schedules", "tokens", "updates",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
     from adabatch.accumulate import accumulate
     from adabatch.data import DataLoader
+    from adabatch.lr_clock import by_samples, from_lr
+    from adabatch.planner import scale_up
     from adabatch.scheduler import BatchSizeScheduler
     from adabatch.schedules import Plan
     from adabatch.units import epochs, samples, tokens, updates

@@ -1,0 +1,161 @@
+"""An unmodified torch LR scheduler that counts updates, stepped by the position in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torch.optim import lr_scheduler as torch_lr
+
+from adabatch import _checks
+from adabatch.lr_clock._baseline import Baseline
+from adabatch.lr_clock._sample import check_scheduler, last_step, steps_taken
+from adabatch.types import DrivenLoader
+
+_FORMAT: Final = 1
+_IDENTITY: Final = ("base_batch_size", "dataset_size", "end")
+
+
+class SamplesLR:
+    """Steps an LR scheduler as often as updates of the base batch size have passed; made by `by_samples`.
+
+    Call `step()` where the LR scheduler's would be called, once for each batch, at the end of the loop's body.
+    """
+
+    def __init__(
+        self, lr_scheduler: torch_lr.LRScheduler, loader: DrivenLoader, baseline: Baseline, end: int | None
+    ) -> None:
+        self._lr_scheduler, self._loader, self._baseline, self._end = lr_scheduler, loader, baseline, end
+        self._taken = steps_taken(lr_scheduler)
+
+    @property
+    def updates(self) -> int:
+        """Steps that the LR scheduler has taken: updates of the base batch size that have passed, up to its end."""
+        return self._taken
+
+    def step(self) -> None:
+        """Steps the LR scheduler up to where the next batch starts: often, once or not at all.
+
+        Raises:
+            RuntimeError: if someone else stepped it, or the data went back.
+        """
+        self._check_owner()
+        batch = self._loader.current
+        clock = self._loader.clock if batch is None else batch.end
+        target = self._baseline.update_at(clock)
+        target = target if self._end is None else min(target, self._end)
+        if target < self._taken:
+            raise RuntimeError(
+                f"`by_samples` stands behind update {self._taken:,} of the base batch size, but the loader at sample "
+                f"{clock:,} is at update {target:,}; load the states of loader, LR scheduler and `by_samples` together"
+            )
+        while self._taken < target:
+            self._lr_scheduler.step()
+            self._taken += 1
+
+    def get_last_lr(self) -> list[Any]:
+        """LRs that the LR scheduler set last, one for each parameter group, as its own `get_last_lr`."""
+        return list(self._lr_scheduler.get_last_lr())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must agree on, JSON-safe. The LR scheduler's own state is saved apart, as ever."""
+        return {"format": _FORMAT, "updates": self._taken, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resumes; load the LR scheduler's own state as well, before or after.
+
+        Args:
+            state: what `state_dict` gave.
+
+        Raises:
+            ValueError: if it is no such state, or of another base batch size, data set or end.
+        """
+        names = {"format", "updates", *_IDENTITY}
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != names:
+            found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"`state` must be what `state_dict()` of `by_samples` gave, got {found}")
+        for name, ours in self._identity().items():
+            if state[name] != ours:
+                raise ValueError(
+                    f"`state` must have the same {name}: it was saved with {state[name]}, this run has {ours}; "
+                    "resume with the same settings"
+                )
+        self._taken = _checks.whole("updates", state["updates"], minimum=0)
+
+    def _identity(self) -> dict[str, Any]:
+        values = (self._baseline.batch_size, self._baseline.dataset_size, self._end)
+        return dict(zip(_IDENTITY, values, strict=True))
+
+    def _check_owner(self) -> None:
+        found = steps_taken(self._lr_scheduler)
+        if found != self._taken:
+            raise RuntimeError(
+                f"the LR scheduler of `by_samples` must be stepped by `by_samples` alone, got {found:,} steps instead "
+                f"of {self._taken:,}; take `lr_scheduler.step()` out of the loop, and when resuming load both states"
+            )
+
+
+def by_samples(
+    lr_scheduler: torch_lr.LRScheduler,
+    loader: DrivenLoader,
+    *,
+    base_batch_size: int | None = None,
+    end: int | None = None,
+) -> SamplesLR:
+    """Runs an unmodified LR scheduler that counts updates on the position in the data.
+
+    However the batch grows, the LR where a batch starts is the one that training with constant batches of
+    `base_batch_size` has there, and warm-up, decay and cycle end where they were meant to end. At that batch size it is
+    step for step the LR scheduler itself. With a fixed number of tokens per sample this is the tokens clock too.
+
+    Args:
+        lr_scheduler: any of torch's LR schedulers; nobody else steps it.
+        loader: the loader that is trained on.
+        base_batch_size: the batch size whose updates the LR scheduler counts, in samples; None for the loader's now.
+        end: steps after which the LR is frozen; None for the end that the LR scheduler has, `lr_clock.last_step`.
+
+    Returns:
+        An object to `step()` in the LR scheduler's place.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind; ReduceLROnPlateau among them.
+        ValueError: if a number is out of range, or missing while the loader has passed samples.
+
+    Example:
+        >>> import torch, adabatch as ab
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=1.0)
+        >>> warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3)
+        >>> loader, seen = ab.DataLoader(torch.arange(16), batch_size=4), []
+        >>> lr = by_samples(warmup, loader)
+        >>> for batch in loader:
+        ...     seen.append((len(batch), optimizer.param_groups[0]["lr"]))
+        ...     optimizer.step()
+        ...     loader.batch_size = 8
+        ...     lr.step()
+        >>> seen
+        [(4, 0.25), (8, 0.5), (4, 1.0)]
+    """
+    check_scheduler(lr_scheduler)
+    if not isinstance(loader, DrivenLoader):
+        raise TypeError(
+            f"`loader` must be an ab.DataLoader, got {type(loader).__name__}; it says where the data stands"
+        )
+    if base_batch_size is None:
+        if loader.clock > 0:
+            raise ValueError(
+                f"`base_batch_size` must be given when the loader has passed samples ({loader.clock:,}), got None; its "
+                "batch may have grown"
+            )
+        base_batch_size = loader.batch_size
+    baseline = Baseline(
+        _checks.whole("base_batch_size", base_batch_size),
+        loader.dataset_size,
+        bool(getattr(loader, "drop_last", False)),
+        bool(getattr(loader, "run_on", False)),
+    )
+    if baseline.per_epoch == 0:
+        raise ValueError(
+            f"`base_batch_size` must be at most the {loader.dataset_size} samples of the data, got {base_batch_size}"
+        )
+    last = last_step(lr_scheduler) if end is None else _checks.whole("end", end)
+    return SamplesLR(lr_scheduler, loader, baseline, last)

@@ -1,0 +1,166 @@
+"""A torch LR scheduler, a function or a table turned into growth of the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, Final
+
+from torch.optim import lr_scheduler as torch_lr
+
+from adabatch import _checks, schedules, units
+from adabatch.lr_clock._baseline import Baseline
+from adabatch.lr_clock._sample import check_scheduler, last_step, sample
+from adabatch.units import Duration
+
+_EPOCH: Final = units.epochs(1)
+
+
+def from_lr(
+    lr_scheduler: Any,
+    *,
+    counts: Duration = _EPOCH,
+    dataset_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    maximum: int | None = None,
+    round_to: int = 1,
+    rule: str = "smith",
+    drop_last: bool = False,
+    run_on: bool = False,
+) -> schedules.from_lr:
+    """Turns an LR schedule into a batch schedule that grows the batch where the LR would fall.
+
+        B(t) = batch_size * max_{s <= t} lr(s) / lr(t),  at most `maximum`
+
+    The LR scheduler stays in place and is stepped as before: after every epoch, or, where it counts updates, by
+    `ab.by_samples`. The coupling of the rule, `.coupling` of what is returned, does the rest. See `schedules.from_lr`.
+
+    Args:
+        lr_scheduler: any of torch's LR schedulers at its first step (a copy is sampled, `lr_clock.sample`), or a
+            function of samples, or a table as `schedules.from_lr` takes it.
+        counts: what one step of the LR scheduler counts: `epochs(1)`, or `updates(1)` of the training at the constant
+            `batch_size`. Other lengths will do.
+        dataset_size: samples in an epoch. Of a stream, the samples of the whole training, with `epochs=1`.
+        epochs: length of the training; None takes the length that the LR scheduler has, if it has one.
+        batch_size: the size that it starts with. None for the loader's, which needs a scheduler that counts epochs.
+        maximum: the largest batch size; None for a tenth of the data set, the limit of validity in the paper.
+        round_to: sizes are multiples of it.
+        rule: `"smith"`, `"seesaw"` (for Adam), `"hybrid(k)"` or `"power(p)"`.
+        drop_last: as of the loader; matters only for what counts updates.
+        run_on: as of the loader; matters only for what counts updates.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind; ReduceLROnPlateau among them.
+        ValueError: if the length is not known, an LR is negative or not finite, or numbers do not fit each other.
+
+    Example:
+        >>> import torch, adabatch as ab
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.9)
+        >>> decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[60, 120, 160], gamma=0.2)
+        >>> growth = ab.from_lr(decay, epochs=200, maximum=5120)
+        >>> growth.plan(dataset_size=50_000, epochs=200, batch_size=128).updates
+        29240
+
+    Source:
+        Smith, Kindermans, Ying, Le 2017, arXiv 1711.00489.
+    """
+    if maximum is None and dataset_size is not None and batch_size is not None and dataset_size // 10 >= batch_size:
+        maximum = dataset_size // 10
+    settings: dict[str, Any] = {"rule": rule, "start": batch_size, "maximum": maximum, "round_to": round_to}
+    if isinstance(lr_scheduler, Iterable):
+        return schedules.from_lr(lr_scheduler, **settings)
+    if callable(lr_scheduler):
+        end = _given("dataset_size", dataset_size, "a function") * _given("epochs", epochs, "a function")
+        _given("batch_size", batch_size, "a function")
+        return schedules.from_lr(lr_scheduler, end=end, **settings)
+    table = curve(
+        lr_scheduler,
+        counts=counts,
+        dataset_size=dataset_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        drop_last=drop_last,
+        run_on=run_on,
+    )
+    return schedules.from_lr(table, **settings)
+
+
+def curve(
+    lr_scheduler: torch_lr.LRScheduler,
+    *,
+    counts: Duration = _EPOCH,
+    dataset_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    drop_last: bool = False,
+    run_on: bool = False,
+) -> list[tuple[Duration | int, float]]:
+    """The LR of a torch LR scheduler as a table: thresholds and the LR from each of them on.
+
+    Args:
+        lr_scheduler: as for `from_lr`.
+        counts: as for `from_lr`.
+        dataset_size: as for `from_lr`.
+        epochs: as for `from_lr`.
+        batch_size: as for `from_lr`.
+        drop_last: as for `from_lr`.
+        run_on: as for `from_lr`.
+
+    Returns:
+        (Duration in epochs or clock in samples, LR) for each change of the LR.
+
+    Raises:
+        TypeError: as for `from_lr`.
+        ValueError: as for `from_lr`.
+    """
+    check_scheduler(lr_scheduler)
+    if not isinstance(counts, Duration) or counts.count == 0 or counts.unit == "tokens":
+        raise ValueError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts}")
+    total = None if epochs is None else _checks.whole("epochs", epochs)
+    if counts.unit == "epochs":
+        steps = _steps(lr_scheduler, total if total is None else math.ceil(total / counts.exact))
+        # A scheduler that the user steps does what it does behind its end; one that counts updates is frozen there.
+        lrs = sample(lr_scheduler, steps)
+        return _changes([Duration(_number(step * counts.exact), "epochs") for step in range(steps)], lrs)
+    size = _given("batch_size", batch_size, "a scheduler that counts updates") if counts.unit == "updates" else 1
+    N = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
+    base = Baseline(size, N, drop_last, run_on or counts.unit == "samples")
+    length = None
+    if total is not None:
+        end = total * _given("dataset_size", N, "a length in epochs")
+        ends = base.update_at(end) if base.per_epoch is not None else -(-end // size)
+        length = math.ceil(ends / counts.exact)
+    steps = _steps(lr_scheduler, length)
+    lrs = sample(lr_scheduler, steps, freeze=True)
+    return _changes([base.clock_of(int(step * counts.exact)) for step in range(steps)], lrs)
+
+
+def _steps(lr_scheduler: torch_lr.LRScheduler, steps: int | None) -> int:
+    if steps is not None:
+        return steps
+    last = last_step(lr_scheduler)
+    if last is None:
+        raise ValueError(
+            f"`epochs` must be given, got None: {type(lr_scheduler).__name__} does not say how long it lasts"
+        )
+    return last + 1
+
+
+def _changes(starts: list[Any], lrs: list[float]) -> list[tuple[Any, float]]:
+    table = list(zip(starts, lrs, strict=True))
+    return [table[0], *(after for before, after in pairwise(table) if after[1] != before[1])]
+
+
+def _number(count: Any) -> int | float:
+    return int(count) if count.denominator == 1 else float(count)
+
+
+def _given(name: str, value: int | None, what: str) -> int:
+    if value is None:
+        raise ValueError(f"`{name}` must be given for {what}, got None")
+    return _checks.whole(name, value)

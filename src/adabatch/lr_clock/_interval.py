@@ -1,0 +1,83 @@
+"""Intervals on the samples clock, for evaluation, checkpoints and logs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from adabatch.types import DrivenLoader
+from adabatch.units import Duration
+
+
+class Interval:
+    """Says once for each interval of data that it has passed; made by `every`."""
+
+    def __init__(self, loader: DrivenLoader, length: Duration, samples: int) -> None:
+        self._loader, self._length, self._samples = loader, length, samples
+        self._seen = self._count()
+
+    def due(self) -> bool:
+        """Whether an interval ended since this was asked last, or since the start; several in one batch count once."""
+        count = self._count()
+        due = count > self._seen
+        self._seen = count
+        return due
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many intervals were seen to end, JSON-safe."""
+        return {"format": 1, "seen": self._seen, "length": str(self._length)}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Resumes.
+
+        Raises:
+            ValueError: if it is no such state, or of another length.
+        """
+        if not isinstance(state, dict) or set(state) != {"format", "seen", "length"} or state["format"] != 1:
+            raise ValueError(f"`state` must be what `state_dict()` of `every` gave, got {state!r}")
+        if state["length"] != str(self._length):
+            raise ValueError(f"`state` must be of the same length, {self._length}, got {state['length']}")
+        self._seen = int(state["seen"])
+
+    def _count(self) -> int:
+        batch = self._loader.current
+        clock = self._loader.clock if batch is None else batch.end
+        return clock // self._samples
+
+
+def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | None = None) -> Interval:
+    """Intervals of data, however large the batches are: for evaluation, checkpoints and logs.
+
+    Args:
+        loader: the loader that is trained on.
+        length: in epochs, samples or tokens; rounded up to whole samples.
+        tokens_per_sample: needed by tokens.
+
+    Returns:
+        An object whose `due()` is asked after each batch.
+
+    Raises:
+        ValueError: if the length is 0, in updates (which the batch size changes), or needs what is not known.
+
+    Example:
+        >>> import torch, adabatch as ab
+        >>> loader = ab.DataLoader(torch.arange(100), batch_size=30)
+        >>> evaluate = every(loader, ab.samples(50))
+        >>> [evaluate.due() for batch in loader]
+        [False, True, False, True]
+    """
+    if not isinstance(length, Duration) or length.count == 0 or length.unit == "updates":
+        raise ValueError(
+            f"`length` must be above 0 in epochs, samples or tokens, got {length}; an update is no fixed amount of data"
+        )
+    per: int | None = 1
+    if length.unit == "epochs":
+        per = loader.dataset_size
+    count = length.exact
+    if length.unit == "tokens":
+        if tokens_per_sample is None:
+            raise ValueError(f"`tokens_per_sample` must be given to count {length}, got None; or use `samples`")
+        count /= tokens_per_sample
+    if per is None:
+        raise ValueError(f"`length` must be in samples or tokens for a stream, got {length}")
+    return Interval(loader, length, math.ceil(count * per))

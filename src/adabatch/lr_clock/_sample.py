@@ -1,0 +1,181 @@
+"""The curve of a torch LR scheduler, from a copy of it that drives an optimizer of no consequence."""
+
+from __future__ import annotations
+
+import copy
+import math
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler as torch_lr
+
+from adabatch import _checks
+
+_TOLERANCE = 1e-9
+
+
+def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = False) -> list[float]:
+    """The LR before each of the first `steps` steps of a scheduler, from a copy; the scheduler itself is not touched.
+
+    The copy is bound to an optimizer with one parameter of one number for each parameter group, so no parameter of the
+    model is copied. LRs of several groups must be multiples of each other throughout; the first group's are given.
+
+    Args:
+        lr_scheduler: any scheduler of `torch.optim.lr_scheduler` that needs no measurement, at its first step.
+        steps: how many LRs, at least 1.
+        freeze: keep the LR of `last_step` behind it.
+
+    Returns:
+        `steps` LRs.
+
+    Raises:
+        TypeError: if it is no LR scheduler, or ReduceLROnPlateau.
+        ValueError: if it has been stepped, ends before `steps`, gives an LR that is negative or not finite, or gives
+            parameter groups courses of their own.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=8.0)
+        >>> sample(torch_lr.StepLR(optimizer, step_size=2, gamma=0.5), 5)
+        [8.0, 8.0, 4.0, 4.0, 2.0]
+        >>> optimizer.param_groups[0]["lr"]
+        8.0
+    """
+    _checks.whole("steps", steps)
+    check_scheduler(lr_scheduler)
+    if steps_taken(lr_scheduler) != 0:
+        raise ValueError(
+            f"`lr_scheduler` must stand at its first step to be sampled, got one that took {steps_taken(lr_scheduler)};"
+            " sample it before training, and when resuming before its state is loaded"
+        )
+    last = last_step(lr_scheduler) if freeze else None
+    twin = _copy(lr_scheduler)
+    rows = [_row(twin, 0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+        for step in range(1, steps):
+            if last is not None and step > last:
+                rows += [rows[-1]] * (steps - step)
+                break
+            _advance(twin, step, steps)
+            rows.append(_row(twin, step))
+    return _one_course(rows)
+
+
+def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
+    """The last step at which a scheduler is as it was meant: one further OneCycleLR raises and a cosine climbs again.
+
+    Args:
+        lr_scheduler: the scheduler; for `SequentialLR` its last part counts, for `ChainedScheduler` the first to end.
+
+    Returns:
+        The number of steps taken there; None for schedulers without an end, such as StepLR.
+    """
+    if isinstance(lr_scheduler, torch_lr.OneCycleLR):
+        return int(lr_scheduler.total_steps) - 1
+    if isinstance(lr_scheduler, torch_lr.CosineAnnealingLR):
+        return int(lr_scheduler.T_max)
+    if isinstance(lr_scheduler, torch_lr.SequentialLR):
+        last = last_step(lr_scheduler._schedulers[-1])
+        before = lr_scheduler._milestones[-1] if lr_scheduler._milestones else 0
+        return None if last is None else before + last
+    if isinstance(lr_scheduler, torch_lr.ChainedScheduler):
+        return min((end for part in lr_scheduler._schedulers if (end := last_step(part)) is not None), default=None)
+    return None
+
+
+def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
+    """How many steps a scheduler has taken, the first one in its constructor apart."""
+    while isinstance(lr_scheduler, torch_lr.ChainedScheduler):  # it does not count itself
+        lr_scheduler = lr_scheduler._schedulers[0]
+    return int(lr_scheduler.last_epoch)
+
+
+def check_scheduler(lr_scheduler: Any) -> None:
+    """Checks that the LR is a function of progress.
+
+    Raises:
+        TypeError: if it is none of torch's LR schedulers, or follows a measurement.
+    """
+    if isinstance(lr_scheduler, torch_lr.ReduceLROnPlateau):
+        raise TypeError(
+            "`lr_scheduler` must be a function of progress, got ReduceLROnPlateau, which waits for a measurement; "
+            "step that one yourself, and grow the batch by a schedule such as `ab.schedules.geometric`, or choose "
+            "the falls ahead with MultiStepLR"
+        )
+    if not isinstance(lr_scheduler, torch_lr.LRScheduler):
+        raise TypeError(
+            f"`lr_scheduler` must be one of torch.optim.lr_scheduler, got {type(lr_scheduler).__name__}; "
+            "other LRs go as a function of samples or a table"
+        )
+
+
+def _copy(lr_scheduler: torch_lr.LRScheduler) -> torch_lr.LRScheduler:
+    optimizer: torch.optim.Optimizer = lr_scheduler.optimizer
+    memo: dict[int, Any] = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    parts = list(_parts(lr_scheduler))
+    own = {id(part) for part in parts}
+    for part in parts:
+        for value in _leaves(vars(part)):
+            # A bound method would drag in what it is bound to, a trainer with its model say.
+            if isinstance(value, types.MethodType) and id(value.__self__) not in own:
+                memo[id(value)] = value
+    twin = torch.optim.SGD([{"params": [torch.zeros(())]} for _ in optimizer.param_groups], lr=1.0)
+    for mine, theirs in zip(twin.param_groups, optimizer.param_groups, strict=True):
+        mine.update({key: copy.deepcopy(value, memo) for key, value in theirs.items() if key != "params"})
+    twin.defaults.update({key: value for key, value in optimizer.defaults.items() if key in ("momentum", "betas")})
+    memo[id(optimizer)] = twin
+    return copy.deepcopy(lr_scheduler, memo)
+
+
+def _parts(lr_scheduler: torch_lr.LRScheduler) -> Iterator[torch_lr.LRScheduler]:
+    yield lr_scheduler
+    for part in getattr(lr_scheduler, "_schedulers", ()):
+        yield from _parts(part)
+
+
+def _leaves(values: dict[str, Any]) -> Iterator[Any]:
+    for value in values.values():
+        if isinstance(value, list | tuple):
+            yield from value
+        else:
+            yield value
+
+
+def _advance(twin: torch_lr.LRScheduler, step: int, steps: int) -> None:
+    try:
+        twin.step()
+    except ValueError as error:
+        raise ValueError(
+            f"`lr_scheduler` must last for {steps:,} steps, got {type(twin).__name__}, which ended before step "
+            f"{step:,} ({' '.join(str(error).split())}); give it the length of the training"
+        ) from error
+
+
+def _row(twin: torch_lr.LRScheduler, step: int) -> list[float]:
+    row = [float(group["lr"]) for group in twin.optimizer.param_groups]
+    for lr in row:
+        if not (math.isfinite(lr) and lr >= 0):
+            raise ValueError(
+                f"`lr_scheduler` must give finite LRs of at least 0, got {lr} after {step:,} steps; "
+                "mend it, or let it end there"
+            )
+    return row
+
+
+def _one_course(rows: list[list[float]]) -> list[float]:
+    peaks = [max(column) for column in zip(*rows, strict=True)]
+    used = [index for index, peak in enumerate(peaks) if peak > 0]
+    for step, row in enumerate(rows):
+        shares = [row[index] / peaks[index] for index in used]
+        if shares and max(shares) - min(shares) > _TOLERANCE * max(shares):
+            raise ValueError(
+                "`lr_scheduler` must give all parameter groups LRs that keep their proportions, got "
+                f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "
+                f"{', '.join(f'{lr:g}' for lr in peaks)}; one batch size cannot follow several courses, "
+                "so convert the one that matters as a function of samples or a table"
+            )
+    first = used[0] if used else 0
+    return [row[first] for row in rows]
