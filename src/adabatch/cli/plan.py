@@ -1,0 +1,218 @@
+"""`adabatch plan`: an LR schedule as growth of the batch, forecast before training."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.table import Table
+
+from adabatch.cli import _shared
+from adabatch.cli._shared import GROWTH, LR, OUTPUT, RUN, AsJson, BatchSize, Epochs, LRSchedule, Momentum, Out
+
+if TYPE_CHECKING:
+    from adabatch.planner import Forecast
+
+DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
+PresetName = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help="A training of a paper; others give its list.", rich_help_panel=RUN),
+]
+RuleText = Annotated[
+    str | None,
+    typer.Option("--rule", help="smith, seesaw (Adam), 'hybrid(1)' or 'power(0.75)'.", rich_help_panel=GROWTH),
+]
+Maximum = Annotated[
+    int | None,
+    typer.Option("--maximum", help="The largest batch size; else a tenth of the data.", rich_help_panel=GROWTH),
+]
+RoundTo = Annotated[int | None, typer.Option("--round-to", help="Sizes are multiples of it.", rich_help_panel=GROWTH)]
+Probe = Annotated[
+    Path | None,
+    typer.Option("--probe", metavar="FILE", help="probe.json, for seconds before and after.", rich_help_panel=RUN),
+]
+EmitPython = Annotated[
+    bool, typer.Option("--emit-python", help="Print the three lines to paste, nothing else.", rich_help_panel=OUTPUT)
+]
+_NEEDED: Final = ("lr_schedule", "batch_size", "dataset_size", "epochs")
+_OPTIONAL: Final[dict[str, Any]] = {"lr": 0.1, "momentum": 0.9, "rule": "smith", "maximum": None, "round_to": 1}
+_ROWS: Final = 16
+
+
+@_shared.guarded
+def command(
+    lr_schedule: LRSchedule = None,
+    batch_size: BatchSize = None,
+    dataset_size: DatasetSize = None,
+    epochs: Epochs = None,
+    lr: LR = None,
+    momentum: Momentum = None,
+    rule: RuleText = None,
+    maximum: Maximum = None,
+    round_to: RoundTo = None,
+    preset: PresetName = None,
+    probe: Probe = None,
+    emit_python: EmitPython = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn an LR schedule into growth of the batch, and see what it saves before training.
+
+    Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json and
+    plan.png. With --preset, what is given goes on top of the preset. LR 0.1 and momentum 0.9 if nothing is said.
+
+    Examples:
+        adabatch plan --preset smith-increase
+
+        adabatch plan --lr-schedule cosine --batch-size 128 --dataset-size 50000 --epochs 200 --rule seesaw
+
+        adabatch plan --lr-schedule step:0.5:10 --batch-size 64 --dataset-size 60000 --epochs 30 --out runs/plan
+
+        adabatch plan --preset smith-increase --emit-python
+    """
+    given = _shared.given(
+        lr_schedule=lr_schedule,
+        batch_size=batch_size,
+        dataset_size=dataset_size,
+        epochs=epochs,
+        lr=lr,
+        momentum=momentum,
+        rule=rule,
+        maximum=maximum,
+        round_to=round_to,
+    )
+    settings = _settings(given, preset)
+    if emit_python:
+        _emit(settings, as_json=as_json)
+        return
+    found, extra = _forecast(settings, probe)
+    values = {**found.to_json(), **extra}
+    if out is not None:
+        _write(values, out, title=preset or settings["lr_schedule"])
+    if as_json:
+        _shared.print_json(values)
+        return
+    console = _shared.console()
+    console.print(_table(found, title=preset or settings["lr_schedule"]))
+    console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n")
+    if out is not None:
+        console.print(f"written to {out}")
+
+
+def _settings(given: dict[str, Any], preset: str | None) -> dict[str, Any]:
+    """What is planned: what was typed, on top of the preset, on top of what holds if nothing is said."""
+    from adabatch import _checks
+    from adabatch.planner import PRESETS
+
+    settings = dict(_OPTIONAL)
+    if preset is not None:
+        chosen = PRESETS[_checks.one_of("preset", preset, PRESETS)]
+        settings |= {name: getattr(chosen, name) for name in (*_NEEDED, *_OPTIONAL) if hasattr(chosen, name)}
+    settings |= given
+    for name in _NEEDED:
+        if name not in settings:
+            raise ValueError(
+                f"`{name}` must be given without a preset, got none; or take one, as --preset smith-increase"
+            )
+    return settings
+
+
+def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, dict[str, Any]]:
+    import torch
+
+    from adabatch import lr_clock, planner
+    from adabatch.training import lr_schedule as lr_text
+
+    _checked_numbers(settings)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings["lr"])
+    scheduler = lr_text.build(settings["lr_schedule"], optimizer, epochs=settings["epochs"])
+    names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
+    growth = lr_clock.from_lr(scheduler, **{name: settings[name] for name in names})
+    plan = growth.plan(dataset_size=settings["dataset_size"], epochs=settings["epochs"])
+    course = planner.Course.of_table(lr_clock.curve(scheduler, epochs=settings["epochs"]), settings["dataset_size"])
+    timing = None if probe is None else planner.Timing.of_probe(_read(probe))
+    found = planner.forecast(course, plan, coupling=growth.coupling, momentum=settings["momentum"], timing=timing)
+    return found, {"rule": growth.rule, "coupling": growth.coupling, "maximum": growth.maximum}
+
+
+def _checked_numbers(settings: dict[str, Any]) -> None:
+    from adabatch import _checks
+
+    for name in ("batch_size", "dataset_size", "epochs"):
+        _checks.whole(name, settings[name])
+    _checks.finite("lr", settings["lr"], above=0)
+
+
+def _read(probe: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(probe.read_text())
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"`probe` must be a file that `adabatch probe` wrote, got {probe}")
+    return values
+
+
+def _emit(settings: dict[str, Any], *, as_json: bool) -> None:
+    from adabatch import planner
+
+    names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
+    _forecast(settings, None)  # whatever is wrong is said here, not in the user's script
+    lines = planner.emit_python(settings["lr_schedule"], **{name: settings[name] for name in names})
+    if as_json:
+        _shared.print_json({"python": lines})
+    else:
+        print(lines)
+
+
+def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
+    from adabatch.training import writing
+    from adabatch.training.folder import write_json
+
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "plan.json", values)
+        if importlib.util.find_spec("matplotlib") is None:
+            print("no picture without matplotlib; run: pip install 'adabatch[plot]'")
+            return
+        from adabatch.report.plan_picture import plan_picture
+
+        plan_picture(values, out / "plan.png", title=title)
+
+
+def _table(found: Forecast, *, title: str) -> Table:
+    table = Table(title=f"{title}: {found.after.describe()}", title_justify="left")
+    for name in ("samples", "epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "before"):
+        table.add_column(name, justify="right")
+    size = found.after.dataset_size or 1
+    for index in _shown(len(found.starts_samples)):
+        start = found.starts_samples[index]
+        table.add_row(
+            f"{start:,}",
+            f"{start / size:.4g}",
+            f"{found.sizes[index]:,}",
+            f"{found.lr_before[index]:.4g}",
+            f"{found.lr[index]:.4g}",
+            f"{found.noise_scale[index]:,.4g}",
+            f"{found.noise_scale_before[index]:,.4g}",
+        )
+    return table
+
+
+def _shown(count: int) -> list[int]:
+    """All rows if they are few, else the first, the last and some between, evenly apart."""
+    if count <= _ROWS:
+        return list(range(count))
+    return sorted({round(step * (count - 1) / (_ROWS - 1)) for step in range(_ROWS)})
+
+
+def _sentence(found: Forecast) -> str:
+    more = found.before.updates, found.after.updates
+    text = f"{more[0]:,} updates at the constant batch, {more[1]:,} as it grows: {found.update_ratio:.2f}x fewer"
+    if found.seconds_before is not None and found.seconds_after is not None:
+        ratio = found.seconds_before / found.seconds_after
+        text += f"; {found.seconds_before:,.1f} s become {found.seconds_after:,.1f} s: {ratio:.2f}x less time"
+    return text
