@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 from adabatch import _checks
+from adabatch.tasks.cifar import CIFAR10, CIFAR100
 from adabatch.tasks.digits import DIGITS
 from adabatch.tasks.mnist import FASHION_MNIST, MNIST
 from adabatch.tasks.task import Data, Task
 
 __all__ = ["Data", "Task", "get", "names"]
-_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST)}
+_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
 
 
 def names() -> list[str]:

@@ -1,7 +1,7 @@
 """Reads images and labels from Parquet files in the layout of the Hugging Face hub.
 
-A split is one or more files `SPLIT-*.parquet` with a column `image` (a struct whose field `bytes` is the encoded
-image file) and a column `label` (whole numbers).
+A split is one or more files `SPLIT-*.parquet` with a column of images (a struct whose field `bytes` is the encoded
+image file), by default `image`, and one of whole numbers, by default `label`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ def data_folder(data: Path | str | None, *, name: str) -> Path | None:
     )
 
 
-def table(folder: Path | None, *, split: str, hub: str) -> tuple[str, Any]:
-    """One split as a pyarrow table, and what to call it in an error.
+def table(folder: Path | None, *, split: str, hub: str, image: str = "image", label: str = "label") -> tuple[str, Any]:
+    """One split as a pyarrow table with the columns `image` and `label`, and what to call it in an error.
 
     Args:
         folder: where the Parquet files are; None downloads the data set `hub`.
         split: `"train"` or `"test"`.
         hub: name of the data set on the hub.
+        image: name of the column of images.
+        label: name of the column of labels.
 
     Raises:
         FileNotFoundError: if the folder has no file of this split.
@@ -59,27 +61,41 @@ def table(folder: Path | None, *, split: str, hub: str) -> tuple[str, Any]:
         ModuleNotFoundError: if a package is missing.
     """
     if folder is None:
-        return f"{hub}, split {split}", _download(hub, split)
-    files = sorted(folder.glob(f"{split}-*.parquet"))
-    if not files:
-        raise FileNotFoundError(f"`data` must hold {split}-*.parquet, got {str(folder)!r}, which holds none")
+        return f"{hub}, split {split}", _download(hub, split, image, label)
+    found_files = files(folder, split=split)
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("reading Parquet needs pyarrow; run: pip install 'adabatch[data]'") from error
     tables = []
-    for file in files:
+    for file in found_files:
         try:
             found = pq.read_table(file)
         except pa.ArrowInvalid as error:
             raise ValueError(f"{file} must be a Parquet file: {_line(error)}; fetch it again") from None
-        _check_layout(found.schema, str(file))
-        tables.append(found.select(["image", "label"]))
-    return str(files[0]) if len(files) == 1 else f"{folder / split}-*.parquet", pa.concat_tables(tables)
+        _check_layout(found.schema, str(file), image, label)
+        tables.append(found.select([image, label]).rename_columns(["image", "label"]))
+    return str(found_files[0]) if len(found_files) == 1 else f"{folder / split}-*.parquet", pa.concat_tables(tables)
 
 
-def _download(hub: str, split: str) -> Any:
+def files(folder: Path, *, split: str) -> list[Path]:
+    """The files of one split, in order.
+
+    Args:
+        folder: where they are.
+        split: such as `"train"`.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    found = sorted(folder.glob(f"{split}-*.parquet"))
+    if not found:
+        raise FileNotFoundError(f"`data` must hold {split}-*.parquet, got {str(folder)!r}, which holds none")
+    return found
+
+
+def _download(hub: str, split: str, image: str, label: str) -> Any:
     """The split from the hub, undecoded."""
     try:
         import datasets
@@ -91,21 +107,21 @@ def _download(hub: str, split: str) -> Any:
         found = datasets.load_dataset(hub, split=split)
     except (OSError, RuntimeError, ValueError) as error:
         raise OSError(f"could not download {hub}: {_line(error)}; give `data`, a folder that holds it") from error
-    found = found.cast_column("image", datasets.Image(decode=False))
-    _check_layout(found.features.arrow_schema, hub)
-    return found.with_format("arrow")[:]
+    found = found.cast_column(image, datasets.Image(decode=False))
+    _check_layout(found.features.arrow_schema, hub, image, label)
+    return found.with_format("arrow")[:].select([image, label]).rename_columns(["image", "label"])
 
 
-def _check_layout(schema: Any, source: str) -> None:
+def _check_layout(schema: Any, source: str, image: str, label: str) -> None:
     """Raises ValueError unless the columns are those of the hub's layout."""
     columns = {field.name: field.type for field in schema}
-    image, label = columns.get("image"), columns.get("label")
-    fields = [image.field(i).name for i in range(image.num_fields)] if image is not None else []
-    if "bytes" in fields and label is not None and str(label).startswith(("int", "uint")):
+    images, labels = columns.get(image), columns.get(label)
+    fields = [images.field(i).name for i in range(images.num_fields)] if images is not None else []
+    if "bytes" in fields and labels is not None and str(labels).startswith(("int", "uint")):
         return
     listed = ", ".join(f"{name}: {kind}" for name, kind in columns.items()) or "none"
     raise ValueError(
-        f"{source} must have the columns image (a struct with bytes) and label (whole numbers), got {listed}"
+        f"{source} must have the columns {image} (a struct with bytes) and {label} (whole numbers), got {listed}"
     )
 
 
@@ -129,14 +145,7 @@ def images_and_labels(
     """
     if table.num_rows == 0:
         raise ValueError(f"{source} must have at least one row, got none")
-    column = table["label"]
-    if column.null_count:
-        raise ValueError(f"{source} must have a label in every row, got {column.null_count} without one")
-    labels = column.to_numpy().astype(np.int64)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        row = int(wrong[0])
-        raise ValueError(f"{source} must have labels from 0 to {classes - 1}, got {labels[row]} in row {row}")
+    labels = checked_labels(table["label"], source=source, classes=classes)
     images = np.empty((len(labels), size, size), dtype=np.uint8)
     row = 0
     for chunk in table["image"].chunks:
@@ -144,6 +153,27 @@ def images_and_labels(
             images[row] = _decode(encoded.as_py(), size=size, where=f"row {row} of {source}")
             row += 1
     return images, labels
+
+
+def checked_labels(column: Any, *, source: str, classes: int) -> npt.NDArray[np.int64]:
+    """The labels of a table.
+
+    Args:
+        column: pyarrow column of whole numbers.
+        source: what to call it in an error.
+        classes: labels must lie in `[0, classes)`.
+
+    Raises:
+        ValueError: if a label is missing or outside the classes; the message names the row.
+    """
+    if column.null_count:
+        raise ValueError(f"{source} must have a label in every row, got {column.null_count} without one")
+    labels = column.to_numpy().astype(np.int64)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"{source} must have labels from 0 to {classes - 1}, got {labels[row]} in row {row}")
+    return labels  # type: ignore[no-any-return]
 
 
 def _decode(encoded: bytes | None, *, size: int, where: str) -> npt.NDArray[np.uint8]:

@@ -5,23 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Transform(Protocol):
+    """Makes a network's inputs of what a loader hands out: augmentation, normalisation, decoding."""
+
+    @property
+    def shape(self) -> Mapping[str, int]:
+        """What `models.build` needs to know about the inputs."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it takes samples that lie on the training device; False: on the CPU."""
+
+    def to(self, device: Any) -> Transform:
+        """One whose results lie on `device`."""
+
+    def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
+        """Inputs to train on; what is random belongs to the seed and to each sample's clock."""
+
+    def test(self, inputs: Tensor) -> Tensor:
+        """Inputs to evaluate on; nothing is random."""
+
+
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data set in memory, ready for the network.
+    """A data set in memory, ready for the network or for its transform.
 
     Attributes:
-        x_train: images to train on, normalised float32, `[samples, channels, height, width]`.
-        y_train: their classes, int64, `[samples]`.
-        x_test: images to evaluate on.
+        x_train: what to train on: images, normalised float32, `[samples, channels, height, width]`, or what
+            `transform` takes: for example pixels, uint8, or the samples' numbers.
+        y_train: their classes, int64, `[samples]`; of text the next token at each place, `[samples, tokens]`.
+        x_test: what to evaluate on.
         y_test: their classes.
-        classes: number of classes.
+        classes: number of classes; of text the size of the vocabulary.
         note: where the data are from and how they were split, in one line.
+        transform: makes a network's inputs of `x_train` and `x_test`; None: they are that.
+        tokens_per_sample: of text, tokens in a sample; None: there are no tokens.
     """
 
     x_train: Tensor
@@ -30,20 +54,49 @@ class Data:
     y_test: Tensor
     classes: int
     note: str
+    transform: Transform | None = None
+    tokens_per_sample: int | None = None
 
     @property
     def dataset_size(self) -> int:
         """Samples in an epoch."""
         return len(self.y_train)
 
+    @property
+    def shape(self) -> Mapping[str, int]:
+        """What `models.build` needs to know besides a name."""
+        if self.transform is not None:
+            return self.transform.shape
+        if self.tokens_per_sample is not None:
+            return {"vocabulary": self.classes, "context": self.tokens_per_sample}
+        _, channels, size, _ = self.x_train.shape
+        return {"in_channels": channels, "image_size": size, "classes": self.classes}
+
+    def train_inputs(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
+        """The network's inputs for a batch or a part of one, as a loader handed it out.
+
+        Args:
+            inputs: rows of `x_train`.
+            seed: of the run; what is random belongs to it and to each sample's clock.
+            clock: position of the first row in the data, `epoch * N + position`.
+            stride: how far the clocks of neighbouring rows lie apart: the number of ranks.
+        """
+        return inputs if self.transform is None else self.transform.train(inputs, seed=seed, clock=clock, stride=stride)
+
+    def test_inputs(self, inputs: Tensor) -> Tensor:
+        """The network's inputs for rows of `x_test`."""
+        return inputs if self.transform is None else self.transform.test(inputs)
+
     def to(self, device: Any) -> Data:
-        """The same data on `device`."""
+        """The same data on `device`; what the transform takes from the CPU stays there."""
+        keep = self.transform is not None and not self.transform.on_device
         return replace(
             self,
-            x_train=self.x_train.to(device),
+            x_train=self.x_train if keep else self.x_train.to(device),
             y_train=self.y_train.to(device),
-            x_test=self.x_test.to(device),
+            x_test=self.x_test if keep else self.x_test.to(device),
             y_test=self.y_test.to(device),
+            transform=None if self.transform is None else self.transform.to(device),
         )
 
 

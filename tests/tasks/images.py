@@ -1,0 +1,62 @@
+"""Tiny generated data sets in the layouts that the tasks read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+
+def pixels(number: int, size: int | tuple[int, int] = 32, channels: int = 3) -> np.ndarray:
+    """Smooth pictures that differ from each other."""
+    width, height = (size, size) if isinstance(size, int) else size
+    rng = np.random.default_rng(number)
+    waves = rng.uniform(0.05, 0.4, (2, channels))
+    y, x = np.mgrid[:height, :width]
+    values = 127 + 100 * np.sin(waves[0] * x[..., None] + waves[1] * y[..., None] + number)
+    return values.astype(np.uint8).squeeze()
+
+
+def encoded(number: int, size: int | tuple[int, int] = 32, channels: int = 3, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(number, size, channels)).save(file, kind)
+    return file.getvalue()
+
+
+def parquet(path: Path, images: list[bytes | None], labels: list[int], *, image: str = "img", label: str = "label"):
+    """One Parquet file in the hub's layout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    column = pa.array(
+        [{"bytes": content, "path": None} for content in images], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    pq.write_table(pa.table({image: column, label: pa.array(labels, pa.int64())}), path, row_group_size=7)
+
+
+def cifar(folder: Path, *, label: str = "label", classes: int = 10, train: int = 24, test: int = 8) -> Path:
+    """A data set in CIFAR's layout."""
+    for split, first, count in (("train", 0, train), ("test", train, test)):
+        numbers = range(first, first + count)
+        parquet(
+            folder / f"{split}-00000-of-00001.parquet",
+            [encoded(n) for n in numbers],
+            [n % classes for n in numbers],
+            label=label,
+        )
+    return folder
+
+
+def class_folders(folder: Path, *, classes: int = 3, train: int = 4, test: int = 2) -> Path:
+    """A data set as a folder of class folders, images of several sizes and kinds."""
+    for split, count in (("train", train), ("val", test)):
+        for number in range(classes):
+            place = folder / split / f"n{number:04d}"
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                size = (40 + 13 * i, 60 - 7 * number)
+                channels = 1 if i == 1 else 3
+                (place / f"{i}.JPEG").write_bytes(encoded(number * 100 + i, size, channels, "JPEG"))
+    return folder

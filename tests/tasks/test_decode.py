@@ -1,0 +1,75 @@
+"""Decoding in this process and in several is the same, and names what is wrong."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.tasks.images import encoded, pixels
+
+from adabatch.tasks import decode
+
+
+def mapped(folder: Path, count: int, channels: int = 3) -> np.memmap:
+    """Pixels in a file, some way behind its start."""
+    return np.memmap(folder / "pixels", np.uint8, "w+", offset=4096 * 3, shape=(count, channels, 32, 32))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_those_of_the_images(tmp_path: Path, workers: int, channels: int) -> None:
+    out = mapped(tmp_path, 7, channels)
+    decode.decode([encoded(n, channels=channels) for n in range(7)], out, source="x", workers=workers)
+    for number in range(7):
+        expected = pixels(number, channels=channels).reshape(32, 32, channels)
+        assert np.array_equal(out[number], expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "row 5 of x must hold an image file that can be decoded: there is none"),
+        (b"", "row 5 of x must hold an image file that can be decoded: there is none"),
+        (b"no image", "row 5 of x must hold an image file that can be decoded: cannot identify"),
+        (encoded(0, kind="JPEG")[:-40], "row 5 of x must hold an image file that can be decoded: image file is trunc"),
+        (encoded(0, size=31), "row 5 of x must be an image of 32x32 in mode RGB, got 31x31 in mode RGB"),
+        (encoded(0, channels=1), "row 5 of x must be an image of 32x32 in mode RGB, got 32x32 in mode L"),
+    ],
+)
+def test_images_that_cannot_be_used(tmp_path: Path, workers: int, image: bytes | None, message: str) -> None:
+    images = [encoded(n) for n in range(8)]
+    images[5] = image
+    with pytest.raises(ValueError, match=message):
+        decode.decode(images, mapped(tmp_path, 8), source="x", workers=workers)
+
+
+def test_a_process_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="a process that decodes x failed: it ended with 1"):
+        decode.decode([encoded(0)] * 4, mapped(tmp_path, 4), source="x", workers=2)
+
+
+def test_many_images_are_decoded_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "FEW", 4)
+    monkeypatch.setattr(decode, "cores", lambda: 2)
+    jobs = []
+    real = decode._in_process
+    monkeypatch.setattr(decode, "_in_process", lambda *job: jobs.append(job[2:4]) or real(*job))
+    out = mapped(tmp_path, 5)
+    decode.decode([encoded(n) for n in range(5)], out, source="x")
+    assert sorted(jobs) == [(0, 2), (2, 5)]
+    assert np.array_equal(out[4], pixels(4).transpose(2, 0, 1))
+
+
+def test_what_a_process_reads_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = mapped(tmp_path, 2)
+    image = encoded(3)
+    job = f'{{"file": "{tmp_path / "pixels"}", "offset": {4096 * 3 + 3072}, "shape": [1, 3, 32, 32], '
+    line = f'{job}"sizes": [{len(image)}], "first": 1, "source": "x"}}\n'
+    decode.work(io.BytesIO(line.encode() + image))
+    assert capsys.readouterr().out == "null\n"
+    assert np.array_equal(out[1], pixels(3).transpose(2, 0, 1))
+    assert not out[0].any()
