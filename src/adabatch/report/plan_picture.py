@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adabatch.report.picture import _figure, _powers, _save, _title
+from adabatch.report.picture import _figure, _save, _title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +34,18 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
         _stairs(axes, forecast["starts_samples"], forecast[after], end, {**_AFTER, "label": "growing batch"})
         _stairs(axes, forecast["starts_samples"], values, end, {**_BEFORE, "label": "constant batch"})
     size.set_yscale("log", base=2)
-    _powers(size, _few(forecast["sizes"]))
+    ticks = _few(forecast["sizes"])
+    size.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    size.minorticks_off()
     for axes, name in ((lr, "LR in force"), (size, "batch size"), (noise, "noise scale")):
         axes.set_ylabel(name)
-    for axes in (lr, noise):
-        axes.set_ylim(0, None)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    lr.set_ylim(0, None)
+    lr.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    high = max(forecast["noise_scale_before"])
+    noise.set_yscale("log")
+    noise.set_ylim(max(high / 2000, 0.7 * min(forecast["noise_scale"])), 1.5 * high)
+    noise.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    noise.minorticks_off()
     noise.set_xlabel("samples")
     noise.set_xlim(0, end)
     noise.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
