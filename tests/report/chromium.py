@@ -111,7 +111,8 @@ class Chromium:
     def click(self, selector):
         """A click in the middle of an element."""
         x, y = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'});"
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         self.mouse("mouseMoved", x, y)
@@ -139,6 +140,13 @@ class Chromium:
         sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
         urls = [event["request"]["url"] for event in sent if event.get("type") != "Document"]
         return [url for url in urls if not url.startswith("data:")]
+
+    def held_back(self):
+        """Why requests came to nothing, as the browser names it."""
+        self.run("0")
+        return [
+            event["params"].get("blockedReason") for event in self.events if event["method"] == "Network.loadingFailed"
+        ]
 
     def close(self):
         """Ends the browser and removes its profile."""

@@ -61,8 +61,11 @@ def write(folder: Path, out: Path | None = None) -> Path:
     try:
         draft.write_text(page, encoding="utf-8")
         os.replace(draft, out)
-    finally:
-        draft.unlink(missing_ok=True)
+    except OSError as error:
+        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        raise type(error)(
+            f"`out` must be a file that can be written, got {str(out)!r} ({error.strerror}); take another place"
+        ) from error
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -26,7 +27,7 @@ def header(facts: Sequence[str], headline: Headline) -> str:
     eyebrow = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     sign = f'<i class="sign {headline.sign}" aria-hidden="true">{_SIGNS[headline.sign]}</i>' if headline.sign else ""
     title = _marked(headline.title)
-    lead = f'<p class="lead">{sign}{escape(headline.lead)}</p>'
+    lead = f'<p class="lead">{sign}{_text(headline.lead)}</p>'
     return f'<header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>{lead}</header>'
 
 
@@ -44,7 +45,7 @@ def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
         note: its interval or where it comes from.
         below: HTML.
     """
-    small = f'<p class="note">{escape(note)}</p>' if note else ""
+    small = f'<p class="note">{_text(note)}</p>' if note else ""
     figure = f'<p class="label">{escape(label)}</p><p class="value">{escape(value)}</p>'
     return f'<div class="card figure">{figure}{below}{small}</div>'
 
@@ -101,7 +102,7 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
         f'data-dash="{plot.dash(name)}"><i class="line"></i>'
-        f"{escape(name)} <b>{escape(note)}</b></button>"
+        f"<span>{escape(name)}</span><b>{escape(note)}</b></button>"
         for name, note in arms.items()
     )
     legend = f'<div class="legend" role="group" aria-label="Arms shown">{chips}</div>' if chips else ""
@@ -127,7 +128,7 @@ def chart(name: str, title: str, note: str, *, size: str = "") -> str:
     label = escape(title or "Accuracy, batch size and learning rate")
     return (
         f'<section class="card">{head}<div class="chart {size}" id="{name}" role="img" aria-label="{label}"></div>'
-        f'<p class="note">{escape(note)}</p></section>'
+        f'<p class="note">{_text(note)}</p></section>'
     )
 
 
@@ -143,7 +144,7 @@ def details(title: str, content: str) -> str:
 
 def sentences(found: Mapping[str, str]) -> str:
     """A sentence for each arm."""
-    items = "".join(f"<li>{page_tables.mark(name)}{escape(text)}</li>" for name, text in found.items())
+    items = "".join(f"<li>{page_tables.mark(name)}{_text(text)}</li>" for name, text in found.items())
     return f'<ul class="sentences">{items}</ul>'
 
 
@@ -151,6 +152,11 @@ def settings(found: Mapping[str, Json], versions: Json) -> str:
     """Settings of all arms and versions, closed at first."""
     differ, shared = page_tables.settings_tables(found)
     return details("Settings", differ + shared) + details("Versions", page_tables.versions_list(versions))
+
+
+def _text(text: str) -> str:
+    """Text whose lines do not break before a sign or within an interval."""
+    return re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
 
 
 def _marked(title: str) -> str:

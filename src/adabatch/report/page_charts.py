@@ -74,7 +74,10 @@ def accuracy_intervals(compare: Json, paint: Mapping[str, str]) -> Chart:
     }
     text = {name: f"{words.difference(values)}" for name, values in found.items()}
     chart = _forest({name: (value["mean"], value["low"], value["high"]) for name, value in points.items()}, text, paint)
-    chart["layout"]["xaxis"] |= {"title": {"text": "points of test accuracy", "standoff": 8}}
+    ends = [0.0, margin, *(value for values in points.values() for value in values.values() if value is not None)]
+    room = 0.25 * (max(ends) - min(ends))
+    axis = {"title": {"text": "points of test accuracy", "standoff": 8}, "range": [min(ends) - room, max(ends) + room]}
+    chart["layout"]["xaxis"] |= axis
     chart["layout"]["shapes"] = [plot.vertical(0, "solid"), plot.vertical(margin, "dash")]
     return chart
 
@@ -88,7 +91,7 @@ def time_intervals(compare: Json, paint: Mapping[str, str]) -> Chart:
         {name: (value["median"], value["low"], value["high"]) for name, value in found.items()}, text, paint
     )
     ends = [1.0, *(value for ratio in found.values() for value in ratio.values() if value)]
-    axis = plot.log_axis(ends, suffix=words.TIMES, room=0.12)
+    axis = plot.log_axis(ends, suffix=words.TIMES, room=0.25)
     chart["layout"]["xaxis"] |= {"title": {"text": f"{words.TIMES} less time than fixed-small", "standoff": 8}, **axis}
     chart["layout"]["shapes"] = [plot.vertical(1, "solid")]
     return chart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Final
@@ -92,11 +93,11 @@ def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
 
 
 def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
-    """The batch size of the first run as a staircase; points at evaluations too, for the pointer to find."""
+    """The batch size as a staircase, with points at evaluations too, so that the pointer finds it there."""
     run = runs[0]
     marks = [found["samples"] for found in run.history]
     clocks = sorted({0, *marks, *(clock for clock, _, _ in run.staircase() if clock < marks[-1])})
-    points = [run.at(clock) for clock in clocks]
+    points = _middles(runs, clocks)
     sizes = [run.size_at(clock) for clock in clocks]
     sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
     short = [f"<b>{name}</b> batch {words.whole(size)}" for size in sizes]
@@ -106,7 +107,7 @@ def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
 
 def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     """The LR in force of the first run; between two evaluations that of the later one."""
-    points: list[Json] = [{"samples": 0, "updates": 0, "seconds": 0.0}, *runs[0].history]
+    points = _middles(runs, [0, *(found["samples"] for found in runs[0].history)])
     rates = [runs[0].history[0]["lr"], *(found["lr"] for found in runs[0].history)]
     short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
     style = {"mode": "lines", "line": plot.mark(line, shape="vh")}
@@ -123,6 +124,13 @@ _PANELS: Final[dict[str, Callable[[str, Sequence[Run], Chart], Drawn]]] = {
 
 def _places(points: Sequence[Json]) -> Places:
     return {key: [point[key] for point in points] for key in AXES}
+
+
+def _middles(runs: Sequence[Run], clocks: Sequence[int]) -> list[Json]:
+    """Those places in the mean over runs of one batch size schedule, else in the first run."""
+    alike = all(run.staircase() == runs[0].staircase() for run in runs)
+    found = [[run.at(clock) for run in (runs if alike else runs[:1])] for clock in clocks]
+    return [{key: fmean(place[key] for place in places) for key in AXES} for places in found]
 
 
 def _where(point: Json) -> str:
@@ -174,7 +182,8 @@ def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
     if panel == "batch":
         return plot.sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
     keys = ("lr",) if panel == "lr" else ("test_loss", "train_loss")
-    values = [found[key] for run in firsts for found in run.history for key in keys if found.get(key)]
+    values: list[float] = [found.get(key) or 0.0 for run in firsts for found in run.history for key in keys]
+    values = [value for value in values if 0 < value < math.inf]
     return plot.log_axis(values, room=0.1) if values else {}
 
 

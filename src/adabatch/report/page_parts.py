@@ -43,13 +43,13 @@ def of_comparison(found: Comparison) -> Parts:
     drawn, places = _small_charts(found, paint)
     drawn["course"] = page_course.course(found.runs, ("accuracy", "batch", "lr"), paint, target=compare.get("target"))
     facts = [compare["task"], compare["model"], _device(compare["device"], compare.get("versions", {}))]
-    note = "Mean over seeds; the band is one standard deviation. " if seeds > 1 else ""
+    note = _course_note(found) if seeds > 1 else "As measured at each evaluation."
     against = compare["against_fixed_small"]
     body = [
         blocks.header([*facts, f"{seeds} {words.plural('seed', seeds)}"], words.comparison_headline(compare)),
         blocks.cards(_comparison_cards(compare, arms)),
         blocks.controls({name: f"{100 * arm['test_accuracy']['mean']:.1f} %" for name, arm in arms.items()}, AXES),
-        blocks.chart("course", "", f"{note}Batch size and learning rate are those of the first seed.", size="tall"),
+        blocks.chart("course", "", note, size="tall"),
         f'<div class="grid">{"".join(places)}</div>',
         blocks.section("All figures", page_tables.comparison_table(compare) + _reading(compare)),
         blocks.section("In words", blocks.sentences({name: words.arm_sentence(compare, name) for name in against}))
@@ -194,6 +194,12 @@ def _run_cards(run: Run) -> list[str]:
         note = "" if reached is None else f"{words.whole(reached)} updates"
         made.append(blocks.card(f"to {100 * result['target']:g} % test accuracy", value, note))
     return made
+
+
+def _course_note(found: Comparison) -> str:
+    note = "Mean over seeds; the band is one standard deviation."
+    differ = any(run.staircase() != runs[0].staircase() for runs in found.runs.values() for run in runs)
+    return f"{note} Batch size and learning rate are those of the first seed." if differ else note
 
 
 def _device(kind: str, versions: Json) -> str:

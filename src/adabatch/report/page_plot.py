@@ -43,7 +43,14 @@ def faint(colour: str) -> str:
 
 
 def trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
-    """A trace of an arm; it answers the pointer with `text`, without it not at all."""
+    """A trace of an arm.
+
+    Args:
+        name: of the arm.
+        xs: where its points lie.
+        ys: their heights.
+        text: what each point answers to the pointer; None: nothing.
+    """
     made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
     made["showlegend"] = False
     if text is None:
@@ -77,7 +84,13 @@ def vertical(x: float, style: str) -> Chart:
 
 
 def sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
-    """A log axis with ticks at batch sizes, not more than `most` of them."""
+    """A log axis with ticks at batch sizes.
+
+    Args:
+        sizes: that occur; ticks stand at them.
+        most: ticks at the most.
+        margin: at both ends, as a share of the length.
+    """
     kept = sorted(set(sizes))
     while len(kept) > most:
         kept = [*kept[:-1:2], kept[-1]] if len(kept) % 2 == 0 else kept[::2]
@@ -88,7 +101,13 @@ def sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> 
 
 
 def log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
-    """A log axis with ticks at 1, 2 and 5 times powers of ten, or at powers of ten where there are many."""
+    """A log axis with ticks at 1, 2 and 5 times powers of ten, fewer of them where there are many.
+
+    Args:
+        values: that it holds, above 0.
+        suffix: behind the text of each tick.
+        room: at both ends, as a share of the length.
+    """
     low, high = min(values), max(values)
     margin = room * (math.log10(high) - math.log10(low)) or 0.3
     ends = [math.log10(low) - margin, math.log10(high) + margin]
@@ -98,7 +117,8 @@ def log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
         ticks = [tick for tick in ticks if ends[0] <= math.log10(tick) <= ends[1]]
         if len(ticks) <= 5:
             break
-    text = [f"{tick:g}{suffix}" for tick in ticks]
+    ticks = ticks if len(ticks) > 1 else sorted({low, high})
+    text = [f"{tick:.3g}{suffix}" for tick in ticks]
     return {"type": "log", "range": ends, "tickmode": "array", "tickvals": ticks, "ticktext": text}
 
 

@@ -58,8 +58,10 @@
       if (together && trace.customdata) trace.hovertemplate = "%{customdata}<extra></extra>";
     });
     layout.hovermode = together ? "x unified" : "closest";
+    layout.hoverdistance = together ? -1 : 20; // -1: as far as it is
     layout.xaxis.title.text = axes[key];
-    layout.xaxis.hoverformat = ",d";
+    layout.xaxis.unifiedhovertitle = { text: `%{x:,d} ${axes[key]}` };
+    Object.assign(layout.xaxis, { spikethickness: 1, spikedash: "dot", spikecolor: colour("--muted") });
     layout.uirevision = key;
   }
 

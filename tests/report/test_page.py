@@ -1,0 +1,180 @@
+import json
+import re
+
+import plotly.graph_objects as go
+import pytest
+from tests.report.page_folders import GROWING, write_comparison, write_run
+
+from adabatch.report import page, page_parts
+from adabatch.report.page_data import read
+
+
+def data_of(text):
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found)
+
+
+def without_scripts(text):
+    return re.sub(r"<(script|style).*?</\1>", "", text, flags=re.DOTALL).replace("&nbsp;", " ")
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page") / "comparison"
+    write_comparison(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(comparison):
+    return page.write(comparison).read_text(encoding="utf-8")
+
+
+def test_the_page_lies_in_the_folder(comparison, text):
+    assert (comparison / "report.html").read_text(encoding="utf-8") == text
+    assert not list(comparison.glob(".*"))
+
+
+def test_the_same_folder_gives_the_same_page(comparison, text, tmp_path):
+    assert page.write(comparison, tmp_path / "other.html").read_text(encoding="utf-8") == text
+
+
+def test_nothing_outside_the_file_is_named(text):
+    shown = without_scripts(text)
+    assert not re.search(r"https?:|//|url\(|@import", shown.replace("<!doctype html>", ""))
+    assert re.findall(r'(?:src|href)="([^"]*)"', shown) == ["data:,"]
+    assert "default-src 'none'" in shown
+
+
+@pytest.mark.parametrize("names", [("fixed-small", "adaptive"), ("adaptive", "mine"), ("fixed-small",)])
+@pytest.mark.parametrize("seeds", [1, 2, 6])
+def test_plotly_knows_every_property_of_every_chart(tmp_path, names, seeds):
+    write_comparison(tmp_path, names=names, seeds=seeds)
+    for chart in page_parts.of_comparison(read(tmp_path)).charts.values():
+        go.Figure(data=chart["traces"], layout=chart["layout"])
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_plotly_knows_every_property_of_a_runs_charts(tmp_path, finished):
+    write_run(tmp_path, finished=finished)
+    made = page_parts.of_run(read(tmp_path))
+    assert list(made.charts) == (["course", "throughput"] if finished else ["course"])
+    for chart in made.charts.values():
+        go.Figure(data=chart["traces"], layout=chart["layout"])
+
+
+def test_every_chart_has_its_place(text):
+    charts = data_of(text)["charts"]
+    assert sorted(charts) == ["accuracy", "course", "every-run", "throughput", "time"]
+    assert sorted(re.findall(r'class="chart[^"]*" id="([^"]*)"', text)) == sorted(charts)
+
+
+def test_a_legend_entry_for_every_arm_in_its_colour(text):
+    arms = re.findall(r'class="chip" aria-pressed="true" data-arm="([^"]*)"', text)
+    assert arms == ["fixed-small", "fixed-large", "adaptive", "uncoupled"]
+    assert '[data-arm="adaptive"]{--arm:#D55E00}' in text
+    assert {trace["meta"]["arm"] for trace in data_of(text)["charts"]["course"]["traces"]} == set(arms)
+
+
+def test_the_headline_cards_and_table_say_what_was_found(comparison, text):
+    compare = json.loads((comparison / "compare.json").read_text())
+    ratio = compare["against_fixed_small"]["adaptive"]["seconds_ratio"]
+    shown = re.sub("<[^>]*>", "", without_scripts(text))
+    gains = f"3.4× fewer updates and {ratio['median']:.1f}× less time"
+    assert f"A batch growing from 16 to 256 takes {gains} than a fixed batch of 16." in shown
+    assert f"95 % interval [{ratio['low']:.2f}, {ratio['high']:.2f}]" in shown
+    assert f"{ratio['median']:.2f}× [{ratio['low']:.2f}, {ratio['high']:.2f}]" in shown
+    assert "step:0.7:2" in shown
+    assert "0123456789ab, with changes" in shown
+
+
+def test_a_comparison_without_fixed_small_has_no_claims(tmp_path):
+    write_comparison(tmp_path, names=("adaptive", "uncoupled"))
+    text = page.write(tmp_path).read_text()
+    assert sorted(data_of(text)["charts"]) == ["course", "every-run", "throughput"]
+    assert "2 arms on digits" in text
+    assert "In words" not in text
+
+
+def test_one_seed_claims_nothing(tmp_path):
+    write_comparison(tmp_path, seeds=1)
+    shown = without_scripts(page.write(tmp_path).read_text())
+    assert "within 1 % is not shown, one seed gives no interval" in shown
+    assert "±" not in shown
+    assert "95 % interval" not in shown
+
+
+def test_a_run_tells_evaluations_and_decisions(tmp_path):
+    found = write_run(tmp_path)
+    shown = re.sub("<[^>]*>", " ", without_scripts(page.write(tmp_path).read_text()))
+    assert f"{100 * found.test_accuracy:.1f} % test accuracy on digits after 376 updates" in shown
+    assert "The batch went from 16 to 256 samples in 4 steps, and throughput from 1," in shown
+    assert shown.count("x2 every 2 epochs") == 4
+    assert "20,118 samples, 14 epochs" in shown
+
+
+def test_a_run_under_way_says_so(tmp_path):
+    write_run(tmp_path, finished=False)
+    shown = without_scripts(page.write(tmp_path).read_text())
+    assert "Not finished: 93." in shown
+    assert "Epoch 5 of 14." in shown
+
+
+def test_text_cannot_break_out(tmp_path):
+    write_run(tmp_path)
+    found = json.loads((tmp_path / "result.json").read_text())
+    evil = "</script><script>alert(1)</script><!--"
+    found["decisions"][0]["reason"] = evil
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    config = json.loads((tmp_path / "config.json").read_text()) | {"task": evil}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text = page.write(tmp_path).read_text()
+    assert "alert(1)</script>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_loss_that_ran_away_leaves_a_gap(tmp_path):
+    write_run(tmp_path)
+    found = json.loads((tmp_path / "result.json").read_text())
+    found["history"][3] |= {"test_loss": float("nan"), "train_loss": float("inf")}
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    ys = [trace["y"] for trace in data_of(page.write(tmp_path).read_text())["charts"]["course"]["traces"]]
+    assert sum(value is None for y in ys for value in y) == 2
+
+
+def test_where_the_data_lie_is_nobodys_business(tmp_path):
+    write_run(tmp_path)
+    config = GROWING.to_json() | {"data": "/home/somebody/cifar"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text = page.write(tmp_path).read_text()
+    assert "somebody" not in text
+    assert "<dd>cifar</dd>" in text
+
+
+def test_without_plotly_it_says_what_to_install(comparison, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'adabatch[plot]'" in page.missing()
+    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'adabatch[plot]'")):
+        page.write(comparison)
+
+
+@pytest.mark.parametrize("place", ["missing/report.html", "file/report.html"])
+def test_a_place_that_cannot_be_written(comparison, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"`out` must be a file that can be written, got .*; take another place"):
+        page.write(comparison, tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_page_is_replaced_whole_or_not_at_all(comparison, tmp_path, monkeypatch):
+    out = tmp_path / "report.html"
+    out.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        page.write(comparison, out)
+    assert out.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

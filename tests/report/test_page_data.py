@@ -1,0 +1,123 @@
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.report.page_folders import GROWING, N, result, write_comparison, write_run
+
+from adabatch.report.page_data import Comparison, Run, read
+
+
+def run_of(config=GROWING, name="run"):
+    found = result(config, name).to_json()
+    return Run(config.to_json(), {}, found["history"], found["decisions"], found)
+
+
+RUN = run_of()
+
+
+def test_a_comparison_has_its_runs(tmp_path):
+    compare = write_comparison(tmp_path, seeds=2)
+    found = read(tmp_path)
+    assert isinstance(found, Comparison)
+    assert found.compare == compare
+    assert {name: [run.config["seed"] for run in runs] for name, runs in found.runs.items()} == {
+        arm["name"]: [0, 1] for arm in compare["arms"]
+    }
+
+
+def test_a_run_is_read_from_its_logs_until_it_is_finished(tmp_path):
+    write_run(tmp_path, finished=False)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"samples": 12')  # being written
+    under_way = read(tmp_path)
+    assert under_way.result is None
+    assert len(under_way.history) == 5
+    write_run(tmp_path)
+    assert len(read(tmp_path).history) == 14
+
+
+def test_the_staircase_starts_at_the_first_batch_size():
+    assert [step[:2] for step in RUN.staircase()] == [(0, 16), (2 * N, 32), (4 * N, 64), (6 * N, 128), (8 * N, 256)]
+
+
+def test_a_decision_at_the_start_replaces_the_setting():
+    found = Run(RUN.config, {}, RUN.history, [{"clock": 0, "batch_size": 8, "reason": "small"}], RUN.result)
+    assert found.staircase() == [(0, 8, "small")]
+
+
+def test_places_at_evaluations_are_exact():
+    for found in RUN.history:
+        place = RUN.at(found["samples"])
+        assert place["updates"] == found["updates"]
+        assert place["seconds"] == pytest.approx(found["seconds"])
+
+
+def test_places_where_the_batch_grew_between_evaluations():
+    """One evaluation at the end of 1,000 samples: 600 in batches of 10, 400 in batches of 40 at twice the speed."""
+    history = [{"samples": 1000, "updates": 70, "seconds": 8.0}]
+    rates = {"samples_per_second": {"10": 100.0, "40": 200.0}}
+    found = Run({"batch_size": 10}, {}, history, [{"clock": 600, "batch_size": 40}], rates)
+    assert found.at(0) == {"samples": 0, "updates": 0, "seconds": 0.0}
+    assert found.at(600) == {"samples": 600, "updates": 60, "seconds": pytest.approx(6.0)}
+    assert found.at(800) == {"samples": 800, "updates": 65, "seconds": pytest.approx(7.0)}
+    assert (found.size_at(599), found.size_at(600)) == (10, 40)
+
+
+@given(st.lists(st.integers(0, 14 * N), min_size=2, max_size=8))
+def test_places_run_forward(clocks):
+    places = [RUN.at(clock) for clock in sorted(clocks)]
+    for before, after in itertools.pairwise(places):
+        assert before["updates"] <= after["updates"]
+        assert before["seconds"] <= after["seconds"] + 1e-12
+
+
+def test_a_folder_of_something_else(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`folder` must be a folder that `adabatch compare` or .* without"):
+        read(tmp_path)
+
+
+def test_a_comparison_under_way(tmp_path):
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"must hold a finished comparison, .* start the comparison again"):
+        read(tmp_path)
+
+
+def test_a_run_that_is_gone(tmp_path):
+    write_comparison(tmp_path, seeds=1)
+    (tmp_path / "runs" / "adaptive" / "seed-0" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"`folder` must hold whole runs, but .*seed-0.config.json is missing"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["compare.json", "runs/adaptive/seed-0/result.json"])
+@pytest.mark.parametrize("text", ['{"task": ', "[]", "{}"])
+def test_damaged_and_foreign_files(tmp_path, name, text):
+    write_comparison(tmp_path, seeds=1)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"`folder` must hold (whole files|files of this package), got .*\.json"):
+        read(tmp_path)
+
+
+def test_an_evaluation_that_lacks_something(tmp_path):
+    write_run(tmp_path, finished=False)
+    record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    del record["updates"]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(ValueError, match="without updates"):
+        read(tmp_path)
+
+
+def test_a_damaged_log(tmp_path):
+    write_run(tmp_path, finished=False)
+    (tmp_path / "metrics.jsonl").write_text("{\n{}\n")
+    with pytest.raises(ValueError, match=r"got a damaged .*metrics.jsonl"):
+        read(tmp_path)
+
+
+def test_a_run_that_was_never_evaluated(tmp_path):
+    write_run(tmp_path, finished=False)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"evaluated at least once, .* let it train on"):
+        read(tmp_path)
