@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from multiprocessing.context import BaseContext
 from typing import Any
 
+import torch.multiprocessing as multiprocessing
 from torch.utils.data.distributed import DistributedSampler
 
 from adabatch import _checks
@@ -24,7 +26,7 @@ def check_together(*, drop_last: bool, run_on: bool, seed: int | None, generator
         raise ValueError("`seed` and `generator` must not both be given; the generator only serves to draw a seed")
 
 
-def check_samplers(sampler: Any, batch_sampler: Any) -> None:
+def check_samplers(sampler: Any, batch_sampler: Any, *, shuffle: bool) -> None:
     """Raises if a sampler is given that this loader cannot honour."""
     if isinstance(sampler, DistributedSampler):
         raise ValueError(
@@ -35,20 +37,31 @@ def check_samplers(sampler: Any, batch_sampler: Any) -> None:
         raise ValueError(
             "`batch_sampler` must be None: this loader forms batches of changing size itself; set `batch_size`"
         )
-    if sampler is not None:
-        raise ValueError("`sampler` must be None in this version; use `shuffle`")
+    if sampler is not None and shuffle:
+        raise ValueError("`shuffle` must be False where a `sampler` gives the order; leave one of them out")
 
 
-def check_workers(num_workers: Any, prefetch: Any, persistent: Any, timeout: Any, context: Any) -> None:
-    """Raises if the arguments about workers are out of range or do not go together."""
-    if _checks.whole("num_workers", num_workers, minimum=0) > 0:
-        raise ValueError(f"`num_workers` must be 0 in this version, got {num_workers}; the main process fetches")
-    _checks.finite("timeout", timeout, minimum=0)
+def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any) -> Any:
+    """The multiprocessing context, None for the default one.
+
+    Raises:
+        TypeError: if an argument has the wrong type.
+        ValueError: if one is out of range or needs workers and there are none.
+    """
+    workers = _checks.whole("num_workers", num_workers, minimum=0, remedy="0 fetches in the main process")
     given = {
         "prefetch_factor": prefetch is not None,
         "persistent_workers": persistent,
         "multiprocessing_context": context,
     }
-    for name, set_ in given.items():
-        if set_:
+    for name, is_given in given.items():
+        if is_given and workers == 0:
             raise ValueError(f"`{name}` needs `num_workers` of at least 1, got 0 workers; leave it out")
+    if prefetch is not None:
+        _checks.whole("prefetch_factor", prefetch, remedy="it counts the runs that each worker fetches ahead")
+    if isinstance(context, str):
+        _checks.one_of("multiprocessing_context", context, multiprocessing.get_all_start_methods())
+        return multiprocessing.get_context(context)
+    if context is not None and not isinstance(context, BaseContext):
+        raise TypeError(f"`multiprocessing_context` must be a start method or a context, got {context!r}")
+    return context

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from adabatch import _checks
 from adabatch.data.order import items_of
 from adabatch.types import Batch, Driver
@@ -97,12 +99,10 @@ class Cursor:
     def advance(self, epoch: int) -> Batch | None:
         """The next batch of `epoch`, now current; None at the epoch's end, which then counts as passed."""
         self.pass_current()
-        clock, requested = self.following()
-        stop = (epoch + 1) * self.size
-        if clock >= stop:
+        clock, requested, size = self.cut(self.position, epoch)
+        if size == 0:
             self.position = clock
             return None
-        size = requested if self.run_on else min(requested, stop - clock)
         end = clock + size
         if self.world == 1:
             first, last = clock, end
@@ -113,6 +113,24 @@ class Cursor:
             clock, self.following(end)[0] if self.drop_last else end, epoch, requested, size, last - first
         )
         return batch
+
+    def cut(self, position: int, epoch: int) -> tuple[int, int, int]:
+        """Clock, requested size and size of the batch of `epoch` that follows on `position`; size 0 at the end."""
+        clock, requested = self.following(position)
+        left = (epoch + 1) * self.size - clock
+        if left <= 0:
+            return clock, requested, 0
+        return clock, requested, requested if self.run_on else min(requested, left)
+
+    def predicted(self, epoch: int) -> Iterator[tuple[int, int]]:
+        """Clock and size of the batches of `epoch` that follow on the one handed out last, if no size is assigned."""
+        position = self.position if self.current is None else self.current.clock + self.current.size
+        while True:
+            clock, _, size = self.cut(position, epoch)
+            if size == 0:
+                return
+            yield clock, size
+            position = clock + size
 
     def pass_current(self) -> None:
         """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""

@@ -24,17 +24,29 @@ class Pass:
 
     def __init__(self, loader: DataLoader, epoch: int, start: int) -> None:
         self.epoch, self.start = epoch, start
-        self.live = True
+        self.live, self._paused = True, False
         self.assigned = loader._cursor.assigned
-        self._loader, self._cursor, self._source = loader, loader._cursor, loader._source
+        self._loader, self._cursor, self._source = loader, loader._cursor, loader._source.fetch
 
     def close(self) -> None:
         """Ends it; the loader can be iterated again."""
-        self.live = False
+        if self.live:
+            self.live = False
+            self._loader._rest()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _failed(self) -> None:
+        """The batch was not handed out whole: this iteration, or else the next one, goes on at its start."""
+        self._cursor.current = self._loader._begun = None
+        self.live, self._paused = False, True
 
     def _next_batch(self) -> Batch:
         if not self.live:
-            raise StopIteration
+            if not self._paused or self._loader._pass is None or self._loader._pass() is not self:
+                raise StopIteration
+            self.live, self._paused = True, False
         batch = self._cursor.advance(self.epoch)
         if batch is None:
             self.close()
@@ -52,15 +64,18 @@ class Batches(Pass, Iterator[Any]):
             cursor.current = None
             check_share(batch.size, cursor.world, tail=batch.size < batch.requested)
         try:
-            data = self._source(cursor.first, cursor.last)
+            data = self._source(cursor.first, cursor.last, self._ahead)
         except BaseException:
-            cursor.current = None  # not handed out: the next iteration goes on with this batch
-            self._loader._begun = None
+            self._failed()
             raise
         self._loader._begun = self.epoch
         if cursor.driver is None:
             cursor.commit()
         return data
+
+    def _ahead(self) -> Iterator[tuple[int, int]]:
+        cursor = self._cursor
+        return (items_of(clock, size, cursor.rank, cursor.world) for clock, size in cursor.predicted(self.epoch))
 
 
 class Parts(Pass, Iterator[tuple[Any, Part]]):
@@ -74,15 +89,16 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
         if self._batch is None or self._index == len(self._bounds):
             self._batch = None
             batch = self._next_batch()
-            self._bounds = bounds_of(batch, self._loader.micro_batch_size, self._cursor.rank, self._cursor.world)
+            self._bounds = bounds_of(
+                batch.clock, batch.size, self._loader.micro_batch_size, self._cursor.rank, self._cursor.world
+            )
             self._batch, self._index = batch, 0
         first, last = self._bounds[self._index]
         try:
-            data = self._source(first, last) if last > first else self._loader._spare(self._batch)
+            data = self._source(first, last, self._ahead) if last > first else self._loader._spare(self._batch)
         except BaseException:
-            if self._index == 0:
-                self._batch = self._cursor.current = None  # not handed out: the next iteration goes on with this batch
-                self._loader._begun = None
+            self._batch = None
+            self._failed()
             raise
         self._loader._begun = self.epoch
         part = Part(self._batch, self._index, len(self._bounds), last - first)
@@ -92,15 +108,23 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             self._cursor.commit()
         return data, part
 
+    def _ahead(self) -> Iterator[tuple[int, int]]:
+        cursor, micro = self._cursor, self._loader.micro_batch_size
+        yield from (bounds for bounds in self._bounds[self._index + 1 :] if bounds[1] > bounds[0])
+        for clock, size in cursor.predicted(self.epoch):
+            for bounds in bounds_of(clock, size, micro, cursor.rank, cursor.world):
+                if bounds[1] > bounds[0]:
+                    yield bounds
 
-def bounds_of(batch: Batch, micro: int | None, rank: int, world: int) -> tuple[tuple[int, int], ...]:
+
+def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -> tuple[tuple[int, int], ...]:
     """First and one past the last item of each micro-batch of a rank.
 
     The number of micro-batches is the same on every rank; their sizes differ by at most one sample, so that some are
     empty where a rank has fewer samples than there are micro-batches.
     """
-    first, last = items_of(batch.clock, batch.size, rank, world)
-    largest = -(-batch.size // world)
+    first, last = items_of(clock, size, rank, world)
+    largest = -(-size // world)
     count = 1 if micro is None else -(-largest // micro)
     share = last - first
     return tuple((first + share * i // count, first + share * (i + 1) // count) for i in range(count))

@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adabatch import _checks, _distributed
-from adabatch.data import fetch, state
+from adabatch.data import datasets, sources, state
 from adabatch.data.arguments import check_flags, check_samplers, check_together, check_workers
+from adabatch.data.assembler import Assembler
 from adabatch.data.cursor import Cursor
 from adabatch.data.iterators import Batches, Parts, Pass
-from adabatch.data.order import Order, draw_seed
+from adabatch.data.order import Order, SampledOrder, draw_seed
+from adabatch.data.readers import MapReader
+from adabatch.data.rng import SampleRng
 from adabatch.types import Batch, Driver, Part
 
 _STATE_KINDS: Mapping[str, type] = {
@@ -22,9 +26,16 @@ _STATE_KINDS: Mapping[str, type] = {
     "seed": int,
     "dataset_size": int,
     "shuffle": bool,
+    "sampler": str,
     "drop_last": bool,
     "run_on": bool,
 }
+
+_NOT_KEPT = ("_source", "_pass", "_begun", "_arrive", "_close")
+
+
+def _nothing() -> None:
+    """Nothing to close."""
 
 
 class DataLoader:
@@ -41,23 +52,28 @@ class DataLoader:
             of tensors is read without a call per sample.
         batch_size: samples in one update, over all ranks; from 1 to the size of the data set.
         shuffle: whether each epoch has an order of its own; None means False.
-        sampler: not supported yet.
-        batch_sampler: not supported: the loader forms the batches.
-        num_workers: 0, the main process fetches.
-        collate_fn: makes a batch from a list of samples; default torch's `default_collate`.
+        sampler: an order of your own: an iterable of sample numbers with a length, iterated once an epoch with the
+            global generators set from (seed, epoch). A `DistributedSampler` is refused: the loader shares batches out.
+        batch_sampler: None; the loader forms the batches.
+        num_workers: processes that fetch samples; 0 fetches in the main process. A tensor data set needs none and
+            starts none.
+        collate_fn: makes a batch from a list of samples; default torch's `default_collate`. One of your own is called
+            on the samples of each batch, in the main process.
         pin_memory: whether batches are copied to pinned memory.
         drop_last: whether a last batch that would be short is dropped.
-        timeout: seconds to wait for a worker.
+        timeout: seconds to wait for a worker; 0 for ever.
         worker_init_fn: called in each worker with its number.
-        multiprocessing_context: how workers start.
+        multiprocessing_context: how workers start: fork, spawn, forkserver or a context.
         generator: the seed is drawn from it instead of torch's default generator.
-        prefetch_factor: batches that each worker fetches ahead.
+        prefetch_factor: runs of samples that each worker fetches ahead; None means 2.
         persistent_workers: whether workers outlive an epoch.
         pin_memory_device: as torch's; only the empty string.
-        in_order: as torch's.
+        in_order: accepted as torch's; the order is kept in any case.
         seed: which family of orders; None draws one, from rank 0 for all ranks, and keeps it in the state.
         run_on: whether a batch at the end of an epoch runs on into the next one, so that no batch is short.
         micro_batch_size: samples per forward and backward pass on one rank, for `parts()`; None for no splitting.
+        sample_rng: whether python's, numpy's and torch's generators are set from (seed, epoch, position) for each
+            sample, so that random transforms do not depend on workers or restarts; see `sample_seed`.
         group: the process group over which batches are cut; default the world.
         mesh: a one-dimensional device mesh in place of `group`.
         shard: False gives every rank whole batches, for validation.
@@ -99,28 +115,34 @@ class DataLoader:
         seed: int | None = None,
         run_on: bool = False,
         micro_batch_size: int | None = None,
+        sample_rng: bool = True,
         group: Any = None,
         mesh: Any = None,
         shard: bool = True,
     ) -> None:
         check_flags(shuffle=shuffle or False, drop_last=drop_last, run_on=run_on, shard=shard, pin_memory=pin_memory)
+        check_flags(persistent_workers=persistent_workers, in_order=in_order, sample_rng=sample_rng)
         check_together(drop_last=drop_last, run_on=run_on, seed=seed, generator=generator)
-        check_samplers(sampler, batch_sampler)
-        check_workers(num_workers, prefetch_factor, persistent_workers, timeout, multiprocessing_context)
+        check_samplers(sampler, batch_sampler, shuffle=bool(shuffle))
+        context = check_workers(num_workers, prefetch_factor, persistent_workers, multiprocessing_context)
+        _checks.finite("timeout", timeout, minimum=0)
         if batch_size is None:
             raise TypeError("`batch_size` must be a whole number, got None; for single samples use `batch_size=1`")
         self._dataset, self._shuffle, self._shard = dataset, bool(shuffle), shard
-        size = fetch.size_of(dataset)
+        size = datasets.size_of(dataset) if sampler is None else datasets.length_of_sampler(sampler)
         self._cursor = Cursor(size, batch_size=batch_size, drop_last=drop_last, run_on=run_on)
         self._drawn = seed is None
         self._seed = draw_seed(generator) if seed is None else _checks.whole("seed", seed, minimum=0)
         self._group, self._mesh = group, mesh
         self._joined: tuple[int, int] | None = None
         self.collate_fn = collate_fn if collate_fn is not None else torch.utils.data.default_collate
-        self._fetch = fetch.fetcher(dataset, self.collate_fn, pin=pin_memory)
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
-        self.worker_init_fn, self.multiprocessing_context = worker_init_fn, multiprocessing_context
-        self.generator, self.prefetch_factor, self.persistent_workers = generator, prefetch_factor, persistent_workers
+        self.worker_init_fn, self.multiprocessing_context = worker_init_fn, context
+        self.generator, self.persistent_workers = generator, persistent_workers
+        self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
+        self._sampler, self._sample_rng = sampler, sample_rng
+        self._arrive = sources.pinner(pin_memory)
+        self._close: Callable[[], Any] = _nothing
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
         self.micro_batch_size = micro_batch_size
         self._part: Part | None = None
@@ -161,9 +183,11 @@ class DataLoader:
         return self._seed
 
     @property
-    def sampler(self) -> Iterator[int]:
-        """The sample numbers of the epoch in which the loader stands, in order, over all ranks."""
-        order = Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle)
+    def sampler(self) -> Any:
+        """The sampler given; without one the samples of the epoch in which the loader stands, over all ranks."""
+        if self._sampler is not None:
+            return self._sampler
+        order = self._orders(0, 1)
         start = self.epoch * self.dataset_size
         return (int(order.items(clock, clock + 1)) for clock in range(start, start + self.dataset_size))
 
@@ -371,28 +395,68 @@ class DataLoader:
             "seed": self._seed,
             "dataset_size": self.dataset_size,
             "shuffle": self._shuffle,
+            "sampler": type(self._sampler).__name__ if self._sampler is not None else "",
             "drop_last": self.drop_last,
             "run_on": self.run_on,
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in vars(self).items() if name not in ("_fetch", "_source", "_pass", "_begun")
-        }
+        return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes, _pass=None, _begun=None)
-        self._fetch = fetch.fetcher(self._dataset, self.collate_fn, pin=self.pin_memory)
+        self._arrive = sources.pinner(self.pin_memory)
+        self._close = _nothing
         self._build()
 
     def _build(self) -> None:
         """Makes what depends on the seed and the rank."""
-        place = {"rank": self._cursor.rank, "world": self._cursor.world}
-        items = Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle, **place).items
-        fetch = self._fetch
-        self._source: Callable[[int, int], Any] = lambda first, last: fetch(items(first, last))
+        self._close()
+        self._source = self._made(self._cursor.rank, self._cursor.world)
+        if isinstance(self._source, Assembler):
+            self._close = weakref.finalize(self, self._source.close)
+
+    def _made(self, rank: int, world: int, *, here: bool = False) -> sources.Source:
+        """The source of the items of `rank`; `here` for one without workers."""
+        order: Order = self._orders(rank, world)
+        source: sources.Source
+        columns = datasets.columns_of(self._dataset)
+        if columns and sources.is_default(self.collate_fn):
+            source = sources.Columns(columns, order, alone=isinstance(self._dataset, Tensor))
+        else:
+            rng = SampleRng(self._seed) if self._sample_rng else None
+            reader = MapReader(datasets.indexable(self._dataset), order, rng)
+            if self.num_workers > 0 and not here:
+                return self._worked(reader)
+            source = sources.Here(reader, self.collate_fn)
+        return source if self._arrive is None else sources.Moved(source, self._arrive)
+
+    def _worked(self, reader: MapReader) -> Assembler:
+        return sources.workers(
+            reader,
+            self.collate_fn,
+            count=self.num_workers,
+            depth=self.num_workers * (self.prefetch_factor or 1),
+            seed=self._seed % 2**32,
+            timeout=self.timeout,
+            context=self.multiprocessing_context,
+            init=self.worker_init_fn,
+            arrive=self._arrive,
+        )
+
+    def _orders(self, rank: int, world: int) -> Order:
+        place = {"rank": rank, "world": world}
+        if self._sampler is not None:
+            return SampledOrder(self._sampler, self.dataset_size, seed=self._seed, **place)
+        return Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle, **place)
+
+    def _rest(self) -> None:
+        """An iteration has ended."""
+        if self.persistent_workers:
+            self._source.rest()
+        else:
+            self._source.close()
 
     def _spare(self, batch: Batch) -> Any:
         """One sample of `batch`, for a rank that has none of its own."""
-        order = Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle)
-        return self._fetch(order.items(batch.clock, batch.clock + 1))
+        return self._made(0, 1, here=True).fetch(batch.clock, batch.clock + 1, lambda: iter(()))

@@ -9,8 +9,11 @@ Nothing is stored: any position of any epoch costs the same, also at 10^12 sampl
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+import random
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -78,18 +81,22 @@ def _add(digit: _UInt32, step: _UInt32, base: int) -> None:
 
 
 def _digit(value: _UInt32, key: np.uint32, second_key: np.uint32, base: int) -> _UInt32:
-    """A keyed function of `value` in `[0, base)`: multiply and xor-shift twice, then the high half of a product."""
-    x = value ^ key
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x += second_key
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    wide = x.astype(np.uint64)
+    """A keyed function of `value` in `[0, base)`: the high half of the product of its scrambled bits with `base`."""
+    wide = mix(value ^ key, second_key).astype(np.uint64)
     wide *= np.uint64(base)
     wide >>= np.uint64(32)
     return wide.astype(np.uint32)
+
+
+def mix(x: _UInt32, key: _UInt32 | np.uint32) -> _UInt32:
+    """Scrambles the bits of each word, in place: two rounds of multiply and xor-shift with a key in between."""
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x += key
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    return x
 
 
 class Order:
@@ -133,6 +140,16 @@ class Order:
         self._start, self._stop = start, start + len(self._block)
         return self._block[: stop - start]
 
+    def sent(self, _start: int, _stop: int) -> Tensor | None:
+        """Items for a worker; None where it can compute them itself."""
+        return None
+
+    def places(self, start: int, stop: int) -> tuple[_Int64, _Int64]:
+        """Epochs and positions of items `start` to `stop` (exclusive)."""
+        clocks = np.arange(start, stop, dtype=np.int64) * self._world + self._rank
+        epochs, positions = np.divmod(clocks, self._size)
+        return epochs, positions
+
     def _compute(self, start: int, stop: int) -> Tensor:
         clocks = np.arange(start, stop, dtype=np.int64) * self._world + self._rank
         positions = clocks % self._size
@@ -154,3 +171,64 @@ def items_of(clock: int, size: int, rank: int, world: int) -> tuple[int, int]:
 def draw_seed(generator: Any = None) -> int:
     """A seed from `generator`, or from torch's default one."""
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+
+
+class SampledOrder(Order):
+    """The order that a sampler gives, as one endless sequence.
+
+    The sampler is iterated once for each epoch, in the main process, with torch's, numpy's and python's global
+    generators seeded from (seed, epoch), so that torch's own samplers give the same order again after a restart.
+
+    Args:
+        sampler: an iterable of sample numbers.
+        size: samples that it draws in an epoch.
+        seed: for the generators.
+        rank: whose share, in `[0, world)`.
+        world: ranks in all, at least 1.
+    """
+
+    def __init__(self, sampler: Any, size: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
+        super().__init__(size, seed=seed, shuffle=False, rank=rank, world=world)
+        self._sampler = sampler
+        self._drawn: dict[int, _Int64] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_sampler": None, "_drawn": {}}  # workers are sent sample numbers
+
+    def sent(self, _start: int, _stop: int) -> Tensor:
+        """Items for a worker, which cannot draw them itself."""
+        return self.items(_start, _stop).clone()
+
+    def _compute(self, start: int, stop: int) -> Tensor:
+        epochs, positions = self.places(start, stop)
+        found = np.empty(len(positions), dtype=np.int64)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = epochs == epoch
+            found[here] = self._epoch(epoch)[positions[here]]
+        return torch.from_numpy(found)
+
+    def _epoch(self, epoch: int) -> _Int64:
+        if epoch not in self._drawn:
+            with seeded(int(_keys(self._seed, epoch, 1)[0])):
+                drawn = np.fromiter((int(item) for item in self._sampler), dtype=np.int64)
+            if len(drawn) != self._size:
+                raise ValueError(
+                    f"`sampler` must draw as many samples as its length {self._size}, got {len(drawn)} in epoch {epoch}"
+                )
+            self._drawn = {other: items for other, items in self._drawn.items() if other == epoch - 1} | {epoch: drawn}
+        return self._drawn[epoch]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the three global generators, and puts them back."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])

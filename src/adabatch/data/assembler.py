@@ -1,0 +1,180 @@
+"""The assembler: workers fetch runs of samples ahead, it cuts and joins them into exactly what is asked for.
+
+                 items of this rank   0 . . . . . . . . . . . . . . . . . . . . . . . . .
+    runs in flight                    |   run 0   |   run 1   |   run 2   |   run 3   |
+    asked for, batch size unchanged   |  batch 0  |  batch 1  |               views, no copy
+    asked for, batch size doubled                             |        batch 2        |  joined, once
+
+Which runs to fetch is predicted by cutting batches ahead with the size in force (with a schedule: the sizes to come).
+A wrong prediction costs a copy and never a sample: runs are merged or split, none is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from adabatch.data import tree
+from adabatch.data.pool import Pool, WorkerDiedError
+from adabatch.data.worker import Reply
+
+Bounds = tuple[int, int]
+Ahead = Callable[[], Iterator[Bounds]]
+_LONGEST_RUN = 64
+_RUN_SECONDS = 0.01
+
+
+class Run:
+    """Items `first` to `last` (exclusive), fetched by one worker."""
+
+    __slots__ = ("first", "last", "number", "reply", "worker")
+
+    def __init__(self, number: int, first: int, last: int, worker: int) -> None:
+        self.number, self.first, self.last, self.worker = number, first, last, worker
+        self.reply: Reply | None = None
+
+
+class Assembler:
+    """Items in order, fetched ahead by workers.
+
+    Args:
+        start: makes the pool of workers, when the first items are asked for.
+        depth: runs in flight.
+        drawn: the numbers of the samples of items, where workers cannot know them.
+        timeout: seconds to wait for a run; 0 for ever.
+        collate: what to make of a list of samples; None if workers collate.
+        arrive: what to do with a run when it arrives.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Pool],
+        *,
+        depth: int,
+        drawn: Callable[[int, int], Any],
+        timeout: float = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
+        arrive: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._start, self._depth, self._timeout = start, depth, timeout
+        self._collate, self._arrive, self._drawn = collate, arrive, drawn
+        self.pool: Pool | None = None
+        self._runs: deque[Run] = deque()
+        self._waiting: dict[int, Run] = {}
+        self._expected: deque[Bounds] = deque()
+        self._ahead: Iterator[Bounds] = iter(())
+        self._number = 0
+        self._at = self._end = -1
+        self._target = 1
+
+    def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
+        """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next.
+
+        Raises:
+            WorkerDiedError: if a worker ended.
+            Exception: what a data set raised, with the number of the sample.
+        """
+        if first != self._at:
+            self._restart(first)
+        if self._expected and self._expected[0] == (first, last):
+            self._expected.popleft()
+        else:
+            self._expected.clear()
+            self._ahead = ahead()
+        if self._end < last:
+            self._dispatch(last)
+        self._top_up()
+        try:
+            return self._take(first, last)
+        except Exception as error:
+            if isinstance(error, WorkerDiedError):
+                self.close()
+            self._restart(-1)
+            raise
+        except BaseException:  # an interrupt may have left half a message in a pipe
+            self.close()
+            raise
+
+    def _restart(self, first: int) -> None:
+        """Forgets what is in flight; replies that still come are dropped."""
+        self._runs.clear()
+        self._waiting.clear()
+        self._expected.clear()
+        self._ahead = iter(())
+        self._at = self._end = first
+
+    def _dispatch(self, last: int) -> None:
+        """Has the items up to `last` fetched."""
+        if self.pool is None:
+            self.pool = self._start()
+        self._number += 1
+        try:
+            worker = self.pool.send(self._number, self._end, last, self._drawn(self._end, last))
+        except WorkerDiedError:
+            self.close()
+            raise
+        run = Run(self._number, self._end, last, worker)
+        self._runs.append(run)
+        self._waiting[run.number] = run
+        self._end = last
+
+    def _top_up(self) -> None:
+        while len(self._runs) < self._depth:
+            last = self._end
+            while last - self._end < self._target:
+                bounds = next(self._ahead, None)
+                if bounds is None:
+                    break
+                self._expected.append(bounds)
+                last = max(last, bounds[1])
+            if last == self._end:
+                return
+            self._dispatch(last)
+
+    def _take(self, first: int, last: int) -> Any:
+        pieces: list[Any] = []
+        while first < last:
+            run = self._runs[0]
+            reply = run.reply if run.reply is not None else self._wait(run)
+            stop = min(last, run.first + reply.count)
+            if stop <= first:
+                assert reply.failure is not None
+                raise reply.failure.raised()
+            whole = first == run.first and stop == run.last
+            pieces.append(reply.data if whole else self._cut(reply.data, first - run.first, stop - run.first))
+            first = stop
+            if first == run.last:
+                self._runs.popleft()
+        self._at = last
+        if self._collate is not None:
+            return self._collate(pieces[0] if len(pieces) == 1 else [sample for piece in pieces for sample in piece])
+        return pieces[0] if len(pieces) == 1 else tree.join(pieces)
+
+    def _cut(self, data: Any, first: int, last: int) -> Any:
+        return data[first:last] if self._collate is not None else tree.cut(data, first, last)
+
+    def _wait(self, wanted: Run) -> Reply:
+        assert self.pool is not None
+        while wanted.reply is None:
+            reply = self.pool.receive(wanted.worker, self._timeout)
+            run = self._waiting.pop(reply.run, None)
+            if run is None:
+                continue
+            if reply.count:
+                self._target = max(1, min(_LONGEST_RUN, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
+                if self._arrive is not None:
+                    reply.data = self._arrive(reply.data)
+            run.reply = reply
+        return wanted.reply
+
+    def rest(self) -> None:
+        """Stops fetching; the workers stay for the next epoch."""
+        self._restart(-1)
+
+    def close(self) -> None:
+        """Ends the workers; the next request starts new ones."""
+        self._restart(-1)
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close()

@@ -1,0 +1,70 @@
+"""What a data set is: its size, and its tensors if it is made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from adabatch.data.order import LARGEST
+
+
+def size_of(dataset: Any) -> int:
+    """Samples in `dataset`.
+
+    Raises:
+        TypeError: if it has no length.
+        ValueError: if it is empty.
+    """
+    columns = columns_of(dataset)
+    try:
+        size = len(columns[0]) if columns else len(dataset)
+    except TypeError:
+        raise TypeError(
+            f"`dataset` must have a length and be indexed by sample number, got {type(dataset).__name__};"
+            " give it `__len__` and `__getitem__`"
+        ) from None
+    if size < 1:
+        raise ValueError("`dataset` must hold at least one sample, got none; check the path or the filter that made it")
+    if size > LARGEST:
+        raise ValueError(f"`dataset` must hold at most 2^48 samples, got {size}; use a stream")
+    return size
+
+
+def columns_of(dataset: Any) -> tuple[Tensor, ...]:
+    """The tensors of a tensor data set (a `TensorDataset`, a tensor, a tuple of tensors of one length), else none."""
+    if isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
+        return tuple(dataset.tensors)
+    if isinstance(dataset, Tensor):
+        return (dataset,)
+    if type(dataset) is tuple and dataset and all(isinstance(column, Tensor) for column in dataset):
+        if len({len(column) for column in dataset}) > 1:
+            lengths = ", ".join(str(len(column)) for column in dataset)
+            raise ValueError(f"`dataset` must be tensors of one length, got {lengths}; put samples of a kind in a list")
+        return dataset
+    return ()
+
+
+def length_of_sampler(sampler: Any) -> int:
+    """Samples that `sampler` draws in an epoch.
+
+    Raises:
+        TypeError: if it has no length.
+        ValueError: if that is 0.
+    """
+    try:
+        size = len(sampler)
+    except TypeError:
+        raise TypeError(
+            f"`sampler` must have a length, the samples of an epoch, got {type(sampler).__name__}; give it `__len__`"
+        ) from None
+    if size < 1:
+        raise ValueError("`sampler` must draw at least one sample, got a length of 0")
+    return size
+
+
+def indexable(dataset: Any) -> Any:
+    """`dataset`, or what gives its samples by number if it is a tuple of tensors."""
+    columns = columns_of(dataset)
+    return TensorDataset(*columns) if columns and type(dataset) is tuple else dataset

@@ -1,0 +1,114 @@
+"""Readers: where samples come from, in a worker or in the main process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adabatch.data.order import Order
+from adabatch.data.rng import SampleRng
+
+
+class SampleError(Exception):
+    """A sample could not be fetched.
+
+    Attributes:
+        samples: those before it.
+        index: its number in the data set, or where it lies in the stream.
+        cause: what was raised.
+    """
+
+    def __init__(self, samples: list[Any], index: int, cause: Exception) -> None:
+        super().__init__(f"sample {index}")
+        self.samples, self.index, self.cause = samples, index, cause
+
+
+class MapReader:
+    """Samples of a map-style data set, in the order of one rank.
+
+    Args:
+        dataset: the data set.
+        order: which sample each item is.
+        rng: sets the generators for each sample; None leaves them alone.
+    """
+
+    def __init__(self, dataset: Any, order: Order, rng: SampleRng | None) -> None:
+        self.dataset, self.order, self.rng = dataset, order, rng
+        self._many = getattr(dataset, "__getitems__", None) is not None
+
+    def read(self, first: int, last: int, drawn: Tensor | None = None) -> list[Any]:
+        """The samples of items `first` to `last` (exclusive), whose numbers are `drawn` where a sampler drew them.
+
+        Raises:
+            SampleError: if one raises.
+        """
+        items = (self.order.items(first, last) if drawn is None else drawn).tolist()
+        if self._many:
+            found = self._read_many(items, first)
+            if found is not None:
+                return found
+        samples: list[Any] = []
+        get = self.dataset.__getitem__ if hasattr(self.dataset, "__getitem__") else None
+        if get is None:  # only `__getitems__`
+            get = self._single
+        try:
+            if self.rng is None:
+                for item in items:
+                    samples.append(get(item))  # noqa: PERF401: the samples before a failure are kept
+            else:
+                for i in self.rng.each(*self.order.places(first, last)):
+                    samples.append(get(items[i]))
+        except Exception as error:
+            raise SampleError(samples, items[len(samples)], error) from error
+        return samples
+
+    def _read_many(self, items: list[int], first: int) -> list[Any] | None:
+        """By one call of `__getitems__`; None where samples must be fetched one by one.
+
+        They must where something random was drawn, since what is drawn would depend on the run, and where the call
+        raised, to find the sample.
+        """
+        many = self.dataset.__getitems__
+        if self.rng is None:
+            with contextlib.suppress(Exception):
+                return list(many(items))
+            return None
+        epochs, positions = self.order.places(first, first + 1)
+        try:
+            found, unused = self.rng.unused(lambda: many(items), int(epochs[0]), int(positions[0]))
+        except Exception:
+            return None
+        if unused:
+            return list(found)
+        self._many = False
+        return None
+
+    def _single(self, item: int) -> Any:
+        return self.dataset.__getitems__([item])[0]
+
+
+Collate = Callable[[list[Any]], Any]
+
+
+def keep_samples(samples: list[Any]) -> list[Any]:
+    """No collation: the samples of a run, for a `collate_fn` that the main process calls on each batch."""
+    return samples
+
+
+def as_seed(value: int) -> int:
+    """A seed that numpy and python take too."""
+    return int(np.uint32(value & 0xFFFFFFFF))
+
+
+def seed_all(value: int) -> None:
+    """Seeds python's, numpy's and torch's global generators, as torch's workers do."""
+    import random
+
+    random.seed(value)
+    np.random.seed(as_seed(value))
+    torch.manual_seed(value)

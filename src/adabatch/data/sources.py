@@ -1,0 +1,151 @@
+"""Where a loader gets its batches from: tensors, the main process, or workers."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from adabatch.data.assembler import Ahead, Assembler
+from adabatch.data.order import Order
+from adabatch.data.pool import Pool
+from adabatch.data.readers import Collate, MapReader, SampleError
+
+
+class Source(Protocol):
+    """Batches of one rank's items."""
+
+    def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
+        """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next."""
+
+    def rest(self) -> None:
+        """The epoch is over: what is in flight is not needed, workers stay."""
+
+    def close(self) -> None:
+        """No more is needed for now: workers end."""
+
+
+class Columns:
+    """A tensor data set: one index for each tensor, no call for a sample.
+
+    Args:
+        columns: the tensors.
+        alone: whether the data set is one tensor, so that a batch is a tensor and not a list.
+        order: which sample each item is.
+    """
+
+    def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
+        self._columns, self._items, self._alone = columns, order.items, alone
+        self._here = all(column.device.type == "cpu" for column in columns)
+
+    def fetch(self, first: int, last: int, _ahead: Ahead) -> Any:
+        """See `Source.fetch`."""
+        items = self._items(first, last)
+        select = torch.index_select
+        if self._here:
+            found = [select(column, 0, items) for column in self._columns]
+        else:
+            found = [select(column, 0, items.to(column.device)) for column in self._columns]
+        return found[0] if self._alone else found
+
+    def rest(self) -> None:
+        """Nothing is in flight."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Here:
+    """Any map-style data set, fetched in the main process.
+
+    Args:
+        reader: fetches the samples.
+        collate: makes a batch of them.
+    """
+
+    def __init__(self, reader: MapReader, collate: Collate) -> None:
+        self._reader, self._collate = reader, collate
+
+    def fetch(self, first: int, last: int, _ahead: Ahead) -> Any:
+        """See `Source.fetch`."""
+        rng = self._reader.rng
+        try:
+            with rng.kept() if rng is not None else contextlib.nullcontext():
+                samples = self._reader.read(first, last)
+        except SampleError as error:
+            error.cause.add_note(f"while sample {error.index} was fetched")
+            raise error.cause from None
+        return self._collate(samples)
+
+    def rest(self) -> None:
+        """Nothing is in flight."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Moved:
+    """Passes each batch of another source through a function.
+
+    Args:
+        source: the other source.
+        move: the function.
+    """
+
+    def __init__(self, source: Source, move: Callable[[Any], Any]) -> None:
+        self._source, self._move = source, move
+        self.rest, self.close = source.rest, source.close
+
+    def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
+        """See `Source.fetch`."""
+        return self._move(self._source.fetch(first, last, ahead))
+
+
+def pinner(pin: bool) -> Callable[[Any], Any] | None:
+    """What pins a batch, if that is asked for and there is an accelerator."""
+    if not pin:
+        return None
+    if not torch.accelerator.is_available():
+        warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=4)
+        return None
+    pin_: Callable[[Any], Any] = pin_memory
+    return pin_
+
+
+def is_default(collate_fn: Any) -> bool:
+    """Whether batches are torch's own, which can be cut and joined."""
+    return collate_fn is None or collate_fn is default_collate
+
+
+def workers(
+    reader: MapReader,
+    collate_fn: Collate,
+    *,
+    count: int,
+    depth: int,
+    seed: int,
+    timeout: float = 0,
+    context: Any = None,
+    init: Callable[[int], None] | None = None,
+    arrive: Callable[[Any], Any] | None = None,
+) -> Assembler:
+    """An assembler over `count` workers."""
+    collated = is_default(collate_fn)
+
+    def start() -> Pool:
+        return Pool(reader, count=count, seed=seed, collate=collated, context=context, init=init)
+
+    return Assembler(
+        start,
+        depth=depth,
+        drawn=reader.order.sent,
+        timeout=timeout,
+        collate=None if collated else collate_fn,
+        arrive=arrive,
+    )

@@ -1,0 +1,61 @@
+"""Cutting and joining what `default_collate` makes: tensors in lists, tuples and mappings, and lists of strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def cut(data: Any, first: int, last: int) -> Any:
+    """Samples `first` to `last` (exclusive) of a collated run; tensors are views.
+
+    Raises:
+        TypeError: if the run holds a type that `default_collate` does not make.
+    """
+    if isinstance(data, Tensor):
+        return data[first:last]
+    if _is_column(data):
+        return data[first:last]
+    return _rebuilt([data], lambda parts: cut(parts[0], first, last))
+
+
+def join(runs: Sequence[Any]) -> Any:
+    """Collated runs as one.
+
+    Raises:
+        TypeError: as `cut`.
+        RuntimeError: if tensors of different shape meet; torch says which.
+    """
+    head = runs[0]
+    if isinstance(head, Tensor):
+        return torch.cat(list(runs))
+    if _is_column(head):
+        return type(head)(value for run in runs for value in run)
+    return _rebuilt(runs, join)
+
+
+def _is_column(data: Any) -> bool:
+    """Whether `data` is one value for each sample: strings, which stay a list or a tuple."""
+    return isinstance(data, list | tuple) and len(data) > 0 and isinstance(data[0], str | bytes)
+
+
+def _rebuilt(runs: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
+    head: Any = runs[0]
+    if isinstance(head, Mapping):
+        found = {key: combine([run[key] for run in runs]) for key in head}
+        if type(head) is dict:
+            return found
+        try:
+            return type(head)(found)  # type: ignore[call-arg]
+        except TypeError:
+            return found
+    if isinstance(head, tuple) and hasattr(head, "_fields"):
+        return type(head)(*(combine([run[i] for run in runs]) for i in range(len(head))))
+    if isinstance(head, list | tuple):
+        return type(head)(combine([run[i] for run in runs]) for i in range(len(head)))
+    raise TypeError(
+        f"batches of {type(head).__name__} cannot be cut and joined; pass a `collate_fn`, which gets the samples"
+    )

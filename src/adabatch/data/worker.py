@@ -1,0 +1,168 @@
+"""What runs in a worker process: take a task, read its samples, collate them, send them back."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+from torch.utils.data._utils import worker as torch_worker
+
+from adabatch.data.readers import SampleError, seed_all
+
+WATCH_SECONDS = 5.0
+
+
+@dataclass
+class Setting:
+    """What a worker is told when it starts.
+
+    Attributes:
+        number: its number.
+        count: workers in all.
+        seed: for the global generators.
+        collate: whether runs are collated here; else the samples are sent.
+        init: the user's `worker_init_fn`.
+        parent: the process to live with.
+        show_info: whether the data set sees torch's worker info; not where that would make it shard itself.
+    """
+
+    number: int
+    count: int
+    seed: int
+    collate: bool
+    init: Callable[[int], None] | None
+    parent: int
+    show_info: bool = True
+
+
+@dataclass
+class Failure:
+    """Something raised in a worker.
+
+    Attributes:
+        what: where it happened, in words.
+        error: the exception, if it can be pickled.
+        text: its type and message.
+        trace: its traceback.
+    """
+
+    what: str
+    error: Exception | None
+    text: str
+    trace: str
+
+    @classmethod
+    def of(cls, what: str, error: Exception) -> Failure:
+        """Makes one that can be sent."""
+        trace = "".join(traceback.format_exception(error))
+        try:
+            pickle.loads(pickle.dumps(error))
+            kept: Exception | None = error
+        except Exception:  # whatever an exception's own reduction raises
+            kept = None
+        return cls(what, kept, f"{type(error).__name__}: {error}", trace)
+
+    def raised(self) -> Exception:
+        """The exception to raise in the main process: of the same type where that can be built from a message."""
+        message = f"{self.what}: {self.text}\n\nIn the worker:\n{self.trace}"
+        kind = type(self.error) if self.error is not None else RuntimeError
+        if issubclass(kind, KeyError):
+            kind = RuntimeError  # it would print its message with escapes
+        try:
+            return kind(message)
+        except Exception:  # an exception type with other arguments
+            return RuntimeError(message)
+
+
+@dataclass
+class Reply:
+    """A run as a worker sends it.
+
+    Attributes:
+        run: which.
+        count: samples in it; fewer than asked for before a failure.
+        data: collated, or a list of samples; None if there are none.
+        seconds: how long it took.
+        failure: why samples are missing.
+    """
+
+    run: int
+    count: int
+    data: Any
+    seconds: float
+    failure: Failure | None = None
+
+
+def work(connection: Any, reader: Any, setting: Setting) -> None:
+    """A worker's life: until the main process closes the connection or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
+    torch.set_num_threads(1)
+    seed_all(setting.seed + setting.number)
+    info = torch_worker.WorkerInfo(
+        id=setting.number, num_workers=setting.count, seed=setting.seed + setting.number, dataset=reader.dataset
+    )
+    failure: Failure | None = None
+    try:
+        if setting.show_info:
+            torch_worker._worker_info = info
+        if setting.init is not None:
+            setting.init(setting.number)
+    except Exception as error:  # it is sent on
+        failure = Failure.of(f"`worker_init_fn` failed in worker {setting.number}", error)
+    try:
+        while True:
+            while not connection.poll(WATCH_SECONDS):
+                if os.getppid() != setting.parent:
+                    return
+            task = connection.recv()
+            if task is None:
+                return
+            reply = Reply(task[0], 0, None, 0.0, failure) if failure is not None else _run(reader, setting, info, task)
+            del task
+            _send(connection, reply, setting.number)
+            del reply
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _run(reader: Any, setting: Setting, info: Any, task: tuple[int, int, int, Any]) -> Reply:
+    run, first, last, drawn = task
+    begun = time.perf_counter()
+    failure = None
+    where = f"in worker {setting.number} (pid {os.getpid()})"
+    try:
+        samples = reader.read(first, last, drawn)
+    except SampleError as error:
+        samples, failure = error.samples, Failure.of(f"sample {error.index} could not be fetched {where}", error.cause)
+    data: Any = samples or None
+    if samples and setting.collate:
+        torch_worker._worker_info = info  # makes torch collate into shared memory
+        try:
+            data = default_collate(samples)
+        except Exception as error:  # it is sent on
+            samples, data = [], None
+            failure = Failure.of(f"items {first} to {last - 1} could not be collated {where}", error)
+        finally:
+            if not setting.show_info:
+                torch_worker._worker_info = None
+    return Reply(run, len(samples), data, time.perf_counter() - begun, failure)
+
+
+def _send(connection: Any, reply: Reply, number: int) -> None:
+    try:
+        connection.send(reply)
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # what cannot be pickled
+        failure = Failure.of(
+            f"samples could not be sent from worker {number}; return tensors, arrays or numbers", error
+        )
+        connection.send(Reply(reply.run, 0, None, reply.seconds, failure))

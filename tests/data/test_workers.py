@@ -1,0 +1,406 @@
+import collections
+import gc
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
+
+from adabatch.data import DataLoader
+from adabatch.data.rng import sample_seed
+
+SIZES = [7, 3, 20, 1, 64, 9]
+
+
+class Rich:
+    """Nested samples with random parts."""
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, item):
+        drawn = (random.random(), random.gauss(0, 1), np.random.normal(), torch.rand(()), sample_seed() % 2**62)
+        return {"item": item, "row": torch.full((3,), float(item)), "name": f"s{item}", "drawn": drawn}
+
+
+class Once(Rich):
+    """Fails in its own ways at sample 5."""
+
+    def __init__(self, how=None):
+        self.how = how
+
+    def __getitem__(self, item):
+        if item == 5 and self.how is not None and not os.path.exists(self.how[1]):
+            if self.how[0] == "kill":
+                open(self.how[1], "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how[0] == "raise":
+                raise OSError("disk")
+            if self.how[0] == "sleep":
+                time.sleep(30)
+        return item
+
+
+Pair = collections.namedtuple("Pair", "left right")
+
+
+class OddError(Exception):
+    def __init__(self, one, two):
+        super().__init__(one, two)
+
+
+def plain(value):
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def history(loader, epochs=2):
+    found = []
+    for _ in range(epochs):
+        for batch in loader:
+            found.append(plain(batch))
+            loader.batch_size = SIZES[len(found) % len(SIZES)]
+    return found
+
+
+def no_children():
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not multiprocessing.active_children()
+
+
+def tensors_alive():
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+REFERENCE: list = []
+
+
+def reference():
+    if not REFERENCE:
+        REFERENCE.extend(history(DataLoader(Rich(), 7, shuffle=True, seed=3)))
+    return REFERENCE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_workers": 1, "prefetch_factor": 1},
+        {"num_workers": 2, "persistent_workers": True},
+        {"num_workers": 4, "prefetch_factor": 4},
+        {"num_workers": 2, "collate_fn": lambda samples: default_collate(samples)},
+    ],
+)
+def test_workers_change_nothing_but_where_samples_are_fetched(arguments):
+    loader = DataLoader(Rich(), 7, shuffle=True, seed=3, **arguments)
+    assert history(loader) == reference()
+    del loader
+    assert no_children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_every_start_method_delivers_the_same(method):
+    loader = DataLoader(Rich(), 7, shuffle=True, seed=3, num_workers=2, multiprocessing_context=method)
+    assert history(loader, 1) == reference()[: len(history(DataLoader(Rich(), 7, shuffle=True, seed=3), 1))]
+
+
+def test_a_new_batch_size_holds_at_once_and_restarts_no_worker():
+    loader = DataLoader(Rich(), 64, seed=3, num_workers=2, prefetch_factor=4, persistent_workers=True)
+    iterator = iter(loader)
+    assert len(next(iterator)["item"]) == 64
+    before = loader._source.pool.pids()
+    loader.batch_size = 5
+    sizes = []
+    for batch in iterator:
+        sizes.append(len(batch["item"]))
+        loader.batch_size = 31
+    assert sizes == [5, 31]
+    next(iter(loader))
+    assert loader._source.pool.pids() == before
+
+
+def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_change():
+    loader = DataLoader(Rich(), 10, seed=3, num_workers=2, persistent_workers=True)
+    batches = iter(loader)
+    for _ in range(3):
+        assert next(batches)["row"].is_shared()
+    loader.batch_size = 25
+    assert not next(batches)["row"].is_shared()
+
+
+def test_parts_of_a_batch_come_from_aligned_runs():
+    loader = DataLoader(Rich(), 50, seed=3, num_workers=2, micro_batch_size=8)
+    shared = [(part.size, data["row"].is_shared()) for data, part in loader.parts()]
+    assert [size for size, _ in shared] == [7, 7, 7, 7, 7, 7, 8] * 2
+    assert all(is_shared for _, is_shared in shared)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_raises_is_named_and_the_loader_goes_on(workers, tmp_path):
+    loader = DataLoader(Once(("raise", tmp_path / "fixed")), 4, num_workers=workers)
+    batches = iter(loader)
+    seen = next(batches).tolist()
+    with pytest.raises(OSError, match=r"(?s)sample 5|while sample 5 was fetched") as raised:
+        next(batches)
+    assert "disk" in str(raised.value)
+    if workers:
+        assert "in worker" in str(raised.value)
+        assert "in __getitem__" in str(raised.value)
+    (tmp_path / "fixed").touch()
+    for batch in loader:
+        seen += batch.tolist()
+    assert seen == list(range(100))
+
+
+def test_exceptions_of_any_make_are_raised():
+    class Broken(Rich):
+        def __getitem__(self, item):
+            raise (OddError(1, 2), KeyError("k"), ValueError("v"))[item % 3]
+
+    for item, kind in [(0, RuntimeError), (1, RuntimeError), (2, ValueError)]:
+        loader = DataLoader(Broken(), 1, sampler=[item], num_workers=1)
+        with pytest.raises(kind, match=f"sample {item} could not be fetched in worker 0"):
+            next(iter(loader))
+
+
+def test_samples_that_cannot_be_collated_or_sent_are_said():
+    class Ragged(Rich):
+        def __getitem__(self, item):
+            return torch.zeros(item)
+
+    with pytest.raises(RuntimeError, match="could not be collated in worker"):
+        next(iter(DataLoader(Ragged(), 4, num_workers=1)))
+    padded = DataLoader(Ragged(), 4, num_workers=1, collate_fn=torch.nn.utils.rnn.pad_sequence)
+    assert next(iter(padded)).shape == (3, 4)
+
+    class Lambda(Rich):
+        def __getitem__(self, item):
+            return lambda: item
+
+    with pytest.raises((AttributeError, RuntimeError), match="could not be sent from worker"):
+        next(iter(DataLoader(Lambda(), 4, num_workers=1, collate_fn=list)))
+
+
+def test_a_killed_worker_is_named_and_nothing_is_lost(tmp_path):
+    loader = DataLoader(Once(("kill", tmp_path / "killed")), 4, num_workers=2)
+    seen = []
+    for _ in range(2):
+        killed = []
+        try:
+            for batch in loader:
+                seen += batch.tolist()
+        except RuntimeError as error:
+            killed.append(str(error))
+        assert all("ended by signal 9" in message for message in killed)
+    assert seen == list(range(100))
+    assert no_children()
+
+
+def test_a_worker_that_is_late_is_named(tmp_path):
+    loader = DataLoader(Once(("sleep", tmp_path / "never")), 2, num_workers=1, timeout=0.5)
+    with pytest.raises(RuntimeError, match=r"`timeout`: worker 0 sent nothing for 0\.5 seconds"):
+        list(loader)
+    assert no_children()
+
+
+def test_worker_init_fn_and_worker_info():
+    class Info(Rich):
+        def __getitem__(self, item):
+            info = get_worker_info()
+            return info.id, info.num_workers, int(os.environ["SET_BY_INIT"]), torch.get_num_threads()
+
+    def init(number):
+        os.environ["SET_BY_INIT"] = str(number + 10)
+
+    batch = next(iter(DataLoader(Info(), 4, num_workers=2, worker_init_fn=init)))
+    assert [int(column[0]) for column in batch] in ([0, 2, 10, 1], [1, 2, 11, 1])
+
+    def broken(number):
+        raise ValueError("no licence")
+
+    with pytest.raises(ValueError, match=r"(?s)`worker_init_fn` failed in worker 0.*no licence"):
+        next(iter(DataLoader(Info(), 4, num_workers=1, worker_init_fn=broken)))
+
+
+def test_leaving_early_and_dropping_a_loader_end_its_workers():
+    for persistent in (False, True):
+        loader = DataLoader(Rich(), 4, num_workers=2, persistent_workers=persistent)
+        for _ in loader:
+            break
+        assert bool(multiprocessing.active_children()) == persistent
+        assert len(next(iter(loader))["item"]) == 4
+        del loader
+        assert no_children()
+
+
+def test_memory_and_processes_return_after_many_loaders():
+    def one():
+        loader = DataLoader(Rich(), 8, num_workers=2, shuffle=True)
+        for _, _batch in zip(range(3), loader, strict=False):
+            pass
+
+    one()
+    gc.collect()
+    files, tensors = len(os.listdir("/proc/self/fd")), tensors_alive()
+    for _ in range(8):
+        one()
+    assert no_children()
+    assert len(os.listdir("/proc/self/fd")) <= files
+    assert tensors_alive() <= tensors
+
+
+def test_named_tuples_and_other_mappings_survive_cutting_and_joining():
+    class Named(Rich):
+        def __getitem__(self, item):
+            return Pair(item, collections.OrderedDict(text=str(item), deep=[torch.tensor([item]), 0.5]))
+
+    def run(workers):
+        loader = DataLoader(Named(), 7, num_workers=workers)
+        found = []
+        for batch in loader:
+            assert type(batch) is Pair
+            found.append((type(batch.right).__name__, plain(batch)))
+            loader.batch_size = 30
+        return found
+
+    assert run(2) == run(0)
+
+
+def test_getitems_is_used_unless_it_draws_at_random():
+    class Many:
+        def __init__(self, noisy):
+            self.noisy = noisy
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, item):
+            return item, float(np.random.rand()) if self.noisy else 0.0, 1
+
+        def __getitems__(self, items):
+            return [(item, float(np.random.rand()) if self.noisy else 0.0, len(items)) for item in items]
+
+    plain_batch = next(iter(DataLoader(Many(False), 10)))
+    assert plain_batch[2].tolist() == [10] * 10
+    free = next(iter(DataLoader(Many(True), 10, sample_rng=False)))
+    assert free[2].tolist() == [10] * 10
+    whole = torch.cat([batch[1] for batch in DataLoader(Many(True), 10, seed=1)])
+    halves = torch.cat([batch[1] for batch in DataLoader(Many(True), 3, seed=1, num_workers=2)])
+    assert torch.equal(whole, halves)
+
+
+def test_a_getitems_that_raises_names_the_sample():
+    class Many:
+        def __len__(self):
+            return 20
+
+        def __getitems__(self, items):
+            if 7 in items:
+                raise OSError("disk")
+            return items
+
+    for workers in (0, 1):
+        with pytest.raises(OSError, match=r"sample 7"):
+            next(iter(DataLoader(Many(), 10, num_workers=workers)))
+
+
+def test_the_main_process_keeps_its_random_state():
+    def draw():
+        return random.gauss(0, 1), np.random.normal(), torch.rand(()).item()
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    loader = DataLoader(Rich(), 4, seed=1)
+    draw()
+    expected_next = None
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected_next = draw()
+    random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
+    list(loader)
+    assert draw() == expected_next
+
+
+def test_random_samples_are_the_same_after_a_restart_and_differ_between_epochs():
+    loader = DataLoader(Rich(), 10, seed=1)
+    first, second = (plain([batch["drawn"] for batch in loader]) for _ in range(2))
+    assert first != second
+    resumed = DataLoader(Rich(), 25, seed=1)
+    resumed.set_epoch(1)
+    batches = [plain(batch["drawn"]) for batch in resumed]
+    flat = [[value for batch in run for value in batch[column]] for column in range(5) for run in (second, batches)]
+    assert flat[::2] == flat[1::2]
+
+
+def test_sample_seed_says_where_it_belongs():
+    with pytest.raises(RuntimeError, match="call it inside `__getitem__`"):
+        sample_seed()
+    with pytest.raises(RuntimeError, match="`sample_rng=True`"):
+        next(iter(DataLoader(Rich(), 2, sample_rng=False)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sampler_is_the_order(workers):
+    loader = DataLoader(Rich(), 4, sampler=[5, 5, 9, 1, 0, 3, 2], num_workers=workers)
+    assert (loader.dataset_size, len(loader)) == (7, 2)
+    assert [item for batch in loader for item in batch["item"].tolist()] == [5, 5, 9, 1, 0, 3, 2]
+    assert loader.sampler == [5, 5, 9, 1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("make", [RandomSampler, lambda data: WeightedRandomSampler([1.0] * 50 + [3.0] * 50, 60)])
+def test_torchs_samplers_resume_exactly(make):
+    def items(loader):
+        return [item for batch in loader for item in batch["item"].tolist()]
+
+    loader = DataLoader(Rich(), 7, sampler=make(Rich()), seed=1)
+    epochs = [items(loader) for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    begun = DataLoader(Rich(), 7, sampler=make(Rich()), seed=1)
+    items(begun)
+    iterator = iter(begun)
+    for _ in range(3):
+        next(iterator)
+    resumed = DataLoader(Rich(), 20, sampler=make(Rich()), num_workers=2)
+    resumed.load_state_dict(begun.state_dict())
+    assert items(resumed) == epochs[1][21:]
+    with pytest.raises(ValueError, match=r"`sampler` is 'RandomSampler' there and '' here|`dataset_size`"):
+        DataLoader(Rich(), 7, seed=1).load_state_dict(begun.state_dict())
+
+
+def test_bad_samplers_are_named():
+    class Short(RandomSampler):
+        def __len__(self):
+            return 101
+
+    with pytest.raises(ValueError, match=r"`sampler` must draw as many samples as its length 101, got 100"):
+        list(DataLoader(Rich(), 10, sampler=Short(Rich())))
+    with pytest.raises(TypeError, match="`sampler` must have a length"):
+        DataLoader(Rich(), 10, sampler=iter([1]))
+    with pytest.raises(ValueError, match="`shuffle` must be False"):
+        DataLoader(Rich(), 10, sampler=[1], shuffle=True)
+    with pytest.raises(ValueError, match="`sampler` must draw at least one"):
+        DataLoader(Rich(), 10, sampler=[])
+
+
+def test_a_tensor_set_starts_no_worker():
+    loader = DataLoader(torch.arange(10), 4, num_workers=2)
+    assert next(iter(loader)).tolist() == [0, 1, 2, 3]
+    assert loader._source.__class__.__name__ == "Columns"
+
+
+def test_bad_worker_arguments_are_named():
+    with pytest.raises(ValueError, match="`multiprocessing_context` must be one of"):
+        DataLoader(Rich(), num_workers=1, multiprocessing_context="thread")
+    with pytest.raises(TypeError, match="`multiprocessing_context` must be a start method or a context"):
+        DataLoader(Rich(), num_workers=1, multiprocessing_context=3)
+    with pytest.raises(ValueError, match="`prefetch_factor` must be at least 1"):
+        DataLoader(Rich(), num_workers=1, prefetch_factor=0)
