@@ -146,6 +146,24 @@ def test_other_couplings(coupling, factor):
     assert batches.last_lr == [pytest.approx(0.1 * factor)]
 
 
+@pytest.mark.parametrize("tail", [{}, {"drop_last": True}, {"run_on": True}], ids=["kept", "dropped", "run on"])
+def test_the_plan_is_what_happens(tail):
+    model, loader = model_of(), loader_of(50, **tail)
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.geometric(2, ab.updates(9), maximum=16), epochs=3)
+    seen = []
+    for _ in range(3):
+        expected = len(loader)
+        for batch in loader:
+            seen.append((loader.current.clock, loader.current.requested, loader.current.epoch))
+            expected -= 1
+            backward(model, batch)
+            optimizer.step()
+            batches.step()
+        assert expected == 0
+    assert seen == [(each.clock, each.requested, each.epoch) for each in batches.plan]
+
+
 # Guards.
 
 

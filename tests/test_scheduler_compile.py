@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -41,6 +42,31 @@ def train(lr, compiled, *, kind, arguments, sizes="0:4 24:8 56:16 120:32 184:64"
         batches.step()
         course.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     return course, seen, compilations
+
+
+@dataclass(frozen=True)
+class watching(ab.couplings.Coupling):  # noqa: N801
+    """Linear; notes whether it was traced."""
+
+    traced: list[bool]
+
+    def lr_factor(self, ratio: float) -> float:
+        self.traced.append(torch.compiler.is_compiling())
+        return ratio
+
+
+def test_the_hooks_are_never_traced():
+    torch._dynamo.reset()
+    model, loader = model_of(), loader_of()
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.01))
+    coupling = watching([])
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 8:8"), coupling=coupling)
+    step = torch.compile(optimizer.step, backend="eager")
+    for batch in loader:
+        backward(model, batch)
+        step()
+        batches.step()
+    assert coupling.traced == [False] * 9
 
 
 @pytest.mark.parametrize(

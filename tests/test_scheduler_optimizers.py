@@ -302,6 +302,20 @@ def test_several_steps_for_one_batch():
     assert torch.allclose(model.weight, before - 2 * 0.2 * model.weight.grad)
 
 
+def test_a_step_between_batches_is_scaled_as_the_last_batch():
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8 12:16"))
+    for _, batch in zip(range(2), loader, strict=False):
+        backward(model, batch)
+        optimizer.step()
+        batches.step()
+    assert batches.batch_size == 16
+    before = model.weight.detach().clone()
+    optimizer.step()
+    assert torch.allclose(model.weight, before - 0.2 * model.weight.grad)
+
+
 class Outer(torch.optim.SGD):
     """A subclass whose step calls its parent's: torch wraps both, so that hooks run twice, one inside the other."""
 

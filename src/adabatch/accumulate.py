@@ -90,28 +90,22 @@ def accumulate(loader: DrivenLoader, model: Any = None) -> Iterator[MicroBatch]:
 
 def _micro_batches(loader: DrivenLoader, model: Any) -> Iterator[MicroBatch]:
     averaged_over = _averaged_over(model)
-    parts = loader.parts()
     before: MicroBatch | None = None
-    try:
-        for data, part in parts:
-            if model is None and part.batch.rank_size != part.batch.size:
-                raise ValueError(
-                    "`model` must be given where batches are shared between ranks, since the weights depend on whether "
-                    "it averages gradients over them; write `accumulate(loader, model)`"
-                )
-            micro = MicroBatch(data, part, model=model, averaged_over=averaged_over)
-            yield micro
-            if before is not None and micro.index > 0 and micro.entered != before.entered:
-                missing = before if micro.entered else micro
-                raise RuntimeError(
-                    f"micro-batch {missing.index + 1} of {missing.count} was not entered, others of its batch were, so "
-                    "the gradient is not the batch's; write `with micro as (inputs, targets):` for each"
-                )
-            before = micro
-    finally:
-        close = getattr(parts, "close", None)
-        if close is not None:
-            close()
+    for data, part in loader.parts():
+        if model is None and part.batch.rank_size != part.batch.size:
+            raise ValueError(
+                "`model` must be given where batches are shared between ranks, since the weights depend on whether it "
+                "averages gradients over them; write `accumulate(loader, model)`"
+            )
+        micro = MicroBatch(data, part, model=model, averaged_over=averaged_over)
+        yield micro
+        if before is not None and micro.index > 0 and micro.entered != before.entered:
+            missing = before if micro.entered else micro
+            raise RuntimeError(
+                f"micro-batch {missing.index + 1} of {missing.count} was not entered, others of its batch were, so the "
+                "gradient is not the batch's; write `with micro as (inputs, targets):` for each"
+            )
+        before = micro
 
 
 class _FullyShardNoSync:

@@ -81,22 +81,20 @@ class CoupledStep:
         self.restore()
         ratio, self._training = self._on_before(optimizer)
         groups = optimizer.param_groups
-        # All are computed before any is written: groups may share one tensor.
+        # All are computed before any is written, and undone in reverse: groups may share one tensor.
         changes = [self._coupling.in_force(group, ratio) for group in groups]
-        written: set[int] = set()
         for group, values in zip(groups, changes, strict=True):
             for key, value in values.items():
-                self._put(group, key, value, written)
+                self._put(group, key, value)
         if self._training:
             self._seen = [group["lr"].clone() if _is_tensor(group["lr"]) else group["lr"] for group in groups]
 
-    def _put(self, group: dict[str, Any], key: str, value: Any, written: set[int]) -> None:
+    def _put(self, group: dict[str, Any], key: str, value: Any) -> None:
         held = group[key]
         if not _is_tensor(held):
             self._undo.append(partial(group.__setitem__, key, held))
             group[key] = value
-        elif id(held) not in written:
-            written.add(id(held))
+        else:
             self._undo.append(partial(held.copy_, held.clone()))
             held.copy_(value)
 

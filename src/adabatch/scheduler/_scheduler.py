@@ -286,9 +286,9 @@ class BatchSizeScheduler:
             )
 
     def _log_change(self) -> None:
-        clock, N, end = self._loader.clock, self._loader.dataset_size, self.plan.end_samples
+        clock, N = self._loader.clock, self._loader.dataset_size
         size = self.batch_size_at(clock)
-        if size != self._logged and (end is None or clock < end):
+        if size != self._logged:
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
             self.decisions.append(Decision(clock, size, f"{self._schedule.describe()}, at {where}"))
             self._logged = size
