@@ -118,6 +118,8 @@ class Walk:
             _, clock, size = self.runs.find(update)
         elif self.end is not None and self._clock >= self.end:
             return self.end
+        elif self._too_large():  # no error yet: another stage may come before a batch starts
+            clock, size = self._clock, self.sizes[-1]
         else:
             _, clock, size = self._open().find(update)
         return clock + size
@@ -168,9 +170,12 @@ class Walk:
             return Run(clock, update, size, wanted, 0, wanted * size, 1)
         return Run(clock, update, size, full, tail, rest, 1)
 
+    def _too_large(self) -> bool:
+        return self.dataset_size is not None and self.sizes[-1] > self.dataset_size
+
     def _check_size(self) -> None:
         N, size = self.dataset_size, self.sizes[-1]
-        if N is None or size <= N:
+        if N is None or not self._too_large():
             return
         where = f" from epoch {self._clock // N} (clock {self._clock:,}) on" if self._clock else ""
         raise ValueError(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
+from typing import Final
 
 from adabatch import _checks
 from adabatch.schedules._base import Context, Schedule, Stage, check_length, from_start
 from adabatch.units import Duration
+
+_LARGEST: Final = 2**63  # beyond, growth is a mistake, and exact arithmetic would take for ever
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,25 @@ class geometric(Schedule):  # noqa: N801
         return self.maximum is not None
 
     def stages(self, context: Context) -> Iterator[Stage]:
-        """Yields one stage per interval, up to the maximum or the context's ceiling."""
+        """Yields one stage per interval, up to the maximum or the context's ceiling.
+
+        Raises:
+            ValueError: if the maximum is below the start, or there is none and the size passes 2**63.
+        """
         size = start = context.batch_size if self.start is None else self.start
         self._check_maximum(start)
         yield context.origin, start
         bounds = [bound for bound in (self.maximum, context.ceiling) if bound is not None]
-        factor, grown, index = Fraction(str(self.factor)), Fraction(start), 0
+        factor, index = Fraction(str(self.factor)), 0
+        above, below = start, 1
         while not bounds or size < min(bounds):
-            index, grown = index + 1, grown * factor
-            size = int(grown) if self.maximum is None else min(int(grown), self.maximum)
+            if size > _LARGEST:
+                raise ValueError(
+                    f"`maximum` must be given for growth that passes 2**63 samples, as x{self.factor:g} every "
+                    f"{self.every} does after {index:,} intervals, got None"
+                )
+            index, above, below = index + 1, above * factor.numerator, below * factor.denominator
+            size = above // below if self.maximum is None else min(above // below, self.maximum)
             yield context.at(self.every, index), size
 
     def describe(self) -> str:
