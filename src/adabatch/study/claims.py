@@ -54,23 +54,21 @@ def check(compare: Mapping[str, Any]) -> list[Claim]:
     """Every claim about a comparison of the arms fixed-small, fixed-large, adaptive and uncoupled.
 
     Args:
-        compare: the content of a `compare.json`.
+        compare: the content of a `compare.json`; a claim about an arm that it does not hold fails.
 
     Returns:
         One record per claim, held or not. Accuracies are fractions, differences the arm minus fixed-small.
-
-    Raises:
-        KeyError: if one of the four arms is not in it.
     """
-    mean = {arm["name"]: arm["test_accuracy"]["mean"] for arm in compare["arms"]}
-    against = compare["against_fixed_small"]
-    missing = {name for name in ("fixed-small", "fixed-large", "adaptive", "uncoupled") if name not in mean}
-    if missing:
-        raise KeyError(f"`compare` must hold the arm {sorted(missing)[0]}, got {', '.join(mean)}")
-    fewer, low = against["adaptive"]["updates_ratio"], against["adaptive"]["accuracy_difference"]["low"]
-    margin = compare.get("margin", 0.01)
+    against, margin = compare["against_fixed_small"], compare.get("margin", 0.01)
+    adaptive = against.get("adaptive")
+    fewer = adaptive["updates_ratio"] if adaptive else None
+    low = adaptive["accuracy_difference"]["low"] if adaptive else None
     found = [
-        Claim(f"adaptive takes {FEWER_UPDATES:g} times fewer updates", f"{fewer:.2f}", fewer >= FEWER_UPDATES),
+        Claim(
+            f"adaptive takes {FEWER_UPDATES:g} times fewer updates",
+            "no such arm" if fewer is None else f"{fewer:.2f}",
+            fewer is not None and fewer >= FEWER_UPDATES,
+        ),
         Claim(
             f"adaptive is within {100 * margin:g} % of fixed-small's accuracy by the interval",
             "no interval" if low is None else f"a lower bound of {100 * low:+.2f} points",
@@ -78,12 +76,12 @@ def check(compare: Mapping[str, Any]) -> list[Claim]:
         ),
     ]
     for name in ("fixed-large", "uncoupled"):
-        behind = mean[name] - mean["fixed-small"]
+        behind = against[name]["accuracy_difference"]["mean"] if name in against else None
         found.append(
             Claim(
                 f"{name} is at least {100 * WORSE:g} points worse than fixed-small",
-                f"{100 * behind:+.2f} points",
-                behind <= -WORSE,
+                "no such arm" if behind is None else f"{100 * behind:+.2f} points",
+                behind is not None and behind <= -WORSE,
             )
         )
     return found
@@ -97,9 +95,6 @@ def claims(compare: Mapping[str, Any]) -> list[Claim]:
 
     Returns:
         The failed claims.
-
-    Raises:
-        KeyError: if one of the four arms is not in it.
     """
     return [claim for claim in check(compare) if not claim.holds]
 

@@ -113,10 +113,10 @@ def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
         size that no larger one beats, None where that is the largest one measured and larger than the first.
 
     Example:
-        >>> conclusion({16: [100.0, 101, 99, 100, 102, 98], 32: [160.0, 161, 158, 160, 163, 157], 64: [160.0] * 6})[
-        ...     "sentence"
-        ... ]
-        'growing the batch can make this task at most 1.60x faster here [1.60, 1.60]; nothing is gained beyond 32'
+        >>> turns = [0.98, 0.99, 1.0, 1.01, 1.02, 1.03]
+        >>> rates = {size: [rate * turn for turn in turns] for size, rate in {16: 100, 32: 160, 64: 161}.items()}
+        >>> conclusion(rates)["sentence"]
+        'growing the batch can make this task at most 1.61x faster here [1.61, 1.61]; nothing is gained beyond 32'
     """
     sizes = list(rates)
     first = sizes[0]
