@@ -10,11 +10,12 @@ from typing import Final
 from adabatch import _checks
 from adabatch.tasks.cifar import CIFAR10, CIFAR100
 from adabatch.tasks.digits import DIGITS
+from adabatch.tasks.imagenet import IMAGENET
 from adabatch.tasks.mnist import FASHION_MNIST, MNIST
 from adabatch.tasks.task import Data, Task
 
 __all__ = ["Data", "Task", "get", "names"]
-_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
+_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET)}
 
 
 def names() -> list[str]:

@@ -73,7 +73,7 @@ def table(folder: Path | None, *, split: str, hub: str, image: str = "image", la
         try:
             found = pq.read_table(file)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{file} must be a Parquet file: {_line(error)}; fetch it again") from None
+            raise ValueError(f"{file} must be a Parquet file: {first_line(error)}; fetch it again") from None
         _check_layout(found.schema, str(file), image, label)
         tables.append(found.select([image, label]).rename_columns(["image", "label"]))
     return str(found_files[0]) if len(found_files) == 1 else f"{folder / split}-*.parquet", pa.concat_tables(tables)
@@ -95,20 +95,69 @@ def files(folder: Path, *, split: str) -> list[Path]:
     return found
 
 
-def _download(hub: str, split: str, image: str, label: str) -> Any:
-    """The split from the hub, undecoded."""
+def hub_split(folder: Path | None, *, split: str, hub: str, image: str = "image", label: str = "label") -> Any:
+    """One split as a data set of the package datasets, undecoded and read from disk row by row.
+
+    Args:
+        folder: where the Parquet files are, which are unpacked into the cache; None downloads the data set `hub`.
+        split: such as `"train"`.
+        hub: name of the data set on the hub.
+        image: name of the column of images.
+        label: name of the column of labels.
+
+    Raises:
+        FileNotFoundError: if the folder has no file of this split.
+        ValueError: if a file is no Parquet file or its columns are others.
+        OSError: if the download or writing to the cache fails.
+        ModuleNotFoundError: if a package is missing.
+    """
     try:
         import datasets
     except ModuleNotFoundError as error:
+        what = "downloading" if folder is None else "reading single rows of Parquet files"
         raise ModuleNotFoundError(
-            "downloading needs the package datasets; run: pip install 'adabatch[data]', or give `data`"
+            f"{what} needs the package datasets; run: pip install 'adabatch[data]', or give another `data`"
         ) from error
+    from adabatch.tasks import cache
+
+    here = [] if folder is None else [str(file) for file in files(folder, split=split)]
+    source = hub if folder is None else f"{folder / split}-*.parquet"
+    if here and not sum(_rows(file, image, label) for file in here):
+        raise ValueError(f"{source} must have at least one row, got none")
     try:
-        found = datasets.load_dataset(hub, split=split)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise OSError(f"could not download {hub}: {_line(error)}; give `data`, a folder that holds it") from error
-    found = found.cast_column(image, datasets.Image(decode=False))
-    _check_layout(found.features.arrow_schema, hub, image, label)
+        if folder is None:
+            found = datasets.load_dataset(hub, split=split)
+        else:
+            place = str(cache.location() / "hub")
+            found = datasets.load_dataset("parquet", data_files={split: here}, split=split, cache_dir=place)
+    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        if folder is None:
+            raise OSError(
+                f"could not download {hub}: {first_line(error)}; give `data`, a folder that holds it"
+            ) from error
+        raise ValueError(
+            f"{folder / split}-*.parquet must be Parquet files that can be read: {first_line(error)}"
+        ) from error
+    _check_layout(found.features.arrow_schema, source, image, label)
+    return found.cast_column(image, datasets.Image(decode=False))
+
+
+def _rows(file: str, image: str, label: str) -> int:
+    """The number of rows of a Parquet file of the right layout."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as found:
+            _check_layout(found.schema_arrow, file, image, label)
+            return int(found.metadata.num_rows)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file} must be a Parquet file: {first_line(error)}; fetch it again") from None
+
+
+def _download(hub: str, split: str, image: str, label: str) -> Any:
+    """The split from the hub, undecoded, as a table."""
+    found = hub_split(None, split=split, hub=hub, image=image, label=label)
     return found.with_format("arrow")[:].select([image, label]).rename_columns(["image", "label"])
 
 
@@ -186,13 +235,13 @@ def _decode(encoded: bytes | None, *, size: int, where: str) -> npt.NDArray[np.u
         with Image.open(io.BytesIO(encoded or b"")) as image:
             pixels = np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{where} must hold an image file that can be decoded: {_line(error)}") from None
+        raise ValueError(f"{where} must hold an image file that can be decoded: {first_line(error)}") from None
     if pixels.shape != (size, size) or pixels.dtype != np.uint8:
         shape = "x".join(str(n) for n in pixels.shape)
         raise ValueError(f"{where} must be a grey image of {size}x{size} with 8 bits, got {shape} of {pixels.dtype}")
     return pixels
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

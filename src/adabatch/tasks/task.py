@@ -46,6 +46,8 @@ class Data:
         note: where the data are from and how they were split, in one line.
         transform: makes a network's inputs of `x_train` and `x_test`; None: they are that.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens.
+        files: a data set that reads samples from disk, to which `x_train` gives the numbers; None: `x_train` are the
+            samples themselves.
     """
 
     x_train: Tensor
@@ -56,6 +58,18 @@ class Data:
     note: str
     transform: Transform | None = None
     tokens_per_sample: int | None = None
+    files: Any = None
+
+    @property
+    def dataset(self) -> Any:
+        """What to give to a loader: pairs of a row of `x_train`, or of what it is the number of, and its class."""
+        from torch.utils.data import Subset, TensorDataset
+
+        if self.files is None:
+            return TensorDataset(self.x_train, self.y_train)
+        if len(self.x_train) == len(self.files):
+            return self.files
+        return Subset(self.files, self.x_train.tolist())
 
     @property
     def dataset_size(self) -> int:
@@ -76,7 +90,7 @@ class Data:
         """The network's inputs for a batch or a part of one, as a loader handed it out.
 
         Args:
-            inputs: rows of `x_train`.
+            inputs: as `dataset` gives them, on the training device.
             seed: of the run; what is random belongs to it and to each sample's clock.
             clock: position of the first row in the data, `epoch * N + position`.
             stride: how far the clocks of neighbouring rows lie apart: the number of ranks.
