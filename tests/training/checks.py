@@ -15,7 +15,7 @@ from adabatch.training import RunConfig, RunResult, checkpoint
 # 45 updates over 300 samples; the batch grows in the middle of epochs, and not where a batch would end by itself.
 SMALL = RunConfig.for_task(
     "digits", model="mlp", batch_size=16, growth=2.0, every="390 samples", max_batch_size=64, epochs=4,
-    lr_schedule="warmup:2+step:0.5:2", device="cpu",
+    lr=0.005, lr_schedule="warmup:2+step:0.5:2", device="cpu",
 )  # fmt: skip
 
 

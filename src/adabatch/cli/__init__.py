@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-COMMANDS: Final = ("train", "compare", "probe", "list")
+COMMANDS: Final = ("train", "compare", "probe", "plan", "report", "list")
 _NEEDS: Final = ("typer", "rich")
 
 
@@ -54,7 +55,11 @@ def app() -> Any:
     )
     made.callback()(_shared.callback)
     for name in COMMANDS:
-        if importlib.util.find_spec(f"adabatch.cli.{name}") is None:
-            continue
-        made.command(name)(importlib.import_module(f"adabatch.cli.{name}").command)
+        command = importlib.import_module(f"adabatch.cli.{name}").command
+        made.command(name, help=_help(command))(command)
     return made
+
+
+def _help(command: Any) -> str:
+    """A command's docstring with its examples set apart, as Markdown wants them."""
+    return inspect.cleandoc(command.__doc__).replace("\nExamples:\n", "\nExamples:\n\n")

@@ -164,6 +164,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         as_json = bool(kwargs.get("as_json"))
         try:
             return command(*args, **kwargs)
+        except typer.Exit:
+            raise
         except KeyboardInterrupt as error:
             interrupted(str(error) or "interrupted", as_json=as_json)
         except OSError as error:

@@ -44,7 +44,7 @@ class RunConfig:
     Example:
         >>> config = RunConfig.for_task("digits", growth=2.0)
         >>> config.schedule().describe()
-        "x2 every 4 epochs, from the loader's batch size, at most 256"
+        "x2 every 2 epochs, from the loader's batch size, at most 256"
     """
 
     task: str

@@ -85,13 +85,12 @@ def train(
         around.enter_context(devices.threads(config.threads))
         around.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         interrupts = around.enter_context(Interrupts())
+        parts = Parts(config, loaded, device)
         folder = None
         if out is not None:
             folder = RunFolder(out, config=config, versions=devices.versions(device), resume=resume)
             around.callback(folder.close)
-        return Run(Parts(config, loaded, device), folder=folder, interrupts=interrupts, progress=progress).run(
-            target=aim
-        )
+        return Run(parts, folder=folder, interrupts=interrupts, progress=progress).run(target=aim)
 
 
 def _finished(config: RunConfig, out: Path) -> RunResult | None:

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from adabatch import cli
+from adabatch.training import RunConfig, loop, saved_config, saved_result, train
+
+QUICK = ["--model", "mlp", "--epochs", "2", "--device", "cpu"]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_a_growing_run(tmp_path, capsys):
+    out = tmp_path / "run"
+    growth = ["--growth", "2", "--every", "1", "--max-batch-size", "32", "--coupling", "sqrt(any_optimizer=True)"]
+    more = [
+        "--lr",
+        "0.01",
+        "--lr-schedule",
+        "step:0.5:1",
+        "--momentum",
+        "0.8",
+        "--weight-decay",
+        "0.001",
+        "--seed",
+        "3",
+    ]
+    last = ["--optimizer", "nesterov", "--micro-batch-size", "20", "--batch-size", "24", "--threads", "1"]
+    assert run("train", "digits", *QUICK, *growth, *more, *last, "--out", str(out)) == 0
+    expected = RunConfig.for_task(
+        "digits", model="mlp", epochs=2, device="cpu", growth=2.0, every="1", max_batch_size=32, lr=0.01,
+        coupling="sqrt(any_optimizer=True)", lr_schedule="step:0.5:1", momentum=0.8, weight_decay=0.001, seed=3,
+        optimizer="nesterov", micro_batch_size=20, batch_size=24, threads=1,
+    )  # fmt: skip
+    assert saved_config(out) == expected
+    result = saved_result(out)
+    assert result is not None
+    assert result.batch_sizes == (24, 32)
+    printed = capsys.readouterr().out
+    assert f"{100 * result.test_accuracy:.2f} %" in printed
+    assert f"{result.updates:,}" in printed
+    assert str(out) in printed
+    assert "\x1b" not in printed, "no colours when it is not a terminal"
+
+
+def test_without_growth_the_batch_is_constant(tmp_path, capsys):
+    assert run("train", "digits", *QUICK, "--out", str(tmp_path / "run"), "--json") == 0
+    captured = capsys.readouterr()
+    printed = json.loads(captured.out)
+    assert captured.err == ""
+    assert printed["batch_sizes"] == [16]
+    assert printed["config"]["growth"] is None
+    assert (printed["task"], printed["out"], printed["updates"]) == ("digits", str(tmp_path / "run"), 180)
+    assert printed["test_accuracy"] == saved_result(tmp_path / "run").test_accuracy
+
+
+def test_the_folder_without_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "digits", *QUICK, "--json") == 0
+    out = json.loads(capsys.readouterr().out)["out"]
+    assert out.startswith("runs/train-digits-")
+    assert saved_result(tmp_path / out) is not None
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    out, flags = tmp_path / "a run", [*QUICK, "--growth", "2", "--every", "1"]
+    original = loop.Run._report
+
+    def stop(self):
+        original(self)
+        if self._updates == 50:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Run, "_report", stop)
+    assert run("train", "digits", *flags, "--out", str(out)) == 130
+    printed = capsys.readouterr()
+    again = f"adabatch train digits --out '{out}' --resume"
+    assert printed.err == f"interrupted; the run is saved in {out}; to go on: {again}\n"
+    assert printed.out == ""
+    monkeypatch.undo()
+    assert run("train", "digits", "--out", str(out), "--resume", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    whole = train(RunConfig.for_task("digits", model="mlp", epochs=2, device="cpu", growth=2.0, every="1"))
+    assert found["test_accuracy"] == whole.test_accuracy
+    assert [line["test_loss"] for line in found["history"]] == [line.test_loss for line in whole.history]
+    assert run("train", "digits", *flags, "--out", str(out), "--resume") == 0, "the same settings may be repeated"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_signal_to_a_real_process(tmp_path, number):
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", "from adabatch.cli import main; main()", "train", "digits", "--epochs", "500"]
+    process = subprocess.Popen([*command, "--out", str(out), "--json"], stdout=subprocess.PIPE, text=True)
+    while not (out / "checkpoints" / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in json.loads(printed)["interrupted"]["message"]
+    assert (out / "checkpoints" / "last.pt").exists()
+    assert not (out / "result.json").exists()
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = (
+        "import sys; from adabatch import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as done: print(done.code, [m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    for arguments in (["--help"], ["train", "--help"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "0 []"
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--help"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "adabatch train digits --growth 2 --every 4 --max-batch-size 256" in done.stdout
+    flags = (
+        "model batch-size growth every max-batch-size coupling lr lr-schedule momentum weight-decay optimizer epochs "
+        "micro-batch-size resume json seed device out data"
+    )
+    for flag in flags.split():
+        assert f"--{flag} " in done.stdout
+
+
+def test_a_missing_package_is_named():
+    code = (
+        "import sys, importlib.util; real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'rich' else real(name, *more)\n"
+        "from adabatch.cli import main; main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "the command line needs rich; run: pip install 'adabatch[cli]'\n"
