@@ -20,7 +20,7 @@ OutFile = Annotated[
 
 
 @_shared.guarded
-def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
+def command(source: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
     Works for a finished comparison and for a run, also one that is still under way.
@@ -34,7 +34,7 @@ def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False
 
     if out is not None and out.is_dir():
         raise ValueError(f"`out` must be a file, got the folder {str(out)!r}; for example {str(out / page.NAME)!r}")
-    written = page.write(folder, out)
+    written = page.write(source, out)
     if as_json:
         _shared.print_json({"page": str(written)})
     else:

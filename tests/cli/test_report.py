@@ -1,0 +1,79 @@
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from tests.report.page_folders import write_comparison, write_run
+
+from adabatch import cli
+
+QUICK = "digits --epochs 2 --batch-size 64 --growth 2 --every 1 --max-batch-size 128"
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_a_page_of_a_comparison(tmp_path, capsys):
+    write_comparison(tmp_path)
+    code, printed, errors = run(capsys, "report", tmp_path)
+    assert (code, errors) == (0, "")
+    assert printed == f"Written to {tmp_path / 'report.html'}; open it in a browser.\n"
+    assert "A batch growing from 16 to 256" in (tmp_path / "report.html").read_text().replace("&nbsp;", " ")
+
+
+def test_a_page_elsewhere_as_json(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    code, printed, _ = run(capsys, "report", tmp_path / "run", "--out", tmp_path / "page.html", "--json")
+    assert code == 0
+    assert json.loads(printed) == {"page": str(tmp_path / "page.html")}
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_real_run_and_a_real_comparison(tmp_path, capsys):
+    assert run(capsys, "train", *shlex.split(QUICK), "--out", tmp_path / "run", "--json")[0] == 0
+    compare = QUICK.replace("--growth 2", "--seeds 2")
+    assert run(capsys, "compare", *shlex.split(compare), "--out", tmp_path / "compare", "--json")[0] == 0
+    for folder, words in (("run", "test accuracy on digits after"), ("compare", "A batch growing from 64 to 128")):
+        assert run(capsys, "report", tmp_path / folder)[0] == 0
+        assert words in (tmp_path / folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["FOLDER"], "`folder` must be a folder that `adabatch compare` or `adabatch train` wrote, got "),
+        (["FOLDER/run", "--out", "FOLDER"], "`--out` must be a file, got the folder "),
+        (["FOLDER/run", "--out", "FOLDER/none/page.html"], "`--out` must be a file that can be written, got "),
+    ],
+)
+def test_errors_are_one_line(tmp_path, capsys, arguments, message):
+    write_run(tmp_path / "run")
+    arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    code, printed, errors = run(capsys, "report", *arguments)
+    assert (code, printed) == (2, "")
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
+    code, printed, errors = run(capsys, "report", *arguments, "--json")
+    assert (code, errors) == (2, "")
+    assert json.loads(printed)["error"]["message"].startswith(message)
+    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["run"]
+
+
+def test_without_plotly(tmp_path, capsys, monkeypatch):
+    write_run(tmp_path)
+    monkeypatch.setattr(
+        "adabatch.report.page.missing", lambda: "the page needs plotly; run: pip install 'adabatch[plot]'"
+    )
+    code, _, errors = run(capsys, "report", tmp_path)
+    assert code == 2
+    assert "pip install 'adabatch[plot]'" in errors
+
+
+def test_help_shows_examples(capsys):
+    code, printed, _ = run(capsys, "report", "--help")
+    assert code == 0
+    assert "adabatch report runs/demo" in printed
