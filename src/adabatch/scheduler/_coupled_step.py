@@ -56,12 +56,13 @@ class CoupledStep:
             handle.remove()
         COUPLED.discard(self._optimizer)
 
-    @torch.no_grad()
     def restore(self) -> None:
-        """Puts back what the groups held before a step; it has only work to do after a step that raised."""
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
+        """Puts back what the groups held before a step, if that is still to do."""
+        if self._undo:
+            with torch.no_grad():
+                for undo in reversed(self._undo):
+                    undo()
+            self._undo.clear()
 
     def forget(self) -> None:
         """Forgets the latest step."""
@@ -73,10 +74,8 @@ class CoupledStep:
             return [float(lr) for lr in self._seen]
         self.restore()
         groups = self._optimizer.param_groups
-        with torch.no_grad():
-            return [float((group | self._coupling.in_force(group, ratio))["lr"]) for group in groups]
+        return [float((group | self._coupling.in_force(group, ratio))["lr"]) for group in groups]
 
-    @torch.no_grad()
     def _before(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         self.restore()
         ratio, self._training = self._on_before(optimizer)
@@ -87,7 +86,7 @@ class CoupledStep:
             for key, value in values.items():
                 self._put(group, key, value)
         if self._training:
-            self._seen = [group["lr"].clone() if _is_tensor(group["lr"]) else group["lr"] for group in groups]
+            self._seen = [group["lr"].detach().clone() if _is_tensor(group["lr"]) else group["lr"] for group in groups]
 
     def _put(self, group: dict[str, Any], key: str, value: Any) -> None:
         held = group[key]
@@ -95,8 +94,9 @@ class CoupledStep:
             self._undo.append(partial(group.__setitem__, key, held))
             group[key] = value
         else:
-            self._undo.append(partial(held.copy_, held.clone()))
-            held.copy_(value)
+            self._undo.append(partial(held.copy_, held.detach().clone()))
+            with torch.no_grad():
+                held.copy_(value)
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         self.restore()
