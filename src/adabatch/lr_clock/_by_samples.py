@@ -27,6 +27,7 @@ class SamplesLR:
     ) -> None:
         self._lr_scheduler, self._loader, self._baseline, self._end = lr_scheduler, loader, baseline, end
         self._taken = steps_taken(lr_scheduler)
+        self._checked = False  # whether the data was seen to stand where the LR scheduler does
 
     @property
     def updates(self) -> int:
@@ -37,18 +38,19 @@ class SamplesLR:
         """Steps the LR scheduler up to where the next batch starts: often, once or not at all.
 
         Raises:
-            RuntimeError: if someone else stepped it, or the data went back.
+            RuntimeError: if someone else stepped it, or the data stands before it at the first call.
         """
         self._check_owner()
         batch = self._loader.current
         clock = self._loader.clock if batch is None else batch.end
         target = self._baseline.update_at(clock)
         target = target if self._end is None else min(target, self._end)
-        if target < self._taken:
+        if target < self._taken and not self._checked:
             raise RuntimeError(
                 f"`by_samples` stands behind update {self._taken:,} of the base batch size, but the loader at sample "
                 f"{clock:,} is at update {target:,}; load the states of loader, LR scheduler and `by_samples` together"
             )
+        self._checked = True  # from here on a clock goes back only where a rest is not dropped after all
         while self._taken < target:
             self._lr_scheduler.step()
             self._taken += 1
@@ -80,7 +82,7 @@ class SamplesLR:
                     f"`state` must have the same {name}: it was saved with {state[name]}, this run has {ours}; "
                     "resume with the same settings"
                 )
-        self._taken = _checks.whole("updates", state["updates"], minimum=0)
+        self._taken, self._checked = _checks.whole("updates", state["updates"], minimum=0), False
 
     def _identity(self) -> dict[str, Any]:
         values = (self._baseline.batch_size, self._baseline.dataset_size, self._end)

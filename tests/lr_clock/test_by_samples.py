@@ -1,0 +1,202 @@
+"""LR schedulers that count updates, on the samples clock: whatever the batch does, the LR is where the data is."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.lr_clock.test_sample import MAKERS, optimizer_of
+from torch.optim import lr_scheduler as torch_lr
+
+import adabatch as ab
+from adabatch.lr_clock import sample
+
+N = 60
+
+
+def loader_of(batch_size, **options):
+    return ab.DataLoader(torch.arange(N), batch_size=batch_size, **options)
+
+
+def lrs(name, steps):
+    return sample(MAKERS[name](optimizer_of(momentum=0.9)), steps, freeze=True)
+
+
+def run(loader, optimizer, lr, epochs, sizes=()):
+    """(clock where the batch starts, its LR) of each update; the batch sizes are assigned in turn."""
+    sizes, found = iter(sizes), []
+    for _ in range(epochs):
+        for _ in loader:
+            found.append((loader.current.clock if loader.current else None, float(optimizer.param_groups[0]["lr"])))
+            optimizer.step()
+            loader.batch_size = next(sizes, loader.batch_size)
+            lr.step()
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_last": True}, {"run_on": True}])
+@pytest.mark.parametrize("name", MAKERS)
+def test_at_the_base_batch_size_it_is_the_scheduler_itself(name, options):
+    loader, optimizer = loader_of(7, **options), optimizer_of(momentum=0.9)
+    found = run(loader, optimizer, ab.by_samples(MAKERS[name](optimizer), loader), 4)
+    assert [lr for _, lr in found] == lrs(name, len(found))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(MAKERS)),
+    options=st.sampled_from([{}, {"drop_last": True}, {"run_on": True}]),
+    base=st.integers(1, 12),
+    sizes=st.lists(st.integers(1, N), max_size=30),
+)
+def test_any_batch_sizes_leave_the_lr_where_the_data_is(name, options, base, sizes):
+    loader, optimizer = loader_of(base, **options), optimizer_of(momentum=0.9)
+    lr = ab.by_samples(MAKERS[name](optimizer), loader)
+    curve, per_epoch = lrs(name, 6 * N), N // base if options.get("drop_last") else -(-N // base)
+    sizes = iter(sizes)
+    for _ in range(3):
+        for _ in loader:
+            optimizer.step()
+            loader.batch_size = next(sizes, loader.batch_size)
+            lr.step()
+            clock = loader.clock
+            inside = min(clock % N // base, per_epoch)
+            passed = clock // base if options.get("run_on") else clock // N * per_epoch + inside
+            assert float(optimizer.param_groups[0]["lr"]) == lr.get_last_lr()[0] == curve[passed]
+
+
+def test_a_rest_that_is_not_dropped_after_all_waits_for_the_data():
+    """30 of 60 behind a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
+    loader, optimizer = loader_of(1, drop_last=True), optimizer_of()
+    lr, seen = ab.by_samples(torch_lr.LambdaLR(optimizer, lambda step: 1.0 + step), loader), []
+    sizes = iter([30, 1])
+    for _ in loader:
+        optimizer.step()
+        lr.step()
+        loader.batch_size = next(sizes, loader.batch_size)
+        seen.append(lr.updates)
+    assert seen == [1, 60, *[60] * 29]
+
+
+@pytest.mark.parametrize("name", ["onecycle", "cosine", "sequential"])
+def test_it_ends_at_its_end_and_stays_there(name):
+    """40 updates of 6 samples are 4 epochs; 2 more follow, where OneCycleLR raises and a cosine climbs again."""
+    loader, optimizer = loader_of(6), optimizer_of(momentum=0.9)
+    lr = ab.by_samples(MAKERS[name](optimizer), loader)
+    growth = ab.schedules.geometric(2, every=ab.epochs(1), maximum=48)
+    batches = ab.BatchSizeScheduler(optimizer, loader, growth)
+    for _ in range(6):
+        for _ in loader:
+            optimizer.step()
+            batches.step()
+            lr.step()
+    assert lr.updates == 39
+    assert float(optimizer.param_groups[0]["lr"]) == lrs(name, 60)[-1] == lrs(name, 40)[-1]
+
+
+def test_an_end_can_be_given():
+    loader, optimizer = loader_of(6), optimizer_of()
+    lr = ab.by_samples(torch_lr.LambdaLR(optimizer, lambda step: abs(1 - step / 10)), loader, end=10)
+    run(loader, optimizer, lr, 3)
+    assert (lr.updates, optimizer.param_groups[0]["lr"]) == (10, 0.0)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_the_order_of_the_two_steps_is_free(order):
+    loader, optimizer = loader_of(6), optimizer_of()
+    lr = ab.by_samples(torch_lr.ExponentialLR(optimizer, gamma=0.5), loader)
+    batches, seen = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:6 12:18")), []
+    for _ in loader:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for each in (lr, batches) if order == "before" else (batches, lr):
+            each.step()
+    assert seen == [0.4, 0.2, 0.1, 0.1 / 8, 0.1 / 64]
+
+
+def test_a_scheduler_that_the_user_also_steps_is_refused():
+    loader, optimizer = loader_of(6), optimizer_of()
+    decay = torch_lr.ExponentialLR(optimizer, gamma=0.5)
+    lr = ab.by_samples(decay, loader)
+    for _ in loader:
+        optimizer.step()
+        lr.step()
+        decay.step()
+        break
+    with pytest.raises(RuntimeError, match=r"must be stepped by `by_samples` alone, got 2 steps instead of 1"):
+        lr.step()
+
+
+def test_resumed_at_any_update_it_is_the_same_run():
+    def parts():
+        optimizer = optimizer_of(momentum=0.9)
+        decay = torch_lr.OneCycleLR(optimizer, max_lr=0.5, total_steps=40)
+        loader = loader_of(6, seed=0, shuffle=True)
+        growth = ab.schedules.geometric(1.5, every=ab.epochs(1), maximum=30)
+        batches = ab.BatchSizeScheduler(optimizer, loader, growth)
+        return {
+            "optimizer": optimizer,
+            "decay": decay,
+            "loader": loader,
+            "batches": batches,
+            "lr": ab.by_samples(decay, loader, base_batch_size=6),
+        }
+
+    def train(own, seen, until):
+        while len(seen) < until:
+            for batch in own["loader"]:
+                seen.append((batch.tolist(), own["optimizer"].param_groups[0]["lr"], own["batches"].batch_size))
+                own["optimizer"].step()
+                own["batches"].step()
+                own["lr"].step()
+                if len(seen) == until:
+                    break
+        return seen
+
+    whole = train(parts(), [], 24)
+    for stop in (1, 9, 10, 17, 23):
+        first = parts()
+        seen = train(first, [], stop)
+        states = {name: each.state_dict() for name, each in first.items()}
+        json.dumps({name: states[name] for name in ("loader", "batches", "lr")})
+        second = parts()
+        for name in sorted(states, reverse=stop % 2 == 0):
+            second[name].load_state_dict(states[name])
+        assert train(second, seen, 24) == whole
+
+
+def test_states_that_do_not_fit_are_refused():
+    loader, optimizer = loader_of(6), optimizer_of()
+    decay = torch_lr.ExponentialLR(optimizer, gamma=0.5)
+    lr = ab.by_samples(decay, loader)
+    run(loader, optimizer, lr, 1)
+    state = lr.state_dict()
+    with pytest.raises(ValueError, match="must have the same base_batch_size: it was saved with 6, this run has 5"):
+        ab.by_samples(decay, loader, base_batch_size=5).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"`state` must be what `state_dict\(\)` of `by_samples` gave"):
+        lr.load_state_dict({"updates": 3})
+    fresh = ab.by_samples(torch_lr.ExponentialLR(optimizer_of(), gamma=0.5), loader, base_batch_size=6)
+    fresh.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"got 0 steps instead of 10; .* when resuming load both states"):
+        fresh.step()
+    behind = ab.by_samples(decay, loader_of(6))
+    with pytest.raises(RuntimeError, match="load the states of loader, LR scheduler and `by_samples` together"):
+        behind.step()
+    with pytest.raises(ValueError, match="`base_batch_size` must be given when the loader has passed samples"):
+        ab.by_samples(decay, loader)
+
+
+def test_what_cannot_be_run_on_samples():
+    optimizer = optimizer_of()
+    decay = torch_lr.ExponentialLR(optimizer, gamma=0.5)
+    with pytest.raises(TypeError, match=r"must be a function of progress, got ReduceLROnPlateau"):
+        ab.by_samples(torch_lr.ReduceLROnPlateau(optimizer), loader_of(6))
+    with pytest.raises(TypeError, match=r"`loader` must be an ab.DataLoader, got list"):
+        ab.by_samples(decay, [1, 2])
+    with pytest.raises(ValueError, match="`base_batch_size` must be at least 1, got 0"):
+        ab.by_samples(decay, loader_of(6), base_batch_size=0)
+    with pytest.raises(ValueError, match="`base_batch_size` must be at most the 60 samples of the data, got 61"):
+        ab.by_samples(decay, loader_of(6, drop_last=True), base_batch_size=61)
+    with pytest.raises(ValueError, match="`end` must be at least 1, got 0"):
+        ab.by_samples(decay, loader_of(6), end=0)

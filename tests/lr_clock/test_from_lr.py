@@ -1,0 +1,212 @@
+"""`ab.from_lr`: the schedule that a user has, converted and trained with, stays on its course at every update."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.lr_clock.test_sample import MAKERS, optimizer_of
+from torch.optim import lr_scheduler as torch_lr
+
+import adabatch as ab
+from adabatch.lr_clock import Baseline, curve, sample
+
+# Published recipes for 20 epochs of 50,000 samples in batches of 128.
+UPDATES = 7_820
+RECIPES = {
+    "step": lambda o: torch_lr.MultiStepLR(o, milestones=[2_346, 4_692, 6_256], gamma=0.2),
+    "cosine": lambda o: torch_lr.CosineAnnealingLR(o, T_max=UPDATES),
+    "onecycle": lambda o: torch_lr.OneCycleLR(o, max_lr=0.1, total_steps=UPDATES),
+    "wsd": lambda o: torch_lr.SequentialLR(
+        o,
+        [
+            torch_lr.LinearLR(o, start_factor=0.01, total_iters=100),
+            torch_lr.ConstantLR(o, factor=1.0),
+            torch_lr.LinearLR(o, start_factor=1.0, end_factor=0.0, total_iters=UPDATES // 5),
+        ],
+        milestones=[100, UPDATES - UPDATES // 5],
+    ),
+    "exponential": lambda o: torch_lr.ExponentialLR(o, gamma=0.999),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "updates"), [("step", 2_924), ("cosine", None), ("onecycle", None), ("wsd", None), ("exponential", None)]
+)
+def test_five_recipes_convert_with_no_new_number_but_the_cap(name, updates):
+    scheduler = RECIPES[name](optimizer_of(momentum=0.9))
+    growth = ab.from_lr(scheduler, counts=ab.updates(1), dataset_size=50_000, epochs=20, batch_size=128, maximum=5120)
+    plan = growth.plan(dataset_size=50_000, epochs=20)
+    lrs = sample(scheduler, UPDATES, freeze=True)
+    assert plan.samples == 1_000_000
+    assert plan.sizes[0] == 128
+    assert 1000 < max(plan.sizes) <= 5120
+    assert updates is None or plan.updates == updates
+    peaks = [0.0]
+    for lr in lrs:
+        peaks.append(max(peaks[-1], lr))
+    # As many updates as the mean of LR / highest LR so far says, batches of a size at the cap counted as they are.
+    share = sum(max(lr / peak, 128 / 5120) for lr, peak in zip(lrs, peaks[1:], strict=True)) / UPDATES
+    assert plan.updates / UPDATES == pytest.approx(share, rel=0.01)
+
+
+def parts_of(name, base, *, counts, rule, maximum, multiple, options):
+    loader = ab.DataLoader(torch.arange(60), batch_size=base, **options)
+    optimizer = optimizer_of(momentum=0.9)
+    scheduler = MAKERS[name](optimizer)
+    growth = ab.from_lr(
+        scheduler,
+        counts=counts,
+        dataset_size=60,
+        epochs=4,
+        batch_size=base,
+        maximum=maximum,
+        round_to=multiple,
+        rule=rule,
+        **options,
+    )
+    return loader, optimizer, scheduler, growth
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(MAKERS)),
+    by_update=st.booleans(),
+    multiple=st.integers(1, 3),
+    factor=st.integers(1, 4),
+    headroom=st.integers(0, 40),
+    options=st.sampled_from([{}, {"drop_last": True}, {"run_on": True}]),
+    rule=st.sampled_from(["smith", "hybrid(1)"]),
+)
+def test_trained_with_the_noise_scale_is_on_course(name, by_update, multiple, factor, headroom, options, rule):
+    """The real optimizer, loader, LR scheduler and coupling: lr * N / (B * (1 - m)) at every update."""
+    base = multiple * factor
+    counts = ab.updates(1) if by_update else ab.epochs(1)
+    settings = {"rule": rule, "maximum": base + headroom, "multiple": multiple, "options": options}
+    loader, optimizer, scheduler, growth = parts_of(name, base, counts=counts, **settings)
+    lrs = sample(scheduler, 400, freeze=True)
+    baseline = Baseline(base, 60, **options)
+    batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs=4)
+    lr = ab.by_samples(scheduler, loader, base_batch_size=base) if by_update else None
+    trained, planned = 0, iter(batches.plan)
+    for epoch in range(4):
+        for batch in loader:
+            current, expected = loader.current, next(planned)
+            assert (current.clock, current.requested) == (expected.clock, expected.requested)
+            assert len(batch) == expected.size or (expected.end == 240 and options.get("run_on"))
+            momentum = optimizer.param_groups[0]["momentum"]
+            optimizer.step()
+            batches.step()
+            trained += expected.size
+            if lr is not None:
+                lr.step()
+            asked = lrs[baseline.update_at(current.clock) if by_update else epoch]
+            course = asked * 60 / (base * (1 - momentum))
+            if asked == 0:  # such a step trains nothing, and the scheduler does not note its LR
+                continue
+            assert batches.last_lr[0] * 60 / (current.requested * (1 - momentum)) == pytest.approx(course, rel=1e-9)
+        if lr is None:
+            scheduler.step()
+    assert next(planned, None) is None
+    assert trained == batches.plan.samples
+    assert trained == 240 or options.get("drop_last")
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_smith_with_adam_is_the_papers_own_experiment(kind):
+    optimizer = optimizer_of(kind=kind)
+    loader = ab.DataLoader(torch.arange(60), batch_size=4)
+    growth = ab.from_lr(torch_lr.StepLR(optimizer, 1, 0.5), epochs=3, maximum=30)
+    batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling)
+    assert batches.plan.batch_sizes == (4, 8, 16)
+
+
+def test_seesaw_is_for_adam():
+    growth = ab.from_lr(torch_lr.StepLR(optimizer_of(), 1, 0.5), epochs=3, maximum=30, rule="seesaw")
+    loader = ab.DataLoader(torch.arange(60), batch_size=4)
+    ab.BatchSizeScheduler(optimizer_of(kind=torch.optim.AdamW), loader, growth, coupling=growth.coupling).close()
+    with pytest.raises(ValueError, match=r"`coupling` 'sqrt' was derived for .*, got SGD"):
+        ab.BatchSizeScheduler(optimizer_of(), loader, growth, coupling=growth.coupling)
+
+
+def test_epochs_stay_symbolic_and_the_loader_gives_the_start():
+    growth = ab.from_lr(torch_lr.StepLR(optimizer_of(), 2, 0.25), epochs=6, maximum=64)
+    assert growth.plan(dataset_size=1000, epochs=6, batch_size=2).starts_samples == (0, 2000, 4000)
+    assert growth.plan(dataset_size=77, epochs=6, batch_size=4).batch_sizes == (4, 16, 64)
+
+
+def test_functions_and_tables_go_as_they_are():
+    settings = {"dataset_size": 1000, "epochs": 2, "batch_size": 8, "maximum": 100}
+    function = ab.from_lr(lambda clock: math.exp(-clock / 500), **settings)
+    assert function == ab.schedules.from_lr(lambda clock: math.exp(-clock / 500), start=8, maximum=100, end=2000)
+    table = ab.from_lr({0: 1.0, ab.epochs(1): 0.25}, **settings)
+    assert table == ab.schedules.from_lr({0: 1.0, ab.epochs(1): 0.25}, start=8, maximum=100)
+    with pytest.raises(ValueError, match="`epochs` must be given for a function, got None"):
+        ab.from_lr(lambda clock: 1.0, dataset_size=10, batch_size=1)
+
+
+def test_the_default_cap_and_other_counts():
+    decay = torch_lr.ExponentialLR(optimizer_of(), gamma=0.5)
+    settings = {"dataset_size": 1000, "epochs": 10, "batch_size": 8}
+    assert ab.from_lr(decay, **settings).maximum == 100
+    assert ab.from_lr(decay, counts=ab.samples(500), **settings).plan(dataset_size=1000, epochs=1).starts_samples == (
+        0,
+        500,
+    )
+    assert ab.from_lr(decay, counts=ab.epochs(0.5), **settings).plan(dataset_size=1000, epochs=1).starts_samples == (
+        0,
+        500,
+    )
+    stream = ab.from_lr(
+        torch_lr.OneCycleLR(optimizer_of(momentum=0.9), max_lr=1.0, total_steps=50),
+        counts=ab.updates(1),
+        batch_size=4,
+        maximum=64,
+    )
+    plan = stream.plan(dataset_size=None)
+    assert plan.batch_sizes[0] == 4
+    assert max(plan.batch_sizes) == 64
+    assert plan.starts_samples[-1] < 200
+
+
+def test_a_scheduler_that_the_user_steps_climbs_behind_its_end_and_so_does_the_curve():
+    cosine = torch_lr.CosineAnnealingLR(optimizer_of(), T_max=4)
+    lrs = [lr for _, lr in curve(cosine, epochs=9)]
+    assert lrs[4] == pytest.approx(0.0)
+    assert lrs[8] == pytest.approx(0.4)
+    frozen = curve(cosine, counts=ab.updates(1), batch_size=10, dataset_size=10, epochs=9)
+    assert frozen[-1][0] == 40
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "`epochs` must be given, got None: StepLR does not say how long it lasts"),
+        ({"epochs": 0}, "`epochs` must be at least 1, got 0"),
+        (
+            {"counts": ab.updates(1), "epochs": 5, "dataset_size": 9},
+            "`batch_size` must be given for a scheduler that counts",
+        ),
+        (
+            {"counts": ab.updates(1), "epochs": 5, "batch_size": 3},
+            "`dataset_size` must be given for a length in epochs",
+        ),
+        ({"counts": ab.updates(0), "epochs": 5}, "`counts` must be a length such as epochs\\(1\\) or updates\\(1\\)"),
+        ({"counts": 1, "epochs": 5}, "`counts` must be a length such as epochs\\(1\\)"),
+        (
+            {"epochs": 5, "batch_size": 8, "maximum": 4},
+            "`maximum` must be at least the batch size that growth starts from, 8",
+        ),
+    ],
+)
+def test_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ab.from_lr(torch_lr.StepLR(optimizer_of(), 2, 0.5), **settings)
+
+
+def test_what_is_no_function_of_progress():
+    with pytest.raises(TypeError, match=r"must be a function of progress, got ReduceLROnPlateau"):
+        ab.from_lr(torch_lr.ReduceLROnPlateau(optimizer_of()), epochs=5)
+    with pytest.raises(TypeError, match=r"`lr_scheduler` must be one of torch.optim.lr_scheduler, got float"):
+        ab.from_lr(0.1, epochs=5)

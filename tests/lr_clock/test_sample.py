@@ -1,0 +1,183 @@
+"""The curve of a torch LR scheduler, from a copy: exact for every kind, and the user's objects stay untouched."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as torch_lr
+
+from adabatch.lr_clock import last_step, sample
+
+STEPS = 40
+
+# Every scheduler of torch that is a function of progress.
+MAKERS = {
+    "step": lambda o: torch_lr.StepLR(o, step_size=7, gamma=0.5),
+    "multistep": lambda o: torch_lr.MultiStepLR(o, milestones=[5, 5, 20], gamma=0.2),
+    "constant": lambda o: torch_lr.ConstantLR(o, factor=0.5, total_iters=6),
+    "linear": lambda o: torch_lr.LinearLR(o, start_factor=0.1, total_iters=8),
+    "exponential": lambda o: torch_lr.ExponentialLR(o, gamma=0.9),
+    "polynomial": lambda o: torch_lr.PolynomialLR(o, total_iters=30, power=2.0),
+    "cosine": lambda o: torch_lr.CosineAnnealingLR(o, T_max=39, eta_min=0.001),
+    "restarts": lambda o: torch_lr.CosineAnnealingWarmRestarts(o, T_0=7, T_mult=2),
+    "lambda": lambda o: torch_lr.LambdaLR(o, lambda step: 1 / (1 + step)),
+    "multiplicative": lambda o: torch_lr.MultiplicativeLR(o, lambda step: 0.95),
+    "cyclic": lambda o: torch_lr.CyclicLR(o, base_lr=0.01, max_lr=0.3, step_size_up=5, mode="exp_range", gamma=0.99),
+    "onecycle": lambda o: torch_lr.OneCycleLR(o, max_lr=0.5, total_steps=40),
+    "sequential": lambda o: torch_lr.SequentialLR(
+        o,
+        [
+            torch_lr.LinearLR(o, start_factor=0.1, total_iters=5),
+            torch_lr.ConstantLR(o, factor=1.0),
+            torch_lr.CosineAnnealingLR(o, T_max=20),
+        ],
+        milestones=[5, 19],
+    ),
+    "chained": lambda o: torch_lr.ChainedScheduler(
+        [torch_lr.LinearLR(o, start_factor=0.2, total_iters=4), torch_lr.ExponentialLR(o, gamma=0.9)]
+    ),
+    "swa": lambda o: torch.optim.swa_utils.SWALR(o, swa_lr=0.001, anneal_epochs=9),
+}
+
+
+def optimizer_of(*, tensor=False, groups=1, kind=torch.optim.SGD, **settings):
+    lr = torch.tensor(0.4) if tensor else 0.4
+    return kind([{"params": [torch.nn.Parameter(torch.ones(2))]} for _ in range(groups)], lr=lr, **settings)
+
+
+def stepped(make, optimizer, steps):
+    """The reference: the real scheduler on the real optimizer."""
+    scheduler = make(optimizer)
+    found = [float(optimizer.param_groups[0]["lr"])]
+    for _ in range(steps - 1):
+        optimizer.step()
+        scheduler.step()
+        found.append(float(optimizer.param_groups[0]["lr"]))
+    return found
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_curve_is_that_of_the_scheduler_and_nothing_is_touched(name, tensor):
+    expected = stepped(MAKERS[name], optimizer_of(tensor=tensor, momentum=0.9), STEPS)
+    optimizer = optimizer_of(tensor=tensor, momentum=0.9)
+    scheduler = MAKERS[name](optimizer)
+    groups = copy.deepcopy(optimizer.state_dict()["param_groups"])
+    state = copy.deepcopy(scheduler.state_dict())
+    assert sample(scheduler, STEPS) == expected
+    assert optimizer.state_dict()["param_groups"] == groups
+    assert str(scheduler.state_dict()) == str(state)
+    assert sample(scheduler, STEPS) == expected
+    optimizer.step()
+    scheduler.step()
+    assert float(optimizer.param_groups[0]["lr"]) == expected[1]
+
+
+def test_adam_with_a_cycled_beta():
+    def make(optimizer):
+        return torch_lr.OneCycleLR(optimizer, max_lr=0.5, total_steps=40)
+
+    expected = stepped(make, optimizer_of(kind=torch.optim.AdamW), STEPS)
+    optimizer = optimizer_of(kind=torch.optim.AdamW)
+    scheduler = make(optimizer)
+    betas = optimizer.param_groups[0]["betas"]
+    assert sample(scheduler, STEPS) == expected
+    assert optimizer.param_groups[0]["betas"] == betas
+
+
+def test_no_parameter_is_copied_and_no_trainer_behind_a_bound_method():
+    class Huge(torch.nn.Parameter):
+        def __deepcopy__(self, memo):
+            raise AssertionError("a parameter was copied")
+
+    class Trainer:
+        def __init__(self):
+            self.calls = 0
+
+        def __deepcopy__(self, memo):
+            raise AssertionError("the trainer was copied")
+
+        def factor(self, step):
+            return 0.5**step
+
+    parameter = Huge(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.4)
+    scheduler = torch_lr.LambdaLR(optimizer, Trainer().factor)
+    scheduler.parameter = parameter
+    assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
+
+
+def test_a_stateful_factor_is_copied():
+    class Counter:
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, step):
+            self.calls += 1
+            return 1 / self.calls
+
+    factor = Counter()
+    scheduler = torch_lr.LambdaLR(optimizer_of(), factor)
+    assert sample(scheduler, 4) == [0.4, 0.2, 0.4 / 3, 0.1]
+    assert factor.calls == 1
+
+
+def test_groups_in_proportion_are_one_course():
+    optimizer = torch.optim.SGD(
+        [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.0, 0.01, 0.3)], lr=1.0
+    )
+    assert sample(torch_lr.ExponentialLR(optimizer, gamma=0.5), 3) == [0.01, 0.005, 0.0025]
+
+
+def test_groups_of_different_courses_are_refused():
+    scheduler = torch_lr.LambdaLR(optimizer_of(groups=2), [lambda step: 1.0, lambda step: 0.5**step])
+    with pytest.raises(ValueError, match="must give all parameter groups LRs that keep their proportions"):
+        sample(scheduler, 3)
+
+
+@pytest.mark.parametrize("lr", [-0.1, math.nan, math.inf])
+def test_lrs_that_are_none_are_refused(lr):
+    scheduler = torch_lr.LambdaLR(optimizer_of(), lambda step: 1.0 if step < 2 else lr)
+    with pytest.raises(ValueError, match=r"must give finite LRs of at least 0, got .* after 2 steps"):
+        sample(scheduler, 4)
+
+
+def test_a_measured_schedule_is_refused_with_what_to_use():
+    with pytest.raises(TypeError, match=r"got ReduceLROnPlateau, .* MultiStepLR"):
+        sample(torch_lr.ReduceLROnPlateau(optimizer_of()), 4)
+    with pytest.raises(TypeError, match=r"must be one of torch.optim.lr_scheduler, got float"):
+        sample(0.1, 4)
+
+
+def test_a_scheduler_that_was_stepped_is_refused():
+    optimizer = optimizer_of()
+    for make in (MAKERS["step"], MAKERS["chained"], MAKERS["sequential"]):
+        scheduler = make(optimizer)
+        optimizer.step()
+        scheduler.step()
+        with pytest.raises(ValueError, match="must stand at its first step to be sampled, got one that took 1"):
+            sample(scheduler, 4)
+
+
+def test_an_end_before_the_length_is_said():
+    scheduler = torch_lr.OneCycleLR(optimizer_of(momentum=0.9), max_lr=0.5, total_steps=10)
+    with pytest.raises(ValueError, match="must last for 20 steps, got OneCycleLR, which ended before step 11"):
+        sample(scheduler, 20)
+    frozen = sample(scheduler, 20, freeze=True)
+    assert frozen[9:] == [frozen[9]] * 11
+    assert frozen[9] == min(frozen)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("step", None), ("cosine", 39), ("onecycle", 39), ("sequential", 39), ("chained", None), ("cyclic", None)],
+)
+def test_the_last_step(name, last):
+    assert last_step(MAKERS[name](optimizer_of(momentum=0.9))) == last
+
+
+def test_a_chain_ends_with_its_first_part_to_end():
+    optimizer = optimizer_of()
+    parts = [torch_lr.CosineAnnealingLR(optimizer, T_max=size) for size in (9, 7)]
+    assert last_step(torch_lr.ChainedScheduler([torch_lr.ConstantLR(optimizer), *parts])) == 7
