@@ -12,6 +12,7 @@ from torch import nn
 
 from adabatch import _checks
 from adabatch.models.alexnet import alexnet
+from adabatch.models.gpt import gpt
 from adabatch.models.mlp import mlp
 from adabatch.models.resnet import resnet20, resnet32, resnet44
 from adabatch.models.resnet50 import resnet50
@@ -22,6 +23,7 @@ from adabatch.models.wide_resnet import wrn16_4
 __all__ = [
     "alexnet",
     "build",
+    "gpt",
     "mlp",
     "names",
     "resnet20",
@@ -43,7 +45,11 @@ _MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
     "resnet44": resnet44,
     "wrn16_4": wrn16_4,
     "resnet50": resnet50,
+    "gpt": gpt,
 }
+_FOR_TEXT: Final = ("gpt",)
+_IMAGES: Final = {"in_channels": 1, "image_size": 1, "classes": 2}  # the smallest of each
+_TEXT: Final = {"vocabulary": 2, "context": 1}
 
 
 def names() -> list[str]:
@@ -61,20 +67,20 @@ def summary(name: str) -> str:
     return (_MODELS[name].__doc__ or "").partition("\n")[0]
 
 
-def build(name: str, *, in_channels: int, image_size: int, classes: int) -> nn.Module:
-    """The network `name` for square images; its initial weights are drawn from torch's default generator.
+def build(name: str, **shape: int) -> nn.Module:
+    """The network `name` for inputs of a shape; its initial weights are drawn from torch's default generator.
 
     Args:
         name: one of `names()`.
-        in_channels: channels of an image, at least 1.
-        image_size: height and width of an image in pixels.
-        classes: number of classes, at least 2.
+        **shape: of a network for square images `in_channels`, at least 1, `image_size`, the height and width in pixels,
+            and `classes`, at least 2; for text `vocabulary`, at least 2, and `context`, the tokens in a sequence.
 
     Returns:
         The network, on the CPU, in training mode.
 
     Raises:
-        ValueError: if the name is unknown or a number is too small for the network.
+        ValueError: if the name is unknown, the network is not for such inputs, or a number is too small for it.
+        TypeError: if a number is not whole.
 
     Example:
         >>> import torch
@@ -82,6 +88,12 @@ def build(name: str, *, in_channels: int, image_size: int, classes: int) -> nn.M
         torch.Size([5, 10])
     """
     _checks.one_of("model", name, _MODELS)
-    _checks.whole("in_channels", in_channels)
-    _checks.whole("classes", classes, minimum=2)
-    return _MODELS[name](in_channels=in_channels, image_size=image_size, classes=classes)
+    expected = _TEXT if name in _FOR_TEXT else _IMAGES
+    if set(shape) != set(expected):
+        raise ValueError(
+            f"`model` must be a network for inputs described by {', '.join(shape) or 'nothing'}, got {name}, which is "
+            f"described by {', '.join(expected)}; choose one that the task names"
+        )
+    for key, minimum in expected.items():
+        _checks.whole(key, shape[key], minimum=minimum)
+    return _MODELS[name](**shape)

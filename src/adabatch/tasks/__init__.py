@@ -13,9 +13,10 @@ from adabatch.tasks.digits import DIGITS
 from adabatch.tasks.imagenet import IMAGENET
 from adabatch.tasks.mnist import FASHION_MNIST, MNIST
 from adabatch.tasks.task import Data, Task
+from adabatch.tasks.text import GPT_TINY
 
 __all__ = ["Data", "Task", "get", "names"]
-_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET)}
+_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET, GPT_TINY)}
 
 
 def names() -> list[str]:
