@@ -168,7 +168,7 @@ class from_lr(Schedule):  # noqa: N801
             return self._multiple_below(self.maximum)
         if dataset_size is None:
             return None
-        if dataset_size // 10 < start and any(share < 1 for _, share in self.lr):
+        if dataset_size // 10 < start <= dataset_size and any(share < 1 for _, share in self.lr):
             raise ValueError(
                 f"`maximum` must be given where the start, {start}, is above a tenth of the {dataset_size:,} samples, "
                 "got None; beyond a tenth the exchange of LR for batch size is a poor approximation"

@@ -1,0 +1,106 @@
+import json
+
+import pytest
+import torch
+
+import adabatch as ab
+from adabatch import cli
+from adabatch.planner import PRESETS
+
+COSINE = ["--lr-schedule", "cosine", "--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
+KEYS = "updates_before updates_after sizes starts_samples lr noise_scale seconds_before seconds_after"
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", *map(str, arguments)])
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_table_and_sentence(capsys):
+    code, printed, _ = run(capsys, "--preset", "smith-increase")
+    assert code == 0
+    assert "78,200 updates at the constant batch, 29,240 as it grows: 2.67x fewer" in printed
+    assert "coupling: linear(any_optimizer=True)" in printed
+    assert "5,120" in printed
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_plans(name, capsys):
+    code, printed, _ = run(capsys, "--preset", name, "--json")
+    assert code == 0
+    assert set(KEYS.split()) <= set(json.loads(printed))
+
+
+def test_json_files_and_seconds(tmp_path, capsys):
+    probe = tmp_path / "probe.json"
+    probe.write_text(json.dumps({"curve": [{"batch_size": 16, "samples_per_second": {"median": 1600.0}}]}))
+    out = tmp_path / "found"
+    code, printed, _ = run(
+        capsys, *COSINE, "--rule", "seesaw", "--maximum", 64, "--probe", probe, "--out", out, "--json"
+    )
+    assert code == 0
+    found = json.loads(printed)
+    assert found == json.loads((out / "plan.json").read_text())
+    assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
+    assert found["updates_before"] == 20 * 63
+    assert found["seconds_before"] == pytest.approx(20 * 63 * 0.01, rel=0.01)  # a short update takes as long as a whole
+    assert found["seconds_after"] < 1.01 * found["seconds_before"]
+    assert max(found["sizes"]) == 64
+    assert (found["rule"], found["coupling"], found["maximum"]) == ("seesaw", "sqrt", 64)
+    code, printed, _ = run(capsys, *COSINE, "--probe", probe)
+    assert "x less time" in printed
+
+
+def test_what_is_given_goes_on_top_of_a_preset(capsys):
+    code, printed, _ = run(capsys, "--preset", "smith-increase", "--maximum", 50_000, "--json")
+    assert code == 0
+    assert json.loads(printed)["updates_after"] == 29_000
+
+
+def test_the_lines_to_paste_run(capsys):
+    code, printed, _ = run(capsys, *COSINE, "--maximum", 64, "--emit-python")
+    assert code == 0
+    model = torch.nn.Linear(1, 1)
+    space = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+    space["loader"] = ab.DataLoader(torch.arange(1000), batch_size=16)
+    exec(printed, space)
+    assert (
+        space["batches"].plan.updates == json.loads(run(capsys, *COSINE, "--maximum", 64, "--json")[1])["updates_after"]
+    )
+    assert json.loads(run(capsys, *COSINE, "--maximum", 64, "--emit-python", "--json")[1])["python"] == printed.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr-schedule", "cosine"], "`--batch-size` must be given without a preset"),
+        (["--preset", "smith"], "`--preset` must be one of smith-decay, smith-hybrid"),
+        ([*COSINE, "--rule", "linear"], "`--rule` must be one of smith, seesaw"),
+        ([*COSINE, "--maximum", 8], "`--maximum` must be at least the batch size that growth starts from, 16, got 8"),
+        ([*COSINE, "--momentum", 1], "`--momentum` must be less than 1, got 1.0"),
+        ([*COSINE, "--lr", 0], "`--lr` must be greater than 0, got 0"),
+        ([*COSINE, "--lr-schedule", "sine"], "`--lr-schedule` must be a schedule, got 'sine'"),
+        ([*COSINE, "--batch-size", 2000], "`--batch-size` must be at most the 1,000 samples"),
+        ([*COSINE, "--round-to", 7], "`--round-to` must divide the batch size that training starts with, 16, got 7"),
+        ([*COSINE, "--probe", "nowhere.json"], "nowhere.json"),
+    ],
+)
+@pytest.mark.parametrize("extra", [[], ["--json"], ["--emit-python"]])
+def test_errors_are_one_line(arguments, message, extra, capsys):
+    if "--probe" in arguments and extra == ["--emit-python"]:
+        return
+    code, printed, error = run(capsys, *arguments, *extra)
+    assert code == 2
+    text = json.loads(printed)["error"]["message"] if extra == ["--json"] else error
+    assert message in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_a_probe_of_another_kind(tmp_path, capsys):
+    (tmp_path / "text").write_text("no JSON")
+    assert (
+        "`--probe` must be a file that `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "text")[2]
+    )
+    (tmp_path / "other").write_text("{}")
+    assert "`--probe` must be what `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "other")[2]
