@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from bisect import bisect_left
 
 from hypothesis import strategies as st
 from tests.schedules import naive
@@ -58,6 +59,10 @@ def check_plan(plan: Plan) -> None:
         assert batch.epoch == batch.clock // N
         assert 0 < batch.size <= batch.requested
         assert batch.clock + batch.size <= batch.end
+    starts = [batch.clock for batch in batches]
+    assert [plan.update_at(clock) for clock in range(plan.end_samples + 1)] == [
+        bisect_left(starts, clock) for clock in range(plan.end_samples + 1)
+    ]
     for before, after in itertools.pairwise(batches):
         assert before.end == after.clock
     check_lengths(plan, batches)

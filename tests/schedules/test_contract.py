@@ -63,6 +63,8 @@ def test_every_schedule_has_a_row():
 # A rest that is dropped only because the size before the change would not fit into it.
 @example(steps({0: 30, updates(3): 10}), 30, 100, 2, {"drop_last": True})
 @example(then(steps({0: 30, 95: 50}), constant(), samples(99)), 30, 100, 2, {"drop_last": True})
+# A size that is too large for the data set but holds for no batch.
+@example(then(steps({0: 1, epochs(0.1): 2, epochs(0.2): 1}), constant(), updates(2)), 1, 1, 2, {})
 def test_any_plan_is_the_naive_walk(schedule, batch_size, dataset_size, epochs, mode):
     batch_size = schedule.initial or batch_size
     arguments = {"dataset_size": dataset_size, "batch_size": batch_size, "tokens_per_sample": 4, **mode}

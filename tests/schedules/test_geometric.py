@@ -29,6 +29,9 @@ def test_sizes_are_floors_of_exact_products():
     # 1.1 is 11/10: 100 * 1.1**2 is 121, which neither binary floats nor floors of floors give for every k.
     plan = geometric(1.1, every=samples(1000), start=1000).plan(dataset_size=10_000, epochs=1)
     assert plan.batch_sizes == (1000, 1100, 1210, 1331, 1464, 1610, 1771, 1948, 2143, 2357)
+    # 1.15 in binary is a little less, which would give 114.
+    plan = geometric(1.15, every=samples(300), start=100).plan(dataset_size=900, epochs=1)
+    assert plan.batch_sizes == (100, 115, 132)
     # Rounding down every time would stay at 3 for ever.
     plan = geometric(1.3, every=samples(100), start=3).plan(dataset_size=700, epochs=1)
     assert plan.batch_sizes == (3, 5, 6, 8, 11, 14)

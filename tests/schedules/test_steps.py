@@ -44,6 +44,8 @@ def test_thresholds_that_turn_out_not_to_increase():
     message = r"`changes` must have increasing thresholds, got 1 epoch \(clock 40\) after 9 updates \(clock 72\)"
     with pytest.raises(ValueError, match=message):
         mixed.plan(dataset_size=40, epochs=5)
+    with pytest.raises(ValueError, match=r"increasing thresholds, got 1 epoch .* after 40 samples"):
+        steps({0: 8, 40: 12, epochs(1): 5}).plan(dataset_size=40, epochs=5)
     with pytest.raises(ValueError, match="increasing thresholds, got 50 samples after 100 samples"):
         steps("0:8 100:12 50:5")
     with pytest.raises(ValueError, match="increasing thresholds, got 100 samples after 100 samples"):

@@ -53,7 +53,7 @@ class Context:
         """
         count = duration.exact * share
         if duration.unit == "updates":
-            first = self.walk.update_at(math.ceil(self.origin))
+            first = self.walk.runs.update_at(math.ceil(self.origin))
             return Fraction(self.walk.end_of(first + math.ceil(count) - 1))
         if duration.unit == "epochs":
             if self.dataset_size is None:

@@ -124,16 +124,7 @@ class Walk:
             _, clock, size = self._open().find(update)
         return clock + size
 
-    def update_at(self, clock: int) -> int:
-        """How many updates start before `clock` if the newest stage lasts."""
-        if clock <= self._clock:
-            return self.runs.update_at(clock)
-        if self.end is not None and self._clock >= self.end:
-            return self._update
-        return max(self._update, self._open().update_at(clock))
-
     def _open(self) -> Runs:
-        self._check_size()
         runs, clock, update = Runs(), self._clock, self._update
         while True:
             run = self._next(clock, update, None)
