@@ -133,6 +133,15 @@ def test_text_cannot_break_out(tmp_path):
     assert "&lt;script&gt;alert(1)" in text
 
 
+def test_names_cannot_break_out_of_data_and_style(tmp_path):
+    write_comparison(tmp_path, seeds=1, names=("fixed-small", "<script>}&"))
+    text = page.write(tmp_path).read_text()
+    (raw,) = re.findall(r'id="data">(.*?)</script>', text)
+    assert not set("<>&") & set(raw)
+    assert "<script>}" not in text
+    assert "<script>}&" in {trace["meta"]["arm"] for trace in data_of(text)["charts"]["course"]["traces"]}
+
+
 def test_a_loss_that_ran_away_leaves_a_gap(tmp_path):
     write_run(tmp_path)
     found = json.loads((tmp_path / "result.json").read_text())

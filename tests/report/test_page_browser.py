@@ -101,6 +101,12 @@ def test_the_pointer_is_told_all_arms_at_once(browser, pages):
     assert said.count("±") == 4
 
 
+def test_the_pointer_between_two_evaluations_is_told_the_nearest(browser, pages):
+    browser.open(pages["comparison"])
+    axis = "document.querySelector('#course')._fullLayout.xaxis"
+    assert hover(browser, browser.run(f"{axis}.d2p(7.45 * 1437) / {axis}._length")).startswith("10,059 samples")
+
+
 def test_the_pointer_on_batch_size_and_lr(browser, pages):
     browser.open(pages["comparison"])
     assert "adaptive batch 256" in hover(browser, 0.9, panel=1)
