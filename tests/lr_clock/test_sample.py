@@ -86,10 +86,14 @@ def test_adam_with_a_cycled_beta():
     assert optimizer.param_groups[0]["betas"] == betas
 
 
-def test_no_parameter_is_copied_and_no_trainer_behind_a_bound_method():
+def test_no_parameter_no_optimizer_and_no_trainer_behind_a_bound_method_is_copied():
     class Huge(torch.nn.Parameter):
         def __deepcopy__(self, memo):
             raise AssertionError("a parameter was copied")
+
+    class Adam(torch.optim.Adam):
+        def __deepcopy__(self, memo):
+            raise AssertionError("the optimizer was copied, with its moments")
 
     class Trainer:
         def __init__(self):
@@ -102,7 +106,7 @@ def test_no_parameter_is_copied_and_no_trainer_behind_a_bound_method():
             return 0.5**step
 
     parameter = Huge(torch.ones(2))
-    optimizer = torch.optim.SGD([parameter], lr=0.4)
+    optimizer = Adam([parameter], lr=0.4)
     scheduler = torch_lr.LambdaLR(optimizer, Trainer().factor)
     scheduler.parameter = parameter
     assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
