@@ -108,7 +108,8 @@ def by_samples(
 
     However the batch grows, the LR where a batch starts is the one that training with constant batches of
     `base_batch_size` has there, and warm-up, decay and cycle end where they were meant to end. At that batch size it is
-    step for step the LR scheduler itself. With a fixed number of tokens per sample this is the tokens clock too.
+    step for step the LR scheduler itself. With a fixed number of tokens per sample this is the tokens clock too. Where
+    an epoch is left early, the LR passes over what was skipped behind the first batch of the next one.
 
     Args:
         lr_scheduler: any of torch's LR schedulers; nobody else steps it.
