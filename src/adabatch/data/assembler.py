@@ -86,7 +86,9 @@ class Assembler:
             self._dispatch(last)
         self._top_up()
         try:
-            return self._take(first, last)
+            found = self._take(first, last)
+            self._top_up()  # in place of the runs that were used up
+            return found
         except Exception as error:
             if isinstance(error, WorkerDiedError):
                 self.close()

@@ -61,8 +61,7 @@ class MapReader:
                 for item in items:
                     samples.append(get(item))  # noqa: PERF401: the samples before a failure are kept
             else:
-                for i in self.rng.each(*self.order.places(first, last)):
-                    samples.append(get(items[i]))
+                self.rng.collect(get, items, self.order.places(first, last), samples)
         except Exception as error:
             raise SampleError(samples, items[len(samples)], error) from error
         return samples

@@ -12,7 +12,7 @@ import ctypes
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ from adabatch.data.order import mix
 _WORDS: Final = 624
 _CHUNK: Final = 16
 _UInt32 = npt.NDArray[np.uint32]
+_Int64 = npt.NDArray[np.int64]
 _np_random: Any = np.random  # Any: the stubs leave some of them out
 _py_random: Any = random
 _current: list[int] = []
@@ -73,8 +74,11 @@ class _Generators:
 
     def __init__(self) -> None:
         self._python = _python_words()
+        self._python_index: Any = None if self._python is None else ctypes.c_uint32.from_buffer(self._python.data)
+        self._numpy_index: Any = None
         self._bits: Any = None
         self._numpy: Any = None
+        self._calm: Any = None
 
     def _numpy_words(self) -> Any:
         """Numpy's global generator as memory: its 624 words, then its index."""
@@ -82,50 +86,70 @@ class _Generators:
         if bits is not self._bits:
             if type(bits) is not np.random.MT19937:
                 _np_random.set_bit_generator(bits := np.random.MT19937())
-            address = bits.ctypes.state_address
-            self._bits, self._numpy = (
-                bits,
-                np.ctypeslib.as_array((ctypes.c_uint32 * (_WORDS + 1)).from_address(address)),
-            )
+            words = (ctypes.c_uint32 * (_WORDS + 1)).from_address(bits.ctypes.state_address)
+            self._bits, self._numpy = bits, np.ctypeslib.as_array(words)
+            self._numpy_index = ctypes.c_uint32.from_buffer(words, 4 * _WORDS)
         return self._numpy
 
     def set(self, words: _UInt32, seed: int) -> None:
-        """Sets all three: python's to the first 624 words, numpy's to the others, torch's to `seed`."""
-        if self._python is not None:
-            self._python[0] = _WORDS
-            self._python[1:] = words[:_WORDS]
+        """Sets all three: python's to the words, numpy's to the words from the back, torch's to `seed`."""
+        python = self._python
+        if python is not None:
+            python[0] = _WORDS
+            python[1:] = words
             _py_random._inst.gauss_next = None
         else:
-            random.setstate((3, (*words[:_WORDS].tolist(), _WORDS), None))
+            random.setstate((3, (*words.tolist(), _WORDS), None))
         state = self._numpy_words()
         if state[_WORDS] != _WORDS:
             np.random.seed(0)  # something was drawn: there may be half a pair of normal numbers left over
-        state[:_WORDS] = words[_WORDS:]
+        state[:_WORDS] = words[::-1]
         state[_WORDS] = _WORDS
         torch.default_generator.manual_seed(seed)
 
-    def drawn(self, words: _UInt32, seed: int) -> bool:
-        """Whether anything was drawn since `set(words, seed)`."""
-        python = self._python if self._python is not None else np.array(random.getstate()[1], dtype=np.uint32)[[-1, 0]]
-        touched = python[0] != _WORDS or python[1] != words[0] or self._numpy_words()[_WORDS] != _WORDS
-        if not touched:
-            after = torch.default_generator.get_state()
-            torch.default_generator.manual_seed(seed)
-            touched = not torch.equal(after, torch.default_generator.get_state())
-        return bool(touched)
+    def clear(self) -> None:
+        """Gives python's and numpy's generators a known state, so that `touched` can tell whether they were used."""
+        if self._python is not None:
+            self._python[0] = _WORDS
+        np.random.seed(0)
+
+    def touched(self) -> bool:
+        """Whether python's or numpy's generator was used since `set` or `clear`."""
+        if self._python is None or _np_random.mtrand._rand._bit_generator is not self._bits:
+            return True
+        return self._python_index.value != _WORDS or self._numpy_index.value != _WORDS  # type: ignore[no-any-return]
 
     def get(self) -> Any:
-        """All three states."""
+        """All three states.
+
+        Asking numpy is slow, and needed for the half pair of normal numbers that may be left over; if nothing was drawn
+        since a `put_back` without one, there is none.
+        """
         bits = _np_random.get_bit_generator()
-        return random.getstate(), bits, np.random.get_state(legacy=False), torch.default_generator.get_state()
+        words = self._numpy_words().copy() if type(bits) is np.random.MT19937 else None
+        whole = None
+        if words is None or self._calm is None or not np.array_equal(words, self._calm):
+            whole = np.random.get_state(legacy=False)
+            whole = whole if words is None or whole["has_gauss"] else None
+        python = random.getstate() if self._python is None else (self._python.copy(), _py_random._inst.gauss_next)
+        return python, bits, words, whole, torch.default_generator.get_state()
 
     def put_back(self, states: Any) -> None:
         """Undoes what happened since `get`."""
-        random.setstate(states[0])
-        if _np_random.get_bit_generator() is not states[1]:
-            _np_random.set_bit_generator(states[1])
-        np.random.set_state(states[2])
-        torch.default_generator.set_state(states[3])
+        python, bits, words, whole, torch_state = states
+        if self._python is None:
+            random.setstate(python)
+        else:
+            self._python[:], _py_random._inst.gauss_next = python
+        self._calm = None
+        if _np_random.get_bit_generator() is not bits:
+            _np_random.set_bit_generator(bits)
+        if whole is not None:
+            np.random.set_state(whole)
+        else:
+            np.random.seed(0)
+            self._numpy_words()[:] = self._calm = words
+        torch.default_generator.set_state(torch_state)
 
 
 class SampleRng:
@@ -137,9 +161,11 @@ class SampleRng:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        digest = hashlib.shake_256(f"adabatch sample 1: {seed}".encode()).digest(16 + 8 * _WORDS)
+        digest = hashlib.shake_256(f"adabatch sample 1: {seed}".encode()).digest(16 + 4 * _WORDS)
         self._key = int.from_bytes(digest[:8], "little")
         self._base = np.frombuffer(digest[16:], dtype="<u4").astype(np.uint32)
+        self._each: bool | None = None
+        self._chunk: tuple[int, Any] = (-1, None)
 
     def seeds(self, epochs: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """One 63-bit seed for each sample."""
@@ -151,38 +177,71 @@ class SampleRng:
             x = x ^ (x >> np.uint64(31))
         return x >> np.uint64(1)
 
-    def each(self, epochs: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> Iterator[int]:
-        """Sets the generators for one sample after the other; yields its number in the run."""
-        seeds = self.seeds(epochs, positions)
+    def collect(
+        self, get: Callable[[Any], Any], items: Sequence[Any], places: tuple[_Int64, _Int64], samples: list[Any]
+    ) -> None:
+        """Appends `get(item)` for each item, with the generators set for it.
+
+        Torch's is set for each. Setting the others costs more than fetching many a small sample, so they are set for
+        the first one, and from then on if it used one of them. A data set that starts to use them later has that one
+        sample fetched a second time, with them set.
+
+        Args:
+            get: fetches one sample.
+            items: what it is called with.
+            places: epochs and positions of the items.
+            samples: where the samples go; holds those before the failure if `get` raises.
+        """
+        seeds = self.seeds(*places)
+        self._chunk = (-1, None)
         _current.append(0)
-        np.random.seed(0)  # no half pair of normal numbers
+        _generators.clear()
+        touched, torch_seed = _generators.touched, torch.default_generator.manual_seed
         try:
-            for start in range(0, len(seeds), _CHUNK):
-                words = self._words(seeds[start : start + _CHUNK])
-                for i in range(len(words)):
-                    _current[-1] = seed = int(seeds[start + i])
-                    _generators.set(words[i], seed)
-                    yield start + i
+            for i, seed in enumerate(seeds.tolist()):
+                _current[-1] = seed
+                if self._each is False:
+                    torch_seed(seed)
+                    sample = get(items[i])
+                    if touched():
+                        self._each = True
+                        _generators.set(self._words(seeds, i), seed)
+                        sample = get(items[i])
+                else:
+                    _generators.set(self._words(seeds, i), seed)
+                    sample = get(items[i])
+                    if self._each is None:
+                        self._each = touched()
+                samples.append(sample)
         finally:
             _current.pop()
 
-    def _words(self, seeds: npt.NDArray[np.uint64]) -> _UInt32:
-        low, high = seeds.astype(np.uint32)[:, None], (seeds >> np.uint64(31)).astype(np.uint32)[:, None]
-        return mix(self._base ^ low, high)
+    def _words(self, seeds: npt.NDArray[np.uint64], i: int) -> _UInt32:
+        """The state words of sample `i` of a run; computed for some samples at once."""
+        start = i - i % _CHUNK
+        if self._chunk[0] != start:
+            some = seeds[start : start + _CHUNK, None]
+            words = mix(self._base ^ some.astype(np.uint32), (some >> np.uint64(31)).astype(np.uint32))
+            self._chunk = start, words
+        found: _UInt32 = self._chunk[1][i - start]
+        return found
 
     def unused(self, fetch: Callable[[], Any], epoch: int, position: int) -> tuple[Any, bool]:
         """Calls `fetch` with the generators set for one sample; its result, and whether it drew nothing."""
         seeds = self.seeds(np.array([epoch]), np.array([position]))
-        words, seed = self._words(seeds)[0], int(seeds[0])
+        seed = int(seeds[0])
+        self._chunk = (-1, None)
         _current.append(seed)
         _asked[0] = False
-        np.random.seed(0)
-        _generators.set(words, seed)
+        _generators.clear()
+        _generators.set(self._words(seeds, 0), seed)
+        before = torch.default_generator.get_state()
         try:
             found = fetch()
         finally:
             _current.pop()
-        return found, not (_asked[0] or _generators.drawn(words, seed))
+        drawn = _asked[0] or _generators.touched() or not torch.equal(before, torch.default_generator.get_state())
+        return found, not drawn
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
