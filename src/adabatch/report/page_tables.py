@@ -160,7 +160,8 @@ def table(
     body = ""
     for title, rows in groups:
         if title:
-            body += f'<tr class="group"><th scope="rowgroup" colspan="{len(columns) + 1}">{escape(title)}</th></tr>'
+            span = f'scope="rowgroup" colspan="{len(columns) + 1}"'
+            body += f'<tr class="group"><th {span}><span>{escape(title)}</span></th></tr>'
         for label, cells in rows:
             body += (
                 f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
