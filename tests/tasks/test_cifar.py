@@ -56,7 +56,7 @@ def test_inputs_of_a_network(tmp_path: Path) -> None:
 
 def test_the_second_time_nothing_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tasks.get("cifar10").load(cifar(tmp_path))
-    monkeypatch.setattr(decode, "decode", None)
+    monkeypatch.setattr(decode, "Decoder", None)
     monkeypatch.setattr(parquet, "table", None)
     again = tasks.get("cifar10").load(tmp_path)
     assert torch.equal(again.x_train, first.x_train)
@@ -128,10 +128,11 @@ def test_a_killed_decode_leaves_no_broken_cache(tmp_path: Path, cache_folder: Pa
     cifar(tmp_path)
     images = [encoded(n) for n in range(40)]
     write(tmp_path / "train-00000-of-00001.parquet", images * 60, [n % 10 for n in range(2400)])
-    code = f"from adabatch import tasks; tasks.get('cifar10').load({str(tmp_path)!r})"
+    load = f"tasks.get('cifar10').load({str(tmp_path)!r})"
+    code = f"from adabatch import tasks; from adabatch.tasks import decode; decode.FEW = 0; {load}"
     child = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while not list(cache_folder.glob("cifar10-train-*.partial")):
+    while not list(cache_folder.glob("cifar10-*.partial")):
         assert time.monotonic() < deadline
         assert child.poll() is None
         time.sleep(0.002)

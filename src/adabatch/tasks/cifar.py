@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adabatch.tasks.task import Data, Task
 
+if TYPE_CHECKING:
+    from adabatch.tasks import cache
+
+SPLITS: Final = ("train", "test")
+DECODER: Final = "32x32 RGB pixels 1"
 SIZE: Final = 32
 MODELS: Final = ("resnet20", "resnet32", "resnet44", "alexnet", "vgg19_bn", "wrn16_4", "small_cnn")
 # The AdaBatch authors' code, for both data sets.
@@ -54,63 +59,98 @@ def load(data: Path | str | None = None, *, name: str, hub: str, label: str, cla
     """
     import torch
 
-    from adabatch.tasks import parquet
+    from adabatch.tasks import cache, parquet
     from adabatch.tasks.augment import CropFlip
 
     folder = parquet.data_folder(data, name=name)
-    found = {split: _split(folder, split, name=name, hub=hub, label=label, classes=classes) for split in SPLITS}
+    with ExitStack() as stack:
+        source = _Source(folder, hub=hub, label=label, classes=classes, stack=stack)
+        found = cache.arrays(name, key=source.key(), shapes=source.shapes, fill=source.fill)
+    cut = int(found["train"][0])
     # A copy in memory: the mapped file would be read page by page during the first epoch.
-    x, y = ({s: torch.from_numpy(found[s][part]).clone() for s in SPLITS} for part in ("images", "labels"))
+    images, labels = (torch.from_numpy(found[part]).clone() for part in ("images", "labels"))
     return Data(
-        x_train=x["train"],
-        y_train=y["train"],
-        x_test=x["test"],
-        y_test=y["test"],
+        x_train=images[:cut],
+        y_train=labels[:cut],
+        x_test=images[cut:],
+        y_test=labels[cut:],
         classes=classes,
-        note=f"{len(y['train']):,} to train, {len(y['test']):,} to test, from {folder or 'the hub: ' + hub}",
+        note=f"{cut:,} to train, {len(labels) - cut:,} to test, from {folder or 'the hub: ' + hub}",
         transform=CropFlip(MEAN, STD, image_size=SIZE, classes=classes),
     )
 
 
-SPLITS: Final = ("train", "test")
-DECODER: Final = "32x32 RGB pixels 1"
+class _Source:
+    """Where pixels and labels come from when the cache does not hold them: both splits, one behind the other.
 
+    Args:
+        folder: where the Parquet files are; None downloads.
+        hub: of the data set on the hub.
+        label: name of the column of labels.
+        classes: number of classes.
+        stack: ends what is started.
+    """
 
-def _split(folder: Path | None, split: str, *, name: str, hub: str, label: str, classes: int) -> Mapping[str, Any]:
-    """Pixels and labels of a split, from the cache if they are there."""
-    from adabatch.tasks import cache, decode, parquet
+    def __init__(self, folder: Path | None, *, hub: str, label: str, classes: int, stack: ExitStack) -> None:
+        self._folder, self._hub, self._label, self._classes, self._stack = folder, hub, label, classes, stack
+        self._tables: list[tuple[str, Any]] = []
+        self._decoder: Any = None
 
-    table: tuple[str, Any] | None = None
+    def key(self) -> str:
+        """Hash of everything that pixels and labels depend on."""
+        from adabatch.tasks import parquet
 
-    def read() -> tuple[str, Any]:
-        nonlocal table
-        if table is None:
-            table = parquet.table(folder, split=split, hub=hub, image="img", label=label)
-            if table[1].num_rows == 0:
-                raise ValueError(f"{table[0]} must have at least one row, got none")
-        return table
+        digest = hashlib.sha256(f"{DECODER} {self._label} {self._classes}".encode())
+        if self._folder is not None:
+            for split in SPLITS:
+                digest.update(split.encode())
+                for file in parquet.files(self._folder, split=split):
+                    with file.open("rb") as stream:
+                        digest.update(hashlib.file_digest(stream, "sha256").digest())
+            return digest.hexdigest()
+        for _, table in self._read():
+            digest.update(str(table.num_rows).encode())
+            for buffer in (b for column in table.columns for chunk in column.chunks for b in chunk.buffers() if b):
+                digest.update(buffer)
+        return digest.hexdigest()
 
-    def shapes() -> cache.Shapes:
-        rows = read()[1].num_rows
-        return {"images": ("uint8", (rows, 3, SIZE, SIZE)), "labels": ("int64", (rows,))}
+    def _read(self) -> list[tuple[str, Any]]:
+        from adabatch.tasks import parquet
 
-    def fill(arrays: cache.Arrays) -> None:
-        source, found = read()
-        arrays["labels"][:] = parquet.checked_labels(found["label"], source=source, classes=classes)
-        encoded = [image for chunk in found["image"].chunks for image in chunk.field("bytes").to_pylist()]
-        decode.decode(encoded, arrays["images"], source=source)
+        if not self._tables:
+            for split in SPLITS:
+                found = parquet.table(self._folder, split=split, hub=self._hub, image="img", label=self._label)
+                if found[1].num_rows == 0:
+                    raise ValueError(f"{found[0]} must have at least one row, got none")
+                self._tables.append(found)
+        return self._tables
 
-    digest = hashlib.sha256(f"{DECODER} {label} {classes}".encode())
-    if folder is not None:
-        for file in parquet.files(folder, split=split):
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    else:
-        for column in read()[1].columns:
-            for chunk in column.chunks:
-                for buffer in chunk.buffers():
-                    digest.update(buffer or b"")
-    return cache.arrays(f"{name}-{split}", key=digest.hexdigest(), shapes=shapes, fill=fill)
+    def shapes(self) -> cache.Shapes:
+        """What there will be; starts what decodes first, so that it is there when it is needed."""
+        from adabatch.tasks import decode, parquet
+
+        size = decode.FEW
+        if self._folder is not None:
+            size = sum(file.stat().st_size for split in SPLITS for file in parquet.files(self._folder, split=split))
+        self._decoder = self._stack.enter_context(decode.Decoder(size))
+        rows = sum(table.num_rows for _, table in self._read())
+        return {"images": ("uint8", (rows, 3, SIZE, SIZE)), "labels": ("int64", (rows,)), "train": ("int64", (1,))}
+
+    def fill(self, arrays: cache.Arrays) -> None:
+        """Decodes."""
+        from adabatch.tasks import parquet
+
+        (train, first), (test, second) = self._read()
+        cut = arrays["train"][0] = first.num_rows
+        arrays["labels"][:cut] = parquet.checked_labels(first["label"], source=train, classes=self._classes)
+        arrays["labels"][cut:] = parquet.checked_labels(second["label"], source=test, classes=self._classes)
+        chunks = [chunk for table in (first, second) for chunk in table["image"].chunks]
+        encoded = [image for chunk in chunks for image in chunk.field("bytes").to_pylist()]
+
+        def where(row: int) -> str:
+            return f"row {row} of {train}" if row < cut else f"row {row - cut} of {test}"
+
+        self._decoder.decode(encoded, arrays["images"], where=where)
 
 
 CIFAR10: Final = Task(

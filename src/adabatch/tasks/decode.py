@@ -2,7 +2,8 @@
 
 For images of a few thousand pixels most of pillow's time is spent in Python, which threads cannot share, so there are
 processes. They are started as programs of their own (not forked, and without running the user's script again), get the
-encoded images through a pipe and write pixels straight into the cache's file.
+encoded images through a pipe and write pixels straight into the cache's file. They can be started before the images are
+read, which hides the time that starting takes.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
 MODES: Final = {1: "L", 3: "RGB"}
-FEW: Final = 2000  # below this many images starting processes takes longer than it saves
+FEW: Final = 2_000_000  # bytes of image files below which starting processes takes longer than it saves
+_CODE: Final = "from adabatch.tasks import decode; decode.work()"
 _Pixels = npt.NDArray[np.uint8]
+_Images = Sequence[bytes | None]
+_Error = tuple[int, str]
 
 
 def cores() -> int:
@@ -31,91 +36,124 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decode(encoded: Sequence[bytes | None], pixels: _Pixels, *, source: str, workers: int | None = None) -> None:
-    """Decodes images of one size into an array.
+class Decoder:
+    """Decodes images of one size into an array, once; to be used in a `with` statement, which ends its processes.
 
     Args:
-        encoded: image files.
-        pixels: filled with the pixels, uint8 `[images, channels, height, width]`, 1 or 3 channels; mapped from a file
-            if there is to be more than one process.
-        source: what to call the images in an error.
-        workers: processes; None takes one for each core if that is worth it.
+        size: about how many bytes there are to decode; decides whether processes are worth it.
+        workers: processes; 0 decodes in this one, None takes one for each core if that is worth it.
 
-    Raises:
-        ValueError: if an image is missing, cannot be decoded or is of another size or kind; the message names the row.
-        ModuleNotFoundError: if pillow is missing.
+    Example:
+        >>> pixels = np.empty((0, 3, 32, 32), dtype=np.uint8)
+        >>> with Decoder(workers=0) as decoder:
+        ...     decoder.decode([], pixels, where=lambda row: f"row {row}")
     """
-    count = len(encoded)
-    if workers is None:
-        workers = cores() if count >= FEW and isinstance(pixels, np.memmap) and sys.executable else 1
-    if workers == 1:
-        _decode_rows(encoded, pixels, first=0, source=source)
-        return
-    assert isinstance(pixels, np.memmap)
-    bounds = [count * index // workers for index in range(workers + 1)]
-    with ThreadPoolExecutor(workers) as pool:
-        parts = [pool.submit(_in_process, encoded, pixels, *part, source) for part in pairwise(bounds)]
-        errors = [error for part in parts if (error := part.result())]
-    if errors:
-        raise ValueError(errors[0])
+
+    def __init__(self, size: int = 0, *, workers: int | None = None) -> None:
+        if workers is None:
+            workers = cores() if size >= FEW and sys.executable else 0
+        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _CODE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            for _ in range(workers)
+        ]
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+    def decode(self, encoded: _Images, pixels: _Pixels, *, where: Callable[[int], str]) -> None:
+        """Decodes images.
+
+        Args:
+            encoded: image files.
+            pixels: filled with the pixels, uint8 `[images, channels, height, width]`, 1 or 3 channels; mapped from a
+                file if there are processes.
+            where: what to call an image in an error, given its number.
+
+        Raises:
+            ValueError: if an image is missing, cannot be decoded or is of another size or kind; the message names it.
+            RuntimeError: if a process fails.
+            ModuleNotFoundError: if pillow is missing.
+        """
+        if not self._processes:
+            errors = [_decode_all(encoded, pixels)]
+        else:
+            count, parts = len(encoded), len(self._processes)
+            bounds = pairwise(count * index // parts for index in range(parts + 1))
+            with ThreadPoolExecutor(parts) as pool:
+                given = [
+                    (process, encoded, pixels, *part) for process, part in zip(self._processes, bounds, strict=True)
+                ]
+                errors = list(pool.map(lambda job: _by_process(*job), given))
+        for error in errors:
+            if error is not None:
+                raise ValueError(f"{where(error[0])} {error[1]}")
 
 
-def _decode_rows(encoded: Sequence[bytes | None], pixels: _Pixels, *, first: int, source: str) -> None:
+def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
+    """Decodes images; which is the first that cannot be used, and why."""
     try:
-        from PIL import Image
+        from PIL import Image, JpegImagePlugin, PngImagePlugin
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("decoding images needs pillow; run: pip install 'adabatch[data]'") from error
+    # Without the search for the format opening takes half as long.
+    openers = {b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile, b"\x89PN": PngImagePlugin.PngImageFile}
     channels, height, width = pixels.shape[1:]
-    mode, size = MODES[channels], (width, height)
+    mode, size, shape = MODES[channels], (width, height), (height, width, channels)
     for index, content in enumerate(encoded):
+        if not content:
+            return index, "must hold an image file that can be decoded: there is none"
         try:
-            with Image.open(io.BytesIO(content or b"")) as image:
-                same = image.size == size and image.mode == mode
-                found = image.tobytes() if same else b""
+            with openers.get(content[:3], Image.open)(io.BytesIO(content)) as image:
+                if image.size != size or image.mode != mode:
+                    found = f"{image.width}x{image.height} in mode {image.mode}"
+                    return index, f"must be an image of {width}x{height} in mode {mode}, got {found}"
+                row = np.frombuffer(image.tobytes(), np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
-            line = str(error).strip().partition("\n")[0].rstrip(".") if content else "there is none"
-            where = f"row {first + index} of {source}"
-            raise ValueError(f"{where} must hold an image file that can be decoded: {line}") from None
-        if not same:
-            raise ValueError(
-                f"row {first + index} of {source} must be an image of {width}x{height} in mode {mode}, got "
-                f"{image.width}x{image.height} in mode {image.mode}"
-            )
-        pixels[index] = np.frombuffer(found, np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+            line = str(error).strip().partition("\n")[0].rstrip(".")
+            return index, f"must hold an image file that can be decoded: {line}"
+        pixels[index] = row.reshape(shape).transpose(2, 0, 1)
+    return None
 
 
-def _in_process(encoded: Sequence[bytes | None], pixels: Any, first: int, last: int, source: str) -> str | None:
-    """Decodes rows `first` to `last` in a process of its own; returns what is wrong with one of them."""
+def _by_process(process: Any, encoded: _Images, pixels: Any, first: int, last: int) -> _Error | None:
+    """Has images `first` to `last` decoded by a process."""
+    assert isinstance(pixels, np.memmap)
     rows = [content or b"" for content in encoded[first:last]]
-    sizes = [len(content) for content in rows]
-    offset = pixels.offset + first * pixels[0].nbytes
-    job = {"file": str(pixels.filename), "offset": offset, "shape": [len(rows), *pixels.shape[1:]]}
-    line = json.dumps({**job, "sizes": sizes, "first": first, "source": source}).encode() + b"\n"
-    code = "from adabatch.tasks import decode; decode.work()"
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=b"".join([line, *rows]),
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
-    if done.returncode == 0:
-        error = json.loads(done.stdout)
-        return str(error) if error is not None else None
-    reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or f"it ended with {done.returncode}"
-    raise RuntimeError(f"a process that decodes {source} failed: {reason}")
+    shape = [len(rows), *pixels.shape[1:]]
+    offset = pixels.offset + first * int(np.prod(shape[1:]))
+    job = {"file": str(pixels.filename), "offset": offset, "shape": shape, "sizes": [len(row) for row in rows]}
+    output, errors = process.communicate(b"".join([json.dumps(job).encode(), b"\n", *rows]))
+    if process.returncode:
+        reason = errors.decode(errors="replace").strip().rpartition("\n")[2] or f"it ended with {process.returncode}"
+        raise RuntimeError(f"a process that decodes images failed: {reason}")
+    error = json.loads(output)
+    return None if error is None else (first + error[0], error[1])
 
 
 def work(stdin: BinaryIO | None = None) -> None:
     """What a process does: reads a job and image files from standard input, writes pixels into the job's file."""
     stream = stdin or sys.stdin.buffer
-    job = json.loads(stream.readline())
+    line = stream.readline()
+    if not line:  # closed without a job
+        return
+    job = json.loads(line)
     rows = [stream.read(size) for size in job["sizes"]]
-    pixels = np.memmap(job["file"], dtype=np.uint8, mode="r+", offset=job["offset"], shape=tuple(job["shape"]))
     error = None
-    try:
-        _decode_rows(rows, pixels, first=job["first"], source=job["source"])
-    except ValueError as found:
-        error = str(found)
+    if rows:
+        pixels = np.memmap(job["file"], dtype=np.uint8, mode="r+", offset=job["offset"], shape=tuple(job["shape"]))
+        error = _decode_all(rows, pixels)
     print(json.dumps(error))
