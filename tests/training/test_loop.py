@@ -9,7 +9,7 @@ import torch
 from tests.training.checks import SMALL, same, small_data, weights, without_seconds
 
 import adabatch as ab
-from adabatch import models
+from adabatch import models, tasks
 from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train
 
 
@@ -110,6 +110,63 @@ def test_micro_batches_give_the_same_run():
     for a, b in zip(cut.history, whole.history, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
         assert a.test_loss == pytest.approx(b.test_loss, rel=1e-3)
+
+
+class ByClock:
+    """A transform that makes every sample depend on its clock."""
+
+    on_device = True
+    shape = {"in_channels": 1, "image_size": 8, "classes": 10}  # noqa: RUF012
+
+    def __init__(self):
+        self.clocks = []
+
+    def to(self, device):
+        return self
+
+    def train(self, inputs, *, seed, clock, stride=1):
+        assert (seed, stride) == (SMALL.seed, 1)
+        clocks = torch.arange(clock, clock + len(inputs))
+        self.clocks += clocks.tolist()
+        return inputs + (clocks % 7).view(-1, 1, 1, 1)
+
+    def test(self, inputs):
+        return inputs + 3
+
+
+@pytest.mark.parametrize("micro", [None, 10])
+def test_a_transform_gets_every_sample_with_its_clock(micro):
+    transform = ByClock()
+    config = replace(SMALL, micro_batch_size=micro)
+    result = train(config, data=replace(small_data(), transform=transform))
+    assert transform.clocks == list(range(1200))
+    whole = train(SMALL, data=replace(small_data(), transform=ByClock()))
+    assert result.history[-1].test_loss == pytest.approx(whole.history[-1].test_loss, rel=1e-3)
+    assert result.history[-1].test_loss != pytest.approx(
+        train(SMALL, data=small_data()).history[-1].test_loss, rel=1e-3
+    )
+
+
+def test_samples_read_from_disk():
+    """A data set to which `x_train` gives the numbers is the same run as its samples in memory."""
+    data = small_data()
+    files = torch.utils.data.TensorDataset(data.x_train, data.y_train)
+    read = replace(data, x_train=torch.arange(300), files=files, transform=ByClock())
+    held = replace(data, transform=ByClock())
+    assert without_seconds(train(SMALL, data=read)) == without_seconds(train(SMALL, data=held))
+
+
+def test_text():
+    """Targets at every token: loss and accuracy are means over tokens."""
+    tokens = torch.randint(0, 5, (100, 9), generator=torch.Generator().manual_seed(0))
+    text = tasks.Data(
+        tokens[:80, :-1], tokens[:80, 1:], tokens[80:, :-1], tokens[80:, 1:], classes=5, note="", tokens_per_sample=8
+    )
+    config = RunConfig.for_task("gpt-tiny", epochs=1, batch_size=8, max_batch_size=None, lr=1e-9, threads=1)
+    found = train(config, data=text).history[0]
+    assert found.train_loss == pytest.approx(found.test_loss, rel=0.05)
+    assert 0.5 < found.test_loss / torch.tensor(5.0).log().item() < 2
+    assert (found.test_accuracy * 20 * 8) % 1 == pytest.approx(0, abs=1e-9)
 
 
 def test_a_constant_batch_takes_no_notice_of_the_coupling():

@@ -19,7 +19,7 @@ from adabatch.training import Interrupted, RunConfig, checkpoint, loop, saved_re
 OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
 
 
-def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = False) -> None:
+def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = False, data=None) -> None:
     """Trains until Ctrl-C in `update`, counted from where it starts."""
     seen = []
 
@@ -29,7 +29,7 @@ def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = 
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        train(config, out, data=small_data(), progress=stop, resume=resume)
+        train(config, out, data=small_data() if data is None else data, progress=stop, resume=resume)
 
 
 def logs(out: Path) -> list[str]:
@@ -91,6 +91,30 @@ def test_other_settings(tmp_path, changes):
     result = train(config, tmp_path / "b", data=small_data(), resume=True)
     assert without_seconds(result) == without_seconds(expected)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+class Noise:
+    """A transform that draws from torch's default generator, as dropout does."""
+
+    on_device = True
+    shape = {"in_channels": 1, "image_size": 8, "classes": 10}  # noqa: RUF012
+
+    def to(self, device):
+        return self
+
+    def train(self, inputs, *, seed, clock, stride=1):
+        return inputs + torch.rand_like(inputs)
+
+    def test(self, inputs):
+        return inputs
+
+
+def test_random_numbers_go_on(tmp_path):
+    data = replace(small_data(), transform=Noise())
+    expected = train(OFTEN, tmp_path / "a", data=data)
+    interrupted_at(21, OFTEN, tmp_path / "b", data=data)
+    torch.manual_seed(99)
+    assert without_seconds(train(OFTEN, tmp_path / "b", data=data, resume=True)) == without_seconds(expected)
 
 
 def test_seconds_and_throughput_go_on(tmp_path):

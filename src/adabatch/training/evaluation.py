@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 CHUNK: Final = 1024
+NUMBERS: Final = 2**24  # that a chunk of inputs may have
 
 
-def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+def chunk_of(shape: Mapping[str, int]) -> int:
+    """How many samples are evaluated at once, so that large images stay within memory.
+
+    Args:
+        shape: of the inputs, as `tasks.Data.shape` gives it.
+
+    Example:
+        >>> chunk_of({"in_channels": 1, "image_size": 8}), chunk_of({"in_channels": 3, "image_size": 224})
+        (1024, 111)
+    """
+    image = shape.get("in_channels", 1) * shape.get("image_size", 1) ** 2
+    text = shape.get("context", 1) * shape.get("vocabulary", 1)
+    return max(1, min(CHUNK, NUMBERS // math.prod((image, text))))
+
+
+def evaluate(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    chunk: int = CHUNK,
+) -> tuple[float, float]:
     """Mean cross-entropy and accuracy of a classifier.
 
     Args:
-        model: returns a score for each class; it is put into evaluation mode, and back into its own.
-        inputs: on the model's device, `[samples, ...]`.
-        targets: classes, int64, `[samples]`.
+        model: returns a score for each class, `[samples, classes]`, of text `[samples, classes, tokens]`; it is put
+            into evaluation mode, and back into its own.
+        inputs: on the model's device unless `prepare` takes them from elsewhere, `[samples, ...]`.
+        targets: classes, int64, `[samples]`; of text `[samples, tokens]`.
+        prepare: makes the network's inputs of a part of `inputs`; None: they are that.
+        chunk: samples at once.
 
     Returns:
-        The mean loss and the share of samples whose highest score is the right one's.
+        The mean loss and the share of targets that have the highest score.
 
     Example:
         >>> evaluate(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
@@ -31,10 +59,11 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, 
     right = torch.zeros((), dtype=torch.int64, device=targets.device)
     try:
         with torch.inference_mode():
-            for start in range(0, len(targets), CHUNK):
-                scores, wanted = model(inputs[start : start + CHUNK]), targets[start : start + CHUNK]
-                loss += nn.functional.cross_entropy(scores, wanted, reduction="sum")
+            for start in range(0, len(targets), chunk):
+                part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
+                scores = model(part if prepare is None else prepare(part))
+                loss += nn.functional.cross_entropy(scores, wanted).double() * wanted.numel()
                 right += (scores.argmax(dim=1) == wanted).sum()
     finally:
         model.train(was_training)
-    return loss.item() / len(targets), right.item() / len(targets)
+    return loss.item() / targets.numel(), right.item() / targets.numel()

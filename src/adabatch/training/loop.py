@@ -18,7 +18,6 @@ from adabatch import _checks, memory, tasks, units
 from adabatch.training import device as devices
 from adabatch.training import folder as folders
 from adabatch.training.config import RunConfig
-from adabatch.training.evaluation import evaluate
 from adabatch.training.folder import RunFolder
 from adabatch.training.interrupt import Interrupted, Interrupts
 from adabatch.training.parts import Parts
@@ -153,7 +152,10 @@ class Run:
         """The rest of an epoch, in whole batches."""
         parts, loader, batches = self._parts, self._loader, self._parts.batches
         model, loss_fn, optimizer, loss_sum = parts.model, parts.loss, parts.optimizer, self._loss_sum
+        prepared = parts.prepared
         for inputs, targets in loader:
+            if not prepared:
+                inputs, targets = parts.prepare(inputs, targets, clock=loader.clock)
             optimizer.zero_grad()
             loss = loss_fn(model(inputs), targets)
             loss.backward()
@@ -166,13 +168,22 @@ class Run:
         """The rest of an epoch, in micro-batches."""
         parts, loader, batches = self._parts, self._loader, self._parts.batches
         model, loss_fn, optimizer, loss_sum = parts.model, parts.loss, parts.optimizer, self._loss_sum
+        prepared = parts.prepared
         optimizer.zero_grad()
+        before, batch_loss = 0, torch.zeros_like(loss_sum)  # of the micro-batches of the batch before this one
         for micro in ab.accumulate(loader, model):
+            if micro.index == 0:
+                before = 0
+                batch_loss.zero_()
             with micro as (inputs, targets):
+                if not prepared:
+                    inputs, targets = parts.prepare(inputs, targets, clock=loader.clock + before)
                 loss = loss_fn(model(inputs), targets)
                 (loss * micro.weight).backward()
-            loss_sum.add_(loss.detach(), alpha=len(targets))
+            batch_loss.add_(loss.detach(), alpha=micro.size)
+            before += micro.size
             if micro.is_last:
+                loss_sum.add_(batch_loss)
                 optimizer.step()
                 optimizer.zero_grad()
                 batches.step()
@@ -233,8 +244,8 @@ class Run:
 
     def _evaluate(self, lr: float) -> bool:
         """Evaluates the test set; returns whether it was the best so far."""
-        data, clock = self._parts.data, self._loader.clock
-        test_loss, accuracy = evaluate(self._parts.model, data.x_test, data.y_test)
+        clock = self._loader.clock
+        test_loss, accuracy = self._parts.evaluate()
         best = all(accuracy > found.test_accuracy for found in self._history)
         found = Evaluation(
             samples=clock,

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import TensorDataset
+from torch import Tensor
 
 import adabatch as ab
 from adabatch import models, tasks
 from adabatch.training import lr_schedule, optimizers
 from adabatch.training.config import RunConfig
+from adabatch.training.evaluation import chunk_of, evaluate
 
 
 class Parts:
@@ -31,9 +32,7 @@ class Parts:
         self.plan = config.plan(data.dataset_size)
         self.data = data.to(device)
         torch.manual_seed(config.seed)
-        _, channels, size, _ = data.x_train.shape
-        model = models.build(config.model, in_channels=channels, image_size=size, classes=data.classes)
-        self.model = model.to(device)
+        self.model = models.build(config.model, **data.shape).to(device)
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = optimizers.build(
             config.optimizer,
@@ -43,13 +42,34 @@ class Parts:
             weight_decay=config.weight_decay,
         )
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
-        train_set = TensorDataset(self.data.x_train, self.data.y_train)
-        self.loader = ab.DataLoader(train_set, batch_size=config.batch_size, shuffle=True, seed=config.seed)
+        self.loader = ab.DataLoader(self.data.dataset, batch_size=config.batch_size, shuffle=True, seed=config.seed)
         self.loader.micro_batch_size = config.micro_batch_size
         coupling = config.coupling if config.growth is not None else "none"
         self.batches = ab.BatchSizeScheduler(
             self.optimizer, self.loader, config.schedule(), coupling=coupling, epochs=config.epochs
         )
+
+    @property
+    def prepared(self) -> bool:
+        """Whether batches are for the network as the loader hands them out; else they go through `prepare`."""
+        return self.data.transform is None and self.data.files is None
+
+    def prepare(self, inputs: Tensor, targets: Tensor, *, clock: int) -> tuple[Tensor, Tensor]:
+        """What the network takes, for a batch or a part of one.
+
+        Args:
+            inputs: as the loader handed them out.
+            targets: the same.
+            clock: position of the first sample in the data.
+        """
+        if self.data.files is not None:
+            inputs, targets = (t.to(self.device, non_blocking=True) for t in (inputs, targets))
+        return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock), targets
+
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and accuracy on the test set."""
+        data = self.data
+        return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the run goes on from; tensors, numbers, text, dicts and lists."""
