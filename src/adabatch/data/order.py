@@ -66,6 +66,8 @@ def _keys(seed: int, epoch: int, rounds: int) -> _UInt32:
 
 def _rounds(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64:
     """The bijection of the whole grid."""
+    if 2 * rows <= positions.size:
+        return _rounds_by_table(positions, rows, columns, keys)
     high, low = np.divmod(positions, columns)
     left, right = high.astype(np.uint32), low.astype(np.uint32)
     for i in range(0, len(keys), 4):
@@ -74,13 +76,33 @@ def _rounds(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64
     return left.astype(np.int64) * columns + right
 
 
+def _rounds_by_table(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64:
+    """The same, looked up: where a side of the grid is short, each round has few different steps."""
+    left, right = np.divmod(positions, columns)
+    to_left = _digit(np.arange(columns, dtype=np.uint32), keys[0::4, None], keys[1::4, None], rows).astype(np.int64)
+    to_right = _digit(np.arange(rows, dtype=np.uint32), keys[2::4, None], keys[3::4, None], columns).astype(np.int64)
+    for left_steps, right_steps in zip(to_left, to_right, strict=True):
+        _look_up_and_add(left, left_steps, right, rows)
+        _look_up_and_add(right, right_steps, left, columns)
+    left *= columns
+    left += right
+    return left
+
+
+def _look_up_and_add(digit: _Int64, steps: _Int64, other: _Int64, base: int) -> None:
+    """`digit = (digit + steps[other]) mod base`, in place."""
+    digit += steps.take(other)
+    wrapped = digit.view(np.uint64)
+    np.minimum(wrapped, wrapped - np.uint64(base), out=wrapped)
+
+
 def _add(digit: _UInt32, step: _UInt32, base: int) -> None:
     """`digit = (digit + step) mod base`, in place; both are below `base`, which is at most 2^31."""
     digit += step
     np.minimum(digit, digit - np.uint32(base), out=digit)  # where the sum is below `base` the difference wraps around
 
 
-def _digit(value: _UInt32, key: np.uint32, second_key: np.uint32, base: int) -> _UInt32:
+def _digit(value: _UInt32, key: _UInt32 | np.uint32, second_key: _UInt32 | np.uint32, base: int) -> _UInt32:
     """A keyed function of `value` in `[0, base)`: the high half of the product of its scrambled bits with `base`."""
     wide = mix(value ^ key, second_key).astype(np.uint64)
     wide *= np.uint64(base)
@@ -168,6 +190,11 @@ def items_of(clock: int, size: int, rank: int, world: int) -> tuple[int, int]:
     return -((rank - clock) // world), -((rank - clock - size) // world)
 
 
+def seed_of(seed: int, epoch: int) -> int:
+    """A 32-bit seed for what happens once an epoch."""
+    return int(_keys(seed, epoch, 1)[0])
+
+
 def draw_seed(generator: Any = None) -> int:
     """A seed from `generator`, or from torch's default one."""
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
@@ -209,7 +236,7 @@ class SampledOrder(Order):
 
     def _epoch(self, epoch: int) -> _Int64:
         if epoch not in self._drawn:
-            with seeded(int(_keys(self._seed, epoch, 1)[0])):
+            with seeded(seed_of(self._seed, epoch)):
                 drawn = np.fromiter((int(item) for item in self._sampler), dtype=np.int64)
             if len(drawn) != self._size:
                 raise ValueError(
