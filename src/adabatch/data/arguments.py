@@ -65,3 +65,13 @@ def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any
     if context is not None and not isinstance(context, BaseContext):
         raise TypeError(f"`multiprocessing_context` must be a start method or a context, got {context!r}")
     return context
+
+
+def check_stream(*, shuffle: bool, sampler: Any, run_on: bool) -> None:
+    """Raises if an argument does not go with a stream."""
+    if shuffle:
+        raise ValueError("`shuffle` must be False for an IterableDataset, whose order is its own; shuffle inside it")
+    if sampler is not None:
+        raise ValueError("`sampler` must be None for an IterableDataset, which has no sample numbers")
+    if run_on:
+        raise ValueError("`run_on` must be False for an IterableDataset; let the stream itself repeat")

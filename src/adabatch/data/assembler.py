@@ -11,12 +11,13 @@ A wrong prediction costs a copy and never a sample: runs are merged or split, no
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from adabatch.data import tree
-from adabatch.data.pool import Pool, WorkerDiedError
+from adabatch.data.pool import WorkerDiedError
 from adabatch.data.worker import Reply
 
 Bounds = tuple[int, int]
@@ -49,7 +50,7 @@ class Assembler:
 
     def __init__(
         self,
-        start: Callable[[], Pool],
+        start: Callable[[], Any],
         *,
         depth: int,
         drawn: Callable[[int, int], Any],
@@ -59,7 +60,7 @@ class Assembler:
     ) -> None:
         self._start, self._depth, self._timeout = start, depth, timeout
         self._collate, self._arrive, self._drawn = collate, arrive, drawn
-        self.pool: Pool | None = None
+        self.pool: Any = None
         self._runs: deque[Run] = deque()
         self._waiting: dict[int, Run] = {}
         self._expected: deque[Bounds] = deque()
@@ -82,13 +83,18 @@ class Assembler:
         else:
             self._expected.clear()
             self._ahead = ahead()
-        if self._end < last:
-            self._dispatch(last)
-        self._top_up()
-        try:
+        with self._guarded():
+            if self._end < last:
+                self._dispatch(last)
+            self._top_up()
             found = self._take(first, last)
             self._top_up()  # in place of the runs that were used up
-            return found
+        return found
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             if isinstance(error, WorkerDiedError):
                 self.close()
@@ -111,11 +117,7 @@ class Assembler:
         if self.pool is None:
             self.pool = self._start()
         self._number += 1
-        try:
-            worker = self.pool.send(self._number, self._end, last, self._drawn(self._end, last))
-        except WorkerDiedError:
-            self.close()
-            raise
+        worker = self.pool.send(self._number, self._end, last, self._drawn(self._end, last))
         run = Run(self._number, self._end, last, worker)
         self._runs.append(run)
         self._waiting[run.number] = run
@@ -163,12 +165,15 @@ class Assembler:
             run = self._waiting.pop(reply.run, None)
             if run is None:
                 continue
-            if reply.count:
-                self._target = max(1, min(_LONGEST_RUN, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
-                if self._arrive is not None:
-                    reply.data = self._arrive(reply.data)
-            run.reply = reply
+            self._received(run, reply)
         return wanted.reply
+
+    def _received(self, run: Run, reply: Reply) -> None:
+        if reply.count:
+            self._target = max(1, min(_LONGEST_RUN, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
+            if self._arrive is not None:
+                reply.data = self._arrive(reply.data)
+        run.reply = reply
 
     def rest(self) -> None:
         """Stops fetching; the workers stay for the next epoch."""

@@ -22,6 +22,7 @@ class Cursor:
         run_on: whether a batch runs on into the next epoch.
     """
 
+    base = 0  # the clock at which item 0 lies
     __slots__ = (
         "_batch_size",
         "assigned",
@@ -101,32 +102,32 @@ class Cursor:
         self.pass_current()
         clock, requested, size = self.cut(self.position, epoch)
         if size == 0:
-            self.position = clock
+            self.pass_epoch(clock, epoch)
             return None
         end = clock + size
         if self.world == 1:
-            first, last = clock, end
+            first, last = clock - self.base, end - self.base
         else:
-            first, last = items_of(clock, size, self.rank, self.world)
+            first, last = items_of(clock - self.base, size, self.rank, self.world)
         self.first, self.last = first, last
         self.current = batch = Batch(
             clock, self.following(end)[0] if self.drop_last else end, epoch, requested, size, last - first
         )
         return batch
 
-    def cut(self, position: int, epoch: int) -> tuple[int, int, int]:
+    def cut(self, position: int, _epoch: int) -> tuple[int, int, int]:
         """Clock, requested size and size of the batch of `epoch` that follows on `position`; size 0 at the end."""
         clock, requested = self.following(position)
-        left = (epoch + 1) * self.size - clock
+        left = (_epoch + 1) * self.size - clock
         if left <= 0:
             return clock, requested, 0
         return clock, requested, requested if self.run_on else min(requested, left)
 
-    def predicted(self, epoch: int) -> Iterator[tuple[int, int]]:
+    def predicted(self, _epoch: int) -> Iterator[tuple[int, int]]:
         """Clock and size of the batches of `epoch` that follow on the one handed out last, if no size is assigned."""
         position = self.position if self.current is None else self.current.clock + self.current.size
         while True:
-            clock, _, size = self.cut(position, epoch)
+            clock, _, size = self.cut(position, _epoch)
             if size == 0:
                 return
             yield clock, size
@@ -152,6 +153,22 @@ class Cursor:
     def restore(self, position: int, batch_size: int) -> None:
         """Stands at `position` with nothing out."""
         self.position, self.current, self._batch_size = position, None, batch_size
+
+    def epoch_of(self, clock: int) -> int:
+        """The epoch in which `clock` lies."""
+        return clock // self.size
+
+    def start_of(self, epoch: int) -> int:
+        """Where an iteration through `epoch` that begins now starts."""
+        return max(self.clock, epoch * self.size)
+
+    def move_to(self, epoch: int) -> None:
+        """Stands at the start of `epoch`."""
+        self.position = epoch * self.size
+
+    def pass_epoch(self, clock: int, _epoch: int) -> None:
+        """Has come to the end of an epoch, at `clock`."""
+        self.position = clock
 
     def skip_epoch(self, epoch: int) -> None:
         """Passes what is left of `epoch`."""

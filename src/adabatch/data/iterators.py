@@ -26,13 +26,15 @@ class Pass:
         self.epoch, self.start = epoch, start
         self.live, self._paused = True, False
         self.assigned = loader._cursor.assigned
+        loader._serial = self._serial = loader._serial + 1
         self._loader, self._cursor, self._source = loader, loader._cursor, loader._source.fetch
 
     def close(self) -> None:
         """Ends it; the loader can be iterated again."""
-        if self.live:
-            self.live = False
-            self._loader._rest()
+        if self.live or self._paused:
+            self.live = self._paused = False
+            if self._loader._serial == self._serial:
+                self._loader._rest()
 
     def __del__(self) -> None:
         self.close()
@@ -75,7 +77,10 @@ class Batches(Pass, Iterator[Any]):
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
         cursor = self._cursor
-        return (items_of(clock, size, cursor.rank, cursor.world) for clock, size in cursor.predicted(self.epoch))
+        return (
+            items_of(clock - cursor.base, size, cursor.rank, cursor.world)
+            for clock, size in cursor.predicted(self.epoch)
+        )
 
 
 class Parts(Pass, Iterator[tuple[Any, Part]]):
@@ -90,7 +95,11 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             self._batch = None
             batch = self._next_batch()
             self._bounds = bounds_of(
-                batch.clock, batch.size, self._loader.micro_batch_size, self._cursor.rank, self._cursor.world
+                batch.clock - self._cursor.base,
+                batch.size,
+                self._loader.micro_batch_size,
+                self._cursor.rank,
+                self._cursor.world,
             )
             self._batch, self._index = batch, 0
         first, last = self._bounds[self._index]
@@ -112,7 +121,7 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
         cursor, micro = self._cursor, self._loader.micro_batch_size
         yield from (bounds for bounds in self._bounds[self._index + 1 :] if bounds[1] > bounds[0])
         for clock, size in cursor.predicted(self.epoch):
-            for bounds in bounds_of(clock, size, micro, cursor.rank, cursor.world):
+            for bounds in bounds_of(clock - cursor.base, size, micro, cursor.rank, cursor.world):
                 if bounds[1] > bounds[0]:
                     yield bounds
 

@@ -6,19 +6,19 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate
 
 from adabatch import _checks, _distributed
-from adabatch.data import datasets, sources, state
-from adabatch.data.arguments import check_flags, check_samplers, check_together, check_workers
-from adabatch.data.assembler import Assembler
+from adabatch.data import building, datasets, sources, state
+from adabatch.data.arguments import check_flags, check_samplers, check_stream, check_together, check_workers
 from adabatch.data.cursor import Cursor
+from adabatch.data.face import Face
 from adabatch.data.iterators import Batches, Parts, Pass
 from adabatch.data.order import Order, SampledOrder, draw_seed
-from adabatch.data.readers import MapReader
-from adabatch.data.rng import SampleRng
-from adabatch.types import Batch, Driver, Part
+from adabatch.data.stream_cursor import StreamCursor
+from adabatch.data.stream_source import StreamSource
+from adabatch.data.streams import Mark, Opening
+from adabatch.types import Batch, Part
 
 _STATE_KINDS: Mapping[str, type] = {
     "clock": int,
@@ -31,14 +31,14 @@ _STATE_KINDS: Mapping[str, type] = {
     "run_on": bool,
 }
 
-_NOT_KEPT = ("_source", "_pass", "_begun", "_arrive", "_close")
+_NOT_KEPT = ("_source", "_pass", "_begun", "_how", "_close")
 
 
 def _nothing() -> None:
     """Nothing to close."""
 
 
-class DataLoader:
+class DataLoader(Face):
     """Batches of a data set, of a size that can be changed at any time, in an order that depends on nothing else.
 
     A batch is the positions `[p, p+B)` of the epoch's order, which (seed, epoch) alone define; rank r of W takes the
@@ -48,8 +48,8 @@ class DataLoader:
     which counts as passed; a state saved then goes on where it stopped. One iteration at a time.
 
     Args:
-        dataset: anything with `__len__` and `__getitem__` (or `__getitems__`); a `TensorDataset`, a tensor or a tuple
-            of tensors is read without a call per sample.
+        dataset: anything with `__len__` and `__getitem__` (or `__getitems__`), or an `IterableDataset`; a
+            `TensorDataset`, a tensor or a tuple of tensors is read without a call per sample.
         batch_size: samples in one update, over all ranks; from 1 to the size of the data set.
         shuffle: whether each epoch has an order of its own; None means False.
         sampler: an order of your own: an iterable of sample numbers with a length, iterated once an epoch with the
@@ -128,133 +128,49 @@ class DataLoader:
         _checks.finite("timeout", timeout, minimum=0)
         if batch_size is None:
             raise TypeError("`batch_size` must be a whole number, got None; for single samples use `batch_size=1`")
-        self._dataset, self._shuffle, self._shard = dataset, bool(shuffle), shard
-        size = datasets.size_of(dataset) if sampler is None else datasets.length_of_sampler(sampler)
-        self._cursor = Cursor(size, batch_size=batch_size, drop_last=drop_last, run_on=run_on)
-        self._drawn = seed is None
-        self._seed = draw_seed(generator) if seed is None else _checks.whole("seed", seed, minimum=0)
-        self._group, self._mesh = group, mesh
-        self._joined: tuple[int, int] | None = None
-        self.collate_fn = collate_fn if collate_fn is not None else torch.utils.data.default_collate
+        self._dataset, self._shuffle, self._sampler = dataset, bool(shuffle), sampler
+        self._group, self._mesh, self._shard, self._sample_rng = group, mesh, shard, sample_rng
+        self.collate_fn = collate_fn if collate_fn is not None else default_collate
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.worker_init_fn, self.multiprocessing_context = worker_init_fn, context
         self.generator, self.persistent_workers = generator, persistent_workers
         self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
-        self._sampler, self._sample_rng = sampler, sample_rng
-        self._arrive = sources.pinner(pin_memory)
-        self._close: Callable[[], Any] = _nothing
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
+        self._cursor = self._positioned(batch_size, drop_last=drop_last, run_on=run_on)
+        self._drawn = seed is None
+        self._seed = draw_seed(generator) if seed is None else _checks.whole("seed", seed, minimum=0)
         self.micro_batch_size = micro_batch_size
+        self._joined: tuple[int, int] | None = None
         self._part: Part | None = None
         self._pass: weakref.ref[Pass] | None = None
         self._begun: int | None = None
+        self._serial = 0
+        self._mark = Mark()
+        self._start()
+
+    def _positioned(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
+        """The cursor for the kind of data set."""
+        if isinstance(self._dataset, IterableDataset):
+            check_stream(shuffle=self._shuffle, sampler=self._sampler, run_on=run_on)
+            return StreamCursor(batch_size=batch_size, drop_last=drop_last)
+        size = datasets.size_of(self._dataset) if self._sampler is None else datasets.length_of_sampler(self._sampler)
+        return Cursor(size, batch_size=batch_size, drop_last=drop_last, run_on=run_on)
+
+    def _start(self) -> None:
+        """Makes what a copy of the loader makes anew."""
+        self._how = building.Fetching(
+            self._dataset,
+            self.collate_fn,
+            workers=self.num_workers,
+            depth=self.num_workers * (self.prefetch_factor or 1),
+            timeout=self.timeout,
+            context=self.multiprocessing_context,
+            init=self.worker_init_fn,
+            arrive=sources.pinner(self.pin_memory),
+            sample_rng=self._sample_rng,
+        )
+        self._close: Callable[[], Any] = _nothing
         self._build()
-
-    # What it is
-
-    @property
-    def dataset(self) -> Any:
-        """The data set."""
-        return self._dataset
-
-    @property
-    def dataset_size(self) -> int:
-        """Samples in an epoch."""
-        return self._cursor.size
-
-    @property
-    def shuffle(self) -> bool:
-        """Whether each epoch has an order of its own."""
-        return self._shuffle
-
-    @property
-    def drop_last(self) -> bool:
-        """Whether a last batch that would be short is dropped."""
-        return self._cursor.drop_last
-
-    @property
-    def run_on(self) -> bool:
-        """Whether batches run on into the next epoch."""
-        return self._cursor.run_on
-
-    @property
-    def seed(self) -> int:
-        """Which family of orders."""
-        return self._seed
-
-    @property
-    def sampler(self) -> Any:
-        """The sampler given; without one the samples of the epoch in which the loader stands, over all ranks."""
-        if self._sampler is not None:
-            return self._sampler
-        order = self._orders(0, 1)
-        start = self.epoch * self.dataset_size
-        return (int(order.items(clock, clock + 1)) for clock in range(start, start + self.dataset_size))
-
-    @property
-    def batch_sampler(self) -> None:
-        """None: a batch is cut when it is asked for, not before."""
-        return
-
-    # Where it stands
-
-    @property
-    def batch_size(self) -> int:
-        """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
-        return self._cursor.batch_size
-
-    @batch_size.setter
-    def batch_size(self, value: int) -> None:
-        self._cursor.batch_size = value
-
-    @property
-    def micro_batch_size(self) -> int | None:
-        """Samples per forward and backward pass on one rank; set it at any time, it holds from the next batch on."""
-        return self._micro_batch_size
-
-    @micro_batch_size.setter
-    def micro_batch_size(self, value: int | None) -> None:
-        if value is not None:
-            value = _checks.whole("micro_batch_size", value, remedy="None trains on whole rank batches")
-            if value > self.dataset_size:
-                raise ValueError(
-                    f"`micro_batch_size` must be at most the data set's {self.dataset_size} samples, got {value};"
-                    " None trains on whole rank batches"
-                )
-        self._micro_batch_size = value
-
-    @property
-    def clock(self) -> int:
-        """Position in the data up to which batches are committed, in samples; what was dropped counts as passed."""
-        return self._cursor.clock
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next `iter()` starts or goes on with; during an iteration the one that it is in."""
-        epoch = self.clock // self.dataset_size
-        return epoch + (self._begun == epoch and self._live() is None)
-
-    @property
-    def current(self) -> Batch | None:
-        """The batch that was handed out and is not committed."""
-        return self._cursor.current
-
-    @property
-    def part(self) -> Part | None:
-        """The micro-batch handed out last by `parts()`, else None."""
-        return self._part
-
-    def attach(self, driver: Driver) -> None:
-        """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
-        self._cursor.attach(driver)
-
-    def detach(self) -> None:
-        """Undoes `attach`; the batch size stays what it is."""
-        self._cursor.detach()
-
-    def commit(self) -> None:
-        """Marks the current batch as trained on."""
-        self._cursor.commit()
 
     # Iteration
 
@@ -279,11 +195,6 @@ class DataLoader:
         self._pass = weakref.ref(parts)
         return parts
 
-    def _live(self) -> Pass | None:
-        """The iteration that goes on, if one does."""
-        found = self._pass() if self._pass is not None else None
-        return found if found is not None and found.live else None
-
     def _begin(self) -> tuple[int, int]:
         """The epoch that an iteration begun now goes through, and the clock where it starts."""
         if self._live() is not None:
@@ -294,10 +205,16 @@ class DataLoader:
             )
         self._join()
         self._cursor.pass_current()
-        if self._begun is not None and self.clock // self.dataset_size == self._begun:
+        if self._begun is not None and self._cursor.epoch_of(self.clock) == self._begun:
             self._cursor.skip_epoch(self._begun)
+            self._mark = Mark()
         start = self.clock
-        return start // self.dataset_size, start
+        epoch = self._cursor.epoch_of(start)
+        if isinstance(self._cursor, StreamCursor) and isinstance(self._source, StreamSource):
+            offset = start - self._cursor.base
+            mark = self._mark if self._mark.offset <= offset else Mark()
+            self._source.begin(epoch, mark if offset else Mark(), offset)
+        return epoch, start
 
     def _join(self) -> None:
         """Takes this process's place among the ranks; once taken, another is refused."""
@@ -322,8 +239,8 @@ class DataLoader:
         """
         live = self._live()
         if live is None:
-            start = max(self.clock, self.epoch * self.dataset_size)
-            return self._cursor.count(start, start // self.dataset_size)
+            epoch = self.epoch
+            return self._cursor.count(self._cursor.start_of(epoch), epoch)
         if live.assigned != self._cursor.assigned:
             raise TypeError(
                 "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"
@@ -351,7 +268,8 @@ class DataLoader:
                 f"`epoch` must be {self.epoch}, the next one, while a schedule drives this loader, got {epoch}; epochs"
                 " are counted without this call; to go on from elsewhere load a state"
             )
-        self._cursor.position, self._begun = epoch * self.dataset_size, None
+        self._cursor.move_to(epoch)
+        self._begun = None
 
     # State
 
@@ -360,11 +278,24 @@ class DataLoader:
 
         A batch that is not committed is repeated from its start.
         """
+        found: dict[str, Any] = {"format": state.FORMAT, "clock": self._cursor.position, "batch_size": self.batch_size}
+        if isinstance(self._cursor, StreamCursor):
+            found["stream"] = self._stream_state(self._cursor)
+        return {**found, **self._identity()}
+
+    def _stream_state(self, cursor: StreamCursor) -> dict[str, Any]:
+        offset = cursor.position - cursor.base
+        epoch, base = cursor.epoch, cursor.base
+        mark = (
+            self._source.mark(offset) if isinstance(self._source, StreamSource) and self._begun == epoch else self._mark
+        )
+        mark = mark if 0 < mark.offset <= offset else Mark()
         return {
-            "format": state.FORMAT,
-            "clock": self._cursor.position,
-            "batch_size": self.batch_size,
-            **self._identity(),
+            "epoch": epoch,
+            "base": base,
+            "length": cursor.length,
+            "offset": mark.offset,
+            "state": mark.state,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -386,6 +317,11 @@ class DataLoader:
             own["seed"] = found["seed"]
         state.compare(found, own)
         batch_size = self._cursor.checked(found["batch_size"])
+        if isinstance(self._cursor, StreamCursor):
+            stream = state.checked_stream(found)
+            self._cursor.epoch, self._cursor.base = stream["epoch"], stream["base"]
+            self._cursor.length = stream["length"]
+            self._mark = Mark(stream["offset"], stream["state"])
         self._cursor.restore(found["clock"], batch_size)
         self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
         self._build()
@@ -393,7 +329,7 @@ class DataLoader:
     def _identity(self) -> dict[str, Any]:
         return {
             "seed": self._seed,
-            "dataset_size": self.dataset_size,
+            "dataset_size": self.dataset_size or 0,
             "shuffle": self._shuffle,
             "sampler": type(self._sampler).__name__ if self._sampler is not None else "",
             "drop_last": self.drop_last,
@@ -405,53 +341,31 @@ class DataLoader:
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes, _pass=None, _begun=None)
-        self._arrive = sources.pinner(self.pin_memory)
-        self._close = _nothing
-        self._build()
+        self._start()
 
     def _build(self) -> None:
         """Makes what depends on the seed and the rank."""
         self._close()
-        self._source = self._made(self._cursor.rank, self._cursor.world)
-        if isinstance(self._source, Assembler):
+        rank, world = self._cursor.rank, self._cursor.world
+        self._source: sources.Source
+        if isinstance(self._cursor, StreamCursor):
+            source = building.from_stream(self._how, seed=self._seed, rank=rank, world=world)
+            self._cursor.extent = source.extent
+            self._source = source
+        else:
+            self._source = building.from_map(self._how, self._order(rank, world), seed=self._seed)
+        if self.num_workers > 0:
             self._close = weakref.finalize(self, self._source.close)
 
-    def _made(self, rank: int, world: int, *, here: bool = False) -> sources.Source:
-        """The source of the items of `rank`; `here` for one without workers."""
-        order: Order = self._orders(rank, world)
-        source: sources.Source
-        columns = datasets.columns_of(self._dataset)
-        if columns and sources.is_default(self.collate_fn):
-            source = sources.Columns(columns, order, alone=isinstance(self._dataset, Tensor))
-        else:
-            rng = SampleRng(self._seed) if self._sample_rng else None
-            reader = MapReader(datasets.indexable(self._dataset), order, rng)
-            if self.num_workers > 0 and not here:
-                return self._worked(reader)
-            source = sources.Here(reader, self.collate_fn)
-        return source if self._arrive is None else sources.Moved(source, self._arrive)
-
-    def _worked(self, reader: MapReader) -> Assembler:
-        return sources.workers(
-            reader,
-            self.collate_fn,
-            count=self.num_workers,
-            depth=self.num_workers * (self.prefetch_factor or 1),
-            seed=self._seed % 2**32,
-            timeout=self.timeout,
-            context=self.multiprocessing_context,
-            init=self.worker_init_fn,
-            arrive=self._arrive,
-        )
-
-    def _orders(self, rank: int, world: int) -> Order:
-        place = {"rank": rank, "world": world}
+    def _order(self, rank: int, world: int) -> Order:
         if self._sampler is not None:
-            return SampledOrder(self._sampler, self.dataset_size, seed=self._seed, **place)
-        return Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle, **place)
+            return SampledOrder(self._sampler, self._cursor.size, seed=self._seed, rank=rank, world=world)
+        return Order(self._cursor.size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
 
     def _rest(self) -> None:
         """An iteration has ended."""
+        if isinstance(self._cursor, StreamCursor) and isinstance(self._source, StreamSource):
+            self._mark = self._source.mark(self._cursor.position - self._cursor.base)
         if self.persistent_workers:
             self._source.rest()
         else:
@@ -459,4 +373,8 @@ class DataLoader:
 
     def _spare(self, batch: Batch) -> Any:
         """One sample of `batch`, for a rank that has none of its own."""
-        return self._made(0, 1, here=True).fetch(batch.clock, batch.clock + 1, lambda: iter(()))
+        if isinstance(self._cursor, StreamCursor):
+            offset, opening = batch.clock - self._cursor.base, Opening(0, batch.epoch, Mark())
+            return building.one_of_stream(self._how, seed=self._seed, offset=offset, opening=opening)
+        source = building.from_map(self._how, self._order(0, 1), seed=self._seed, here=True)
+        return source.fetch(batch.clock, batch.clock + 1, lambda: iter(()))

@@ -244,6 +244,19 @@ class SampleRng:
         return found, not drawn
 
     @contextlib.contextmanager
+    def for_sample(self, epoch: int, position: int) -> Iterator[None]:
+        """Sets the generators for one sample."""
+        seeds = self.seeds(np.array([epoch]), np.array([position]))
+        self._chunk = (-1, None)
+        _current.append(int(seeds[0]))
+        _generators.clear()
+        _generators.set(self._words(seeds, 0), int(seeds[0]))
+        try:
+            yield
+        finally:
+            _current.pop()
+
+    @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Puts the generators back as they were."""
         states = _generators.get()

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from adabatch.data.assembler import Ahead, Assembler
+from adabatch.data.assembler import Ahead
 from adabatch.data.order import Order
-from adabatch.data.pool import Pool
 from adabatch.data.readers import Collate, MapReader, SampleError
 
 
@@ -121,31 +120,3 @@ def pinner(pin: bool) -> Callable[[Any], Any] | None:
 def is_default(collate_fn: Any) -> bool:
     """Whether batches are torch's own, which can be cut and joined."""
     return collate_fn is None or collate_fn is default_collate
-
-
-def workers(
-    reader: MapReader,
-    collate_fn: Collate,
-    *,
-    count: int,
-    depth: int,
-    seed: int,
-    timeout: float = 0,
-    context: Any = None,
-    init: Callable[[int], None] | None = None,
-    arrive: Callable[[Any], Any] | None = None,
-) -> Assembler:
-    """An assembler over `count` workers."""
-    collated = is_default(collate_fn)
-
-    def start() -> Pool:
-        return Pool(reader, count=count, seed=seed, collate=collated, context=context, init=init)
-
-    return Assembler(
-        start,
-        depth=depth,
-        drawn=reader.order.sent,
-        timeout=timeout,
-        collate=None if collated else collate_fn,
-        arrive=arrive,
-    )

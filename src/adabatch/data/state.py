@@ -49,3 +49,22 @@ def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise ValueError(f"`state` must belong to this loader: {', '.join(differences)}; {_REMEDY}")
+
+
+def checked_stream(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a state that belongs to a stream.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    stream = state.get("stream")
+    names = ("epoch", "base", "offset")
+    found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
+    whole = all(type(found.get(name)) is int and found[name] >= 0 for name in names) and {"length", "state"} <= set(
+        found
+    )
+    if not whole or not (found["length"] is None or type(found["length"]) is int) or state["clock"] < found["base"]:
+        raise ValueError(
+            f"`state` is damaged: `stream` must hold a place in the stream, got {stream!r}; use an older one"
+        )
+    return found

@@ -18,6 +18,7 @@ from torch.utils.data._utils import worker as torch_worker
 from adabatch.data.readers import SampleError, seed_all
 
 WATCH_SECONDS = 5.0
+inside = False  # whether this process is a worker
 
 
 @dataclass
@@ -91,18 +92,24 @@ class Reply:
         count: samples in it; fewer than asked for before a failure.
         data: collated, or a list of samples; None if there are none.
         seconds: how long it took.
-        failure: why samples are missing.
+        failure: why samples are missing: a `Failure`.
+        end: the length of the stream, if its end was seen.
+        mark: a place in the stream from which it can be read on.
     """
 
     run: int
     count: int
     data: Any
     seconds: float
-    failure: Failure | None = None
+    failure: Any = None
+    end: int | None = None
+    mark: Any = None
 
 
 def work(connection: Any, reader: Any, setting: Setting) -> None:
     """A worker's life: until the main process closes the connection or is gone."""
+    global inside  # noqa: PLW0603
+    inside = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
     torch.set_num_threads(1)
     seed_all(setting.seed + setting.number)
@@ -153,7 +160,8 @@ def _run(reader: Any, setting: Setting, info: Any, task: tuple[int, int, int, An
         finally:
             if not setting.show_info:
                 torch_worker._worker_info = None
-    return Reply(run, len(samples), data, time.perf_counter() - begun, failure)
+    end, mark = getattr(reader, "end", None), getattr(reader, "mark", None)
+    return Reply(run, len(samples), data, time.perf_counter() - begun, failure, end, mark)
 
 
 def _send(connection: Any, reply: Reply, number: int) -> None:

@@ -1,0 +1,141 @@
+"""What a loader shows of itself: its settings, where it stands, and the hooks of a scheduler."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from adabatch import _checks
+from adabatch.data import worker
+from adabatch.data.cursor import Cursor
+from adabatch.data.iterators import Pass
+from adabatch.data.order import Order
+from adabatch.data.stream_cursor import StreamCursor
+from adabatch.types import Batch, Driver, Part
+
+
+class Face:
+    """Attributes of a loader and the methods of `types.DrivenLoader`."""
+
+    _cursor: Cursor
+    _dataset: Any
+    _sampler: Any
+    _seed: int
+    _shuffle: bool
+    _begun: int | None
+    _part: Part | None
+    _pass: weakref.ref[Pass] | None
+    _micro_batch_size: int | None
+
+    # What it is
+
+    @property
+    def dataset(self) -> Any:
+        """The data set."""
+        return self._dataset
+
+    @property
+    def dataset_size(self) -> int | None:
+        """Samples in an epoch; None for a stream."""
+        return None if isinstance(self._cursor, StreamCursor) else self._cursor.size
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether each epoch has an order of its own."""
+        return self._shuffle
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last batch that would be short is dropped."""
+        return self._cursor.drop_last
+
+    @property
+    def run_on(self) -> bool:
+        """Whether batches run on into the next epoch."""
+        return self._cursor.run_on
+
+    @property
+    def seed(self) -> int:
+        """Which family of orders."""
+        return self._seed
+
+    @property
+    def sampler(self) -> Any:
+        """The sampler given; without one the samples of the epoch in which the loader stands, over all ranks."""
+        if self._sampler is not None or self.dataset_size is None:
+            return self._sampler
+        order = Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle)
+        start = self.epoch * self.dataset_size
+        return (int(order.items(clock, clock + 1)) for clock in range(start, start + self.dataset_size))
+
+    @property
+    def batch_sampler(self) -> None:
+        """None: a batch is cut when it is asked for, not before."""
+        return
+
+    # Where it stands
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
+        return self._cursor.batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        if worker.inside:
+            raise RuntimeError("`batch_size` must be set in the main process, not inside a worker, which has a copy")
+        self._cursor.batch_size = value
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """Samples per forward and backward pass on one rank; set it at any time, it holds from the next batch on."""
+        return self._micro_batch_size
+
+    @micro_batch_size.setter
+    def micro_batch_size(self, value: int | None) -> None:
+        if value is not None:
+            value = _checks.whole("micro_batch_size", value, remedy="None trains on whole rank batches")
+            if self.dataset_size is not None and value > self.dataset_size:
+                raise ValueError(
+                    f"`micro_batch_size` must be at most the data set's {self.dataset_size} samples, got {value};"
+                    " None trains on whole rank batches"
+                )
+        self._micro_batch_size = value
+
+    @property
+    def clock(self) -> int:
+        """Position in the data up to which batches are committed, in samples; what was dropped counts as passed."""
+        return self._cursor.clock
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next `iter()` starts or goes on with; during an iteration the one that it is in."""
+        epoch = self._cursor.epoch_of(self.clock)
+        return epoch + (self._begun == epoch and self._live() is None)
+
+    @property
+    def current(self) -> Batch | None:
+        """The batch that was handed out and is not committed."""
+        return self._cursor.current
+
+    @property
+    def part(self) -> Part | None:
+        """The micro-batch handed out last by `parts()`, else None."""
+        return self._part
+
+    def attach(self, driver: Driver) -> None:
+        """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
+        self._cursor.attach(driver)
+
+    def detach(self) -> None:
+        """Undoes `attach`; the batch size stays what it is."""
+        self._cursor.detach()
+
+    def commit(self) -> None:
+        """Marks the current batch as trained on."""
+        self._cursor.commit()
+
+    def _live(self) -> Pass | None:
+        """The iteration that goes on, if one does."""
+        found = self._pass() if self._pass is not None else None
+        return found if found is not None and found.live else None

@@ -1,0 +1,153 @@
+"""Streams as a source: how far they reach is found out while they are read."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import default_collate
+
+from adabatch.data.assembler import Assembler, Run
+from adabatch.data.order import items_of
+from adabatch.data.pool import Pool
+from adabatch.data.readers import SampleError
+from adabatch.data.streams import Mark, Opening, StreamReader
+from adabatch.data.worker import Reply
+
+
+class HereFailure:
+    """Something raised in the main process."""
+
+    def __init__(self, error: SampleError) -> None:
+        self._error = error
+
+    def raised(self) -> Exception:
+        """The exception, with the place in the stream."""
+        self._error.cause.add_note(f"while sample {self._error.index} was fetched")
+        return self._error.cause
+
+
+class HerePool:
+    """The main process in the place of workers: a run is read when its reply is asked for.
+
+    Args:
+        reader: reads the samples.
+        collate: whether runs are collated.
+    """
+
+    def __init__(self, reader: StreamReader, *, collate: bool) -> None:
+        self._reader, self._collate = reader, collate
+        self._tasks: deque[tuple[int, int, int, Any]] = deque()
+
+    def send(self, run: int, first: int, last: int, drawn: Any = None) -> int:
+        """See `Pool.send`."""
+        self._tasks.append((run, first, last, drawn))
+        return 0
+
+    def receive(self, _number: int, _timeout: float = 0) -> Reply:
+        """See `Pool.receive`."""
+        run, first, last, drawn = self._tasks.popleft()
+        begun = time.perf_counter()
+        failure: Any = None
+        rng = self._reader.rng
+        try:
+            if rng is None:
+                samples = self._reader.read(first, last, drawn)
+            else:
+                with rng.kept():
+                    samples = self._reader.read(first, last, drawn)
+        except SampleError as error:
+            samples, failure = error.samples, HereFailure(error)
+        data = default_collate(samples) if samples and self._collate else samples
+        seconds = time.perf_counter() - begun
+        return Reply(run, len(samples), data, seconds, failure, self._reader.end, self._reader.mark)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class StreamSource(Assembler):
+    """A stream that every reader walks, each keeping its share; exact for any number of workers and ranks.
+
+    Args:
+        start: makes the pool of readers.
+        rank: which share.
+        world: how many shares.
+        depth: runs in flight.
+        timeout: seconds to wait for a run; 0 for ever.
+        collate: what to make of a list of samples; None if runs are collated.
+        arrive: what to do with a run when it arrives.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Pool | HerePool],
+        *,
+        rank: int,
+        world: int,
+        depth: int,
+        timeout: float = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
+        arrive: Callable[[Any], Any] | None = None,
+    ) -> None:
+        super().__init__(start, depth=depth, drawn=self._told, timeout=timeout, collate=collate, arrive=arrive)
+        self._rank, self._world = rank, world
+        self._serial = 0
+        self._opening = Opening(0, 0, Mark())
+        self._marks: deque[Mark] = deque([Mark()])
+        self._total: int | None = None
+
+    def begin(self, epoch: int, mark: Mark, offset: int) -> None:
+        """Opens pass `epoch` at `mark`, to deliver from `offset` on."""
+        if offset and mark.state is None:
+            warnings.warn(
+                f"{offset} samples of the stream are read and dropped, to get to where it stopped; give the data set"
+                " `state_dict` and `load_state_dict` to save that",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._restart(-1)
+        self._serial += 1
+        self._opening, self._total = Opening(self._serial, epoch, mark), None
+        self._marks = deque([mark])
+
+    def mark(self, offset: int) -> Mark:
+        """The last place at or before `offset` from which the stream can be read on."""
+        return next((mark for mark in reversed(self._marks) if mark.offset <= offset), Mark())
+
+    def extent(self, offset: int, wanted: int) -> int:
+        """How many samples the pass has, up to `wanted`; waits until that is known. What is before `offset` is done."""
+        while len(self._marks) > 1 and self._marks[1].offset <= offset:
+            self._marks.popleft()
+        first = items_of(offset, 0, self._rank, self._world)[0]
+        upto = (wanted - 1) // self._world + 1
+        with self._guarded():
+            if first != self._at:
+                self._restart(first)
+            if self._end < upto and self._total is None:
+                self._dispatch(upto)
+            for run in self._runs:
+                if run.first >= upto or self._total is not None:
+                    break
+                if run.reply is None:
+                    self._wait(run)
+                if run.reply is not None and run.reply.failure is not None:
+                    break
+        return wanted if self._total is None else min(wanted, self._total)
+
+    def _told(self, _first: int, _last: int) -> Opening:
+        return self._opening
+
+    def _top_up(self) -> None:
+        if self._total is None:
+            super()._top_up()
+
+    def _received(self, run: Run, reply: Reply) -> None:
+        super()._received(run, reply)
+        if reply.end is not None:
+            self._total = reply.end
+        if reply.mark is not None and reply.mark.offset > self._marks[-1].offset:
+            self._marks.append(reply.mark)

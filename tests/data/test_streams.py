@@ -1,0 +1,255 @@
+import json
+import random
+import warnings
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.data.test_loader import Plan
+from torch.utils.data import IterableDataset, get_worker_info
+
+from adabatch.data import DataLoader
+
+SKIPS = r".*read and dropped"
+
+
+class Stream(IterableDataset):
+    """Counts up; shuffles by a buffer and draws noise if asked to."""
+
+    def __init__(self, size, noisy=False):
+        self.size, self.noisy, self.read = size, noisy, 0
+
+    def __iter__(self):
+        start = 0 if not self.noisy else random.randrange(1000)
+        for item in range(self.size):
+            self.read += 1
+            yield start + item, float(np.random.rand()) if self.noisy else 0.0
+
+
+class Stateful(Stream):
+    """Knows where it stands."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.at = 0
+
+    def __iter__(self):
+        while self.at < self.size:
+            self.at += 1
+            self.read += 1
+            yield self.at - 1, 0.0
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+def items(batches):
+    return [item for batch in batches for item in batch[0].tolist()]
+
+
+def ranked(world, make):
+    loaders = [make() for _ in range(world)]
+    for rank, loader in enumerate(loaders):
+        loader._join = lambda: None
+        loader._joined = loader._cursor.rank, loader._cursor.world = rank, world
+        loader._build()
+    return loaders
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_each_size_is_delivered_and_each_sample_once(data):
+    size = data.draw(st.integers(0, 40))
+    drop_last = data.draw(st.booleans())
+    loader = DataLoader(Stream(size), 5, drop_last=drop_last)
+    for epoch in range(2):
+        assert loader.epoch == epoch
+        loader.batch_size = requested = data.draw(st.integers(1, 50))
+        offset = 0
+        for batch in loader:
+            assert batch[0].tolist() == list(range(offset, min(offset + requested, size)))
+            offset += len(batch[0])
+            loader.batch_size = requested = data.draw(st.integers(1, 50))
+        assert size - offset < requested if drop_last else offset == size
+    assert loader.epoch == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_workers_read_each_sample_once_in_the_same_order(workers, noisy):
+    def run(loader):
+        found = []
+        for _ in range(2):
+            for batch in loader:
+                found.append([column.tolist() for column in batch])
+                loader.batch_size = [3, 11, 1, 7][len(found) % 4]
+        return found
+
+    reference = run(DataLoader(Stream(50, noisy), 5, seed=1))
+    assert sum(len(batch[0]) for batch in reference) == 100
+    assert (
+        run(DataLoader(Stream(50, noisy), 5, seed=1, num_workers=workers, persistent_workers=workers == 2)) == reference
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_ranks_share_each_batch(data):
+    size, world = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 4))
+    batch_size, micro = data.draw(st.integers(1, 12)), data.draw(st.none() | st.integers(1, 6))
+    loaders = ranked(world, lambda: DataLoader(Stream(size), batch_size, seed=2, micro_batch_size=micro))
+    for _ in range(2):
+        seen, whole = [], []
+        for row in zip(*(loader.parts() for loader in loaders), strict=True):
+            assert len({(part.index, part.count, part.batch.clock, part.batch.size) for _, part in row}) == 1
+            for values, part in row:
+                assert len(values[0]) == max(part.size, 1)
+                seen += values[0][: part.size].tolist()
+            if row[0][1].is_last:
+                assert sorted(seen) == list(range(len(whole), len(whole) + row[0][1].batch.size))
+                whole, seen = whole + sorted(seen), []
+        assert whole == list(range(size))
+
+
+def test_a_driver_and_the_clock():
+    loader = DataLoader(Stream(10), 4)
+    loader.attach(Plan((0, 4), (12, 3), size=10))
+    sizes = []
+    for _ in range(2):
+        for batch in loader:
+            sizes.append((loader.current.clock, len(batch[0]), loader.current.requested))
+            loader.commit()
+    assert sizes == [(0, 4, 4), (4, 4, 4), (8, 2, 4), (10, 4, 4), (14, 3, 3), (17, 3, 3)]
+    assert (loader.clock, loader.epoch, loader.dataset_size) == (20, 2, None)
+    with pytest.raises(TypeError, match="no length"):
+        len(loader)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_resumed_stream_goes_on_where_it_stopped(data):
+    make = data.draw(st.sampled_from([Stream, Stateful, lambda size: Stream(size, noisy=True)]))
+    size, batch_size = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 10))
+    stop, driven = data.draw(st.integers(0, 12)), data.draw(st.booleans())
+
+    def run(loader, first, last):
+        found = []
+        while len(found) < last - first:
+            for batch in loader:
+                found.append([column.tolist() for column in batch])
+                if loader.current is not None:
+                    loader.commit()
+                if len(found) == last - first:
+                    break
+        return found
+
+    def new():
+        loader = DataLoader(make(size), batch_size, seed=3)
+        if driven:
+            loader.attach(Plan((0, batch_size), (size // 2, 7), size=size))
+        return loader
+
+    whole = run(new(), 0, 13)
+    begun = new()
+    before = run(begun, 0, stop)
+    resumed = new()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", SKIPS)
+        resumed.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+        assert before + run(resumed, stop, 13) == whole
+
+
+def test_a_stateful_stream_is_not_read_again_and_another_says_what_that_costs():
+    for make, cost in ((Stateful, 0), (Stream, 20)):
+        for workers in (0, 2):
+            loader = DataLoader(make(100), 10, num_workers=workers)
+            iterator = iter(loader)
+            for _ in range(2):
+                next(iterator)
+            state = json.loads(json.dumps(loader.state_dict()))
+            del iterator
+            data = make(100)
+            resumed = DataLoader(data, 10)
+            resumed.load_state_dict(state)
+            with pytest.warns(UserWarning, match="20 samples of the stream are read") if cost else nullcontext():
+                assert items(resumed) == list(range(20, 100))
+            assert data.read == 100 if cost else data.read < 100
+
+
+def test_a_state_inside_an_accumulation_repeats_the_batch():
+    loader = DataLoader(Stateful(100), 10, micro_batch_size=3)
+    parts = loader.parts()
+    for _ in range(6):
+        next(parts)
+    resumed = DataLoader(Stateful(100), 10)
+    resumed.load_state_dict(loader.state_dict())
+    assert items(resumed) == list(range(10, 100))
+
+
+def test_streams_that_would_share_themselves_out_do_not_in_stride():
+    class Sharing(IterableDataset):
+        def __iter__(self):
+            info = get_worker_info()
+            first, step = (0, 1) if info is None else (info.id, info.num_workers)
+            return iter(range(first, 20, step))
+
+    found = torch.cat(list(DataLoader(Sharing(), 4, num_workers=2)))
+    assert found.tolist() == list(range(20))
+
+
+def test_a_stream_that_shrinks_is_an_error_at_the_end_of_the_epoch():
+    data = Stream(10)
+    loader = DataLoader(data, 4)
+    list(loader)
+    data.size = 9
+    seen = []
+    iterator = iter(loader)
+    for _ in range(3):
+        seen += next(iterator)[0].tolist()
+    assert seen == list(range(9))
+    with pytest.raises(ValueError, match="must not shrink between epochs, gave 10 samples before and 9 in epoch 1"):
+        next(iterator)
+    assert (loader.epoch, loader.clock) == (2, 19)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_raises_is_named(workers):
+    class Broken(IterableDataset):
+        def __iter__(self):
+            yield from range(7)
+            raise OSError("disk")
+
+    loader = DataLoader(Broken(), 3, num_workers=workers)
+    iterator = iter(loader)
+    assert [next(iterator).tolist() for _ in range(2)] == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(OSError, match="sample 7"):
+        next(iterator)
+    assert loader.clock == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shuffle": True}, "`shuffle` must be False for an IterableDataset"),
+        ({"sampler": [1]}, "`sampler` must be None for an IterableDataset"),
+        ({"run_on": True}, "`run_on` must be False for an IterableDataset"),
+    ],
+)
+def test_arguments_that_do_not_go_with_streams(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DataLoader(Stream(10), 2, **arguments)
+
+
+def test_a_damaged_state_is_refused():
+    loader = DataLoader(Stream(10), 2)
+    state = loader.state_dict()
+    for broken in ({**state, "stream": None}, {**state, "stream": {**state["stream"], "offset": -1}}):
+        with pytest.raises(ValueError, match="`state` is damaged: `stream`"):
+            loader.load_state_dict(broken)
