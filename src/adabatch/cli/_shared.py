@@ -28,7 +28,9 @@ _BACKTICKED: Final = re.compile(r"`([a-z_]+)`")
 # Groups of options in the help.
 RUN, GROWTH, OPTIMIZER, OUTPUT = "Run", "Growing batch", "Optimizer", "Output"
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="digits, mnist, cifar10 and more; see adabatch list.")]
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK", help="digits, mnist, cifar10 and more; see adabatch list.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Initial weights and order of samples.", rich_help_panel=RUN)]
 Device = Annotated[
     str | None,

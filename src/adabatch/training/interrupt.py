@@ -22,7 +22,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While it is entered, notes SIGINT and SIGTERM; a second SIGINT acts at once, as does any outside the main thread.
+    """While it is entered, notes SIGINT and SIGTERM; a second one acts at once, as does any outside the main thread.
+
+    One that the process ignores, as SIGINT behind `nohup ... &`, stays ignored.
 
     Attributes:
         seen: whether one came.
@@ -34,7 +36,9 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
