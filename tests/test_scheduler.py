@@ -365,3 +365,17 @@ def test_the_scheduler_itself_is_not_copied():
             TypeError, match="cannot be copied or pickled: it belongs to its optimizer; use `state_dict"
         ):
             copies(batches)
+
+
+def test_schedules_in_tokens():
+    def scheduler(**arguments):
+        loader = loader_of(64, 4)
+        growth = ab.schedules.steps({0: 4, ab.tokens(16 * 10): 8})
+        return ab.BatchSizeScheduler(sgd(model_of()), loader, growth, epochs=1, **arguments)
+
+    assert scheduler(tokens_per_sample=10).plan.starts_samples == (0, 16)
+    assert scheduler(tokens_per_sample=5).plan.starts_samples == (0, 32)
+    with pytest.raises(ValueError, match="`tokens_per_sample`"):
+        scheduler()
+    with pytest.raises(ValueError, match="`tokens_per_sample` must be at least 1, got 0"):
+        scheduler(tokens_per_sample=0)

@@ -40,6 +40,7 @@ class BatchSizeScheduler:
         schedule: batch size against the position in the data; it must start at the loader's batch size.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling.
         epochs: how many epochs will be trained, if known; it bounds the plan.
+        tokens_per_sample: tokens in a sample, at least 1, for a schedule in tokens; without it such a one is refused.
 
     Attributes:
         plan: the schedule, resolved for the loader.
@@ -82,11 +83,13 @@ class BatchSizeScheduler:
         *,
         coupling: str | couplings.Coupling = "linear",
         epochs: int | None = None,
+        tokens_per_sample: int | None = None,
     ) -> None:
         self._coupling = couplings.get(coupling)
         optimizers = _checked_optimizers(optimizer, self._coupling)
         self._loader, self._schedule = _checked_loader(loader), _checked_schedule(schedule)
         self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
+        self._tokens_per_sample = tokens_per_sample
         self._resumed = loader.clock > 0  # its batch size may then have grown already
         self._base = (self._resumed and schedule.initial) or loader.batch_size
         self.plan: Plan = self._resolve()
@@ -114,6 +117,7 @@ class BatchSizeScheduler:
             drop_last=bool(getattr(self._loader, "drop_last", False)),
             run_on=bool(getattr(self._loader, "run_on", False)),
             epochs=self._epochs,
+            tokens_per_sample=self._tokens_per_sample,
         )
 
     # What users call.
