@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from adabatch.accumulate import accumulate
+
 __version__ = "0.1.0"
 
 _HOME = {
     "BatchSizeScheduler": "adabatch.scheduler",
     "DataLoader": "adabatch.data",
     "Plan": "adabatch.schedules",
-    "accumulate": "adabatch.accumulate",
     "by_samples": "adabatch.lr_clock",
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
@@ -32,7 +33,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
-    from adabatch.accumulate import accumulate
     from adabatch.data import DataLoader
     from adabatch.lr_clock import by_samples, from_lr
     from adabatch.planner import scale_up

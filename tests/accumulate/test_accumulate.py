@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
 import adabatch as ab
-from adabatch.accumulate import _unwrapped, accumulate
+from adabatch.accumulate import accumulate
+from adabatch.accumulate._wrapper import unwrapped
 
 
 def double_data(count):
@@ -296,7 +297,7 @@ def test_two_ranks():
 
 def test_compiled_models_are_looked_into():
     model = model_of()
-    assert _unwrapped(torch.compile(model, backend="eager")) is model
+    assert unwrapped(torch.compile(model, backend="eager")) is model
 
 
 @pytest.mark.parametrize("first", ["adabatch", "adabatch.accumulate"])

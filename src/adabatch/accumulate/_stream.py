@@ -1,0 +1,179 @@
+"""One epoch as micro-batches: the batches in turn, and a batch again when memory ran out."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from adabatch import _distributed
+from adabatch._distributed import gradients
+from adabatch.accumulate._attempt import Attempt, power_of_two
+from adabatch.accumulate._memento import Memento, RandomStates
+from adabatch.accumulate._micro_batch import MicroBatch
+from adabatch.accumulate._wrapper import Wrapper
+from adabatch.types import DrivenLoader, Part
+
+_WEIGHT_OF_A_SAMPLE: Final[WeakKeyDictionary[Any, dict[bool, float]]] = WeakKeyDictionary()
+"""By model, what a sample weighed when it was first looked at: on all ranks, or on this one."""
+
+
+class Stream:
+    """One epoch of a loader as micro-batches.
+
+    Args:
+        loader: the loader.
+        model: the model that is trained; None for one that is not known.
+        recover: whether a batch that ran out of memory is repeated.
+    """
+
+    def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
+        self._loader, self.wrapper = loader, Wrapper(model)
+        self.counted_late = bool(getattr(loader, "counted_late", False))
+        self.group, _, self.world = _distributed.sharing_group(
+            group=getattr(loader, "_group", None),
+            mesh=getattr(loader, "_mesh", None),
+            shard=getattr(loader, "_shard", True),
+        )
+        self.scale = self.world if self.wrapper.averaged_over > 1 else 1
+        self.vote_group = self.wrapper.group if self.wrapper.ddp is not None else self.group
+        self.voters = self.wrapper.averaged_over if self.wrapper.ddp is not None else self.world
+        self.parameters: list[torch.nn.Parameter] = []
+        if model is not None:
+            self.parameters = [p for p in self.wrapper.model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
+        self._why_not = self._reason(recover)
+        self.repeats = not self._why_not
+        self.memento = Memento(self.wrapper.model) if self.repeats else None
+
+    def _reason(self, recover: bool) -> str:
+        """Why a batch cannot be repeated; empty if it can."""
+        if not recover:
+            return "`recover` is False"
+        if self.wrapper.model is None:
+            return "`accumulate` was not given the model"
+        if self.wrapper.sharded:
+            return "parameters are sharded, so the other ranks wait in this one's passes"
+        if self.wrapper.synchronises_forward:
+            return "SyncBatchNorm makes the other ranks wait in this one's passes"
+        if not hasattr(self._loader, "load_state_dict") or self.counted_late:
+            return "a loader of another make cannot go back"
+        return ""
+
+    def micro_batches(self) -> Iterator[MicroBatch]:
+        """See `accumulate`."""
+        self._check_model()
+        parts = self._loader.parts()
+        before: MicroBatch | None = None
+        mark: Mark | None = None
+        while True:
+            if self.repeats and mark is None:
+                mark = Mark(self._loader, self.memento)
+            found = next(parts, None)
+            if found is None:
+                return
+            data, part = found
+            if part.index == 0:
+                attempt = Attempt(self, part)
+            micro = MicroBatch(data, part, attempt)
+            del found, data
+            yield micro
+            if attempt.failed:
+                assert mark is not None
+                close = getattr(parts, "close", None)
+                if close is not None:
+                    close()
+                self._again(mark, part, attempt.error)
+                parts, before = self._loader.parts(), None
+                continue
+            _check_entered(before, micro)
+            before = micro
+            if part.is_last:
+                mark = None
+
+    def _check_model(self) -> None:
+        if self.wrapper.model is None and (self.world > 1 or self.counted_late):
+            where = (
+                "batches are shared between ranks, since the weights depend on whether it averages gradients over them"
+                if self.world > 1
+                else "the loader is of another make, since the gradient of a short last batch is corrected"
+            )
+            raise ValueError(f"`model` must be given where {where}; write `accumulate(loader, model)`")
+
+    def _again(self, mark: Mark, part: Part, error: str) -> None:
+        """Goes back to the start of the batch, with half the micro-batch size."""
+        share = -(-part.batch.size // self.world)
+        size = -(-share // part.count)  # the largest micro-batch of the batch, on any rank
+        where = "on this rank" if error else "on another rank"
+        gc.collect()
+        mark.restore(self._loader, self.memento)
+        if self.device.type not in ("cpu", "meta"):
+            torch.get_device_module(self.device).empty_cache()
+        if size == 1:
+            raise torch.OutOfMemoryError(
+                f"memory ran out {where} with micro-batches of one sample, which cannot be halved; use a smaller model "
+                f"or activation checkpointing. {error}".rstrip()
+            )
+        self._loader.micro_batch_size = half = -(-size // 2)
+        warnings.warn(
+            f"memory ran out {where} with micro-batches of {size} samples; the batch at sample {part.batch.clock:,} is "
+            f"repeated with {half}, and so are those that follow; set `micro_batch_size={half}` to begin with",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+    def explain(self, error: BaseException) -> None:
+        """Adds to an out-of-memory error what to do, where the batch cannot be repeated."""
+        remedy = "make its batches smaller" if self.counted_late else "set a smaller `loader.micro_batch_size`"
+        if self.wrapper.sharded:
+            raise torch.OutOfMemoryError(
+                f"memory ran out on this rank, and the batch cannot be repeated: {self._why_not}. The run ends on all "
+                f"ranks; start again from the last checkpoint and {remedy} on every rank. {error}"
+            ) from error
+        why = self._why_not or "DistributedDataParallel reduces gradients itself here"
+        error.add_note(f"adabatch: the batch was not repeated in smaller micro-batches: {why}; {remedy}")
+
+    def nominal(self, total: float | Tensor, size: int, *, batch_size: int, agree: bool) -> float:
+        """A guess of the weight of this rank's share of a batch, a power of two; `agree`: the same on all ranks.
+
+        What a sample weighs is looked at once for each model, since that waits for the device.
+        """
+        known = _WEIGHT_OF_A_SAMPLE.setdefault(self.wrapper.model, {})
+        if agree not in known:
+            weight, samples = (float(total), float(size)) if size else (0.0, 0.0)
+            if agree and self.world > 1:
+                seen = torch.tensor([weight, samples], dtype=torch.float64, device=self.device)
+                weight, samples = gradients.summed(seen, self.group).tolist()
+            if not weight or not samples:
+                return power_of_two(batch_size / self.world)
+            known[agree] = weight / samples
+        return power_of_two(known[agree] * batch_size / self.world)
+
+
+class Mark:
+    """The start of a batch, to go back to."""
+
+    def __init__(self, loader: Any, memento: Memento | None) -> None:
+        self._state = loader.state_dict()
+        self._random = RandomStates(memento.devices if memento is not None else set())
+
+    def restore(self, loader: Any, memento: Memento | None) -> None:
+        """Goes back."""
+        if memento is not None:
+            memento.restore()
+        loader.load_state_dict(self._state)
+        self._random.restore()
+
+
+def _check_entered(before: MicroBatch | None, micro: MicroBatch) -> None:
+    if before is not None and micro.index > 0 and micro.entered != before.entered:
+        missing = before if micro.entered else micro
+        raise RuntimeError(
+            f"micro-batch {missing.index + 1} of {missing.count} was not entered, others of its batch were, so the "
+            "gradient is not the batch's; write `with micro as (inputs, targets):` for each"
+        )
