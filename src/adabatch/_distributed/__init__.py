@@ -52,3 +52,12 @@ def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) ->
     if rank < 0:
         raise ValueError("`group` must contain this process, got one that does not; build the loader on its ranks only")
     return group, rank, world
+
+
+def total(value: int, group: Any = None) -> int:
+    """The sum of `value` over the ranks of `group`."""
+    if rank_and_world(group)[1] == 1:
+        return value
+    boxes: list[Any] = [None] * rank_and_world(group)[1]
+    dist.all_gather_object(boxes, value, group=group)
+    return sum(int(box) for box in boxes)
