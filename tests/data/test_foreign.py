@@ -119,7 +119,7 @@ def test_bad_arguments_are_named():
         next(loader.parts())
     with pytest.raises(ValueError, match="`micro_batch_size` must be set in the wrapped loader"):
         loader.micro_batch_size = 3
-    with pytest.raises(TypeError, match="iterate with `adabatch.accumulate"):
+    with pytest.raises(TypeError, match=r"iterate with `adabatch.accumulate"):
         iter(loader)
     loader = micro_batches(Theirs(2, 2), batch_size=2)
     parts = loader.parts()
