@@ -1,7 +1,6 @@
 # One-word targets; each makes .venv when it is missing or stale.
 PYTHON ?= python3.11
 BIN := .venv/bin
-DEMO ?= runs/demo
 
 .PHONY: demo test test-all lint types bench docs clean help
 
@@ -16,7 +15,8 @@ help:      ## what there is
 	touch $@
 
 demo: .venv/ready ## a growing batch against fixed ones, on real data, in about two minutes
-	$(BIN)/adabatch compare digits --out $(DEMO)
+	rm -rf runs/demo
+	$(BIN)/adabatch compare digits --out runs/demo
 
 lint: .venv/ready ## style
 	$(BIN)/ruff check .

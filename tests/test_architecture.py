@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": BASE | BOXES | DRIVERS | {"tasks", "training", "planner"},
     "report": BASE,
     "integrations": BASE | {"scheduler", "accumulate"},
+    "__main__": {"cli"},
     "cli": BASE | BOXES | DRIVERS | {"tasks", "training", "planner", "study", "report", "integrations"},
     "recipes": BASE | BOXES | DRIVERS | {"tasks", "training", "planner", "study", "report", "cli"},
 }

@@ -39,7 +39,7 @@ def test_commands_in_shell_blocks_parse(page: Path) -> None:
     typer = pytest.importorskip("typer")
     from adabatch.cli import app
 
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(app()).commands
     for line, _, code in blocks(page, "sh"):
         for text in code.replace("\\\n", " ").splitlines():
             words = shlex.split(text, comments=True)

@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
 
 def test_the_folder_holds_all(finished):
     names = sorted(path.name for path in finished.iterdir())
-    assert names == ["compare.json", "compare.md", "compare.png", "comparison.json", "runs"]
+    assert names == ["compare.json", "compare.md", "compare.png", "comparison.json", "report.html", "runs"]
     arms = sorted(path.name for path in (finished / "runs").iterdir())
     assert arms == ["adaptive", "fixed-large", "fixed-small", "uncoupled"]
 

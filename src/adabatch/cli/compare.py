@@ -91,7 +91,7 @@ def command(
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
     --growth says otherwise) and uncoupled (the same growth, LR left alone), in turns. Prints a table; the folder gets
-    compare.json, compare.md, compare.png and the runs. The same command again takes up where a kill left it.
+    compare.json, compare.md, compare.png, report.html and the runs. The same command again goes on after a kill.
 
     Examples:
         adabatch compare digits
@@ -172,22 +172,28 @@ def _compare(
 
 
 def _write(compare: dict[str, Any], out: Path) -> list[str]:
-    """Writes table and picture; returns what to say about the files."""
+    """Writes table, picture and page; returns what to say about the files."""
     from adabatch.report.table import compare_table, compare_words, plain
     from adabatch.training import writing
     from adabatch.training.folder import write_text
 
     words = "\n".join(f"- {sentence}" for sentence in compare_words(compare))
+    written = ["compare.json", "compare.md"]
     with writing(out):
         write_text(out / "compare.md", f"{plain(compare_table(compare))}\n\n{words}\n")
-    written = "compare.json, compare.md"
-    if importlib.util.find_spec("matplotlib") is None:
-        return [f"Written to {out}: {written}. For the picture run: pip install 'adabatch[plot]'"]
-    from adabatch.report.picture import compare_picture
+        if importlib.util.find_spec("matplotlib") is not None:
+            from adabatch.report.picture import compare_picture
 
-    with writing(out):
-        compare_picture(out, out / "compare.png")
-    return [f"Written to {out}: {written}, compare.png."]
+            compare_picture(out, out / "compare.png")
+            written.append("compare.png")
+        if importlib.util.find_spec("plotly") is not None:
+            from adabatch.report import page
+
+            written.append(page.write(out).name)
+    notes = [f"Written to {out}: {', '.join(written)}."]
+    if len(written) < 4:
+        notes.append("For the picture and the page run: pip install 'adabatch[plot]'")
+    return notes
 
 
 def _show(compare: dict[str, Any], notes: list[str]) -> None:

@@ -1,0 +1,103 @@
+"""Puts a finished demo into the README: `python benchmarks/readme.py runs/demo`, after `make demo`.
+
+Copies compare.json to benchmarks/results/demo.json and the picture to docs/img, and writes the table and the sentences
+between the markers of README.md and docs/reproduction.md from that file, so that no figure is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+NAMES = {
+    "fixed-small": "small batch, fixed",
+    "fixed-large": "large batch, fixed, LR scaled",
+    "adaptive": "growing, LR coupled",
+    "uncoupled": "growing, LR not coupled",
+}
+
+
+def sizes(arm: dict[str, Any]) -> str:
+    """The arm's batch sizes in short."""
+    first, last = arm["batch_sizes"][0], arm["batch_sizes"][-1]
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+def table(compare: dict[str, Any]) -> str:
+    """One row per arm."""
+    lines = [
+        "| | batch size | updates | test accuracy, % | against small, points | training time | less time |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for arm in compare["arms"]:
+        accuracy, seconds = arm["test_accuracy"], arm["train_seconds"]
+        against = compare["against_fixed_small"].get(arm["name"])
+        difference = time = ""
+        if against is not None:
+            points = {key: 100 * value for key, value in against["accuracy_difference"].items()}
+            difference = f"{points['mean']:+.2f} [{points['low']:+.2f}, {points['high']:+.2f}]"
+            ratio = against["seconds_ratio"]
+            time = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+        lines.append(
+            f"| {NAMES[arm['name']]} | {sizes(arm)} | {arm['updates']:,} | {100 * accuracy['mean']:.1f} ± "
+            f"{100 * accuracy['std']:.1f} | {difference} | {seconds['median']:.2f} s | {time} |"
+        )
+    return "\n".join(lines)
+
+
+def words(compare: dict[str, Any]) -> str:
+    """What the figures are."""
+    versions, arm = compare["versions"], compare["arms"][0]
+    return (
+        f"{arm['test_accuracy']['n']} seeds, {versions['device_name']}, {versions['threads']} thread, torch {versions['torch']}. Accuracy: mean ± standard "
+        "deviation over seeds; differences and time ratios are paired by seed, with 95 % intervals; time: median. Made by "
+        "`make demo`; the file is [demo.json](benchmarks/results/demo.json)."
+    )
+
+
+def claims(compare: dict[str, Any]) -> dict[str, str]:
+    """The cells of docs/reproduction.md."""
+    n = compare["arms"][0]["test_accuracy"]["n"]
+    against = compare["against_fixed_small"]
+
+    def points(name: str) -> str:
+        found = {key: 100 * value for key, value in against[name]["accuracy_difference"].items()}
+        return f"{found['mean']:+.2f} points [{found['low']:+.2f}, {found['high']:+.2f}], n = {n}"
+
+    ratio = against["adaptive"]["seconds_ratio"]
+    return {
+        "accuracy": points("adaptive"),
+        "seconds": f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}], n = {n}",
+        "large": points("fixed-large"),
+        "uncoupled": points("uncoupled"),
+    }
+
+
+def put(path: Path, marker: str, text: str) -> None:
+    """Replaces what stands between `<!-- marker -->` and `<!-- end -->`."""
+    pattern = re.compile(rf"(<!-- {marker} -->).*?(<!-- end -->)", re.DOTALL)
+    page, count = pattern.subn(lambda found: found[1] + text + found[2], path.read_text())
+    if not count:
+        raise SystemExit(f"{path} has no marker <!-- {marker} -->")
+    path.write_text(page)
+
+
+def main() -> None:
+    """Reads the folder named and writes the pages."""
+    folder = Path(sys.argv[1])
+    compare = json.loads((folder / "compare.json").read_text())
+    (ROOT / "docs" / "img").mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "compare.json", ROOT / "benchmarks" / "results" / "demo.json")
+    shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / "demo.png")
+    put(ROOT / "README.md", "demo", f"\n{table(compare)}\n\n{words(compare)}\n")
+    for name, text in claims(compare).items():
+        put(ROOT / "docs" / "reproduction.md", f"demo {name}", text)
+
+
+if __name__ == "__main__":
+    main()
