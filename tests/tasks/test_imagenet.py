@@ -50,8 +50,9 @@ def test_both_layouts(tmp_path: Path, layout: str) -> None:
 def test_a_batch_trains_and_what_is_random_belongs_to_the_position(tmp_path: Path, layout: str) -> None:
     data = tasks.get("imagenet").load(LAYOUTS[layout][0](tmp_path))
 
-    def epoch(batch_size: int, seed: int = 3) -> torch.Tensor:
-        loader, clock, seen = ab.DataLoader(data.dataset, batch_size, shuffle=True, seed=seed), 0, []
+    def epoch(batch_size: int, seed: int = 3, workers: int = 0) -> torch.Tensor:
+        loader = ab.DataLoader(data.dataset, batch_size, shuffle=True, seed=seed, num_workers=workers)
+        clock, seen = 0, []
         for inputs, _ in loader:
             seen.append(data.train_inputs(inputs, seed=seed, clock=clock))
             clock += len(inputs)
@@ -59,6 +60,7 @@ def test_a_batch_trains_and_what_is_random_belongs_to_the_position(tmp_path: Pat
 
     whole = epoch(9)
     assert torch.equal(whole, epoch(4))
+    assert torch.equal(whole, epoch(2, workers=2))
     assert not torch.equal(whole, epoch(9, seed=4))
     model = models.build("alexnet", **data.shape)
     scores = model(whole[:2])
