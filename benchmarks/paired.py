@@ -1,4 +1,4 @@
-"""Paired timing: A B, B A, A B, ... in one process, told as ratios with intervals, written with versions and hardware."""
+"""Paired timing: A B, B A, ... in one process, told as ratios with intervals, written with versions and hardware."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def seconds(call: Callable[[], object]) -> float:
         gc.enable()
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], *, pairs: int, warm_up: int = 2) -> dict[str, Any]:
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], *, pairs: int, warm_up: int = 2
+) -> dict[str, Any]:
     """Times both in alternating order; the ratio is ours / theirs (below 1: ours is faster)."""
     for _ in range(warm_up):
         ours()
@@ -56,8 +58,8 @@ def environment() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     return {
         "adabatch": adabatch.__version__,
         "torch": torch.__version__,

@@ -53,10 +53,11 @@ def table(compare: dict[str, Any]) -> str:
 def words(compare: dict[str, Any]) -> str:
     """What the figures are."""
     versions, arm = compare["versions"], compare["arms"][0]
+    machine = f"{versions['device_name']}, {versions['threads']} thread, torch {versions['torch']}"
     return (
-        f"{arm['test_accuracy']['n']} seeds, {versions['device_name']}, {versions['threads']} thread, torch {versions['torch']}. Accuracy: mean ± standard "
-        "deviation over seeds; differences and time ratios are paired by seed, with 95 % intervals; time: median. Made by "
-        "`make demo`; the file is [demo.json](benchmarks/results/demo.json)."
+        f"{arm['test_accuracy']['n']} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
+        "time ratios are paired by seed, with 95 % intervals; time: median. Made by `make demo`; the file is\n"
+        "[demo.json](benchmarks/results/demo.json)."
     )
 
 
