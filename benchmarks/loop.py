@@ -2,7 +2,8 @@
 
 Small CNN, digits' shapes. Ours is the plain loop of the README: `ab.DataLoader`, `ab.BatchSizeScheduler` with a
 constant schedule under the linear coupling, `batches.step()` after each update. The hand-written one draws a
-permutation and indexes the tensors. Bound: the lower end of the ratio's 95 % interval at most 1.05 at batch 16 and 1.02 at batch 128.
+permutation and indexes the tensors. Bound: the lower end of the ratio's 95 % interval is at most 1.05 at batch 16 and
+1.02 at batch 128.
 
     python benchmarks/loop.py --out benchmarks/results/loop.json
 """

@@ -54,8 +54,9 @@ def words(compare: dict[str, Any]) -> str:
     """What the figures are."""
     versions, arm = compare["versions"], compare["arms"][0]
     machine = f"{versions['device_name']}, {versions['threads']} thread, torch {versions['torch']}"
+    n = arm["test_accuracy"]["n"]
     return (
-        f"{arm['test_accuracy']['n']} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
+        f"{n} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
         "time ratios are paired by seed, with 95 % intervals; time: median. Made by `make demo`; the file is\n"
         "[demo.json](benchmarks/results/demo.json)."
     )
