@@ -61,6 +61,7 @@ def test_the_hooks_are_never_traced():
     optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.01))
     coupling = watching([])
     batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 8:8"), coupling=coupling)
+    coupling.traced.clear()  # calls at construction
     step = torch.compile(optimizer.step, backend="eager")
     for batch in loader:
         backward(model, batch)

@@ -82,6 +82,21 @@ class momentum_too(couplings.Coupling):  # noqa: N801
         return super().in_force(group, ratio) | {"momentum": min(1 - (1 - group["momentum"]) / ratio, self.cap)}
 
 
+class own_table(couplings.Coupling):  # noqa: N801
+    def lr_factor(self, ratio: float) -> float:
+        return ratio**0.5
+
+    def in_force(self, group: Any, ratio: float) -> dict[str, Any]:
+        return super().in_force(group, ratio) | {"weight_decay": group["weight_decay"] * ratio**0.5}
+
+
+def test_a_table_of_ones_own_needs_no_decorator():
+    own = own_table()
+    assert own.in_force({"lr": 0.1, "weight_decay": 0.1}, 4) == {"lr": 0.2, "weight_decay": 0.2}
+    assert couplings.get("own_table") == own
+    assert couplings.Coupling.from_json(own.to_json()) == own
+
+
 def test_a_coupling_of_ones_own():
     own = momentum_too(cap=0.97)
     assert own.in_force({"lr": 0.1, "momentum": 0.9}, 2) == {"lr": 0.2, "momentum": pytest.approx(0.95)}

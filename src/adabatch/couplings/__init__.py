@@ -1,4 +1,4 @@
-"""Couplings: how the LR follows the batch size, one file each. No torch here."""
+"""Couplings: how LR, momentum, betas and eps follow the batch size, one file each. No torch here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import ast
 from typing import Any
 
 from adabatch.couplings._base import Coupling
+from adabatch.couplings.adam_sde import adam_sde
 from adabatch.couplings.linear import linear
+from adabatch.couplings.noise_scale import noise_scale
 from adabatch.couplings.none import none
 from adabatch.couplings.power import power
 from adabatch.couplings.sqrt import sqrt
+from adabatch.couplings.token_half_life import token_half_life
 
-__all__ = ["Coupling", "get", "linear", "none", "power", "sqrt"]
+__all__ = ["Coupling", "adam_sde", "get", "linear", "noise_scale", "none", "power", "sqrt", "token_half_life"]
 
 
 def get(coupling: str | Coupling) -> Coupling:

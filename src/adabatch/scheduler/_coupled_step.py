@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -11,6 +11,7 @@ from weakref import WeakSet
 import torch
 
 from adabatch.couplings import Coupling
+from adabatch.scheduler._bias_correction import BiasCorrection, Part, check_adam
 
 COUPLED: Final[WeakSet[torch.optim.Optimizer]] = WeakSet()
 """Optimizers that have a coupling."""
@@ -37,6 +38,7 @@ class CoupledStep:
         self._undo: list[Callable[[], Any]] = []
         self._seen: list[Any] | None = None  # LRs in force at the latest step that trained on a batch
         self._training = False
+        self.bias_correction: Final = BiasCorrection(optimizer)
         # Traced, the hooks would recompile at every batch size, and leave a scaled LR behind at the recompile limit.
         untraced: Callable[[Any], Any] = torch.compiler.disable
         post = optimizer.register_step_post_hook(untraced(self._after))
@@ -46,6 +48,8 @@ class CoupledStep:
             optimizer.register_step_pre_hook(untraced(self._before)),
             post,
             optimizer.register_state_dict_pre_hook(untraced(self._before_state_dict)),
+            optimizer.register_load_state_dict_pre_hook(untraced(self._before_load)),
+            optimizer.register_load_state_dict_post_hook(untraced(self._after_load)),
         ]
         COUPLED.add(optimizer)
 
@@ -82,29 +86,83 @@ class CoupledStep:
         groups = optimizer.param_groups
         # All are computed before any is written, and undone in reverse: groups may share one tensor.
         changes = [self._coupling.in_force(group, ratio) for group in groups]
+        if self._training:
+            lrs = [change.get("lr", group["lr"]) for change, group in zip(changes, groups, strict=True)]
+            self._seen = [lr.detach().clone() if _is_tensor(lr) else lr for lr in lrs]
+        if self.bias_correction or any("betas" in change for change in changes):
+            in_force = [group | change for group, change in zip(groups, changes, strict=True)]
+            parts = self.bias_correction.before(in_force)
+            if not _fits_groups(groups, parts):
+                self._split(in_force, parts)
+                return
+            changes = [change | part.changes for change, (part,) in zip(changes, parts, strict=True)]
         for group, values in zip(groups, changes, strict=True):
             for key, value in values.items():
                 self._put(group, key, value)
-        if self._training:
-            self._seen = [group["lr"].detach().clone() if _is_tensor(group["lr"]) else group["lr"] for group in groups]
+
+    def _split(self, in_force: list[dict[str, Any]], parts: list[list[Part]]) -> None:
+        """Gives the optimizer a group for each part until the step is done."""
+        self._undo.append(partial(setattr, self._optimizer, "param_groups", self._optimizer.param_groups))
+        self._optimizer.param_groups = [
+            group | part.changes | {"params": part.params}
+            for group, members in zip(in_force, parts, strict=True)
+            for part in members
+        ]
 
     def _put(self, group: dict[str, Any], key: str, value: Any) -> None:
         held = group[key]
-        if not _is_tensor(held):
+        if isinstance(held, tuple) and any(_is_tensor(each) for each in held):
+            for each, new in zip(held, value, strict=True):
+                self._fill(each, new)
+        elif _is_tensor(held):
+            self._fill(held, value)
+        else:
             self._undo.append(partial(group.__setitem__, key, held))
             group[key] = value
-        else:
-            self._undo.append(partial(held.copy_, held.detach().clone()))
-            with torch.no_grad():
-                held.copy_(value)
+
+    def _fill(self, held: torch.Tensor, value: Any) -> None:
+        self._undo.append(partial(held.copy_, held.detach().clone()))
+        with torch.no_grad():
+            held.copy_(value)
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         self.restore()
+        if self.bias_correction:
+            self.bias_correction.after()
         if self._training:
             self._on_after()
 
     def _before_state_dict(self, _optimizer: torch.optim.Optimizer) -> None:
         self.restore()
+
+    def _before_load(self, _optimizer: torch.optim.Optimizer, _state: Any) -> None:
+        self.restore()
+
+    def _after_load(self, _optimizer: torch.optim.Optimizer) -> None:
+        self.bias_correction.doubt()
+
+
+def _fits_groups(groups: list[dict[str, Any]], parts: list[list[Part]]) -> bool:
+    """Whether every group has one part, and one tensor LR that several groups share can serve them all."""
+    if any(len(members) != 1 for members in parts):
+        return False
+    corrections: dict[int, tuple[float, float]] = {}
+    return all(
+        corrections.setdefault(id(group["lr"]), part.corrections) == part.corrections
+        for group, (part,) in zip(groups, parts, strict=True)
+        if _is_tensor(group["lr"])
+    )
+
+
+def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: Iterable[float]) -> None:
+    """Checks that the coupling has values for the optimizer at each ratio of batch sizes.
+
+    Raises:
+        ValueError: if it has none, or changes betas of an optimizer whose bias correction is not known.
+    """
+    for ratio in ratios:
+        if any("betas" in coupling.in_force(group, ratio) for group in optimizer.param_groups):
+            check_adam(optimizer)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
 
 from adabatch import _checks, couplings
-from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, is_captured, is_phantom
+from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
+from adabatch.scheduler._bias_correction import read_states
+from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured, is_phantom
 from adabatch.schedules import Plan, Schedule
 from adabatch.types import Batch, Decision, DrivenLoader
 
 _FORMAT: Final = 1
 _KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
+_MOMENTS: Final = "bias_correction"  # in states of couplings that change betas
 _LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
 
 
@@ -86,8 +90,8 @@ class BatchSizeScheduler:
         tokens_per_sample: int | None = None,
     ) -> None:
         self._coupling = couplings.get(coupling)
-        optimizers = _checked_optimizers(optimizer, self._coupling)
-        self._loader, self._schedule = _checked_loader(loader), _checked_schedule(schedule)
+        optimizers = checked_optimizers(optimizer, self._coupling)
+        self._loader, self._schedule = checked_loader(loader), checked_schedule(schedule)
         self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
         self._tokens_per_sample = tokens_per_sample
         self._resumed = loader.clock > 0  # its batch size may then have grown already
@@ -101,6 +105,8 @@ class BatchSizeScheduler:
         self._committed: Batch | None = None
         self._skipped = False  # whether the batch committed last had no optimizer step
         self._clock_of_state: int | None = None
+        for each in optimizers:
+            check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
         loader.attach(self)
         self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
 
@@ -137,6 +143,29 @@ class BatchSizeScheduler:
     def last_lr(self) -> list[float]:
         """LRs in force at the latest optimizer step, one for each parameter group; before it, those of the next."""
         return [lr for step in self._steps for lr in step.lr_in_force(self.batch_size / self._base)]
+
+    def ema_decay(self, decay: float) -> float:
+        """The decay of an average of weights that forgets after as many samples at every batch size.
+
+            decay -> decay ** k,  k = requested batch size / base batch size
+
+        Args:
+            decay: of the average at the base batch size, from 0 to 1.
+
+        Returns:
+            The decay for the batch being trained on; between batches, for the one before.
+
+        Raises:
+            ValueError: if `decay` is out of range.
+
+        Source:
+            Busbridge et al. 2023, arXiv 2307.13813 (scaling rule of the exponential moving average).
+        """
+        decay = _checks.finite("decay", decay, minimum=0, remedy="published values lie from 0.99 to 0.9999")
+        if decay > 1:
+            raise ValueError(f"`decay` must be at most 1, got {decay}; published values lie from 0.99 to 0.9999")
+        batch = self._loader.current
+        return math.pow(decay, (self._requested if batch is None else batch.requested) / self._base)
 
     def step(self) -> None:
         """Marks the batch as trained on. Call it once for each batch, after the optimizer.
@@ -205,13 +234,20 @@ class BatchSizeScheduler:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart."""
         self._restore()
+        moments = [step.bias_correction.state() for step in self._steps]
         return {
             "format": _FORMAT,
             "clock": self._loader.clock,
+            **self._settings(),
+            "decisions": self._decisions_before + len(self.decisions),
+        } | ({_MOMENTS: moments} if any(moments) else {})
+
+    def _settings(self) -> dict[str, Any]:
+        """What a resumed run must agree on."""
+        return {
             "base_batch_size": self._base,
             "schedule": _identity(self._schedule),
             "coupling": self._coupling.to_json(),
-            "decisions": self._decisions_before + len(self.decisions),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -224,7 +260,8 @@ class BatchSizeScheduler:
             ValueError: if it is no such state, or of another schedule, coupling or base batch size.
         """
         state = _checked_state(state)
-        ours = self.state_dict()
+        self._restore()
+        ours = self._settings()
         if self._resumed and self._schedule.initial is None:
             ours["base_batch_size"] = _checks.whole("base_batch_size", state["base_batch_size"])
         for key, what in (("schedule", "schedule"), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
@@ -234,14 +271,16 @@ class BatchSizeScheduler:
                     f"this run has {_words(ours[key])}; resume with the same settings, or start a new run"
                 )
         clock = _checks.whole("clock", state["clock"], minimum=0)
+        moments = read_states(state.get(_MOMENTS), [step.bias_correction for step in self._steps])
         self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
         if self._base != ours["base_batch_size"]:
             self._base = ours["base_batch_size"]
             self.plan = self._resolve()
         self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
         self._logged, self._trained, self._committed, self._skipped = self._requested, None, None, False
-        for step in self._steps:
+        for step, courses in zip(self._steps, moments, strict=True):
             step.forget()
+            step.bias_correction.load(courses)
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -298,46 +337,6 @@ class BatchSizeScheduler:
             self._logged = size
 
 
-def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.optim.Optimizer]:
-    optimizers = list(given) if isinstance(given, Iterable) else [given]
-    if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
-        raise ValueError(
-            f"`optimizer` must be one optimizer or a list of different ones, got {len(optimizers)}; name each once"
-        )
-    for each in optimizers:
-        if not isinstance(each, torch.optim.Optimizer) or not hasattr(each, "_optimizer_step_pre_hooks"):
-            raise TypeError(
-                f"`optimizer` must be a torch.optim.Optimizer, got {type(each).__name__}; "
-                "of a wrapper pass the optimizer that it wraps"
-            )
-        coupling.check_optimizer(each)
-        if any(group.get("lr") is None for group in each.param_groups):
-            raise ValueError(
-                f"`optimizer` must have an LR in every parameter group, got {type(each).__name__} without; set `lr`"
-            )
-        if each in COUPLED:
-            raise ValueError(
-                f"`optimizer` must have one BatchSizeScheduler, this {type(each).__name__} has one already; "
-                "call `close()` on that one first"
-            )
-    return optimizers
-
-
-def _checked_loader(loader: Any) -> DrivenLoader:
-    if not isinstance(loader, DrivenLoader):
-        raise TypeError(
-            f"`loader` must be an ab.DataLoader, got {type(loader).__module__}.{type(loader).__name__}; "
-            "ab.DataLoader takes the arguments of torch's"
-        )
-    return loader
-
-
-def _checked_schedule(schedule: Any) -> Schedule:
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"`schedule` must be a schedule, got {schedule!r}; write for example `ab.schedules.constant()`")
-    return schedule
-
-
 def _identity(schedule: Schedule) -> dict[str, Any]:
     """The schedule as JSON, or its fingerprint if that is long."""
     data = json.loads(json.dumps(schedule.to_json()))
@@ -352,7 +351,7 @@ def _words(value: Any) -> str:
 
 
 def _checked_state(state: Any) -> Mapping[str, Any]:
-    if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != set(_KEYS):
+    if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) - {_MOMENTS} != set(_KEYS):
         found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(
             f"`state` must be what `BatchSizeScheduler.state_dict()` gave (format {_FORMAT}), got {found}; "

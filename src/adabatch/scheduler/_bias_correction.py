@@ -1,0 +1,263 @@
+"""Adam's bias correction under betas that change: one minus the product of the betas that were in force.
+
+    m_t = beta1_t m_{t-1} + (1 - beta1_t) g_t,   P1_t = beta1_1 ... beta1_t,   m_t / (1 - P1_t) is a weighted mean of g
+
+and alike for v with beta2. torch divides by `1 - beta1_t ** t` with the beta of now, which is the same only while it is
+constant. An LR, eps and decoupled weight decay for the step make up for the difference, in closed form:
+
+    r_i = (1 - Pi_t) / (1 - betai_t ** t)
+    lr -> lr sqrt(r_2) / r_1,   eps -> eps sqrt(r_2),   wd -> wd r_1 / sqrt(r_2)
+
+Nothing is recorded, and no bit changes, until a coupling first changes the betas; what came before counts as made with
+the betas that the group then holds, as torch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import sqrt
+from typing import Any, Final
+
+import torch
+
+from adabatch import _checks
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The betas that a parameter's moments were made with.
+
+    Attributes:
+        steps: of the optimizer for this parameter.
+        products: of the first betas in force at those steps, and of the second.
+    """
+
+    steps: int
+    products: tuple[float, float]
+
+    def then(self, betas: tuple[float, float]) -> Course:
+        """The course after a step with `betas`."""
+        return Course(self.steps + 1, (self.products[0] * betas[0], self.products[1] * betas[1]))
+
+    def corrections(self, betas: tuple[float, float]) -> tuple[float, float]:
+        """What torch's corrections at this step are to be multiplied with; exactly 1 where torch is right."""
+        first, second = (
+            (1 - product * beta) / (1 - beta ** (self.steps + 1))
+            for product, beta in zip(self.products, betas, strict=True)
+        )
+        return first, second
+
+
+_RIGHT: Final = (1.0, 1.0)
+_FRESH: Final = Course(0, (1.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Parameters of one group that have one course.
+
+    Attributes:
+        params: the parameters.
+        corrections: what torch's bias corrections are multiplied with.
+        changes: LR, eps and decoupled weight decay that do it; empty where torch is right.
+    """
+
+    params: list[torch.Tensor]
+    corrections: tuple[float, float]
+    changes: dict[str, Any]
+
+
+class BiasCorrection:
+    """The courses of the betas of one optimizer's parameters.
+
+    A parameter that sits steps out, or joined later, has a course of its own.
+
+    Args:
+        optimizer: torch's Adam or AdamW, or any other as long as no coupling changes its betas.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._courses: dict[torch.Tensor, Course] = {}
+        self._loaded: dict[torch.Tensor, Course] = {}
+        self._pending: dict[torch.Tensor, Course] = {}
+        self._verified = True
+
+    def __bool__(self) -> bool:
+        """Whether betas were ever changed."""
+        return bool(self._courses)
+
+    def doubt(self) -> None:
+        """Has the courses compared with the optimizer's own counts of steps before they are used again."""
+        self._verified = False
+
+    def before(self, in_force: Sequence[Mapping[str, Any]]) -> list[list[Part]]:
+        """What each parameter group is to hold during a step under the betas in force.
+
+        Args:
+            in_force: what the coupling puts into each parameter group, laid over what it holds.
+
+        Returns:
+            For each group its parts, one for each course that its parameters have, most often a single one.
+        """
+        check_adam(self._optimizer)
+        self._settle()
+        found = []
+        for held, group in zip(self._optimizer.param_groups, in_force, strict=True):
+            betas = (float(group["betas"][0]), float(group["betas"][1]))
+            parts = []
+            for course, params in self._by_course(held).items():
+                self._pending |= dict.fromkeys(params, course.then(betas))
+                corrections = course.corrections(betas)
+                parts.append(Part(params, corrections, _corrected(group, corrections)))
+            found.append(parts or [Part(held["params"], _RIGHT, {})])  # frozen throughout
+        return found
+
+    def after(self) -> None:
+        """Records a step that was made."""
+        found_inf = getattr(self._optimizer, "found_inf", None)  # GradScaler's word to a fused optimizer
+        if found_inf is None or not bool(found_inf):
+            self._courses |= {param: course for param, course in self._pending.items() if param.grad is not None}
+        self._pending.clear()
+
+    def state(self) -> list[dict[str, Any]]:
+        """The courses, JSON-safe; parameters by their number in the optimizer's state, as runs from first to last."""
+        self._settle()
+        found: dict[Course, list[int]] = {}
+        for number, param in enumerate(self._params()):
+            if param in self._courses:
+                found.setdefault(self._courses[param], []).append(number)
+        return [
+            {"params": _runs(numbers), "steps": course.steps, "products": list(course.products)}
+            for course, numbers in found.items()
+        ]
+
+    def load(self, courses: dict[int, Course]) -> None:
+        """Takes courses by number of the parameter, as `read` gives them."""
+        params = list(self._params())
+        self._loaded = {params[number]: course for number, course in courses.items()}
+        self._courses, self._pending, self._verified = dict(self._loaded), {}, False
+
+    def read(self, state: Any) -> dict[int, Course]:
+        """Courses by number of the parameter, from what `state` gave.
+
+        Raises:
+            ValueError: if it is no such thing, or of other parameters.
+        """
+        count = sum(1 for _ in self._params())
+        try:
+            found = {
+                _checks.whole("params", number, minimum=0): Course(
+                    _checks.whole("steps", entry["steps"], minimum=0), _products(entry["products"])
+                )
+                for entry in state
+                for first, last in entry["params"]
+                for number in range(first, last + 1)
+            }
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"`bias_correction` must be what `BatchSizeScheduler.state_dict()` gave, got {state!r} ({error})"
+            ) from None
+        if found and max(found) >= count:
+            raise ValueError(
+                f"`state` must be of the same parameters: it names number {max(found)} of an optimizer that has "
+                f"{count}; build model and optimizer as they were when it was saved"
+            )
+        return found
+
+    def _params(self) -> Iterable[torch.Tensor]:
+        return (param for group in self._optimizer.param_groups for param in group["params"])
+
+    def _steps(self, param: torch.Tensor) -> int:
+        """Steps that the optimizer counts for the parameter; on an accelerator, this waits for it."""
+        return int(self._optimizer.state.get(param, {}).get("step", 0))
+
+    def _by_course(self, group: dict[str, Any]) -> dict[Course, list[torch.Tensor]]:
+        found: dict[Course, list[torch.Tensor]] = {}
+        for param in group["params"]:
+            if param.grad is None and not param.requires_grad:
+                continue
+            course = self._courses.get(param)
+            if course is None or (course.steps and not self._optimizer.state.get(param)):
+                steps = self._steps(param)
+                course = self._courses[param] = Course(
+                    steps, (float(group["betas"][0]) ** steps, float(group["betas"][1]) ** steps)
+                )
+            found.setdefault(course, []).append(param)
+        return found
+
+    def _settle(self) -> None:
+        """After a step that raised, or a state that was loaded: takes the optimizer's own counts as what happened."""
+        if not self._pending and self._verified:
+            return
+        for param in self._params():
+            if param in self._courses:
+                self._courses[param] = self._course_at(param, self._steps(param))
+        self._pending.clear()
+        self._verified = True
+
+    def _course_at(self, param: torch.Tensor, steps: int) -> Course:
+        for courses in (self._courses, self._pending, self._loaded):
+            course = courses.get(param)
+            if course is not None and course.steps == steps:
+                return course
+        if steps == 0:
+            return _FRESH
+        raise RuntimeError(
+            f"the state of {type(self._optimizer).__name__} counts {steps} steps where the bias correction of "
+            f"BatchSizeScheduler stands at {self._courses[param].steps}; load the states of both from one checkpoint"
+        )
+
+
+def read_states(state: Any, corrections: Sequence[BiasCorrection]) -> list[dict[int, Course]]:
+    """The courses for each optimizer from what `state` of each gave; None for a run whose betas had not changed.
+
+    Raises:
+        ValueError: if it is no such thing, or of other optimizers or parameters.
+    """
+    if state is None:
+        return [{} for _ in corrections]
+    if not isinstance(state, Sequence) or len(state) != len(corrections):
+        raise ValueError(
+            f"`state` must have a `bias_correction` for each of {len(corrections)} optimizers, got {state!r}; "
+            "resume with the optimizers that it was saved with"
+        )
+    return [correction.read(each) for correction, each in zip(corrections, state, strict=True)]
+
+
+def check_adam(optimizer: torch.optim.Optimizer) -> None:
+    """Checks that the bias correction of the optimizer is known.
+
+    Raises:
+        ValueError: if it is not torch's Adam or AdamW.
+    """
+    if not isinstance(optimizer, torch.optim.Adam):
+        kind = type(optimizer)
+        raise ValueError(
+            "`coupling` changes betas, which needs an optimizer whose bias correction is known: torch.optim.Adam or "
+            f"AdamW, got {kind.__module__}.{kind.__qualname__}; use a coupling of the LR, such as `sqrt`"
+        )
+
+
+def _corrected(group: Mapping[str, Any], corrections: tuple[float, float]) -> dict[str, Any]:
+    """LR, eps and decoupled weight decay where they differ."""
+    if corrections == _RIGHT:
+        return {}
+    first, second = corrections[0], sqrt(corrections[1])
+    changed = {"lr": group["lr"] * (second / first), "eps": group["eps"] * second}
+    if group["decoupled_weight_decay"]:
+        changed["weight_decay"] = group["weight_decay"] * (first / second)
+    return changed
+
+
+def _products(given: Any) -> tuple[float, float]:
+    first, second = (float(_checks.finite("products", value, minimum=0)) for value in given)
+    return first, second
+
+
+def _runs(numbers: list[int]) -> list[list[int]]:
+    """Rising numbers as runs from first to last."""
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
+    return [[run[0], run[-1]] for run in runs]
