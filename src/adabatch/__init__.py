@@ -20,6 +20,8 @@ _HOME = {
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
     "from_lr": "adabatch.lr_clock",
+    "micro_batches": "adabatch.accumulate.foreign",
+    "probe": "adabatch.memory",
     "samples": "adabatch.units",
     "scale_up": "adabatch.planner",
     "schedules": "adabatch.schedules",
@@ -27,14 +29,16 @@ _HOME = {
     "updates": "adabatch.units",
 }
 __all__ = [
-    "BatchSizeScheduler", "DataLoader", "Plan", "accumulate", "by_samples", "couplings", "epochs", "from_lr", "samples",
-    "scale_up", "schedules", "tokens", "updates",
+    "BatchSizeScheduler", "DataLoader", "Plan", "accumulate", "by_samples", "couplings", "epochs", "from_lr",
+    "micro_batches", "probe", "samples", "scale_up", "schedules", "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
+    from adabatch.accumulate.foreign import micro_batches
     from adabatch.data import DataLoader
     from adabatch.lr_clock import by_samples, from_lr
+    from adabatch.memory import probe
     from adabatch.planner import scale_up
     from adabatch.scheduler import BatchSizeScheduler
     from adabatch.schedules import Plan

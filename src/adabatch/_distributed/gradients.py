@@ -85,3 +85,11 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         members.append(tensor)
         kinds[kind] = (members, size + needed)
     return found
+
+
+def device_of(group: Any = None) -> torch.device:
+    """Where a collective of a number runs: the CPU if the group's backend reaches it, else this rank's accelerator."""
+    if "gloo" in str(dist.get_backend_config(group)):
+        return torch.device("cpu")
+    device = torch.accelerator.current_accelerator()
+    return device if device is not None else torch.device("cpu")

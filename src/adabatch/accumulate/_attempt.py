@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adabatch._distributed import gradients
-from adabatch.accumulate._memento import is_out_of_memory
+from adabatch.memory.untouched import is_out_of_memory
 from adabatch.types import Part
 
 if TYPE_CHECKING:

@@ -2,28 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
-
-
-class RandomStates:
-    """The random states of python, numpy, torch and the devices of a model, as they are now."""
-
-    def __init__(self, devices: set[torch.device]) -> None:
-        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._devices = [(device, torch.get_device_module(device).get_rng_state(device)) for device in devices]
-
-    def restore(self) -> None:
-        """Puts them back."""
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
-        torch.set_rng_state(self._torch)
-        for device, state in self._devices:
-            torch.get_device_module(device).set_rng_state(state, device)
 
 
 class Memento:
@@ -73,11 +53,3 @@ def _alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
         one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
         for one, other in zip(ours, theirs, strict=True)
     )
-
-
-def is_out_of_memory(error: Any) -> bool:
-    """Whether memory ran out: on an accelerator, in a library on it, or on the CPU, which has no error of its own."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    return "DefaultCPUAllocator: can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text

@@ -14,9 +14,10 @@ from torch import Tensor
 from adabatch import _distributed
 from adabatch._distributed import gradients
 from adabatch.accumulate._attempt import Attempt, power_of_two
-from adabatch.accumulate._memento import Memento, RandomStates
+from adabatch.accumulate._memento import Memento
 from adabatch.accumulate._micro_batch import MicroBatch
 from adabatch.accumulate._wrapper import Wrapper
+from adabatch.memory.untouched import RandomStates
 from adabatch.types import DrivenLoader, Part
 
 _WEIGHT_OF_A_SAMPLE: Final[WeakKeyDictionary[Any, dict[bool, float]]] = WeakKeyDictionary()

@@ -1,7 +1,9 @@
-"""Memory: how the process hands it back to the kernel."""
+"""Memory: which micro-batch size fits and is fastest, and how the process hands memory back to the kernel."""
 
 from __future__ import annotations
 
 from adabatch.memory.allocator import AllocatorTuning, tune_allocator
+from adabatch.memory.curve import Curve, Point
+from adabatch.memory.probe import probe
 
-__all__ = ["AllocatorTuning", "tune_allocator"]
+__all__ = ["AllocatorTuning", "Curve", "Point", "probe", "tune_allocator"]

@@ -1,0 +1,84 @@
+"""What can be told of loaders of another make."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+
+def count_samples(data: Any) -> int:
+    """Samples in a batch: the length of the first tensor, array or list of strings in it.
+
+    Raises:
+        TypeError: if there is none.
+
+    Example:
+        >>> count_samples({"ids": torch.zeros(3, 5), "more": [1, 2]}), count_samples((["a", "b"], None))
+        (3, 2)
+    """
+    found = _first_length(data)
+    if found is None:
+        raise TypeError(
+            f"the samples of a batch of {type(data).__name__} cannot be counted; pass `samples=`, a function of a batch"
+        )
+    return found
+
+
+def _first_length(data: Any) -> int | None:
+    if isinstance(data, Tensor | np.ndarray):
+        return len(data) if data.ndim else None
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | bytes | int | float):
+        return len(data)
+    inner = data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else ()
+    return next((found for each in inner if (found := _first_length(each)) is not None), None)
+
+
+def delivered(loader: Any, world: int) -> int | None:
+    """Samples that one pass of a torch DataLoader over a map-style data set delivers, over all ranks; else None."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return None
+    try:
+        size = len(loader.sampler)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    if loader.drop_last:
+        size -= size % loader.batch_size
+    return size * world or None
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tells a loader, its sampler or its data set which epoch begins, where they want to know."""
+    for holder in (loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))):
+        tell = getattr(holder, "set_epoch", None)
+        if callable(tell):
+            tell(epoch)
+
+
+def draw_seed() -> int:
+    """A seed from torch's default generator."""
+    return int(torch.randint(2**62, ()).item())
+
+
+@contextlib.contextmanager
+def seeded(seed: int, epoch: int, rank: int) -> Iterator[None]:
+    """Random states that depend on the arguments alone, those from before afterwards."""
+    digest = hashlib.blake2b(f"{seed} {epoch} {rank}".encode(), digest_size=8).digest()
+    value = int.from_bytes(digest, "little") >> 1
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(value)
+        np.random.seed(value % 2**32)
+        torch.default_generator.manual_seed(value)
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -1,0 +1,398 @@
+"""Loaders of another make: their batches become micro-batches, of which the batch size sets the number per update.
+
+Nothing is cut or joined, so it works with any batches, also those that cannot be merged. How many samples an epoch
+ends with is known when it ends, not before; weights follow the requested size, and the gradient of a batch that held
+another number of samples is corrected once, after its last micro-batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import torch
+
+from adabatch import _checks, _distributed
+from adabatch._distributed import gradients
+from adabatch.accumulate._foreign_parts import count_samples, delivered, draw_seed, seeded, set_epoch
+from adabatch.types import Batch, Driver, Part
+
+_FORMAT: Final = 1
+_KEYS: Final = ("clock", "epoch", "micro_batches", "batch_size", "micro_batch_size", "ranks", "dataset_size", "seed")
+_END: Final = object()
+
+
+def micro_batches(
+    loader: Iterable[Any],
+    *,
+    batch_size: int,
+    micro_batch_size: int | None = None,
+    dataset_size: int | None = None,
+    samples: Callable[[Any], int] | None = None,
+    group: Any = None,
+) -> MicroBatches:
+    """Any iterable of batches, for `accumulate` and `BatchSizeScheduler`: each batch of it becomes a micro-batch.
+
+    The batch size, over all ranks, says how many of them make one update; growth takes more and never replaces the
+    loader. Each rank iterates a loader of its own share, such as one with a `DistributedSampler`; where ranks have
+    different numbers of micro-batches, those that have none left repeat one with weight 0. The sampler's `set_epoch`
+    is called, and torch's, numpy's and python's random states are set from (seed, epoch, rank) while the loader
+    begins an epoch, so that a shuffled torch DataLoader has the same order again after a resume.
+
+    The state counts micro-batches: a resumed run fetches those passed and throws them away, with a warning.
+
+    Args:
+        loader: the iterable, one pass of which is an epoch.
+        batch_size: samples in one update, over all ranks; a multiple of `micro_batch_size` times ranks.
+        micro_batch_size: samples in a batch of `loader`; None: its `batch_size`, or else what it delivers first.
+        dataset_size: samples in an epoch, over all ranks, as delivered; None: told from a torch DataLoader over a
+            map-style data set, else unknown, so that schedules cannot count epochs.
+        samples: how many samples a batch holds; None: the length of the first tensor or list in it.
+        group: the process group that shares the batches; default the world.
+
+    Returns:
+        The loader for `accumulate`.
+
+    Raises:
+        TypeError: if `loader` is no iterable or is an `ab.DataLoader`.
+        ValueError: if a size is out of range or `batch_size` is no such multiple.
+
+    Example:
+        >>> import torch, adabatch as ab
+        >>> data = torch.utils.data.TensorDataset(torch.randn(10, 3), torch.randn(10, 1))
+        >>> loader = ab.micro_batches(torch.utils.data.DataLoader(data, batch_size=2), batch_size=4)
+        >>> model = torch.nn.Linear(3, 1)
+        >>> updates = []
+        >>> for micro in ab.accumulate(loader, model):
+        ...     with micro as (inputs, targets):
+        ...         (torch.nn.functional.mse_loss(model(inputs), targets) * micro.weight).backward()
+        ...     if micro.is_last:
+        ...         updates.append(micro.count)
+        ...         loader.batch_size = 6
+        >>> updates
+        [2, 3]
+    """
+    return MicroBatches(
+        loader,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        dataset_size=dataset_size,
+        samples=samples,
+        group=group,
+    )
+
+
+class MicroBatches:
+    """A `DrivenLoader` over a loader of another make; made by `micro_batches`, which says what the arguments are."""
+
+    counted_late = True
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        *,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        dataset_size: int | None = None,
+        samples: Callable[[Any], int] | None = None,
+        group: Any = None,
+    ) -> None:
+        if not isinstance(loader, Iterable):
+            raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
+        if hasattr(loader, "parts"):
+            raise TypeError("`loader` must be a loader of another make, got one of adabatch; use it as it is")
+        self._loader, self._count = loader, samples if samples is not None else count_samples
+        self._group, self._rank, self._world = _distributed.sharing_group(group=group)
+        if micro_batch_size is None:
+            own = getattr(loader, "batch_size", None)
+            micro_batch_size = own if isinstance(own, int) else None
+        self._micro = None if micro_batch_size is None else _checks.whole("micro_batch_size", micro_batch_size)
+        if dataset_size is None:
+            dataset_size = delivered(loader, self._world)
+        self._size = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
+        self._batch_size = self._checked(batch_size)
+        self._seed = _distributed.same_for_all(draw_seed(), self._group)
+        self._driver: Driver | None = None
+        self._current: Batch | None = None
+        self._part: Part | None = None
+        self._position = self._epoch = self._taken = 0
+        self._handed = 0  # micro-batches of the batch that is out
+        self._ends_epoch = self._warned = False
+        self._begun: int | None = None
+        self._run: weakref.ref[Generator[Any, None, None]] | None = None
+
+    # What `DrivenLoader` asks for.
+
+    @property
+    def dataset_size(self) -> int | None:
+        """Samples in an epoch, over all ranks; None if not known."""
+        return self._size
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
+        if self._driver is None:
+            return self._batch_size
+        return self._current.requested if self._current is not None else self._requested()
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        if self._driver is not None:
+            raise ValueError(
+                f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
+                " or call `close()` on its `BatchSizeScheduler` first"
+            )
+        self._batch_size = self._checked(value)
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """Samples in a micro-batch; None before the first one if the loader does not say."""
+        return self._micro
+
+    @micro_batch_size.setter
+    def micro_batch_size(self, value: int | None) -> None:
+        raise ValueError(
+            f"`micro_batch_size` must be set in the loader that is wrapped, got {value!r}; its batches are the "
+            "micro-batches"
+        )
+
+    @property
+    def clock(self) -> int:
+        """Position in the data up to which batches are committed, in samples."""
+        return self._position if self._current is None else self._current.clock
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in which it stands."""
+        return self._epoch
+
+    @property
+    def current(self) -> Batch | None:
+        """The batch that was handed out and is not committed; its size is exact from its last micro-batch on."""
+        return self._current
+
+    @property
+    def part(self) -> Part | None:
+        """The micro-batch handed out last."""
+        return self._part
+
+    def attach(self, driver: Driver) -> None:
+        """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
+        if self._driver is not None:
+            raise ValueError("`loader` must not be driven by another scheduler; call `close()` on that one first")
+        for size in getattr(getattr(driver, "plan", None), "sizes", ()):
+            self._checked(size)
+        self._driver = driver
+
+    def detach(self) -> None:
+        """Undoes `attach`; the batch size stays what it is."""
+        if self._driver is not None:
+            self._batch_size = self.batch_size
+            if self._current is not None:
+                self.commit()
+            self._driver = None
+
+    def commit(self) -> None:
+        """Marks the current batch as trained on."""
+        batch = self._current
+        if batch is None:
+            raise RuntimeError("`commit` needs a batch that was handed out and is not committed; commit each once")
+        self._position, self._current = batch.end, None
+        self._taken += self._handed
+        if self._ends_epoch:
+            self._epoch, self._taken, self._ends_epoch = self._epoch + 1, 0, False
+
+    def parts(self) -> Iterator[tuple[Any, Part]]:
+        """The rest of the epoch as micro-batches. Leaving it early skips what is left."""
+        run = self._run() if self._run is not None else None
+        if run is not None and inspect.getgeneratorstate(run) != inspect.GEN_CLOSED:
+            raise RuntimeError(
+                "a second iteration of a loader must not begin before the first has ended; leave the first loop"
+            )
+        self._pass_current()
+        if self._begun == self._epoch:  # left early
+            self._epoch, self._taken = self._epoch + 1, 0
+            if self._size is not None:
+                self._position = self._epoch * self._size
+        self._begun, self._part = self._epoch, None
+        run = self._run_epoch()
+        self._run = weakref.ref(run)
+        return run
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError(
+            "`micro_batches` must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of "
+            "an update"
+        )
+
+    # The epoch.
+
+    def _run_epoch(self) -> Generator[tuple[Any, Part], None, None]:
+        source = self._begin_epoch()
+        following, spare = next(source, _END), _END
+        if following is _END and self._taken == 0 and self._world == 1:
+            raise RuntimeError(
+                "`loader` must yield at least one batch an epoch, got none; a generator can be iterated once only"
+            )
+        while self._any(following is not _END):
+            self._pass_current()
+            index, counted = 0, 0
+            while True:
+                data, size = following, 0
+                if data is _END:
+                    data = spare
+                    if data is _END:
+                        raise RuntimeError(f"`loader` must yield a batch on every rank, got none on rank {self._rank}")
+                else:
+                    size, spare = self._sized(data), data
+                    following = next(source, _END)
+                    self._check_size(size, more=following is not _END)
+                if index == 0:
+                    batch = self._begin_batch()
+                    count = batch.requested // self._unit()
+                counted, index = counted + size, index + 1
+                more = self._any(following is not _END)
+                if index == count or not more:
+                    batch = self._whole(batch, counted, more)
+                    count = index
+                self._handed, self._part = index, Part(batch, index - 1, count, size)
+                self._current = batch
+                if index == count and self._driver is None:
+                    self.commit()
+                yield data, self._part
+                if index == count:
+                    break
+        self._pass_current()
+
+    def _begin_epoch(self) -> Iterator[Any]:
+        """The wrapped loader's batches, without those of this epoch that were passed before a resume."""
+        set_epoch(self._loader, self._epoch)
+        skip = self._taken
+        with seeded(self._seed, self._epoch, self._rank):
+            source = iter(self._loader)
+            first = next(source, _END)  # where many loaders draw their order
+        if first is not _END:
+            if skip == 0:
+                yield first
+            for number, data in enumerate(source, 1):
+                if number >= skip:
+                    yield data
+
+    def _begin_batch(self) -> Batch:
+        """The batch that starts here, as far as it is known."""
+        requested = self._requested()
+        clock = self._position
+        if self._size is not None and clock >= (self._epoch + 1) * self._size:
+            raise RuntimeError(
+                f"`dataset_size` must be what an epoch delivers over all ranks, got {self._size}, and the loader goes "
+                "on behind it; correct it, or leave it out if it is not known"
+            )
+        return Batch(clock, clock + requested, self._epoch, requested, requested, requested // self._world)
+
+    def _whole(self, batch: Batch, counted: int, more: bool) -> Batch:
+        """The batch as it is, now that its last micro-batch is there."""
+        size = counted
+        if self._world > 1:
+            total = torch.tensor(counted, device=gradients.device_of(self._group))
+            size = int(gradients.summed(total, self._group))
+        self._ends_epoch = not more
+        end = batch.clock + size
+        if self._size is not None:
+            stop = (self._epoch + 1) * self._size
+            end = stop if not more else min(end, stop)
+        return Batch(batch.clock, end, batch.epoch, batch.requested, size, counted)
+
+    def _pass_current(self) -> None:
+        if self._current is not None:
+            if self._driver is not None:
+                self._driver.check_next()
+            self.commit()
+
+    def _any(self, mine: bool) -> bool:
+        """Whether any rank says so."""
+        if self._world == 1:
+            return mine
+        return gradients.any_of([mine], device=gradients.device_of(self._group), group=self._group)[0]
+
+    def _requested(self) -> int:
+        if self._driver is None:
+            return self._checked(self._batch_size)
+        return self._checked(self._driver.batch_size_at(self._position))
+
+    def _unit(self) -> int:
+        """Samples of one micro-batch on every rank."""
+        return (self._micro or 1) * self._world
+
+    def _checked(self, batch_size: int) -> int:
+        value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
+        unit = self._unit()
+        if value % unit:
+            raise ValueError(
+                f"`batch_size` must be a multiple of {unit}, micro-batches of {self._micro} on {self._world} ranks, "
+                f"got {value}; give the wrapped loader a batch size that divides it, or use `schedules.round_to`"
+            )
+        if self._size is not None and value > self._size:
+            raise ValueError(f"`batch_size` must be at most the data set's {self._size} samples, got {value}; use less")
+        return value
+
+    def _sized(self, data: Any) -> int:
+        size = _checks.whole("samples", self._count(data), remedy="it must say how many samples a batch holds")
+        if self._micro is None:
+            self._micro = size
+        return size
+
+    def _check_size(self, size: int, *, more: bool) -> None:
+        if more and size != self._micro and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"`loader` yields batches of other sizes, {size} and {self._micro} samples; an update takes batch size "
+                f"/ {self._unit()} of them, whatever they hold, and the gradient is weighted by what they held",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    # State.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands: a few numbers, JSON-safe, the same on every rank. A batch not committed is repeated."""
+        values = (
+            *(self._position, self._epoch, self._taken, self.batch_size),
+            *(self._micro, self._world, self._size, self._seed),
+        )
+        return {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` was taken, by counting micro-batches.
+
+        Args:
+            state: from `state_dict()`.
+
+        Raises:
+            ValueError: if it is no such state, or of another data set, micro-batch size or number of ranks.
+        """
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(_KEYS) - set(state):
+            raise ValueError(f"`state` must be what `state_dict()` of `micro_batches` gave, got {state!r}")
+        own = {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self._size}
+        for name, mine in own.items():
+            if state[name] != mine and not (name == "micro_batch_size" and mine is None):
+                raise ValueError(
+                    f"`state` must belong to this loader: `{name}` is {state[name]!r} there and {mine!r} here; batches "
+                    "of another make are counted, so resume with the same settings"
+                )
+        numbers = {name: _checks.whole(name, state[name], minimum=0) for name in ("clock", "epoch", "micro_batches")}
+        self._batch_size = self._checked(state["batch_size"])
+        self._position, self._epoch, self._taken = numbers.values()
+        self._seed = _checks.whole("seed", state["seed"], minimum=0)
+        self._current = self._begun = self._part = None
+        self._ends_epoch = False
+        if self._taken:
+            warnings.warn(
+                f"resuming by counting: the first {self._taken} batches of the epoch are fetched again and thrown "
+                "away; exact if the loader yields the same batches in the same order (same workers, its own seed set); "
+                "what it drew at random itself is not restored",
+                RuntimeWarning,
+                stacklevel=2,
+            )

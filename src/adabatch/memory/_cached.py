@@ -1,0 +1,100 @@
+"""Curves on disk, by what they depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+import torch
+
+import adabatch
+from adabatch.memory.allocator import tune_allocator
+from adabatch.memory.curve import Curve
+
+FORMAT: Final = 1
+
+
+def key(step: Any, model: torch.nn.Module, shapes: list[str], device: torch.device, ranks: int) -> str:
+    """A hash of the model, the code of the step, a sample's shape, the device and the versions."""
+    code = getattr(step, "__code__", None)
+    parts = {
+        "format": FORMAT,
+        "model": [
+            repr(model),
+            model.training,
+            [f"{p.dtype}{tuple(p.shape)}{p.requires_grad}" for p in model.parameters()],
+        ],
+        "step": [code.co_code.hex(), list(code.co_names)] if code is not None else repr(type(step)),
+        "shapes": shapes,
+        "device": [device.type, *_hardware(device)],
+        "ranks": ranks,
+        "versions": [adabatch.__version__, torch.__version__, torch.version.cuda, platform.python_version()],
+        "allocator": tune_allocator.cache_info().currsize,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _words(code: CodeType) -> list[Any]:
+    """What a function does, without what it encloses."""
+    constants = [_words(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), constants]
+
+
+def _hardware(device: torch.device) -> list[Any]:
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        return [found.name, found.total_memory, torch.backends.cuda.matmul.fp32_precision]
+    return [platform.processor() or platform.machine(), os.cpu_count(), torch.get_num_threads()]
+
+
+def _path(name: str) -> Path:
+    given = os.environ.get("ADABATCH_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adabatch"
+    return (Path(given) if given else base) / f"probe-{name}.json"
+
+
+def load(name: str, *, budget: int | None, maximum: int) -> Curve | None:
+    """The curve kept under `name`, if it answers what is asked now.
+
+    Args:
+        name: from `key`.
+        budget: bytes that a pass may take now; larger sizes are left out.
+        maximum: the largest size wanted.
+    """
+    try:
+        curve = Curve.from_json(json.loads(_path(name).read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    points = [p for p in curve.points if p.micro_batch_size <= maximum]
+    if budget is not None:
+        points = [p for p in points if p.peak_bytes is None or p.peak_bytes <= budget]
+    whole = len(points) == len(curve.points)
+    if not points or (whole and 2 * points[-1].micro_batch_size <= maximum and not _still_stops(curve, budget)):
+        return None
+    stopped = curve.stopped if whole else ("maximum" if 2 * points[-1].micro_batch_size > maximum else "memory")
+    return Curve(tuple(points), curve.update_seconds, curve.ranks, budget, stopped, curve.no_peak)
+
+
+def _still_stops(curve: Curve, budget: int | None) -> bool:
+    """Whether what stopped the curve would stop it now."""
+    if curve.stopped == "memory":
+        return budget is not None and curve.memory_budget is not None and budget <= 1.25 * curve.memory_budget
+    return curve.stopped == "time"
+
+
+def save(name: str, curve: Curve) -> None:
+    """Keeps a curve; a folder that cannot be written keeps none."""
+    path = _path(name)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+        with os.fdopen(handle, "w") as file:
+            json.dump(curve.to_json(), file)
+        os.replace(partial, path)

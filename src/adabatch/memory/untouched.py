@@ -1,0 +1,130 @@
+"""Leaving things as they were: random states, and all that a training step touches."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class RandomStates:
+    """The random states of python, numpy, torch and some devices, as they are now.
+
+    Args:
+        devices: accelerators.
+    """
+
+    def __init__(self, devices: Iterable[torch.device] = ()) -> None:
+        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self._devices = [(device, torch.get_device_module(device).get_rng_state(device)) for device in devices]
+
+    def restore(self) -> None:
+        """Puts them back."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        for device, state in self._devices:
+            torch.get_device_module(device).set_rng_state(state, device)
+
+
+class Untouched:
+    """A context that puts model, optimizers and random states back, bit for bit, in the same tensors.
+
+    The copies lie in host memory. Inside, LRs are 0, so that steps cost what they cost and change no weight, and the
+    hooks of the optimizers are off.
+
+    Args:
+        model: its parameters, gradients, buffers and modes.
+        optimizers: their state and settings.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self._model, self._optimizers = model, list(optimizers)
+
+    def __enter__(self) -> None:
+        parameters = list(self._model.parameters())
+        devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
+        self._random = RandomStates(devices)
+        self._modes = [(module, module.training) for module in self._model.modules()]
+        self._slots = [
+            (module._buffers, name, b) for module in self._model.modules() for name, b in module._buffers.items()
+        ]
+        self._ddp_syncs = getattr(self._model, "require_forward_param_sync", None)
+        self._gradients = [(p, p.grad, _kept(p.grad)) for p in parameters]
+        tensors: list[Tensor] = [*parameters, *(buffer for _, _, buffer in self._slots if buffer is not None)]
+        self._tensors = [(tensor, _kept(tensor)) for tensor in tensors]
+        self._states = [_State(optimizer) for optimizer in self._optimizers]
+
+    @torch.no_grad()
+    def __exit__(self, *_error: object) -> None:
+        for buffers, name, buffer in self._slots:
+            buffers[name] = buffer
+        for tensor, kept in self._tensors:
+            tensor.copy_(kept)
+        for parameter, gradient, kept in self._gradients:
+            parameter.grad = gradient
+            if gradient is not None:
+                gradient.copy_(kept)
+        for module, training in self._modes:
+            module.training = training
+        if self._ddp_syncs is not None:
+            self._model.require_forward_param_sync = self._ddp_syncs
+        for state in self._states:
+            state.restore()
+        self._random.restore()
+
+
+class _State:
+    """State, settings and hooks of an optimizer."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._state = {
+            p: {name: (value, _kept(value)) for name, value in s.items()} for p, s in optimizer.state.items()
+        }
+        self._groups = [
+            {name: (value, _kept(value)) for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
+        names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+        self._hooks = [(getattr(optimizer, name), list(getattr(optimizer, name).items())) for name in names]
+        for hooks, _ in self._hooks:
+            hooks.clear()
+        for group in optimizer.param_groups:
+            group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group.get("lr"), Tensor) else 0.0
+
+    def restore(self) -> None:
+        state = self._optimizer.state
+        for parameter in [parameter for parameter in state if parameter not in self._state]:
+            del state[parameter]
+        for parameter, values in self._state.items():
+            state[parameter].clear()
+            state[parameter].update({name: _back(value, kept) for name, (value, kept) in values.items()})
+        for group, values in zip(self._optimizer.param_groups, self._groups, strict=True):
+            group.update({name: _back(value, kept) for name, (value, kept) in values.items()})
+        for hooks, items in self._hooks:
+            hooks.clear()
+            hooks.update(items)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return copy.deepcopy(value)
+
+
+def _back(value: Any, kept: Any) -> Any:
+    return value.copy_(kept) if isinstance(value, Tensor) else kept
+
+
+def is_out_of_memory(error: Any) -> bool:
+    """Whether memory ran out: on an accelerator, in a library on it, or on the CPU, which has no error of its own."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "DefaultCPUAllocator: can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
