@@ -350,11 +350,10 @@ def test_resume_at_any_update_is_the_unbroken_run(before, kind, order, phantom):
     saved = json.loads(json.dumps(first.batches.state_dict()))
     assert saved == first.batches.state_dict()
     state = first.state() | {"batches": saved}
-    if phantom:  # torch.distributed.checkpoint steps an empty optimizer, wherever its state is asked for
-        for name in order:
+    for name in order:
+        if phantom:  # torch.distributed.checkpoint steps an empty optimizer, wherever its state is asked for
             phantom_step(second.optimizer)
-            second.load(state, [name])
-    second.load(state, order)
+        second.load(state, [name])
     for grad in grads[before:]:
         second.update([grad])
     assert torch.equal(second.weights[0], whole.weights[0])
@@ -447,6 +446,39 @@ def test_states_of_different_checkpoints_are_refused():
         run.update([torch.ones(3, dtype=torch.float64)])
     run.load(states[7])
     run.update([torch.ones(3, dtype=torch.float64)])
+
+
+def test_an_optimizer_state_loaded_alone_is_compared():
+    run = Run("adam")
+    for grad in grads_of(8):
+        run.update([grad])
+    saved = run.state()
+    run.update(grads_of(1))
+    run.optimizer.load_state_dict(saved["optimizer"])
+    with pytest.raises(
+        RuntimeError, match="counts 8 steps where the bias correction of BatchSizeScheduler stands at 9"
+    ):
+        run.update(grads_of(1))
+
+
+def test_a_state_loaded_after_a_step_that_raised_in_parts_keeps_its_groups():
+    weights = [torch.zeros(2, dtype=torch.float64), torch.ones(1, dtype=torch.float64)]
+    run = Run("adam", weights=weights)
+    for number in range(8):
+        run.update([torch.ones(2, dtype=torch.float64), torch.ones(1, dtype=torch.float64) if number % 2 else None])
+    saved = run.state()
+    next(run.stream)
+
+    def fails():
+        raise ValueError("planted")
+
+    with pytest.raises(ValueError, match="planted"):
+        run.optimizer.step(fails)
+    assert len(run.optimizer.param_groups) == 2, "the case is there"
+    saved["optimizer"]["param_groups"][0]["lr"] = 0.5
+    run.optimizer.load_state_dict(saved["optimizer"])
+    run.batches.check_next()
+    assert [(len(group["params"]), group["lr"]) for group in run.optimizer.param_groups] == [(2, 0.5)]
 
 
 @pytest.mark.parametrize(
