@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.data.checks import check_gradients, check_resume, histories, ranks_of
+from tests.data.checks import History, check_gradients, check_resume, histories, ranks_of
 
 from adabatch.data import DataLoader
 
@@ -73,3 +73,10 @@ def test_fifty_loaders_leave_nothing_behind():
     assert not multiprocessing.active_children()
     assert len(os.listdir("/proc/self/fd")) <= files
     assert resident() - memory < 20 * 2**20
+
+
+@pytest.mark.parametrize(("size", "sizes", "world"), [(2, [1, 2], 3), (1, [1, 1], 2)])
+def test_a_stream_that_ends_in_another_ranks_share_after_a_stop(size, sizes, world):
+    check_resume(
+        History(kind="stream", size=size, mode="short", shuffle=False, sizes=sizes, stops=[(1, 0, None, world)])
+    )

@@ -250,6 +250,104 @@ def test_arguments_that_do_not_go_with_streams(arguments, message):
 def test_a_damaged_state_is_refused():
     loader = DataLoader(Stream(10), 2)
     state = loader.state_dict()
-    for broken in ({**state, "stream": None}, {**state, "stream": {**state["stream"], "offset": -1}}):
+    for broken in ({**state, "stream": None}, {**state, "stream": {**state["stream"], "base": -1}}):
         with pytest.raises(ValueError, match="`state` is damaged: `stream`"):
             loader.load_state_dict(broken)
+
+
+class Sharing(IterableDataset):
+    """Shares itself out among workers; perhaps unevenly."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __iter__(self):
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        for item in range(self.size):
+            if item % step == first and not (first == 1 and item > self.size // 2):
+                yield item, float(np.random.rand())
+
+
+class Keeping(Sharing):
+    """The same, and knows where it stands."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.at = 0
+
+    def __iter__(self):
+        every = list(super().__iter__())
+        while self.at < len(every):
+            self.at += 1
+            yield every[self.at - 1]
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+def expected_of(size, workers):
+    left = set(range(size))
+    if workers > 1:
+        left -= {item for item in range(size) if item % workers == 1 and item > size // 2}
+    return left
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("size", [0, 5, 50])
+def test_a_set_that_shares_itself_out_gives_each_sample_once(workers, size):
+    orders = []
+    for prefetch in (1, 4):
+        how = {"prefetch_factor": prefetch, "persistent_workers": prefetch == 4} if workers else {}
+        loader = DataLoader(Sharing(size), 5, num_workers=workers, sharding="dataset", seed=1, **how)
+        seen = []
+        for _ in range(2):
+            epoch = []
+            for batch in loader:
+                epoch += batch[0].tolist()
+                loader.batch_size = [3, 11, 1, 7][len(epoch) % 4]
+            assert len(epoch) == len(set(epoch))
+            assert set(epoch) == expected_of(size, workers)
+            seen.append(epoch)
+        assert seen[0] == seen[1]
+        orders.append(seen[0])
+        loader.batch_size = 5
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize("make", [Sharing, Keeping])
+@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("stop", [1, 3, 6, 9])
+def test_a_set_that_shares_itself_out_resumes_with_as_many_workers(make, workers, stop):
+    def new():
+        return DataLoader(make(40), 5, num_workers=workers, sharding="dataset", seed=1)
+
+    whole = items(new())
+    begun = new()
+    iterator = iter(begun)
+    before = [item for _ in range(min(stop, len(whole) // 5)) for item in next(iterator)[0].tolist()]
+    state = json.loads(json.dumps(begun.state_dict()))
+    del iterator
+    resumed = new()
+    resumed.batch_size = 3
+    resumed.load_state_dict(state)
+    resumed.batch_size = 4
+    with warnings.catch_warnings():
+        if make is Sharing:
+            warnings.filterwarnings("ignore", SKIPS)
+        assert before + items(resumed) == whole
+    assert set(items(resumed)) == set(whole)
+
+
+def test_another_number_of_workers_is_refused_by_a_set_that_shares_itself_out():
+    state = DataLoader(Sharing(40), 5, num_workers=2, sharding="dataset", seed=1).state_dict()
+    with pytest.raises(ValueError, match="`sharding` is 'dataset, 2 workers, 1 ranks' there and 'dataset, 3 workers"):
+        DataLoader(Sharing(40), 5, num_workers=3, sharding="dataset", seed=1).load_state_dict(state)
+    with pytest.raises(ValueError, match="`sharding` must be one of stride, dataset"):
+        DataLoader(Sharing(40), 5, sharding="worker")
+    with pytest.raises(ValueError, match="`sharding` must be 'stride' for a data set with sample numbers"):
+        DataLoader(torch.arange(4), 2, sharding="dataset")

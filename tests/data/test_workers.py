@@ -334,6 +334,7 @@ def test_random_samples_are_the_same_after_a_restart_and_differ_between_epochs()
     loader = DataLoader(Rich(), 10, seed=1)
     first, second = (plain([batch["drawn"] for batch in loader]) for _ in range(2))
     assert first != second
+    assert len({value for batch in first for value in batch[3]}) == 100
     resumed = DataLoader(Rich(), 25, seed=1)
     resumed.set_epoch(1)
     batches = [plain(batch["drawn"]) for batch in resumed]

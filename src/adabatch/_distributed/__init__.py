@@ -54,10 +54,10 @@ def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) ->
     return group, rank, world
 
 
-def total(value: int, group: Any = None) -> int:
-    """The sum of `value` over the ranks of `group`."""
+def least(value: int, group: Any = None) -> int:
+    """The least `value` over the ranks of `group`."""
     if rank_and_world(group)[1] == 1:
         return value
     boxes: list[Any] = [None] * rank_and_world(group)[1]
     dist.all_gather_object(boxes, value, group=group)
-    return sum(int(box) for box in boxes)
+    return min(int(box) for box in boxes)

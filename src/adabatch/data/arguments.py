@@ -6,6 +6,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch.multiprocessing as multiprocessing
+from torch.utils.data import IterableDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from adabatch import _checks
@@ -65,6 +66,14 @@ def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any
     if context is not None and not isinstance(context, BaseContext):
         raise TypeError(f"`multiprocessing_context` must be a start method or a context, got {context!r}")
     return context
+
+
+def check_sharding(sharding: Any, dataset: Any) -> str:
+    """`sharding`, if it is one and goes with the data set."""
+    _checks.one_of("sharding", sharding, ("stride", "dataset"))
+    if sharding == "dataset" and not isinstance(dataset, IterableDataset):
+        raise ValueError("`sharding` must be 'stride' for a data set with sample numbers; the loader shares it out")
+    return str(sharding)
 
 
 def check_stream(*, shuffle: bool, sampler: Any, run_on: bool) -> None:

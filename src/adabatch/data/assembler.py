@@ -29,11 +29,12 @@ _RUN_SECONDS = 0.01
 class Run:
     """Items `first` to `last` (exclusive), fetched by one worker."""
 
-    __slots__ = ("first", "last", "number", "reply", "worker")
+    __slots__ = ("first", "last", "number", "ready", "reply", "worker")
 
     def __init__(self, number: int, first: int, last: int, worker: int) -> None:
         self.number, self.first, self.last, self.worker = number, first, last, worker
         self.reply: Reply | None = None
+        self.ready: Callable[[], None] | None = None  # what to call before the data are used
 
 
 class Assembler:
@@ -45,7 +46,7 @@ class Assembler:
         drawn: the numbers of the samples of items, where workers cannot know them.
         timeout: seconds to wait for a run; 0 for ever.
         collate: what to make of a list of samples; None if workers collate.
-        arrive: what to do with a run when it arrives.
+        arrive: starts what is done to a run when it arrives; gives the run and what to call before it is used.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Assembler:
         drawn: Callable[[int, int], Any],
         timeout: float = 0,
         collate: Callable[[list[Any]], Any] | None = None,
-        arrive: Callable[[Any], Any] | None = None,
+        arrive: Callable[[Any], tuple[Any, Callable[[], None] | None]] | None = None,
     ) -> None:
         self._start, self._depth, self._timeout = start, depth, timeout
         self._collate, self._arrive, self._drawn = collate, arrive, drawn
@@ -89,6 +90,7 @@ class Assembler:
             self._top_up()
             found = self._take(first, last)
             self._top_up()  # in place of the runs that were used up
+            self._look_ahead()
         return found
 
     @contextlib.contextmanager
@@ -141,10 +143,15 @@ class Assembler:
         while first < last:
             run = self._runs[0]
             reply = run.reply if run.reply is not None else self._wait(run)
+            if run.ready is not None:
+                run.ready()
+                run.ready = None
             stop = min(last, run.first + reply.count)
             if stop <= first:
-                assert reply.failure is not None
-                raise reply.failure.raised()
+                if reply.failure is not None:
+                    raise reply.failure.raised()
+                self._runs.popleft()  # a reader that shares a stream with others had ended
+                continue
             whole = first == run.first and stop == run.last
             pieces.append(reply.data if whole else self._cut(reply.data, first - run.first, stop - run.first))
             first = stop
@@ -172,8 +179,14 @@ class Assembler:
         if reply.count:
             self._target = max(1, min(_LONGEST_RUN, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
             if self._arrive is not None:
-                reply.data = self._arrive(reply.data)
+                reply.data, run.ready = self._arrive(reply.data)
         run.reply = reply
+
+    def _look_ahead(self) -> None:
+        """Takes in the next run if it is there, so that its way to the device begins."""
+        run = next((run for run in self._runs if run.reply is None), None)
+        if self._arrive is not None and run is not None and self.pool.has(run.worker):
+            self._wait(run)
 
     def rest(self) -> None:
         """Stops fetching; the workers stay for the next epoch."""

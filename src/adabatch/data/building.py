@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from adabatch import _distributed
 from adabatch.data import datasets, sources
 from adabatch.data.assembler import Assembler
 from adabatch.data.order import Order
 from adabatch.data.pool import Pool
 from adabatch.data.readers import Collate, MapReader
 from adabatch.data.rng import SampleRng
+from adabatch.data.shared_out import SharedOutSource
 from adabatch.data.stream_source import HerePool, StreamSource
 from adabatch.data.streams import Opening, StreamReader
 
@@ -41,7 +43,7 @@ class Fetching:
     timeout: float
     context: Any
     init: Callable[[int], None] | None
-    arrive: Callable[[Any], Any] | None
+    arrive: sources.Arrive | None
     sample_rng: bool
 
     def rng(self, seed: int) -> SampleRng | None:
@@ -107,6 +109,26 @@ def from_stream(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSou
     )
 
 
+def from_shared_out(how: Fetching, *, seed: int, world: int, group: Any, chunk: int) -> SharedOutSource:
+    """A source over a stream that shares itself out."""
+    reader = StreamReader(how.dataset, seed=seed, rng=how.rng(seed), rank=0, world=1)
+
+    def start() -> Pool | HerePool:
+        return how.pool(reader, seed) if how.workers else HerePool(reader, collate=how.own_collate is None)
+
+    return SharedOutSource(
+        start,
+        readers=max(1, how.workers),
+        chunk=chunk,
+        world=world,
+        agree=lambda value: _distributed.least(value, group),
+        depth=how.depth,
+        timeout=how.timeout,
+        collate=how.own_collate,
+        arrive=how.arrive,
+    )
+
+
 def one_of_stream(how: Fetching, *, seed: int, offset: int, opening: Opening) -> Any:
     """A batch of the one sample at `offset` of a stream, read anew."""
     reader = StreamReader(how.dataset, seed=seed, rng=how.rng(seed), rank=0, world=1)
@@ -114,4 +136,4 @@ def one_of_stream(how: Fetching, *, seed: int, offset: int, opening: Opening) ->
     pool.send(0, offset, offset + 1, opening)
     reply = pool.receive(0)
     data = reply.data if how.own_collate is None else how.own_collate(reply.data)
-    return data if how.arrive is None else how.arrive(data)
+    return data if how.arrive is None else sources.arrived(how.arrive, data)

@@ -42,6 +42,7 @@ class Pass:
     def _failed(self) -> None:
         """The batch was not handed out whole: this iteration, or else the next one, goes on at its start."""
         self._cursor.current = self._loader._begun = None
+        self._loader._keep_place()
         self.live, self._paused = False, True
 
     def _next_batch(self) -> Batch:

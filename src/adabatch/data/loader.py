@@ -10,11 +10,20 @@ from torch.utils.data import IterableDataset, default_collate
 
 from adabatch import _checks, _distributed
 from adabatch.data import building, datasets, sources, state
-from adabatch.data.arguments import check_flags, check_samplers, check_stream, check_together, check_workers
+from adabatch.data.arguments import (
+    check_flags,
+    check_samplers,
+    check_sharding,
+    check_stream,
+    check_together,
+    check_workers,
+)
 from adabatch.data.cursor import Cursor
+from adabatch.data.device import checked_device
 from adabatch.data.face import Face
 from adabatch.data.iterators import Batches, Parts, Pass
 from adabatch.data.order import Order, SampledOrder, draw_seed
+from adabatch.data.shared_out import SharedOutSource
 from adabatch.data.stream_cursor import StreamCursor
 from adabatch.data.stream_source import StreamSource
 from adabatch.data.streams import Mark, Opening
@@ -29,9 +38,10 @@ _STATE_KINDS: Mapping[str, type] = {
     "sampler": str,
     "drop_last": bool,
     "run_on": bool,
+    "sharding": str,
 }
 
-_NOT_KEPT = ("_source", "_pass", "_begun", "_how", "_close")
+_NOT_KEPT = ("_source", "_stream", "_over", "_pass", "_begun", "_how", "_close")
 
 
 def _nothing() -> None:
@@ -74,6 +84,10 @@ class DataLoader(Face):
         micro_batch_size: samples per forward and backward pass on one rank, for `parts()`; None for no splitting.
         sample_rng: whether python's, numpy's and torch's generators are set from (seed, epoch, position) for each
             sample, so that random transforms do not depend on workers or restarts; see `sample_seed`.
+        sharding: how readers share a stream: with `"stride"` each walks all of it and keeps its share, exact for any
+            number of workers and ranks; with `"dataset"` the set shares itself out (by `get_worker_info` and the rank),
+            and order and state belong to that number.
+        device: where batches go; on CUDA they are pinned and moved ahead on a stream of their own. None leaves them.
         group: the process group over which batches are cut; default the world.
         mesh: a one-dimensional device mesh in place of `group`.
         shard: False gives every rank whole batches, for validation.
@@ -116,6 +130,8 @@ class DataLoader(Face):
         run_on: bool = False,
         micro_batch_size: int | None = None,
         sample_rng: bool = True,
+        sharding: str = "stride",
+        device: Any = None,
         group: Any = None,
         mesh: Any = None,
         shard: bool = True,
@@ -135,17 +151,20 @@ class DataLoader(Face):
         self.worker_init_fn, self.multiprocessing_context = worker_init_fn, context
         self.generator, self.persistent_workers = generator, persistent_workers
         self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
+        self.device = checked_device(device)
+        self._sharding, self._chunk = check_sharding(sharding, dataset), 0
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
         self._cursor = self._positioned(batch_size, drop_last=drop_last, run_on=run_on)
         self._drawn = seed is None
         self._seed = draw_seed(generator) if seed is None else _checks.whole("seed", seed, minimum=0)
         self.micro_batch_size = micro_batch_size
         self._joined: tuple[int, int] | None = None
+        self._over: Any = None
         self._part: Part | None = None
         self._pass: weakref.ref[Pass] | None = None
         self._begun: int | None = None
         self._serial = 0
-        self._mark = Mark()
+        self._place: dict[str, Any] | None = None  # where a stream goes on
         self._start()
 
     def _positioned(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
@@ -166,7 +185,7 @@ class DataLoader(Face):
             timeout=self.timeout,
             context=self.multiprocessing_context,
             init=self.worker_init_fn,
-            arrive=sources.pinner(self.pin_memory),
+            arrive=sources.arrival(pin=self.pin_memory, device=self.device),
             sample_rng=self._sample_rng,
         )
         self._close: Callable[[], Any] = _nothing
@@ -207,13 +226,12 @@ class DataLoader(Face):
         self._cursor.pass_current()
         if self._begun is not None and self._cursor.epoch_of(self.clock) == self._begun:
             self._cursor.skip_epoch(self._begun)
-            self._mark = Mark()
+            self._place = None
         start = self.clock
         epoch = self._cursor.epoch_of(start)
-        if isinstance(self._cursor, StreamCursor) and isinstance(self._source, StreamSource):
+        if isinstance(self._cursor, StreamCursor):
             offset = start - self._cursor.base
-            mark = self._mark if self._mark.offset <= offset else Mark()
-            self._source.begin(epoch, mark if offset else Mark(), offset)
+            self._stream.begin(epoch, self._place if offset else None, offset)
         return epoch, start
 
     def _join(self) -> None:
@@ -228,6 +246,7 @@ class DataLoader(Face):
             )
         if world > 1 and self._drawn:
             self._seed = _distributed.same_for_all(self._seed, group)
+        self._over = group
         self._joined = self._cursor.rank, self._cursor.world = rank, world
         self._build()
 
@@ -284,19 +303,15 @@ class DataLoader(Face):
         return {**found, **self._identity()}
 
     def _stream_state(self, cursor: StreamCursor) -> dict[str, Any]:
-        offset = cursor.position - cursor.base
-        epoch, base = cursor.epoch, cursor.base
-        mark = (
-            self._source.mark(offset) if isinstance(self._source, StreamSource) and self._begun == epoch else self._mark
-        )
-        mark = mark if 0 < mark.offset <= offset else Mark()
-        return {
-            "epoch": epoch,
-            "base": base,
-            "length": cursor.length,
-            "offset": mark.offset,
-            "state": mark.state,
-        }
+        if self._begun == cursor.epoch:
+            self._keep_place()
+        return {"epoch": cursor.epoch, "base": cursor.base, "length": cursor.length, "place": self._place}
+
+    def _keep_place(self) -> None:
+        """Remembers where the stream goes on after what is committed."""
+        if isinstance(self._cursor, StreamCursor):
+            offset = self._cursor.position - self._cursor.base
+            self._place = self._stream.place(offset) if offset else None
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken, at the next `iter()`; ranks and micro-batches may differ.
@@ -321,7 +336,7 @@ class DataLoader(Face):
             stream = state.checked_stream(found)
             self._cursor.epoch, self._cursor.base = stream["epoch"], stream["base"]
             self._cursor.length = stream["length"]
-            self._mark = Mark(stream["offset"], stream["state"])
+            self._place = stream["place"]
         self._cursor.restore(found["clock"], batch_size)
         self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
         self._build()
@@ -334,13 +349,20 @@ class DataLoader(Face):
             "sampler": type(self._sampler).__name__ if self._sampler is not None else "",
             "drop_last": self.drop_last,
             "run_on": self.run_on,
+            "sharding": self._described_sharding(),
         }
+
+    def _described_sharding(self) -> str:
+        if self._sharding == "stride":
+            return "stride"
+        world = _distributed.sharing_group(group=self._group, mesh=self._mesh, shard=self._shard)[2]
+        return f"dataset, {self.num_workers} workers, {world} ranks"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        vars(self).update(attributes, _pass=None, _begun=None)
+        vars(self).update(attributes, _pass=None, _begun=None, _over=None)
         self._start()
 
     def _build(self) -> None:
@@ -348,10 +370,17 @@ class DataLoader(Face):
         self._close()
         rank, world = self._cursor.rank, self._cursor.world
         self._source: sources.Source
+        self._stream: StreamSource | SharedOutSource
         if isinstance(self._cursor, StreamCursor):
-            source = building.from_stream(self._how, seed=self._seed, rank=rank, world=world)
-            self._cursor.extent = source.extent
-            self._source = source
+            if self._sharding == "stride":
+                self._stream = building.from_stream(self._how, seed=self._seed, rank=rank, world=world)
+            else:
+                chunk = -(-self._cursor.batch_size // world)
+                self._stream = building.from_shared_out(
+                    self._how, seed=self._seed, world=world, group=self._over, chunk=chunk
+                )
+            self._cursor.extent = self._stream.extent
+            self._source = self._stream
         else:
             self._source = building.from_map(self._how, self._order(rank, world), seed=self._seed)
         if self.num_workers > 0:
@@ -364,8 +393,7 @@ class DataLoader(Face):
 
     def _rest(self) -> None:
         """An iteration has ended."""
-        if isinstance(self._cursor, StreamCursor) and isinstance(self._source, StreamSource):
-            self._mark = self._source.mark(self._cursor.position - self._cursor.base)
+        self._keep_place()
         if self.persistent_workers:
             self._source.rest()
         else:

@@ -63,9 +63,9 @@ class Pool:
             self.close()
             raise
 
-    def send(self, run: int, first: int, last: int, drawn: Any = None) -> int:
-        """Gives a run to the worker with the least to do; returns its number."""
-        number = self.outstanding.index(min(self.outstanding))
+    def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:
+        """Gives a run to worker `to`, or to the one with the least to do; returns its number."""
+        number = self.outstanding.index(min(self.outstanding)) if to is None else to
         try:
             self._connections[number].send((run, first, last, drawn))
         except OSError:
@@ -96,6 +96,13 @@ class Pool:
         self.outstanding[number] -= 1
         assert isinstance(reply, Reply)
         return reply
+
+    def has(self, number: int) -> bool:
+        """Whether worker `number` has sent something that was not received."""
+        try:
+            return bool(self._connections[number].poll())
+        except OSError:
+            return True  # it died; `receive` says so
 
     def _died(self, number: int) -> None:
         process = self._processes[number]

@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from adabatch.data.assembler import Ahead
+from adabatch.data.device import Mover
 from adabatch.data.order import Order
 from adabatch.data.readers import Collate, MapReader, SampleError
 
@@ -90,31 +91,44 @@ class Here:
 
 
 class Moved:
-    """Passes each batch of another source through a function.
+    """Moves or pins each batch of another source.
 
     Args:
         source: the other source.
-        move: the function.
+        move: starts it.
     """
 
-    def __init__(self, source: Source, move: Callable[[Any], Any]) -> None:
+    def __init__(self, source: Source, move: Arrive) -> None:
         self._source, self._move = source, move
         self.rest, self.close = source.rest, source.close
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
         """See `Source.fetch`."""
-        return self._move(self._source.fetch(first, last, ahead))
+        return arrived(self._move, self._source.fetch(first, last, ahead))
 
 
-def pinner(pin: bool) -> Callable[[Any], Any] | None:
-    """What pins a batch, if that is asked for and there is an accelerator."""
+Arrive = Callable[[Any], tuple[Any, Callable[[], None] | None]]
+
+
+def arrival(*, pin: bool, device: torch.device | None) -> Arrive | None:
+    """What is done to batches that arrive: moved to a device, or pinned if that is asked for and there is one."""
+    if device is not None:
+        return Mover(device).start
     if not pin:
         return None
     if not torch.accelerator.is_available():
         warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=4)
         return None
     pin_: Callable[[Any], Any] = pin_memory
-    return pin_
+    return lambda data: (pin_(data), None)
+
+
+def arrived(move: Arrive, data: Any) -> Any:
+    """A batch once it is moved."""
+    found, ready = move(data)
+    if ready is not None:
+        ready()
+    return found
 
 
 def is_default(collate_fn: Any) -> bool:

@@ -58,13 +58,16 @@ def checked_stream(state: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: if it is missing or damaged.
     """
     stream = state.get("stream")
-    names = ("epoch", "base", "offset")
     found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
-    whole = all(type(found.get(name)) is int and found[name] >= 0 for name in names) and {"length", "state"} <= set(
-        found
-    )
-    if not whole or not (found["length"] is None or type(found["length"]) is int) or state["clock"] < found["base"]:
+    numbers = [found.get("epoch"), found.get("base"), 0 if found.get("length") is None else found["length"]]
+    place = found.get("place")
+    inside = place is None or (isinstance(place, Mapping) and ("readers" in place or _is_count(place.get("offset"))))
+    if not all(map(_is_count, numbers)) or not inside or state["clock"] < found["base"]:
         raise ValueError(
             f"`state` is damaged: `stream` must hold a place in the stream, got {stream!r}; use an older one"
         )
     return found
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch.utils.data import default_collate
@@ -16,6 +16,16 @@ from adabatch.data.pool import Pool
 from adabatch.data.readers import SampleError
 from adabatch.data.streams import Mark, Opening, StreamReader
 from adabatch.data.worker import Reply
+
+
+def warn_of_skipping(samples: int) -> None:
+    """Says what going on costs without the data set's help."""
+    warnings.warn(
+        f"{samples} samples of the stream are read and dropped, to get to where it stopped; give the data set"
+        " `state_dict` and `load_state_dict` to save that",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 class HereFailure:
@@ -42,7 +52,7 @@ class HerePool:
         self._reader, self._collate = reader, collate
         self._tasks: deque[tuple[int, int, int, Any]] = deque()
 
-    def send(self, run: int, first: int, last: int, drawn: Any = None) -> int:
+    def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:  # noqa: ARG002
         """See `Pool.send`."""
         self._tasks.append((run, first, last, drawn))
         return 0
@@ -64,6 +74,10 @@ class HerePool:
         data = default_collate(samples) if samples and self._collate else samples
         seconds = time.perf_counter() - begun
         return Reply(run, len(samples), data, seconds, failure, self._reader.end, self._reader.mark)
+
+    def has(self, _number: int) -> bool:
+        """See `Pool.has`."""
+        return False
 
     def close(self) -> None:
         """Nothing to end."""
@@ -91,7 +105,7 @@ class StreamSource(Assembler):
         depth: int,
         timeout: float = 0,
         collate: Callable[[list[Any]], Any] | None = None,
-        arrive: Callable[[Any], Any] | None = None,
+        arrive: Callable[[Any], tuple[Any, Callable[[], None] | None]] | None = None,
     ) -> None:
         super().__init__(start, depth=depth, drawn=self._told, timeout=timeout, collate=collate, arrive=arrive)
         self._rank, self._world = rank, world
@@ -99,24 +113,22 @@ class StreamSource(Assembler):
         self._opening = Opening(0, 0, Mark())
         self._marks: deque[Mark] = deque([Mark()])
         self._total: int | None = None
+        self._seen = 0  # items up to which the whole stream was walked
 
-    def begin(self, epoch: int, mark: Mark, offset: int) -> None:
-        """Opens pass `epoch` at `mark`, to deliver from `offset` on."""
+    def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int) -> None:
+        """Opens pass `epoch`, at its beginning or at a `place`, to deliver from `offset` on."""
+        mark = Mark(place["offset"], place["state"]) if place is not None and offset else Mark()
         if offset and mark.state is None:
-            warnings.warn(
-                f"{offset} samples of the stream are read and dropped, to get to where it stopped; give the data set"
-                " `state_dict` and `load_state_dict` to save that",
-                UserWarning,
-                stacklevel=4,
-            )
+            warn_of_skipping(offset)
         self._restart(-1)
         self._serial += 1
         self._opening, self._total = Opening(self._serial, epoch, mark), None
-        self._marks = deque([mark])
+        self._marks, self._seen = deque([mark]), 0
 
-    def mark(self, offset: int) -> Mark:
-        """The last place at or before `offset` from which the stream can be read on."""
-        return next((mark for mark in reversed(self._marks) if mark.offset <= offset), Mark())
+    def place(self, offset: int) -> dict[str, Any]:
+        """The last place at or before `offset` from which the stream can be read on; JSON-safe."""
+        mark = next((mark for mark in reversed(self._marks) if mark.offset <= offset), Mark())
+        return {"offset": mark.offset, "state": mark.state}
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has, up to `wanted`; waits until that is known. What is before `offset` is done."""
@@ -127,15 +139,14 @@ class StreamSource(Assembler):
         with self._guarded():
             if first != self._at:
                 self._restart(first)
-            if self._end < upto and self._total is None:
-                self._dispatch(upto)
-            for run in self._runs:
-                if run.first >= upto or self._total is not None:
-                    break
-                if run.reply is None:
+            while self._total is None and self._seen < upto:
+                if any(run.reply is not None and run.reply.failure is not None for run in self._runs):
+                    break  # told when it is its turn
+                run = next((run for run in self._runs if run.reply is None), None)
+                if run is None:
+                    self._dispatch(max(upto, self._end + 1))
+                else:
                     self._wait(run)
-                if run.reply is not None and run.reply.failure is not None:
-                    break
         return wanted if self._total is None else min(wanted, self._total)
 
     def _told(self, _first: int, _last: int) -> Opening:
@@ -147,6 +158,8 @@ class StreamSource(Assembler):
 
     def _received(self, run: Run, reply: Reply) -> None:
         super()._received(run, reply)
+        if reply.failure is None:
+            self._seen = max(self._seen, run.last)
         if reply.end is not None:
             self._total = reply.end
         if reply.mark is not None and reply.mark.offset > self._marks[-1].offset:

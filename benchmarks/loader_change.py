@@ -1,0 +1,142 @@
+"""A change of batch size from 64 to 128 in mid-epoch with 4 workers: stale batches, and the delay of the next one.
+
+Each way of changing is tried in turn, again and again in one run: ours (assign `loader.batch_size`), torch's DataLoader
+rebuilt over the rest of the epoch, and bs-scheduler where it is installed (in an environment of its own; it is never a
+dependency). Stale batches are those that still have the old size after the change. The delay is the time to the first
+batch of the new size, also as a multiple of the median time of an ordinary batch of 128 of that loader. Each batch is
+"trained on" for some milliseconds, as in life, and its time includes that, so that workers are ahead at the change.
+
+AdaptDL changes the size at the start of a pass only, never inside one: all batches that are left in the pass are stale.
+
+    python benchmarks/loader_change.py --out benchmarks/results/loader_change.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from paired import write
+from torch.utils.data import DataLoader, Subset
+
+import adabatch as ab
+
+OLD, NEW, BEFORE, AFTER, WORKERS = 64, 128, 12, 24, 4
+TRAINING_SECONDS = {OLD: 0.02, NEW: 0.04}
+
+
+class Slow:
+    """A sample that takes a while, without needing the processor, so that 4 workers fit on any machine."""
+
+    def __len__(self) -> int:
+        return 8192
+
+    def __getitem__(self, item: int) -> torch.Tensor:
+        time.sleep(0.0005)
+        return torch.full((3, 32, 32), float(item))
+
+
+def ours() -> tuple[Iterator[Any], Callable[[], Iterator[Any]]]:
+    """Assign."""
+    loader = ab.DataLoader(Slow(), OLD, num_workers=WORKERS, sample_rng=False, seed=0)
+    batches = iter(loader)
+
+    def change() -> Iterator[Any]:
+        loader.batch_size = NEW
+        return batches
+
+    return batches, change
+
+
+def rebuilt() -> tuple[Iterator[Any], Callable[[], Iterator[Any]]]:
+    """A new DataLoader over what is left."""
+    batches = iter(DataLoader(Slow(), OLD, num_workers=WORKERS))
+
+    def change() -> Iterator[Any]:
+        return iter(DataLoader(Subset(Slow(), range(BEFORE * OLD, len(Slow()))), NEW, num_workers=WORKERS))
+
+    return batches, change
+
+
+def in_place() -> tuple[Iterator[Any], Callable[[], Iterator[Any]]]:
+    """What bs-scheduler does: it sets the size in the batch sampler of torch's loader."""
+    from bs_scheduler import LambdaBS
+
+    loader = DataLoader(Slow(), OLD, num_workers=WORKERS)
+    scheduler = LambdaBS(loader, bs_lambda=lambda step: 1 if step == 0 else 2, max_batch_size=NEW)
+    batches = iter(loader)
+
+    def change() -> Iterator[Any]:
+        scheduler.step()
+        return batches
+
+    return batches, change
+
+
+def once(make: Callable[[], tuple[Iterator[Any], Callable[[], Iterator[Any]]]]) -> dict[str, Any]:
+    """One change: stale batches, delay, and the time of ordinary batches of the new size."""
+    batches, change = make()
+    for _ in range(BEFORE):
+        time.sleep(TRAINING_SECONDS[len(next(batches))])
+    begun = time.perf_counter()
+    batches = change()
+    stale, waits = 0, []
+    delay = 0.0
+    for _ in range(AFTER):
+        asked = time.perf_counter()
+        size = len(next(batches))
+        now = time.perf_counter()
+        if size != NEW:
+            stale += 1
+        elif not delay:
+            delay = now - begun
+        else:
+            waits.append(now - asked + TRAINING_SECONDS[NEW])
+        time.sleep(TRAINING_SECONDS[size])
+    return {"stale": stale, "delay": delay + TRAINING_SECONDS[NEW], "ordinary": statistics.median(waits)}
+
+
+def main() -> None:
+    """Measures all and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loader_change.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    ways: dict[str, Any] = {"ours": ours, "torch rebuilt": rebuilt}
+    versions = {}
+    try:
+        versions["bs-scheduler"] = importlib.metadata.version("bs-scheduler")
+        ways["bs-scheduler"] = in_place
+    except importlib.metadata.PackageNotFoundError:
+        print("bs-scheduler is not installed: left out")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, make in ways.items():
+            found[name].append(once(make))
+    results = {}
+    for name, rounds in found.items():
+        ratios = [one["delay"] / one["ordinary"] for one in rounds]
+        results[name] = {
+            "stale_batches": sorted({one["stale"] for one in rounds}),
+            "delay_seconds": _spread([one["delay"] for one in rounds]),
+            "ordinary_batch_seconds": _spread([one["ordinary"] for one in rounds]),
+            "delay_over_ordinary": _spread(ratios),
+        }
+    write(options.out, "loader_change", {"rounds": options.rounds, "peers": versions, "ways": results})
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The loader among real processes over gloo."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.accumulate.ranks import on_ranks
+from torch.distributed.device_mesh import init_device_mesh
+from torch.utils.data import IterableDataset
+
+from adabatch.data import DataLoader
+from adabatch.data.order import permute
+
+
+def gathered(values, world):
+    boxes = [None] * world
+    dist.all_gather_object(boxes, values)
+    return boxes
+
+
+def batches_of_all(loader, world):
+    """The batches of an epoch, each as the set of samples over all ranks."""
+    mine = []
+    for data, part in loader.parts():
+        mine.append((part.batch.clock, part.index, part.count, data[: part.size].tolist()))
+    rows = gathered(mine, world)
+    assert len({tuple(entry[:3] for entry in row) for row in rows}) == 1
+    found = {}
+    for row in rows:
+        for clock, _, _, items in row:
+            found.setdefault(clock, []).extend(items)
+    return [sorted(items) for _, items in sorted(found.items())]
+
+
+def one_order_for_all(rank, world):
+    torch.manual_seed(rank)  # ranks that disagree
+    loader = DataLoader(torch.arange(23), 5, shuffle=True, micro_batch_size=2)
+    found = batches_of_all(loader, world)
+    assert len(set(gathered(loader.seed, world))) == 1
+    expected = permute(torch.arange(23).numpy(), size=23, seed=loader.seed, epoch=0).tolist()
+    assert found == [sorted(expected[at : at + 5]) for at in range(0, 23, 5)]
+    assert len(set(gathered(str(loader.state_dict()), world))) == 1
+
+
+def workers_on_each_rank(rank, world):
+    loader = DataLoader(list(range(40)), 8, shuffle=True, seed=1, num_workers=1, micro_batch_size=3)
+    assert [len(batch) for batch in batches_of_all(loader, world)] == [8] * 5
+    assert sorted(item for batch in batches_of_all(loader, world) for item in batch) == list(range(40))
+
+
+def groups_and_meshes(rank, world):
+    whole = DataLoader(torch.arange(8), 4, shard=False)
+    assert [batch.tolist() for batch in whole] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    mesh = init_device_mesh("cpu", (world,), mesh_dim_names=("dp",))
+    shared = DataLoader(torch.arange(8), 4, mesh=mesh)
+    assert [batch.tolist() for batch in shared] == [list(range(rank, 4, 2)), list(range(4 + rank, 8, 2))]
+    grid = init_device_mesh("cpu", (world, 1), mesh_dim_names=("dp", "tp"))
+    with pytest.raises(ValueError, match=r"`mesh` must have one dimension.*got 2"):
+        iter(DataLoader(torch.arange(8), 4, mesh=grid))
+    alone = [dist.new_group([each]) for each in range(world)][rank]
+    assert [len(batch) for batch in DataLoader(torch.arange(8), 4, group=alone)] == [4, 4]
+    with pytest.raises(ValueError, match="a batch of 3 samples does not divide over 2 ranks"):
+        iter(DataLoader(torch.arange(9), 3))
+
+
+class ByRank(IterableDataset):
+    """Shares itself out among ranks; the second has less."""
+
+    def __iter__(self):
+        rank = dist.get_rank()
+        return iter(range(rank, 20 if rank == 0 else 15, 2))
+
+
+def a_stream_that_shares_itself_out(rank, world):
+    loader = DataLoader(ByRank(), 4, sharding="dataset", seed=0)
+    mine = [batch.tolist() for batch in loader]
+    assert len(set(gathered(len(mine), world))) == 1
+    assert mine == [[rank, rank + 2], [rank + 4, rank + 6], [rank + 8, rank + 10], [rank + 12]]
+    assert loader.epoch == 1
+
+
+@pytest.mark.world_size(2)
+def test_two_ranks():
+    on_ranks(2, one_order_for_all, workers_on_each_rank, groups_and_meshes, a_stream_that_shares_itself_out)
