@@ -333,12 +333,12 @@ def test_a_step_within_a_step_counts_once(monkeypatch):
 # States.
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     before=st.integers(0, 29),
     kind=st.sampled_from(["adamw", "foreach", "fused", "tensor-lr"]),
     order=st.permutations(["optimizer", "loader", "batches"]),
-    phantom=st.booleans(),
+    phantom=st.none() | st.integers(0, 2),
 )
 def test_resume_at_any_update_is_the_unbroken_run(before, kind, order, phantom):
     grads = grads_of(30)
@@ -350,8 +350,10 @@ def test_resume_at_any_update_is_the_unbroken_run(before, kind, order, phantom):
     saved = json.loads(json.dumps(first.batches.state_dict()))
     assert saved == first.batches.state_dict()
     state = first.state() | {"batches": saved}
-    for name in order:
-        if phantom:  # torch.distributed.checkpoint steps an empty optimizer, wherever its state is asked for
+    for place, name in enumerate(order):
+        # torch.distributed.checkpoint steps an empty optimizer, wherever its state is asked for. Where the state that
+        # is loaded is empty, too, torch's Adam counts that step for good.
+        if phantom == place and before:
             phantom_step(second.optimizer)
         second.load(state, [name])
     for grad in grads[before:]:

@@ -95,3 +95,30 @@ def test_a_float_lr_is_exact_but_recompiles():
     for one, other in zip(eager, compiled, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
     assert compilations > 0
+
+
+@pytest.mark.parametrize("lr", [0.01, torch.tensor(0.01)], ids=["float", "tensor"])
+@pytest.mark.parametrize("missing", [False, True], ids=["all", "some"])
+def test_betas_that_change_are_exact_in_a_compiled_step(lr, missing):
+    """Each correction recompiles, until dynamo's limit; parameters that sit steps out split their group."""
+    courses = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        model, loader = model_of(), loader_of(160)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99))
+        batches = ab.BatchSizeScheduler(
+            optimizer, loader, ab.schedules.steps("0:4 24:8 56:16 100:12"), coupling="adam_sde"
+        )
+        step = torch.compile(optimizer.step, backend="eager") if compiled else optimizer.step
+        course = []
+        for number, batch in enumerate(loader):
+            backward(model, batch)
+            if missing and number % 4 == 1:
+                model.bias.grad = None
+            step()
+            batches.step()
+            course.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert len(batches.state_dict()["bias_correction"][0]) == 1 + missing
+        courses.append(course)
+    for one, other in zip(*courses, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -30,6 +30,7 @@ class BatchSizeScheduler:
     The base batch size is the loader's when the scheduler is made. The requested size is that of the batch being
     trained on, so the short batch at the end of an epoch is not rescaled, and a constant schedule changes no bit.
     The LR in force stands in the optimizer during `optimizer.step()` alone; logs read `last_lr`.
+    So do momentum, betas, eps and weight decay where a coupling changes them; Adam's bias correction stays exact.
 
     Call `step()` once for each batch, after the optimizer, also when GradScaler or a NaN guard skipped the step. A
     batch that is left without an optimizer step and without `step()` counts as passed.
