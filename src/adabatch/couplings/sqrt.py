@@ -32,9 +32,9 @@ class sqrt(Coupling):  # noqa: N801
         (LAMB); Seesaw 2025, arXiv 2510.14717.
 
     Departures:
-        Malladi et al. change the betas and eps as well; here only the LR follows, `adam_sde` is complete. Hoffer, Hubara, Soudry 2017, arXiv
-        1705.08741, use the root with SGD; since the papers behind this package ask for the linear rule there, SGD has
-        to be insisted on.
+        Malladi et al. change the betas and eps as well; here only the LR follows, `adam_sde` is complete. Hoffer,
+        Hubara, Soudry 2017, arXiv 1705.08741, use the root with SGD; since the papers behind this package ask for the
+        linear rule there, SGD has to be insisted on.
     """
 
     derived_for: ClassVar[frozenset[str] | None] = frozenset({"Adam", "AdamW", "RMSprop", "LAMB", "Lamb"})
