@@ -8,10 +8,11 @@ earlier than there, so that it matters whether training goes on behind it. As th
 data. Arms: `decay` (the LR falls), `hybrid` (the first fall grows the batch), `increase` (all do) and, so that the
 comparison can fail, `uncoupled`: the same growth, but the LR falls as well.
 
-Expected, n = 5, one thread of a Xeon, about two minutes: decay 5,000 updates, hybrid 1,800, increase and uncoupled 1,460.
-Test accuracy of decay and increase 81.45 +- 0.14 and 81.45 +- 0.16 % (sgd), 81.41 +- 0.14 and 81.38 +- 0.14 (momentum),
-81.42 +- 0.17 and 81.41 +- 0.18 (nesterov), 81.99 +- 0.17 and 82.12 +- 0.26 (adam); uncoupled 0.8 to 1.0 points lower. The
-mean training losses of decay and the coupled arms are at most 0.0014 apart (adam 0.0049), of uncoupled 0.031 to 0.032.
+Expected, n = 5, one thread of a Xeon, about two minutes: decay 5,000 updates, hybrid 1,800, increase and uncoupled
+1,460. Test accuracy of decay and increase 81.45 +- 0.14 and 81.45 +- 0.16 % (sgd), 81.41 +- 0.14 and 81.38 +- 0.14
+(momentum), 81.42 +- 0.17 and 81.41 +- 0.18 (nesterov), 81.99 +- 0.17 and 82.12 +- 0.26 (adam); uncoupled 0.80 to 0.95
+points lower. The mean training losses of decay and the coupled arms are at most 0.0014 apart (adam 0.0049), those of
+decay and uncoupled 0.031 to 0.032.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from adabatch.study.claims import Claim
 from adabatch.training.device import threads
 from adabatch.training.folder import write_json
 
-# LRs and falls were chosen on seed 0 with sgd, momentum and adam, so that noise matters (the first fall of the LR shows)
-# and training is still under way there, so that `uncoupled` has something to lose.
+# LRs and falls were chosen on seed 0 with sgd, momentum and adam, so that noise matters (the first fall shows) and
+# training is still under way there, so that `uncoupled` has something to lose.
 STARTS: Final = {
     "sgd": Start(optimizer="sgd", lr=0.03, momentum=0.0, batch_size=16),
     "momentum": Start(optimizer="momentum", lr=0.003, momentum=0.9, batch_size=16),
