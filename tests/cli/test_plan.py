@@ -75,7 +75,7 @@ def test_the_lines_to_paste_run(capsys):
     ("arguments", "message"),
     [
         (["--lr-schedule", "cosine"], "`--batch-size` must be given without a preset"),
-        (["--preset", "smith"], "`--preset` must be one of smith-decay, smith-hybrid"),
+        (["--preset", "smith"], "`--preset` must be one of adabatch, fixed, "),
         ([*COSINE, "--rule", "linear"], "`--rule` must be one of smith, seesaw"),
         ([*COSINE, "--maximum", 8], "`--maximum` must be at least the batch size that growth starts from, 16, got 8"),
         ([*COSINE, "--momentum", 1], "`--momentum` must be less than 1, got 1.0"),
@@ -104,3 +104,19 @@ def test_a_probe_of_another_kind(tmp_path, capsys):
     )
     (tmp_path / "other").write_text("{}")
     assert "`--probe` must be what `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "other")[2]
+
+
+def test_a_preset_of_a_factor_plans_too(capsys):
+    code, printed, _ = run(capsys, "--preset", "adabatch", "--json")
+    found = json.loads(printed)
+    assert (code, found["updates_before"], found["updates_after"]) == (0, 39_000, 15_080)
+    assert found["sizes"] == [128, 256, 512, 1024, 2048]
+    assert found["lr"] == pytest.approx([0.01 * 0.75**k for k in range(5)])
+    code, printed, _ = run(capsys, "--preset", "adabatch", "--rule", "smith", "--json")
+    assert json.loads(printed)["rule"] == "smith"
+
+
+def test_lines_to_paste_need_a_rule(capsys):
+    code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
+    assert code == 2
+    assert "`--emit-python` must come with a rule, got a preset that has none" in error

@@ -51,7 +51,7 @@ def test_the_baseline_of_adabatch():
 @pytest.mark.parametrize(
     "text",
     ["", "steps:0.5:4", "step:0.5", "step:half:4", "step:0.5:4.5", "milestones:0.2:", "cosine:3", "5+constant",
-     "warmup:+constant", "warmup:5", "warmup:5:2+constant"],
+     "warmup:+constant", "warmup:5", "warmup:5:0.1:2+constant", "warmup:5:low+constant"],
 )  # fmt: skip
 def test_malformed_text(text):
     with pytest.raises(ValueError, match=r"`lr_schedule` must be a schedule, got .*; write constant, step:FACTOR"):

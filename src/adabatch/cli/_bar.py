@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Self
 
 from rich import progress as bars
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
 class Bar:
     """Shows samples, batch size, LR, throughput, accuracy and time left while it is entered; on a terminal only.
 
+    What is done before the first update has a line of its own, wherever it goes.
+
     Args:
         title: what is trained.
         show: whether to show it at all.
     """
 
     def __init__(self, title: str, *, show: bool = True) -> None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, highlight=False)
+        self._lines = show and not console.is_terminal
         columns = (
             bars.TextColumn("[bold]{task.description}"),
             bars.BarColumn(bar_width=None),
@@ -42,6 +46,11 @@ class Bar:
 
     def show(self, now: Progress) -> None:
         """Shows where the run stands."""
+        if now.note is not None:
+            self._bars.update(self._row, state=now.note)
+            if self._lines:
+                print(now.note, file=sys.stderr, flush=True)
+            return
         state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
         if now.test_accuracy is not None:
             state += f"  test {100 * now.test_accuracy:.1f} %"

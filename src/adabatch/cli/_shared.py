@@ -26,7 +26,7 @@ _PACKAGE: Final = str(Path(__file__).parents[1])
 _BACKTICKED: Final = re.compile(r"`([a-z_]+)`")
 
 # Groups of options in the help.
-RUN, GROWTH, OPTIMIZER, OUTPUT = "Run", "Growing batch", "Optimizer", "Output"
+RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = "Run", "Growing batch", "Optimizer", "Speed", "Output"
 
 TaskArgument = Annotated[
     str, typer.Argument(metavar="TASK", help="digits, mnist, cifar10 and more; see adabatch list.")
@@ -90,6 +90,46 @@ LRSchedule = Annotated[
         rich_help_panel=OPTIMIZER,
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="A training of a paper; flags go on top. adabatch list names them.",
+        rich_help_panel=RUN,
+    ),
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        help="Grow where the LR schedule would let the LR fall: smith, 'hybrid(1)', 'power(0.75)', seesaw (Adam).",
+        rich_help_panel=GROWTH,
+    ),
+]
+DropLast = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-last/--keep-last", help="Leave out the short batch at the end of an epoch.", rich_help_panel=GROWTH
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="float32, or bf16 for autocast.", rich_help_panel=SPEED)
+]
+ChannelsLast = Annotated[
+    bool | None,
+    typer.Option(
+        "--channels-last/--channels-first",
+        help="Layout of images; else the faster one.",
+        rich_help_panel=SPEED,
+    ),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile", help="torch.compile, for every batch size before the first.", rich_help_panel=SPEED
+    ),
+]
 Momentum = Annotated[float | None, typer.Option("--momentum", help="Of SGD.", rich_help_panel=OPTIMIZER)]
 WeightDecay = Annotated[
     float | None, typer.Option("--weight-decay", help="As the optimizer defines it.", rich_help_panel=OPTIMIZER)
@@ -121,6 +161,30 @@ def console(*, as_json: bool = False) -> Console:
 def print_json(values: Any) -> None:
     """Prints JSON for machines."""
     print(json.dumps(values, indent=2))
+
+
+def with_preset(name: str | None, task: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings on top of those of a preset for the task and the network that was chosen.
+
+    Args:
+        name: of the preset; None for none.
+        task: data set by name.
+        settings: fields of `training.RunConfig` that the user gave.
+
+    Raises:
+        ValueError: if there is no such preset, or none for the task or the network, or the network is not here.
+    """
+    from adabatch import _checks, models, planner, tasks
+
+    if name is None:
+        return settings
+    tasks.get(task)
+    found = planner.find(name, task=task, model=settings.get("model"))
+    _checks.one_of("model", found.model, models.names(), remedy=f"{name} is for adabatch plan alone")
+    base = found.settings()
+    if "growth" in settings or "rule" in settings:  # one way to grow takes the place of the other
+        base |= {"growth": None, "rule": None}
+    return {key: value for key, value in {**base, **settings}.items() if value is not None or key == "max_batch_size"}
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from adabatch.cli._shared import (
     RUN,
     AsJson,
     BatchSize,
+    ChannelsLast,
+    Compile,
     Coupling,
     DataFolder,
     Device,
+    DropLast,
     Epochs,
     Every,
     Growth,
@@ -31,6 +34,9 @@ from adabatch.cli._shared import (
     Momentum,
     Optimizer,
     Out,
+    Precision,
+    Preset,
+    Rule,
     Seed,
     TaskArgument,
     Threads,
@@ -67,11 +73,14 @@ def command(
     seeds: Seeds = 10,
     arm: Arms = None,
     target: Target = None,
+    preset: Preset = None,
     model: Model = None,
     batch_size: BatchSize = None,
     growth: Growth = None,
     every: Every = None,
     max_batch_size: MaxBatchSize = None,
+    rule: Rule = None,
+    drop_last: DropLast = None,
     coupling: Coupling = None,
     micro_batch_size: MicroBatchSize = None,
     lr: LR = None,
@@ -83,6 +92,9 @@ def command(
     seed: Seed = None,
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = None,
+    channels_last: ChannelsLast = None,
+    compile: Compile = None,
     data: DataFolder = None,
     out: Out = None,
     as_json: AsJson = False,
@@ -90,8 +102,9 @@ def command(
     """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
-    --growth says otherwise) and uncoupled (the same growth, LR left alone), in turns. Prints a table; the folder gets
-    compare.json, compare.md, compare.png, report.html and the runs. The same command again goes on after a kill.
+    --growth, --rule or --preset say otherwise) and uncoupled (the same growth, LR left alone), in turns. Prints a
+    table; the folder gets compare.json, compare.md, compare.png, report.html and the runs. The same command again goes
+    on after a kill.
 
     Examples:
         adabatch compare digits
@@ -100,13 +113,18 @@ def command(
 
         adabatch compare mnist --data ../data --seeds 3 --target 0.98
 
+        adabatch compare cifar10 --preset adabatch --model alexnet --seeds 5
+
         adabatch compare digits --arm adaptive --arm 'sqrt: growth=2 coupling=sqrt' --arm 'big: batch-size=64 lr=0.02'
     """
     settings = _shared.given(
         model=model,
         batch_size=batch_size,
+        growth=growth,
         every=every,
         max_batch_size=max_batch_size,
+        rule=rule,
+        drop_last=drop_last,
         coupling=coupling,
         micro_batch_size=micro_batch_size,
         lr=lr,
@@ -118,9 +136,14 @@ def command(
         seed=seed,
         device=device,
         threads=threads,
+        precision=precision,
+        channels_last=channels_last,
+        compile=compile,
         data=data,
-        growth=2.0 if growth is None else growth,
     )
+    settings = _shared.with_preset(preset, task, settings)
+    if "rule" not in settings:
+        settings.setdefault("growth", 2.0)
     folder = out or Path("runs") / f"compare-{task}"
     compare = _compare(task, settings, arms=arm or [], seeds=seeds, target=target, out=folder, show=not as_json)
     notes = _write(compare, folder)

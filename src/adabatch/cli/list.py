@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from adabatch.cli import _shared
 from adabatch.cli._shared import AsJson
 
+if TYPE_CHECKING:
+    from adabatch.planner import Preset
+
 
 @_shared.guarded
 def command(as_json: AsJson = False) -> None:
-    """List schedules, couplings, tasks and models with one line each.
+    """List schedules, couplings, tasks, models and presets with one line each.
 
     Examples:
         adabatch list
@@ -40,13 +44,35 @@ def command(as_json: AsJson = False) -> None:
 def contents() -> dict[str, dict[str, str]]:
     """Name and line of everything, by kind; read from each package's `__all__` and docstrings."""
     from adabatch import couplings, models, schedules, tasks
+    from adabatch.planner import PRESETS
 
     return {
         "schedules": _constructors(schedules),
         "couplings": _constructors(couplings),
         "tasks": {name: tasks.get(name).summary for name in tasks.names()},
         "models": {name: models.summary(name) for name in models.names()},
+        "presets": {name: _preset(presets) for name, presets in PRESETS.items()},
     }
+
+
+def _preset(presets: tuple[Preset, ...]) -> str:
+    """For which tasks and networks it has settings, from where, and which of them are recalled."""
+    cases: dict[str, list[str]] = {}
+    for preset in presets:
+        cases.setdefault(preset.task, []).append(preset.model)
+    sources = dict.fromkeys(preset.source for preset in presets)
+    doubts: dict[str, list[str]] = {}
+    for preset in presets:
+        for text in preset.recalled:
+            tasks = doubts.setdefault(text, [])
+            if preset.task not in tasks:
+                tasks.append(preset.task)
+    line = "; ".join(f"{task}: {', '.join(models)}" for task, models in cases.items())
+    line += f" ({'; '.join(sources)})"
+    if doubts:
+        said = "; ".join(f"{text} ({', '.join(tasks)})" for text, tasks in doubts.items())
+        line += f"; recalled, not found in print: {said}"
+    return line
 
 
 def _constructors(package: ModuleType) -> dict[str, str]:

@@ -15,6 +15,7 @@ from adabatch.cli._shared import GROWTH, LR, OUTPUT, RUN, AsJson, BatchSize, Epo
 
 if TYPE_CHECKING:
     from adabatch.planner import Forecast
+    from adabatch.schedules import Schedule
 
 DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
 PresetName = Annotated[
@@ -38,7 +39,16 @@ EmitPython = Annotated[
     bool, typer.Option("--emit-python", help="Print the three lines to paste, nothing else.", rich_help_panel=OUTPUT)
 ]
 _NEEDED: Final = ("lr_schedule", "batch_size", "dataset_size", "epochs")
-_OPTIONAL: Final[dict[str, Any]] = {"lr": 0.1, "momentum": 0.9, "rule": "smith", "maximum": None, "round_to": 1}
+_OPTIONAL: Final[dict[str, Any]] = {
+    "lr": 0.1,
+    "momentum": 0.9,
+    "rule": "smith",
+    "maximum": None,
+    "round_to": 1,
+    "growth": None,
+    "every": None,
+    "drop_last": False,
+}
 _ROWS: Final = 16
 
 
@@ -104,14 +114,15 @@ def command(
 
 def _settings(given: dict[str, Any], preset: str | None) -> dict[str, Any]:
     """What is planned: what was typed, on top of the preset, on top of what holds if nothing is said."""
-    from adabatch import _checks
-    from adabatch.planner import PRESETS
+    from adabatch import planner
 
     settings = dict(_OPTIONAL)
     if preset is not None:
-        chosen = PRESETS[_checks.one_of("preset", preset, PRESETS)]
+        chosen = planner.find(preset)
         settings |= {name: getattr(chosen, name) for name in (*_NEEDED, *_OPTIONAL) if hasattr(chosen, name)}
     settings |= given
+    if "rule" in given:
+        settings["growth"] = None
     for name in _NEEDED:
         if name not in settings:
             raise ValueError(
@@ -129,13 +140,32 @@ def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, d
     _checked_numbers(settings)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings["lr"])
     scheduler = lr_text.build(settings["lr_schedule"], optimizer, epochs=settings["epochs"])
-    names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
-    growth = lr_clock.from_lr(scheduler, **{name: settings[name] for name in names})
-    plan = growth.plan(dataset_size=settings["dataset_size"], epochs=settings["epochs"])
+    growth, extra = _growth(settings, scheduler)
+    plan = growth.plan(
+        dataset_size=settings["dataset_size"],
+        epochs=settings["epochs"],
+        batch_size=settings["batch_size"],
+        drop_last=settings["drop_last"],
+    )
     course = planner.Course.of_table(lr_clock.curve(scheduler, epochs=settings["epochs"]), settings["dataset_size"])
     timing = None if probe is None else planner.Timing.of_probe(_read(probe))
-    found = planner.forecast(course, plan, coupling=growth.coupling, momentum=settings["momentum"], timing=timing)
-    return found, {"rule": growth.rule, "coupling": growth.coupling, "maximum": growth.maximum}
+    found = planner.forecast(course, plan, coupling=extra["coupling"], momentum=settings["momentum"], timing=timing)
+    return found, extra
+
+
+def _growth(settings: dict[str, Any], scheduler: Any) -> tuple[Schedule, dict[str, Any]]:
+    """The batch schedule, with its rule, coupling and maximum."""
+    from adabatch import lr_clock, schedules, units
+
+    if settings["rule"] is None:
+        extra = {"rule": None, "coupling": "linear", "maximum": settings["maximum"]}
+        if settings["growth"] is None:
+            return schedules.constant(), extra
+        every = units.duration(settings["every"], name="every")
+        return schedules.geometric(settings["growth"], every, maximum=settings["maximum"]), extra
+    names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
+    found = lr_clock.from_lr(scheduler, **{name: settings[name] for name in names})
+    return found, {"rule": found.rule, "coupling": found.coupling, "maximum": found.maximum}
 
 
 def _checked_numbers(settings: dict[str, Any]) -> None:
@@ -159,6 +189,11 @@ def _read(probe: Path) -> dict[str, Any]:
 def _emit(settings: dict[str, Any], *, as_json: bool) -> None:
     from adabatch import planner
 
+    if settings["rule"] is None:
+        raise ValueError(
+            "`emit_python` must come with a rule, got a preset that has none; it runs as adabatch train --preset, or "
+            "give --rule"
+        )
     names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
     _forecast(settings, None)  # whatever is wrong is said here, not in the user's script
     lines = planner.emit_python(settings["lr_schedule"], **{name: settings[name] for name in names})

@@ -17,9 +17,12 @@ from adabatch.cli._shared import (
     OUTPUT,
     AsJson,
     BatchSize,
+    ChannelsLast,
+    Compile,
     Coupling,
     DataFolder,
     Device,
+    DropLast,
     Epochs,
     Every,
     Growth,
@@ -30,6 +33,9 @@ from adabatch.cli._shared import (
     Momentum,
     Optimizer,
     Out,
+    Precision,
+    Preset,
+    Rule,
     Seed,
     TaskArgument,
     Threads,
@@ -42,17 +48,19 @@ if TYPE_CHECKING:
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
 ]
-_NEED_GROWTH = ("every", "max_batch_size", "coupling")
 
 
 @_shared.guarded
 def command(
     task: TaskArgument,
+    preset: Preset = None,
     model: Model = None,
     batch_size: BatchSize = None,
     growth: Growth = None,
     every: Every = None,
     max_batch_size: MaxBatchSize = None,
+    rule: Rule = None,
+    drop_last: DropLast = None,
     coupling: Coupling = None,
     micro_batch_size: MicroBatchSize = None,
     lr: LR = None,
@@ -64,6 +72,9 @@ def command(
     seed: Seed = None,
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = None,
+    channels_last: ChannelsLast = None,
+    compile: Compile = None,
     data: DataFolder = None,
     out: Out = None,
     resume: Resume = False,
@@ -71,15 +82,17 @@ def command(
 ) -> None:
     """Train one network on TASK, with a constant batch or a growing one.
 
-    What is not given is as the task has it. The run folder holds settings, versions, metrics, decisions, checkpoints
-    and the result. Ctrl-C saves; --resume goes on to the very same result.
+    What is not given is as the preset or the task has it. The run folder holds settings, versions, metrics, decisions,
+    checkpoints, the result and report.html. Ctrl-C saves; --resume goes on to the very same result.
 
     Examples:
         adabatch train digits
 
         adabatch train digits --growth 2 --every 4 --max-batch-size 256
 
-        adabatch train mnist --data ../data --growth 2 --every '2 epochs' --coupling sqrt
+        adabatch train mnist --data ../data --growth 2 --every '2 epochs' --optimizer adam --coupling sqrt
+
+        adabatch train cifar10 --preset adabatch --model resnet20
 
         adabatch train digits --out runs/mine --resume
     """
@@ -89,6 +102,8 @@ def command(
         growth=growth,
         every=every,
         max_batch_size=max_batch_size,
+        rule=rule,
+        drop_last=drop_last,
         coupling=coupling,
         micro_batch_size=micro_batch_size,
         lr=lr,
@@ -100,26 +115,40 @@ def command(
         seed=seed,
         device=device,
         threads=threads,
+        precision=precision,
+        channels_last=channels_last,
+        compile=compile,
         data=data,
     )
-    config, folder = _config(task, settings, out=out, resume=resume)
+    config, folder = _config(task, settings, preset=preset, out=out, resume=resume)
     _train(config, folder, resume=resume, as_json=as_json)
 
 
-def _config(task: str, settings: dict[str, Any], *, out: Path | None, resume: bool) -> tuple[RunConfig, Path]:
+def _config(
+    task: str, settings: dict[str, Any], *, preset: str | None, out: Path | None, resume: bool
+) -> tuple[RunConfig, Path]:
     """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
     from dataclasses import replace
 
     from adabatch.training import RunConfig, saved_config
 
+    settings = _shared.with_preset(preset, task, settings)
     if resume:
         if out is None:
             raise ValueError("`resume` must come with `out`, the folder of the run, got none")
         return replace(saved_config(out), task=task, **settings), out
-    useless = [name for name in _NEED_GROWTH if name in settings and "growth" not in settings]
-    if useless:
-        raise ValueError(f"`{useless[0]}` must come with `growth`, got it alone; without it the batch is constant")
+    _check_growth(settings, preset)
     return RunConfig.for_task(task, **settings), out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _check_growth(settings: dict[str, Any], preset: str | None) -> None:
+    """Raises where settings of growth would go unnoticed."""
+    if preset is not None or "growth" in settings:
+        return
+    needing = ("every",) if "rule" in settings else ("every", "max_batch_size", "coupling")
+    for name in needing:
+        if name in settings:
+            raise ValueError(f"`{name}` must come with `growth`, got it alone; without it the batch is constant")
 
 
 def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None:
@@ -131,10 +160,23 @@ def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None
     except Interrupted:
         again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
         _shared.interrupted(f"interrupted; the run is saved in {out}; to go on: {again}", as_json=as_json)
+    page = _page(out)
     if as_json:
         _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
     else:
-        _shared.console().print(summary(config, result), f"run folder: {out}", sep="\n")
+        _shared.console().print(summary(config, result), f"run folder: {out}", page, sep="\n")
+
+
+def _page(out: Path) -> str:
+    """Writes the page of a run; returns what to say about it. The run is finished either way."""
+    from adabatch.report import page
+
+    if (reason := page.missing()) is not None:
+        return f"no page: {reason.replace('`', '')}"
+    try:
+        return f"page: {page.write(out)}"
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        return f"no page: {error}"
 
 
 def summary(config: RunConfig, result: RunResult) -> Table:

@@ -3,7 +3,7 @@
 from adabatch.planner.course import Course
 from adabatch.planner.emit import emit_python
 from adabatch.planner.forecast import Forecast, forecast
-from adabatch.planner.presets import PRESETS, Preset
+from adabatch.planner.presets import PRESETS, Preset, find
 from adabatch.planner.ramps import RAMPS, Ramp
 from adabatch.planner.start import Start, scale_up
 from adabatch.planner.timing import Timing
@@ -18,6 +18,7 @@ __all__ = [
     "Start",
     "Timing",
     "emit_python",
+    "find",
     "forecast",
     "scale_up",
 ]

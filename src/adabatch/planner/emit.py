@@ -65,8 +65,9 @@ def _scheduler(text: str, epochs: int) -> str:
     made = _body(body, epochs)
     if not plus:
         return made
-    length = int(warmup.split(":")[1])
-    first = f"{_TORCH}.LinearLR(optimizer, start_factor=1 / {length + 1}, total_iters={length})"
+    _, count, *share = warmup.split(":")
+    start = repr(float(share[0])) if share else f"1 / {int(count) + 1}"
+    first = f"{_TORCH}.LinearLR(optimizer, start_factor={start}, total_iters={int(count)})"
     return f"{_TORCH}.ChainedScheduler([{first}, {made}])"
 
 

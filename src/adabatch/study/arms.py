@@ -47,7 +47,7 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     Raises:
         ValueError: if `adaptive` does not grow or has no coupling, so that arms would be the same.
     """
-    if adaptive.growth is None:
+    if not adaptive.grows:
         raise ValueError("`growth` must be given for the adaptive arm, got None; for example `--growth 2 --every 4`")
     coupling = couplings.get(adaptive.coupling)
     if coupling.name == "none":
@@ -55,12 +55,17 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     largest = largest_batch(adaptive, dataset_size=dataset_size)
     ratio = coupling.lr_factor(largest / adaptive.batch_size)
     arms = {
-        "fixed-small": replace(adaptive, growth=None),
-        "fixed-large": replace(adaptive, growth=None, batch_size=largest, lr=adaptive.lr * ratio),
+        "fixed-small": _constant(adaptive),
+        "fixed-large": replace(_constant(adaptive), batch_size=largest, lr=adaptive.lr * ratio),
         "adaptive": adaptive,
         "uncoupled": replace(adaptive, coupling="none"),
     }
     return tuple(Arm(name, arms[name]) for name in STANDARD)
+
+
+def _constant(config: RunConfig) -> RunConfig:
+    """The same without growth."""
+    return replace(config, growth=None, rule=None)
 
 
 def largest_batch(config: RunConfig, *, dataset_size: int) -> int:
@@ -85,7 +90,7 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
     """
     if not texts:
         return standard_arms(adaptive, dataset_size=dataset_size)
-    base = replace(adaptive, growth=None)
+    base = _constant(adaptive)
     arms: dict[str, Arm] = {}
     for text in texts:
         name, colon, settings = text.partition(":")

@@ -188,7 +188,7 @@ def _warm_up(arms: Sequence[Arm], data: Data) -> None:
     for arm in arms:
         config = arm.config
         for size in config.plan(data.dataset_size).sizes:
-            short = replace(config, growth=None, batch_size=size, epochs=1, seed=0)
+            short = replace(config, growth=None, rule=None, batch_size=size, epochs=1, seed=0)
             shapes[config.model, config.optimizer, size] = short
     for (_, _, size), config in shapes.items():
         training.train(config, data=replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size]))
@@ -222,7 +222,7 @@ def _check_arm(arm: Arm, dataset_size: int) -> None:
     """Raises what training would raise hours later: a batch beyond the data, a coupling of other optimizers."""
     config = arm.config
     config.plan(dataset_size)
-    if config.growth is not None:
+    if config.grows:
         probe = [torch.nn.Parameter(torch.zeros(1))]
         couplings.get(config.coupling).check_optimizer(
             optimizers.build(config.optimizer, probe, lr=config.lr, momentum=config.momentum, weight_decay=0.0)

@@ -10,6 +10,9 @@ from adabatch import _checks, couplings, schedules, tasks, units
 from adabatch.training import lr_schedule, optimizers
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+PRECISIONS: Final = ("float32", "bf16")
+# Settings that run folders written before they existed go without.
+ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,10 @@ class RunConfig:
         batch_size: the batch size, the first one if it grows, in samples.
         growth: factor of growth, greater than 1; None for a constant batch.
         every: how often the batch grows: a duration such as `"4 epochs"` or `"500 updates"`.
-        max_batch_size: the batch grows no further than this; None for no limit.
+        max_batch_size: the batch grows no further than this; None for no limit, with a rule for a tenth of the data.
+        rule: how falls of the LR become growth of the batch, see `schedules.from_lr`, in place of `growth` and `every`;
+            None: they do not.
+        drop_last: whether the short batch at the end of an epoch is left out.
         coupling: how the LR follows the batch size, see `adabatch.couplings`; plays no part when the batch is constant.
         lr: learning rate at the first batch size, above 0.
         lr_schedule: how the LR changes with epochs: `"constant"`, `"step:0.5:4"` and others, see `lr_schedule.build`.
@@ -36,6 +42,10 @@ class RunConfig:
         threads: of torch on the CPU; None for torch's own number. A small network is fastest with one.
         data: the data folder; None: as the task does without one.
         evaluate_every: how often the test set is evaluated, a duration; it is at the end in any case.
+        precision: `"float32"`, or `"bf16"` for autocast to bfloat16 in the network; weights stay float32.
+        channels_last: whether images and weights lie in memory pixel by pixel, each with all channels; None: where
+            that was measured faster.
+        compile: whether the network goes through `torch.compile`, for every batch size before the first update.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -53,6 +63,8 @@ class RunConfig:
     growth: float | None = None
     every: str = "1 epoch"
     max_batch_size: int | None = None
+    rule: str | None = None
+    drop_last: bool = False
     coupling: str = "linear"
     lr: float
     lr_schedule: str = "constant"
@@ -66,12 +78,20 @@ class RunConfig:
     threads: int | None = None
     data: str | None = None
     evaluate_every: str = "1 epoch"
+    precision: str = "float32"
+    channels_last: bool | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         task = tasks.get(self.task)
         _checks.one_of("model", self.model, task.models)
         _checks.one_of("optimizer", self.optimizer, optimizers.NAMES)
         _checks.one_of("device", self.device, DEVICES)
+        _checks.one_of("precision", self.precision, PRECISIONS)
+        for name in ("drop_last", "channels_last", "compile"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (name == "channels_last" and value is None):
+                raise TypeError(f"`{name}` must be True or False, got {value!r}")
         _checks.whole("batch_size", self.batch_size)
         _checks.whole("epochs", self.epochs)
         _checks.whole("seed", self.seed, minimum=0)
@@ -91,14 +111,30 @@ class RunConfig:
         _positive("every", self.every)
         if self.max_batch_size is not None:
             _checks.whole("max_batch_size", self.max_batch_size)
-        if self.growth is None:
+        if self.rule is not None:
+            self._check_rule(self.rule)
+        elif self.growth is None:
             return
-        _checks.finite("growth", self.growth, above=1, remedy="leave it out for a constant batch")
+        else:
+            _checks.finite("growth", self.growth, above=1, remedy="leave it out for a constant batch")
         if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
             raise ValueError(
                 f"`max_batch_size` must be at least `batch_size` = {self.batch_size}, got {self.max_batch_size}; "
                 "raise it or start smaller"
             )
+
+    def _check_rule(self, rule: str) -> None:
+        if self.growth is not None:
+            raise ValueError(
+                f"`rule` must come without `growth`, got {rule!r} and {self.growth:g}; either the falls of the LR "
+                "say how the batch grows, or a factor and an interval do"
+            )
+        schedules.from_lr([(0, 1.0)], rule=rule)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the batch size follows anything at all."""
+        return self.growth is not None or self.rule is not None
 
     @classmethod
     def for_task(cls, task: str, **settings: Any) -> RunConfig:
@@ -106,7 +142,8 @@ class RunConfig:
 
         Args:
             task: name of the task.
-            **settings: fields of this class. The task's defaults never include growth.
+            **settings: fields of this class. The task's defaults never include growth. With a rule the coupling is
+                the rule's own, and the limit a tenth of the data, unless others are given.
 
         Raises:
             ValueError: if a value is out of range or a name unknown.
@@ -115,10 +152,16 @@ class RunConfig:
         _check_names(settings)
         found = tasks.get(task)
         defaults = {name: value for name, value in found.defaults.items() if name != "target"}
+        if settings.get("rule") is not None:
+            coupling = schedules.from_lr([(0, 1.0)], rule=settings["rule"]).coupling
+            defaults |= {"coupling": coupling, "max_batch_size": None}
         return cls(**{"task": task, "model": found.default_model, **defaults, **settings})
 
     def schedule(self) -> schedules.Schedule:
         """How the batch size follows the clock, to be given to a `BatchSizeScheduler`."""
+        if self.rule is not None:
+            text = lr_schedule.curve(self.lr_schedule, epochs=self.epochs)
+            return schedules.from_lr(text, rule=self.rule, maximum=self.max_batch_size)
         if self.growth is None:
             return schedules.constant()
         every = units.duration(self.every, name="every")
@@ -138,8 +181,12 @@ class RunConfig:
             if size is not None and size > dataset_size:
                 raise ValueError(f"`{name}` must be at most the {dataset_size:,} samples of the data set, got {size:,}")
         try:
-            return self.schedule().plan(dataset_size=dataset_size, epochs=self.epochs, batch_size=self.batch_size)
+            return self.schedule().plan(
+                dataset_size=dataset_size, epochs=self.epochs, batch_size=self.batch_size, drop_last=self.drop_last
+            )
         except ValueError as error:
+            if self.growth is None:
+                raise
             raise ValueError(
                 f"`growth` must not take the batch above the {dataset_size:,} samples of the data set, got "
                 f"{self.growth:g} every {units.duration(self.every)} for {self.epochs:,} epochs; set `max_batch_size`"
@@ -171,7 +218,7 @@ class RunConfig:
             TypeError: if a value is not of its kind.
         """
         names = [field.name for field in fields(cls)]
-        if not isinstance(values, Mapping) or sorted(values) != sorted(names):
+        if not isinstance(values, Mapping) or sorted({*values, *ADDED}) != sorted(names):
             raise ValueError(f"`config` must have the settings {', '.join(names)}, got {values!r}")
         return cls(**values)
 

@@ -61,7 +61,7 @@ def evaluate(
         with torch.inference_mode():
             for start in range(0, len(targets), chunk):
                 part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
-                scores = model(part if prepare is None else prepare(part))
+                scores = model(part if prepare is None else prepare(part)).float()
                 loss += nn.functional.cross_entropy(scores, wanted).double() * wanted.numel()
                 right += (scores.argmax(dim=1) == wanted).sum()
     finally:

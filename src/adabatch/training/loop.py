@@ -17,6 +17,7 @@ import adabatch as ab
 from adabatch import _checks, memory, tasks, units
 from adabatch.training import device as devices
 from adabatch.training import folder as folders
+from adabatch.training import forward
 from adabatch.training.config import RunConfig
 from adabatch.training.folder import RunFolder
 from adabatch.training.interrupt import Interrupted, Interrupts
@@ -118,14 +119,15 @@ class Run:
     ) -> None:
         self._parts, self._folder, self._interrupts, self._progress = parts, folder, interrupts, progress
         self._loader, self._plan = parts.loader, parts.plan
-        self._N = parts.loader.dataset_size
+        self._N = parts.data.dataset_size
         self._end = self._N * parts.config.epochs
         self._watch = Stopwatch(parts.device)
         self._history: list[Evaluation] = []
         self._decisions: list[Decision] = []
         self._updates = self._samples = 0
+        self._seen = 0  # samples of the stretch under way
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
-        self._loss_samples = 0  # the clock at the evaluation before
+        self._loss_samples = 0  # that the loss is the sum over
         self._stretch = (0, 0)  # where it began: clock, batch size
         self._stop = self._end  # the clock at which the loop looks up
         self._next_report = 0.0
@@ -133,6 +135,7 @@ class Run:
     def run(self, *, target: float) -> RunResult:
         """Trains to the end."""
         self._restore()
+        forward.try_sizes(self._parts, tell=self._note)
         whole = self._parts.config.micro_batch_size is None
         while self._loader.clock < self._end:
             self._begin_stretch()
@@ -151,7 +154,7 @@ class Run:
     def _epoch(self) -> None:
         """The rest of an epoch, in whole batches."""
         parts, loader, batches = self._parts, self._loader, self._parts.batches
-        model, loss_fn, optimizer, loss_sum = parts.model, parts.loss, parts.optimizer, self._loss_sum
+        model, loss_fn, optimizer, loss_sum = parts.forward, parts.loss, parts.optimizer, self._loss_sum
         prepared = parts.prepared
         for inputs, targets in loader:
             if not prepared:
@@ -162,16 +165,16 @@ class Run:
             optimizer.step()
             batches.step()
             loss_sum.add_(loss.detach(), alpha=len(targets))
-            self._after_update()
+            self._after_update(len(targets))
 
     def _epoch_by_parts(self) -> None:
         """The rest of an epoch, in micro-batches."""
         parts, loader, batches = self._parts, self._loader, self._parts.batches
-        model, loss_fn, optimizer, loss_sum = parts.model, parts.loss, parts.optimizer, self._loss_sum
+        model, loss_fn, optimizer, loss_sum = parts.forward, parts.loss, parts.optimizer, self._loss_sum
         prepared = parts.prepared
         optimizer.zero_grad()
         before, batch_loss = 0, torch.zeros_like(loss_sum)  # of the micro-batches of the batch before this one
-        for micro in ab.accumulate(loader, model):
+        for micro in ab.accumulate(loader, parts.model):
             if micro.index == 0:
                 before = 0
                 batch_loss.zero_()
@@ -180,6 +183,8 @@ class Run:
                     inputs, targets = parts.prepare(inputs, targets, clock=loader.clock + before)
                 loss = loss_fn(model(inputs), targets)
                 (loss * micro.weight).backward()
+            if micro.failed:  # out of memory: the batch comes again, in smaller micro-batches
+                continue
             batch_loss.add_(loss.detach(), alpha=micro.size)
             before += micro.size
             if micro.is_last:
@@ -187,11 +192,12 @@ class Run:
                 optimizer.step()
                 optimizer.zero_grad()
                 batches.step()
-                self._after_update()
+                self._after_update(before)
 
-    def _after_update(self) -> None:
+    def _after_update(self, samples: int) -> None:
         """Counts, and looks up when it is time; at the end of an epoch that is left to `run`."""
         self._updates += 1
+        self._seen += samples
         clock = self._loader.clock
         if (clock >= self._stop or self._interrupts.seen) and clock % self._N:
             self._end_stretch()
@@ -206,17 +212,16 @@ class Run:
         """Starts the clock; the next place to look up is a change of batch size, an evaluation or the epoch's end."""
         clock = self._loader.clock
         size = self._plan.batch_size_at(clock)
-        self._stretch = (clock, size)
+        self._stretch, self._seen = (clock, size), 0
         following = bisect_right(self._plan.starts_samples, clock)
         changes = self._plan.starts_samples[following : following + 1]
         self._stop = min(*changes, self._next_evaluation(), self._end)
         self._watch.start()
 
     def _end_stretch(self) -> None:
-        start, size = self._stretch
-        samples = self._loader.clock - start
-        self._watch.stop(batch_size=size, samples=samples)
-        self._samples += samples
+        self._watch.stop(batch_size=self._stretch[1], samples=self._seen)
+        self._samples += self._seen
+        self._loss_samples += self._seen
 
     def _next_evaluation(self) -> int:
         """The clock at which the test set is due next."""
@@ -254,12 +259,12 @@ class Run:
             seconds=self._watch.seconds,
             batch_size=self._stretch[1],
             lr=lr,
-            train_loss=self._loss_sum.item() / (clock - self._loss_samples),
+            train_loss=self._loss_sum.item() / self._loss_samples,
             test_loss=test_loss,
             test_accuracy=accuracy,
         )
         self._loss_sum.zero_()
-        self._loss_samples = clock
+        self._loss_samples = 0
         self._history.append(found)
         if self._folder is not None:
             self._folder.log(found)
@@ -272,6 +277,25 @@ class Run:
             if self._folder is not None:
                 self._folder.log_decision(decision)
         new.clear()
+
+    def _note(self, note: str) -> None:
+        """Tells what is done before the first update."""
+        if self._progress is not None:
+            config = self._parts.config
+            self._progress(
+                Progress(
+                    samples=self._loader.clock,
+                    total_samples=self._end,
+                    epoch=self._loader.clock // self._N,
+                    epochs=config.epochs,
+                    batch_size=config.batch_size,
+                    lr=config.lr,
+                    samples_per_second=0.0,
+                    seconds=self._watch.seconds,
+                    test_accuracy=None,
+                    note=note,
+                )
+            )
 
     def _report(self) -> None:
         self._next_report = time.perf_counter() + REPORT_SECONDS

@@ -8,11 +8,11 @@ from typing import Any, Final
 import torch
 from torch.optim import lr_scheduler
 
-from adabatch import _checks
+from adabatch import _checks, lr_clock, units
 
 _EXAMPLES: Final = (
     "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR or cosine, "
-    "with warmup:EPOCHS+ in front if needed"
+    "with warmup:EPOCHS+ or warmup:EPOCHS:FROM+ in front if needed"
 )
 _Maker = Callable[[torch.optim.Optimizer, int], lr_scheduler.LRScheduler]
 
@@ -28,6 +28,7 @@ def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_sch
     | `exponential:0.95` | times 0.95 after every epoch |
     | `cosine` | half a cosine from the first one down to 0 behind the last epoch |
     | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of what follows the plus sign |
+    | `warmup:4:0.125+...` | times 0.125 in the first epoch, in a line up to times 1 after 4, on top of the same |
 
     Epochs count from the start of training everywhere, also behind a warm-up.
 
@@ -53,6 +54,24 @@ def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_sch
     return made[0] if len(made) == 1 else lr_scheduler.ChainedScheduler(made, optimizer=optimizer)
 
 
+def curve(text: str, *, epochs: int) -> list[tuple[units.Duration | int, float]]:
+    """The schedule that `text` describes as a table: the epochs from which each LR holds, as shares of the first LR.
+
+    Args:
+        text: as `build` takes it.
+        epochs: length of the training.
+
+    Raises:
+        ValueError: if the text is malformed or a number out of range.
+
+    Example:
+        >>> [(str(at), lr) for at, lr in curve("step:0.5:2", epochs=5)]
+        [('0 epochs', 1.0), ('2 epochs', 0.5), ('4 epochs', 0.25)]
+    """
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    return lr_clock.curve(build(text, optimizer, epochs=epochs), epochs=epochs)
+
+
 def check(text: str) -> None:
     """Raises if `text` describes no schedule.
 
@@ -71,10 +90,11 @@ def _makers(text: str) -> list[_Maker]:
     makers = [_body(body, text)]
     if plus:
         kind, *numbers = warmup.split(":")
-        if kind != "warmup" or len(numbers) != 1:
+        if kind != "warmup" or len(numbers) not in (1, 2):
             raise _malformed(text)
         length = _epochs(numbers[0], text)
-        makers.insert(0, lambda o, _: lr_scheduler.LinearLR(o, start_factor=1 / (length + 1), total_iters=length))
+        first = 1 / (length + 1) if len(numbers) == 1 else _share(numbers[1], text)
+        makers.insert(0, lambda o, _: lr_scheduler.LinearLR(o, start_factor=first, total_iters=length))
     return makers
 
 
@@ -102,6 +122,13 @@ def _body(body: str, text: str) -> _Maker:
 
 def _factor(value: str, text: str) -> float:
     return float(_checks.finite("lr_schedule", _number(float, value, text), above=0, remedy=f"the factor in {text!r}"))
+
+
+def _share(value: str, text: str) -> float:
+    share = _factor(value, text)
+    if share > 1:
+        raise ValueError(f"`lr_schedule` must start a warm-up from a share of at most 1, got {value} in {text!r}")
+    return share
 
 
 def _epochs(value: str, text: str) -> int:

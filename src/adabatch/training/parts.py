@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 import adabatch as ab
 from adabatch import models, tasks
-from adabatch.training import lr_schedule, optimizers
+from adabatch.training import forward, lr_schedule, optimizers
 from adabatch.training.config import RunConfig
 from adabatch.training.evaluation import chunk_of, evaluate
 
@@ -33,6 +33,7 @@ class Parts:
         self.data = data.to(device)
         torch.manual_seed(config.seed)
         self.model = models.build(config.model, **data.shape).to(device)
+        self.forward: Callable[[Tensor], Tensor] = forward.build(self.model, config, data.shape, device)
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = optimizers.build(
             config.optimizer,
@@ -42,9 +43,11 @@ class Parts:
             weight_decay=config.weight_decay,
         )
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
-        self.loader = ab.DataLoader(self.data.dataset, batch_size=config.batch_size, shuffle=True, seed=config.seed)
+        self.loader = ab.DataLoader(
+            self.data.dataset, config.batch_size, shuffle=True, drop_last=config.drop_last, seed=config.seed
+        )
         self.loader.micro_batch_size = config.micro_batch_size
-        coupling = config.coupling if config.growth is not None else "none"
+        coupling = config.coupling if config.grows else "none"
         self.batches = ab.BatchSizeScheduler(
             self.optimizer, self.loader, config.schedule(), coupling=coupling, epochs=config.epochs
         )
@@ -69,7 +72,8 @@ class Parts:
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and accuracy on the test set."""
         data = self.data
-        return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
+        with forward.precision(self.config, self.device):
+            return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the run goes on from; tensors, numbers, text, dicts and lists."""

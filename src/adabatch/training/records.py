@@ -23,6 +23,7 @@ class Progress:
         samples_per_second: since the run or the last evaluation started; training only.
         seconds: of training so far.
         test_accuracy: of the last evaluation, a fraction; None before the first.
+        note: what is done before the first update; None while it trains.
     """
 
     samples: int
@@ -34,6 +35,7 @@ class Progress:
     samples_per_second: float
     seconds: float
     test_accuracy: float | None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
