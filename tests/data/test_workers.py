@@ -405,3 +405,28 @@ def test_bad_worker_arguments_are_named():
         DataLoader(Rich(), num_workers=1, multiprocessing_context=3)
     with pytest.raises(ValueError, match="`prefetch_factor` must be at least 1"):
         DataLoader(Rich(), num_workers=1, prefetch_factor=0)
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: float(np.random.rand()), lambda: float(torch.rand(()))])
+def test_a_set_that_draws_late_and_seldom_does_not_depend_on_the_runs(draw):
+    class Seldom(Rich):
+        fails = -1
+
+        def __getitem__(self, item):
+            if item == self.fails:
+                raise OSError("disk")
+            return item, draw() if item % 17 == 5 else 0.0
+
+    def run(size, **how):
+        return torch.cat([values for _, values in DataLoader(Seldom(), size, seed=1, **how)]).tolist()
+
+    reference = run(1)
+    assert len({value for value in reference if value}) == 6
+    for size in (4, 7, 100):
+        assert run(size) == reference
+    assert run(9, num_workers=2) == reference
+    Seldom.fails = 40
+    batches = iter(DataLoader(Seldom(), 10, seed=1))
+    assert [value for _ in range(4) for value in next(batches)[1].tolist()] == reference[:40]
+    with pytest.raises(OSError, match="disk"):
+        next(batches)

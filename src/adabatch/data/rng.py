@@ -79,6 +79,7 @@ class _Generators:
         self._bits: Any = None
         self._numpy: Any = None
         self._calm: Any = None
+        self._cleared = torch.Generator().manual_seed(0).get_state()
 
     def _numpy_words(self) -> Any:
         """Numpy's global generator as memory: its 624 words, then its index."""
@@ -108,16 +109,20 @@ class _Generators:
         torch.default_generator.manual_seed(seed)
 
     def clear(self) -> None:
-        """Gives python's and numpy's generators a known state, so that `touched` can tell whether they were used."""
+        """Gives the generators a known state, so that `touched` can tell whether they were used."""
         if self._python is not None:
             self._python[0] = _WORDS
         np.random.seed(0)
+        torch.default_generator.manual_seed(0)
 
-    def touched(self) -> bool:
-        """Whether python's or numpy's generator was used since `set` or `clear`."""
+    def touched(self, seed: int) -> bool:
+        """Whether any of them was used since `set(words, seed)`; since `clear` for a seed of 0."""
         if self._python is None or _np_random.mtrand._rand._bit_generator is not self._bits:
             return True
-        return self._python_index.value != _WORDS or self._numpy_index.value != _WORDS  # type: ignore[no-any-return]
+        if self._python_index.value != _WORDS or self._numpy_index.value != _WORDS:
+            return True
+        before = self._cleared if seed == 0 else torch.Generator().manual_seed(seed).get_state()
+        return not torch.equal(torch.default_generator.get_state(), before)
 
     def get(self) -> Any:
         """All three states.
@@ -182,9 +187,9 @@ class SampleRng:
     ) -> None:
         """Appends `get(item)` for each item, with the generators set for it.
 
-        Torch's is set for each. Setting the others costs more than fetching many a small sample, so they are set for
-        the first one, and from then on if it used one of them. A data set that starts to use them later has that one
-        sample fetched a second time, with them set.
+        Setting them costs more than fetching many a small sample. They are set for the first sample, and from then on
+        if it used one of them. Else a run is fetched without, and should something in it have used a generator after
+        all, that one run is fetched a second time, with them set.
 
         Args:
             get: fetches one sample.
@@ -192,27 +197,44 @@ class SampleRng:
             places: epochs and positions of the items.
             samples: where the samples go; holds those before the failure if `get` raises.
         """
-        seeds = self.seeds(*places)
+        seeds, done = self.seeds(*places), 0
+        if self._each is None and len(items):
+            self._eager(get, items[:1], seeds, samples)
+            self._each, done = _generators.touched(int(seeds[0])), 1
+        items, seeds = items[done:], seeds[done:]
+        if self._each is False:
+            kept = len(samples)
+            _generators.clear()
+            try:
+                self._lazy(get, items, seeds, samples)
+            except Exception:
+                if not _generators.touched(0):
+                    raise
+            else:
+                if not _generators.touched(0):
+                    return
+            self._each = True
+            del samples[kept:]
+        self._eager(get, items, seeds, samples)
+
+    def _eager(self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any]) -> None:
+        np.random.seed(0)  # no half pair of normal numbers
         self._chunk = (-1, None)
         _current.append(0)
-        _generators.clear()
-        touched, torch_seed = _generators.touched, torch.default_generator.manual_seed
         try:
-            for i, seed in enumerate(seeds.tolist()):
+            for i, seed in enumerate(seeds[: len(items)].tolist()):
                 _current[-1] = seed
-                if self._each is False:
-                    torch_seed(seed)
-                    sample = get(items[i])
-                    if touched():
-                        self._each = True
-                        _generators.set(self._words(seeds, i), seed)
-                        sample = get(items[i])
-                else:
-                    _generators.set(self._words(seeds, i), seed)
-                    sample = get(items[i])
-                    if self._each is None:
-                        self._each = touched()
-                samples.append(sample)
+                _generators.set(self._words(seeds, i), seed)
+                samples.append(get(items[i]))
+        finally:
+            _current.pop()
+
+    def _lazy(self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any]) -> None:
+        _current.append(0)
+        try:
+            for item, seed in zip(items, seeds.tolist(), strict=True):
+                _current[-1] = seed
+                samples.append(get(item))
         finally:
             _current.pop()
 
@@ -235,12 +257,11 @@ class SampleRng:
         _asked[0] = False
         _generators.clear()
         _generators.set(self._words(seeds, 0), seed)
-        before = torch.default_generator.get_state()
         try:
             found = fetch()
         finally:
             _current.pop()
-        drawn = _asked[0] or _generators.touched() or not torch.equal(before, torch.default_generator.get_state())
+        drawn = _asked[0] or _generators.touched(seed)
         return found, not drawn
 
     @contextlib.contextmanager
