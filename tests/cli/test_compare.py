@@ -154,3 +154,19 @@ def test_a_stopped_comparison_goes_on(number, tmp_path, capsys):
     assert "(found there)" in progress.splitlines()[0]
     assert first.stat().st_mtime_ns == before
     assert (out / "compare.json").exists()
+
+
+def test_a_preset_is_the_adaptive_arm(tmp_path, capsys, monkeypatch):
+    from tests.tasks.images import cifar
+
+    monkeypatch.setenv("ADABATCH_CACHE", str(tmp_path / "cache"))
+    data = cifar(tmp_path / "cifar10", train=40)
+    flags = ["--model", "alexnet", "--data", str(data), "--epochs", "2", "--batch-size", "8", "--max-batch-size", "16"]
+    more = ["--every", "1", "--arm", "adaptive", "--seeds", "1", "--device", "cpu", "--threads", "1", "--json"]
+    code, printed, *_ = run(capsys, "cifar10", "--preset", "adabatch", *flags, *more, "--out", str(tmp_path / "out"))
+    assert code == 0
+    found = json.loads(printed)
+    small, adaptive = found["settings"]["fixed-small"], found["settings"]["adaptive"]
+    assert (small["growth"], adaptive["growth"]) == (None, 2.0)
+    assert [adaptive[name] for name in ("lr_schedule", "weight_decay", "drop_last")] == ["step:0.375:20", 5e-4, True]
+    assert adaptive == small | {"growth": 2.0}

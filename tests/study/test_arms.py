@@ -4,6 +4,7 @@ import pytest
 from tests.study.checks import config
 
 from adabatch.study.arms import STANDARD, chosen_arms, largest_batch, standard_arms
+from adabatch.training import RunConfig
 
 N = 1437
 
@@ -95,3 +96,21 @@ def test_arms_that_would_be_the_same():
         standard_arms(config(growth=None), dataset_size=N)
     with pytest.raises(ValueError, match="`coupling` must not be none, which is the arm uncoupled already"):
         standard_arms(config(coupling="none"), dataset_size=N)
+
+
+def test_arms_of_growth_by_a_rule():
+    adaptive = RunConfig.for_task(
+        "digits", rule="smith", batch_size=8, max_batch_size=32, epochs=4, lr_schedule="milestones:0.5:1,2"
+    )
+    arms = {arm.name: arm.config for arm in standard_arms(adaptive, dataset_size=1437)}
+    assert {name: config.plan(1437).sizes for name, config in arms.items()} == {
+        "fixed-small": (8,),
+        "fixed-large": (32,),
+        "adaptive": (8, 16, 32),
+        "uncoupled": (8, 16, 32),
+    }
+    assert arms["fixed-large"].lr == pytest.approx(4 * adaptive.lr)
+    assert arms["uncoupled"].coupling == "none"
+    assert {config.rule for config in arms.values()} == {None, "smith"}
+    (small, other) = chosen_arms(["big: batch-size=64"], adaptive, dataset_size=1437)
+    assert (small.config.grows, other.config.grows) == (False, False)
