@@ -29,18 +29,6 @@ from adabatch.data.stream_source import StreamSource
 from adabatch.data.streams import Mark, Opening
 from adabatch.types import Batch, Part
 
-_STATE_KINDS: Mapping[str, type] = {
-    "clock": int,
-    "batch_size": int,
-    "seed": int,
-    "dataset_size": int,
-    "shuffle": bool,
-    "sampler": str,
-    "drop_last": bool,
-    "run_on": bool,
-    "sharding": str,
-}
-
 _NOT_KEPT = ("_source", "_stream", "_over", "_pass", "_begun", "_how", "_close")
 
 
@@ -326,7 +314,7 @@ class DataLoader(Face):
         """
         if self._live() is not None:
             raise RuntimeError("a state must not be loaded during an iteration; load it before the loop")
-        found = state.checked(state_dict, kinds=_STATE_KINDS)
+        found = state.checked(state_dict, kinds=state.KINDS)
         own = self._identity()
         if self._drawn:
             own["seed"] = found["seed"]

@@ -6,6 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 FORMAT: Final = 1
+KINDS: Final[Mapping[str, type]] = {
+    "clock": int,
+    "batch_size": int,
+    "seed": int,
+    "dataset_size": int,
+    "shuffle": bool,
+    "sampler": str,
+    "drop_last": bool,
+    "run_on": bool,
+    "sharding": str,
+}
 _REMEDY: Final = "load the state into a loader over the same data, built with the same arguments"
 
 
