@@ -85,6 +85,7 @@ class DataLoader(Face):
         ValueError: if an argument is out of range or does not go with another.
 
     Example:
+        >>> import torch
         >>> loader = DataLoader(torch.arange(10), batch_size=4, seed=0)
         >>> sizes = []
         >>> for batch in loader:
