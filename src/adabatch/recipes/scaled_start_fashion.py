@@ -7,7 +7,9 @@ Paper: `smith-decay`, `smith-increase`, `smith-lr` and `smith-momentum` on CIFAR
 Fashion-MNIST, batch 16, LR falls by 5 at epochs 12, 24 and 32 of 40, the batch at most a tenth of the data. Starts are
 raised as there: the LR by 5 with the batch, then the momentum from 0.9 to 0.98 with the batch.
 
-Expected: see docs/reproduction.md; about two minutes of one thread.
+Expected, n = 5, one thread of a Xeon, about two minutes: 20,000, 7,440, 1,600 and 520 updates to test accuracies of
+85.35 +- 0.15, 85.34 +- 0.09, 85.30 +- 0.08 and 84.69 +- 0.12 %. Momentum costs accuracy here too: -0.61 points against
+`lr`, 95 % interval [-0.85, -0.36]. The settings were chosen on seed 0.
 """
 
 from __future__ import annotations
