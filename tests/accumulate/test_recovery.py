@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, TensorDataset
 
@@ -337,3 +339,40 @@ class Choice(torch.nn.Module):
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, check_one_rank_fails, check_against_ddp, check_static_graph, check_unused_parameters)
+
+
+def check_sharded(rank, world):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
+    fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
+    for micro in ab.accumulate(ab.DataLoader(data(8), batch_size=8, micro_batch_size=2), model):
+        with micro as (x, _y):
+            out = model(x)
+            if rank == 1:
+                raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+            out.sum().backward()
+
+
+@pytest.mark.world_size(2)
+def test_sharded_parameters_end_all_ranks_with_one_message():
+    message = (
+        r"the batch cannot be repeated: parameters are sharded, so .*The run ends on all ranks; start again from the "
+        r"last checkpoint and set a smaller `loader.micro_batch_size` on every rank. Tried to allocate 2.00 GiB"
+    )
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match=message) as caught:
+        on_ranks(2, check_sharded)
+    assert caught.value.error_index == 1
+
+
+def check_sync_batch_norm(rank, world):
+    model = DistributedDataParallel(torch.nn.Linear(3, 1))
+    model.module.register_module("norm", torch.nn.SyncBatchNorm(1))
+    micro = next(ab.accumulate(ab.DataLoader(data(8), batch_size=8), model))
+    with pytest.raises(torch.OutOfMemoryError) as caught, micro:
+        raise torch.OutOfMemoryError("no room")
+    assert "SyncBatchNorm makes the other ranks wait" in caught.value.__notes__[0]
+    del model
+
+
+@pytest.mark.world_size(2)
+def test_sync_batch_norm_is_not_repeated():
+    on_ranks(2, check_sync_batch_norm)

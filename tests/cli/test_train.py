@@ -146,3 +146,27 @@ def test_a_missing_package_is_named():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "the command line needs rich; run: pip install 'adabatch[cli]'\n"
+
+
+def test_the_fastest_micro_batch(tmp_path, monkeypatch):
+    """`auto` measures once; the run is the one with the size found."""
+    monkeypatch.setenv("ADABATCH_CACHE", str(tmp_path / "cache"))
+    auto, out = ["--micro-batch-size", "auto", "--batch-size", "64"], tmp_path / "auto"
+    assert run("train", "digits", *QUICK, *auto, "--out", str(out)) == 0
+    (kept,) = (tmp_path / "cache").glob("probe-*.json")
+    points = json.loads(kept.read_text())["points"]
+    assert [point["micro_batch_size"] for point in points] == [1, 2, 4, 8, 16, 32, 64]
+    fastest = max(points, key=lambda point: point["micro_batch_size"] / point["seconds"])["micro_batch_size"]
+    config = saved_config(out)
+    assert config.micro_batch_size == (None if fastest == 64 else fastest)
+    assert train(config).test_accuracy == saved_result(out).test_accuracy
+    for point in points:  # as on a machine where small pieces are faster
+        point["seconds"] = 1.0 if point["micro_batch_size"] == 64 else 0.001
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"points": points}))
+    assert run("train", "digits", *QUICK, *auto, "--out", str(tmp_path / "second")) == 0
+    assert saved_config(tmp_path / "second").micro_batch_size == 32
+
+
+def test_a_micro_batch_size_that_is_none(tmp_path, capsys):
+    assert run("train", "digits", *QUICK, "--micro-batch-size", "many", "--out", str(tmp_path / "run")) == 2
+    assert "`--micro-batch-size` must be a whole number or auto, got 'many'" in capsys.readouterr().err

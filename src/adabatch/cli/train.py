@@ -13,6 +13,7 @@ from rich.table import Table
 from adabatch.cli import _shared
 from adabatch.cli._bar import Bar
 from adabatch.cli._shared import (
+    GROWTH,
     LR,
     OUTPUT,
     AsJson,
@@ -28,7 +29,6 @@ from adabatch.cli._shared import (
     Growth,
     LRSchedule,
     MaxBatchSize,
-    MicroBatchSize,
     Model,
     Momentum,
     Optimizer,
@@ -47,6 +47,16 @@ if TYPE_CHECKING:
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
+]
+
+MicroBatchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--micro-batch-size",
+        metavar="N|auto",
+        help="Samples per forward and backward pass; auto measures the fastest.",
+        rich_help_panel=GROWTH,
+    ),
 ]
 
 
@@ -105,7 +115,7 @@ def command(
         rule=rule,
         drop_last=drop_last,
         coupling=coupling,
-        micro_batch_size=micro_batch_size,
+        micro_batch_size=_micro_batch_size(micro_batch_size),
         lr=lr,
         lr_schedule=lr_schedule,
         momentum=momentum,
@@ -121,7 +131,20 @@ def command(
         data=data,
     )
     config, folder = _config(task, settings, preset=preset, out=out, resume=resume)
+    if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
+        from adabatch.training import with_fastest_micro_batch
+
+        config = with_fastest_micro_batch(config)
     _train(config, folder, resume=resume, as_json=as_json)
+
+
+def _micro_batch_size(given: str | None) -> int | None:
+    """The number given; None where there is none, or where it is to be measured."""
+    if given is None or given == "auto":
+        return None
+    if not given.strip().lstrip("+-").isdigit():
+        raise ValueError(f"`micro_batch_size` must be a whole number or auto, got {given!r}; auto measures the fastest")
+    return int(given)
 
 
 def _config(

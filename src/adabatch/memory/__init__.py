@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from adabatch.memory._probe import probe
 from adabatch.memory.allocator import AllocatorTuning, tune_allocator
 from adabatch.memory.curve import Curve, Point
-from adabatch.memory.probe import probe
 
 __all__ = ["AllocatorTuning", "Curve", "Point", "probe", "tune_allocator"]

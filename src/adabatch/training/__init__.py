@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adabatch.training.auto import with_fastest_micro_batch
 from adabatch.training.config import RunConfig
 from adabatch.training.device import pick_device, versions
 from adabatch.training.folder import saved_config, saved_result, writing
@@ -20,5 +21,6 @@ __all__ = [
     "saved_result",
     "train",
     "versions",
+    "with_fastest_micro_batch",
     "writing",
 ]

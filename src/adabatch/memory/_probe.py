@@ -19,6 +19,8 @@ from adabatch.memory.curve import Curve, Point
 from adabatch.memory.untouched import RandomStates, Untouched, is_out_of_memory
 
 _ROUNDS: Final = 5
+_CLOSE: Final = 0.8  # sizes this close to the fastest are timed further
+_CLOSE_ROUNDS: Final = 10
 _ROUND_SECONDS: Final = 0.02
 _LONGEST_STEP_SECONDS: Final = 5.0
 _LARGEST: Final = 2**16
@@ -126,16 +128,26 @@ class _Trial:
         peaks, guesses, stopped = self._sizes(budget, largest)
         counts = {size: max(1, math.ceil(_ROUND_SECONDS / guess)) for size, guess in guesses.items()}
         best = dict.fromkeys(counts, math.inf)
-        for turn in range(_ROUNDS):
-            order = list(counts)[:: -1 if turn % 2 else 1]
-            times = self._reduced([self._seconds(size, counts[size]) for size in order])
-            for size, seconds in zip(order, times, strict=True):
-                best[size] = min(best[size], seconds - (update_seconds if included else 0))
+        self._turns(_ROUNDS, counts, best)
+        fastest = max(size / seconds for size, seconds in best.items())
+        close = {size: counts[size] for size, seconds in best.items() if size / seconds >= _CLOSE * fastest}
+        if len(close) > 1:
+            self._turns(_CLOSE_ROUNDS, close, best)
+        if included:
+            best = {size: seconds - update_seconds for size, seconds in best.items()}
         points = tuple(Point(size, max(best[size], 1e-9), peaks[size]) for size in counts)
         no_peak = "" if all(peak is not None for peak in peaks.values()) else NO_PEAK
         if no_peak and self._device.type != "cpu":
             no_peak = f"devices of type {self._device.type} do not tell"
         return Curve(points, update_seconds, self._ranks, budget, stopped, no_peak)
+
+    def _turns(self, rounds: int, counts: dict[int, int], best: dict[int, float]) -> None:
+        """Times the sizes in turns, there and back, and keeps the least disturbed seconds of each."""
+        for turn in range(rounds):
+            order = list(counts)[:: -1 if turn % 2 else 1]
+            times = self._reduced([self._seconds(size, counts[size]) for size in order])
+            for size, seconds in zip(order, times, strict=True):
+                best[size] = min(best[size], seconds)
 
     def _warm_up(self) -> tuple[float, bool]:
         """Lets the optimizer make its state; seconds of its step, and whether the user's step contains it."""
