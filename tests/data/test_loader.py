@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler, Subset, TensorDataset, default_collate
 
+from adabatch import schedules, units
 from adabatch.data import DataLoader
 from adabatch.data.order import permute
 from adabatch.types import Batch, DrivenLoader
@@ -529,3 +530,41 @@ def test_copies_go_their_own_way():
         assert (other.clock, other.epoch) == (4, 0)  # it goes on as a loaded state does
         assert torch.cat(list(other)).tolist() == order(10, 1)[4:]
     assert torch.cat(list(iterator)).tolist() == order(10, 1)[4:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_plan_and_the_loader_agree_on_every_batch(data):
+    size, epochs = data.draw(st.integers(4, 40)), data.draw(st.integers(1, 5))
+    mode = data.draw(st.sampled_from([{}, {"drop_last": True}, {"run_on": True}]))
+    start = data.draw(st.integers(1, size // 2))
+    schedule = schedules.geometric(
+        2, units.epochs(data.draw(st.sampled_from([0.5, 1, 1.3]))), start=start, maximum=size
+    )
+    plan = schedule.plan(dataset_size=size, epochs=epochs, **mode)
+
+    class Driver(Plan):
+        def __init__(self):
+            super().__init__(size=size)
+            self.plan = plan
+
+        def batch_size_at(self, clock):
+            return plan.batch_size_at(min(clock, plan.end_samples))
+
+        def batches_between(self, start, stop):
+            return plan.batches_between(start, stop)
+
+    loader = DataLoader(torch.arange(size), start, **mode)
+    loader.attach(Driver())
+    found = []
+    for _ in range(epochs):
+        expected = len(loader)
+        before = len(found)
+        for batch in loader:
+            now = loader.current
+            assert len(batch) == now.size
+            found.append((now.clock, now.end, now.epoch, now.requested, now.size))
+            loader.commit()
+        assert len(found) - before == expected
+    planned = [plan.batch(update) for update in range(plan.updates)]
+    assert found == [(one.clock, one.end, one.epoch, one.requested, one.size) for one in planned]

@@ -430,3 +430,29 @@ def test_a_set_that_draws_late_and_seldom_does_not_depend_on_the_runs(draw):
     assert [value for _ in range(4) for value in next(batches)[1].tolist()] == reference[:40]
     with pytest.raises(OSError, match="disk"):
         next(batches)
+
+
+def test_a_change_from_inside_a_worker_is_refused():
+    class Changing(Rich):
+        def __getitem__(self, item):
+            self.loader.batch_size = 8
+            return item
+
+    data = Changing()
+    data.loader = DataLoader(data, 4, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(RuntimeError, match="`batch_size` must be set in the main process, not inside a worker"):
+        next(iter(data.loader))
+    data.loader._source.close()
+
+
+def test_a_batch_of_many_micro_batches_is_never_in_flight_as_a_whole():
+    loader = DataLoader(Rich(), 96, num_workers=2, prefetch_factor=2, micro_batch_size=1)
+    most = 0
+    for _ in loader.parts():
+        most = max(most, sum(run.last - run.first for run in loader._source._runs))
+    assert 0 < most <= 4 * 64
+    loader = DataLoader(list(range(100_000)), 100_000, num_workers=2, prefetch_factor=2, micro_batch_size=100)
+    for _, part in loader.parts():
+        assert sum(run.last - run.first for run in loader._source._runs) <= 5 * 100
+        if part.index == 20:
+            break

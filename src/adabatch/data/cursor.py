@@ -121,7 +121,10 @@ class Cursor:
         left = (_epoch + 1) * self.size - clock
         if left <= 0:
             return clock, requested, 0
-        return clock, requested, requested if self.run_on else min(requested, left)
+        if not self.run_on:
+            return clock, requested, min(requested, left)
+        end = getattr(getattr(self.driver, "plan", None), "end_samples", None)  # the budget cuts the last batch
+        return clock, requested, requested if end is None or clock >= end else min(requested, end - clock)
 
     def predicted(self, _epoch: int) -> Iterator[tuple[int, int]]:
         """Clock and size of the batches of `epoch` that follow on the one handed out last, if no size is assigned."""
