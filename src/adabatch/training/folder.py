@@ -11,6 +11,7 @@ result.json           what was found; there when the run is finished
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -189,7 +190,7 @@ def _append(path: Path, record: Any) -> None:
         before = file.tell()
         try:
             if file.write(line) != len(line):
-                raise OSError(f"could not write {path} to its end; the disk may be full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         except BaseException:
             file.truncate(before)
             raise

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from adabatch.training import saved_config, saved_result, writing
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    """A limit on the size of files stands for a disk that fills up in the middle of a line."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from adabatch.training import Evaluation, RunConfig; from adabatch.training.folder import RunFolder\n"
+        "folder = RunFolder(Path(sys.argv[1]), config=RunConfig.for_task('digits'), versions={}, resume=False)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))\n"
+        "folder._log_events = lambda evaluation: None\n"
+        "try:\n"
+        "    while True: folder.log(Evaluation(160, 1, 10, 0.5, 16, 0.1, 1.0, 0.5, 0.75))\n"
+        "except OSError as error: print(error)\n"
+    )
+    out = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"`out` must be a folder that can be written, got '{out}' (No space left on device")
+    text = (out / "metrics.jsonl").read_text()
+    assert text.endswith("}\n")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len(lines) >= 2
+    assert all(line["samples"] == 160 for line in lines)
+
+
+def test_errors_of_the_file_system_name_the_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = "`out` must be a folder that can be written, got .*; free space or take another folder$"
+    with pytest.raises(NotADirectoryError, match=message), writing(tmp_path):
+        (tmp_path / "file" / "below").write_text("")
+    with pytest.raises(OSError, match=r"^already in words$"), writing(tmp_path):
+        raise OSError("already in words")
+
+
+def test_what_is_not_there_and_what_is_damaged(tmp_path):
+    assert saved_result(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match="`out` must hold a run to resume"):
+        saved_config(tmp_path)
+    (tmp_path / "result.json").write_text('{"test_accuracy": 1.0}')
+    with pytest.raises(ValueError, match=r"got a damaged .*result.json .*; remove the file and resume"):
+        saved_result(tmp_path)
+    (tmp_path / "config.json").write_text('{"task": "digits"}')
+    with pytest.raises(ValueError, match=r"`out` must hold a run to resume, got a damaged .*config.json"):
+        saved_config(tmp_path)
