@@ -28,6 +28,13 @@ class Rich:
         return {"item": item, "row": torch.full((3,), float(item)), "name": f"s{item}", "drawn": drawn}
 
 
+class Wide(Rich):
+    """Samples large enough to travel as shared memory."""
+
+    def __getitem__(self, item):
+        return {"row": torch.full((5000,), float(item))}
+
+
 class Once(Rich):
     """Fails in its own ways at sample 5."""
 
@@ -131,7 +138,7 @@ def test_a_new_batch_size_holds_at_once_and_restarts_no_worker():
 
 
 def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_change():
-    loader = DataLoader(Rich(), 10, seed=3, num_workers=2, persistent_workers=True)
+    loader = DataLoader(Wide(), 10, seed=3, num_workers=2, persistent_workers=True)
     batches = iter(loader)
     for _ in range(3):
         assert next(batches)["row"].is_shared()
@@ -140,7 +147,7 @@ def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_cha
 
 
 def test_parts_of_a_batch_come_from_aligned_runs():
-    loader = DataLoader(Rich(), 50, seed=3, num_workers=2, micro_batch_size=8)
+    loader = DataLoader(Wide(), 50, seed=3, num_workers=2, micro_batch_size=8)
     shared = [(part.size, data["row"].is_shared()) for data, part in loader.parts()]
     assert [size for size, _ in shared] == [7, 7, 7, 7, 7, 7, 8] * 2
     assert all(is_shared for _, is_shared in shared)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
+from adabatch.data.transport import Channel
 from adabatch.data.worker import Reply, Setting, work
 
 _PATIENCE_SECONDS = 5.0
@@ -48,11 +49,13 @@ class Pool:
         self.outstanding = [0] * count
         self._processes: list[Any] = []
         self._connections: list[Any] = []
+        self._channels: list[Channel] = []
         try:
             for number in range(count):
                 setting = Setting(number, count, seed, collate, init, os.getpid(), show_info)
                 mine, theirs = context.Pipe()
                 self._connections.append(mine)
+                self._channels.append(Channel(mine))
                 process = context.Process(target=work, args=(theirs, reader, setting), daemon=True)
                 try:
                     process.start()
@@ -67,7 +70,7 @@ class Pool:
         """Gives a run to worker `to`, or to the one with the least to do; returns its number."""
         number = self.outstanding.index(min(self.outstanding)) if to is None else to
         try:
-            self._connections[number].send((run, first, last, drawn))
+            self._channels[number].send((run, first, last, drawn))
         except OSError:
             self._died(number)
         self.outstanding[number] += 1
@@ -90,7 +93,7 @@ class Pool:
                     f"`timeout`: worker {number} sent nothing for {timeout:g} seconds; raise `timeout` or look for a"
                     " sample that takes that long"
                 )
-            reply = connection.recv()
+            reply = self._channels[number].receive()
         except (EOFError, OSError):
             self._died(number)
         self.outstanding[number] -= 1
@@ -120,10 +123,11 @@ class Pool:
 
     def close(self) -> None:
         """Ends the workers and waits for them."""
-        for connection in self._connections:
+        for channel in self._channels:
             with contextlib.suppress(OSError, ValueError):
-                connection.send(None)
-            connection.close()
+                channel.send(None)
+        for channel in self._channels:
+            channel.close()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         for process in self._processes:
             process.join(0.02)
@@ -135,4 +139,4 @@ class Pool:
                 process.kill()
                 process.join()
             process.close()
-        self._connections, self._processes = [], []
+        self._connections, self._channels, self._processes = [], [], []

@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
 from adabatch.data.readers import SampleError, seed_all
+from adabatch.data.transport import Channel
 
 WATCH_SECONDS = 5.0
 inside = False  # whether this process is a worker
@@ -116,6 +117,7 @@ def work(connection: Any, reader: Any, setting: Setting) -> None:
     info = torch_worker.WorkerInfo(
         id=setting.number, num_workers=setting.count, seed=setting.seed + setting.number, dataset=reader.dataset
     )
+    channel = Channel(connection)
     failure: Failure | None = None
     try:
         if setting.show_info:
@@ -129,12 +131,12 @@ def work(connection: Any, reader: Any, setting: Setting) -> None:
             while not connection.poll(WATCH_SECONDS):
                 if os.getppid() != setting.parent:
                     return
-            task = connection.recv()
+            task = channel.receive()
             if task is None:
                 return
             reply = Reply(task[0], 0, None, 0.0, failure) if failure is not None else _run(reader, setting, info, task)
             del task
-            _send(connection, reply, setting.number)
+            _send(channel, reply, setting.number)
             del reply
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -164,13 +166,13 @@ def _run(reader: Any, setting: Setting, info: Any, task: tuple[int, int, int, An
     return Reply(run, len(samples), data, time.perf_counter() - begun, failure, end, mark)
 
 
-def _send(connection: Any, reply: Reply, number: int) -> None:
+def _send(channel: Channel, reply: Reply, number: int) -> None:
     try:
-        connection.send(reply)
+        channel.send(reply)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # what cannot be pickled
         failure = Failure.of(
             f"samples could not be sent from worker {number}; return tensors, arrays or numbers", error
         )
-        connection.send(Reply(reply.run, 0, None, reply.seconds, failure))
+        channel.send(Reply(reply.run, 0, None, reply.seconds, failure))
