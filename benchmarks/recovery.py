@@ -3,8 +3,8 @@
 python benchmarks/recovery.py [--pairs 10] [--batch 64]
 
 Without a failure: epochs of `accumulate(..., recover=True)` against `recover=False`, in one process and in two over
-gloo, where gradients are averaged after a vote instead of during the backward pass. With one: a batch that fails in its
-last micro-batch and is repeated in halves, against the same batch begun in halves.
+gloo, where gradients are averaged after a vote instead of during the backward pass. With one: a batch whose first
+micro-batch fails after its forward pass, repeated in halves, against the same batch begun in halves.
 """
 
 from __future__ import annotations

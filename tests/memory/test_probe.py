@@ -92,17 +92,23 @@ def test_no_trace_is_left(make, begun, own_step):
             step(batch)
             optimizer.step()
             batches.step()
+    hooks = list(optimizer._optimizer_step_pre_hooks.items()), list(optimizer._optimizer_step_post_hooks.items())
     before, there, position = everything(model, optimizer), identities(model, optimizer), loader.state_dict()
     curve = ab.probe(updating if own_step else step, loader, model, optimizer, maximum=16)
     assert curve.largest == 16
     assert everything(model, optimizer) == before
     assert identities(model, optimizer) == there
+    assert hooks == (
+        list(optimizer._optimizer_step_pre_hooks.items()),
+        list(optimizer._optimizer_step_post_hooks.items()),
+    )
+    assert len(hooks[0]) == len(hooks[1]) == 1
     assert (loader.state_dict(), loader.current, loader.clock) == (position, None, 32 * begun)
     expected = iter(ab.DataLoader(data(), batch_size=8, shuffle=True, seed=0))
     if not begun:
         assert torch.equal(next(iter(loader))[0], next(expected)[0])
         optimizer.step()
-        batches.step()  # the hooks are there again
+        batches.step()
     torch.set_printoptions(profile="default")
 
 
