@@ -78,6 +78,23 @@ def a_stream_that_shares_itself_out(rank, world):
     assert loader.epoch == 1
 
 
+def a_shared_out_stream_with_uneven_batches_resumes(rank, world):
+    def new():
+        return DataLoader(ByRank(), 3, sharding="dataset", seed=0)
+
+    def items(parts, count):
+        return [data[: part.size].tolist() for _, (data, part) in zip(range(count), parts, strict=False)]
+
+    whole = items(new().parts(), 99)
+    begun = new()
+    before = items(begun.parts(), 3)
+    resumed = new()
+    resumed.load_state_dict(begun.state_dict())
+    with pytest.warns(UserWarning, match="read and dropped"):
+        assert before + items(resumed.parts(), 99) == whole
+
+
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, one_order_for_all, workers_on_each_rank, groups_and_meshes, a_stream_that_shares_itself_out)
+    on_ranks(2, a_shared_out_stream_with_uneven_batches_resumes)

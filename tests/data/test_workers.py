@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from tests.data.test_loader import Plan
 from torch.utils.data import RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
 
 from adabatch.data import DataLoader
@@ -251,6 +252,17 @@ def test_leaving_early_and_dropping_a_loader_end_its_workers():
         assert no_children()
 
 
+def test_dropping_a_loader_in_the_middle_of_parts_ends_its_workers():
+    loader = DataLoader(Rich(), 20, num_workers=2, persistent_workers=True, micro_batch_size=3)
+    loader.attach(Plan((0, 20), size=100))
+    loader._cursor.driver.loader = loader  # as a scheduler does
+    for _ in loader.parts():
+        break
+    assert loader._live() is None
+    del loader
+    assert no_children()
+
+
 def test_memory_and_processes_return_after_many_loaders():
     def one():
         loader = DataLoader(Rich(), 8, num_workers=2, shuffle=True)
@@ -449,7 +461,6 @@ def test_a_change_from_inside_a_worker_is_refused():
     data.loader = DataLoader(data, 4, num_workers=1, multiprocessing_context="fork")
     with pytest.raises(RuntimeError, match="`batch_size` must be set in the main process, not inside a worker"):
         next(iter(data.loader))
-    data.loader._source.close()
 
 
 def test_a_batch_of_many_micro_batches_is_never_in_flight_as_a_whole():

@@ -37,6 +37,23 @@ class Run:
         self.ready: Callable[[], None] | None = None  # what to call before the data are used
 
 
+class Held:
+    """The pool of an assembler, apart from it, so that it can be closed when the loader is gone.
+
+    Attributes:
+        pool: the pool; None before the first request and after `close`.
+    """
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def close(self) -> None:
+        """Ends the workers."""
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close()
+
+
 class Assembler:
     """Items in order, fetched ahead by workers.
 
@@ -61,7 +78,7 @@ class Assembler:
     ) -> None:
         self._start, self._depth, self._timeout = start, depth, timeout
         self._collate, self._arrive, self._drawn = collate, arrive, drawn
-        self.pool: Any = None
+        self.held = Held()
         self._runs: deque[Run] = deque()
         self._waiting: dict[int, Run] = {}
         self._expected: deque[Bounds] = deque()
@@ -192,9 +209,16 @@ class Assembler:
         """Stops fetching; the workers stay for the next epoch."""
         self._restart(-1)
 
+    @property
+    def pool(self) -> Any:
+        """The workers; None while there are none."""
+        return self.held.pool
+
+    @pool.setter
+    def pool(self, pool: Any) -> None:
+        self.held.pool = pool
+
     def close(self) -> None:
         """Ends the workers; the next request starts new ones."""
         self._restart(-1)
-        pool, self.pool = self.pool, None
-        if pool is not None:
-            pool.close()
+        self.held.close()

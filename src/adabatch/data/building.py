@@ -109,7 +109,7 @@ def from_stream(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSou
     )
 
 
-def from_shared_out(how: Fetching, *, seed: int, world: int, group: Any, chunk: int) -> SharedOutSource:
+def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: Any, chunk: int) -> SharedOutSource:
     """A source over a stream that shares itself out."""
     reader = StreamReader(how.dataset, seed=seed, rng=how.rng(seed), rank=0, world=1)
 
@@ -120,6 +120,7 @@ def from_shared_out(how: Fetching, *, seed: int, world: int, group: Any, chunk: 
         start,
         readers=max(1, how.workers),
         chunk=chunk,
+        rank=rank,
         world=world,
         agree=lambda value: _distributed.least(value, group),
         depth=how.depth,

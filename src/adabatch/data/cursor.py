@@ -126,9 +126,13 @@ class Cursor:
         end = getattr(getattr(self.driver, "plan", None), "end_samples", None)  # the budget cuts the last batch
         return clock, requested, requested if end is None or clock >= end else min(requested, end - clock)
 
-    def predicted(self, _epoch: int) -> Iterator[tuple[int, int]]:
-        """Clock and size of the batches of `epoch` that follow on the one handed out last, if no size is assigned."""
-        position = self.position if self.current is None else self.current.clock + self.current.size
+    @property
+    def after(self) -> int:
+        """The clock behind the batch that was handed out last."""
+        return self.position if self.current is None else self.current.clock + self.current.size
+
+    def predicted(self, position: int, _epoch: int) -> Iterator[tuple[int, int]]:
+        """Clock and size of the batches of `epoch` that follow on `position`, if no size is assigned."""
         while True:
             clock, _, size = self.cut(position, _epoch)
             if size == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from adabatch.data.cursor import check_share
+from adabatch.data.cursor import Cursor, check_share
 from adabatch.data.order import items_of
 from adabatch.types import Batch, Part
 
@@ -80,7 +80,7 @@ class Batches(Pass, Iterator[Any]):
         cursor = self._cursor
         return (
             items_of(clock - cursor.base, size, cursor.rank, cursor.world)
-            for clock, size in cursor.predicted(self.epoch)
+            for clock, size in cursor.predicted(cursor.after, self.epoch)
         )
 
 
@@ -119,12 +119,21 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
         return data, part
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
-        cursor, micro = self._cursor, self._loader.micro_batch_size
-        yield from (bounds for bounds in self._bounds[self._index + 1 :] if bounds[1] > bounds[0])
-        for clock, size in cursor.predicted(self.epoch):
-            for bounds in bounds_of(clock - cursor.base, size, micro, cursor.rank, cursor.world):
-                if bounds[1] > bounds[0]:
-                    yield bounds
+        place = self._cursor, self.epoch, self._cursor.after, self._loader.micro_batch_size
+        return bounds_ahead(
+            self._bounds[self._index + 1 :], *place
+        )  # holds no iteration: that must end when it is left
+
+
+def bounds_ahead(
+    rest: tuple[tuple[int, int], ...], cursor: Cursor, epoch: int, after: int, micro: int | None
+) -> Iterator[tuple[int, int]]:
+    """The micro-batches that follow: what is `rest` of a batch, then those of the batches that follow on `after`."""
+    yield from (bounds for bounds in rest if bounds[1] > bounds[0])
+    for clock, size in cursor.predicted(after, epoch):
+        for bounds in bounds_of(clock - cursor.base, size, micro, cursor.rank, cursor.world):
+            if bounds[1] > bounds[0]:
+                yield bounds
 
 
 def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -> tuple[tuple[int, int], ...]:

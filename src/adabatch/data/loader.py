@@ -18,6 +18,7 @@ from adabatch.data.arguments import (
     check_together,
     check_workers,
 )
+from adabatch.data.assembler import Assembler
 from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
 from adabatch.data.face import Face
@@ -141,7 +142,7 @@ class DataLoader(Face):
         self.generator, self.persistent_workers = generator, persistent_workers
         self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
         self.device = checked_device(device)
-        self._sharding, self._chunk = check_sharding(sharding, dataset), 0
+        self._sharding = check_sharding(sharding, dataset)
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
         self._cursor = self._positioned(batch_size, drop_last=drop_last, run_on=run_on)
         self._drawn = seed is None
@@ -366,14 +367,14 @@ class DataLoader(Face):
             else:
                 chunk = -(-self._cursor.batch_size // world)
                 self._stream = building.from_shared_out(
-                    self._how, seed=self._seed, world=world, group=self._over, chunk=chunk
+                    self._how, seed=self._seed, rank=rank, world=world, group=self._over, chunk=chunk
                 )
             self._cursor.extent = self._stream.extent
             self._source = self._stream
         else:
             self._source = building.from_map(self._how, self._order(rank, world), seed=self._seed)
-        if self.num_workers > 0:
-            self._close = weakref.finalize(self, self._source.close)
+        if isinstance(self._source, Assembler):
+            self._close = weakref.finalize(self, self._source.held.close)
 
     def _order(self, rank: int, world: int) -> Order:
         if self._sampler is not None:
@@ -391,7 +392,8 @@ class DataLoader(Face):
     def _spare(self, batch: Batch) -> Any:
         """One sample of `batch`, for a rank that has none of its own."""
         if isinstance(self._cursor, StreamCursor):
-            offset, opening = batch.clock - self._cursor.base, Opening(0, batch.epoch, Mark())
+            offset = batch.clock - self._cursor.base if self._sharding == "stride" else 0
+            opening = Opening(0, batch.epoch, Mark())
             return building.one_of_stream(self._how, seed=self._seed, offset=offset, opening=opening)
         source = building.from_map(self._how, self._order(0, 1), seed=self._seed, here=True)
         return source.fetch(batch.clock, batch.clock + 1, lambda: iter(()))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adabatch.data.assembler import Assembler, Run
+from adabatch.data.order import items_of
 from adabatch.data.stream_source import warn_of_skipping
 from adabatch.data.streams import Mark, Opening
 from adabatch.data.worker import Reply
@@ -56,6 +57,7 @@ class SharedOutSource(Assembler):
         start: makes the pool of readers.
         readers: how many.
         chunk: samples from one reader before it is the next one's turn.
+        rank: which one this is.
         world: ranks in all.
         agree: the least of all ranks' values.
         depth: runs in flight.
@@ -70,6 +72,7 @@ class SharedOutSource(Assembler):
         *,
         readers: int,
         chunk: int,
+        rank: int,
         world: int,
         agree: Callable[[int], int],
         depth: int,
@@ -78,7 +81,7 @@ class SharedOutSource(Assembler):
         arrive: Any = None,
     ) -> None:
         super().__init__(start, depth=depth, drawn=_nothing, timeout=timeout, collate=collate, arrive=arrive)
-        self._count, self._world, self._agree = readers, world, agree
+        self._count, self._rank, self._world, self._agree = readers, rank, world, agree
         self._chunk = chunk
         self._serial = self._epoch = 0
         self.begin(0, None, 0)
@@ -99,7 +102,7 @@ class SharedOutSource(Assembler):
 
     def place(self, offset: int) -> dict[str, Any]:
         """Where the readers stand once `offset` samples of the pass are delivered; JSON-safe."""
-        items = offset // self._world
+        items = items_of(offset, 0, self._rank, self._world)[0]
         done = [reader.sent for reader in self._readers]
         turn, used = self._next
         for asked in reversed(self._asked):  # undo what was asked for beyond `items`
@@ -117,7 +120,7 @@ class SharedOutSource(Assembler):
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has over all ranks, up to `wanted`; waits until that is known."""
-        first, upto = offset // self._world, -(-wanted // self._world)
+        first, upto = items_of(offset, 0, self._rank, self._world)[0], -(-wanted // self._world)
         with self._guarded():
             if self._at < 0:
                 self._at = self._end = first

@@ -80,9 +80,8 @@ class StreamCursor(Cursor):
         """See `Cursor.move_to`."""
         self.epoch, self.base = epoch, self.position
 
-    def predicted(self, _epoch: int) -> Iterator[tuple[int, int]]:
+    def predicted(self, position: int, _epoch: int) -> Iterator[tuple[int, int]]:
         """See `Cursor.predicted`; does not wait."""
-        position = self.position if self.current is None else self.current.clock + self.current.size
         while True:
             clock, requested = self.following(position)
             yield clock, requested
