@@ -77,11 +77,25 @@ def test_imagenet(tmp_path, monkeypatch, capsys, layout):
         class_folders(tmp_path / "data", classes=3, train=2, test=1)
     model = {"class folders": "resnet50", "hub": "alexnet"}[layout]
     command = ["imagenet", "--data", str(tmp_path / "data"), "--model", model, "--epochs", "1", "--batch-size", "2"]
-    found = stopped_and_resumed(
-        monkeypatch, capsys, tmp_path / "run", *command, "--lr", "0.001", "--device", "cpu", "--threads", "1"
-    )
+    command += ["--lr", "0.001", "--device", "cpu", "--threads", "1"]
+    found = stopped_and_resumed(monkeypatch, capsys, tmp_path / "run", *command)
     assert found["config"]["model"] == model
     assert found["samples"] == 6
+    assert run("train", *command, "--workers", "0", "--out", str(tmp_path / "whole"), "--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert [line["test_loss"] for line in found["history"]] == [line["test_loss"] for line in whole["history"]]
+
+
+@pytest.mark.parametrize("task", ["cifar10", "imagenet"])
+def test_probe_makes_inputs_of_what_the_loader_hands_out(task, tmp_path, capsys):
+    if task == "cifar10":
+        data = cifar(tmp_path / "cifar10", train=40)
+    else:
+        data = class_folders(tmp_path / "data", classes=3, train=2, test=1)
+    few = ["--max-batch-size", "4", "--batch-size", "2", "--repeats", "1", "--seconds", "0.001"]
+    command = ["probe", task, "--data", str(data), "--model", "alexnet", *few, "--device", "cpu", "--threads", "1"]
+    assert run(*command, "--out", str(tmp_path / "out"), "--json") == 0
+    assert [point["batch_size"] for point in json.loads(capsys.readouterr().out)["curve"]] == [2, 4]
 
 
 def test_a_preset_with_flags_on_top(tmp_path, capsys):

@@ -44,6 +44,17 @@ def test_hybrid_lets_the_later_falls_cut():
     assert found.lr == pytest.approx((0.1, 0.1, 0.02, 0.004))
 
 
+def test_the_noise_scale_is_that_of_the_momentum_in_force():
+    plan = schedules.steps("0:128 25000:3200").plan(dataset_size=N, epochs=1)
+    course = Course((0,), (0.1,))
+    found = forecast(course, plan, coupling="noise_scale(maximum_lr_factor=5)", momentum=0.9)
+    assert found.lr == pytest.approx((0.1, 0.5))
+    assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.5 * N / (3200 * 0.02)))
+    assert found.noise_scale[1] == pytest.approx(found.noise_scale[0])
+    found = forecast(course, plan, coupling="adam_sde", momentum=0.9)
+    assert found.lr == pytest.approx((0.1, 0.5))
+
+
 def test_seconds_and_json():
     timing = Timing((128, 1280), (0.01, 0.02))
     found = forecast_of("smith", timing=timing)

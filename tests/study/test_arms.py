@@ -36,6 +36,15 @@ def test_the_large_batch_is_scaled_by_the_coupling():
     assert arms["fixed-large"].lr == pytest.approx(0.02)
 
 
+def test_all_that_the_coupling_says_of_the_large_batch_holds_for_it():
+    large = chosen(batch_size=16, max_batch_size=64, epochs=3, lr=0.01, momentum=0.8, coupling="noise_scale")
+    assert large["fixed-large"].lr == pytest.approx(0.01)
+    assert large["fixed-large"].momentum == pytest.approx(0.95)
+    adam = {"optimizer": "adamw", "weight_decay": 0.1, "coupling": "adam_sde(weight_decay=True)"}
+    large = chosen(batch_size=16, max_batch_size=64, epochs=3, lr=0.01, **adam)
+    assert (large["fixed-large"].lr, large["fixed-large"].weight_decay) == pytest.approx((0.02, 0.2))
+
+
 def test_arms_by_text():
     arms = chosen("adaptive", "fast: batch-size=32 growth=4 every='3 epochs' coupling=sqrt max-batch-size=none")
     assert list(arms) == ["fixed-small", "adaptive", "fast"]

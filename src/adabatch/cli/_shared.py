@@ -37,6 +37,14 @@ Device = Annotated[
     typer.Option("--device", help="auto, cpu or cuda; auto: a GPU if there is one.", rich_help_panel=RUN),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="Of torch on the CPU.", rich_help_panel=RUN)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Processes that read samples; else one for each core where they are read from disk.",
+        rich_help_panel=RUN,
+    ),
+]
 DataFolder = Annotated[
     str | None,
     typer.Option(

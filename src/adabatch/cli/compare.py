@@ -41,6 +41,7 @@ from adabatch.cli._shared import (
     TaskArgument,
     Threads,
     WeightDecay,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def command(
     seed: Seed = None,
     device: Device = None,
     threads: Threads = None,
+    workers: Workers = None,
     precision: Precision = None,
     channels_last: ChannelsLast = None,
     compile: Compile = None,
@@ -136,6 +138,7 @@ def command(
         seed=seed,
         device=device,
         threads=threads,
+        workers=workers,
         precision=precision,
         channels_last=channels_last,
         compile=compile,

@@ -24,6 +24,7 @@ from adabatch.cli._shared import (
     Seed,
     TaskArgument,
     Threads,
+    Workers,
 )
 
 Maximum = Annotated[
@@ -48,6 +49,7 @@ def command(
     seed: Seed = None,
     device: Device = None,
     threads: Threads = None,
+    workers: Workers = None,
     data: DataFolder = None,
     out: Out = None,
     as_json: AsJson = False,
@@ -69,7 +71,14 @@ def command(
     from adabatch.training.folder import write_json
 
     settings = _shared.given(
-        model=model, batch_size=batch_size, optimizer=optimizer, seed=seed, device=device, threads=threads, data=data
+        model=model,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        seed=seed,
+        device=device,
+        threads=threads,
+        workers=workers,
+        data=data,
     )
     config = RunConfig.for_task(task, **settings)
     folder = out or Path("runs") / f"probe-{task}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from adabatch import _checks, couplings
 from adabatch.planner.course import Course
@@ -25,7 +25,7 @@ class Forecast:
         lr_before: the LR of the schedule.
         lr: the LR in force: that of the schedule times the factor of the coupling.
         noise_scale_before: `lr_before * N / (B0 * (1 - momentum))`.
-        noise_scale: `lr * N / (B * (1 - momentum))`.
+        noise_scale: `lr * N / (B * (1 - momentum))`, with the momentum in force.
         seconds_before: of training by `before`; None without a timing.
         seconds_after: of training by `after`; None without a timing.
     """
@@ -83,7 +83,7 @@ def forecast(
         timing: seconds per update, for a forecast of time.
 
     Raises:
-        ValueError: if the plan has no end or the momentum is out of range.
+        ValueError: if the plan has no end, or the momentum is out of range or reaches 1 under the coupling.
 
     Example:
         >>> from adabatch import epochs, schedules
@@ -106,17 +106,31 @@ def forecast(
     starts = sorted({at for at in (*course.starts_samples, *plan.starts_samples) if at < plan.end_samples})
     sizes = [plan.batch_size_at(at) for at in starts]
     lr_before = [course.lr_at(at) for at in starts]
-    lr = [lr * rule.lr_factor(size / base) for lr, size in zip(lr_before, sizes, strict=True)]
-    noise = plan.dataset_size / (1 - momentum)
+    used = [_in_force(rule, lr, momentum, size / base) for lr, size in zip(lr_before, sizes, strict=True)]
+    scale = [found.lr * plan.dataset_size / (1 - found.momentum) for found in used]
+    scale_before = plan.dataset_size / (1 - momentum) / base
     return Forecast(
         before,
         plan,
         tuple(starts),
         tuple(sizes),
         tuple(lr_before),
-        tuple(lr),
-        tuple(value * noise / base for value in lr_before),
-        tuple(value * noise / size for value, size in zip(lr, sizes, strict=True)),
+        tuple(found.lr for found in used),
+        tuple(value * scale_before for value in lr_before),
+        tuple(value / size for value, size in zip(scale, sizes, strict=True)),
         None if timing is None else timing.plan_seconds(before),
         None if timing is None else timing.plan_seconds(plan),
     )
+
+
+class _InForce(NamedTuple):
+    lr: float
+    momentum: float
+
+
+def _in_force(rule: couplings.Coupling, lr: float, momentum: float, ratio: float) -> _InForce:
+    """LR and momentum of SGD under a coupling; of other optimizers' momentum the noise scale knows nothing."""
+    if rule.optimizers is not None and "SGD" not in rule.optimizers:
+        return _InForce(lr * rule.lr_factor(ratio), momentum)
+    group = {"lr": lr, "momentum": momentum}
+    return _InForce(**(group | rule.in_force(group, ratio)))

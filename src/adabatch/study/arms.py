@@ -15,6 +15,7 @@ from adabatch import _checks, couplings
 from adabatch.training import RunConfig
 
 STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
+_ADAM: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}  # torch's; no setting of a run changes them
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=sqrt'"
 
@@ -40,9 +41,9 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         dataset_size: samples in an epoch, at least 1.
 
     Returns:
-        `fixed-small`: the adaptive arm without growth. `fixed-large`: the largest batch from the start, its LR scaled
-        by the adaptive arm's coupling (linear: the large batch at its best). `adaptive`. `uncoupled`: the same growth
-        without a coupling.
+        `fixed-small`: the adaptive arm without growth. `fixed-large`: the largest batch from the start, its LR,
+        momentum and weight decay scaled by the adaptive arm's coupling (linear: the large batch at its best); betas
+        and eps are torch's in all arms. `adaptive`. `uncoupled`: the same growth without a coupling.
 
     Raises:
         ValueError: if `adaptive` does not grow or has no coupling, so that arms would be the same.
@@ -53,10 +54,12 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     if coupling.name == "none":
         raise ValueError("`coupling` must not be none, which is the arm uncoupled already; for example linear")
     largest = largest_batch(adaptive, dataset_size=dataset_size)
-    ratio = coupling.lr_factor(largest / adaptive.batch_size)
+    group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
+    scaled = coupling.in_force(group, largest / adaptive.batch_size)
+    settings = {name: value for name, value in scaled.items() if name not in _ADAM}
     arms = {
         "fixed-small": _constant(adaptive),
-        "fixed-large": replace(_constant(adaptive), batch_size=largest, lr=adaptive.lr * ratio),
+        "fixed-large": replace(_constant(adaptive), batch_size=largest, **settings),
         "adaptive": adaptive,
         "uncoupled": replace(adaptive, coupling="none"),
     }

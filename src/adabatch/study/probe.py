@@ -9,10 +9,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from adabatch import _checks, memory, tasks, training
-from adabatch.data import DataLoader
 from adabatch.study.statistics import Ratio, paired_ratio, spread
 from adabatch.tasks import Data
 from adabatch.training import RunConfig
@@ -217,33 +215,30 @@ class Steps:
     """
 
     def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
-        self._parts, self._device, self._seed = Parts(config, data, device), device, config.seed
+        self._parts, self._device = Parts(replace(config, drop_last=True), data, device), device
         self._parts.batches.close()
-        self._train_set = TensorDataset(self._parts.data.x_train, self._parts.data.y_train)
-        self._loaders: dict[int, DataLoader] = {}
+        self._batches = self._endless()
 
     def time(self, batch_size: int, count: int) -> float:
         """Seconds that `count` steps at `batch_size` take; fetching the batches is part of them."""
-        batches = self._batches(batch_size)
-        model, optimizer, loss = self._parts.model, self._parts.optimizer, self._parts.loss
+        parts, batches = self._parts, self._batches
+        parts.loader.batch_size = batch_size
         self._wait()
         begin = time.perf_counter()
         for _ in range(count):
             inputs, targets = next(batches)
-            optimizer.zero_grad()
-            loss(model(inputs), targets).backward()
-            optimizer.step()
+            if not parts.prepared:
+                inputs, targets = parts.prepare(inputs, targets, clock=0)
+            parts.optimizer.zero_grad()
+            parts.loss(parts.forward(inputs), targets).backward()
+            parts.optimizer.step()
         self._wait()
         return time.perf_counter() - begin
 
-    def _batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whole batches without end, epoch after epoch."""
-        if batch_size not in self._loaders:
-            self._loaders[batch_size] = DataLoader(
-                self._train_set, batch_size=batch_size, shuffle=True, drop_last=True, seed=self._seed
-            )
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole batches, epoch after epoch."""
         while True:
-            yield from self._loaders[batch_size]
+            yield from self._parts.loader
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

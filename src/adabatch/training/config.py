@@ -12,7 +12,7 @@ from adabatch.training import lr_schedule, optimizers
 DEVICES: Final = ("auto", "cpu", "cuda")
 PRECISIONS: Final = ("float32", "bf16")
 # Settings that run folders written before they existed go without.
-ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile")
+ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile", "workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class RunConfig:
         channels_last: whether images and weights lie in memory pixel by pixel, each with all channels; None: where
             that was measured faster.
         compile: whether the network goes through `torch.compile`, for every batch size before the first update.
+        workers: processes that read samples; None: one for each core where samples are read from disk, else none.
+            Order and randomness do not depend on it.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -81,6 +83,7 @@ class RunConfig:
     precision: str = "float32"
     channels_last: bool | None = None
     compile: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         task = tasks.get(self.task)
@@ -102,6 +105,8 @@ class RunConfig:
             _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
         if self.threads is not None:
             _checks.whole("threads", self.threads)
+        if self.workers is not None:
+            _checks.whole("workers", self.workers, minimum=0)
         _positive("evaluate_every", self.evaluate_every)
         lr_schedule.check(self.lr_schedule)
         couplings.get(self.coupling)

@@ -26,7 +26,7 @@ from adabatch.training.config import RunConfig
 from adabatch.training.records import Evaluation, RunResult
 from adabatch.types import Decision
 
-_WHERE = ("data", "device")  # where a run finds its data and its device may change when it goes on
+_WHERE = ("data", "device", "workers")  # where a run finds its data and what reads them may change when it goes on
 
 
 class RunFolder:

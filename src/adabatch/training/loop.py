@@ -136,7 +136,7 @@ class Run:
         """Trains to the end."""
         self._restore()
         forward.try_sizes(self._parts, tell=self._note)
-        whole = self._parts.config.micro_batch_size is None
+        whole = self._parts.config.micro_batch_size is None and self._parts.device.type == "cpu"
         while self._loader.clock < self._end:
             self._begin_stretch()
             (self._epoch if whole else self._epoch_by_parts)()
@@ -168,7 +168,7 @@ class Run:
             self._after_update(len(targets))
 
     def _epoch_by_parts(self) -> None:
-        """The rest of an epoch, in micro-batches."""
+        """The rest of an epoch, in micro-batches, or in batches of which each may come again in parts."""
         parts, loader, batches = self._parts, self._loader, self._parts.batches
         model, loss_fn, optimizer, loss_sum = parts.forward, parts.loss, parts.optimizer, self._loss_sum
         prepared = parts.prepared

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import adabatch as ab
 from adabatch import models, tasks
+from adabatch.tasks import decode
 from adabatch.training import forward, lr_schedule, optimizers
 from adabatch.training.config import RunConfig
 from adabatch.training.evaluation import chunk_of, evaluate
@@ -43,13 +44,26 @@ class Parts:
             weight_decay=config.weight_decay,
         )
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
-        self.loader = ab.DataLoader(
-            self.data.dataset, config.batch_size, shuffle=True, drop_last=config.drop_last, seed=config.seed
-        )
+        self.loader = self._loader()
         self.loader.micro_batch_size = config.micro_batch_size
         coupling = config.coupling if config.grows else "none"
         self.batches = ab.BatchSizeScheduler(
             self.optimizer, self.loader, config.schedule(), coupling=coupling, epochs=config.epochs
+        )
+
+    def _loader(self) -> ab.DataLoader:
+        """The training data; with worker processes where samples are read from disk."""
+        config, reads = self.config, self.data.files is not None
+        workers = config.workers if config.workers is not None else decode.cores() if reads else 0
+        return ab.DataLoader(
+            self.data.dataset,
+            config.batch_size,
+            shuffle=True,
+            drop_last=config.drop_last,
+            seed=config.seed,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            device=self.device if reads and self.device.type == "cuda" else None,
         )
 
     @property
@@ -65,8 +79,6 @@ class Parts:
             targets: the same.
             clock: position of the first sample in the data.
         """
-        if self.data.files is not None:
-            inputs, targets = (t.to(self.device, non_blocking=True) for t in (inputs, targets))
         return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock), targets
 
     def evaluate(self) -> tuple[float, float]:
