@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from paired import write
 from torch import Tensor, nn
 
@@ -44,7 +43,7 @@ def data(samples: int) -> tasks.Data:
 def augmented(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """What a user would write: one crop for each image, half of them mirrored."""
     count = len(images)
-    padded = F.pad(images, (4, 4, 4, 4))
+    padded = nn.functional.pad(images, (4, 4, 4, 4))
     windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)
     down, right = torch.randint(9, (2, count), device=images.device)
     cut = windows[torch.arange(count, device=images.device), :, down, right]
