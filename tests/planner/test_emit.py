@@ -13,6 +13,9 @@ TEXTS = [
     "milestones:0.2:3,5",
     "exponential:0.7",
     "cosine",
+    "onecycle",
+    "wsd:3",
+    "warmup:2+wsd:4",
     "warmup:2+step:0.3:3",
     "warmup:3+cosine",
 ]

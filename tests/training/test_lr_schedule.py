@@ -23,6 +23,14 @@ def warm(epoch: int, length: int) -> float:
     return min(1.0, (epoch + 1) / (length + 1))
 
 
+def one_cycle(epoch: int) -> float:
+    """A cosine from 1/25 up to 1 at 30 % of the way, one from there down to 1/250,000 at the last of 12 epochs."""
+    peak, low, end = 0.3 * 12 - 1, 1 / 25, 1 / 25 / 1e4
+    if epoch <= peak:
+        return 1 + (low - 1) * (1 + math.cos(math.pi * epoch / peak)) / 2
+    return end + (1 - end) * (1 + math.cos(math.pi * (epoch - peak) / (11 - peak))) / 2
+
+
 @pytest.mark.parametrize(
     ("text", "closed_form"),
     [
@@ -35,6 +43,9 @@ def warm(epoch: int, length: int) -> float:
         ("warmup:3+step:0.5:4", lambda e: warm(e, 3) * 0.5 ** (e // 4)),
         ("warmup:2+milestones:0.1:6", lambda e: warm(e, 2) * 0.1 ** (e >= 6)),
         ("warmup:4+exponential:0.9", lambda e: warm(e, 4) * 0.9**e),
+        ("wsd:3", lambda e: min(1.0, (12 - e) / 4)),
+        ("warmup:2+wsd:11", lambda e: warm(e, 2) * (12 - e) / 12),
+        ("onecycle", one_cycle),
         ("warmup:2+cosine", lambda e: warm(e, 2) * (1 + math.cos(math.pi * e / 12)) / 2),
     ],
 )
@@ -65,5 +76,7 @@ def test_numbers_out_of_range():
         lr_schedule.check("step:0.5:0")
     with pytest.raises(ValueError, match="must have milestones in increasing order"):
         lr_schedule.check("milestones:0.5:4,4")
+    with pytest.raises(ValueError, match=r"must decay in less than the 12 epochs of the training, got 'wsd:12'"):
+        rates("wsd:12", 12)
     with pytest.raises(TypeError, match="`lr_schedule` must be text, got 3"):
         lr_schedule.check(3)

@@ -94,7 +94,8 @@ LRSchedule = Annotated[
     typer.Option(
         "--lr-schedule",
         metavar="TEXT",
-        help="By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine; warmup:5+... in front.",
+        help="By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5; "
+        "warmup:5+... in front.",
         rich_help_panel=OPTIMIZER,
     ),
 ]

@@ -82,6 +82,12 @@ def _body(body: str, epochs: int) -> str:
             return f"{_TORCH}.ExponentialLR(optimizer, gamma={float(factor)!r})"
         case ["cosine"]:
             return f"{_TORCH}.CosineAnnealingLR(optimizer, T_max={epochs})"
+        case ["onecycle"]:
+            peaks = 'max_lr=[group["lr"] for group in optimizer.param_groups]'
+            return f"{_TORCH}.OneCycleLR(optimizer, {peaks}, total_steps={max(2, epochs)}, cycle_momentum=False)"
+        case ["wsd", count]:
+            down = f"({epochs} - e) / ({epochs + 1} - e) if e >= {epochs - int(count)} else 1.0"
+            return f"{_TORCH}.MultiplicativeLR(optimizer, lambda e: {down})"
         case ["constant"]:
             return f"{_TORCH}.ConstantLR(optimizer, factor=1.0)"
         case _:

@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from adabatch import _checks, lr_clock, units
 
 _EXAMPLES: Final = (
-    "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR or cosine, "
+    "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR, cosine, onecycle or wsd:EPOCHS, "
     "with warmup:EPOCHS+ or warmup:EPOCHS:FROM+ in front if needed"
 )
 _Maker = Callable[[torch.optim.Optimizer, int], lr_scheduler.LRScheduler]
@@ -27,6 +27,8 @@ def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_sch
     | `milestones:0.2:60,120,160` | times 0.2 at each of these epochs |
     | `exponential:0.95` | times 0.95 after every epoch |
     | `cosine` | half a cosine from the first one down to 0 behind the last epoch |
+    | `onecycle` | torch's OneCycleLR with the first one as its peak; the momentum stays as it is |
+    | `wsd:10` | the first one, in the last 10 epochs times 10/11, 9/11, ... 1/11; a warm-up in front makes it whole |
     | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of what follows the plus sign |
     | `warmup:4:0.125+...` | times 0.125 in the first epoch, in a line up to times 1 after 4, on top of the same |
 
@@ -116,8 +118,24 @@ def _body(body: str, text: str) -> _Maker:
             return lambda o, _: lr_scheduler.ExponentialLR(o, gamma=gamma)
         case "cosine", []:
             return lambda o, epochs: lr_scheduler.CosineAnnealingLR(o, T_max=epochs)
+        case "onecycle", []:
+            return _one_cycle
+        case "wsd", [decay]:
+            length = _epochs(decay, text)
+            return lambda o, epochs: lr_scheduler.MultiplicativeLR(o, _stable_then_down(length, epochs, text))
         case _:
             raise _malformed(text)
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, epochs: int) -> lr_scheduler.LRScheduler:
+    peaks = [float(group["lr"]) for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=max(2, epochs), cycle_momentum=False)
+
+
+def _stable_then_down(length: int, epochs: int, text: str) -> Callable[[int], float]:
+    if length >= epochs:
+        raise ValueError(f"`lr_schedule` must decay in less than the {epochs} epochs of the training, got {text!r}")
+    return lambda epoch: (epochs - epoch) / (epochs + 1 - epoch) if epoch >= epochs - length else 1.0
 
 
 def _factor(value: str, text: str) -> float:
