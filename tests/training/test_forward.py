@@ -59,6 +59,19 @@ def test_channels_last_is_about_images():
         forward.build(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
 
 
+def test_cuda_graphs_replay_what_was_compiled_on_a_gpu(monkeypatch):
+    with pytest.raises(ValueError, match="`cuda_graphs` must come with `compile`, got it alone"):
+        replace(IMAGES, cuda_graphs=True)
+    graphs = replace(IMAGES, compile=True, cuda_graphs=True)
+    with pytest.raises(ValueError, match="`cuda_graphs` must be used on a GPU, got the device cpu"):
+        parts_of(graphs)
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode))
+    forward.build(torch.nn.Linear(1, 1), graphs, {"in_channels": 1}, torch.device("cuda"))
+    forward.build(torch.nn.Linear(1, 1), replace(graphs, cuda_graphs=False), {"in_channels": 1}, CPU)
+    assert modes == ["reduce-overhead", None]
+
+
 def test_sizes_that_the_network_sees():
     plan = geometric(2, epochs(1), maximum=32).plan(dataset_size=44, epochs=3, batch_size=8)
     assert (plan.sizes, plan.tails) == ((8, 16, 32), (4, 12))

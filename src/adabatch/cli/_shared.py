@@ -139,6 +139,12 @@ Compile = Annotated[
         "--compile/--no-compile", help="torch.compile, for every batch size before the first.", rich_help_panel=SPEED
     ),
 ]
+CudaGraphs = Annotated[
+    bool | None,
+    typer.Option(
+        "--cuda-graphs/--no-cuda-graphs", help="On a GPU, with --compile: replay it as graphs.", rich_help_panel=SPEED
+    ),
+]
 Momentum = Annotated[float | None, typer.Option("--momentum", help="Of SGD.", rich_help_panel=OPTIMIZER)]
 WeightDecay = Annotated[
     float | None, typer.Option("--weight-decay", help="As the optimizer defines it.", rich_help_panel=OPTIMIZER)

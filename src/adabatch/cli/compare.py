@@ -21,6 +21,7 @@ from adabatch.cli._shared import (
     ChannelsLast,
     Compile,
     Coupling,
+    CudaGraphs,
     DataFolder,
     Device,
     DropLast,
@@ -97,6 +98,7 @@ def command(
     precision: Precision = None,
     channels_last: ChannelsLast = None,
     compile: Compile = None,
+    cuda_graphs: CudaGraphs = None,
     data: DataFolder = None,
     out: Out = None,
     as_json: AsJson = False,
@@ -142,6 +144,7 @@ def command(
         precision=precision,
         channels_last=channels_last,
         compile=compile,
+        cuda_graphs=cuda_graphs,
         data=data,
     )
     settings = _shared.with_preset(preset, task, settings)

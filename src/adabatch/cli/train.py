@@ -21,6 +21,7 @@ from adabatch.cli._shared import (
     ChannelsLast,
     Compile,
     Coupling,
+    CudaGraphs,
     DataFolder,
     Device,
     DropLast,
@@ -87,6 +88,7 @@ def command(
     precision: Precision = None,
     channels_last: ChannelsLast = None,
     compile: Compile = None,
+    cuda_graphs: CudaGraphs = None,
     data: DataFolder = None,
     out: Out = None,
     resume: Resume = False,
@@ -131,6 +133,7 @@ def command(
         precision=precision,
         channels_last=channels_last,
         compile=compile,
+        cuda_graphs=cuda_graphs,
         data=data,
     )
     config, folder = _config(task, settings, preset=preset, out=out, resume=resume)

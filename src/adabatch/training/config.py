@@ -12,7 +12,7 @@ from adabatch.training import lr_schedule, optimizers
 DEVICES: Final = ("auto", "cpu", "cuda")
 PRECISIONS: Final = ("float32", "bf16")
 # Settings that run folders written before they existed go without.
-ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile", "workers")
+ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class RunConfig:
         channels_last: whether images and weights lie in memory pixel by pixel, each with all channels; None: where
             that was measured faster.
         compile: whether the network goes through `torch.compile`, for every batch size before the first update.
+        cuda_graphs: whether a GPU replays the compiled network as CUDA graphs, one for each batch size; with `compile`.
         workers: processes that read samples; None: one for each core where samples are read from disk, else none.
             Order and randomness do not depend on it.
 
@@ -83,6 +84,7 @@ class RunConfig:
     precision: str = "float32"
     channels_last: bool | None = None
     compile: bool = False
+    cuda_graphs: bool = False
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -91,10 +93,12 @@ class RunConfig:
         _checks.one_of("optimizer", self.optimizer, optimizers.NAMES)
         _checks.one_of("device", self.device, DEVICES)
         _checks.one_of("precision", self.precision, PRECISIONS)
-        for name in ("drop_last", "channels_last", "compile"):
+        for name in ("drop_last", "channels_last", "compile", "cuda_graphs"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "channels_last" and value is None):
                 raise TypeError(f"`{name}` must be True or False, got {value!r}")
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("`cuda_graphs` must come with `compile`, got it alone; they replay the compiled network")
         _checks.whole("batch_size", self.batch_size)
         _checks.whole("epochs", self.epochs)
         _checks.whole("seed", self.seed, minimum=0)

@@ -34,14 +34,18 @@ def build(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device:
         device: where it trains.
 
     Raises:
-        ValueError: if channels are to be last of inputs without channels.
+        ValueError: if channels are to be last of inputs without channels, or CUDA graphs be replayed elsewhere.
     """
     last = channels_last(config, device)
     if last:
         if "in_channels" not in shape:
             raise ValueError("`channels_last` must be left out for text, got True; it is about images")
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    called: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
+    called: Callable[[Tensor], Tensor] = model
+    if config.cuda_graphs and device.type != "cuda":
+        raise ValueError(f"`cuda_graphs` must be used on a GPU, got the device {device.type}; leave it out")
+    if config.compile:
+        called = torch.compile(model, mode="reduce-overhead" if config.cuda_graphs else None)
     if config.precision == "float32" and not last:
         return called
 
