@@ -225,3 +225,34 @@ def check_whole_batches_on_each_rank(rank, world):
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, check_ddp, check_without_wrapper, check_fully_shard, check_whole_batches_on_each_rank)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_loss_scaling_of_fp16_stands_around_the_weights(weighed):
+    """With GradScaler the unscaled gradients are the batch's; a micro-batch that overflows skips the batch's step."""
+    data = TensorDataset(torch.randn(14, 3), torch.randn(14, 1))
+    model, whole = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+    whole.load_state_dict(model.state_dict())
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.0), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    loader = ab.DataLoader(data, batch_size=6, micro_batch_size=4)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
+    skipped = []
+    for micro in ab.accumulate(loader, model):
+        with micro as (inputs, targets):
+            losses = (model(inputs) - targets).square()
+            loss = losses.sum() * micro.weigh(len(inputs)) if weighed else losses.mean() * micro.weight
+            scaler.scale(loss * (torch.inf if loader.clock == 6 and micro.is_last else 1)).backward()
+        if micro.is_last:
+            scaler.unscale_(optimizer)
+            whole.zero_grad()
+            inputs, targets = data[loader.clock : loader.clock + 6]
+            (whole(inputs) - targets).square().mean().backward()
+            skipped.append(not torch.allclose(model.weight.grad, whole.weight.grad, rtol=1e-5))
+            scale = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            assert (scaler.get_scale() < scale) == skipped[-1]
+            optimizer.zero_grad()
+            batches.step()
+    assert skipped == [False, True, False]
+    assert loader.clock == 14
