@@ -140,7 +140,6 @@ def test_files_are_short() -> None:
 
 @pytest.mark.parametrize("box", ["schedules", "couplings", "norm"])
 def test_each_method_has_a_test_and_a_row_in_the_docs(box: str) -> None:
-    import adabatch
 
     rows = (ROOT / "docs" / "methods.md").read_text()
     tests = "".join(path.read_text() for path in (ROOT / "tests" / box).rglob("*.py"))
