@@ -219,3 +219,23 @@ def test_an_interrupt_outside_training():
     with pytest.raises(typer.Exit) as caught:
         command(as_json=False)
     assert caught.value.exit_code == 130
+
+
+def test_nothing_asked_for_prints_the_help_alone(capsys):
+    assert run() == 2
+    printed = capsys.readouterr()
+    assert "Usage: adabatch" in printed.out
+    assert printed.err == ""
+
+
+def test_what_is_missing_is_named(capsys):
+    assert refused(capsys, "report") == "Missing argument 'FOLDER'; --help shows what there is"
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run([sys.executable, "-m", "adabatch", "list"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("schedules\n")
+    done = subprocess.run([sys.executable, "-m", "adabatch", "train"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Missing argument 'TASK'")

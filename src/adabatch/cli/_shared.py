@@ -270,12 +270,10 @@ def report_usage(error: Any, *, as_json: bool) -> int:
     """
     parameter = getattr(error, "param", None)
     argument = parameter.opts[0] if parameter is not None and parameter.opts else getattr(error, "option_name", None)
-    message = " ".join(error.format_message().split())
-    return _report(
-        f"{message}; --help shows what there is" if message else "--help shows what there is",
-        as_json=as_json,
-        argument=argument,
-    )
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not message:  # nothing was asked for, and the help is printed already
+        return USER_ERROR
+    return _report(f"{message}; --help shows what there is", as_json=as_json, argument=argument)
 
 
 def _report(message: str, *, as_json: bool, argument: str | None) -> int:
