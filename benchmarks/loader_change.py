@@ -1,12 +1,14 @@
 """A change of batch size from 64 to 128 in mid-epoch with 4 workers: stale batches, and the delay of the next one.
 
 Each way of changing is tried in turn, again and again in one run: ours (assign `loader.batch_size`), torch's DataLoader
-rebuilt over the rest of the epoch, and bs-scheduler where it is installed (in an environment of its own; it is never a
-dependency). Stale batches are those that still have the old size after the change. The delay is the time to the first
-batch of the new size, also as a multiple of the median time of an ordinary batch of 128 of that loader. Each batch is
-"trained on" for some milliseconds, as in life, and its time includes that, so that workers are ahead at the change.
+rebuilt over the rest of the epoch, and bs-scheduler and AdaptDL where they are installed (in an environment of their
+own, `pip install bs-scheduler adaptdl requests setuptools==80.9.0`; they are never dependencies). Stale batches are
+those that still have the old size after the change. The delay is the time to the first batch of the new size, also as a
+multiple of the median time of an ordinary batch of 128 of that loader. Each batch is "trained on" for some
+milliseconds, as in life, and its time includes that, so that workers are ahead at the change.
 
-AdaptDL changes the size at the start of a pass only, never inside one: all batches that are left in the pass are stale.
+AdaptDL changes the size at the start of a pass only, to what its policy then decides, so no batch of the new size comes
+in the pass: all that are left are stale, and there is no delay to tell.
 
     python benchmarks/loader_change.py --out benchmarks/results/loader_change.json
 """
@@ -80,6 +82,25 @@ def in_place() -> tuple[Iterator[Any], Callable[[], Iterator[Any]]]:
     return batches, change
 
 
+def adaptive() -> tuple[Iterator[Any], Callable[[], Iterator[Any]]]:
+    """AdaptDL: what its policy would write, in mid-pass."""
+    import adaptdl.torch as adaptdl
+
+    loader = adaptdl.AdaptiveDataLoader(Slow(), batch_size=OLD, num_workers=WORKERS)
+    batches = _one_pass(adaptdl, loader)
+
+    def change() -> Iterator[Any]:
+        loader._elastic._state.current_local_bsz = NEW
+        return batches
+
+    return batches, change
+
+
+def _one_pass(adaptdl: Any, loader: Any) -> Iterator[Any]:
+    for _ in adaptdl.remaining_epochs_until(adaptdl.finished_epochs() + 1):
+        yield from loader
+
+
 def once(make: Callable[[], tuple[Iterator[Any], Callable[[], Iterator[Any]]]]) -> dict[str, Any]:
     """One change: stale batches, delay, and the time of ordinary batches of the new size."""
     batches, change = make()
@@ -87,20 +108,22 @@ def once(make: Callable[[], tuple[Iterator[Any], Callable[[], Iterator[Any]]]]) 
         time.sleep(TRAINING_SECONDS[len(next(batches))])
     begun = time.perf_counter()
     batches = change()
-    stale, waits = 0, []
-    delay = 0.0
-    for _ in range(AFTER):
+    stale, delay = 0, None
+    waits: list[float] = []
+    while len(waits) < AFTER:
         asked = time.perf_counter()
-        size = len(next(batches))
+        batch = next(batches, None)
+        if batch is None:
+            return {"stale": stale, "delay": None, "ordinary": None}
         now = time.perf_counter()
-        if size != NEW:
+        if len(batch) != NEW:
             stale += 1
-        elif not delay:
-            delay = now - begun
+        elif delay is None:
+            delay = now - begun + TRAINING_SECONDS[NEW]
         else:
             waits.append(now - asked + TRAINING_SECONDS[NEW])
-        time.sleep(TRAINING_SECONDS[size])
-    return {"stale": stale, "delay": delay + TRAINING_SECONDS[NEW], "ordinary": statistics.median(waits)}
+        time.sleep(TRAINING_SECONDS[len(batch)])
+    return {"stale": stale, "delay": delay, "ordinary": statistics.median(waits)}
 
 
 def main() -> None:
@@ -113,24 +136,29 @@ def main() -> None:
     warnings.filterwarnings("ignore", "This DataLoader will create")
     ways: dict[str, Any] = {"ours": ours, "torch rebuilt": rebuilt}
     versions = {}
-    try:
-        versions["bs-scheduler"] = importlib.metadata.version("bs-scheduler")
-        ways["bs-scheduler"] = in_place
-    except importlib.metadata.PackageNotFoundError:
-        print("bs-scheduler is not installed: left out")
+    for name, make in (("bs-scheduler", in_place), ("adaptdl", adaptive)):
+        try:
+            versions[name] = importlib.metadata.version(name)
+            ways[name] = make
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name} is not installed: left out")
+    if "adaptdl" in ways:
+        import adaptdl.torch
+
+        adaptdl.torch.init_process_group("gloo")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, make in ways.items():
             found[name].append(once(make))
     results = {}
     for name, rounds in found.items():
-        ratios = [one["delay"] / one["ordinary"] for one in rounds]
-        results[name] = {
-            "stale_batches": sorted({one["stale"] for one in rounds}),
-            "delay_seconds": _spread([one["delay"] for one in rounds]),
-            "ordinary_batch_seconds": _spread([one["ordinary"] for one in rounds]),
-            "delay_over_ordinary": _spread(ratios),
-        }
+        results[name] = {"stale_batches": sorted({one["stale"] for one in rounds})}
+        if all(one["delay"] is not None for one in rounds):
+            results[name] |= {
+                "delay_seconds": _spread([one["delay"] for one in rounds]),
+                "ordinary_batch_seconds": _spread([one["ordinary"] for one in rounds]),
+                "delay_over_ordinary": _spread([one["delay"] / one["ordinary"] for one in rounds]),
+            }
     write(options.out, "loader_change", {"rounds": options.rounds, "peers": versions, "ways": results})
 
 
