@@ -12,38 +12,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from adabatch.cli import _shared
-from adabatch.cli._shared import (
-    GROWTH,
-    LR,
-    RUN,
-    AsJson,
-    BatchSize,
-    ChannelsLast,
-    Compile,
-    Coupling,
-    CudaGraphs,
-    DataFolder,
-    Device,
-    DropLast,
-    Epochs,
-    Every,
-    Growth,
-    LRSchedule,
-    MaxBatchSize,
-    MicroBatchSize,
-    Model,
-    Momentum,
-    Optimizer,
-    Out,
-    Precision,
-    Preset,
-    Rule,
-    Seed,
-    TaskArgument,
-    Threads,
-    WeightDecay,
-    Workers,
-)
+from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, TaskArgument, of_a_run
 
 if TYPE_CHECKING:
     from adabatch.study.compare import Turn
@@ -70,36 +39,15 @@ Arms = Annotated[
 
 
 @_shared.guarded
+@of_a_run()
 def command(
     task: TaskArgument,
+    *,
     seeds: Seeds = 10,
     arm: Arms = None,
     target: Target = None,
     preset: Preset = None,
-    model: Model = None,
-    batch_size: BatchSize = None,
-    growth: Growth = None,
-    every: Every = None,
-    max_batch_size: MaxBatchSize = None,
-    rule: Rule = None,
-    drop_last: DropLast = None,
-    coupling: Coupling = None,
-    micro_batch_size: MicroBatchSize = None,
-    lr: LR = None,
-    lr_schedule: LRSchedule = None,
-    momentum: Momentum = None,
-    weight_decay: WeightDecay = None,
-    optimizer: Optimizer = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    device: Device = None,
-    threads: Threads = None,
-    workers: Workers = None,
-    precision: Precision = None,
-    channels_last: ChannelsLast = None,
-    compile: Compile = None,
-    cuda_graphs: CudaGraphs = None,
-    data: DataFolder = None,
+    settings: dict[str, Any],
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -121,32 +69,6 @@ def command(
 
         adabatch compare digits --arm adaptive --arm 'sqrt: growth=2 coupling=sqrt' --arm 'big: batch-size=64 lr=0.02'
     """
-    settings = _shared.given(
-        model=model,
-        batch_size=batch_size,
-        growth=growth,
-        every=every,
-        max_batch_size=max_batch_size,
-        rule=rule,
-        drop_last=drop_last,
-        coupling=coupling,
-        micro_batch_size=micro_batch_size,
-        lr=lr,
-        lr_schedule=lr_schedule,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        optimizer=optimizer,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        threads=threads,
-        workers=workers,
-        precision=precision,
-        channels_last=channels_last,
-        compile=compile,
-        cuda_graphs=cuda_graphs,
-        data=data,
-    )
     settings = _shared.with_preset(preset, task, settings)
     if "rule" not in settings:
         settings.setdefault("growth", 2.0)

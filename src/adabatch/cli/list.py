@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from adabatch.cli import _shared
-from adabatch.cli._shared import AsJson
+from adabatch.cli._options import AsJson
 
 if TYPE_CHECKING:
     from adabatch.planner import Preset

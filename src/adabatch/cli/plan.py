@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from adabatch.cli import _shared
-from adabatch.cli._shared import GROWTH, LR, OUTPUT, RUN, AsJson, BatchSize, Epochs, LRSchedule, Momentum, Out
+from adabatch.cli._options import GROWTH, LR, OUTPUT, RUN, AsJson, BatchSize, Epochs, LRSchedule, Momentum, Out
 
 if TYPE_CHECKING:
     from adabatch.planner import Forecast

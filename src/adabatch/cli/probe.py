@@ -11,21 +11,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from adabatch.cli import _shared
-from adabatch.cli._shared import (
-    GROWTH,
-    RUN,
-    AsJson,
-    BatchSize,
-    DataFolder,
-    Device,
-    Model,
-    Optimizer,
-    Out,
-    Seed,
-    TaskArgument,
-    Threads,
-    Workers,
-)
+from adabatch.cli._options import GROWTH, RUN, AsJson, Out, TaskArgument, of_a_run
 
 Maximum = Annotated[
     int | None,
@@ -38,19 +24,14 @@ Seconds = Annotated[float, typer.Option("--seconds", help="For each batch size i
 
 
 @_shared.guarded
+@of_a_run("model", "batch_size", "optimizer", "seed", "device", "threads", "workers", "data")
 def command(
     task: TaskArgument,
-    model: Model = None,
-    batch_size: BatchSize = None,
+    *,
     max_batch_size: Maximum = None,
-    optimizer: Optimizer = None,
     repeats: Repeats = 9,
     seconds: Seconds = 0.15,
-    seed: Seed = None,
-    device: Device = None,
-    threads: Threads = None,
-    workers: Workers = None,
-    data: DataFolder = None,
+    settings: dict[str, Any],
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -70,16 +51,6 @@ def command(
     from adabatch.training import RunConfig, writing
     from adabatch.training.folder import write_json
 
-    settings = _shared.given(
-        model=model,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        seed=seed,
-        device=device,
-        threads=threads,
-        workers=workers,
-        data=data,
-    )
     config = RunConfig.for_task(task, **settings)
     folder = out or Path("runs") / f"probe-{task}"
     with writing(folder):

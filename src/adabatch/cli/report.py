@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adabatch.cli import _shared
-from adabatch.cli._shared import OUTPUT, AsJson
+from adabatch.cli._options import OUTPUT, AsJson
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="What adabatch compare or adabatch train wrote with --out.")

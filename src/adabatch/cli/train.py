@@ -12,37 +12,7 @@ from rich.table import Table
 
 from adabatch.cli import _shared
 from adabatch.cli._bar import Bar
-from adabatch.cli._shared import (
-    GROWTH,
-    LR,
-    OUTPUT,
-    AsJson,
-    BatchSize,
-    ChannelsLast,
-    Compile,
-    Coupling,
-    CudaGraphs,
-    DataFolder,
-    Device,
-    DropLast,
-    Epochs,
-    Every,
-    Growth,
-    LRSchedule,
-    MaxBatchSize,
-    Model,
-    Momentum,
-    Optimizer,
-    Out,
-    Precision,
-    Preset,
-    Rule,
-    Seed,
-    TaskArgument,
-    Threads,
-    WeightDecay,
-    Workers,
-)
+from adabatch.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, TaskArgument, of_a_run
 
 if TYPE_CHECKING:
     from adabatch.training import RunConfig, RunResult
@@ -63,33 +33,12 @@ MicroBatchSize = Annotated[
 
 
 @_shared.guarded
+@of_a_run(micro_batch_size=MicroBatchSize)
 def command(
     task: TaskArgument,
+    *,
     preset: Preset = None,
-    model: Model = None,
-    batch_size: BatchSize = None,
-    growth: Growth = None,
-    every: Every = None,
-    max_batch_size: MaxBatchSize = None,
-    rule: Rule = None,
-    drop_last: DropLast = None,
-    coupling: Coupling = None,
-    micro_batch_size: MicroBatchSize = None,
-    lr: LR = None,
-    lr_schedule: LRSchedule = None,
-    momentum: Momentum = None,
-    weight_decay: WeightDecay = None,
-    optimizer: Optimizer = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    device: Device = None,
-    threads: Threads = None,
-    workers: Workers = None,
-    precision: Precision = None,
-    channels_last: ChannelsLast = None,
-    compile: Compile = None,
-    cuda_graphs: CudaGraphs = None,
-    data: DataFolder = None,
+    settings: dict[str, Any],
     out: Out = None,
     resume: Resume = False,
     as_json: AsJson = False,
@@ -110,32 +59,8 @@ def command(
 
         adabatch train digits --out runs/mine --resume
     """
-    settings = _shared.given(
-        model=model,
-        batch_size=batch_size,
-        growth=growth,
-        every=every,
-        max_batch_size=max_batch_size,
-        rule=rule,
-        drop_last=drop_last,
-        coupling=coupling,
-        micro_batch_size=_micro_batch_size(micro_batch_size),
-        lr=lr,
-        lr_schedule=lr_schedule,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        optimizer=optimizer,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        threads=threads,
-        workers=workers,
-        precision=precision,
-        channels_last=channels_last,
-        compile=compile,
-        cuda_graphs=cuda_graphs,
-        data=data,
-    )
+    micro_batch_size = settings.pop("micro_batch_size", None)
+    settings |= _micro_batch_size(micro_batch_size)
     config, folder = _config(task, settings, preset=preset, out=out, resume=resume)
     if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
         from adabatch.training import with_fastest_micro_batch
@@ -144,13 +69,13 @@ def command(
     _train(config, folder, resume=resume, as_json=as_json)
 
 
-def _micro_batch_size(given: str | None) -> int | None:
-    """The number given; None where there is none, or where it is to be measured."""
+def _micro_batch_size(given: str | None) -> dict[str, int]:
+    """The setting; nothing where none is given, or where it is to be measured."""
     if given is None or given == "auto":
-        return None
+        return {}
     if not given.strip().lstrip("+-").isdigit():
         raise ValueError(f"`micro_batch_size` must be a whole number or auto, got {given!r}; auto measures the fastest")
-    return int(given)
+    return {"micro_batch_size": int(given)}
 
 
 def _config(
