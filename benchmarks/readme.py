@@ -1,7 +1,8 @@
-"""Puts a finished demo into the README: `python benchmarks/readme.py runs/demo`, after `make demo`.
+"""Puts a finished comparison into the README: `python benchmarks/readme.py runs/demo`, after `make demo`.
 
-Copies compare.json to benchmarks/results/demo.json and the picture to docs/img, and writes the table and the sentences
-between the markers of README.md and docs/reproduction.md from that file, so that no figure is typed by hand.
+The folder's name says which: `demo`, or one of the others in COMMANDS, after its command with `--out runs/NAME`. Copies
+compare.json to benchmarks/results and the picture to docs/img, and writes the table and the sentences between the
+markers of README.md and docs/reproduction.md from that file, so that no figure is typed by hand.
 """
 
 from __future__ import annotations
@@ -21,11 +22,24 @@ NAMES = {
     "uncoupled": "growing, LR not coupled",
 }
 
+COMMANDS = {
+    "demo": "make demo",
+    "cifar10-alexnet": (
+        "adabatch compare cifar10 --preset adabatch --model alexnet --batch-size 64 --max-batch-size 1024 --every 3 "
+        "--lr-schedule step:0.375:3 --epochs 15 --seeds 3 --threads 1 --target 0.6 --arm fixed-small --arm adaptive "
+        "--arm fixed-large"
+    ),
+    "cifar10-resnet20": (
+        "adabatch compare cifar10 --preset adabatch --model resnet20 --every 1 --lr-schedule step:0.375:1 --epochs 5 "
+        "--seeds 3 --threads 1 --target 0.5 --arm fixed-small --arm adaptive --arm fixed-large"
+    ),
+}
+
 
 def sizes(arm: dict[str, Any]) -> str:
     """The arm's batch sizes in short."""
     first, last = arm["batch_sizes"][0], arm["batch_sizes"][-1]
-    return f"{first}" if first == last else f"{first} to {last}"
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def table(compare: dict[str, Any]) -> str:
@@ -50,16 +64,21 @@ def table(compare: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def words(compare: dict[str, Any]) -> str:
+def words(compare: dict[str, Any], name: str) -> str:
     """What the figures are."""
     versions, arm = compare["versions"], compare["arms"][0]
     machine = f"{versions['device_name']}, {versions['threads']} thread, torch {versions['torch']}"
     n = arm["test_accuracy"]["n"]
     return (
         f"{n} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
-        "time ratios are paired by seed, with 95 % intervals; time: median. Made by `make demo`; the file is\n"
-        "[demo.json](benchmarks/results/demo.json)."
+        f"time ratios are paired by seed, with 95 % intervals; time: median. Made by\n`{COMMANDS[name]}`;\nthe file is "
+        f"[{result(name)}](benchmarks/results/{result(name)})."
     )
+
+
+def result(name: str) -> str:
+    """The name of the result file."""
+    return f"{name.replace('-', '_')}.json"
 
 
 def claims(compare: dict[str, Any]) -> dict[str, str]:
@@ -72,12 +91,9 @@ def claims(compare: dict[str, Any]) -> dict[str, str]:
         return f"{found['mean']:+.2f} points [{found['low']:+.2f}, {found['high']:+.2f}], n = {n}"
 
     ratio = against["adaptive"]["seconds_ratio"]
-    return {
-        "accuracy": points("adaptive"),
-        "seconds": f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}], n = {n}",
-        "large": points("fixed-large"),
-        "uncoupled": points("uncoupled"),
-    }
+    found = {name: points(name) for name in against}
+    found["adaptive seconds"] = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}], n = {n}"
+    return found
 
 
 def put(path: Path, marker: str, text: str) -> None:
@@ -92,13 +108,16 @@ def put(path: Path, marker: str, text: str) -> None:
 def main() -> None:
     """Reads the folder named and writes the pages."""
     folder = Path(sys.argv[1])
+    name = folder.name
+    if name not in COMMANDS:
+        raise SystemExit(f"the folder must be named {', '.join(COMMANDS)}, got {name}")
     compare = json.loads((folder / "compare.json").read_text())
     (ROOT / "docs" / "img").mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "compare.json", ROOT / "benchmarks" / "results" / "demo.json")
-    shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / "demo.png")
-    put(ROOT / "README.md", "demo", f"\n{table(compare)}\n\n{words(compare)}\n")
-    for name, text in claims(compare).items():
-        put(ROOT / "docs" / "reproduction.md", f"demo {name}", text)
+    shutil.copy(folder / "compare.json", ROOT / "benchmarks" / "results" / result(name))
+    shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / f"{name}.png")
+    put(ROOT / "README.md", name, f"\n{table(compare)}\n\n{words(compare, name)}\n")
+    for arm, text in claims(compare).items():
+        put(ROOT / "docs" / "reproduction.md", f"{name} {arm}", text)
 
 
 if __name__ == "__main__":
