@@ -12,18 +12,21 @@ def _remedy(text: str) -> str:
     return f"; {text}" if text else ""
 
 
-def whole(name: str, value: Any, *, minimum: int = 1, remedy: str = "") -> int:
-    """`value` as an int that is at least `minimum`.
+def whole(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None, remedy: str = "") -> int:
+    """`value` as an int that is at least `minimum` and at most `maximum`.
 
     Raises:
         TypeError: if `value` is not a whole number (a bool is none).
-        ValueError: if it is below `minimum`.
+        ValueError: if it is out of bounds.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}{_remedy(remedy)}")
-    if value < minimum:
+    number = int(value)
+    if number < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}{_remedy(remedy)}")
-    return int(value)
+    if maximum is not None and number > maximum:
+        raise ValueError(f"`{name}` must be at most {maximum:,}, got {value!r}{_remedy(remedy)}")
+    return number
 
 
 def finite(

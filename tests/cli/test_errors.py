@@ -78,6 +78,11 @@ BAD = {
     "no whole number": (["--epochs", "x"], "'--epochs'"),
     "no such option": (["--grow", "2"], "--grow"),
     "a data folder for digits": (["--data", "here"], "`--data` must not be given for digits, got 'here'"),
+    "a blank folder": (["--out", " "], "'--out': must name a folder or a file, got ' '"),
+    "a blank data folder": (["--data", ""], "'--data': must name a folder or a file, got ''"),
+    "a seed beyond the generators": (["--seed", str(2**64)], "`--seed` must be at most 9,223,372,036,854,775,807"),
+    "far too many threads": (["--threads", "100000000"], "`--threads` must be at most 1,024, got 100000000"),
+    "a coupling of something else": (["--growth", "2", "--coupling", "power(nan)"], "write it as a name or a call"),
     "resume without a folder": (["--resume"], "`--resume` must come with `--out`, the folder of the run, got none"),
 }
 
@@ -247,3 +252,37 @@ def test_the_module_runs_as_the_command_does():
     done = subprocess.run([sys.executable, "-m", "adabatch", "train"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: Missing argument 'TASK'")
+
+
+def test_a_page_replaces_files_alone(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "digits", *QUICK, "--out", str(out)) == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    capsys.readouterr()
+    message = refused(capsys, "report", str(out), "--out", str(pipe))
+    assert message.startswith(f"`--out` must be a file, got '{pipe}', which is something else")
+    assert pipe.is_fifo()
+    (tmp_path / "page.html").write_text("old")
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "page.html")
+    assert run("report", str(out), "--out", str(link)) == 0
+    assert link.is_symlink()
+    assert (tmp_path / "page.html").stat().st_size > 1_000_000
+    capsys.readouterr()
+    assert "must name a folder or a file, got ''" in refused(capsys, "report", "")
+
+
+def test_a_run_that_diverges_says_so_in_json_that_others_can_read(tmp_path, capsys):
+    def strict(text):
+        return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+    out = tmp_path / "run"
+    assert run("train", "digits", *QUICK, "--lr", "1e30", "--out", str(out), "--json") == 0
+    found = strict(capsys.readouterr().out)
+    assert found["history"][0]["train_loss"] is None
+    assert strict((out / "metrics.jsonl").read_text()) == found["history"][0]
+    strict((out / "result.json").read_text())
+    assert run("train", "digits", "--resume", "--out", str(out)) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"the loss was not finite {found['updates']} updates after the start; a lower --lr may help" in words

@@ -46,11 +46,11 @@ def test_all_that_the_coupling_says_of_the_large_batch_holds_for_it():
 
 
 def test_arms_by_text():
-    arms = chosen("adaptive", "fast: batch-size=32 growth=4 every='3 epochs' coupling=sqrt max-batch-size=none")
+    arms = chosen("adaptive", "fast: batch-size=32 growth=4 every='3 epochs' coupling=power(0.5) max-batch-size=none")
     assert list(arms) == ["fixed-small", "adaptive", "fast"]
     assert arms["adaptive"] == config()
     assert arms["fast"] == config(
-        growth=4.0, batch_size=32, every="3 epochs", coupling="sqrt", max_batch_size=None
+        growth=4.0, batch_size=32, every="3 epochs", coupling="power(0.5)", max_batch_size=None
     )  # the rest is as in fixed-small
 
 
@@ -85,7 +85,7 @@ def test_every_key_is_read():
         (["a:"], "`arm` a must set something, got nothing after the colon; for example"),
         (["a: lr"], "`arm` a must be made of key=value, got 'lr'"),
         (["a: lr="], "`arm` a must be made of key=value, got 'lr='"),
-        (["a: rate=1"], "`arm a` must be one of model, batch-size, .*, got 'rate'"),
+        (["a: rate=1"], "`arm` a must have keys among model, batch-size, .*, got 'rate'; for example"),
         (["a: lr=fast"], "`arm` a must have a number as lr, got 'fast'"),
         (["a: batch-size=1.5"], "`arm` a must have a whole number as batch-size, got '1.5'"),
         (["a: lr=1 lr=2"], "`arm` a must set each key once, got lr twice"),

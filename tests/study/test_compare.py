@@ -180,10 +180,6 @@ def test_other_files_are_not_mixed_with(tmp_path, data):
             {"arms": [Arm("a", config(growth=30.0, max_batch_size=None))]},
             "`growth` must not take the batch above the 1,437",
         ),
-        (
-            {"arms": [Arm("a", config(optimizer="adam"))]},
-            "`coupling` 'linear' was derived for .*, got Adam; use `sqrt`",
-        ),
     ],
 )
 def test_errors_come_before_anything_is_written(call, message, tmp_path, data):

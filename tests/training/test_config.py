@@ -54,6 +54,16 @@ def test_differences_name_the_settings():
         ({"momentum": 1.0}, "`momentum` must be less than 1"),
         ({"weight_decay": -1.0}, "`weight_decay` must be at least 0"),
         ({"optimizer": "lars"}, "`optimizer` must be one of sgd, nesterov, adam, adamw, got 'lars'"),
+        (
+            {"growth": 2.0, "optimizer": "adam"},
+            r"`coupling` must suit the optimizer, linear was derived for sgd, nesterov, got adam; take .* insist with",
+        ),
+        (
+            {"rule": "seesaw", "coupling": "sqrt"},
+            "`rule` seesaw brings the coupling sqrt, which must suit the optimizer, sqrt was derived for adam, adamw, ",
+        ),
+        ({"seed": 2**63}, "`seed` must be at most 9,223,372,036,854,775,807, got 9223372036854775808"),
+        ({"threads": 10**8}, "`threads` must be at most 1,024, got 100000000"),
         ({"coupling": "cubic"}, "`coupling` must be one of .*linear.*, got 'cubic'"),
         ({"device": "tpu"}, "`device` must be one of auto, cpu, cuda, got 'tpu'"),
         ({"model": "vgg"}, "`model` must be one of small_cnn.*, got 'vgg'"),

@@ -30,17 +30,42 @@ Workers = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+
+
+def _named(text: str | None) -> str | None:
+    """The name of a folder or a file, which must not be blank.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if text is not None and not text.strip():
+        raise typer.BadParameter(f"must name a folder or a file, got {text!r}; leave it out or write a name")
+    return text
+
+
+def path_of(text: str | Path) -> Path:
+    """Reads a path that was typed.
+
+    Raises:
+        ValueError: if it is blank.
+    """
+    _named(str(text) if isinstance(text, str) else None)
+    return Path(text)
+
+
 DataFolder = Annotated[
     str | None,
     typer.Option(
         "--data",
+        callback=_named,
         metavar="DIR",
         help="Folder with Parquet files of the data set, else ADABATCH_DATA, else a download.",
         rich_help_panel=RUN,
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Folder for what is found.", rich_help_panel=OUTPUT)
+    Path | None,
+    typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for what is found.", rich_help_panel=OUTPUT),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, also for errors.", rich_help_panel=OUTPUT)]
 Model = Annotated[str | None, typer.Option("--model", help="The network; see adabatch list.", rich_help_panel=RUN)]

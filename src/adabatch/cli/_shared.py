@@ -47,7 +47,7 @@ def console(*, as_json: bool = False) -> Console:
 
 def print_json(values: Any) -> None:
     """Prints JSON for machines."""
-    print(json.dumps(values, indent=2))
+    print(json.dumps(values, indent=2, allow_nan=False))
 
 
 def with_preset(name: str | None, task: str, settings: dict[str, Any]) -> dict[str, Any]:

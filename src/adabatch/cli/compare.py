@@ -67,7 +67,7 @@ def command(
 
         adabatch compare cifar10 --preset adabatch --model alexnet --seeds 5
 
-        adabatch compare digits --arm adaptive --arm 'sqrt: growth=2 coupling=sqrt' --arm 'big: batch-size=64 lr=0.02'
+        adabatch compare digits --arm adaptive --arm 'root: growth=2 coupling=power(0.5)' --arm 'big: batch-size=64'
     """
     settings = _shared.with_preset(preset, task, settings)
     if "rule" not in settings:

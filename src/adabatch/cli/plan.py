@@ -28,7 +28,12 @@ RuleText = Annotated[
 ]
 Maximum = Annotated[
     int | None,
-    typer.Option("--maximum", help="The largest batch size; else a tenth of the data.", rich_help_panel=GROWTH),
+    typer.Option(
+        "--maximum",
+        "--max-batch-size",
+        help="The largest batch size; else a tenth of the data.",
+        rich_help_panel=GROWTH,
+    ),
 ]
 RoundTo = Annotated[int | None, typer.Option("--round-to", help="Sizes are multiples of it.", rich_help_panel=GROWTH)]
 Probe = Annotated[
@@ -50,6 +55,7 @@ _OPTIONAL: Final[dict[str, Any]] = {
     "drop_last": False,
 }
 _ROWS: Final = 16
+_WIDE: Final = 80
 
 
 @_shared.guarded
@@ -106,6 +112,7 @@ def command(
         _shared.print_json(values)
         return
     console = _shared.console()
+    console.width = max(console.width, _WIDE)  # a number that is cut off is worse than a line that is broken
     console.print(_table(found, title=preset or settings["lr_schedule"]))
     console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n")
     if out is not None:
@@ -179,10 +186,12 @@ def _checked_numbers(settings: dict[str, Any]) -> None:
 def _read(probe: Path) -> dict[str, Any]:
     try:
         values = json.loads(probe.read_text())
-    except ValueError:
+    except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):
-        raise ValueError(f"`probe` must be a file that `adabatch probe` wrote, got {probe}")
+        raise ValueError(
+            f"`probe` must be a file that `adabatch probe` wrote, got {str(probe)!r}; run: adabatch probe TASK"
+        )
     return values
 
 

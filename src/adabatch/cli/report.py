@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from adabatch.cli import _shared
-from adabatch.cli._options import OUTPUT, AsJson
+from adabatch.cli._options import OUTPUT, AsJson, path_of
 
 FolderArgument = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="What adabatch compare or adabatch train wrote with --out.")
+    Path,
+    typer.Argument(parser=path_of, metavar="FOLDER", help="What adabatch compare or adabatch train wrote with --out."),
 ]
 OutFile = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="The page; else report.html in FOLDER.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--out", parser=path_of, metavar="FILE", help="The page; else report.html in FOLDER.", rich_help_panel=OUTPUT
+    ),
 ]
 
 

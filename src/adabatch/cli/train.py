@@ -143,6 +143,9 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     table.add_row("training", f"{result.train_seconds:.2f} s")
     rates = [f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items()]
     table.add_row("samples per second", ", ".join(rates))
+    if (found := result.diverged_at) is not None:
+        words = f"the loss was not finite {found.updates:,} updates after the start; a lower --lr may help"
+        table.add_row("[bold red]diverged[/]", words)
     aim = f"{100 * result.target:.4g} % test accuracy"
     if result.updates_to_target is None:
         table.add_row(aim, "not reached")

@@ -41,7 +41,8 @@ def get(coupling: str | Coupling) -> Coupling:
         raise TypeError(f"`coupling` must be a name or a coupling, got {coupling!r}; write for example 'linear'")
     name, positional, named = _call(coupling)
     if name not in Coupling._kinds:
-        raise ValueError(f"`coupling` must be one of {', '.join(sorted(Coupling._kinds))}, got {coupling!r}")
+        form = "; write it as a name or a call with numbers, such as 'power(0.75)'" if "(" in coupling else ""
+        raise ValueError(f"`coupling` must be one of {', '.join(sorted(Coupling._kinds))}, got {coupling!r}{form}")
     try:
         return Coupling._kinds[name](*positional, **named)
     except TypeError as error:

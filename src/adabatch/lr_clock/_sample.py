@@ -7,7 +7,7 @@ import math
 import types
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.optim import lr_scheduler as torch_lr
@@ -15,6 +15,8 @@ from torch.optim import lr_scheduler as torch_lr
 from adabatch import _checks
 
 _TOLERANCE = 1e-9
+
+MOST_STEPS: Final = 10_000_000  # a minute or two
 
 
 def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = False) -> list[float]:
@@ -43,7 +45,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
         >>> optimizer.param_groups[0]["lr"]
         8.0
     """
-    _checks.whole("steps", steps)
+    _checks.whole("steps", steps, maximum=MOST_STEPS, remedy="give a function of samples, or a table of its changes")
     check_scheduler(lr_scheduler)
     if steps_taken(lr_scheduler) != 0:
         raise ValueError(

@@ -49,14 +49,16 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: if the folder holds neither, or a file of it is missing.
-        ValueError: if a file is damaged or of another kind, or the run was never evaluated.
+        ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
         ModuleNotFoundError: if plotly is missing; see `missing`.
         OSError: if the file cannot be written.
     """
     if (reason := missing()) is not None:
         raise ModuleNotFoundError(reason)
     page = html(read(folder))
-    out = folder / NAME if out is None else out
+    out = (folder / NAME if out is None else out).resolve()  # what a link points to is replaced, not the link
+    if out.exists() and not out.is_file():
+        raise ValueError(f"`out` must be a file, got {str(out)!r}, which is something else; take another place")
     draft = out.with_name(f".{out.name}.draft")
     try:
         draft.write_text(page, encoding="utf-8")

@@ -55,6 +55,10 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
         gained = f"{name} against fixed-small: {updates}, {_speed_words(against['seconds_ratio'])}"
         sentences.append(f"{gained}; accuracy within {margin}: {against['within_margin']['words']}.")
     sentences += _target_words(compare)
+    for arm in compare["arms"]:
+        if arm.get("diverged"):
+            n = arm["test_accuracy"]["n"]
+            sentences.append(f"{arm['name']} diverged in {arm['diverged']} of {n} runs: a loss was not finite.")
     if compare["arms"][0]["test_accuracy"]["n"] > 1:
         sentences.append(
             "Accuracy: mean ± standard deviation over seeds. Seconds: median [smallest, largest]. Ratios and "

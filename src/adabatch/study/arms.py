@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from adabatch import _checks, couplings
+from adabatch import couplings
 from adabatch.training import RunConfig
 
 STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
 _ADAM: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}  # torch's; no setting of a run changes them
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=sqrt'"
+_EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=power(0.5)'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,16 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
         key, equals, value = item.partition("=")
         if not equals or not value:
             raise ValueError(f"`arm` {name} must be made of key=value, got {item!r}; {_EXAMPLE}")
-        _checks.one_of(f"arm {name}", key, _KEYS, remedy=_EXAMPLE)
+        if key not in _KEYS:
+            raise ValueError(f"`arm` {name} must have keys among {', '.join(_KEYS)}, got {key!r}; {_EXAMPLE}")
         field = key.replace("-", "_")
         if field in changes:
             raise ValueError(f"`arm` {name} must set each key once, got {key} twice")
         changes[field] = _value(name, key, value)
-    return Arm(name, replace(base, **changes))
+    try:
+        return Arm(name, replace(base, **changes))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`arm` {name}: {error}") from None
 
 
 def _value(name: str, key: str, value: str) -> Any:

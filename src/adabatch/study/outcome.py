@@ -73,6 +73,7 @@ def _arm(name: str, runs: Sequence[RunResult], target: float) -> dict[str, Any]:
             str(size): plain.median(run.samples_per_second[size] for run in runs if size in run.samples_per_second)
             for size in sizes
         },
+        "diverged": sum(run.diverged_at is not None for run in runs),
         "updates_to_target": _censored_median(updates),
         "seconds_to_target": _censored_median(seconds),
         "to_target": {

@@ -158,7 +158,8 @@ def _sentence(against: Mapping[int, Ratio], *, fastest: int, enough: int, rising
             "measured; larger ones may gain more"
         )
     gain = _words(speedup, "faster here")
-    return f"growing the batch can make this task at most {gain}; nothing is gained beyond {enough}"
+    end = f"nothing is gained beyond {enough}" if fastest <= enough else f"no gain is shown beyond {enough}"
+    return f"growing the batch can make this task at most {gain}; {end}"
 
 
 def _words(ratio: Ratio, what: str = "") -> str:

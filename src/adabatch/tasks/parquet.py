@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -244,4 +245,5 @@ def _decode(encoded: bytes | None, *, size: int, where: str) -> npt.NDArray[np.u
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", line) or type(error).__name__

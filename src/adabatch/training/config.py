@@ -11,6 +11,8 @@ from adabatch.training import lr_schedule, optimizers
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 PRECISIONS: Final = ("float32", "bf16")
+LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
+MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
 # Settings that run folders written before they existed go without.
 ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers")
 
@@ -101,20 +103,22 @@ class RunConfig:
             raise ValueError("`cuda_graphs` must come with `compile`, got it alone; they replay the compiled network")
         _checks.whole("batch_size", self.batch_size)
         _checks.whole("epochs", self.epochs)
-        _checks.whole("seed", self.seed, minimum=0)
+        _checks.whole("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         _checks.finite("lr", self.lr, above=0)
         _checks.finite("momentum", self.momentum, minimum=0, below=1)
         _checks.finite("weight_decay", self.weight_decay, minimum=0)
         if self.micro_batch_size is not None:
             _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
         if self.threads is not None:
-            _checks.whole("threads", self.threads)
+            _checks.whole("threads", self.threads, maximum=MOST_THREADS)
         if self.workers is not None:
             _checks.whole("workers", self.workers, minimum=0)
         _positive("evaluate_every", self.evaluate_every)
         lr_schedule.check(self.lr_schedule)
-        couplings.get(self.coupling)
+        coupling = couplings.get(self.coupling)
         self._check_growth()
+        if self.grows:
+            self._check_coupling(coupling)
 
     def _check_growth(self) -> None:
         _positive("every", self.every)
@@ -131,6 +135,18 @@ class RunConfig:
                 f"`max_batch_size` must be at least `batch_size` = {self.batch_size}, got {self.max_batch_size}; "
                 "raise it or start smaller"
             )
+
+    def _check_coupling(self, coupling: couplings.Coupling) -> None:
+        known = coupling.optimizers
+        if known is None or optimizers.CLASSES[self.optimizer] in known:
+            return
+        fitting = [name for name, kind in optimizers.CLASSES.items() if kind in known]
+        who = "`coupling`" if self.rule is None else f"`rule` {self.rule} brings the coupling {coupling.name}, which"
+        insist = f", or insist with '{coupling.name}(any_optimizer=True)'" if hasattr(coupling, "any_optimizer") else ""
+        raise ValueError(
+            f"{who} must suit the optimizer, {coupling.name} was derived for {', '.join(fitting)}, got "
+            f"{self.optimizer}; take one of these as `optimizer`, another coupling{insist}"
+        )
 
     def _check_rule(self, rule: str) -> None:
         if self.growth is not None:

@@ -74,7 +74,7 @@ class RunFolder:
         """Cuts the logs back to what the state that is resumed from knows."""
         with writing(self.path):
             for name, records in (("metrics", history), ("decisions", decisions)):
-                lines = [json.dumps(asdict(record)) + "\n" for record in records]
+                lines = [json.dumps(asdict(record), allow_nan=False) + "\n" for record in records]
                 write_text(self.path / f"{name}.jsonl", "".join(lines))
 
     def log(self, evaluation: Evaluation) -> None:
@@ -107,7 +107,8 @@ class RunFolder:
             writer: Any = SummaryWriter
             self._events = writer(str(self.path / "tensorboard"), purge_step=evaluation.samples)
         for name in ("train_loss", "test_loss", "test_accuracy", "batch_size", "lr", "updates", "seconds"):
-            self._events.add_scalar(name, getattr(evaluation, name), evaluation.samples)
+            value = getattr(evaluation, name)
+            self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
         self._events.flush()
 
 
@@ -166,7 +167,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -185,7 +186,7 @@ def write_text(path: Path, text: str) -> None:
 
 def _append(path: Path, record: Any) -> None:
     """Adds one line whole or not at all."""
-    line = (json.dumps(asdict(record)) + "\n").encode()
+    line = (json.dumps(asdict(record), allow_nan=False) + "\n").encode()
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:

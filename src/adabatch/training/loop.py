@@ -259,8 +259,8 @@ class Run:
             seconds=self._watch.seconds,
             batch_size=self._stretch[1],
             lr=lr,
-            train_loss=self._loss_sum.item() / self._loss_samples,
-            test_loss=test_loss,
+            train_loss=_finite(self._loss_sum.item() / self._loss_samples),
+            test_loss=_finite(test_loss),
             test_accuracy=accuracy,
         )
         self._loss_sum.zero_()
@@ -364,3 +364,7 @@ class Run:
             updates_to_target=reached.updates if reached else None,
             seconds_to_target=reached.seconds if reached else None,
         )
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None

@@ -8,7 +8,9 @@ from typing import Final
 import torch
 from torch import nn
 
-NAMES: Final = ("sgd", "nesterov", "adam", "adamw")
+CLASSES: Final = {"sgd": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
+"""Names of torch's classes."""
+NAMES: Final = tuple(CLASSES)
 
 
 def build(

@@ -49,8 +49,8 @@ class Evaluation:
         seconds: of training so far, evaluations and checkpoints aside.
         batch_size: of the update trained on last, in samples.
         lr: the LR in force in it.
-        train_loss: mean over the samples trained on since the evaluation before.
-        test_loss: mean over the test set.
+        train_loss: mean over the samples trained on since the evaluation before; None: it was not finite.
+        test_loss: mean over the test set; None: it was not finite.
         test_accuracy: share of the test set that is right.
     """
 
@@ -60,9 +60,14 @@ class Evaluation:
     seconds: float
     batch_size: int
     lr: float
-    train_loss: float
-    test_loss: float
+    train_loss: float | None
+    test_loss: float | None
     test_accuracy: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss was not finite, which JSON has no number for."""
+        return self.train_loss is None or self.test_loss is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,11 @@ class RunResult:
     def first_at(self, accuracy: float) -> Evaluation | None:
         """The first evaluation whose test accuracy is at least `accuracy`; None if there is none."""
         return next((found for found in self.history if found.test_accuracy >= accuracy), None)
+
+    @property
+    def diverged_at(self) -> Evaluation | None:
+        """The first evaluation at which a loss was not finite; None if there is none."""
+        return next((found for found in self.history if found.diverged), None)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values; the batch sizes that are keys become text."""
