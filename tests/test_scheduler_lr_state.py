@@ -200,3 +200,62 @@ def test_without_the_state_of_the_optimizer_the_lrs_are_those_of_its_lr_schedule
     for _ in range(3):
         run.update()
         run.user_step()
+
+
+# An LR of 0 trains nothing, but it is a step like any other.
+
+ZEROS = {
+    "CyclicLR": lambda optimizer: lr_scheduler.CyclicLR(
+        optimizer, base_lr=0, max_lr=0.1, step_size_up=2, cycle_momentum=False
+    ),
+    "LambdaLR": lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda step: (0, 1, 0, 0.5, 0)[step % 5]),
+    "PolynomialLR": lambda optimizer: lr_scheduler.PolynomialLR(optimizer, total_iters=2),
+}
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
+@pytest.mark.parametrize("coupling", ["noise_scale", "adam_sde", "linear", "sqrt"])
+@pytest.mark.parametrize("user", ZEROS)
+def test_a_step_at_an_lr_of_0_is_a_step(user, coupling, tensor_lr):
+    """Its LR is the latest in force, and moments are made with what the coupling gives for the batch at hand."""
+    rule, sizes = ab.couplings.get(coupling), "0:4 8:8 20:4 24:12"
+    model, lr = model_of(), torch.tensor(0.1) if tensor_lr and user != "CyclicLR" else 0.1
+    if coupling in ("noise_scale", "linear"):
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    by_lr, loader, seen = ZEROS[user](optimizer), loader_of(64), []
+    optimizer.register_step_pre_hook(lambda made, *_: seen.append(held(made)[0]))
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps(sizes), coupling=rule)
+    optimizer.register_step_pre_hook(lambda made, *_: seen.append(held(made)[0]))
+    zeros = 0
+    for batch in loader:
+        ratio = loader.current.requested / 4
+        backward(model, batch)
+        optimizer.step()
+        base, used = seen[-2:]
+        expected = base | {key: value_of(value) for key, value in rule.in_force(base, ratio).items()}
+        expected = {key: value for key, value in expected.items() if key in ("lr", "momentum", "betas")}
+        assert batches.last_lr == pytest.approx([expected["lr"]], rel=1e-6)
+        moments = expected.keys() - {"lr"}
+        assert {key: used[key] for key in moments} == {key: expected[key] for key in moments}
+        zeros += expected["lr"] == 0
+        batches.step()
+        by_lr.step()
+    assert zeros >= 2, "the case is there"
+
+
+def test_a_forgotten_call_is_noticed_at_an_lr_of_0():
+    model, loader = model_of(), loader_of()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batches = ab.BatchSizeScheduler(optimizer, loader, GROWING)
+    stream = iter(loader)
+    backward(model, next(stream))
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"was not called after `optimizer.step\(\)`"):
+        next(stream)
+    batches.step()
+    backward(model, next(stream))
+    batches.step()
+    with pytest.raises(RuntimeError, match=r"came after `step\(\)` of BatchSizeScheduler"):
+        optimizer.step()

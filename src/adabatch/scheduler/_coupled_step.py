@@ -170,12 +170,23 @@ def _is_tensor(value: Any) -> bool:
 
 
 def is_phantom(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step now has an LR of 0, as those have by which torch.distributed.checkpoint fills an empty state.
+    """Whether a step now is one of those by which torch.distributed.checkpoint fills an empty state.
 
-    LRs on an accelerator are not looked at, since that would wait for it.
+    They have an LR of 0, which by itself is as good as any other, no state, and gradients of 0 throughout. LRs on an
+    accelerator are not looked at, since that would wait for it.
     """
     lrs = [group["lr"] for group in optimizer.param_groups]
-    return not any((_is_tensor(lr) and lr.device.type != "cpu") or float(lr) != 0 for lr in lrs)
+    if any((_is_tensor(lr) and lr.device.type != "cpu") or float(lr) != 0 for lr in lrs) or optimizer.state:
+        return False
+    return not any(_moves(param.grad) for group in optimizer.param_groups for param in group["params"])
+
+
+def _moves(grad: torch.Tensor | None) -> bool:
+    """Whether there is a gradient that is not 0 throughout."""
+    if grad is None:
+        return False
+    local = grad.to_local() if hasattr(grad, "to_local") else grad
+    return local.layout != torch.strided or bool(local.count_nonzero())
 
 
 def is_captured() -> bool:

@@ -298,12 +298,14 @@ class BatchSizeScheduler:
                 "since a replay would use one LR for ever; capture forward and backward only"
             )
         batch, part = self._loader.current, self._loader.part
-        if batch is None or is_phantom(optimizer):
-            if batch is None and self._skipped and not is_phantom(optimizer):
+        if batch is None:
+            if self._skipped and not is_phantom(optimizer):
                 raise RuntimeError(
                     "`optimizer.step()` came after `step()` of BatchSizeScheduler; call the optimizer first"
                 )
             return self._requested / self._base, False
+        if is_phantom(optimizer):
+            return batch.requested / self._base, False
         self._check_clock()
         if part is not None and not part.is_last:
             raise RuntimeError(
