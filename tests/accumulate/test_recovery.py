@@ -379,3 +379,60 @@ def check_sync_batch_norm(rank, world):
 @pytest.mark.world_size(2)
 def test_sync_batch_norm_is_not_repeated():
     on_ranks(2, check_sync_batch_norm)
+
+
+def batches_of(loader, model, *, change=None, leave=None):
+    """Numbers of the samples of each batch; `change` gets the batch's index and the loader at its first micro-batch."""
+    found = []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    driven = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant()) if leave is not None else None
+    for micro in ab.accumulate(loader, model):
+        if micro.index == 0:
+            found.append([])
+            if change is not None:
+                change(len(found) - 1, loader)
+        with micro as (numbers,):
+            (model(numbers[:, None].float()).sum() * micro.weight).backward()
+        if micro.failed:
+            found.pop()
+            continue
+        found[-1] += numbers.tolist()
+        if micro.is_last and driven is not None and len(found) - 1 != leave:
+            optimizer.step()
+            driven.step()
+    return found
+
+
+class FullOnce(torch.nn.Linear):
+    """Runs out of memory once, at the sample of that number."""
+
+    def __init__(self, number):
+        super().__init__(1, 1)
+        self.number = number
+
+    def forward(self, x):
+        if self.number in x.flatten().tolist():
+            self.number = None
+            raise torch.OutOfMemoryError("out of memory")
+        return super().forward(x)
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_size_assigned_in_the_batch_that_fails_holds_behind_it(number):
+    loader = ab.DataLoader(TensorDataset(torch.arange(28)), batch_size=4, micro_batch_size=2)
+
+    def grow(index, loader):
+        if index == 0:
+            loader.batch_size = 8
+
+    found = batches_of(loader, FullOnce(number), change=grow)
+    assert [len(batch) for batch in found] == [4, 8, 8, 8]
+    assert [number for batch in found for number in batch] == list(range(28))
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+def test_a_batch_left_without_step_is_not_the_one_that_is_repeated():
+    loader = ab.DataLoader(TensorDataset(torch.arange(16)), batch_size=4, micro_batch_size=2)
+    found = batches_of(loader, FullOnce(5), leave=0)
+    assert found == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]

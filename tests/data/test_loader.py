@@ -568,3 +568,30 @@ def test_a_plan_and_the_loader_agree_on_every_batch(data):
         assert len(found) - before == expected
     planned = [plan.batch(update) for update in range(plan.updates)]
     assert found == [(one.clock, one.end, one.epoch, one.requested, one.size) for one in planned]
+
+
+def test_a_size_assigned_inside_an_accumulation_holds_behind_the_batch_that_is_repeated():
+    def loader():
+        return DataLoader(torch.arange(28), batch_size=4, micro_batch_size=2)
+
+    unbroken = loader()
+    sizes, saved = [], None
+    for _, part in unbroken.parts():
+        if part.is_last:
+            sizes.append(part.batch.size)
+        elif part.batch.clock == 4:
+            unbroken.batch_size = 8
+            saved = json.loads(json.dumps(unbroken.state_dict()))
+    assert sizes == [4, 4, 8, 8, 4]
+    assert (saved["clock"], saved["batch_size"], saved["next_batch_size"]) == (4, 4, 8)
+    resumed = loader()
+    resumed.load_state_dict(saved)
+    again = resumed.state_dict()
+    assert [part.batch.size for _, part in resumed.parts() if part.is_last] == [4, 8, 8, 4]
+    assert again == saved
+    assigned = loader()
+    assigned.load_state_dict(saved)
+    assigned.batch_size = 12  # as ever for the very next batch
+    assert [len(batch) for batch in assigned] == [12, 12]
+    with pytest.raises(ValueError, match="`batch_size` must be at most the data set's 28 samples, got 29"):
+        loader().load_state_dict(saved | {"next_batch_size": 29})

@@ -86,6 +86,7 @@ class Stream:
             yield micro
             if attempt.failed:
                 assert mark is not None
+                mark.note(self._loader)
                 close = getattr(parts, "close", None)
                 if close is not None:
                     close()
@@ -160,8 +161,16 @@ class Mark:
     """The start of a batch, to go back to."""
 
     def __init__(self, loader: Any, memento: Memento | None) -> None:
+        loader.pass_current()  # one that was left without `step()` is not repeated
         self._state = loader.state_dict()
         self._random = RandomStates(memento.devices if memento is not None else set())
+
+    def note(self, loader: Any) -> None:
+        """Keeps in mind a batch size that was assigned since, for the batches behind this one."""
+        now = loader.state_dict()
+        latest = now.get("next_batch_size", now["batch_size"])
+        if latest != self._state["batch_size"]:
+            self._state["next_batch_size"] = latest
 
     def restore(self, loader: Any, memento: Memento | None) -> None:
         """Goes back."""

@@ -25,6 +25,7 @@ class Cursor:
     base = 0  # the clock at which item 0 lies
     __slots__ = (
         "_batch_size",
+        "_postponed",
         "assigned",
         "current",
         "driver",
@@ -46,6 +47,7 @@ class Cursor:
         self.rank, self.world = 0, 1
         self.first = self.last = 0  # the items of this rank in the batch handed out last
         self.assigned = 0
+        self._postponed: int | None = None  # the size that holds behind the next batch
         self._batch_size = self.checked(batch_size)
 
     def checked(self, batch_size: int) -> int:
@@ -74,8 +76,16 @@ class Cursor:
                 f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
                 " or call `close()` on its `BatchSizeScheduler` first"
             )
-        self._batch_size = self.checked(value)
+        self._batch_size, self._postponed = self.checked(value), None
         self.assigned += 1
+
+    @property
+    def sizes(self) -> tuple[int, int | None]:
+        """Size of the batch that is out or else the next one, and the one behind it if that was assigned meanwhile."""
+        out = self.current
+        if self.driver is None and out is not None and out.requested != self._batch_size:
+            return out.requested, self._batch_size
+        return self.batch_size, self._postponed
 
     @property
     def clock(self) -> int:
@@ -104,6 +114,8 @@ class Cursor:
         if size == 0:
             self.pass_epoch(clock, epoch)
             return None
+        if self._postponed is not None:
+            self._batch_size, self._postponed = self._postponed, None
         end = clock + size
         if self.world == 1:
             first, last = clock - self.base, end - self.base
@@ -157,9 +169,10 @@ class Cursor:
         self.position = batch.clock + batch.size if self.driver is None else batch.end
         self.current = None
 
-    def restore(self, position: int, batch_size: int) -> None:
-        """Stands at `position` with nothing out."""
-        self.position, self.current, self._batch_size = position, None, batch_size
+    def restore(self, position: int, batch_size: int, postponed: int | None) -> None:
+        """Stands at `position` with nothing out; `postponed`: the size that holds behind the next batch."""
+        self.position, self.current = position, None
+        self._batch_size, self._postponed = batch_size, postponed
 
     def epoch_of(self, clock: int) -> int:
         """The epoch in which `clock` lies."""

@@ -135,6 +135,10 @@ class Face:
         """Marks the current batch as trained on."""
         self._cursor.commit()
 
+    def pass_current(self) -> None:
+        """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
+        self._cursor.pass_current()
+
     def _live(self) -> Pass | None:
         """The iteration that goes on, if one does."""
         found = self._pass() if self._pass is not None else None

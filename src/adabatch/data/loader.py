@@ -287,7 +287,7 @@ class DataLoader(Face):
 
         A batch that is not committed is repeated from its start.
         """
-        found: dict[str, Any] = {"format": state.FORMAT, "clock": self._cursor.position, "batch_size": self.batch_size}
+        found: dict[str, Any] = {"format": state.FORMAT, "clock": self._cursor.position, **state.sizes(self._cursor)}
         if isinstance(self._cursor, StreamCursor):
             found["stream"] = self._stream_state(self._cursor)
         return {**found, **self._identity()}
@@ -321,13 +321,13 @@ class DataLoader(Face):
         if self._drawn:
             own["seed"] = found["seed"]
         state.compare(found, own)
-        batch_size = self._cursor.checked(found["batch_size"])
+        sizes = [self._cursor.checked(found["batch_size"]), state.postponed(found, self._cursor.checked)]
         if isinstance(self._cursor, StreamCursor):
             stream = state.checked_stream(found)
             self._cursor.epoch, self._cursor.base = stream["epoch"], stream["base"]
             self._cursor.length = stream["length"]
             self._place = stream["place"]
-        self._cursor.restore(found["clock"], batch_size)
+        self._cursor.restore(found["clock"], *sizes)
         self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
         self._build()
 

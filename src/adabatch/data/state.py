@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from adabatch.data.cursor import Cursor
 
 FORMAT: Final = 1
 KINDS: Final[Mapping[str, type]] = {
@@ -47,6 +50,22 @@ def checked(state: Any, *, kinds: Mapping[str, type]) -> dict[str, Any]:
                 f"`state` is damaged: `{name}` must be {_described(kind)}, got {value!r}; use an older checkpoint"
             )
     return dict(state)
+
+
+def sizes(cursor: Cursor) -> dict[str, int]:
+    """Size of the batch that would be repeated, or comes next; and of those behind it, if assigned meanwhile."""
+    size, behind = cursor.sizes
+    return {"batch_size": size} if behind is None else {"batch_size": size, "next_batch_size": behind}
+
+
+def postponed(state: Mapping[str, Any], checked: Callable[[Any], int]) -> int | None:
+    """The size that holds behind the batch that is repeated; None where none was assigned.
+
+    Args:
+        state: of a loader.
+        checked: gives a batch size back, or raises ValueError or TypeError.
+    """
+    return None if state.get("next_batch_size") is None else checked(state["next_batch_size"])
 
 
 def _described(kind: type) -> str:
