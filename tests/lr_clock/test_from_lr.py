@@ -103,7 +103,7 @@ def test_trained_with_the_noise_scale_is_on_course(name, by_update, multiple, fa
                 lr.step()
             asked = lrs[baseline.update_at(current.clock) if by_update else epoch]
             course = asked * 60 / (base * (1 - momentum))
-            if asked == 0:  # such a step trains nothing, and the scheduler does not note its LR
+            if asked == 0:  # and no gradients here: such a step is the checkpoint's
                 continue
             assert batches.last_lr[0] * 60 / (current.requested * (1 - momentum)) == pytest.approx(course, rel=1e-9)
         if lr is None:

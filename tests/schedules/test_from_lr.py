@@ -162,6 +162,20 @@ def test_hybrid_lets_the_first_falls_grow_and_the_rest_fall():
     assert plan(lr, rule="hybrid(9)", batch_size=2, dataset_size=200, length=1).batch_sizes == (2, 4, 20, 2, 8)
 
 
+def test_hybrid_takes_every_lower_entry_for_a_fall_and_no_function():
+    def lr(clock):
+        return 0.1 if clock < 3000 else (0.099 if clock < 6000 else 0.004)
+
+    table = {0: lr(0), 3000: lr(3000), 6000: lr(6000)}
+    options = {"batch_size": 10, "dataset_size": 1000, "length": 10, "maximum": 1000}
+    assert plan(table, rule="hybrid(1)", **options).sizes == (10,)
+    assert plan(table, rule="hybrid(2)", **options).sizes == (10, 250)
+    message = r"`lr` must be a table under the rule hybrid\(1\), which counts falls, got a function of samples; give"
+    with pytest.raises(ValueError, match=message):
+        from_lr(lr, rule="hybrid(1)", start=10, maximum=1000, end=10_000)
+    assert plan(lr, rule="hybrid(0)", start=10, end=10_000, **options).sizes == (10,)
+
+
 thresholds = st.lists(st.integers(1, 400), max_size=8, unique=True).map(lambda found: [0, *sorted(found)])
 
 

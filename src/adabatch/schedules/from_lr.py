@@ -37,7 +37,8 @@ class from_lr(Schedule):  # noqa: N801
             samples or tokens, or a bare number of samples; the first is 0, and they increase). Or a function that
             takes a position in samples and gives the LR there; it is searched for the positions where the rounded
             batch size changes, which is exact where it rises or falls steadily within each 1/16384 of `end`.
-        rule: `"smith"`, `"seesaw"`, `"hybrid(k)"` (the first k falls grow the batch) or `"power(p)"`.
+        rule: `"smith"`, `"seesaw"`, `"hybrid(k)"` (the first k falls grow the batch; a fall is an entry of the table
+            below the one before it) or `"power(p)"`.
         start: B0 in samples, at least 1; None for the loader's batch size. A function of samples needs it.
         maximum: the largest size in samples, at least B0; where the LR is 0 the batch is there. None for a tenth of the
             data set; a stream then has no bound.
@@ -46,7 +47,8 @@ class from_lr(Schedule):  # noqa: N801
 
     Raises:
         ValueError: if an LR is negative, NaN, infinite or never above 0, thresholds do not begin at 0 and increase,
-            or a bound does not fit (for what depends on the data set, when a plan is made).
+            a bound does not fit (for what depends on the data set, when a plan is made), or falls are to be counted of
+            a function.
         TypeError: if an argument is of the wrong kind.
 
     Example:
@@ -92,6 +94,11 @@ class from_lr(Schedule):  # noqa: N801
             self._check_start(self.start)
             if self.maximum is not None:
                 self._check_maximum(self.maximum, self.start)
+        if callable(lr) and read.falls:
+            raise ValueError(
+                f"`lr` must be a table under the rule {read.text}, which counts falls, got a function of samples; "
+                "give its falls as a table such as {0: 0.1, 5000: 0.02}"
+            )
         shares = self._searched(lr, end) if callable(lr) else self._tabled(lr, end)
         if read.falls is not None:
             shares = _first_falls(shares, read.falls)
