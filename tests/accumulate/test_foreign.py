@@ -412,3 +412,30 @@ def check_token_weights(rank, world):
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, check_distributed_sampler, check_uneven_streams, check_token_weights)
+
+
+@pytest.mark.filterwarnings("ignore:resuming by counting")
+def test_a_size_assigned_inside_a_batch_holds_behind_it_after_a_resume_too():
+    def wrapped():
+        return ab.micro_batches(torch.utils.data.DataLoader(torch.arange(24), batch_size=2), batch_size=4)
+
+    unbroken, counts, saved = wrapped(), [], None
+    for _, part in unbroken.parts():
+        if part.is_last:
+            counts.append(part.count)
+        elif part.batch.clock == 4 and part.index == 0:
+            unbroken.batch_size = 8
+            saved = unbroken.state_dict()
+    assert counts == [2, 2, 4, 4]
+    resumed = wrapped()
+    resumed.load_state_dict(saved)
+    assert resumed.state_dict() == saved
+    assert [part.count for _, part in resumed.parts() if part.is_last] == [2, 4, 4]
+
+
+def test_a_state_is_not_loaded_in_mid_iteration():
+    loader = ab.micro_batches(torch.utils.data.DataLoader(torch.arange(8), batch_size=2), batch_size=4)
+    saved, parts = loader.state_dict(), loader.parts()
+    next(parts)
+    with pytest.raises(RuntimeError, match="a state must not be loaded during an iteration"):
+        loader.load_state_dict(saved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -82,3 +83,28 @@ def seeded(seed: int, epoch: int, rank: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def check_same(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raises where a state is of another loader than one with the settings `own`.
+
+    Raises:
+        ValueError: if one differs; a micro-batch size that is not known yet does not.
+    """
+    for name, mine in own.items():
+        if state[name] != mine and not (name == "micro_batch_size" and mine is None):
+            raise ValueError(
+                f"`state` must belong to this loader: `{name}` is {state[name]!r} there and {mine!r} here; batches "
+                "of another make are counted, so resume with the same settings"
+            )
+
+
+def warn_of_counting(taken: int) -> None:
+    """Warns of what a resume by counting cannot restore."""
+    warnings.warn(
+        f"resuming by counting: the first {taken} batches of the epoch are fetched again and thrown away; exact if the "
+        "loader yields the same batches in the same order (same workers, its own seed set); what it drew at random "
+        "itself is not restored",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -17,7 +17,7 @@ import torch
 
 from adabatch import _checks, _distributed
 from adabatch._distributed import gradients
-from adabatch.accumulate._foreign_parts import count_samples, delivered, draw_seed, seeded, set_epoch
+from adabatch.accumulate import _foreign_parts as told
 from adabatch.types import Batch, Driver, Part
 
 _FORMAT: Final = 1
@@ -104,17 +104,18 @@ class MicroBatches:
             raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
         if hasattr(loader, "parts"):
             raise TypeError("`loader` must be a loader of another make, got one of adabatch; use it as it is")
-        self._loader, self._count = loader, samples if samples is not None else count_samples
+        self._loader, self._count = loader, samples if samples is not None else told.count_samples
         self._group, self._rank, self._world = _distributed.sharing_group(group=group)
         if micro_batch_size is None:
             own = getattr(loader, "batch_size", None)
             micro_batch_size = own if isinstance(own, int) else None
         self._micro = None if micro_batch_size is None else _checks.whole("micro_batch_size", micro_batch_size)
         if dataset_size is None:
-            dataset_size = delivered(loader, self._world)
+            dataset_size = told.delivered(loader, self._world)
         self._size = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
         self._batch_size = self._checked(batch_size)
-        self._seed = _distributed.same_for_all(draw_seed(), self._group)
+        self._postponed: int | None = None  # the size that holds behind the next batch
+        self._seed = _distributed.same_for_all(told.draw_seed(), self._group)
         self._driver: Driver | None = None
         self._current: Batch | None = None
         self._part: Part | None = None
@@ -145,7 +146,7 @@ class MicroBatches:
                 f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
                 " or call `close()` on its `BatchSizeScheduler` first"
             )
-        self._batch_size = self._checked(value)
+        self._batch_size, self._postponed = self._checked(value), None
 
     @property
     def micro_batch_size(self) -> int | None:
@@ -207,8 +208,7 @@ class MicroBatches:
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
         """The rest of the epoch as micro-batches. Leaving it early skips what is left."""
-        run = self._run() if self._run is not None else None
-        if run is not None and inspect.getgeneratorstate(run) != inspect.GEN_CLOSED:
+        if self._iterated():
             raise RuntimeError(
                 "a second iteration of a loader must not begin before the first has ended; leave the first loop"
             )
@@ -221,6 +221,10 @@ class MicroBatches:
         run = self._run_epoch()
         self._run = weakref.ref(run)
         return run
+
+    def _iterated(self) -> bool:
+        run = self._run() if self._run is not None else None
+        return run is not None and inspect.getgeneratorstate(run) != inspect.GEN_CLOSED
 
     def __iter__(self) -> Iterator[Any]:
         raise TypeError(
@@ -269,9 +273,9 @@ class MicroBatches:
 
     def _begin_epoch(self) -> Iterator[Any]:
         """The wrapped loader's batches, without those of this epoch that were passed before a resume."""
-        set_epoch(self._loader, self._epoch)
+        told.set_epoch(self._loader, self._epoch)
         skip = self._taken
-        with seeded(self._seed, self._epoch, self._rank):
+        with told.seeded(self._seed, self._epoch, self._rank):
             source = iter(self._loader)
             first = next(source, _END)  # where many loaders draw their order
         if first is not _END:
@@ -283,8 +287,9 @@ class MicroBatches:
 
     def _begin_batch(self) -> Batch:
         """The batch that starts here, as far as it is known."""
-        requested = self._requested()
-        clock = self._position
+        requested, clock = self._requested(), self._position
+        if self._postponed is not None:
+            self._batch_size, self._postponed = self._postponed, None
         if self._size is not None and clock >= (self._epoch + 1) * self._size:
             raise RuntimeError(
                 f"`dataset_size` must be what an epoch delivers over all ranks, got {self._size}, and the loader goes "
@@ -358,11 +363,12 @@ class MicroBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands: a few numbers, JSON-safe, the same on every rank. A batch not committed is repeated."""
-        values = (
-            *(self._position, self._epoch, self._taken, self.batch_size),
-            *(self._micro, self._world, self._size, self._seed),
-        )
-        return {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
+        size, behind, out = self.batch_size, self._postponed, self._current
+        if self._driver is None and out is not None and out.requested != size:
+            size, behind = out.requested, size
+        values = (self._position, self._epoch, self._taken, size, self._micro, self._world, self._size, self._seed)
+        found = {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
+        return found if behind is None else found | {"next_batch_size": behind}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken, by counting micro-batches.
@@ -372,27 +378,20 @@ class MicroBatches:
 
         Raises:
             ValueError: if it is no such state, or of another data set, micro-batch size or number of ranks.
+            RuntimeError: if the loader is being iterated.
         """
+        if self._iterated():
+            raise RuntimeError("a state must not be loaded during an iteration; load it before the loop")
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(_KEYS) - set(state):
             raise ValueError(f"`state` must be what `state_dict()` of `micro_batches` gave, got {state!r}")
-        own = {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self._size}
-        for name, mine in own.items():
-            if state[name] != mine and not (name == "micro_batch_size" and mine is None):
-                raise ValueError(
-                    f"`state` must belong to this loader: `{name}` is {state[name]!r} there and {mine!r} here; batches "
-                    "of another make are counted, so resume with the same settings"
-                )
+        told.check_same(state, {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self._size})
         numbers = {name: _checks.whole(name, state[name], minimum=0) for name in ("clock", "epoch", "micro_batches")}
-        self._batch_size = self._checked(state["batch_size"])
+        behind = state.get("next_batch_size")
+        sizes = self._checked(state["batch_size"]), None if behind is None else self._checked(behind)
+        self._batch_size, self._postponed = sizes
         self._position, self._epoch, self._taken = numbers.values()
         self._seed = _checks.whole("seed", state["seed"], minimum=0)
         self._current = self._begun = self._part = None
         self._ends_epoch = False
         if self._taken:
-            warnings.warn(
-                f"resuming by counting: the first {self._taken} batches of the epoch are fetched again and thrown "
-                "away; exact if the loader yields the same batches in the same order (same workers, its own seed set); "
-                "what it drew at random itself is not restored",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            told.warn_of_counting(self._taken)
