@@ -321,7 +321,7 @@ class DataLoader(Face):
         if self._drawn:
             own["seed"] = found["seed"]
         state.compare(found, own)
-        sizes = [self._cursor.checked(found["batch_size"]), state.postponed(found, self._cursor.checked)]
+        sizes = self._cursor.checked(found["batch_size"]), state.postponed(found, self._cursor.checked)
         if isinstance(self._cursor, StreamCursor):
             stream = state.checked_stream(found)
             self._cursor.epoch, self._cursor.base = stream["epoch"], stream["base"]
