@@ -205,6 +205,25 @@ def test_errors(settings, message):
         ab.from_lr(torch_lr.StepLR(optimizer_of(), 2, 0.5), **settings)
 
 
+@pytest.mark.parametrize("momentum", [1, 1.5])
+@pytest.mark.parametrize("rule", ["smith", "hybrid(1)"])
+def test_a_momentum_at_which_the_noise_has_no_scale_is_refused(rule, momentum):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    optimizer.param_groups[1]["momentum"] = momentum
+    with pytest.raises(
+        ValueError, match=f"`momentum` must be less than 1, got {float(momentum)}; at 1 the noise scale"
+    ):
+        ab.from_lr(torch_lr.StepLR(optimizer, 2, 0.5), epochs=5, rule=rule)
+    ab.from_lr(torch_lr.StepLR(optimizer, 2, 0.5), epochs=5, rule="seesaw")
+
+
+def test_a_momentum_that_a_cycle_raises_to_1_is_refused():
+    cycle = torch_lr.OneCycleLR(optimizer_of(momentum=0.9), max_lr=0.1, total_steps=5, max_momentum=1.0)
+    with pytest.raises(ValueError, match=r"`(max_)?momentum` must be less than 1, got 1.0"):
+        ab.from_lr(cycle, epochs=5)
+
+
 def test_what_is_no_function_of_progress():
     with pytest.raises(TypeError, match=r"must be a function of progress, got ReduceLROnPlateau"):
         ab.from_lr(torch_lr.ReduceLROnPlateau(optimizer_of()), epochs=5)

@@ -56,7 +56,8 @@ def from_lr(
 
     Raises:
         TypeError: if an argument is of the wrong kind; ReduceLROnPlateau among them.
-        ValueError: if the length is not known, an LR is negative or not finite, or numbers do not fit each other.
+        ValueError: if the length is not known, an LR is negative or not finite, numbers do not fit each other, or a
+            momentum is 1 or more under `smith` or `hybrid(k)`.
 
     Example:
         >>> import torch, adabatch as ab
@@ -87,7 +88,10 @@ def from_lr(
         drop_last=drop_last,
         run_on=run_on,
     )
-    return schedules.from_lr(table, **settings)
+    growth = schedules.from_lr(table, **settings)
+    if growth.rule == "smith" or growth.rule.startswith("hybrid"):
+        _check_momentum(lr_scheduler.optimizer)
+    return growth
 
 
 def curve(
@@ -138,6 +142,15 @@ def curve(
     steps = _steps(lr_scheduler, length)
     lrs = sample(lr_scheduler, steps, freeze=True)
     return _changes([base.clock_of(int(step * counts.exact)) for step in range(steps)], lrs)
+
+
+def _check_momentum(optimizer: Any) -> None:
+    """Checks that the noise scale `lr N / (B (1 - m))` has a value in every parameter group."""
+    for group in optimizer.param_groups:
+        for name in ("momentum", "max_momentum"):  # the second is where OneCycleLR and CyclicLR go
+            if group.get(name) is not None:
+                remedy = "at 1 the noise scale that the batch is grown by has no value"
+                _checks.finite(name, float(group[name]), minimum=0, below=1, remedy=remedy)
 
 
 def _steps(lr_scheduler: torch_lr.LRScheduler, steps: int | None) -> int:
