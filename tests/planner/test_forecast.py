@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from adabatch import epochs, schedules
+from adabatch import couplings, epochs, schedules
 from adabatch.planner import Course, Timing, forecast
 
 N, E = 50_000, 200
@@ -53,6 +53,24 @@ def test_the_noise_scale_is_that_of_the_momentum_in_force():
     assert found.noise_scale[1] == pytest.approx(found.noise_scale[0])
     found = forecast(course, plan, coupling="adam_sde", momentum=0.9)
     assert found.lr == pytest.approx((0.1, 0.5))
+
+
+def test_a_coupling_of_ones_own_is_forecast():
+    class root_and_the_rest(couplings.Coupling):
+        def lr_factor(self, ratio):
+            return ratio**0.5
+
+        def in_force(self, group, ratio):
+            others = {name: group[name] * ratio**0.5 for name in ("weight_decay", "eps")}
+            return super().in_force(group, ratio) | others | {"betas": group["betas"]}
+
+    try:
+        plan = schedules.steps("0:128 25000:512").plan(dataset_size=N, epochs=1)
+        found = forecast(Course((0,), (0.1,)), plan, coupling=root_and_the_rest(), momentum=0.9)
+    finally:
+        del couplings.Coupling._kinds["root_and_the_rest"]
+    assert found.lr == pytest.approx((0.1, 0.2))
+    assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.2 * N / (512 * 0.1)))
 
 
 def test_seconds_and_json():

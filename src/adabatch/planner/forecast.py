@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
+
+import torch
 
 from adabatch import _checks, couplings
 from adabatch.planner.course import Course
@@ -132,5 +135,13 @@ def _in_force(rule: couplings.Coupling, lr: float, momentum: float, ratio: float
     """LR and momentum of SGD under a coupling; of other optimizers' momentum the noise scale knows nothing."""
     if rule.optimizers is not None and "SGD" not in rule.optimizers:
         return _InForce(lr * rule.lr_factor(ratio), momentum)
-    group = {"lr": lr, "momentum": momentum}
-    return _InForce(**(group | rule.in_force(group, ratio)))
+    group = _defaults() | {"lr": lr, "momentum": momentum}
+    found = group | rule.in_force(group, ratio)
+    return _InForce(found["lr"], found["momentum"])
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """What a parameter group of torch's SGD or AdamW holds, for couplings of more than LR and momentum."""
+    param = [torch.nn.Parameter(torch.zeros(1))]
+    return torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults
