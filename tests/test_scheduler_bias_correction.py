@@ -534,6 +534,27 @@ def test_growth_that_a_coupling_has_no_values_for_is_refused_at_once():
         ab.BatchSizeScheduler(momentum, loader_of(128), ab.schedules.constant(), coupling="noise_scale")
 
 
+def test_growth_that_a_coupling_has_no_values_for_within_the_cycle_of_the_lr_scheduler_is_refused_at_once():
+    growth = ab.schedules.steps("0:4 8:32")
+    cycles = {
+        "OneCycleLR": lambda made: torch.optim.lr_scheduler.OneCycleLR(made, max_lr=0.1, total_steps=40),
+        "CyclicLR": lambda made: torch.optim.lr_scheduler.CyclicLR(made, 0.01, 0.1, base_momentum=0.85),
+    }
+    for cycle in cycles.values():
+        optimizer = torch.optim.Adam(model_of().parameters(), betas=(0.95, 0.999))
+        cycle(optimizer)
+        optimizer.param_groups[0]["betas"] = (0.95, 0.999)  # as at the start of the cycle
+        message = "got 8 with a beta of 0.85; use .* it is the `base_momentum` to which the LR scheduler cycles it"
+        with pytest.raises(ValueError, match=message):
+            ab.BatchSizeScheduler(optimizer, loader_of(128), growth, coupling="adam_sde")
+        ab.BatchSizeScheduler(optimizer, loader_of(128), growth, coupling="adam_sde(exponential=True)")
+    momentum = torch.optim.SGD(model_of().parameters(), lr=0.1, momentum=0.9)
+    torch.optim.lr_scheduler.OneCycleLR(momentum, max_lr=0.1, total_steps=40, max_momentum=1.0)
+    momentum.param_groups[0]["momentum"] = 0.9
+    with pytest.raises(ValueError, match="`momentum` must be less than 1, got 1.0; .* it is the `max_momentum` to"):
+        ab.BatchSizeScheduler(momentum, loader_of(128), growth, coupling="noise_scale")
+
+
 # Averages of weights.
 
 

@@ -418,6 +418,24 @@ def test_a_raised_step_is_no_forgotten_step():
     assert loader.current.clock == 12
 
 
+def test_a_coupling_of_what_the_optimizer_lacks_is_refused_at_once():
+    class of_rho(ab.couplings.Coupling):
+        def lr_factor(self, ratio):
+            return ratio
+
+        def in_force(self, group, ratio):
+            return super().in_force(group, ratio) | ({} if ratio == 1 else {"rho": ratio})
+
+    try:
+        optimizer = sgd(model_of())
+        with pytest.raises(ValueError, match="'of_rho' must change what SGD has, got 'rho', which is none of lr, mom"):
+            ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling=of_rho())
+        ab.BatchSizeScheduler(optimizer, loader_of(), ab.schedules.constant(), coupling=of_rho())
+        assert optimizer.param_groups[0]["lr"] == 0.1
+    finally:
+        del ab.couplings.Coupling._kinds["of_rho"]
+
+
 # Phantom steps of torch.distributed.checkpoint.
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -158,11 +158,34 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
     """Checks that the coupling has values for the optimizer at each ratio of batch sizes.
 
     Raises:
-        ValueError: if it has none, or changes betas of an optimizer whose bias correction is not known.
+        ValueError: if it has none, also where an LR scheduler is to cycle the momentum to; names a hyper-parameter that
+            a parameter group lacks; or changes betas of an optimizer whose bias correction is not known.
     """
     for ratio in ratios:
-        if any("betas" in coupling.in_force(group, ratio) for group in optimizer.param_groups):
-            check_adam(optimizer)
+        for group in optimizer.param_groups:
+            changes = coupling.in_force(group, ratio)
+            if "betas" in changes:
+                check_adam(optimizer)
+            for key in changes:
+                if key not in group:
+                    raise ValueError(
+                        f"`coupling` {coupling.name!r} must change what {type(optimizer).__name__} has, got {key!r}, "
+                        f"which is none of {', '.join(name for name in group if name != 'params')}"
+                    )
+            for where, cycled in _cycled(group):
+                try:
+                    coupling.in_force(cycled, ratio)
+                except ValueError as error:
+                    raise ValueError(f"{error}; it is the `{where}` to which the LR scheduler cycles it") from None
+
+
+def _cycled(group: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The group with the momentum, or first beta, at both ends of the cycle of OneCycleLR or CyclicLR, if it has one."""
+    for where in ("base_momentum", "max_momentum"):
+        if where in group and "betas" in group:
+            yield where, group | {"betas": (group[where], *group["betas"][1:])}
+        elif where in group and "momentum" in group:
+            yield where, group | {"momentum": group[where]}
 
 
 def _is_tensor(value: Any) -> bool:
