@@ -551,7 +551,7 @@ def test_growth_that_a_coupling_has_no_values_for_within_the_cycle_of_the_lr_sch
     momentum = torch.optim.SGD(model_of().parameters(), lr=0.1, momentum=0.9)
     torch.optim.lr_scheduler.OneCycleLR(momentum, max_lr=0.1, total_steps=40, max_momentum=1.0)
     momentum.param_groups[0]["momentum"] = 0.9
-    with pytest.raises(ValueError, match="`momentum` must be less than 1, got 1.0; .* it is the `max_momentum` to"):
+    with pytest.raises(ValueError, match=r"`momentum` must be less than 1, got 1.0; .* it is the `max_momentum` to"):
         ab.BatchSizeScheduler(momentum, loader_of(128), growth, coupling="noise_scale")
 
 

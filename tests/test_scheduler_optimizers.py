@@ -419,7 +419,7 @@ def test_a_raised_step_is_no_forgotten_step():
 
 
 def test_a_coupling_of_what_the_optimizer_lacks_is_refused_at_once():
-    class of_rho(ab.couplings.Coupling):
+    class OfRho(ab.couplings.Coupling):
         def lr_factor(self, ratio):
             return ratio
 
@@ -428,12 +428,12 @@ def test_a_coupling_of_what_the_optimizer_lacks_is_refused_at_once():
 
     try:
         optimizer = sgd(model_of())
-        with pytest.raises(ValueError, match="'of_rho' must change what SGD has, got 'rho', which is none of lr, mom"):
-            ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling=of_rho())
-        ab.BatchSizeScheduler(optimizer, loader_of(), ab.schedules.constant(), coupling=of_rho())
+        with pytest.raises(ValueError, match="'OfRho' must change what SGD has, got 'rho', which is none of lr, mom"):
+            ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling=OfRho())
+        ab.BatchSizeScheduler(optimizer, loader_of(), ab.schedules.constant(), coupling=OfRho())
         assert optimizer.param_groups[0]["lr"] == 0.1
     finally:
-        del ab.couplings.Coupling._kinds["of_rho"]
+        del ab.couplings.Coupling._kinds["OfRho"]
 
 
 # Phantom steps of torch.distributed.checkpoint.

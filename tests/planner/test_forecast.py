@@ -56,7 +56,7 @@ def test_the_noise_scale_is_that_of_the_momentum_in_force():
 
 
 def test_a_coupling_of_ones_own_is_forecast():
-    class root_and_the_rest(couplings.Coupling):
+    class RootAndTheRest(couplings.Coupling):
         def lr_factor(self, ratio):
             return ratio**0.5
 
@@ -66,9 +66,9 @@ def test_a_coupling_of_ones_own_is_forecast():
 
     try:
         plan = schedules.steps("0:128 25000:512").plan(dataset_size=N, epochs=1)
-        found = forecast(Course((0,), (0.1,)), plan, coupling=root_and_the_rest(), momentum=0.9)
+        found = forecast(Course((0,), (0.1,)), plan, coupling=RootAndTheRest(), momentum=0.9)
     finally:
-        del couplings.Coupling._kinds["root_and_the_rest"]
+        del couplings.Coupling._kinds["RootAndTheRest"]
     assert found.lr == pytest.approx((0.1, 0.2))
     assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.2 * N / (512 * 0.1)))
 

@@ -180,7 +180,7 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
 
 
 def _cycled(group: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The group with the momentum, or first beta, at both ends of the cycle of OneCycleLR or CyclicLR, if it has one."""
+    """The group with the momentum, or first beta, at both ends of its cycle, as OneCycleLR and CyclicLR note them."""
     for where in ("base_momentum", "max_momentum"):
         if where in group and "betas" in group:
             yield where, group | {"betas": (group[where], *group["betas"][1:])}
