@@ -16,12 +16,14 @@ _HOME = {
     "BatchSizeScheduler": "adabatch.scheduler",
     "DataLoader": "adabatch.data",
     "Plan": "adabatch.schedules",
+    "ResidentLoader": "adabatch.data",
     "by_samples": "adabatch.lr_clock",
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
     "from_lr": "adabatch.lr_clock",
     "micro_batches": "adabatch.accumulate.foreign",
     "probe": "adabatch.memory",
+    "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
     "scale_up": "adabatch.planner",
     "schedules": "adabatch.schedules",
@@ -29,14 +31,14 @@ _HOME = {
     "updates": "adabatch.units",
 }
 __all__ = [
-    "BatchSizeScheduler", "DataLoader", "Plan", "accumulate", "by_samples", "couplings", "epochs", "from_lr",
-    "micro_batches", "probe", "samples", "scale_up", "schedules", "tokens", "updates",
+    "BatchSizeScheduler", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings", "epochs",
+    "from_lr", "micro_batches", "probe", "sample_seed", "samples", "scale_up", "schedules", "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
     from adabatch.accumulate.foreign import micro_batches
-    from adabatch.data import DataLoader
+    from adabatch.data import DataLoader, ResidentLoader, sample_seed
     from adabatch.lr_clock import by_samples, from_lr
     from adabatch.memory import probe
     from adabatch.planner import scale_up

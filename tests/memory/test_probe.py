@@ -293,6 +293,25 @@ def test_what_the_key_depends_on():
     others = [key(step=timed(float, model)), key(model=torch.nn.Linear(3, 2)), key(shapes=("b",)), key(ranks=2)]
     assert len({ours, *others}) == 5
 
+    def passes(count, scale):
+        def step(batch, times=count):
+            for _ in range(times):
+                model(batch[0]).sum().mul(scale).backward()
+
+        return step
+
+    def twice(batch):
+        for _ in range(2):
+            model(batch[0])
+
+    def often(batch):
+        for _ in range(50):
+            model(batch[0])
+
+    steps = [passes(1, 1.0), passes(50, 1.0), passes(1, 2.0), twice, often]
+    assert len({key(step=step) for step in steps}) == 5
+    assert key(step=passes(1, 2.0)) == key(step=passes(1, 2.0))
+
 
 # The curve.
 

@@ -239,7 +239,8 @@ def check_share(size: int, world: int, *, tail: bool = False) -> None:
     """Raises if a batch of `size` cannot be cut into `world` equal shares."""
     if size % world:
         what = f"the last batch of an epoch, of {size} samples," if tail else f"a batch of {size} samples"
-        remedy = "set `drop_last=True` or `run_on=True`" if tail else f"use multiples of {world} (`schedules.round_to`)"
+        multiples, ends = f"use multiples of {world} (`schedules.round_to`)", "`drop_last=True` or `run_on=True`"
+        remedy = f"set {ends}, and {multiples}" if tail else f"{multiples}, and for the ends of epochs {ends}"
         raise ValueError(
             f"`batch_size` must be shared evenly in a plain loop: {what} does not divide over {world} ranks;"
             f" {remedy}, or iterate with `adabatch.accumulate(loader, model)`, which weights uneven shares exactly"

@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 import torch
@@ -31,7 +31,7 @@ def key(step: Any, model: torch.nn.Module, shapes: list[str], device: torch.devi
             model.training,
             [f"{p.dtype}{tuple(p.shape)}{p.requires_grad}" for p in model.parameters()],
         ],
-        "step": [code.co_code.hex(), list(code.co_names)] if code is not None else repr(type(step)),
+        "step": _words(code, step) if code is not None else repr(type(step)),
         "shapes": shapes,
         "device": [device.type, *_hardware(device)],
         "ranks": ranks,
@@ -41,10 +41,29 @@ def key(step: Any, model: torch.nn.Module, shapes: list[str], device: torch.devi
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _words(code: CodeType) -> list[Any]:
-    """What a function does, without what it encloses."""
-    constants = [_words(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
-    return [code.co_code.hex(), list(code.co_names), constants]
+def _words(code: CodeType, function: Any = None) -> list[Any]:
+    """What a function does, with the values that it encloses and those of its defaults."""
+    constants = [_words(each) if isinstance(each, CodeType) else _word(each) for each in code.co_consts]
+    cells = getattr(function, "__closure__", None) or ()
+    held = []
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # an empty cell
+            held.append(_word(cell.cell_contents))
+    held += [_word(value) for value in getattr(function, "__defaults__", None) or ()]
+    return [code.co_code.hex(), list(code.co_names), constants, held]
+
+
+def _word(value: Any) -> Any:
+    """A value, as far as it says the same in another process; of what may change, its type alone."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, tuple):
+        return [_word(each) for each in value]
+    if isinstance(value, frozenset):
+        return sorted(str(_word(each)) for each in value)
+    if isinstance(value, FunctionType):
+        return [value.__code__.co_code.hex(), [_word(each) for each in value.__code__.co_consts]]
+    return repr(type(value))
 
 
 def _hardware(device: torch.device) -> list[Any]:
