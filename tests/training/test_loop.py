@@ -169,6 +169,18 @@ def test_text():
     assert (found.test_accuracy * 20 * 8) % 1 == pytest.approx(0, abs=1e-9)
 
 
+def test_text_counts_tokens():
+    tokens = torch.randint(0, 5, (64, 129), generator=torch.Generator().manual_seed(0))
+    rows = tokens[:, :-1], tokens[:, 1:]
+    text = tasks.Data(*rows, rows[0][:8], rows[1][:8], classes=5, note="", tokens_per_sample=128)
+    settings = {"growth": 2.0, "every": "4096 tokens", "max_batch_size": 16, "evaluate_every": "3K tokens"}
+    config = RunConfig.for_task("gpt-tiny", epochs=1, batch_size=4, threads=1, **settings)
+    found = train(config, data=text)
+    assert found.batch_sizes == (4, 8)
+    assert [(decision.clock, decision.batch_size) for decision in found.decisions] == [(32, 8)]
+    assert [line.samples for line in found.history] == [24, 48, 64]
+
+
 def test_a_constant_batch_takes_no_notice_of_the_coupling():
     """A coupling that was not derived for the optimizer is refused only where it would act."""
     config = replace(SMALL, growth=None, optimizer="adam", coupling="linear", lr=0.001)

@@ -82,7 +82,10 @@ Growth = Annotated[
 Every = Annotated[
     str | None,
     typer.Option(
-        "--every", metavar="DURATION", help="The interval: 4, '4 epochs', '9 updates'.", rich_help_panel=GROWTH
+        "--every",
+        metavar="DURATION",
+        help="The interval: 4, '4 epochs', '9 updates'; of text '1M tokens'.",
+        rich_help_panel=GROWTH,
     ),
 ]
 MaxBatchSize = Annotated[

@@ -126,6 +126,7 @@ class Task:
         defaults: settings for `RunConfig.for_task`, and `target`, the test accuracy (a fraction) that the time to
             target is measured to.
         load: reads the data; its argument is the user's data folder or None.
+        tokens_per_sample: of text, tokens in a sample; None: there are no tokens to count.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Task:
     models: tuple[str, ...]
     defaults: Mapping[str, Any]
     load: Callable[[Path | str | None], Data]
+    tokens_per_sample: int | None = None
 
     @property
     def target(self) -> float:

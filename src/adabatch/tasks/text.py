@@ -131,4 +131,5 @@ GPT_TINY: Final = Task(
     models=("gpt",),
     defaults=DEFAULTS,
     load=load,
+    tokens_per_sample=CONTEXT,
 )

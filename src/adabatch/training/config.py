@@ -113,7 +113,7 @@ class RunConfig:
             _checks.whole("threads", self.threads, maximum=MOST_THREADS)
         if self.workers is not None:
             _checks.whole("workers", self.workers, minimum=0)
-        _positive("evaluate_every", self.evaluate_every)
+        self._positive("evaluate_every", self.evaluate_every)
         lr_schedule.check(self.lr_schedule)
         coupling = couplings.get(self.coupling)
         self._check_growth()
@@ -121,7 +121,7 @@ class RunConfig:
             self._check_coupling(coupling)
 
     def _check_growth(self) -> None:
-        _positive("every", self.every)
+        self._positive("every", self.every)
         if self.max_batch_size is not None:
             _checks.whole("max_batch_size", self.max_batch_size)
         if self.rule is not None:
@@ -134,6 +134,18 @@ class RunConfig:
             raise ValueError(
                 f"`max_batch_size` must be at least `batch_size` = {self.batch_size}, got {self.max_batch_size}; "
                 "raise it or start smaller"
+            )
+
+    def _positive(self, name: str, text: str) -> None:
+        """Raises unless `text` is a duration above 0 in epochs, samples, updates, or tokens where there are any."""
+        if not isinstance(text, str):
+            raise TypeError(f"`{name}` must be text such as '4 epochs', got {text!r}")
+        length = units.duration(text, name=name)
+        if length.count == 0:
+            raise ValueError(f"`{name}` must be longer than 0, got {text!r}")
+        if length.unit == "tokens" and self.tokens_per_sample is None:
+            raise ValueError(
+                f"`{name}` must be one of epochs, samples, updates, got 'tokens'; {self.task} has none, in {text!r}"
             )
 
     def _check_coupling(self, coupling: couplings.Coupling) -> None:
@@ -155,6 +167,11 @@ class RunConfig:
                 "say how the batch grows, or a factor and an interval do"
             )
         schedules.from_lr([(0, 1.0)], rule=rule)
+
+    @property
+    def tokens_per_sample(self) -> int | None:
+        """Tokens in a sample of the task; None where there are none."""
+        return tasks.get(self.task).tokens_per_sample
 
     @property
     def grows(self) -> bool:
@@ -207,7 +224,11 @@ class RunConfig:
                 raise ValueError(f"`{name}` must be at most the {dataset_size:,} samples of the data set, got {size:,}")
         try:
             return self.schedule().plan(
-                dataset_size=dataset_size, epochs=self.epochs, batch_size=self.batch_size, drop_last=self.drop_last
+                dataset_size=dataset_size,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                drop_last=self.drop_last,
+                tokens_per_sample=self.tokens_per_sample,
             )
         except ValueError as error:
             if self.growth is None:
@@ -246,16 +267,6 @@ class RunConfig:
         if not isinstance(values, Mapping) or sorted({*values, *ADDED}) != sorted(names):
             raise ValueError(f"`config` must have the settings {', '.join(names)}, got {values!r}")
         return cls(**values)
-
-
-def _positive(name: str, text: str) -> None:
-    """Raises unless `text` is a duration above 0 in epochs, samples or updates."""
-    if not isinstance(text, str):
-        raise TypeError(f"`{name}` must be text such as '4 epochs', got {text!r}")
-    length = units.duration(text, name=name)
-    if length.count == 0:
-        raise ValueError(f"`{name}` must be longer than 0, got {text!r}")
-    _checks.one_of(name, length.unit, ("epochs", "samples", "updates"), remedy=f"tasks have no tokens, in {text!r}")
 
 
 def _check_names(settings: Mapping[str, Any]) -> None:

@@ -230,7 +230,11 @@ class Run:
             done = self._history[-1].updates if self._history else 0
             due = (done // int(every.count) + 1) * int(every.count)
             return self._plan.clock_of(min(due, self._plan.updates))
-        length = every.exact * (self._N if every.unit == "epochs" else 1)
+        length = every.exact
+        if every.unit == "epochs":
+            length *= self._N
+        elif every.unit == "tokens":
+            length /= self._parts.config.tokens_per_sample or 1
         done = self._history[-1].samples if self._history else 0
         return math.ceil((done // length + 1) * length)
 

@@ -48,7 +48,12 @@ class Parts:
         self.loader.micro_batch_size = config.micro_batch_size
         coupling = config.coupling if config.grows else "none"
         self.batches = ab.BatchSizeScheduler(
-            self.optimizer, self.loader, config.schedule(), coupling=coupling, epochs=config.epochs
+            self.optimizer,
+            self.loader,
+            config.schedule(),
+            coupling=coupling,
+            epochs=config.epochs,
+            tokens_per_sample=config.tokens_per_sample,
         )
 
     def _loader(self) -> ab.DataLoader:
