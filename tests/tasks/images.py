@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,13 @@ def encoded(number: int, size: int | tuple[int, int] = 32, channels: int = 3, ki
     file = io.BytesIO()
     Image.fromarray(pixels(number, size, channels)).save(file, kind)
     return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A small image file whose header says that it is 200,000 x 200,000 pixels."""
+    content = bytearray(encoded(0, kind="BMP"))
+    content[18:26] = struct.pack("<ii", 200_000, 200_000)
+    return bytes(content)
 
 
 def parquet(path: Path, images: list[bytes | None], labels: list[int], *, image: str = "img", label: str = "label"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tasks.images import encoded, pixels
+from tests.tasks.images import bomb, encoded, pixels
 
 from adabatch.tasks import decode
 from adabatch.tasks.decode import Decoder
@@ -29,7 +29,7 @@ def test_pixels_are_those_of_the_images(tmp_path: Path, workers: int, channels: 
         assert np.array_equal(out[number], expected.transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -37,6 +37,7 @@ def test_pixels_are_those_of_the_images(tmp_path: Path, workers: int, channels: 
         (b"", "row 5 of x must hold an image file that can be decoded: there is none"),
         (b"no image", "row 5 of x must hold an image file that can be decoded: cannot identify"),
         (encoded(0, kind="JPEG")[:-40], "row 5 of x must hold an image file that can be decoded: image file is trunc"),
+        (bomb(), "row 5 of x must hold an image file that can be decoded: Image size .* could be decompression bomb"),
         (encoded(0, size=31), "row 5 of x must be an image of 32x32 in mode RGB, got 31x31 in mode RGB"),
         (encoded(0, channels=1), "row 5 of x must be an image of 32x32 in mode RGB, got 32x32 in mode L"),
     ],

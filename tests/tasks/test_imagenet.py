@@ -91,10 +91,27 @@ def test_missing_folders(tmp_path: Path) -> None:
 def test_class_folders_that_cannot_be_used(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "train" / "n0009").mkdir()
-    with pytest.raises(ValueError, match=r"train/n0009 must hold images, got none; remove the folder or fetch"):
+    with pytest.raises(ValueError, match=r"train/n0009 must hold images \(.*\), got none; remove the folder or fetch"):
         tasks.get("imagenet").load(tmp_path)
     (tmp_path / "train" / "n0009").rename(tmp_path / "val" / "n0009")
     with pytest.raises(ValueError, match=r"val must hold classes of .*train, got n0009 besides"):
+        tasks.get("imagenet").load(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_folder_without_images_but_with_other_files(tmp_path: Path, split: str) -> None:
+    class_folders(tmp_path)
+    place = tmp_path / split / "n0001"
+    (place / "readme.txt").write_text("no image")
+    (place / "0.JPEG").rename(place / "0.jPg")
+    count = len(list(place.iterdir()))
+    data = tasks.get("imagenet").load(tmp_path)
+    labels = data.y_train if split == "train" else data.y_test
+    assert int((labels == 1).sum()) == count - 1
+    for file in place.iterdir():
+        if file.name != "readme.txt":
+            file.unlink()
+    with pytest.raises(ValueError, match=rf"{split}/n0001 must hold images \(.*\.jpg.*\), got none; remove the folder"):
         tasks.get("imagenet").load(tmp_path)
 
 
@@ -119,6 +136,13 @@ def test_parquet_files_that_cannot_be_used(tmp_path: Path, change: dict, message
     images = [encoded(n, 50) for n in range(len(labels))]
     parquet(tmp_path / "validation-00000-of-00001.parquet", images, labels, image=change.get("image", "image"))
     with pytest.raises(ValueError, match=message):
+        tasks.get("imagenet").load(tmp_path)
+
+
+def test_labels_that_are_missing_throughout(tmp_path: Path) -> None:
+    hub(tmp_path)
+    parquet(tmp_path / "train-00000-of-00001.parquet", [encoded(n, 50) for n in range(3)], [None] * 3, image="image")
+    with pytest.raises(ValueError, match=r"train-\*.parquet must have a label in every row, got 3 without one"):
         tasks.get("imagenet").load(tmp_path)
 
 

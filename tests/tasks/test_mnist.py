@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.tasks.checks import png, random_set, table, write
+from tests.tasks.images import bomb
 
 from adabatch import tasks
 from adabatch.tasks import parquet
@@ -103,6 +104,10 @@ FILES: list[bytes | None] = [png(image) for image in IMAGES]
             "row 3 of .* must hold an image file that can be",
         ),
         (table([*FILES[:3], FILES[3][:60], FILES[4]], LABELS.tolist()), "row 3 of .* must hold an image file that can"),
+        (
+            table([*FILES[:3], bomb(), FILES[4]], LABELS.tolist()),
+            "row 3 of .*: Image size .* decompression bomb",
+        ),
         (table([*FILES[:3], None, FILES[4]], LABELS.tolist()), "row 3 of .* must hold an image file that can be"),
         (
             table([png(random_set(1, seed=0, size=8)[0][0])], [1]),

@@ -122,7 +122,7 @@ def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
                     found = f"{image.width}x{image.height} in mode {image.mode}"
                     return index, f"must be an image of {width}x{height} in mode {mode}, got {found}"
                 row = np.frombuffer(image.tobytes(), np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             line = str(error).strip().partition("\n")[0].rstrip(".")
             return index, f"must hold an image file that can be decoded: {line}"
         pixels[index] = row.reshape(shape).transpose(2, 0, 1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HUB: Final = "ILSVRC/imagenet-1k"
 VALIDATION: Final = ("validation", "val")  # names of the folder of class folders
+SUFFIXES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  # of images
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 # The defaults of the AdaBatch authors' code.
@@ -162,15 +163,23 @@ def _class_folders(folder: Path) -> tuple[_Split, _Split, int]:
             if place != folder / "train" and not (place / name).is_dir():
                 continue
             with os.scandir(place / name) as entries:
-                found = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+                found = sorted(entry.name for entry in entries if entry.is_file() and _is_image(entry.name))
             if not found:
-                raise ValueError(f"{place / name} must hold images, got none; remove the folder or fetch it again")
+                raise ValueError(
+                    f"{place / name} must hold images ({', '.join(SUFFIXES)}), got none; "
+                    "remove the folder or fetch it again"
+                )
             names += [f"{name}/{file}" for file in found]
             labels += [label] * len(found)
         if not names:
             raise ValueError(f"{place} must hold a folder of images for each class, got none")
         splits.append((Files(place, names), labels))
     return splits[0], splits[1], len(classes)
+
+
+def _is_image(name: str) -> bool:
+    """Whether a file is taken for an image, by its name."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _names(folder: Path) -> list[str]:
@@ -194,7 +203,7 @@ def _hub(folder: Path | None) -> tuple[_Split, _Split, int]:
             raise ValueError(f"{source} must have at least one row, got none")
         column = rows.data.column("label")
         if split == "train" and not names:
-            classes = max(2, 1 + max(column.to_pylist(), key=lambda label: -1 if label is None else label))
+            classes = max(2, 1 + max((label for label in column.to_pylist() if label is not None), default=0))
         labels = parquet.checked_labels(column, source=source, classes=classes)
         splits.append((Rows(rows, source), labels))
     return splits[0], splits[1], classes

@@ -229,13 +229,13 @@ def checked_labels(column: Any, *, source: str, classes: int) -> npt.NDArray[np.
 def _decode(encoded: bytes | None, *, size: int, where: str) -> npt.NDArray[np.uint8]:
     """One grey image."""
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("decoding images needs pillow; run: pip install 'adabatch[data]'") from error
     try:
         with Image.open(io.BytesIO(encoded or b"")) as image:
             pixels = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} must hold an image file that can be decoded: {first_line(error)}") from None
     if pixels.shape != (size, size) or pixels.dtype != np.uint8:
         shape = "x".join(str(n) for n in pixels.shape)
