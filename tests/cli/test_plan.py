@@ -120,3 +120,37 @@ def test_lines_to_paste_need_a_rule(capsys):
     code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
     assert code == 2
     assert "`--emit-python` must come with a rule, got a preset that has none" in error
+
+
+def test_a_factor_is_planned_as_it_is_trained(capsys):
+    sizes = ["--growth", "2", "--every", "2", "--maximum", "256", "--batch-size", "16"]
+    code, printed, _ = run(capsys, *sizes, "--dataset-size", "1437", "--epochs", "14", "--json")
+    found = json.loads(printed)
+    assert (code, found["updates_before"], found["updates_after"]) == (0, 1_260, 376)
+    assert found["sizes"] == [16, 32, 64, 128, 256]
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "updates"),
+    [("cifar10", "alexnet", (19_500, 7_520)), ("cifar100", "vgg19_bn", (39_000, 15_080))],
+)
+def test_a_training_of_a_preset(capsys, task, model, updates):
+    code, printed, _ = run(capsys, "--preset", "adabatch", "--task", task, "--model", model, "--json")
+    found = json.loads(printed)
+    assert (code, found["updates_before"], found["updates_after"]) == (0, *updates)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--every", "2"], "`--every` must come with `--growth`, got it alone"),
+        (["--growth", "2", "--rule", "smith"], "`--rule` must come without `--growth`, got both"),
+        (["--growth", "1"], "`--growth` must be greater than 1, got 1"),
+        (["--model", "alexnet"], "`--model` must come with `--preset`"),
+        (["--preset", "adabatch", "--model", "gpt"], "`--model` must be one of resnet20, vgg19_bn, alexnet"),
+    ],
+)
+def test_what_does_not_go_together(capsys, flags, message):
+    code, _, said = run(capsys, *COSINE, *flags)
+    assert code == 2
+    assert message in said

@@ -10,7 +10,9 @@ from tests.training.checks import SMALL, same, small_data, weights, without_seco
 
 import adabatch as ab
 from adabatch import models, tasks
+from adabatch.tasks.augment import CropFlip
 from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train
+from adabatch.training.parts import Parts
 
 
 def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], int]:
@@ -290,3 +292,18 @@ def test_bad_arguments(tmp_path):
 def test_same_sees_a_difference():
     assert same({"a": [torch.zeros(2)]}, {"a": [torch.zeros(2)]})
     assert not same({"a": [torch.zeros(2)]}, {"a": [torch.tensor([0.0, 1e-45])]})
+
+
+def test_ghost_batch_norm():
+    config = RunConfig.for_task("cifar10", model="resnet20", batch_size=8, epochs=1, threads=1, ghost_batch_size=4)
+    pixels = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.randint(10, (24,))
+    transform = CropFlip((0.5,) * 3, (0.25,) * 3, image_size=32, classes=10)
+    images = tasks.Data(pixels, labels, pixels[:4], labels[:4], 10, "", transform=transform)
+    parts = Parts(config, images, torch.device("cpu"))
+    assert {layer.size for layer in parts.model.modules() if hasattr(layer, "running_mean")} == {4}
+    ghosts, whole = (train(replace(config, ghost_batch_size=size), data=images).history[-1] for size in (4, None))
+    assert ghosts.train_loss != whole.train_loss
+    assert train(replace(config, ghost_batch_size=8), data=images).history[-1].train_loss == whole.train_loss
+    with pytest.raises(ValueError, match=r"`ghost_batch_size` must come with .* batch norm, got alexnet"):
+        Parts(replace(config, model="alexnet"), images, torch.device("cpu"))

@@ -99,6 +99,12 @@ MicroBatchSize = Annotated[
     int | None,
     typer.Option("--micro-batch-size", help="Samples per forward and backward pass.", rich_help_panel=GROWTH),
 ]
+GhostBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--ghost-batch-size", help="Samples over which batch norm takes its statistics.", rich_help_panel=GROWTH
+    ),
+]
 LR = Annotated[
     float | None, typer.Option("--lr", help="Learning rate at the first batch size.", rich_help_panel=OPTIMIZER)
 ]
@@ -176,6 +182,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "drop_last": DropLast,
     "coupling": Coupling,
     "micro_batch_size": MicroBatchSize,
+    "ghost_batch_size": GhostBatchSize,
     "lr": LR,
     "lr_schedule": LRSchedule,
     "momentum": Momentum,

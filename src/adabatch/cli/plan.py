@@ -10,14 +10,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from adabatch import _checks
 from adabatch.cli import _shared
-from adabatch.cli._options import GROWTH, LR, OUTPUT, RUN, AsJson, BatchSize, Epochs, LRSchedule, Momentum, Out
+from adabatch.cli._options import (
+    GROWTH,
+    LR,
+    OUTPUT,
+    RUN,
+    AsJson,
+    BatchSize,
+    Epochs,
+    Every,
+    Growth,
+    LRSchedule,
+    Momentum,
+    Out,
+)
 
 if TYPE_CHECKING:
     from adabatch.planner import Forecast
     from adabatch.schedules import Schedule
 
 DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
+Task = Annotated[
+    str | None, typer.Option("--task", help="Which training of the preset; else its first.", rich_help_panel=RUN)
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Which training of the preset; else its first.", rich_help_panel=RUN)
+]
 PresetName = Annotated[
     str | None,
     typer.Option("--preset", metavar="NAME", help="A training of a paper; others give its list.", rich_help_panel=RUN),
@@ -61,6 +81,8 @@ _WIDE: Final = 80
 @_shared.guarded
 def command(
     lr_schedule: LRSchedule = None,
+    growth: Growth = None,
+    every: Every = None,
     batch_size: BatchSize = None,
     dataset_size: DatasetSize = None,
     epochs: Epochs = None,
@@ -70,6 +92,8 @@ def command(
     maximum: Maximum = None,
     round_to: RoundTo = None,
     preset: PresetName = None,
+    task: Task = None,
+    model: Model = None,
     probe: Probe = None,
     emit_python: EmitPython = False,
     out: Out = None,
@@ -87,10 +111,16 @@ def command(
 
         adabatch plan --lr-schedule step:0.5:10 --batch-size 64 --dataset-size 60000 --epochs 30 --out runs/plan
 
+        adabatch plan --growth 2 --every 2 --maximum 256 --batch-size 16 --dataset-size 1437 --epochs 14
+
+        adabatch plan --preset adabatch --model alexnet
+
         adabatch plan --preset smith-increase --emit-python
     """
     given = _shared.given(
         lr_schedule=lr_schedule,
+        growth=growth,
+        every=every,
         batch_size=batch_size,
         dataset_size=dataset_size,
         epochs=epochs,
@@ -100,7 +130,7 @@ def command(
         maximum=maximum,
         round_to=round_to,
     )
-    settings = _settings(given, preset)
+    settings = _settings(given, preset, task=task, model=model)
     if emit_python:
         _emit(settings, as_json=as_json)
         return
@@ -119,17 +149,29 @@ def command(
         console.print(f"written to {out}")
 
 
-def _settings(given: dict[str, Any], preset: str | None) -> dict[str, Any]:
+def _settings(given: dict[str, Any], preset: str | None, *, task: str | None, model: str | None) -> dict[str, Any]:
     """What is planned: what was typed, on top of the preset, on top of what holds if nothing is said."""
     from adabatch import planner
 
     settings = dict(_OPTIONAL)
-    if preset is not None:
-        chosen = planner.find(preset)
+    if preset is None:
+        for name, value in (("task", task), ("model", model)):
+            if value is not None:
+                raise ValueError(f"`{name}` must come with `preset`, whose trainings it chooses from, got it alone")
+    else:
+        chosen = planner.find(preset, task=task, model=model)
         settings |= {name: getattr(chosen, name) for name in (*_NEEDED, *_OPTIONAL) if hasattr(chosen, name)}
     settings |= given
     if "rule" in given:
+        if "growth" in given:
+            raise ValueError("`rule` must come without `growth`, got both; a factor or the falls of the LR say how")
         settings["growth"] = None
+    elif "growth" in given:
+        _checks.finite("growth", given["growth"], above=1)
+        settings |= {"rule": None, "every": settings["every"] or "1 epoch"}
+        settings.setdefault("lr_schedule", "constant")
+    elif "every" in given and settings["growth"] is None:
+        raise ValueError("`every` must come with `growth`, got it alone; a rule grows where the LR falls")
     for name in _NEEDED:
         if name not in settings:
             raise ValueError(
@@ -176,8 +218,6 @@ def _growth(settings: dict[str, Any], scheduler: Any) -> tuple[Schedule, dict[st
 
 
 def _checked_numbers(settings: dict[str, Any]) -> None:
-    from adabatch import _checks
-
     for name in ("batch_size", "dataset_size", "epochs"):
         _checks.whole(name, settings[name])
     _checks.finite("lr", settings["lr"], above=0)
@@ -229,7 +269,15 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
 
 def _table(found: Forecast, *, title: str) -> Table:
     table = Table(title=f"{title}: {found.after.describe()}", title_justify="left")
-    for name in ("samples", "epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "before"):
+    for name in (
+        "samples",
+        "epoch",
+        "batch size",
+        "LR of the schedule",
+        "LR in force",
+        "noise scale",
+        "the same before",
+    ):
         table.add_column(name, justify="right")
     size = found.after.dataset_size or 1
     for index in _shown(len(found.starts_samples)):

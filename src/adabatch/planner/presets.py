@@ -38,6 +38,7 @@ class Preset:
         maximum: the largest batch size; None for no limit, with a rule for a tenth of the data set.
         drop_last: whether the short batch at the end of an epoch is left out.
         micro_batch_size: samples per forward and backward pass; None for whole batches.
+        ghost_batch_size: samples over which batch norm takes its statistics; None for the whole pass.
         source: paper and place.
         recalled: settings that were not found printed in a source at hand.
     """
@@ -57,6 +58,7 @@ class Preset:
     maximum: int | None = None
     drop_last: bool = False
     micro_batch_size: int | None = None
+    ghost_batch_size: int | None = None
     source: str
     recalled: tuple[str, ...] = field(default=())
 
@@ -75,7 +77,10 @@ class Preset:
         """
         names = ("model", "epochs", "batch_size", "lr", "momentum", "weight_decay", "lr_schedule", "growth", "every")
         return {
-            **{name: getattr(self, name) for name in (*names, "rule", "drop_last", "micro_batch_size")},
+            **{
+                name: getattr(self, name)
+                for name in (*names, "rule", "drop_last", "micro_batch_size", "ghost_batch_size")
+            },
             "max_batch_size": self.maximum,
             "optimizer": "sgd",
         }
@@ -167,8 +172,9 @@ def _smith_cifar(name: str, section: str, *, rule: str = "smith", batch_size: in
         lr_schedule="milestones:0.2:60,120,160",
         rule=rule,
         maximum=5120,
+        ghost_batch_size=128,
         source=f"{_SMITH}, {section}",
-        recalled=("the fall at epoch 160",),
+        recalled=("the fall at epoch 160", "ghost batches of 128"),
     )
 
 
@@ -185,6 +191,7 @@ def _smith_imagenet(name: str, *, model: str, lr: float, maximum: int, rule: str
         rule=rule,
         maximum=maximum,
         micro_batch_size=256,
+        ghost_batch_size=None if model == "resnet50" else 32,
         source=f"{_SMITH}, ImageNet",
         recalled=(
             "the falls at epochs 30, 60 and 80 by 10 and the weight decay; a warm-up, which asks for no growth, is "

@@ -14,7 +14,16 @@ PRECISIONS: Final = ("float32", "bf16")
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
 # Settings that run folders written before they existed go without.
-ADDED: Final = ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers")
+ADDED: Final = (
+    "rule",
+    "drop_last",
+    "precision",
+    "channels_last",
+    "compile",
+    "cuda_graphs",
+    "workers",
+    "ghost_batch_size",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,7 @@ class RunConfig:
         optimizer: `"sgd"`, `"nesterov"`, `"adam"` or `"adamw"`.
         epochs: passes over the data.
         micro_batch_size: samples per forward and backward pass; None for whole batches.
+        ghost_batch_size: samples over which batch norm takes its statistics, see `norm.ghost`; None for the whole pass.
         seed: initial weights and the order of samples are functions of it, at least 0.
         device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
         threads: of torch on the CPU; None for torch's own number. A small network is fastest with one.
@@ -78,6 +88,7 @@ class RunConfig:
     optimizer: str = "sgd"
     epochs: int
     micro_batch_size: int | None = None
+    ghost_batch_size: int | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -109,6 +120,8 @@ class RunConfig:
         _checks.finite("weight_decay", self.weight_decay, minimum=0)
         if self.micro_batch_size is not None:
             _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
+        if self.ghost_batch_size is not None:
+            _checks.whole("ghost_batch_size", self.ghost_batch_size, minimum=2, remedy="one sample has no spread")
         if self.threads is not None:
             _checks.whole("threads", self.threads, maximum=MOST_THREADS)
         if self.workers is not None:

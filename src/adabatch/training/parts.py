@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import adabatch as ab
-from adabatch import models, tasks
+from adabatch import models, norm, tasks
 from adabatch.tasks import decode
 from adabatch.training import forward, lr_schedule, optimizers
 from adabatch.training.config import RunConfig
@@ -33,7 +33,7 @@ class Parts:
         self.plan = config.plan(data.dataset_size)
         self.data = data.to(device)
         torch.manual_seed(config.seed)
-        self.model = models.build(config.model, **data.shape).to(device)
+        self.model = self._network().to(device)
         self.forward: Callable[[Tensor], Tensor] = forward.build(self.model, config, data.shape, device)
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = optimizers.build(
@@ -55,6 +55,18 @@ class Parts:
             epochs=config.epochs,
             tokens_per_sample=config.tokens_per_sample,
         )
+
+    def _network(self) -> torch.nn.Module:
+        network, size = models.build(self.config.model, **self.data.shape), self.config.ghost_batch_size
+        if size is None:
+            return network
+        try:
+            return norm.ghost(network, size=size)
+        except ValueError:
+            raise ValueError(
+                f"`ghost_batch_size` must come with a network that has batch norm, got {self.config.model}, which has "
+                "none; leave it out"
+            ) from None
 
     def _loader(self) -> ab.DataLoader:
         """The training data; with worker processes where samples are read from disk."""
