@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from adabatch.data.readers import Collate, MapReader
 from adabatch.data.rng import SampleRng
 from adabatch.data.shared_out import SharedOutSource
 from adabatch.data.stream_source import HerePool, StreamSource
-from adabatch.data.streams import Opening, StreamReader
+from adabatch.data.streams import Mark, Opening, StreamReader
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Fetching:
         init: the user's `worker_init_fn`.
         arrive: what to do with a batch or run that arrives.
         sample_rng: whether generators are set for each sample.
+        fresh: where a pass of a stream begins, if it knows where it stands.
     """
 
     dataset: Any
@@ -45,6 +47,7 @@ class Fetching:
     init: Callable[[int], None] | None
     arrive: sources.Arrive | None
     sample_rng: bool
+    fresh: Mark | None = None
 
     def rng(self, seed: int) -> SampleRng | None:
         """What sets the generators, if they are to be set."""
@@ -61,6 +64,12 @@ class Fetching:
             init=self.init,
             show_info=show_info,
         )
+
+    def reader(self, seed: int, dataset: Any = None, *, rank: int = 0, world: int = 1) -> StreamReader:
+        """Reads a stream; workers may begin it elsewhere, by the user's `worker_init_fn`."""
+        fresh = None if self.workers and self.init is not None and dataset is None else self.fresh
+        dataset = self.dataset if dataset is None else dataset
+        return StreamReader(dataset, seed=seed, rng=self.rng(seed), rank=rank, world=world, fresh=fresh)
 
     @property
     def own_collate(self) -> Collate | None:
@@ -89,9 +98,18 @@ def from_map(how: Fetching, order: Order, *, seed: int, here: bool = False) -> s
     return source if how.arrive is None else sources.Moved(source, how.arrive)
 
 
-def from_stream(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSource:
+def from_stream(
+    how: Fetching, *, seed: int, rank: int, world: int, group: Any, sharding: str
+) -> StreamSource | SharedOutSource:
     """A source over a stream."""
-    reader = StreamReader(how.dataset, seed=seed, rng=how.rng(seed), rank=rank, world=world)
+    if sharding == "stride":
+        return from_walked(how, seed=seed, rank=rank, world=world)
+    return from_shared_out(how, seed=seed, rank=rank, world=world, group=group)
+
+
+def from_walked(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSource:
+    """A source over a stream that every reader walks."""
+    reader = how.reader(seed, rank=rank, world=world)
 
     def start() -> Pool | HerePool:
         if how.workers == 0:
@@ -109,9 +127,9 @@ def from_stream(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSou
     )
 
 
-def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: Any, chunk: int) -> SharedOutSource:
+def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: Any) -> SharedOutSource:
     """A source over a stream that shares itself out."""
-    reader = StreamReader(how.dataset, seed=seed, rng=how.rng(seed), rank=0, world=1)
+    reader = how.reader(seed)
 
     def start() -> Pool | HerePool:
         return how.pool(reader, seed) if how.workers else HerePool(reader, collate=how.own_collate is None)
@@ -119,7 +137,6 @@ def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: A
     return SharedOutSource(
         start,
         readers=max(1, how.workers),
-        chunk=chunk,
         rank=rank,
         world=world,
         agree=lambda value: _distributed.least(value, group),
@@ -130,11 +147,18 @@ def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: A
     )
 
 
-def one_of_stream(how: Fetching, *, seed: int, offset: int, opening: Opening) -> Any:
-    """A batch of the one sample at `offset` of a stream, read anew."""
-    reader = StreamReader(how.dataset, seed=seed, rng=how.rng(seed), rank=0, world=1)
-    pool = HerePool(reader, collate=how.own_collate is None)
-    pool.send(0, offset, offset + 1, opening)
+def spare_of_stream(
+    how: Fetching, stream: StreamSource | SharedOutSource, *, seed: int, epoch: int, offset: int
+) -> Any:
+    """A batch of one sample, for a rank that has none: the one kept; if none came yet, one read from a copy."""
+    kept = stream.spare()
+    if kept is not None:
+        return kept
+    offset, mark = (offset, stream.mark(offset)) if isinstance(stream, StreamSource) else (0, Mark())
+    pool = HerePool(how.reader(seed, copy.deepcopy(how.dataset)), collate=how.own_collate is None)
+    pool.send(0, offset, offset + 1, Opening(0, epoch, mark))
     reply = pool.receive(0)
-    data = reply.data if how.own_collate is None else how.own_collate(reply.data)
-    return data if how.arrive is None else sources.arrived(how.arrive, data)
+    if reply.failure is not None:
+        raise reply.failure.raised()
+    data = reply.data if how.arrive is None else sources.arrived(how.arrive, reply.data)
+    return data if how.own_collate is None else how.own_collate(data)

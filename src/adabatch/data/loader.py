@@ -27,7 +27,7 @@ from adabatch.data.order import Order, SampledOrder, draw_seed
 from adabatch.data.shared_out import SharedOutSource
 from adabatch.data.stream_cursor import StreamCursor
 from adabatch.data.stream_source import StreamSource
-from adabatch.data.streams import Mark, Opening
+from adabatch.data.streams import fresh_of
 from adabatch.types import Batch, Part
 
 _NOT_KEPT = ("_source", "_stream", "_over", "_pass", "_begun", "_how", "_close")
@@ -52,7 +52,7 @@ class DataLoader(Face):
         batch_size: samples in one update, over all ranks; from 1 to the size of the data set.
         shuffle: whether each epoch has an order of its own; None means False.
         sampler: an order of your own: an iterable of sample numbers with a length, iterated once an epoch with the
-            global generators set from (seed, epoch). A `DistributedSampler` is refused: the loader shares batches out.
+            global generators and its own `generator` set from (seed, epoch). A `DistributedSampler` is refused.
         batch_sampler: None; the loader forms the batches.
         num_workers: processes that fetch samples; 0 fetches in the main process. A tensor data set needs none and
             starts none.
@@ -155,6 +155,7 @@ class DataLoader(Face):
         self._begun: int | None = None
         self._serial = 0
         self._place: dict[str, Any] | None = None  # where a stream goes on
+        self._fresh = fresh_of(dataset) if isinstance(dataset, IterableDataset) else None
         self._start()
 
     def _positioned(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
@@ -177,6 +178,7 @@ class DataLoader(Face):
             init=self.worker_init_fn,
             arrive=sources.arrival(pin=self.pin_memory, device=self.device),
             sample_rng=self._sample_rng,
+            fresh=self._fresh,
         )
         self._close: Callable[[], Any] = _nothing
         self._build()
@@ -221,7 +223,7 @@ class DataLoader(Face):
         epoch = self._cursor.epoch_of(start)
         if isinstance(self._cursor, StreamCursor):
             offset = start - self._cursor.base
-            self._stream.begin(epoch, self._place if offset else None, offset)
+            self._stream.begin(epoch, self._place if offset else None, offset, self._cursor.turn)
         return epoch, start
 
     def _join(self) -> None:
@@ -288,14 +290,15 @@ class DataLoader(Face):
         A batch that is not committed is repeated from its start.
         """
         found: dict[str, Any] = {"format": state.FORMAT, "clock": self._cursor.position, **state.sizes(self._cursor)}
-        if isinstance(self._cursor, StreamCursor):
-            found["stream"] = self._stream_state(self._cursor)
-        return {**found, **self._identity()}
+        return {**found, **self._stream_state(), **self._identity()}
 
-    def _stream_state(self, cursor: StreamCursor) -> dict[str, Any]:
+    def _stream_state(self) -> dict[str, Any]:
+        cursor = self._cursor
+        if not isinstance(cursor, StreamCursor):
+            return {}
         if self._begun == cursor.epoch:
             self._keep_place()
-        return {"epoch": cursor.epoch, "base": cursor.base, "length": cursor.length, "place": self._place}
+        return {"stream": {**cursor.saved(), "place": self._place if cursor.position > cursor.base else None}}
 
     def _keep_place(self) -> None:
         """Remembers where the stream goes on after what is committed."""
@@ -323,12 +326,10 @@ class DataLoader(Face):
         state.compare(found, own)
         sizes = self._cursor.checked(found["batch_size"]), state.postponed(found, self._cursor.checked)
         if isinstance(self._cursor, StreamCursor):
-            stream = state.checked_stream(found)
-            self._cursor.epoch, self._cursor.base = stream["epoch"], stream["base"]
-            self._cursor.length = stream["length"]
-            self._place = stream["place"]
+            self._place = self._cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers)))
         self._cursor.restore(found["clock"], *sizes)
         self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
+        self._serial += 1  # an iteration that broke off is over
         self._build()
 
     def _identity(self) -> dict[str, Any]:
@@ -349,6 +350,7 @@ class DataLoader(Face):
         return f"dataset, {self.num_workers} workers, {world} ranks"
 
     def __getstate__(self) -> dict[str, Any]:
+        self._stream_state()  # keeps the place
         return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
@@ -362,13 +364,9 @@ class DataLoader(Face):
         self._source: sources.Source
         self._stream: StreamSource | SharedOutSource
         if isinstance(self._cursor, StreamCursor):
-            if self._sharding == "stride":
-                self._stream = building.from_stream(self._how, seed=self._seed, rank=rank, world=world)
-            else:
-                chunk = -(-self._cursor.batch_size // world)
-                self._stream = building.from_shared_out(
-                    self._how, seed=self._seed, rank=rank, world=world, group=self._over, chunk=chunk
-                )
+            self._stream = building.from_stream(
+                self._how, seed=self._seed, rank=rank, world=world, group=self._over, sharding=self._sharding
+            )
             self._cursor.extent = self._stream.extent
             self._source = self._stream
         else:
@@ -389,11 +387,13 @@ class DataLoader(Face):
         else:
             self._source.close()
 
+    def _here(self) -> sources.Source:
+        """All samples, whatever the rank, without workers."""
+        return building.from_map(self._how, self._order(0, 1), seed=self._seed, here=True)
+
     def _spare(self, batch: Batch) -> Any:
-        """One sample of `batch`, for a rank that has none of its own."""
-        if isinstance(self._cursor, StreamCursor):
-            offset = batch.clock - self._cursor.base if self._sharding == "stride" else 0
-            opening = Opening(0, batch.epoch, Mark())
-            return building.one_of_stream(self._how, seed=self._seed, offset=offset, opening=opening)
-        source = building.from_map(self._how, self._order(0, 1), seed=self._seed, here=True)
-        return source.fetch(batch.clock, batch.clock + 1, lambda: iter(()))
+        """One sample, for a rank that has none of its own in a micro-batch of `batch`."""
+        if not isinstance(self._cursor, StreamCursor):
+            return self._here().fetch(batch.clock, batch.clock + 1, lambda: iter(()))
+        offset = batch.clock - self._cursor.base
+        return building.spare_of_stream(self._how, self._stream, seed=self._seed, epoch=batch.epoch, offset=offset)

@@ -98,6 +98,12 @@ class ResidentLoader(DataLoader):
 
     def _build(self) -> None:
         super()._build()
-        if self.transform is not None:
-            order = self._order(self._cursor.rank, self._cursor.world)
-            self._source = Transformed(self._source, self.transform, seed=self._seed, order=order, device=self._home)
+        self._source = self._transformed(self._source, self._order(self._cursor.rank, self._cursor.world))
+
+    def _here(self) -> sources.Source:
+        return self._transformed(super()._here(), self._order(0, 1))
+
+    def _transformed(self, source: sources.Source, order: Order) -> sources.Source:
+        if self.transform is None:
+            return source
+        return Transformed(source, self.transform, seed=self._seed, order=order, device=self._home)

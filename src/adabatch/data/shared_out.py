@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adabatch.data.assembler import Assembler, Run
+from adabatch.data.assembler import Run
 from adabatch.data.order import items_of
-from adabatch.data.stream_source import warn_of_skipping
+from adabatch.data.stream_source import Keeping, warn_of_skipping
 from adabatch.data.streams import Mark, Opening
 from adabatch.data.worker import Reply
 
@@ -47,8 +47,8 @@ class Asked:
     local: int
 
 
-class SharedOutSource(Assembler):
-    """Takes `chunk` samples from each reader in turn, without those that have ended.
+class SharedOutSource(Keeping):
+    """Takes a chunk of samples from each reader in turn, without those that have ended.
 
     The order, and so the state, belong to this number of readers. Each rank reads its own streams; an epoch ends for
     all when one of them has no more.
@@ -56,7 +56,6 @@ class SharedOutSource(Assembler):
     Args:
         start: makes the pool of readers.
         readers: how many.
-        chunk: samples from one reader before it is the next one's turn.
         rank: which one this is.
         world: ranks in all.
         agree: the least of all ranks' values.
@@ -71,7 +70,6 @@ class SharedOutSource(Assembler):
         start: Callable[[], Any],
         *,
         readers: int,
-        chunk: int,
         rank: int,
         world: int,
         agree: Callable[[int], int],
@@ -82,19 +80,28 @@ class SharedOutSource(Assembler):
     ) -> None:
         super().__init__(start, depth=depth, drawn=_nothing, timeout=timeout, collate=collate, arrive=arrive)
         self._count, self._rank, self._world, self._agree = readers, rank, world, agree
-        self._chunk = chunk
-        self._serial = self._epoch = 0
-        self.begin(0, None, 0)
+        self._serial = 0
+        self._open(0, None, 0, 1)
 
-    def begin(self, epoch: int, place: Mapping[str, Any] | None, _offset: int) -> None:
-        """Opens pass `epoch`, at its beginning or at a `place`."""
-        self._restart(-1)
-        self._serial, self._epoch = self._serial + 1, epoch
+    def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, turn: Callable[[], int]) -> None:
+        """Opens pass `epoch`, at its beginning or at the `place` of `offset`.
+
+        Args:
+            epoch: which pass.
+            place: from `place`; None for the beginning.
+            offset: samples that were delivered before, over all ranks.
+            turn: tells how many samples one reader gives before it is the next one's turn.
+        """
+        self._open(epoch, place, offset, turn())
+
+    def _open(self, epoch: int, place: Mapping[str, Any] | None, offset: int, chunk: int) -> None:
+        self._restart(items_of(offset, 0, self._rank, self._world)[0])
+        self._serial, self._epoch, self._chunk = self._serial + 1, epoch, chunk
         self._readers = [Reader(0, Mark()) for _ in range(self._count)]
         self._next = (0, 0)
         self._asked: deque[Asked] = deque()
         if place is not None:
-            self._chunk, self._next = place["chunk"], (place["turn"], place["used"])
+            self._next = place["turn"], place["used"]
             self._readers = [Reader(done, Mark(offset, state)) for done, offset, state in place["readers"]]
         skipped = sum(reader.sent for reader in self._readers if reader.opened.state is None)
         if skipped:
@@ -116,14 +123,14 @@ class SharedOutSource(Assembler):
             turn, used = asked.turn, asked.used
         marks = [reader.mark(count) for reader, count in zip(self._readers, done, strict=True)]
         readers = [[count, mark.offset, mark.state] for count, mark in zip(done, marks, strict=True)]
-        return {"chunk": self._chunk, "turn": turn, "used": used, "readers": readers}
+        return {"turn": turn, "used": used, "readers": readers}
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has over all ranks, up to `wanted`; waits until that is known."""
         first, upto = items_of(offset, 0, self._rank, self._world)[0], -(-wanted // self._world)
         with self._guarded():
-            if self._at < 0:
-                self._at = self._end = first
+            if self._at != first:  # a sample could not be had: what was asked for behind it is asked for again
+                self._open(self._epoch, self.place(offset), offset, self._chunk)
             while len(self._asked) > 1 and self._asked[1].first <= first:
                 self._asked.popleft()
             while not self._failed() and self._received_to() < upto and self._ask():
@@ -192,6 +199,7 @@ class SharedOutSource(Assembler):
             for asked in self._asked:
                 if asked.first >= behind:
                     asked.first -= missing
+                    asked.local -= missing if asked.turn == run.worker else 0
             run.last -= missing
             self._end -= missing
 

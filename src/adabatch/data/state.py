@@ -81,22 +81,43 @@ def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         raise ValueError(f"`state` must belong to this loader: {', '.join(differences)}; {_REMEDY}")
 
 
-def checked_stream(state: Mapping[str, Any]) -> dict[str, Any]:
+def checked_stream(state: Mapping[str, Any], *, readers: int) -> dict[str, Any]:
     """The part of a state that belongs to a stream.
+
+    Args:
+        state: of a loader.
+        readers: how many the loader has.
 
     Raises:
         ValueError: if it is missing or damaged.
     """
     stream = state.get("stream")
     found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
-    numbers = [found.get("epoch"), found.get("base"), 0 if found.get("length") is None else found["length"]]
-    place = found.get("place")
-    inside = place is None or (isinstance(place, Mapping) and ("readers" in place or _is_count(place.get("offset"))))
-    if not all(map(_is_count, numbers)) or not inside or state["clock"] < found["base"]:
+    numbers = [found.get(name, -1) for name in ("epoch", "base", "length", "chunk")]
+    whole = all(map(_is_count, numbers[:2])) and all(value is None or _is_count(value) for value in numbers[2:])
+    place = found.get("place", "missing")
+    offset, chunk = (state["clock"] - found["base"] if whole else -1), found.get("chunk")
+    if chunk == 0 or not _is_place(place, offset, chunk, None if state["sharding"] == "stride" else readers):
         raise ValueError(
             f"`state` is damaged: `stream` must hold a place in the stream, got {stream!r}; use an older one"
         )
     return found
+
+
+def _is_place(place: Any, offset: int, chunk: int | None, readers: int | None) -> bool:
+    """Whether a stream, perhaps shared out among `readers`, can go on at `place`, to deliver from `offset` on."""
+    if offset < 0 or not isinstance(place, Mapping):
+        return place is None and (offset == 0 or (readers is None and offset > 0))
+    if readers is None:
+        return _is_count(place.get("offset")) and place["offset"] <= offset and "state" in place
+    found: list[Any] = [place.get(name) for name in ("turn", "used", "readers")]
+    turn, used, each = found
+    if chunk is None or not (_is_count(turn) and _is_count(used) and isinstance(each, list | tuple)):
+        return False
+    rows = [row for row in each if isinstance(row, list | tuple) and len(row) == 3]
+    sound = all(_is_count(done) and _is_count(mark) and mark <= done for done, mark, _ in rows)
+    inside = len(rows) == len(each) == readers and turn < readers and used < chunk
+    return sound and inside and sum(done for done, _, _ in rows) <= offset
 
 
 def _is_count(value: Any) -> bool:

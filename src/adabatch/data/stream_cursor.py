@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from adabatch import _checks
 from adabatch.data.cursor import Cursor
@@ -20,17 +21,40 @@ class StreamCursor(Cursor):
         epoch: which pass.
         base: the clock where the pass began.
         length: samples in the last pass that was read to its end; None before the first.
+        chunk: samples that one reader gives in its turn, where a set shares itself out; None before the first pass.
     """
 
-    __slots__ = ("_found", "base", "epoch", "extent", "length")
+    __slots__ = ("_found", "base", "chunk", "epoch", "extent", "length")
 
     def __init__(self, *, batch_size: int, drop_last: bool) -> None:
         super().__init__(2**62, batch_size=batch_size, drop_last=drop_last, run_on=False)
         self.epoch = 0
         self.base = 0
         self.length: int | None = None
+        self.chunk: int | None = None
         self._found = 0
         self.extent: Callable[[int, int], int] = lambda _offset, wanted: wanted
+
+    def __getstate__(self) -> Any:
+        """All but what belongs to the loader."""
+        plain: Any = super().__getstate__()
+        return None, {name: value for name, value in plain[1].items() if name != "extent"}
+
+    def turn(self) -> int:
+        """Samples that one reader gives in its turn: a rank's share of the batch size when the first pass begins."""
+        if self.chunk is None:
+            self.chunk = -(-self.batch_size // self.world)
+        return self.chunk
+
+    def saved(self) -> dict[str, int | None]:
+        """What a state holds besides the clock."""
+        return {"epoch": self.epoch, "base": self.base, "length": self.length, "chunk": self.chunk}
+
+    def go_on(self, stream: Mapping[str, Any]) -> Any:
+        """Stands where `saved` was called; returns the place in the stream that was kept with it."""
+        self.epoch, self.base = stream["epoch"], stream["base"]
+        self.length, self.chunk = stream["length"], stream["chunk"]
+        return stream["place"]
 
     def checked(self, batch_size: int) -> int:
         """See `Cursor.checked`; there is no upper limit."""

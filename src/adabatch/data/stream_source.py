@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch.utils.data import default_collate
 
 from adabatch.data.assembler import Assembler, Run
+from adabatch.data.device import mapped
 from adabatch.data.order import items_of
 from adabatch.data.pool import Pool
 from adabatch.data.readers import SampleError
+from adabatch.data.sources import arrived
 from adabatch.data.streams import Mark, Opening, StreamReader
 from adabatch.data.worker import Reply
 
@@ -22,7 +26,17 @@ def warn_of_skipping(samples: int) -> None:
     """Says what going on costs without the data set's help."""
     warnings.warn(
         f"{samples} samples of the stream are read and dropped, to get to where it stopped; give the data set"
-        " `state_dict` and `load_state_dict` to save that",
+        " `state_dict` and `load_state_dict`, with a state that JSON does not change, to save that",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
+def warn_of_state(why: str) -> None:
+    """Says why the data set's own state is of no use."""
+    warnings.warn(
+        f"`state_dict` of the data set must hold what JSON does not change: {why}; to go on from a state saved here"
+        " samples will be read and dropped",
         UserWarning,
         stacklevel=5,
     )
@@ -83,7 +97,38 @@ class HerePool:
         """Nothing to end."""
 
 
-class StreamSource(Assembler):
+class Keeping(Assembler):
+    """What sources over streams share: the first sample that came is kept, for micro-batches of a rank that has none.
+
+    Places that cannot be kept are said once and dropped.
+    """
+
+    _world: int
+    _kept: Any = None
+    _warned = False
+
+    def spare(self) -> Any:
+        """The sample kept, as a batch, moved as others are; None before the first came."""
+        if self._kept is None:
+            return None
+        data = mapped(self._kept, torch.clone) if self._collate is None else copy.deepcopy(self._kept)
+        if self._arrive is not None:
+            data = arrived(self._arrive, data)
+        return data if self._collate is None else self._collate(data)
+
+    def _received(self, run: Run, reply: Reply) -> None:
+        if self._kept is None and reply.count and self._world > 1:
+            first = self._cut(reply.data, 0, 1)
+            self._kept = mapped(first, torch.clone) if self._collate is None else copy.deepcopy(first)
+        if reply.mark is not None and reply.mark.why is not None:
+            if not self._warned:
+                self._warned = True
+                warn_of_state(reply.mark.why)
+            reply.mark = None
+        super()._received(run, reply)
+
+
+class StreamSource(Keeping):
     """A stream that every reader walks, each keeping its share; exact for any number of workers and ranks.
 
     Args:
@@ -115,7 +160,7 @@ class StreamSource(Assembler):
         self._total: int | None = None
         self._seen = 0  # items up to which the whole stream was walked
 
-    def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int) -> None:
+    def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, _turn: Any = None) -> None:
         """Opens pass `epoch`, at its beginning or at a `place`, to deliver from `offset` on."""
         mark = Mark(place["offset"], place["state"]) if place is not None and offset else Mark()
         if offset and mark.state is None:
@@ -127,8 +172,12 @@ class StreamSource(Assembler):
 
     def place(self, offset: int) -> dict[str, Any]:
         """The last place at or before `offset` from which the stream can be read on; JSON-safe."""
-        mark = next((mark for mark in reversed(self._marks) if mark.offset <= offset), Mark())
+        mark = self.mark(offset)
         return {"offset": mark.offset, "state": mark.state}
+
+    def mark(self, offset: int) -> Mark:
+        """See `place`."""
+        return next((mark for mark in reversed(self._marks) if mark.offset <= offset), Mark())
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has, up to `wanted`; waits until that is known. What is before `offset` is done."""

@@ -24,10 +24,19 @@ class Mark:
     Attributes:
         offset: samples before it.
         state: the data set's own state there; None for the beginning, reached again by reading and dropping.
+        why: why the state there cannot be kept; None if it can.
     """
 
     offset: int = 0
     state: Any = None
+    why: str | None = None
+
+
+def fresh_of(dataset: Any) -> Mark | None:
+    """The beginning of every pass of a data set that knows where it stands: where it stands now."""
+    if not (hasattr(dataset, "load_state_dict") and hasattr(dataset, "state_dict")):
+        return None
+    return Mark(0, copy.deepcopy(dataset.state_dict()))
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,17 @@ class StreamReader:
         rng: sets the generators for each sample; None leaves them alone.
         rank: which share is kept.
         world: how many shares.
+        fresh: where a pass of the data set begins; None takes that from the data set before it is first read.
     """
 
-    def __init__(self, dataset: Any, *, seed: int, rng: SampleRng | None, rank: int, world: int) -> None:
+    def __init__(
+        self, dataset: Any, *, seed: int, rng: SampleRng | None, rank: int, world: int, fresh: Mark | None = None
+    ) -> None:
         self.dataset, self.rng = dataset, rng
         self._seed, self._rank, self._world = seed, rank, world
         self._opening: Opening | None = None
         self._offset = 0
-        self._fresh: Any = None
+        self._fresh = fresh
         self._iterator: Iterator[Any] = iter(())
         self.end: int | None = None
         self.mark: Mark | None = None
@@ -101,6 +113,11 @@ class StreamReader:
             return next(self._iterator)
 
     def _open(self, opening: Opening) -> None:
+        state = opening.mark.state
+        if self._fresh is None:
+            self._fresh = fresh_of(self.dataset)
+        if state is None and self._fresh is not None and self._fresh.state is not None:
+            self.dataset.load_state_dict(copy.deepcopy(self._fresh.state))  # else a pass left early would go on
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(opening.epoch)
         if self.rng is not None:
@@ -108,29 +125,40 @@ class StreamReader:
             random.seed(seed)
             np.random.seed(seed)
             torch.default_generator.manual_seed(seed)
-        state = opening.mark.state
-        if hasattr(self.dataset, "load_state_dict") and hasattr(self.dataset, "state_dict"):
-            if self._fresh is None:
-                self._fresh = copy.deepcopy(self.dataset.state_dict())
-            if state is None:
-                state = self._fresh  # else a pass that was left early would go on
+        if state is not None and hasattr(self.dataset, "load_state_dict"):
+            self.dataset.load_state_dict(copy.deepcopy(state))
+        self._iterator = iter(self.dataset)
         if state is not None and not hasattr(self.dataset, "load_state_dict"):
-            self._iterator = iter(self.dataset)
-            self._iterator.load_state_dict(state)  # type: ignore[attr-defined]
-        else:
-            if state is not None:
-                self.dataset.load_state_dict(state)
-            self._iterator = iter(self.dataset)
-        self._offset = opening.mark.offset if opening.mark.state is not None else 0
+            self._iterator.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+        self._offset = opening.mark.offset if state is not None else 0
         self._opening, self.end = opening, None
 
     def _marked(self) -> Mark | None:
-        """Where the stream stands, if it can say so and JSON can hold it."""
+        """Where the stream stands, if it can say so; without a state if JSON would change that."""
         owner: Any = self._iterator if hasattr(self._iterator, "state_dict") else self.dataset
         if not hasattr(owner, "state_dict") or self.end is not None:
             return None
         state = owner.state_dict()
-        try:
-            return Mark(self._offset, json.loads(json.dumps(state)))
-        except TypeError:
+        if state is None:
             return None
+        try:
+            kept = json.loads(json.dumps(state))
+        except (TypeError, ValueError) as error:
+            return Mark(self._offset, why=str(error))
+        change = changed(state, kept)
+        return Mark(self._offset, kept) if change is None else Mark(self._offset, why=change)
+
+
+def changed(one: Any, other: Any, where: str = "state") -> str | None:
+    """The first difference between a state and what came back from JSON, types included; None if they are equal."""
+    if type(one) is not type(other):
+        return f"`{where}` is a {type(one).__name__} and comes back as a {type(other).__name__}"
+    if isinstance(one, dict):
+        if list(one) != list(other):
+            return f"the keys of `{where}` must be text, got {next(key for key in one if key not in other)!r}"
+        pairs = [(one[key], other[key], f"{where}[{key!r}]") for key in one]
+    elif isinstance(one, list):
+        pairs = [(mine, theirs, f"{where}[{i}]") for i, (mine, theirs) in enumerate(zip(one, other, strict=True))]
+    else:
+        return None if one == other or one != one else f"`{where}` is {one!r} and comes back as {other!r}"
+    return next((found for pair in pairs if (found := changed(*pair)) is not None), None)
