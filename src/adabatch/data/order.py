@@ -204,7 +204,8 @@ class SampledOrder(Order):
     """The order that a sampler gives, as one endless sequence.
 
     The sampler is iterated once for each epoch, in the main process, with torch's, numpy's and python's global
-    generators seeded from (seed, epoch), so that torch's own samplers give the same order again after a restart.
+    generators and its own `generator`, if it has one, seeded from (seed, epoch), so that torch's own samplers give the
+    same order again after a restart.
 
     Args:
         sampler: an iterable of sample numbers.
@@ -236,7 +237,7 @@ class SampledOrder(Order):
 
     def _epoch(self, epoch: int) -> _Int64:
         if epoch not in self._drawn:
-            with seeded(seed_of(self._seed, epoch)):
+            with seeded(seed_of(self._seed, epoch), getattr(self._sampler, "generator", None)):
                 drawn = np.fromiter((int(item) for item in self._sampler), dtype=np.int64)
             if len(drawn) != self._size:
                 raise ValueError(
@@ -247,15 +248,18 @@ class SampledOrder(Order):
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds the three global generators, and puts them back."""
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+def seeded(seed: int, own: Any = None) -> Iterator[None]:
+    """Seeds the three global generators, and `own` if it is one of torch's; puts them back."""
+    generators = [torch.default_generator] + ([own] if isinstance(own, torch.Generator) else [])
+    states = random.getstate(), np.random.get_state(), [generator.get_state() for generator in generators]
     random.seed(seed)
     np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
+    for generator in generators:
+        generator.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
+        for generator, state in zip(generators, states[2], strict=True):
+            generator.set_state(state)
