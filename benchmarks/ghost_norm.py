@@ -2,8 +2,9 @@
 
 python benchmarks/ghost_norm.py [--pairs 20] [--device cpu|cuda]
 
-A ratio above 1 means that ghost batch norm is slower. The bound is on the layers of ResNet-20 in the memory format that
-they are trained in by default, contiguous; `channels_last` is told beside it.
+A ratio above 1 means that ghost batch norm is slower. The bound is on the layers of ResNet-20 in contiguous memory,
+where a view serves. `channels_last`, in which `adabatch train` has the ResNets on a CPU by default, is told beside it
+without a bound: no view makes sub-batches channels there, so the batch is copied twice.
 """
 
 from __future__ import annotations

@@ -207,6 +207,38 @@ def test_low_precision_inputs_keep_statistics_in_full_precision() -> None:
     torch.testing.assert_close(layer.running_mean, reference.running_mean)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("track", [True, False])
+@pytest.mark.parametrize("samples", [16, 18])
+def test_half_precision_goes_wherever_ordinary_batch_norm_does(
+    kind: torch.dtype, affine: bool, track: bool, samples: int
+) -> None:
+    plain = nn.BatchNorm2d(3, affine=affine, track_running_stats=track)
+    layer = ghost(copy.deepcopy(plain), size=4)
+    x = torch.randn(samples, 3, 4, 4).to(kind).requires_grad_()
+    y = layer(x)
+    y.sum().backward()
+    assert (y.dtype, x.grad.dtype) == (plain(x).dtype, kind) == (kind, kind)
+    torch.testing.assert_close(y, naive(plain, x, 4))
+
+
+@pytest.mark.parametrize("track", [True, False])
+def test_a_layer_in_half_precision(track: bool) -> None:
+    plain = nn.BatchNorm2d(3, track_running_stats=track).bfloat16()
+    x = torch.randn(16, 3, 4, 4).bfloat16()
+    torch.testing.assert_close(ghost(copy.deepcopy(plain), size=4)(x), naive(plain, x, 4))
+
+
+def test_sub_batches_of_one_sample() -> None:
+    message = "`size` must be at least 2 for BatchNorm1d, .* got 1 for the layer 1; take 128"
+    with pytest.raises(ValueError, match=message):
+        ghost(nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm1d(4)), size=1)
+    x = torch.randn(3, 2, 4, 4)
+    layer = nn.BatchNorm2d(2)
+    torch.testing.assert_close(ghost(copy.deepcopy(layer), size=1)(x), naive(layer, x, 1))
+
+
 def test_applied_twice() -> None:
     model = ghost(nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()))
     with pytest.raises(ValueError, match=r"`model` must not have ghost batch norm already, got a layer with it: 0; to"):

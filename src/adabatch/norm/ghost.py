@@ -56,7 +56,8 @@ class _GhostBatchNorm(_BatchNorm):
         """One call for `count` sub-batches: output, means and unbiased variances, both `[count, channels]`."""
         batch, channels, *rest = input.shape
         wide = input.reshape(batch // count, count * channels, *rest)
-        kind = self.running_mean if self.running_mean is not None else input
+        # Statistics in the precision that ordinary batch norm has them in.
+        kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
         statistics = torch.zeros(2, count * channels, dtype=kind.dtype, device=input.device)
         output = nn.functional.batch_norm(
             wide,
@@ -129,13 +130,15 @@ def ghost(model: Module, size: int = 128) -> Module:
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
-        size: samples in a sub-batch, at least 1. A batch that it does not divide is defined: see the module.
+        size: samples in a sub-batch, at least 1, with BatchNorm1d 2. A batch that it does not divide is defined: see
+            the module.
 
     Returns:
         `model`; or the new layer if `model` is a batch norm layer itself.
 
     Raises:
-        ValueError: if there is no batch norm layer in `model`, or ghost batch norm is there already.
+        ValueError: if there is no batch norm layer in `model`, ghost batch norm is there already, or `size` is too
+            small.
         TypeError: if a batch norm layer is of another kind, or `size` is no whole number.
 
     Example:
@@ -152,6 +155,11 @@ def ghost(model: Module, size: int = 128) -> Module:
         raise ValueError(f"`model` must have batch norm layers, got {type(model).__name__} without any; leave it as is")
     for name, module in layers:
         _check_kind(name or "the model itself", module)
+        if size == 1 and isinstance(module, nn.BatchNorm1d):
+            raise ValueError(
+                "`size` must be at least 2 for BatchNorm1d, which has one number per sample and channel, got 1 for the "
+                f"layer {name or 'itself'}; take 128"
+            )
     exchanged = {id(module): _ghost_of(module, size) for _, module in layers}
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
