@@ -170,3 +170,13 @@ def test_the_fastest_micro_batch(tmp_path, monkeypatch):
 def test_a_micro_batch_size_that_is_none(tmp_path, capsys):
     assert run("train", "digits", *QUICK, "--micro-batch-size", "many", "--out", str(tmp_path / "run")) == 2
     assert "`--micro-batch-size` must be a whole number or auto, got 'many'" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_says_that_it_starts_from_its_beginning(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "digits", *QUICK, "--out", str(out)) == 0
+    (out / "result.json").unlink()
+    (out / "checkpoints" / "last.pt").unlink()
+    capsys.readouterr()
+    assert run("train", "digits", "--out", str(out), "--resume") == 0
+    assert capsys.readouterr().err == f"no checkpoint was saved in {out} yet; the run starts from its beginning\n"

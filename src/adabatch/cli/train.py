@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,6 +109,8 @@ def _check_growth(settings: dict[str, Any], preset: str | None) -> None:
 def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None:
     from adabatch.training import Interrupted, train
 
+    if resume and not (out / "checkpoints" / "last.pt").exists() and not (out / "result.json").exists():
+        print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     try:
         with Bar(config.task, show=not as_json) as bar:
             result = train(config, out, resume=resume, progress=bar.show)

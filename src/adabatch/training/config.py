@@ -248,7 +248,8 @@ class RunConfig:
                 raise
             raise ValueError(
                 f"`growth` must not take the batch above the {dataset_size:,} samples of the data set, got "
-                f"{self.growth:g} every {units.duration(self.every)} for {self.epochs:,} epochs; set `max_batch_size`"
+                f"{self.growth:g} every {units.duration(self.every)} for {self.epochs:,} epochs; "
+                f"{'set' if self.max_batch_size is None else 'lower'} `max_batch_size`"
             ) from error
 
     def differences(self, other: RunConfig) -> list[str]:
