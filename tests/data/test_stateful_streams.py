@@ -1,0 +1,299 @@
+"""Data sets that know where they stand: one object that many readers use in turn."""
+
+import copy
+import json
+import pickle
+import random
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.data.test_streams import SKIPS, Stateful, Stream, items, ranked
+from torch.utils.data import IterableDataset
+
+from adabatch.accumulate import accumulate
+from adabatch.data import DataLoader
+from adabatch.data.streams import Mark, changed, fresh_of
+
+
+class Epochs(IterableDataset):
+    """Counts up, a hundred for each epoch; its state holds the epoch."""
+
+    def __init__(self, size=12):
+        self.size, self.at, self.epoch = size, 0, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        while self.at < self.size:
+            self.at += 1
+            yield self.epoch * 100 + self.at - 1
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at, "epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        self.at, self.epoch = state["at"], state["epoch"]
+
+
+def whole(loader):
+    return torch.cat(list(loader)).tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+def test_a_state_of_the_beginning_is_the_beginning(workers, sharding):
+    loader = DataLoader(Epochs(), 4, num_workers=workers, sharding=sharding)
+    beginning = loader.state_dict()
+    for steps in (1, 2, 3):
+        iterator = iter(loader)
+        for _ in range(steps):
+            next(iterator)
+        iterator.close()
+        loader.load_state_dict(beginning)
+    assert whole(loader) == list(range(12))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_states_can_be_loaded_in_any_order_in_one_process(data):
+    loader = DataLoader(Stateful(20), 3)
+    states = [(0, loader.state_dict())]
+    for batch in loader:
+        states.append((batch[0][-1].item() + 1, loader.state_dict()))
+    for _ in range(3):
+        first, state = data.draw(st.sampled_from(states[:-1]))
+        loader.load_state_dict(state)
+        iterator = iter(loader)
+        assert next(iterator)[0][0] == first
+        if data.draw(st.booleans()):
+            iterator.close()
+        else:
+            assert items(iterator) == list(range(min(first + 3, 20), 20))
+
+
+def test_the_first_batch_is_repeated_whole():
+    loader = DataLoader(Epochs(), 4, micro_batch_size=2)
+    seen, broken = [], False
+
+    def train():
+        nonlocal broken
+        for micro in accumulate(loader, torch.nn.Linear(1, 1)):
+            with micro as batch:
+                if not broken:
+                    broken = True
+                    raise torch.OutOfMemoryError("once")
+                seen.extend(batch.tolist())
+
+    with pytest.warns(RuntimeWarning, match="memory ran out"):
+        train()
+    assert seen == list(range(12))
+
+
+def test_a_pass_begins_where_the_set_stood_when_the_loader_was_built():
+    data = Epochs()
+    data.load_state_dict({"at": 5, "epoch": 0})
+    loader = DataLoader(data, 4)
+    twin = pickle.loads(pickle.dumps(loader))
+    for _ in range(2):
+        assert [item % 100 for item in whole(loader)] == list(range(5, 12))
+    assert fresh_of(data) == Mark(0, {"at": 0, "epoch": 1})
+    assert whole(twin) == list(range(5, 12))
+
+
+def from_seven(_number):
+    torch.utils.data.get_worker_info()
+    Begun.first = 7
+
+
+class Begun(Epochs):
+    """Begins where a worker is told to."""
+
+    first = 0
+
+    def state_dict(self):
+        return {"at": max(self.at, Begun.first), "epoch": self.epoch}
+
+
+def test_a_worker_may_be_told_to_begin_elsewhere():
+    loader = DataLoader(Begun(), 4, num_workers=1, worker_init_fn=from_seven)
+    for epoch in range(2):
+        assert whole(loader) == [100 * epoch + item for item in range(7, 12)]
+
+
+@pytest.mark.parametrize("how", [{}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}])
+def test_the_epoch_is_told_after_the_beginning_is_restored(how):
+    loader = DataLoader(Epochs(), 4, **how)
+    for epoch in range(3):
+        assert whole(loader) == [100 * epoch + item for item in range(12)]
+    resumed = DataLoader(Epochs(), 4)
+    next(iter(loader))
+    resumed.load_state_dict(loader.state_dict())
+    assert whole(resumed) == [300 + item for item in range(4, 12)]
+
+
+# A rank that has no sample
+
+
+@pytest.mark.parametrize("make", [lambda: Stateful(14), lambda: Stream(14)])
+@pytest.mark.parametrize("collate", [None, lambda samples: [torch.tensor([sample[0] for sample in samples])]])
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+def test_spare_batches_leave_the_order_alone(make, collate, sharding):
+    world, found = 4, []
+    for loader in ranked(world, lambda: DataLoader(make(), 3, seed=0, collate_fn=collate, sharding=sharding)):
+        mine, spares = [], 0
+        for values, part in loader.parts():
+            assert len(values[0]) == max(part.size, 1)
+            mine += values[0][: part.size].tolist()
+            spares += part.size == 0
+            if part.size == 0:
+                values[0].fill_(-1)  # what is done to one does not show in the next
+        assert spares
+        found.append(mine)
+        read = loader.dataset.read
+        assert sharding == "dataset" or read == 14
+    if sharding == "stride":
+        assert found == [list(range(rank, 14, world)) for rank in range(world)]
+
+
+def test_a_rank_that_never_had_a_sample_reads_one_from_a_copy():
+    def spare(data):
+        loader = ranked(4, lambda: DataLoader(data, 8, seed=0))[3]
+        return [(values[0].tolist(), part.size) for values, part in loader.parts()], data
+
+    found, data = spare(Stateful(3))
+    assert found == [([0], 0)]
+    assert data.read == 3
+
+    class Locked(Stateful):
+        def __init__(self, size):
+            super().__init__(size)
+            self.lock = threading.Lock()
+
+    with pytest.raises(TypeError, match="pickle"):
+        spare(Locked(3))
+
+
+def test_a_spare_that_cannot_be_read_is_an_error():
+    class Copied(Stateful):
+        def __deepcopy__(self, memo):
+            return Broken(3)
+
+    class Broken(Stateful):
+        def __iter__(self):
+            raise OSError("gone")
+
+    loader = ranked(4, lambda: DataLoader(Copied(3), 8, seed=0))[3]
+    with pytest.raises(OSError, match="gone"):
+        next(loader.parts())
+
+
+def test_collators_that_change_samples_do_not_change_the_spare():
+    class Records(IterableDataset):
+        def __iter__(self):
+            return ({"x": item, "label": -item} for item in range(14))
+
+    def collate(samples):
+        return torch.tensor([sample.pop("label") for sample in samples])
+
+    loader = ranked(4, lambda: DataLoader(Records(), 3, seed=0, collate_fn=collate))[3]
+    found = [(values.tolist(), part.size) for values, part in loader.parts()]
+    assert [value for value, size in found if size == 0] == [[-3]] * sum(size == 0 for _, size in found)
+
+
+# States that JSON changes
+
+
+class Keyed(IterableDataset):
+    """Keeps a count for each shard, by its number."""
+
+    def __init__(self, key=int):
+        self.done, self.key = {}, key
+
+    def state_dict(self):
+        return {"done": dict(self.done)}
+
+    def load_state_dict(self, state):
+        self.done = dict(state["done"])
+
+    def __iter__(self):
+        for shard in range(2):
+            for item in range(self.done.get(self.key(shard), 0), 8):
+                self.done[self.key(shard)] = item + 1
+                yield shard * 100 + item
+        self.done = {}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_state_that_json_changes_is_dropped_with_a_warning(workers):
+    why = r"the keys of `state\['done'\]` must be text, got 0"
+    loader = DataLoader(Keyed(int), 2, num_workers=workers)
+    iterator = iter(loader)
+    with pytest.warns(UserWarning, match="hold what JSON does not change: " + why):
+        begun = next(iterator).tolist()  # and never again
+    for _ in range(4):
+        begun += next(iterator).tolist()
+    state = json.loads(json.dumps(loader.state_dict()))
+    rest = whole(iterator)
+    assert begun + rest == [*range(8), *range(100, 108)]
+    resumed = DataLoader(Keyed(int), 2)
+    resumed.load_state_dict(state)
+    with pytest.warns(UserWarning, match=SKIPS), pytest.warns(UserWarning, match=why):
+        assert whole(resumed) == rest
+
+
+def test_a_state_that_json_keeps_is_used():
+    loader = DataLoader(Keyed(str), 2)
+    iterator = iter(loader)
+    for _ in range(5):
+        next(iterator)
+    resumed = DataLoader(Keyed(str), 2)
+    resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert whole(resumed) == whole(iterator) == list(range(102, 108))
+
+
+def test_what_json_changes():
+    for same in ({"a": [1, 2.5, None, True, "x", {"b": []}]}, [], 3, float("nan"), {}):
+        assert changed(same, json.loads(json.dumps(same))) is None
+    for other, why in (
+        ({"a": (1, 2)}, r"`state['a']` is a tuple and comes back as a list"),
+        ({1: 2}, "the keys of `state` must be text, got 1"),
+        ([0, {"k": {None: 1}}], "the keys of `state[1]['k']` must be text, got None"),
+        (random.Random(0).getstate(), "`state` is a tuple and comes back as a list"),
+    ):
+        assert changed(other, json.loads(json.dumps(other))) == why
+
+
+@pytest.mark.parametrize("kind", ["circle", "tensor", "tuple"])
+def test_states_that_json_cannot_hold_are_dropped_too(kind):
+    class Odd(Stateful):
+        def state_dict(self):
+            found = {"at": self.at, "more": torch.zeros(1) if kind == "tensor" else (1, 2)}
+            if kind == "circle":
+                found["more"] = found
+            return copy.copy(found)
+
+    loader = DataLoader(Odd(20), 4)
+    iterator = iter(loader)
+    with pytest.warns(UserWarning, match="must hold what JSON does not change"):
+        next(iterator)
+    next(iterator)
+    assert loader.state_dict()["stream"]["place"] == {"offset": 0, "state": None}
+
+
+# Copies
+
+
+def test_a_loader_over_a_stream_can_be_pickled():
+    loader = DataLoader(Stateful(20), 4)
+    assert items(pickle.loads(pickle.dumps(loader))) == list(range(20))
+    iterator = iter(loader)
+    next(iterator)
+    twin = pickle.loads(pickle.dumps(loader))
+    assert items(twin) == list(range(4, 20))
+    assert items(copy.deepcopy(loader)) == list(range(4, 20))
+    assert items(iterator) == list(range(4, 20))
