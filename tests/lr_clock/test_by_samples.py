@@ -127,6 +127,20 @@ def test_a_scheduler_that_the_user_also_steps_is_refused():
         lr.step()
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_part_of_a_chain_that_the_user_also_steps_is_refused(part):
+    loader, optimizer = loader_of(6), optimizer_of()
+    parts = [torch_lr.ConstantLR(optimizer), torch_lr.ExponentialLR(optimizer, gamma=0.5)]
+    lr = ab.by_samples(torch_lr.ChainedScheduler(parts), loader)
+    for _ in loader:
+        optimizer.step()
+        lr.step()
+        parts[part].step()
+        break
+    with pytest.raises(RuntimeError, match="parts of a ChainedScheduler must have taken as many steps each, got "):
+        lr.step()
+
+
 def test_resumed_at_any_update_it_is_the_same_run():
     def parts():
         optimizer = optimizer_of(momentum=0.9)

@@ -1,6 +1,7 @@
 """The curve of a torch LR scheduler, from a copy: exact for every kind, and the user's objects stay untouched."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -112,6 +113,64 @@ def test_no_parameter_no_optimizer_and_no_trainer_behind_a_bound_method_is_copie
     assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
 
 
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("the model was copied")
+
+    def factor(self, step):
+        return 0.5**step
+
+
+class Weights(torch.Tensor):
+    def __deepcopy__(self, memo):
+        raise AssertionError("a tensor was copied")
+
+
+class Factor:
+    """A callable with what it gets, and a count of its own."""
+
+    def __init__(self, **held):
+        self.calls = 0
+        self.own = self.count
+        vars(self).update(held)
+
+    def count(self):
+        self.calls += 1
+
+    def __call__(self, step):
+        self.own()
+        return 0.5 ** (self.calls - 1)
+
+
+def of_model(model, step, **_):
+    return 0.5**step
+
+
+HOLDERS = {
+    "partial": lambda model: functools.partial(of_model, model),
+    "keyword": lambda model: functools.partial(lambda step, model: 0.5**step, model=model),
+    "nested partial": lambda model: functools.partial(functools.partial(of_model, model), other=[{"a": model}]),
+    "partial of a bound method": lambda model: functools.partial(model.factor),
+    "callable": lambda model: Factor(model=model),
+    "callable with weights": lambda model: Factor(weights={"weight": torch.ones(2).as_subclass(Weights)}),
+    "callable with a holder": lambda model: Factor(trainer=Factor(model=model)),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_no_model_that_a_function_holds_is_copied(name):
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
+    factor = HOLDERS[name](model)
+    scheduler = torch_lr.LambdaLR(optimizer, factor)
+    assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
+    assert getattr(factor, "calls", 1) == 1, "its own state is copied"
+
+
 def test_a_stateful_factor_is_copied():
     class Counter:
         def __init__(self):
@@ -162,6 +221,16 @@ def test_a_scheduler_that_was_stepped_is_refused():
         scheduler.step()
         with pytest.raises(ValueError, match="must stand at its first step to be sampled, got one that took 1"):
             sample(scheduler, 4)
+
+
+def test_a_chain_of_which_one_part_was_stepped_is_refused():
+    optimizer = optimizer_of()
+    parts = [torch_lr.ConstantLR(optimizer), torch_lr.ExponentialLR(optimizer, gamma=0.5)]
+    scheduler = torch_lr.ChainedScheduler([torch_lr.ChainedScheduler(parts), torch_lr.StepLR(optimizer, 3)])
+    optimizer.step()
+    parts[1].step()
+    with pytest.raises(RuntimeError, match="parts of a ChainedScheduler must have taken as many steps each, got 0, 1;"):
+        sample(scheduler, 4)
 
 
 def test_an_end_before_the_length_is_said():

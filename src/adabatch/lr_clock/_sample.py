@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import torch
@@ -23,7 +24,8 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
     """The LR before each of the first `steps` steps of a scheduler, from a copy; the scheduler itself is not touched.
 
     The copy is bound to an optimizer with one parameter of one number for each parameter group, so no parameter of the
-    model is copied. LRs of several groups must be multiples of each other throughout; the first group's are given.
+    model is copied, also where a function of the scheduler holds the model. LRs of several groups must be multiples of
+    each other throughout; the first group's are given.
 
     Args:
         lr_scheduler: any scheduler of `torch.optim.lr_scheduler` that needs no measurement, at its first step.
@@ -89,10 +91,20 @@ def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
 
 
 def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
-    """How many steps a scheduler has taken, the first one in its constructor apart."""
-    while isinstance(lr_scheduler, torch_lr.ChainedScheduler):  # it does not count itself
-        lr_scheduler = lr_scheduler._schedulers[0]
-    return int(lr_scheduler.last_epoch)
+    """How many steps a scheduler has taken, the first one in its constructor apart.
+
+    Raises:
+        RuntimeError: if the parts of a `ChainedScheduler` have not taken as many steps each.
+    """
+    if not isinstance(lr_scheduler, torch_lr.ChainedScheduler):
+        return int(lr_scheduler.last_epoch)
+    counts = [steps_taken(part) for part in lr_scheduler._schedulers]  # it does not count itself
+    if len(set(counts)) > 1:
+        raise RuntimeError(
+            "the parts of a ChainedScheduler must have taken as many steps each, got "
+            f"{', '.join(f'{count:,}' for count in counts)}; take the `step()` of single parts out of the loop"
+        )
+    return counts[0]
 
 
 def check_scheduler(lr_scheduler: Any) -> None:
@@ -118,12 +130,11 @@ def _copy(lr_scheduler: torch_lr.LRScheduler) -> torch_lr.LRScheduler:
     optimizer: torch.optim.Optimizer = lr_scheduler.optimizer
     memo: dict[int, Any] = {id(p): p for group in optimizer.param_groups for p in group["params"]}
     parts = list(_parts(lr_scheduler))
-    own = {id(part) for part in parts}
+    seen = {id(part) for part in parts} | {id(optimizer), *memo}
     for part in parts:
         for value in _leaves(vars(part)):
-            # A bound method would drag in what it is bound to, a trainer with its model say.
-            if isinstance(value, types.MethodType) and id(value.__self__) not in own:
-                memo[id(value)] = value
+            if callable(value):
+                memo |= {id(held): held for held in _shared(value, seen)}
     twin = torch.optim.SGD([{"params": [torch.zeros(())]} for _ in optimizer.param_groups], lr=1.0)
     for mine, theirs in zip(twin.param_groups, optimizer.param_groups, strict=True):
         mine.update({key: copy.deepcopy(value, memo) for key, value in theirs.items() if key != "params"})
@@ -144,6 +155,34 @@ def _leaves(values: dict[str, Any]) -> Iterator[Any]:
             yield from value
         else:
             yield value
+
+
+def _shared(value: Any, seen: set[int]) -> Iterator[Any]:
+    """What a callable holds and its copy is to hold as well: modules, tensors, and methods bound to other things.
+
+    A bound method would drag in what it is bound to, a trainer with its model say.
+    """
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, types.MethodType):
+        if id(value.__self__) not in seen:
+            yield value
+        return
+    if isinstance(value, torch.nn.Module | torch.Tensor):
+        yield value
+        return
+    held: Iterable[Any] = ()
+    if isinstance(value, functools.partial):
+        held = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, dict):
+        held = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        held = value
+    elif not isinstance(value, type | types.FunctionType | types.ModuleType):
+        held = getattr(value, "__dict__", {}).values()
+    for each in list(held):
+        yield from _shared(each, seen)
 
 
 def _advance(twin: torch_lr.LRScheduler, step: int, steps: int) -> None:
