@@ -38,6 +38,16 @@ def test_updates_on_imagenet(name, updates, sizes):
     assert abs(sum(batch.size / batch.requested for batch in plan) - updates) < 1
 
 
+@pytest.mark.parametrize(("name", "updates"), [("smith-large", 5_670), ("smith-resnet50", 9_450)])
+def test_updates_on_imagenet_with_the_short_batch_of_each_epoch(name, updates):
+    """What `adabatch plan` says: a batch ends with its epoch."""
+    preset = find(name)
+    plan = plan_of(preset)
+    assert plan.updates == updates == 30 * 157 + 60 * -(-1_281_167 // plan.sizes[1])
+    constant = ab.schedules.constant(preset.batch_size).plan(dataset_size=preset.dataset_size, epochs=preset.epochs)
+    assert constant.updates == 14_130 == 90 * 157
+
+
 def test_they_are_the_scaled_starts_of_the_first():
     for name, to in (("smith-lr", {"to_lr": 0.5}), ("smith-momentum", {"to_lr": 0.5, "to_momentum": 0.98})):
         preset = find(name)
