@@ -38,7 +38,7 @@ class SamplesLR:
         """Steps the LR scheduler up to where the next batch starts: often, once or not at all.
 
         Raises:
-            RuntimeError: if someone else stepped it, or the data stands before it at the first call.
+            RuntimeError: if someone else stepped it or a part of it, or the data stands before it at the first call.
         """
         self._check_owner()
         batch = self._loader.current

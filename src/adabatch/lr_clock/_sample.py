@@ -39,6 +39,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
         TypeError: if it is no LR scheduler, or ReduceLROnPlateau.
         ValueError: if it has been stepped, ends before `steps`, gives an LR that is negative or not finite, or gives
             parameter groups courses of their own.
+        RuntimeError: if the parts of a `ChainedScheduler` have not taken as many steps each.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=8.0)
