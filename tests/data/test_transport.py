@@ -1,21 +1,33 @@
-import multiprocessing
+import contextlib
 import os
+import socket
+import threading
 
 import numpy as np
 import pytest
 import torch
 
+from adabatch.data import transport
 from adabatch.data.transport import Channel
 
 
+@contextlib.contextmanager
+def pair():
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        yield Channel(mine), Channel(theirs)
+
+
+@pytest.fixture
+def ends():
+    with pair() as channels:
+        yield channels
+
+
 def there_and_back(thing):
-    mine, theirs = multiprocessing.Pipe()
-    one, other = Channel(mine), Channel(theirs)
-    one.send(thing)
-    found = other.receive()
-    one.close()
-    other.close()
-    return found
+    with pair() as (one, other):
+        one.send(thing)
+        return other.receive()
 
 
 @pytest.mark.parametrize(
@@ -58,8 +70,75 @@ def test_many_tensors_and_no_descriptor_left_open():
     assert len(os.listdir("/proc/self/fd")) <= files + 3  # torch's own server of descriptors, for those beyond 200
 
 
-def test_what_cannot_be_pickled_sends_nothing():
-    mine, theirs = multiprocessing.Pipe()
+def test_what_cannot_be_pickled_sends_nothing(ends):
+    one, other = ends
     with pytest.raises((AttributeError, TypeError, Exception), match="pickle"):
-        Channel(mine).send([torch.ones(100_000), lambda: 1])
-    assert not theirs.poll()
+        one.send([torch.ones(100_000), lambda: 1])
+    assert one.flush()
+    assert not other.ready()
+
+
+def test_writing_stops_where_the_socket_is_full_and_goes_on_later(ends):
+    one, other = ends
+    sent = [("text" * 300_000, torch.full((5000,), float(i)), i) for i in range(4)]
+    for thing in sent:
+        one.put(thing)
+        assert not one.flush()
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(other.receive() for _ in sent))
+    thread.start()
+    one.finish()
+    thread.join()
+    assert [(text, number) for text, _, number in found] == [(text, number) for text, _, number in sent]
+    assert [float(tensor.mean()) for _, tensor, _ in found] == [0.0, 1.0, 2.0, 3.0]
+    assert one.flush()
+    assert not other.ready()
+
+
+def test_a_large_message_each_way_at_once(ends):
+    one, other = ends
+    found = []
+
+    def answer():
+        other.send(b"b" * 3_000_000)
+        found.append(other.receive())
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    one.put(b"a" * 3_000_000)
+    while not one.flush():
+        if one.ready():
+            assert one.receive() == b"b" * 3_000_000
+    thread.join(60)
+    assert found == [b"a" * 3_000_000]
+
+
+def test_an_end_that_closes_is_the_end(ends):
+    one, other = ends
+    one.put("half" * 1_000_000)
+    one.flush()
+    one.close()
+    with pytest.raises(EOFError):
+        other.receive()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        other.send(1)
+
+
+@pytest.mark.parametrize("act", [Channel.receive, lambda channel: channel.send("text" * 1_000_000)])
+def test_waiting_ends_with_the_parent(act, monkeypatch):
+    monkeypatch.setattr(transport, "WATCH_SECONDS", 0.05)
+    mine, theirs = socket.socketpair()
+    with mine, theirs, pytest.raises(EOFError):
+        act(Channel(theirs, parent=os.getpid()))  # which is not this process's parent
+
+
+def test_a_default_timeout_of_sockets_changes_nothing():
+    socket.setdefaulttimeout(0.01)
+    try:
+        with pair() as (one, other):
+            timer = threading.Timer(0.2, lambda: one.send([torch.ones(5000)]))
+            timer.start()
+            assert torch.equal(other.receive()[0], torch.ones(5000))
+            timer.join()
+    finally:
+        socket.setdefaulttimeout(None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.data.test_loader import Plan
-from torch.utils.data import RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
+from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
 
 from adabatch.data import DataLoader
 from adabatch.data.rng import sample_seed
@@ -474,3 +474,163 @@ def test_a_batch_of_many_micro_batches_is_never_in_flight_as_a_whole():
         assert sum(run.last - run.first for run in loader._source._runs) <= 5 * 100
         if part.index == 20:
             break
+
+
+def test_the_micro_batch_size_is_not_set_inside_a_worker_but_a_loader_may_be_made_there():
+    class Changing(Rich):
+        loader = None
+
+        def __getitem__(self, item):
+            if self.loader is None:
+                return float(next(iter(DataLoader(torch.ones(4), 2, micro_batch_size=1))).sum())
+            self.loader.micro_batch_size = 2
+            return item
+
+    data = Changing()
+    assert next(iter(DataLoader(data, 2, num_workers=1))).tolist() == [2.0, 2.0]
+    data.loader = DataLoader(data, 4, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(RuntimeError, match="`micro_batch_size` must be set in the main process, not inside a worker"):
+        next(iter(data.loader))
+
+
+class Buckets(Rich):
+    """Rows as long as others of their four; lists as long as others of their eight."""
+
+    def __getitem__(self, item):
+        return {"row": torch.full((1 + item // 4,), float(item)), "list": [item] * (1 + item // 8)}
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+@pytest.mark.parametrize("arguments", [{"num_workers": 1}, {"num_workers": 3, "prefetch_factor": 4}])
+def test_samples_of_different_batches_need_not_stack(arguments, device):
+    here = [plain(batch) for batch in DataLoader(Buckets(), 4)]
+    assert len(here) == 25
+    loader = DataLoader(Buckets(), 4, device=device, **arguments)
+    for _ in range(2):
+        batches = list(loader)
+        if device is None:
+            assert [plain(batch) for batch in batches] == here
+        else:
+            assert [(batch["row"].shape, batch["row"].device.type) for batch in batches] == [
+                ((4, 1 + i), "meta") for i in range(25)
+            ]
+
+
+def test_a_run_that_does_not_stack_is_cut_where_the_size_changes():
+    loader = DataLoader(Buckets(), 4, num_workers=2)
+    batches = iter(loader)
+    found = next(batches)["row"][:, 0].tolist()
+    loader.batch_size = 2
+    found += [value for _ in range(4) for value in next(batches)["row"][:, 0].tolist()]
+    loader.batch_size = 4
+    found += [value for batch in batches for value in batch["row"][:, 0].tolist()]
+    assert found == [float(item) for item in range(100)]
+
+
+def test_after_a_run_that_does_not_stack_workers_collate_batches():
+    class Wider(Rich):
+        def __getitem__(self, item):
+            return torch.zeros(5000 + item // 4)
+
+    loader = DataLoader(Wider(), 4, num_workers=2)
+    list(loader)
+    assert all(batch.is_shared() for batch in loader)
+
+
+def test_where_a_batch_does_not_stack_the_error_is_the_main_process_own():
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size") as raised:
+        list(DataLoader(Buckets(), 6, num_workers=2))
+    assert "could not be collated in worker" in raised.value.__notes__[0]
+
+    class Unsendable(Rich):
+        def __getitem__(self, item):
+            return lambda: item
+
+    with pytest.raises(TypeError, match=r"(?s)could not be collated in worker 0.*must contain tensors"):
+        next(iter(DataLoader(Unsendable(), 4, num_workers=1)))
+
+
+def test_a_collate_fn_of_ones_own_gets_samples_and_its_batches_are_moved():
+    for workers in (0, 1):
+        loader = DataLoader(list(range(20)), 4, num_workers=workers, device="meta", collate_fn=torch.tensor)
+        assert [batch.device.type for batch in loader] == ["meta"] * 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_getitems_that_returns_another_number_is_refused(workers, change):
+    class Many:
+        noisy = False
+
+        def __len__(self):
+            return 20
+
+        def __getitems__(self, items):
+            if self.noisy:
+                np.random.rand()
+            return [0] * (len(items) + (change if 7 in items else 0))
+
+    message = r"`__getitems__` must return one sample for each number: {} were asked for and {} came"
+    for rng in (True, False):
+        with pytest.raises(ValueError, match=message.format(10, 10 + change)):
+            next(iter(DataLoader(Many(), 10, num_workers=workers, sample_rng=rng)))
+    Many.noisy = True
+    with pytest.raises(ValueError, match=message.format(1, 1 + change)):
+        next(iter(DataLoader(Many(), 10, num_workers=workers)))
+
+
+def test_worker_init_fn_sees_the_worker_info_of_a_stream():
+    class Stream(IterableDataset):
+        number = None
+
+        def __iter__(self):
+            assert get_worker_info() is None
+            return iter([self.number] * 8)
+
+    def init(_number):
+        get_worker_info().dataset.number = 5
+
+    assert [batch.tolist() for batch in DataLoader(Stream(), 4, num_workers=1, worker_init_fn=init)] == [[5] * 4] * 2
+
+
+def _one(draw):
+    return lambda: np.asarray(draw()).ravel()[0]
+
+
+DRAWS = {
+    "numpy 312": _one(lambda: np.random.rand(104, 3)),
+    "numpy 624": _one(lambda: np.random.rand(624)),
+    "python 312": _one(lambda: [random.random() for _ in range(312)]),
+    "python 624": _one(lambda: [random.random() for _ in range(624)]),
+    "torch 624": _one(lambda: torch.rand(624).numpy()),
+    "torch 312": _one(lambda: torch.rand(312, dtype=torch.float64).numpy()),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_drawing_whole_blocks_is_noticed(draw):
+    class Noisy(Rich):
+        def __getitem__(self, item):
+            return draw()
+
+    class NoisyMany(Noisy):
+        def __getitems__(self, items):
+            return [draw() for _ in items]
+
+    found = [torch.cat(list(DataLoader(Noisy(), size, seed=1))).tolist() for size in (2, 5)]
+    found.append(torch.cat(list(DataLoader(NoisyMany(), 10, seed=1))).tolist())
+    assert found[0] == found[1] == found[2]
+    assert len(set(found[0])) == 100
+
+
+def test_half_a_pair_of_normal_numbers_is_dropped_also_after_whole_blocks():
+    class Normal(Rich):
+        def __getitem__(self, item):
+            first = np.random.normal()
+            while np.random.get_state()[2] != 624:
+                np.random.randint(0, 2**32, dtype=np.uint32)
+            return first
+
+    found = [torch.cat(list(DataLoader(Normal(), size, seed=1))).tolist() for size in (2, 5)]
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 100

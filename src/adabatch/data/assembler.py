@@ -6,7 +6,8 @@
     asked for, batch size doubled                             |        batch 2        |  joined, once
 
 Which runs to fetch is predicted by cutting batches ahead with the size in force (with a schedule: the sizes to come).
-A wrong prediction costs a copy and never a sample: runs are merged or split, none is thrown away.
+A wrong prediction costs a copy and never a sample: runs are merged or split, none is thrown away. Where samples of one
+batch stack and those of several do not, as with lengths that are sorted, a run is one batch from then on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from torch.utils.data import default_collate
+
 from adabatch.data import tree
 from adabatch.data.pool import WorkerDiedError
-from adabatch.data.worker import Reply
+from adabatch.data.worker import Apart, Reply
 
 Bounds = tuple[int, int]
 Ahead = Callable[[], Iterator[Bounds]]
@@ -63,7 +66,8 @@ class Assembler:
         drawn: the numbers of the samples of items, where workers cannot know them.
         timeout: seconds to wait for a run; 0 for ever.
         collate: what to make of a list of samples; None if workers collate.
-        arrive: starts what is done to a run when it arrives; gives the run and what to call before it is used.
+        arrive: starts what is done to a run when it arrives (or to a batch that is collated here); gives the run and
+            what to call before it is used.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Assembler:
         self._number = 0
         self._at = self._end = -1
         self._target = 1
+        self._merges = True  # whether a run may be several batches
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
         """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next.
@@ -169,18 +174,39 @@ class Assembler:
                     raise reply.failure.raised()
                 self._runs.popleft()  # a reader that shares a stream with others had ended
                 continue
-            whole = first == run.first and stop == run.last
-            pieces.append(reply.data if whole else self._cut(reply.data, first - run.first, stop - run.first))
+            pieces.append(self._piece(reply.data, first - run.first, stop - run.first, reply.count))
             first = stop
             if first == run.last:
                 self._runs.popleft()
         self._at = last
-        if self._collate is not None:
-            return self._collate(pieces[0] if len(pieces) == 1 else [sample for piece in pieces for sample in piece])
-        return pieces[0] if len(pieces) == 1 else tree.join(pieces)
+        if self._collate is None:
+            return pieces[0] if len(pieces) == 1 else tree.join(pieces)
+        found = self._collate(pieces[0] if len(pieces) == 1 else [sample for piece in pieces for sample in piece])
+        return self._moved(found)
+
+    def _piece(self, data: Any, first: int, last: int, count: int) -> Any:
+        """Samples `first` to `last` (exclusive) of a run of `count`."""
+        if isinstance(data, Apart):
+            return self._moved(self._cut(data, first, last))
+        return data if last - first == count else self._cut(data, first, last)
 
     def _cut(self, data: Any, first: int, last: int) -> Any:
+        if isinstance(data, Apart):
+            try:
+                return default_collate(data[first:last])
+            except Exception as error:
+                error.add_note(data.why.what)
+                raise
         return data[first:last] if self._collate is not None else tree.cut(data, first, last)
+
+    def _moved(self, data: Any) -> Any:
+        """What is collated here, arrived."""
+        if self._arrive is None:
+            return data
+        found, ready = self._arrive(data)
+        if ready is not None:
+            ready()
+        return found
 
     def _wait(self, wanted: Run) -> Reply:
         assert self.pool is not None
@@ -194,8 +220,10 @@ class Assembler:
 
     def _received(self, run: Run, reply: Reply) -> None:
         if reply.count:
-            self._target = max(1, min(_LONGEST_RUN, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
-            if self._arrive is not None:
+            self._merges = self._merges and not isinstance(reply.data, Apart)
+            longest = _LONGEST_RUN if self._merges else 1
+            self._target = max(1, min(longest, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
+            if self._arrive is not None and self._collate is None and not isinstance(reply.data, Apart):
                 reply.data, run.ready = self._arrive(reply.data)
         run.reply = reply
 

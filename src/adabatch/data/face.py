@@ -82,8 +82,7 @@ class Face:
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        if worker.inside:
-            raise RuntimeError("`batch_size` must be set in the main process, not inside a worker, which has a copy")
+        _check_outside("batch_size")
         self._cursor.batch_size = value
 
     @property
@@ -93,6 +92,8 @@ class Face:
 
     @micro_batch_size.setter
     def micro_batch_size(self, value: int | None) -> None:
+        if "_micro_batch_size" in vars(self):
+            _check_outside("micro_batch_size")
         if value is not None:
             value = _checks.whole("micro_batch_size", value, remedy="None trains on whole rank batches")
             if self.dataset_size is not None and value > self.dataset_size:
@@ -143,3 +144,8 @@ class Face:
         """The iteration that goes on, if one does."""
         found = self._pass() if self._pass is not None else None
         return found if found is not None and found.live else None
+
+
+def _check_outside(name: str) -> None:
+    if worker.inside:
+        raise RuntimeError(f"`{name}` must be set in the main process, not inside a worker, which has a copy")

@@ -1,17 +1,20 @@
-"""The worker processes, seen from the main process: one pipe to each, nothing shared, so that a death blocks nobody."""
+"""The worker processes, seen from the main process: a pair of sockets to each, so that a death blocks nobody."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import math
+import select
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
+from adabatch.data.streams import Opening
 from adabatch.data.transport import Channel
-from adabatch.data.worker import Reply, Setting, work
+from adabatch.data.worker import Reply, Setting, Task, work
 
 _PATIENCE_SECONDS = 5.0
 
@@ -48,13 +51,13 @@ class Pool:
             context = multiprocessing.get_context(context)
         self.outstanding = [0] * count
         self._processes: list[Any] = []
-        self._connections: list[Any] = []
         self._channels: list[Channel] = []
+        self._behind: set[int] = set()  # workers with tasks that their sockets had no room for
+        self._openings: list[Opening | None] = [None] * count  # what each was told last
         try:
             for number in range(count):
-                setting = Setting(number, count, seed, collate, init, os.getpid(), show_info)
-                mine, theirs = context.Pipe()
-                self._connections.append(mine)
+                setting = Setting(number, count, seed, collate, init, show_info)
+                mine, theirs = socket.socketpair()
                 self._channels.append(Channel(mine))
                 process = context.Process(target=work, args=(theirs, reader, setting), daemon=True)
                 try:
@@ -67,12 +70,18 @@ class Pool:
             raise
 
     def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:
-        """Gives a run to worker `to`, or to the one with the least to do; returns its number."""
+        """Gives a run to worker `to`, or to the one with the least to do; returns its number. Waits for nothing."""
         number = self.outstanding.index(min(self.outstanding)) if to is None else to
+        if isinstance(drawn, Opening):  # may hold a large state
+            drawn, self._openings[number] = None if drawn == self._openings[number] else drawn, drawn
+        channel = self._channels[number]
+        channel.put(Task(run, first, last, drawn))
         try:
-            self._channels[number].send((run, first, last, drawn))
+            done = channel.flush()
         except OSError:
             self._died(number)
+        if not done:
+            self._behind.add(number)
         self.outstanding[number] += 1
         return number
 
@@ -86,13 +95,12 @@ class Pool:
         Raises:
             WorkerDiedError: if it ended, or nothing came in time.
         """
-        connection = self._connections[number]
+        if (self._behind or timeout) and not self._answers(number, timeout):
+            raise WorkerDiedError(
+                f"`timeout`: worker {number} sent nothing for {timeout:g} seconds; raise `timeout` or look for a"
+                " sample that takes that long"
+            )
         try:
-            if timeout and not connection.poll(timeout):
-                raise WorkerDiedError(
-                    f"`timeout`: worker {number} sent nothing for {timeout:g} seconds; raise `timeout` or look for a"
-                    " sample that takes that long"
-                )
             reply = self._channels[number].receive()
         except (EOFError, OSError):
             self._died(number)
@@ -100,12 +108,30 @@ class Pool:
         assert isinstance(reply, Reply)
         return reply
 
+    def _answers(self, number: int, timeout: float) -> bool:
+        """Whether worker `number` sends something within `timeout` seconds; tasks go out meanwhile."""
+        deadline = time.monotonic() + timeout if timeout else math.inf
+        own = self._channels[number].fileno()
+        while True:
+            for other in tuple(self._behind):
+                with contextlib.suppress(OSError):  # it died: `receive` says so
+                    if not self._channels[other].flush():
+                        continue
+                self._behind.discard(other)
+            poll = select.poll()
+            for other in self._behind:
+                poll.register(self._channels[other].fileno(), select.POLLOUT)
+            poll.register(own, select.POLLIN | (select.POLLOUT if number in self._behind else 0))
+            left = deadline - time.monotonic()
+            events = poll.poll(None if left == math.inf else max(0.0, 1000 * left))
+            if not events:
+                return False
+            if any(which == own and event & ~select.POLLOUT for which, event in events):
+                return True
+
     def has(self, number: int) -> bool:
-        """Whether worker `number` has sent something that was not received."""
-        try:
-            return bool(self._connections[number].poll())
-        except OSError:
-            return True  # it died; `receive` says so
+        """Whether worker `number` has sent something that was not received, or died, which `receive` then says."""
+        return self._channels[number].ready()
 
     def _died(self, number: int) -> None:
         process = self._processes[number]
@@ -124,8 +150,9 @@ class Pool:
     def close(self) -> None:
         """Ends the workers and waits for them."""
         for channel in self._channels:
-            with contextlib.suppress(OSError, ValueError):
-                channel.send(None)
+            with contextlib.suppress(OSError):
+                channel.put(None)
+                channel.flush()
         for channel in self._channels:
             channel.close()
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -139,4 +166,4 @@ class Pool:
                 process.kill()
                 process.join()
             process.close()
-        self._connections, self._channels, self._processes = [], [], []
+        self._channels, self._processes = [], []

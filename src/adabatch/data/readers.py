@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ class MapReader:
         """The samples of items `first` to `last` (exclusive), whose numbers are `drawn` where a sampler drew them.
 
         Raises:
-            SampleError: if one raises.
+            SampleError: if one raises, or `__getitems__` returns another number of samples.
         """
         items = (self.order.items(first, last) if drawn is None else drawn).tolist()
         if self._many:
@@ -72,23 +71,34 @@ class MapReader:
         They must where something random was drawn, since what is drawn would depend on the run, and where the call
         raised, to find the sample.
         """
-        many = self.dataset.__getitems__
-        if self.rng is None:
-            with contextlib.suppress(Exception):
-                return list(many(items))
-            return None
-        epochs, positions = self.order.places(first, first + 1)
+        many, unused = self.dataset.__getitems__, True
         try:
-            found, unused = self.rng.unused(lambda: many(items), int(epochs[0]), int(positions[0]))
+            if self.rng is None:
+                found = list(many(items))
+            else:
+                epochs, positions = self.order.places(first, first + 1)
+                found, unused = self.rng.unused(lambda: list(many(items)), int(epochs[0]), int(positions[0]))
         except Exception:
             return None
-        if unused:
-            return list(found)
-        self._many = False
-        return None
+        if not unused:
+            self._many = False
+            return None
+        try:
+            return _counted(found, items)
+        except ValueError as error:
+            raise SampleError([], items[0], error) from None
 
     def _single(self, item: int) -> Any:
-        return self.dataset.__getitems__([item])[0]
+        return _counted(list(self.dataset.__getitems__([item])), [item])[0]
+
+
+def _counted(found: list[Any], items: list[int]) -> list[Any]:
+    """`found`, which must be as many samples as `items`."""
+    if len(found) != len(items):
+        raise ValueError(
+            f"`__getitems__` must return one sample for each number: {len(items)} were asked for and {len(found)} came"
+        )
+    return found
 
 
 Collate = Callable[[list[Any]], Any]

@@ -74,8 +74,14 @@ class _Generators:
 
     def __init__(self) -> None:
         self._python = _python_words()
-        self._python_index: Any = None if self._python is None else ctypes.c_uint32.from_buffer(self._python.data)
+        self._python_index: Any = None
+        self._python_word: Any = None
+        if self._python is not None:
+            self._python_index = ctypes.c_uint32.from_buffer(self._python.data)
+            self._python_word = ctypes.c_uint32.from_buffer(self._python.data, 4)
         self._numpy_index: Any = None
+        self._numpy_word: Any = None
+        self._python_was = self._numpy_was = -1  # the first word of each when it was set; drawing 624 changes it
         self._bits: Any = None
         self._numpy: Any = None
         self._calm: Any = None
@@ -90,6 +96,7 @@ class _Generators:
             words = (ctypes.c_uint32 * (_WORDS + 1)).from_address(bits.ctypes.state_address)
             self._bits, self._numpy = bits, np.ctypeslib.as_array(words)
             self._numpy_index = ctypes.c_uint32.from_buffer(words, 4 * _WORDS)
+            self._numpy_word = ctypes.c_uint32.from_buffer(words)
         return self._numpy
 
     def set(self, words: _UInt32, seed: int) -> None:
@@ -98,21 +105,26 @@ class _Generators:
         if python is not None:
             python[0] = _WORDS
             python[1:] = words
+            self._python_was = self._python_word.value
             _py_random._inst.gauss_next = None
         else:
             random.setstate((3, (*words.tolist(), _WORDS), None))
         state = self._numpy_words()
-        if state[_WORDS] != _WORDS:
+        if self._numpy_index.value != _WORDS or self._numpy_word.value != self._numpy_was:
             np.random.seed(0)  # something was drawn: there may be half a pair of normal numbers left over
         state[:_WORDS] = words[::-1]
         state[_WORDS] = _WORDS
+        self._numpy_was = self._numpy_word.value
         torch.default_generator.manual_seed(seed)
 
     def clear(self) -> None:
         """Gives the generators a known state, so that `touched` can tell whether they were used."""
         if self._python is not None:
             self._python[0] = _WORDS
+            self._python_was = self._python_word.value
         np.random.seed(0)
+        self._numpy_words()
+        self._numpy_was = self._numpy_word.value
         torch.default_generator.manual_seed(0)
 
     def touched(self, seed: int) -> bool:
@@ -120,6 +132,8 @@ class _Generators:
         if self._python is None or _np_random.mtrand._rand._bit_generator is not self._bits:
             return True
         if self._python_index.value != _WORDS or self._numpy_index.value != _WORDS:
+            return True
+        if self._python_word.value != self._python_was or self._numpy_word.value != self._numpy_was:
             return True
         before = self._cleared if seed == 0 else torch.Generator().manual_seed(seed).get_state()
         return not torch.equal(torch.default_generator.get_state(), before)
@@ -218,7 +232,6 @@ class SampleRng:
         self._eager(get, items, seeds, samples)
 
     def _eager(self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any]) -> None:
-        np.random.seed(0)  # no half pair of normal numbers
         self._chunk = (-1, None)
         _current.append(0)
         try:

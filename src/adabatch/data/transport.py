@@ -1,14 +1,21 @@
 """Sends what workers fetched: small tensors inside the message, large ones as shared memory that travels along with it.
 
 torch sends a tensor's memory by a number that the receiver redeems at a thread of the sender, and so waits until that
-thread is given time; here the memory's file descriptor comes in the same pipe as the message.
+thread is given time; here the memory's file descriptor comes along with the message, over the same pair of sockets.
+
+A socket holds little, and one that is full blocks its writer: a main process that writes tasks while its worker writes
+a large reply would stand still for ever. So nothing here writes without being able to stop in the middle of a message.
 """
 
 from __future__ import annotations
 
+import array
 import io
 import os
+import select
 import socket
+import struct
+from collections import deque
 from multiprocessing import reduction
 from typing import Any, Final
 
@@ -17,6 +24,9 @@ from torch import Tensor
 
 _INLINE_BYTES: Final = 16 * 1024
 _MOST_DESCRIPTORS: Final = 200
+_HEADER: Final = struct.Struct("!QB")  # bytes that follow, descriptors that come along
+_ROOM: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+WATCH_SECONDS = 5.0
 _received: list[int] = []
 
 
@@ -70,48 +80,138 @@ def _from_descriptor(
     return torch.empty(0, dtype=dtype).set_(kind._new_shared_fd_cpu(_received[place], length), offset, shape, stride)
 
 
-class Channel:
-    """One end of a pipe between two processes, for tensors.
+class _Message:
+    """What of a message is not written yet."""
 
-    Args:
-        connection: an end of a duplex `multiprocessing` pipe.
-    """
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self._socket: socket.socket | None = None
-
-    def _along(self) -> socket.socket:
-        if self._socket is None:
-            self._socket = socket.socket(fileno=os.dup(self.connection.fileno()))
-        return self._socket
-
-    def send(self, thing: Any) -> None:
-        """Sends `thing`; nothing is sent if it cannot be pickled."""
+    def __init__(self, thing: Any) -> None:
         file = io.BytesIO()
         packer = _Packer(file)
         packer.dump(thing)
-        count = len(packer.descriptors)
-        self.connection.send_bytes(bytes([count]) + file.getbuffer())
-        if count:
-            reduction.sendfds(self._along(), packer.descriptors)
+        body, descriptors = file.getbuffer(), packer.descriptors
+        self._parts = [memoryview(_HEADER.pack(len(body), len(descriptors))), body]
+        self._along = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        self._kept = packer.kept
+
+    def write(self, end: socket.socket) -> bool:
+        """Writes what `end` takes without waiting; whether that was all."""
+        while self._parts:
+            try:
+                sent = end.sendmsg(self._parts, self._along, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            self._along = []  # they went with the first bytes
+            while self._parts and sent >= len(self._parts[0]):
+                sent -= len(self._parts.pop(0))
+            if sent:
+                self._parts[0] = self._parts[0][sent:]
+        return True
+
+
+class Channel:
+    """One end of a pair of sockets between two processes, for tensors.
+
+    Args:
+        end: one of `socket.socketpair()`.
+        parent: the process without which there is nothing to wait for; None for none.
+    """
+
+    def __init__(self, end: socket.socket, parent: int | None = None) -> None:
+        end.settimeout(None)
+        self._end, self._parent = end, parent
+        self._outgoing: deque[_Message] = deque()
+        self._polls = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
+        for event, poll in self._polls.items():
+            poll.register(end, event)
+
+    def put(self, thing: Any) -> None:
+        """Packs `thing`, to be written; an error, if it cannot be pickled, leaves the channel as it was."""
+        self._outgoing.append(_Message(thing))
+
+    def flush(self) -> bool:
+        """Writes what can be written without waiting; whether that was all."""
+        while self._outgoing:
+            if not self._outgoing[0].write(self._end):
+                return False
+            self._outgoing.popleft()
+        return True
+
+    def send(self, thing: Any) -> None:
+        """Sends `thing`; waits until it is written."""
+        self.put(thing)
+        self.finish()
+
+    def finish(self) -> None:
+        """Writes all that was put."""
+        while not self.flush():
+            self._wait(select.POLLOUT)
 
     def receive(self) -> Any:
-        """What the other end sent; waits for it."""
+        """What the other end sent; waits for it.
+
+        Raises:
+            EOFError: if the other end is closed, or `parent` is gone.
+            RuntimeError: if this process may not open as many files as came along.
+        """
         global _received  # noqa: PLW0603
-        message = self.connection.recv_bytes()
-        count = message[0]
-        descriptors = reduction.recvfds(self._along(), count) if count else []
+        (size, count), descriptors = self._head()
         try:
+            body = bytearray(size)
+            self._fill(memoryview(body))
+            if len(descriptors) != count:
+                raise RuntimeError(
+                    f"a run of samples came with {count} open files, of which this process could take"
+                    f" {len(descriptors)}; raise its limit (`ulimit -n`) or lower `prefetch_factor`"
+                )
             _received = descriptors
-            return reduction.ForkingPickler.loads(memoryview(message)[1:])
+            return reduction.ForkingPickler.loads(body)
         finally:
             _received = []
             for descriptor in descriptors:
                 os.close(descriptor)
 
+    def _head(self) -> tuple[tuple[int, int], list[int]]:
+        """The header of a message, and the descriptors that came along."""
+        head, found = b"", array.array("i")
+        while len(head) < _HEADER.size:
+            try:
+                data, along, _, _ = self._end.recvmsg(_HEADER.size - len(head), _ROOM, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
+            for level, kind, content in along:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    found.frombytes(content[: len(content) - len(content) % found.itemsize])
+            if not data:
+                raise EOFError
+            head += data
+        return _HEADER.unpack(head), found.tolist()
+
+    def _fill(self, view: memoryview) -> None:
+        while view:
+            try:
+                count = self._end.recv_into(view, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
+            if not count:
+                raise EOFError
+            view = view[count:]
+
+    def _wait(self, event: int) -> None:
+        """Waits until the socket can be read or written."""
+        while not self._polls[event].poll(None if self._parent is None else 1000 * WATCH_SECONDS):
+            if os.getppid() != self._parent:
+                raise EOFError
+
+    def ready(self) -> bool:
+        """Whether something came that was not received, if only that the other end is closed."""
+        return bool(self._polls[select.POLLIN].poll(0))
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        return self._end.fileno()
+
     def close(self) -> None:
         """Closes this end."""
-        if self._socket is not None:
-            self._socket.close()
-        self.connection.close()
+        self._outgoing.clear()
+        self._end.close()

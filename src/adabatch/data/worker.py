@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
 from adabatch.data.readers import SampleError, seed_all
+from adabatch.data.streams import Opening
 from adabatch.data.transport import Channel
 
-WATCH_SECONDS = 5.0
 inside = False  # whether this process is a worker
 
 
@@ -32,8 +33,7 @@ class Setting:
         seed: for the global generators.
         collate: whether runs are collated here; else the samples are sent.
         init: the user's `worker_init_fn`.
-        parent: the process to live with.
-        show_info: whether the data set sees torch's worker info; not where that would make it shard itself.
+        show_info: whether the data set sees torch's worker info while it is read; not where it would shard itself.
     """
 
     number: int
@@ -41,7 +41,6 @@ class Setting:
     seed: int
     collate: bool
     init: Callable[[int], None] | None
-    parent: int
     show_info: bool = True
 
 
@@ -84,6 +83,36 @@ class Failure:
             return RuntimeError(message)
 
 
+class Apart(list[Any]):
+    """The samples of a run that could not be collated; the batches that it is cut into may well be.
+
+    Args:
+        samples: the samples.
+        why: what was raised.
+    """
+
+    def __init__(self, samples: list[Any], why: Failure) -> None:
+        super().__init__(samples)
+        self.why = why
+
+
+@dataclass
+class Task:
+    """A run to be fetched.
+
+    Attributes:
+        run: its number.
+        first: its first item.
+        last: one past its last.
+        drawn: the samples' numbers, if a sampler drew them; a stream's opening, if it is another than before.
+    """
+
+    run: int
+    first: int
+    last: int
+    drawn: Any
+
+
 @dataclass
 class Reply:
     """A run as a worker sends it.
@@ -91,7 +120,7 @@ class Reply:
     Attributes:
         run: which.
         count: samples in it; fewer than asked for before a failure.
-        data: collated, or a list of samples; None if there are none.
+        data: collated, or a list of samples, `Apart` if they were to be collated; None if there are none.
         seconds: how long it took.
         failure: why samples are missing: a `Failure`.
         end: the length of the stream, if its end was seen.
@@ -107,8 +136,8 @@ class Reply:
     mark: Any = None
 
 
-def work(connection: Any, reader: Any, setting: Setting) -> None:
-    """A worker's life: until the main process closes the connection or is gone."""
+def work(end: socket.socket, reader: Any, setting: Setting) -> None:
+    """A worker's life: until the main process closes its end or is gone."""
     global inside  # noqa: PLW0603
     inside = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
@@ -117,38 +146,40 @@ def work(connection: Any, reader: Any, setting: Setting) -> None:
     info = torch_worker.WorkerInfo(
         id=setting.number, num_workers=setting.count, seed=setting.seed + setting.number, dataset=reader.dataset
     )
-    channel = Channel(connection)
+    channel = Channel(end, parent=os.getppid())  # a fork server's, not the main process's number
     failure: Failure | None = None
+    torch_worker._worker_info = info
     try:
-        if setting.show_info:
-            torch_worker._worker_info = info
         if setting.init is not None:
             setting.init(setting.number)
     except Exception as error:  # it is sent on
         failure = Failure.of(f"`worker_init_fn` failed in worker {setting.number}", error)
+    if not setting.show_info:
+        torch_worker._worker_info = None
+    opening: Opening | None = None
     try:
-        while True:
-            while not connection.poll(WATCH_SECONDS):
-                if os.getppid() != setting.parent:
-                    return
-            task = channel.receive()
-            if task is None:
-                return
-            reply = Reply(task[0], 0, None, 0.0, failure) if failure is not None else _run(reader, setting, info, task)
+        while (task := channel.receive()) is not None:
+            if isinstance(task.drawn, Opening):
+                opening = task.drawn
+            elif task.drawn is None:
+                task.drawn = opening  # as before
+            reply = Reply(task.run, 0, None, 0.0, failure) if failure else _run(reader, setting, info, task)
             del task
             _send(channel, reply, setting.number)
             del reply
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+    finally:
+        channel.close()
 
 
-def _run(reader: Any, setting: Setting, info: Any, task: tuple[int, int, int, Any]) -> Reply:
-    run, first, last, drawn = task
+def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
+    first, last = task.first, task.last
     begun = time.perf_counter()
     failure = None
     where = f"in worker {setting.number} (pid {os.getpid()})"
     try:
-        samples = reader.read(first, last, drawn)
+        samples = reader.read(first, last, task.drawn)
     except SampleError as error:
         samples, failure = error.samples, Failure.of(f"sample {error.index} could not be fetched {where}", error.cause)
     data: Any = samples or None
@@ -156,23 +187,20 @@ def _run(reader: Any, setting: Setting, info: Any, task: tuple[int, int, int, An
         torch_worker._worker_info = info  # makes torch collate into shared memory
         try:
             data = default_collate(samples)
-        except Exception as error:  # it is sent on
-            samples, data = [], None
-            failure = Failure.of(f"items {first} to {last - 1} could not be collated {where}", error)
+        except Exception as error:  # it may be a batch's or only the run's
+            data = Apart(samples, Failure.of(f"items {first} to {last - 1} could not be collated {where}", error))
         finally:
             if not setting.show_info:
                 torch_worker._worker_info = None
     end, mark = getattr(reader, "end", None), getattr(reader, "mark", None)
-    return Reply(run, len(samples), data, time.perf_counter() - begun, failure, end, mark)
+    return Reply(task.run, len(samples), data, time.perf_counter() - begun, failure, end, mark)
 
 
 def _send(channel: Channel, reply: Reply, number: int) -> None:
     try:
-        channel.send(reply)
-    except (BrokenPipeError, ConnectionResetError):
-        raise
+        channel.put(reply)
     except Exception as error:  # what cannot be pickled
-        failure = Failure.of(
-            f"samples could not be sent from worker {number}; return tensors, arrays or numbers", error
-        )
-        channel.send(Reply(reply.run, 0, None, reply.seconds, failure))
+        what = f"samples could not be sent from worker {number}; return tensors, arrays or numbers"
+        failure = reply.data.why if isinstance(reply.data, Apart) else Failure.of(what, error)
+        channel.put(Reply(reply.run, 0, None, reply.seconds, failure))
+    channel.finish()
