@@ -118,6 +118,7 @@ class Channel:
     def __init__(self, end: socket.socket, parent: int | None = None) -> None:
         end.settimeout(None)
         self._end, self._parent = end, parent
+        self._reading = 0 if parent is None else socket.MSG_DONTWAIT
         self._outgoing: deque[_Message] = deque()
         self._polls = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
         for event, poll in self._polls.items():
@@ -174,7 +175,7 @@ class Channel:
         head, found = b"", array.array("i")
         while len(head) < _HEADER.size:
             try:
-                data, along, _, _ = self._end.recvmsg(_HEADER.size - len(head), _ROOM, socket.MSG_DONTWAIT)
+                data, along, _, _ = self._end.recvmsg(_HEADER.size - len(head), _ROOM, self._reading)
             except BlockingIOError:
                 self._wait(select.POLLIN)
                 continue
@@ -189,7 +190,7 @@ class Channel:
     def _fill(self, view: memoryview) -> None:
         while view:
             try:
-                count = self._end.recv_into(view, 0, socket.MSG_DONTWAIT)
+                count = self._end.recv_into(view, 0, self._reading)
             except BlockingIOError:
                 self._wait(select.POLLIN)
                 continue
