@@ -49,7 +49,14 @@ def permute(positions: _Int64, *, size: int, seed: int, epoch: int) -> _Int64:
     rows = math.isqrt(size - 1) + 1
     rows += rows % 2  # adding modulo an odd base is an even permutation, so two odd bases would reach only half of them
     columns = -(-size // rows)
-    keys = _keys(seed, epoch, ROUNDS if size >= SMALL else ROUNDS_OF_SMALL)
+    if size < SMALL:  # the few results outside would cost as many calls again: the whole grid is done at once
+        keys = _keys(seed, epoch, ROUNDS_OF_SMALL)
+        grid = _rounds_by_table(np.arange(rows * columns, dtype=np.int64), rows, columns, keys)
+        found = grid.take(positions)
+        while (outside := np.flatnonzero(found >= size)).size:
+            found.flat[outside] = grid.take(found.flat[outside])
+        return found
+    keys = _keys(seed, epoch, ROUNDS)
     found = _rounds(positions, rows, columns, keys)
     outside = np.flatnonzero(found >= size)
     while outside.size:

@@ -84,6 +84,7 @@ class BiasCorrection:
         self._loaded: dict[torch.Tensor, Course] = {}
         self._pending: dict[torch.Tensor, Course] = {}
         self._verified = True
+        self._trained = True  # since a state was loaded
 
     def __bool__(self) -> bool:
         """Whether betas were ever changed."""
@@ -115,8 +116,9 @@ class BiasCorrection:
             found.append(parts or [Part(held["params"], _RIGHT, {})])  # frozen throughout
         return found
 
-    def after(self) -> None:
-        """Records a step that was made."""
+    def after(self, *, trained: bool) -> None:
+        """Records a step that was made, and whether it trained on a batch."""
+        self._trained |= trained
         found_inf = getattr(self._optimizer, "found_inf", None)  # GradScaler's word to a fused optimizer
         if found_inf is None or not bool(found_inf):
             self._courses |= {param: course for param, course in self._pending.items() if param.grad is not None}
@@ -139,6 +141,7 @@ class BiasCorrection:
         params = list(self._params())
         self._loaded = {params[number]: course for number, course in courses.items()}
         self._courses, self._pending, self._verified = dict(self._loaded), {}, False
+        self._trained = False
 
     def read(self, state: Any) -> dict[int, Course]:
         """Courses by number of the parameter, from what `state` gave.
@@ -194,17 +197,24 @@ class BiasCorrection:
             return
         for param in self._params():
             if param in self._courses:
-                self._courses[param] = self._course_at(param, self._steps(param))
+                course = self._course_at(param, self._steps(param))
+                if course is None:
+                    del self._courses[param]
+                else:
+                    self._courses[param] = course
         self._pending.clear()
         self._verified = True
 
-    def _course_at(self, param: torch.Tensor, steps: int) -> Course:
+    def _course_at(self, param: torch.Tensor, steps: int) -> Course | None:
+        """The course after so many steps; None where it is that of the betas that the optimizer holds."""
         for courses in (self._courses, self._pending, self._loaded):
             course = courses.get(param)
             if course is not None and course.steps == steps:
                 return course
         if steps == 0:
             return _FRESH
+        if not self._trained and param not in self._loaded:  # in the run that saved it no beta had changed
+            return None
         raise RuntimeError(
             f"the state of {type(self._optimizer).__name__} counts {steps} steps where the bias correction of "
             f"BatchSizeScheduler stands at {self._courses[param].steps}; load the states of both from one checkpoint"

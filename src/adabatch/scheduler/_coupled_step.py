@@ -128,7 +128,7 @@ class CoupledStep:
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         self.restore()
         if self.bias_correction:
-            self.bias_correction.after()
+            self.bias_correction.after(trained=self._training)
         if self._training:
             self._on_after()
 
@@ -198,8 +198,10 @@ def is_phantom(optimizer: torch.optim.Optimizer) -> bool:
     They have an LR of 0, which by itself is as good as any other, no state, and gradients of 0 throughout. LRs on an
     accelerator are not looked at, since that would wait for it.
     """
+    if optimizer.state:
+        return False
     lrs = [group["lr"] for group in optimizer.param_groups]
-    if any((_is_tensor(lr) and lr.device.type != "cpu") or float(lr) != 0 for lr in lrs) or optimizer.state:
+    if any((_is_tensor(lr) and lr.device.type != "cpu") or float(lr) != 0 for lr in lrs):
         return False
     return not any(_moves(param.grad) for group in optimizer.param_groups for param in group["params"])
 

@@ -323,18 +323,21 @@ class BatchSizeScheduler:
 
     def _check_clock(self) -> None:
         """Once after `load_state_dict`: whether the loader resumed at the same place."""
+        if self._clock_of_state is None:
+            return
         expected, clock = self._clock_of_state, self._loader.clock
         self._clock_of_state = None
-        if expected is not None and expected != clock:
+        if expected != clock:
             raise RuntimeError(
                 f"`load_state_dict` of BatchSizeScheduler resumed at sample {expected:,}, but the loader stands at "
                 f"{clock:,}; load the loader's state of the same checkpoint too"
             )
 
     def _log_change(self) -> None:
-        clock, N = self._loader.clock, self._loader.dataset_size
+        clock = self._loader.clock
         size = self.batch_size_at(clock)
         if size != self._logged:
+            N = self._loader.dataset_size
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
             self.decisions.append(Decision(clock, size, f"{self._schedule.describe()}, at {where}"))
             self._logged = size
