@@ -4,7 +4,7 @@ python benchmarks/ghost_norm.py [--pairs 20] [--device cpu|cuda]
 
 A ratio above 1 means that ghost batch norm is slower. The bound is on the layers of ResNet-20 in contiguous memory,
 where a view serves. `channels_last`, in which `adabatch train` has the ResNets on a CPU by default, is told beside it
-without a bound: no view makes sub-batches channels there, so the batch is copied twice.
+without a bound: no view makes sub-batches channels there, so on a CPU each sub-batch has a call of its own.
 """
 
 from __future__ import annotations

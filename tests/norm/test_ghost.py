@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,21 +23,24 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def sub_batches(samples: int, size: int) -> list[list[int]]:
+def sub_batches(samples: int, size: int, *, in_a_row: bool = False) -> list[list[int]]:
     """Which samples form a sub-batch, as the documentation says, one by one."""
     count, rest = max(samples // size, 1), samples % size
     if samples < 2 * size:
         return [list(range(samples))]
+    if in_a_row:
+        cuts = [*range(0, count * size, size), samples]
+        return [list(range(first, last)) for first, last in pairwise(cuts)]
     strided = count if not rest else count - 1
     inside = strided * size
     found = [[i for i in range(inside) if i % strided == k] for k in range(strided)]
     return found + ([list(range(inside, samples))] if rest else [])
 
 
-def naive(layer: nn.Module, x: Tensor, size: int) -> Tensor:
+def naive(layer: nn.Module, x: Tensor, size: int, *, in_a_row: bool = False) -> Tensor:
     """The ordinary layer, called for one sub-batch after the other."""
     output = torch.empty_like(x)
-    for chosen in sub_batches(len(x), size):
+    for chosen in sub_batches(len(x), size, in_a_row=in_a_row):
         output = output.index_copy(0, torch.tensor(chosen), layer(x[chosen]))
     return output
 
@@ -184,13 +188,25 @@ def test_copies_and_pickles() -> None:
     assert repr(again).endswith("track_running_stats=True, size=4)")
 
 
-@pytest.mark.parametrize("samples", [16, 18])
-def test_the_memory_format_is_kept(samples: int) -> None:
-    layer = ghost(nn.BatchNorm2d(3), size=4)
-    x = torch.randn(samples, 3, 4, 4)
-    y = layer(x.contiguous(memory_format=torch.channels_last))
-    assert y.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(y, layer(x))
+@pytest.mark.parametrize("samples", [7, 16, 18])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_channels_last_on_a_cpu_has_its_sub_batches_in_a_row_and_keeps_its_format(samples: int, dims: int) -> None:
+    wanted = {2: torch.channels_last, 3: torch.channels_last_3d}[dims]
+    plain = filled(KINDS[dims](3))
+    layer = ghost(copy.deepcopy(plain), size=4)
+    x = torch.randn(samples, 3, *(4, 3, 2)[:dims], dtype=torch.float64)
+    mine = x.contiguous(memory_format=wanted).requires_grad_()
+    theirs = x.clone().requires_grad_()
+    y, expected = layer(mine), naive(plain, theirs, 4, in_a_row=True)
+    assert y.is_contiguous(memory_format=wanted)
+    torch.testing.assert_close(y, expected, check_stride=False)
+    weights = torch.randn_like(expected)
+    (y * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad, check_stride=False)
+    for found, wished in zip([*layer.parameters()], [*plain.parameters()], strict=True):
+        torch.testing.assert_close(found.grad, wished.grad)
+    torch.testing.assert_close(dict(layer.named_buffers()), dict(plain.named_buffers()))
     assert layer(x).is_contiguous()
 
 

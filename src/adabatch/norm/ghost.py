@@ -8,6 +8,8 @@ the statistics of sub-batches ("ghost batches") of `size` samples, which keeps t
   and one ordinary call normalises all of them. If it does not divide, the last sub-batch takes the `B % size` samples
   left over, so that none is smaller than `size`: the first `(K - 1) * size` samples are cut as above into `K - 1`, the
   last `size + B % size` are one, and there is a second call. Below `2 * size` samples it is ordinary batch norm.
+- In the `channels_last` memory format no view makes sub-batches channels. On a CPU each sub-batch is then `size`
+  samples in a row, with a call of its own, which is faster than to copy; elsewhere the batch is copied twice.
 - Running statistics are those of an ordinary layer that sees the sub-batches one after the other, in closed form:
   `(1 - m)^K old + sum_k m (1 - m)^(K - 1 - k) new_k` with momentum `m`. `num_batches_tracked` counts sub-batches.
 - In evaluation it is ordinary batch norm, with the running statistics or, where a layer keeps none, the batch's.
@@ -42,12 +44,14 @@ class _GhostBatchNorm(_BatchNorm):
         if not self.training or count < 2:
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        if not rest:
-            output, means, variances = self._normalise(input, count)
+        if input.device.type == "cpu" and _memory_format(input) != torch.contiguous_format:
+            counts = [1] * count
         else:
-            cut = (count - 1) * self.size
-            parts = [self._normalise(input[:cut], count - 1), self._normalise(input[cut:], 1)]
-            output, means, variances = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+            counts = [count - 1, 1] if rest else [count]
+        sizes = [each * self.size for each in counts[:-1]]
+        pieces = input.split_with_sizes([*sizes, batch - sum(sizes)])
+        parts = [self._normalise(piece, each) for piece, each in zip(pieces, counts, strict=True)]
+        output, means, variances = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         if self.track_running_stats:
             self._update(means, variances)
         return output
@@ -63,8 +67,8 @@ class _GhostBatchNorm(_BatchNorm):
             wide,
             statistics[0],
             statistics[1],
-            None if self.weight is None else self.weight.repeat(count),
-            None if self.bias is None else self.bias.repeat(count),
+            _repeated(self.weight, count),
+            _repeated(self.bias, count),
             training=True,
             momentum=1.0,
             eps=self.eps,
@@ -126,7 +130,7 @@ def ghost(model: Module, size: int = 128) -> Module:
     a state dict fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on
     several ranks, a sub-batch lies within a micro-batch of one rank.
 
-    A batch in the `channels_last` memory format is copied twice; output keeps the format.
+    The output keeps the memory format; `channels_last` costs more than the other, see the module.
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
@@ -147,7 +151,7 @@ def ghost(model: Module, size: int = 128) -> Module:
 
     Source: Hoffer, Hubara and Soudry, 2017, 1705.08741, section 4.
     Departures: running statistics in closed form instead of one by one; which samples form a sub-batch is fixed by
-    speed (every `K`-th instead of `size` in a row), which makes no difference to shuffled data.
+    speed (every `K`-th instead of `size` in a row where a view serves), which makes no difference to shuffled data.
     """
     _checks.whole("size", size)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
@@ -190,6 +194,11 @@ def _ghost_of(module: _BatchNorm, size: int) -> _GhostBatchNorm:
     layer = kind.__new__(kind)
     layer.__dict__ = {**module.__dict__, "size": size}
     return layer
+
+
+def _repeated(parameter: Tensor | None, count: int) -> Tensor | None:
+    """The parameter for the channels of `count` sub-batches."""
+    return parameter if parameter is None or count == 1 else parameter.repeat(count)
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
