@@ -1,8 +1,9 @@
-"""Puts a finished comparison into the README: `python benchmarks/readme.py runs/demo`, after `make demo`.
+"""Puts a finished comparison into the docs: `python benchmarks/readme.py runs/demo`, after `make demo`.
 
 The folder's name says which: `demo`, or one of the others in COMMANDS, after its command with `--out runs/NAME`. Copies
 compare.json to benchmarks/results and the picture to docs/img, and writes the table and the sentences between the
-markers of README.md and docs/reproduction.md from that file, so that no figure is typed by hand.
+markers of its page (README.md, or the one in PAGES) and of docs/reproduction.md from that file, so that no figure is
+typed by hand.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ COMMANDS = {
 }
 
 
+PAGES = {"cifar10-resnet20": "docs/recipes.md"}
+
+
 def sizes(arm: dict[str, Any]) -> str:
     """The arm's batch sizes in short."""
     first, last = arm["batch_sizes"][0], arm["batch_sizes"][-1]
@@ -64,15 +68,16 @@ def table(compare: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def words(compare: dict[str, Any], name: str) -> str:
-    """What the figures are."""
+def words(compare: dict[str, Any], name: str, page: Path) -> str:
+    """What the figures are, for a page."""
+    up = "../" * (len(page.relative_to(ROOT).parts) - 1)
     versions, arm = compare["versions"], compare["arms"][0]
     machine = f"{versions['device_name']}, {versions['threads']} thread, torch {versions['torch']}"
     n = arm["test_accuracy"]["n"]
     return (
         f"{n} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
         f"time ratios are paired by seed, with 95 % intervals; time: median. Made by\n`{COMMANDS[name]}`;\nthe file is "
-        f"[{result(name)}](benchmarks/results/{result(name)})."
+        f"[{result(name)}]({up}benchmarks/results/{result(name)})."
     )
 
 
@@ -115,7 +120,8 @@ def main() -> None:
     (ROOT / "docs" / "img").mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "compare.json", ROOT / "benchmarks" / "results" / result(name))
     shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / f"{name}.png")
-    put(ROOT / "README.md", name, f"\n{table(compare)}\n\n{words(compare, name)}\n")
+    page = ROOT / PAGES.get(name, "README.md")
+    put(page, name, f"\n{table(compare)}\n\n{words(compare, name, page)}\n")
     for arm, text in claims(compare).items():
         put(ROOT / "docs" / "reproduction.md", f"{name} {arm}", text)
 

@@ -88,10 +88,16 @@ def a_shared_out_stream_with_uneven_batches_resumes(rank, world):
     whole = items(new().parts(), 99)
     begun = new()
     before = items(begun.parts(), 3)
+    states = gathered(begun.state_dict(), world)
     resumed = new()
-    resumed.load_state_dict(begun.state_dict())
+    with pytest.raises(ValueError, match=f"it is of rank {1 - rank}, this is rank {rank}; save and load a state on"):
+        resumed.load_state_dict(states[1 - rank])
+    resumed.load_state_dict(states[rank])
     with pytest.warns(UserWarning, match="read and dropped"):
         assert before + items(resumed.parts(), 99) == whole
+    states = gathered(resumed.state_dict(), world)
+    assert states[0] == states[1]  # between epochs
+    new().load_state_dict(states[1 - rank])
 
 
 @pytest.mark.world_size(2)

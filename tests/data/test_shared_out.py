@@ -111,3 +111,11 @@ def test_an_iteration_that_broke_off_does_not_disturb_a_state_loaded_later(tmp_p
     iterator.close()
     with pytest.warns(UserWarning, match=SKIPS):
         assert [item for batch in loader for item in batch.tolist()] == list(range(8, 24))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_long_epoch_keeps_few_places(workers):
+    loader = new(Keeping, 2000, 4, workers)
+    kept = [max(len(reader.marks) for reader in loader._stream._readers) for _ in loader]
+    assert len(kept) > 300
+    assert max(kept) <= 8

@@ -34,6 +34,7 @@ DAMAGES = [
     (shared_out, lambda s: s.update(place={"offset": 0, "state": None})),
     (shared_out, lambda s: s["place"].pop("turn")),
     (shared_out, lambda s: s["place"].update(turn=2)),
+    (shared_out, lambda s: s["place"].pop("rank")),
     (shared_out, lambda s: s["place"].update(used=99)),
     (shared_out, lambda s: s["place"]["readers"].pop()),
     (shared_out, lambda s: s["place"]["readers"].append([0, 0, None])),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.data.test_loader import Plan
 from torch.utils.data import IterableDataset, get_worker_info
 
-from adabatch.data import DataLoader
+from adabatch.data import DataLoader, tree
 
 SKIPS = r".*read and dropped"
 
@@ -351,3 +351,26 @@ def test_another_number_of_workers_is_refused_by_a_set_that_shares_itself_out():
         DataLoader(Sharing(40), 5, sharding="worker")
     with pytest.raises(ValueError, match="`sharding` must be 'stride' for a data set with sample numbers"):
         DataLoader(torch.arange(4), 2, sharding="dataset")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+def test_batches_that_stack_but_not_with_each_other(workers, sharding):
+    class Padded(IterableDataset):
+        def __iter__(self):
+            info = get_worker_info()
+            first, step = (0, 1) if info is None else (info.id, info.num_workers)
+            yield from (torch.full([item // 4 % 3 + 1], item) for item in range(24) if item // 2 % step == first)
+
+    loader = DataLoader(Padded(), 2, num_workers=workers, sharding=sharding, seed=0)
+    assert [batch.tolist() for batch in loader] == [
+        [[i] * (i // 4 % 3 + 1), [i + 1] * (i // 4 % 3 + 1)] for i in range(0, 24, 2)
+    ]
+    loader.batch_size = 5
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
+        list(loader)
+
+
+def test_runs_of_lists_of_different_length_are_refused_as_by_torch():
+    with pytest.raises(RuntimeError, match="each element in list of batch should be of equal size"):
+        tree.join([[torch.arange(2), torch.arange(2)], [torch.arange(2)]])

@@ -19,6 +19,7 @@ from adabatch.data.rng import SampleRng
 from adabatch.data.shared_out import SharedOutSource
 from adabatch.data.stream_source import HerePool, StreamSource
 from adabatch.data.streams import Mark, Opening, StreamReader
+from adabatch.data.worker import Apart
 
 
 @dataclass(frozen=True)
@@ -160,5 +161,7 @@ def spare_of_stream(
     reply = pool.receive(0)
     if reply.failure is not None:
         raise reply.failure.raised()
-    data = reply.data if how.arrive is None else sources.arrived(how.arrive, reply.data)
-    return data if how.own_collate is None else how.own_collate(data)
+    if isinstance(reply.data, Apart):
+        raise reply.data.why.raised()
+    data = reply.data if how.own_collate is None else how.own_collate(reply.data)
+    return data if how.arrive is None else sources.arrived(how.arrive, data)

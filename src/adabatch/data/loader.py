@@ -9,15 +9,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, default_collate
 
 from adabatch import _checks, _distributed
-from adabatch.data import building, datasets, sources, state
-from adabatch.data.arguments import (
-    check_flags,
-    check_samplers,
-    check_sharding,
-    check_stream,
-    check_together,
-    check_workers,
-)
+from adabatch.data import arguments, building, datasets, sources, state
 from adabatch.data.assembler import Assembler
 from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
@@ -126,11 +118,13 @@ class DataLoader(Face):
         mesh: Any = None,
         shard: bool = True,
     ) -> None:
-        check_flags(shuffle=shuffle or False, drop_last=drop_last, run_on=run_on, shard=shard, pin_memory=pin_memory)
-        check_flags(persistent_workers=persistent_workers, in_order=in_order, sample_rng=sample_rng)
-        check_together(drop_last=drop_last, run_on=run_on, seed=seed, generator=generator)
-        check_samplers(sampler, batch_sampler, shuffle=bool(shuffle))
-        context = check_workers(num_workers, prefetch_factor, persistent_workers, multiprocessing_context)
+        arguments.check_flags(
+            shuffle=shuffle or False, drop_last=drop_last, run_on=run_on, shard=shard, pin_memory=pin_memory
+        )
+        arguments.check_flags(persistent_workers=persistent_workers, in_order=in_order, sample_rng=sample_rng)
+        arguments.check_together(drop_last=drop_last, run_on=run_on, seed=seed, generator=generator)
+        arguments.check_samplers(sampler, batch_sampler, shuffle=bool(shuffle))
+        context = arguments.check_workers(num_workers, prefetch_factor, persistent_workers, multiprocessing_context)
         _checks.finite("timeout", timeout, minimum=0)
         if batch_size is None:
             raise TypeError("`batch_size` must be a whole number, got None; for single samples use `batch_size=1`")
@@ -142,7 +136,7 @@ class DataLoader(Face):
         self.generator, self.persistent_workers = generator, persistent_workers
         self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
         self.device = checked_device(device)
-        self._sharding = check_sharding(sharding, dataset)
+        self._sharding = arguments.check_sharding(sharding, dataset)
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
         self._cursor = self._positioned(batch_size, drop_last=drop_last, run_on=run_on)
         self._drawn = seed is None
@@ -161,7 +155,7 @@ class DataLoader(Face):
     def _positioned(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
         """The cursor for the kind of data set."""
         if isinstance(self._dataset, IterableDataset):
-            check_stream(shuffle=self._shuffle, sampler=self._sampler, run_on=run_on)
+            arguments.check_stream(shuffle=self._shuffle, sampler=self._sampler, run_on=run_on)
             return StreamCursor(batch_size=batch_size, drop_last=drop_last)
         size = datasets.size_of(self._dataset) if self._sampler is None else datasets.length_of_sampler(self._sampler)
         return Cursor(size, batch_size=batch_size, drop_last=drop_last, run_on=run_on)
@@ -228,7 +222,7 @@ class DataLoader(Face):
 
     def _join(self) -> None:
         """Takes this process's place among the ranks; once taken, another is refused."""
-        group, rank, world = _distributed.sharing_group(group=self._group, mesh=self._mesh, shard=self._shard)
+        group, rank, world = self._sharing()
         if self._joined == (rank, world):
             return
         if self._joined is not None:
@@ -287,7 +281,8 @@ class DataLoader(Face):
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: a few numbers, JSON-safe, the same on every rank.
 
-        A batch that is not committed is repeated from its start.
+        A batch that is not committed is repeated from its start. Within an epoch of a stream that shares itself out
+        each rank has a place of its own: then save and load a state on each.
         """
         found: dict[str, Any] = {"format": state.FORMAT, "clock": self._cursor.position, **state.sizes(self._cursor)}
         return {**found, **self._stream_state(), **self._identity()}
@@ -326,7 +321,8 @@ class DataLoader(Face):
         state.compare(found, own)
         sizes = self._cursor.checked(found["batch_size"]), state.postponed(found, self._cursor.checked)
         if isinstance(self._cursor, StreamCursor):
-            self._place = self._cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers)))
+            rank = self._cursor.rank if self._joined else self._sharing()[1]
+            self._place = self._cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers), rank=rank))
         self._cursor.restore(found["clock"], *sizes)
         self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
         self._serial += 1  # an iteration that broke off is over
@@ -346,8 +342,11 @@ class DataLoader(Face):
     def _described_sharding(self) -> str:
         if self._sharding == "stride":
             return "stride"
-        world = _distributed.sharing_group(group=self._group, mesh=self._mesh, shard=self._shard)[2]
-        return f"dataset, {self.num_workers} workers, {world} ranks"
+        return f"dataset, {self.num_workers} workers, {self._sharing()[2]} ranks"
+
+    def _sharing(self) -> tuple[Any, int, int]:
+        """The group over which batches are cut, this process's rank in it, and its size."""
+        return _distributed.sharing_group(group=self._group, mesh=self._mesh, shard=self._shard)
 
     def __getstate__(self) -> dict[str, Any]:
         self._stream_state()  # keeps the place

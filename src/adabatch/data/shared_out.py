@@ -123,7 +123,7 @@ class SharedOutSource(Keeping):
             turn, used = asked.turn, asked.used
         marks = [reader.mark(count) for reader, count in zip(self._readers, done, strict=True)]
         readers = [[count, mark.offset, mark.state] for count, mark in zip(done, marks, strict=True)]
-        return {"turn": turn, "used": used, "readers": readers}
+        return {"rank": self._rank, "turn": turn, "used": used, "readers": readers}
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has over all ranks, up to `wanted`; waits until that is known."""
@@ -133,10 +133,20 @@ class SharedOutSource(Keeping):
                 self._open(self._epoch, self.place(offset), offset, self._chunk)
             while len(self._asked) > 1 and self._asked[1].first <= first:
                 self._asked.popleft()
+            self._forget_marks()
             while not self._failed() and self._received_to() < upto and self._ask():
                 self._wait(next(run for run in self._runs if run.reply is None))
         have = self._agree(upto if self._failed() else min(upto, self._received_to()))
         return min(wanted, have * self._world)
+
+    def _forget_marks(self) -> None:
+        """Forgets the places that no `place` will ask for."""
+        needed = [reader.sent for reader in self._readers]
+        for asked in reversed(self._asked):
+            needed[asked.turn] = asked.local
+        for reader, done in zip(self._readers, needed, strict=True):
+            while len(reader.marks) > 1 and reader.marks[1].offset <= done:
+                reader.marks.popleft()
 
     def _ask(self) -> bool:
         """Makes sure that a run is in flight; False if every reader has ended."""

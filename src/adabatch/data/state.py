@@ -81,15 +81,16 @@ def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         raise ValueError(f"`state` must belong to this loader: {', '.join(differences)}; {_REMEDY}")
 
 
-def checked_stream(state: Mapping[str, Any], *, readers: int) -> dict[str, Any]:
+def checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict[str, Any]:
     """The part of a state that belongs to a stream.
 
     Args:
         state: of a loader.
         readers: how many the loader has.
+        rank: of this process.
 
     Raises:
-        ValueError: if it is missing or damaged.
+        ValueError: if it is missing or damaged, or another rank's place in a stream that shares itself out.
     """
     stream = state.get("stream")
     found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
@@ -101,6 +102,11 @@ def checked_stream(state: Mapping[str, Any], *, readers: int) -> dict[str, Any]:
         raise ValueError(
             f"`state` is damaged: `stream` must hold a place in the stream, got {stream!r}; use an older one"
         )
+    if state["sharding"] != "stride" and place is not None and place["rank"] != rank:
+        raise ValueError(
+            f"`state` must be of this rank where a stream shares itself out: it is of rank {place['rank']}, this is"
+            f" rank {rank}; save and load a state on each rank"
+        )
     return found
 
 
@@ -110,9 +116,10 @@ def _is_place(place: Any, offset: int, chunk: int | None, readers: int | None) -
         return place is None and (offset == 0 or (readers is None and offset > 0))
     if readers is None:
         return _is_count(place.get("offset")) and place["offset"] <= offset and "state" in place
-    found: list[Any] = [place.get(name) for name in ("turn", "used", "readers")]
-    turn, used, each = found
-    if chunk is None or not (_is_count(turn) and _is_count(used) and isinstance(each, list | tuple)):
+    found: list[Any] = [place.get(name) for name in ("rank", "turn", "used", "readers")]
+    *counts, each = found
+    turn, used = counts[1:]
+    if chunk is None or not (all(map(_is_count, counts)) and isinstance(each, list | tuple)):
         return False
     rows = [row for row in each if isinstance(row, list | tuple) and len(row) == 3]
     sound = all(_is_count(done) and _is_count(mark) and mark <= done for done, mark, _ in rows)

@@ -17,9 +17,8 @@ from adabatch.data.device import mapped
 from adabatch.data.order import items_of
 from adabatch.data.pool import Pool
 from adabatch.data.readers import SampleError
-from adabatch.data.sources import arrived
 from adabatch.data.streams import Mark, Opening, StreamReader
-from adabatch.data.worker import Reply
+from adabatch.data.worker import Apart, Failure, Reply
 
 
 def warn_of_skipping(samples: int) -> None:
@@ -85,7 +84,12 @@ class HerePool:
                     samples = self._reader.read(first, last, drawn)
         except SampleError as error:
             samples, failure = error.samples, HereFailure(error)
-        data = default_collate(samples) if samples and self._collate else samples
+        data: Any = samples
+        if samples and self._collate:
+            try:
+                data = default_collate(samples)
+            except Exception as error:  # it may be a batch's or only the run's
+                data = Apart(samples, Failure.of(f"items {first} to {last - 1} could not be collated", error))
         seconds = time.perf_counter() - begun
         return Reply(run, len(samples), data, seconds, failure, self._reader.end, self._reader.mark)
 
@@ -111,10 +115,9 @@ class Keeping(Assembler):
         """The sample kept, as a batch, moved as others are; None before the first came."""
         if self._kept is None:
             return None
-        data = mapped(self._kept, torch.clone) if self._collate is None else copy.deepcopy(self._kept)
-        if self._arrive is not None:
-            data = arrived(self._arrive, data)
-        return data if self._collate is None else self._collate(data)
+        if self._collate is None:
+            return self._moved(mapped(self._kept, torch.clone))
+        return self._moved(self._collate(copy.deepcopy(self._kept)))
 
     def _received(self, run: Run, reply: Reply) -> None:
         if self._kept is None and reply.count and self._world > 1:

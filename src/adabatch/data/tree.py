@@ -27,7 +27,7 @@ def join(runs: Sequence[Any]) -> Any:
 
     Raises:
         TypeError: as `cut`.
-        RuntimeError: if tensors of different shape meet; torch says which.
+        RuntimeError: if tensors of different shape, or lists of different length, meet.
     """
     head = runs[0]
     if isinstance(head, Tensor):
@@ -55,6 +55,8 @@ def _rebuilt(runs: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
     if isinstance(head, tuple) and hasattr(head, "_fields"):
         return type(head)(*(combine([run[i] for run in runs]) for i in range(len(head))))
     if isinstance(head, list | tuple):
+        if any(len(run) != len(head) for run in runs):  # torch's own word on such a batch
+            raise RuntimeError("each element in list of batch should be of equal size")
         return type(head)(combine([run[i] for run in runs]) for i in range(len(head)))
     raise TypeError(
         f"batches of {type(head).__name__} cannot be cut and joined; pass a `collate_fn`, which gets the samples"

@@ -43,9 +43,9 @@ def compare_picture(folder: Path, picture: Path) -> None:
         _accuracy(accuracy, records, "samples", style)
         _accuracy(time, records, "seconds", style)
         size.plot(*_steps(records[0]), **style)
-    floor = _floor(runs)
+    limits = _limits(runs)
     for axes in (accuracy, time):
-        axes.set_ylim(floor, 101)
+        axes.set_ylim(*limits)
         axes.set_ylabel("test accuracy, %")
     accuracy.tick_params(labelbottom=False)
     size.set_yscale("log", base=2)
@@ -177,11 +177,13 @@ def _end(runs: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
     )
 
 
-def _floor(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
-    """The lowest accuracy shown: 15 points below the worst arm's end, so that the ends can be told apart."""
+def _limits(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
+    """The accuracies shown: up to the best, and down to 15 points below the worst arm's end, so that ends can be told."""
     worst = min(_end(records, "samples")[1] for records in runs.values())
+    seen = [100 * entry["test_accuracy"] for records in runs.values() for run in records for entry in run["history"]]
     first = min(100 * run["history"][0]["test_accuracy"] for records in runs.values() for run in records)
-    return float(max(first - 1, worst - 15, 0))
+    floor = float(max(first - 1, worst - 15, 0))
+    return floor, min(101.0, max(seen) + 0.08 * (max(seen) - floor) + 0.5)
 
 
 def _faster(compare: Mapping[str, Any]) -> bool:
