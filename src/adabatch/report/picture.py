@@ -178,7 +178,7 @@ def _end(runs: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
 
 
 def _limits(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
-    """The accuracies shown: up to the best, and down to 15 points below the worst arm's end, so that ends can be told."""
+    """The accuracies shown: up to the best, and down to 15 points below the worst arm's end, to tell ends apart."""
     worst = min(_end(records, "samples")[1] for records in runs.values())
     seen = [100 * entry["test_accuracy"] for records in runs.values() for run in records for entry in run["history"]]
     first = min(100 * run["history"][0]["test_accuracy"] for records in runs.values() for run in records)
