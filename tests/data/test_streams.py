@@ -367,7 +367,7 @@ def test_batches_that_stack_but_not_with_each_other(workers, sharding):
         [[i] * (i // 4 % 3 + 1), [i + 1] * (i // 4 % 3 + 1)] for i in range(0, 24, 2)
     ]
     loader.batch_size = 5
-    with pytest.raises(RuntimeError, match="equal size|must match"):
+    with pytest.raises(RuntimeError, match=r"equal size|must match"):
         list(loader)
 
 
