@@ -17,10 +17,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    "fixed-small": "small batch, fixed",
-    "fixed-large": "large batch, fixed, LR scaled",
-    "adaptive": "growing, LR coupled",
-    "uncoupled": "growing, LR not coupled",
+    "fixed-small": "`fixed-small`",
+    "fixed-large": "`fixed-large`, LR scaled",
+    "adaptive": "`adaptive`: growing, LR coupled",
+    "uncoupled": "`uncoupled`: growing, LR not coupled",
 }
 
 COMMANDS = {

@@ -594,3 +594,21 @@ def test_averaged_weights_forget_after_as_many_samples():
 def test_an_ema_decay_out_of_range(decay, message):
     with pytest.raises(ValueError, match=f"`decay` must be {message}"):
         Run("adam").batches.ema_decay(decay)
+
+
+@pytest.mark.parametrize("before", [4, 5, 6, 20])
+def test_a_state_that_was_forgotten_is_noticed(before):
+    first, second = Run(), Run()
+    for grad in grads_of(before):
+        first.update([grad])
+    state = first.state()
+    with torch.no_grad():
+        second.load(state | {"batches": second.batches.state_dict()}, ["optimizer", "loader"])
+    if before <= 5:  # no beta had changed: there is nothing to forget
+        second.update(grads_of(1))
+        return
+    with pytest.raises(RuntimeError, match=r"`load_state_dict` of BatchSizeScheduler must be called before .* sample"):
+        second.update(grads_of(1))
+    fresh = Run()
+    fresh.load(state, ["loader"])  # an optimizer that begins anew needs no past
+    fresh.update(grads_of(1))

@@ -39,7 +39,7 @@ class Duration:
             raise ValueError(
                 f"`unit` must be one of {', '.join(UNITS)}, got {self.unit!r}; write for example `epochs(20)`"
             )
-        number = _checks.finite("count", self.count, minimum=0)
+        number = _checks.finite("count", self.count, minimum=0, remedy="durations run forward")
         if self.unit in ("samples", "updates") and int(number) != number:
             raise ValueError(
                 f"`count` of {self.unit} must be a whole number, got {self.count!r}; use `epochs` for fractions"

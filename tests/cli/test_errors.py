@@ -286,3 +286,14 @@ def test_a_run_that_diverges_says_so_in_json_that_others_can_read(tmp_path, caps
     assert run("train", "digits", "--resume", "--out", str(out)) == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"the loss was not finite {found['updates']} updates after the start; a lower --lr may help" in words
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_full_standard_output(as_json):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-u", "-m", "adabatch", "list", *as_json]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert as_json or "No space left on device: standard output" in done.stderr

@@ -180,3 +180,14 @@ def test_a_run_without_a_checkpoint_says_that_it_starts_from_its_beginning(tmp_p
     capsys.readouterr()
     assert run("train", "digits", "--out", str(out), "--resume") == 0
     assert capsys.readouterr().err == f"no checkpoint was saved in {out} yet; the run starts from its beginning\n"
+
+
+def test_growth_that_never_comes_is_noted(tmp_path, capsys):
+    assert (
+        run("train", "digits", *QUICK, "--growth", "2", "--every", "2", "--out", str(tmp_path / "run"), "--json") == 0
+    )
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["batch_sizes"] == [16]
+    assert "note: the batch did not grow" in printed.err
+    assert run("train", "digits", *QUICK, "--growth", "2", "--every", "1", "--out", str(tmp_path / "grown")) == 0
+    assert "note:" not in capsys.readouterr().err

@@ -123,3 +123,9 @@ def test_arms_of_growth_by_a_rule():
     assert {config.rule for config in arms.values()} == {None, "smith"}
     (small, other) = chosen_arms(["big: batch-size=64"], adaptive, dataset_size=1437)
     assert (small.config.grows, other.config.grows) == (False, False)
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 1}, {"max_batch_size": 16}, {"growth": 1.01}])
+def test_growth_that_comes_to_nothing_is_no_comparison(changes):
+    with pytest.raises(ValueError, match=r"`growth` must come to a batch above 16 within . epochs"):
+        chosen(**{"batch_size": 16, "max_batch_size": 64, "epochs": 3} | changes)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from adabatch.training import saved_config, saved_result, writing
+from adabatch.training import RunConfig, saved_config, saved_result, train, writing
 
 
 def test_a_line_is_added_whole_or_not_at_all(tmp_path):
@@ -50,3 +50,10 @@ def test_what_is_not_there_and_what_is_damaged(tmp_path):
     (tmp_path / "config.json").write_text('{"task": "digits"}')
     with pytest.raises(ValueError, match=r"`out` must hold a run to resume, got a damaged .*config.json"):
         saved_config(tmp_path)
+
+
+def test_a_run_does_not_move_into_a_comparison(tmp_path):
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"`out` must not hold a comparison, got .*; take another folder"):
+        train(RunConfig.for_task("digits", epochs=1), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]

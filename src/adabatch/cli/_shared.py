@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -122,7 +123,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             interrupted(str(error) or "interrupted", as_json=as_json)
         except OSError as error:
-            message = str(error) if error.errno is None else f"{error.strerror}: {error.filename or 'no file'}"
+            where = error.filename or "standard output; what was written elsewhere is there"
+            message = str(error) if error.errno is None else f"{error.strerror}: {where}"
         except (ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             if not _ours(error):
                 raise
@@ -153,7 +155,8 @@ def _report(message: str, *, as_json: bool, argument: str | None) -> int:
         found = re.search(r"`([^`]+)`", message)
         argument = found[1] if found else None
     if as_json:
-        print_json({"error": {"message": message, "argument": argument}})
+        with contextlib.suppress(OSError):  # where standard output itself is full, the exit code tells
+            print_json({"error": {"message": message, "argument": argument}})
     else:
         Console(stderr=True, soft_wrap=True, highlight=False).print("error:", style="bold red", end=" ")
         print(message, file=sys.stderr)

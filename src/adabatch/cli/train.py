@@ -117,6 +117,8 @@ def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None
     except Interrupted:
         again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
         _shared.interrupted(f"interrupted; the run is saved in {out}; to go on: {again}", as_json=as_json)
+    if config.grows and len(result.batch_sizes) == 1:
+        print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
     page = _page(out)
     if as_json:
         _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
@@ -142,7 +144,7 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     table.add_row("test accuracy", f"{100 * result.test_accuracy:.2f} % (best {100 * result.best_accuracy:.2f} %)")
     table.add_row("batch sizes", " ".join(f"{size:,}" for size in result.batch_sizes))
     table.add_row("updates", f"{result.updates:,}")
-    table.add_row("samples", f"{result.samples:,} in {result.epochs:,} epochs")
+    table.add_row("samples", f"{result.samples:,} in {_epochs(result.epochs)}")
     table.add_row("training", f"{result.train_seconds:.2f} s")
     rates = [f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items()]
     table.add_row("samples per second", ", ".join(rates))
@@ -155,3 +157,7 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     else:
         table.add_row(aim, f"after {result.updates_to_target:,} updates, {result.seconds_to_target:.2f} s")
     return table
+
+
+def _epochs(count: int) -> str:
+    return f"{count:,} epoch" if count == 1 else f"{count:,} epochs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import fields
 from typing import Any
 
 from adabatch.couplings._base import Coupling
@@ -45,9 +46,12 @@ def get(coupling: str | Coupling) -> Coupling:
         raise ValueError(f"`coupling` must be one of {', '.join(sorted(Coupling._kinds))}, got {coupling!r}{form}")
     try:
         return Coupling._kinds[name](*positional, **named)
-    except TypeError as error:
-        example = "power(0.75)" if name == "power" else name
-        raise ValueError(f"`coupling` {name!r} got other arguments than it has ({error}); write {example!r}") from None
+    except TypeError:
+        known = ", ".join(entry.name for entry in fields(Coupling._kinds[name]))
+        form = "power(0.75)" if name == "power" else f"{name}(NAME=VALUE)" if known else name
+        raise ValueError(
+            f"`coupling` {name!r} must get arguments among {known or 'none'}, got {coupling!r}; write {form}"
+        ) from None
 
 
 def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:

@@ -140,6 +140,8 @@ class Assembler:
         """Has the items up to `last` fetched."""
         if self.pool is None:
             self.pool = self._start()
+        elif not self._runs:
+            self.pool.drop_replies()  # to what was asked for before
         self._number += 1
         worker = self.pool.send(self._number, self._end, last, self._drawn(self._end, last))
         run = Run(self._number, self._end, last, worker)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from adabatch import _distributed
 from adabatch.data import datasets, sources
 from adabatch.data.assembler import Assembler
-from adabatch.data.order import Order
+from adabatch.data.order import Order, seed_of
 from adabatch.data.pool import Pool
 from adabatch.data.readers import Collate, MapReader
 from adabatch.data.rng import SampleRng
@@ -59,7 +60,7 @@ class Fetching:
         return Pool(
             reader,
             count=self.workers,
-            seed=seed % 2**32,
+            seed=seed,
             collate=sources.is_default(self.collate_fn),
             context=self.context,
             init=self.init,
@@ -87,8 +88,9 @@ def from_map(how: Fetching, order: Order, *, seed: int, here: bool = False) -> s
     else:
         reader = MapReader(datasets.indexable(how.dataset), order, how.rng(seed))
         if how.workers > 0 and not here:
+            seeds = _seeds(seed, order.rank)
             return Assembler(
-                lambda: how.pool(reader, seed),
+                lambda: how.pool(reader, next(seeds)),
                 depth=how.depth,
                 drawn=order.sent,
                 timeout=how.timeout,
@@ -97,6 +99,11 @@ def from_map(how: Fetching, order: Order, *, seed: int, here: bool = False) -> s
             )
         source = sources.Here(reader, how.collate_fn)
     return source if how.arrive is None else sources.Moved(source, how.arrive)
+
+
+def _seeds(seed: int, rank: int) -> Iterator[int]:
+    """Seeds of the workers' global generators: others on each rank and each time that workers start, as torch's."""
+    return (seed_of(seed_of(seed, rank), start) for start in itertools.count())
 
 
 def from_stream(
@@ -110,12 +117,14 @@ def from_stream(
 
 def from_walked(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSource:
     """A source over a stream that every reader walks."""
-    reader = how.reader(seed, rank=rank, world=world)
+    reader, seeds = how.reader(seed, rank=rank, world=world), _seeds(seed, rank)
 
     def start() -> Pool | HerePool:
         if how.workers == 0:
             return HerePool(reader, collate=how.own_collate is None)
-        return how.pool(reader, seed, show_info=False)  # each walks the whole stream: it must not share itself out
+        return how.pool(
+            reader, next(seeds), show_info=False
+        )  # each walks the whole stream: it must not share itself out
 
     return StreamSource(
         start,
@@ -130,10 +139,10 @@ def from_walked(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSou
 
 def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: Any) -> SharedOutSource:
     """A source over a stream that shares itself out."""
-    reader = how.reader(seed)
+    reader, seeds = how.reader(seed), _seeds(seed, rank)
 
     def start() -> Pool | HerePool:
-        return how.pool(reader, seed) if how.workers else HerePool(reader, collate=how.own_collate is None)
+        return how.pool(reader, next(seeds)) if how.workers else HerePool(reader, collate=how.own_collate is None)
 
     return SharedOutSource(
         start,

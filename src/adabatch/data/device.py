@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from adabatch.data.tree import mapping_like
 
 
 def checked_device(device: Any) -> torch.device | None:
@@ -31,21 +34,32 @@ def checked_device(device: Any) -> torch.device | None:
     return found
 
 
-def mapped(data: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """`data` with `function` applied to each tensor in lists, tuples and mappings; objects with a `to` keep it."""
+def _same(data: Any) -> Any:
+    return data
+
+
+def mapped(data: Any, function: Callable[[Tensor], Tensor], other: Callable[[Any], Any] = _same) -> Any:
+    """`data` with `function` applied to each tensor in lists, tuples and mappings, and `other` to anything else."""
     if isinstance(data, Tensor):
         return function(data)
     if isinstance(data, Mapping):
-        return type(data)({key: mapped(value, function) for key, value in data.items()})  # type: ignore[call-arg]
+        return mapping_like(data, {key: mapped(value, function, other) for key, value in data.items()})
+    if isinstance(data, PackedSequence):
+        indices = (data.sorted_indices, data.unsorted_indices)
+        return PackedSequence(
+            function(data.data), data.batch_sizes, *(i if i is None else function(i) for i in indices)
+        )
     if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(mapped(value, function) for value in data))
+        return type(data)(*(mapped(value, function, other) for value in data))
     if isinstance(data, list | tuple):
-        return type(data)(mapped(value, function) for value in data)
-    return data
+        return type(data)(mapped(value, function, other) for value in data)
+    return other(data)
 
 
 class Mover:
     """Moves batches to a device. On CUDA from pinned memory, on a stream of its own, so that training goes on.
+
+    Objects that are no tensors and have a method `to`, as batches of other libraries do, are moved by that.
 
     Args:
         device: where to.
@@ -59,7 +73,7 @@ class Mover:
     def start(self, data: Any) -> tuple[Any, Callable[[], None] | None]:
         """Starts the move; the batch, and what to call before it is used."""
         if self._stream is None:
-            return mapped(data, lambda tensor: tensor.to(self._device)), None
+            return mapped(data, lambda tensor: tensor.to(self._device), self._move_other), None
         moved: list[Tensor] = []
 
         def move(tensor: Tensor) -> Tensor:
@@ -68,7 +82,7 @@ class Mover:
             return moved[-1]
 
         with torch.cuda.stream(self._stream):
-            found = mapped(data, move)
+            found = mapped(data, move, self._move_other)
             done = self._stream.record_event()
 
         def ready() -> None:
@@ -78,6 +92,9 @@ class Mover:
                 tensor.record_stream(current)
 
         return found, ready
+
+    def _move_other(self, thing: Any) -> Any:
+        return thing.to(self._device) if callable(getattr(thing, "to", None)) else thing
 
     def __call__(self, data: Any) -> Any:
         """Moves at once."""

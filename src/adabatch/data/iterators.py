@@ -50,7 +50,11 @@ class Pass:
             if not self._paused or self._loader._pass is None or self._loader._pass() is not self:
                 raise StopIteration
             self.live, self._paused = True, False
-        batch = self._cursor.advance(self.epoch)
+        try:
+            batch = self._cursor.advance(self.epoch)  # a stream is read to find out how far it reaches
+        except BaseException:
+            self._failed()
+            raise
         if batch is None:
             self.close()
             raise StopIteration
@@ -68,8 +72,9 @@ class Batches(Pass, Iterator[Any]):
             check_share(batch.size, cursor.world, tail=batch.size < batch.requested)
         try:
             data = self._source(cursor.first, cursor.last, self._ahead)
-        except BaseException:
+        except BaseException as error:
             self._failed()
+            _refuse_stop(error)
             raise
         self._loader._begun = self.epoch
         if cursor.driver is None:
@@ -106,9 +111,10 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
         first, last = self._bounds[self._index]
         try:
             data = self._source(first, last, self._ahead) if last > first else self._loader._spare(self._batch)
-        except BaseException:
+        except BaseException as error:
             self._batch = None
             self._failed()
+            _refuse_stop(error)
             raise
         self._loader._begun = self.epoch
         part = Part(self._batch, self._index, len(self._bounds), last - first)
@@ -123,6 +129,15 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
         return bounds_ahead(
             self._bounds[self._index + 1 :], *place
         )  # holds no iteration: that must end when it is left
+
+
+def _refuse_stop(error: BaseException) -> None:
+    """Raises if `error` would end the loop as if the epoch were over."""
+    if isinstance(error, StopIteration):
+        raise RuntimeError(
+            "`StopIteration` must not come out of a data set's `__getitem__` or a `collate_fn`, since it would end the"
+            " loop without a word; raise another error"
+        ) from error
 
 
 def bounds_ahead(

@@ -325,7 +325,8 @@ class DataLoader(Face):
             self._place = self._cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers), rank=rank))
         self._cursor.restore(found["clock"], *sizes)
         self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
-        self._serial += 1  # an iteration that broke off is over
+        self._serial += 1
+        self._pass = None  # an iteration that broke off is over
         self._build()
 
     def _identity(self) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class Order:
 
     def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
         self._size, self._seed, self._shuffle = size, seed, shuffle
-        self._rank, self._world = rank, world
+        self.rank, self._world = rank, world
         self._start = self._stop = 0
         self._block: Tensor = torch.empty(0, dtype=torch.int64)
 
@@ -160,8 +160,8 @@ class Order:
             return torch.empty(0, dtype=torch.int64)
         kept = self._block[start - self._start :] if self._start <= start < self._stop else self._block[:0]
         first = start + len(kept)
-        epoch = (self._rank + first * self._world) // self._size
-        ahead = items_of(0, (epoch + 1) * self._size, self._rank, self._world)[1]  # no further than this epoch
+        epoch = (self.rank + first * self._world) // self._size
+        ahead = items_of(0, (epoch + 1) * self._size, self.rank, self._world)[1]  # no further than this epoch
         fresh = self._compute(first, max(stop, min(first + BLOCK, ahead)))
         if stop - start > BLOCK:  # longer than a block: nothing worth keeping
             return torch.cat([kept, fresh[: stop - first]])
@@ -175,12 +175,12 @@ class Order:
 
     def places(self, start: int, stop: int) -> tuple[_Int64, _Int64]:
         """Epochs and positions of items `start` to `stop` (exclusive)."""
-        clocks = np.arange(start, stop, dtype=np.int64) * self._world + self._rank
+        clocks = np.arange(start, stop, dtype=np.int64) * self._world + self.rank
         epochs, positions = np.divmod(clocks, self._size)
         return epochs, positions
 
     def _compute(self, start: int, stop: int) -> Tensor:
-        clocks = np.arange(start, stop, dtype=np.int64) * self._world + self._rank
+        clocks = np.arange(start, stop, dtype=np.int64) * self._world + self.rank
         positions = clocks % self._size
         if self._shuffle:
             first, last = int(clocks[0]) // self._size, int(clocks[-1]) // self._size

@@ -7,6 +7,7 @@ import math
 import select
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from adabatch.data.transport import Channel
 from adabatch.data.worker import Reply, Setting, Task, work
 
 _PATIENCE_SECONDS = 5.0
+_ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # this process's ends of all pairs
 
 
 class WorkerDiedError(RuntimeError):
@@ -58,8 +60,9 @@ class Pool:
             for number in range(count):
                 setting = Setting(number, count, seed, collate, init, show_info)
                 mine, theirs = socket.socketpair()
+                _ends.add(mine)
                 self._channels.append(Channel(mine))
-                process = context.Process(target=work, args=(theirs, reader, setting), daemon=True)
+                process = context.Process(target=_work, args=(theirs, reader, setting), daemon=True)
                 try:
                     process.start()
                 finally:
@@ -104,6 +107,9 @@ class Pool:
             reply = self._channels[number].receive()
         except (EOFError, OSError):
             self._died(number)
+        except Exception:  # it came, and could not be unpickled
+            self.outstanding[number] -= 1
+            raise
         self.outstanding[number] -= 1
         assert isinstance(reply, Reply)
         return reply
@@ -132,6 +138,13 @@ class Pool:
     def has(self, number: int) -> bool:
         """Whether worker `number` has sent something that was not received, or died, which `receive` then says."""
         return self._channels[number].ready()
+
+    def drop_replies(self) -> None:
+        """Drops what came and was not received, so that workers are chosen by what they still have to do."""
+        for number in range(len(self.outstanding)):
+            with contextlib.suppress(Exception):  # a death, which the next request tells of
+                while self.outstanding[number] and self.has(number):
+                    self.receive(number)
 
     def _died(self, number: int) -> None:
         process = self._processes[number]
@@ -167,3 +180,10 @@ class Pool:
                 process.join()
             process.close()
         self._channels, self._processes = [], []
+
+
+def _work(end: socket.socket, reader: Any, setting: Setting) -> None:
+    """A worker's life. A fork's copies of the main process's ends would hide from it that those were closed."""
+    for other in tuple(_ends):
+        other.close()
+    work(end, reader, setting)

@@ -122,6 +122,7 @@ class _Generators:
         if self._python is not None:
             self._python[0] = _WORDS
             self._python_was = self._python_word.value
+            _py_random._inst.gauss_next = None
         np.random.seed(0)
         self._numpy_words()
         self._numpy_was = self._numpy_word.value

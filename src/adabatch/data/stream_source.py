@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
 
 from adabatch.data.assembler import Assembler, Run
 from adabatch.data.device import mapped
@@ -18,7 +17,7 @@ from adabatch.data.order import items_of
 from adabatch.data.pool import Pool
 from adabatch.data.readers import SampleError
 from adabatch.data.streams import Mark, Opening, StreamReader
-from adabatch.data.worker import Apart, Failure, Reply
+from adabatch.data.worker import Reply, collated
 
 
 def warn_of_skipping(samples: int) -> None:
@@ -86,16 +85,17 @@ class HerePool:
             samples, failure = error.samples, HereFailure(error)
         data: Any = samples
         if samples and self._collate:
-            try:
-                data = default_collate(samples)
-            except Exception as error:  # it may be a batch's or only the run's
-                data = Apart(samples, Failure.of(f"items {first} to {last - 1} could not be collated", error))
+            data = collated(samples, f"items {first} to {last - 1}")
         seconds = time.perf_counter() - begun
         return Reply(run, len(samples), data, seconds, failure, self._reader.end, self._reader.mark)
 
     def has(self, _number: int) -> bool:
         """See `Pool.has`."""
         return False
+
+    def drop_replies(self) -> None:
+        """Forgets what was asked for."""
+        self._tasks.clear()
 
     def close(self) -> None:
         """Nothing to end."""

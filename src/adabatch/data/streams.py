@@ -88,9 +88,13 @@ class StreamReader:
         Raises:
             SampleError: if the stream raises.
         """
-        if opening != self._opening or first * self._world < self._offset:
-            self._open(opening)
         samples: list[Any] = []
+        if opening != self._opening or first * self._world < self._offset:
+            try:
+                self._open(opening)
+            except Exception as error:
+                self._opening = None
+                raise SampleError(samples, opening.mark.offset, error) from error
         while self._offset < last * self._world and self.end is None:
             offset = self._offset
             try:
@@ -101,10 +105,17 @@ class StreamReader:
             except Exception as error:
                 self._opening = None
                 raise SampleError(samples, offset, error) from error
+            except BaseException:  # the iterator may not go on
+                self._opening = None
+                raise
             self._offset += 1
             if offset % self._world == self._rank and offset >= first * self._world:
                 samples.append(sample)
-        self.mark = self._marked()
+        try:
+            self.mark = self._marked()
+        except Exception as error:
+            self._opening = None
+            raise SampleError(samples, self._offset, error) from error
         return samples
 
     def _drawn(self, epoch: int) -> Any:

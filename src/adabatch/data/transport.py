@@ -10,11 +10,14 @@ a large reply would stand still for ever. So nothing here writes without being a
 from __future__ import annotations
 
 import array
+import errno
 import io
 import os
 import select
 import socket
 import struct
+import threading
+import time
 from collections import deque
 from multiprocessing import reduction
 from typing import Any, Final
@@ -27,7 +30,8 @@ _MOST_DESCRIPTORS: Final = 200
 _HEADER: Final = struct.Struct("!QB")  # bytes that follow, descriptors that come along
 _ROOM: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
 WATCH_SECONDS = 5.0
-_received: list[int] = []
+_RETRY_SECONDS: Final = 0.001
+_received = threading.local()  # `descriptors` of the message that this thread unpacks
 
 
 class _Packer(reduction.ForkingPickler):
@@ -47,8 +51,10 @@ class _Packer(reduction.ForkingPickler):
             return _from_bytes, (data, thing.dtype, thing.shape)
         if len(self.descriptors) >= _MOST_DESCRIPTORS:
             return NotImplemented
-        tensor = thing if thing.untyped_storage().nbytes() < 2 * size else thing.clone()
-        storage: Any = tensor.untyped_storage()
+        # What is not shared yet is the data set's own: shared in place it would hold a file open as long as it lives.
+        storage: Any = thing.untyped_storage()
+        tensor = thing if storage.is_shared() and storage.nbytes() < 2 * size else thing.clone()
+        storage = tensor.untyped_storage()
         descriptor, length = storage._share_fd_cpu_()
         self.kept.append(storage)  # keeps the descriptor open until it is sent
         self.descriptors.append(descriptor)
@@ -77,7 +83,9 @@ def _from_descriptor(
     place: int, length: int, dtype: torch.dtype, offset: int, shape: torch.Size, stride: tuple[int, ...]
 ) -> Tensor:
     kind: Any = torch.UntypedStorage
-    return torch.empty(0, dtype=dtype).set_(kind._new_shared_fd_cpu(_received[place], length), offset, shape, stride)
+    return torch.empty(0, dtype=dtype).set_(
+        kind._new_shared_fd_cpu(_received.descriptors[place], length), offset, shape, stride
+    )
 
 
 class _Message:
@@ -96,8 +104,13 @@ class _Message:
         """Writes what `end` takes without waiting; whether that was all."""
         while self._parts:
             try:
-                sent = end.sendmsg(self._parts, self._along, socket.MSG_DONTWAIT)
+                sent = end.sendmsg(self._parts, self._along, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    raise
+                time.sleep(_RETRY_SECONDS)  # too many descriptors are under way: until some have arrived
                 return False
             self._along = []  # they went with the first bytes
             while self._parts and sent >= len(self._parts[0]):
@@ -151,9 +164,8 @@ class Channel:
 
         Raises:
             EOFError: if the other end is closed, or `parent` is gone.
-            RuntimeError: if this process may not open as many files as came along.
+            RuntimeError: if this process may not open as many files as came along, or what came cannot be unpickled.
         """
-        global _received  # noqa: PLW0603
         (size, count), descriptors = self._head()
         try:
             body = bytearray(size)
@@ -163,10 +175,13 @@ class Channel:
                     f"a run of samples came with {count} open files, of which this process could take"
                     f" {len(descriptors)}; raise its limit (`ulimit -n`) or lower `prefetch_factor`"
                 )
-            _received = descriptors
-            return reduction.ForkingPickler.loads(body)
+            _received.descriptors = descriptors
+            try:
+                return reduction.ForkingPickler.loads(body)
+            except (EOFError, OSError) as error:  # not the channel's
+                raise RuntimeError(f"a run of samples could not be unpickled: {error!r}") from error
         finally:
-            _received = []
+            _received.descriptors = []
             for descriptor in descriptors:
                 os.close(descriptor)
 

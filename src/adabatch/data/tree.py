@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,20 @@ def join(runs: Sequence[Any]) -> Any:
     return _rebuilt(runs, join)
 
 
+def mapping_like(head: Mapping[Any, Any], found: dict[Any, Any]) -> Any:
+    """`found` as the type of `head`, in torch's way."""
+    if type(head) is dict:
+        return found
+    try:
+        if isinstance(head, MutableMapping):
+            copied = copy.copy(head)
+            copied.update(found)
+            return copied
+        return type(head)(found)  # type: ignore[call-arg]
+    except TypeError:
+        return found
+
+
 def _is_column(data: Any) -> bool:
     """Whether `data` is one value for each sample: strings, which stay a list or a tuple."""
     return isinstance(data, list | tuple) and len(data) > 0 and isinstance(data[0], str | bytes)
@@ -45,13 +60,7 @@ def _is_column(data: Any) -> bool:
 def _rebuilt(runs: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
     head: Any = runs[0]
     if isinstance(head, Mapping):
-        found = {key: combine([run[key] for run in runs]) for key in head}
-        if type(head) is dict:
-            return found
-        try:
-            return type(head)(found)  # type: ignore[call-arg]
-        except TypeError:
-            return found
+        return mapping_like(head, {key: combine([run[key] for run in runs]) for key in head})
     if isinstance(head, tuple) and hasattr(head, "_fields"):
         return type(head)(*(combine([run[i] for run in runs]) for i in range(len(head))))
     if isinstance(head, list | tuple):

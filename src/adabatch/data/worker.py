@@ -8,10 +8,11 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
@@ -69,7 +70,11 @@ class Failure:
             kept: Exception | None = error
         except Exception:  # whatever an exception's own reduction raises
             kept = None
-        return cls(what, kept, f"{type(error).__name__}: {error}", trace)
+        try:
+            text = f"{type(error).__name__}: {error}"
+        except Exception:  # its own `__str__`
+            text = type(error).__name__
+        return cls(what, kept, text, trace)
 
     def raised(self) -> Exception:
         """The exception to raise in the main process: of the same type where that can be built from a message."""
@@ -81,6 +86,35 @@ class Failure:
             return kind(message)
         except Exception:  # an exception type with other arguments
             return RuntimeError(message)
+
+
+def collated(samples: list[Any], what: str) -> Any:
+    """A run collated, or `Apart` where that cannot be done or would change what its batches give.
+
+    A run is several batches: collated by torch's rules it takes the types and keys of its first sample.
+
+    Args:
+        samples: the samples, at least one.
+        what: where they come from, in words.
+    """
+    first = _form(samples[0])
+    try:
+        if all(_form(sample) == first for sample in samples):
+            return default_collate(samples)
+        raise TypeError("the samples differ in their types or keys")
+    except Exception as error:  # it may be a batch's or only the run's
+        return Apart(samples, Failure.of(f"{what} could not be collated", error))
+
+
+def _form(sample: Any) -> Any:
+    """What of a sample decides how torch collates it, but its shape."""
+    if isinstance(sample, torch.Tensor | np.ndarray):
+        return sample.dtype
+    if isinstance(sample, tuple | list):
+        return type(sample), [_form(each) for each in sample]
+    if isinstance(sample, Mapping):
+        return type(sample), {key: _form(value) for key, value in sample.items()}
+    return type(sample)
 
 
 class Apart(list[Any]):
@@ -141,6 +175,8 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
     global inside  # noqa: PLW0603
     inside = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its handler for that is its own, too
+    signal.set_wakeup_fd(-1)
     torch.set_num_threads(1)
     seed_all(setting.seed + setting.number)
     info = torch_worker.WorkerInfo(
@@ -186,9 +222,7 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
     if samples and setting.collate:
         torch_worker._worker_info = info  # makes torch collate into shared memory
         try:
-            data = default_collate(samples)
-        except Exception as error:  # it may be a batch's or only the run's
-            data = Apart(samples, Failure.of(f"items {first} to {last - 1} could not be collated {where}", error))
+            data = collated(samples, f"items {first} to {last - 1} {where}")
         finally:
             if not setting.show_info:
                 torch_worker._worker_info = None

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     )
     n = len(compare["seeds"])
     figure.suptitle(
-        f"{compare['task']}, {compare['model']} on {compare['device']}: mean of {n} {'seed' if n == 1 else 'seeds'}"
-        + (", band: one standard deviation" if n > 1 else ""),
+        f"{compare['task']}, {compare['model']} on {compare['device']}: "
+        + (f"mean of {n} seeds, band: one standard deviation; time: median" if n > 1 else "1 seed"),
         x=0.01, y=0.965, ha="left", fontsize=9, color=_GREY,
     )  # fmt: skip
     _save(figure, picture)
@@ -140,9 +141,9 @@ def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _accuracy(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, style: dict[str, Any]) -> None:
-    """Mean and band at each evaluation; evaluations of one arm lie at the same samples in every run."""
+    """Mean and band at each evaluation, at the median of its times; its samples are the same in every run."""
     records = list(zip(*(run["history"] for run in runs), strict=True))
-    xs = [sum(record[key] for record in point) / len(point) for point in records]
+    xs = [median(record[key] for record in point) for point in records]
     bands = [_mean_and_std([100 * record["test_accuracy"] for record in point]) for point in records]
     axes.plot(xs, [mean for mean, _ in bands], **style)
     if len(runs) > 1:
@@ -172,7 +173,7 @@ def _powers(axes: Axes, sizes: Sequence[int]) -> None:
 def _end(runs: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
     lasts = [run["history"][-1] for run in runs]
     return (
-        sum(last[key] for last in lasts) / len(lasts),
+        median(last[key] for last in lasts),
         sum(100 * last["test_accuracy"] for last in lasts) / len(lasts),
     )
 

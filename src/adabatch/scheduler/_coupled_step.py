@@ -80,6 +80,13 @@ class CoupledStep:
         groups = self._optimizer.param_groups
         return [float((group | self._coupling.in_force(group, ratio))["lr"]) for group in groups]
 
+    def changed_betas(self, ratios: Iterable[float]) -> bool:
+        """Whether the optimizer made steps, some of them perhaps under betas that the coupling changed at `ratios`."""
+        groups = self._optimizer.param_groups
+        return bool(self._optimizer.state) and any(
+            "betas" in self._coupling.in_force(group, ratio) for ratio in ratios for group in groups
+        )
+
     def _before(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         self.restore()
         ratio, self._training = self._on_before(optimizer)

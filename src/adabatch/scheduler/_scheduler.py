@@ -37,7 +37,7 @@ class BatchSizeScheduler:
 
     Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
     size. The hooks themselves are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no
-    hooks. States of loader and scheduler are separate: save and load both.
+    hooks. A deep copy of an optimizer has no coupling. States of loader and scheduler are separate: save and load both.
 
     Args:
         optimizer: a `torch.optim.Optimizer`, or several.
@@ -106,6 +106,7 @@ class BatchSizeScheduler:
         self._committed: Batch | None = None
         self._skipped = False  # whether the batch committed last had no optimizer step
         self._clock_of_state: int | None = None
+        self._unaware = True  # no batch was trained on, and no state loaded
         for each in optimizers:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
         loader.attach(self)
@@ -278,6 +279,7 @@ class BatchSizeScheduler:
             self._base = ours["base_batch_size"]
             self.plan = self._resolve()
         self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
+        self._unaware = False
         self._logged, self._trained, self._committed, self._skipped = self._requested, None, None, False
         for step, courses in zip(self._steps, moments, strict=True):
             step.forget()
@@ -312,7 +314,22 @@ class BatchSizeScheduler:
                 f"`optimizer.step()` came after micro-batch {part.index + 1} of {part.count}; "
                 "step after the last one: `if micro.is_last:`"
             )
+        if self._unaware:
+            self._check_past(batch.clock)
         return batch.requested / self._base, True
+
+    def _check_past(self, clock: int) -> None:
+        """Once, at the first step: whether betas changed before it that nobody told of."""
+        self._unaware = False
+        past = {
+            size for start, size in zip(self.plan.starts_samples, self.plan.batch_sizes, strict=True) if start < clock
+        }
+        if any(step.changed_betas(size / self._base for size in past) for step in self._steps):
+            raise RuntimeError(
+                f"`load_state_dict` of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
+                f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by; load the "
+                "state of the same checkpoint"
+            )
 
     def _after_step(self) -> None:
         self._trained = self._loader.current

@@ -54,7 +54,7 @@ class geometric(Schedule):  # noqa: N801
     maximum: int | None = None
 
     def __post_init__(self) -> None:
-        factor = _checks.finite("factor", self.factor, above=1, remedy="to shrink the batch use `steps`")
+        factor = _checks.finite("factor", self.factor, above=1, remedy="2 doubles the batch; to shrink it use `steps`")
         object.__setattr__(self, "factor", int(factor) if factor == int(factor) else factor)
         check_length("every", self.every)
         for name in ("start", "maximum"):

@@ -37,7 +37,9 @@ class round_to(Schedule):  # noqa: N801
 
     def __post_init__(self) -> None:
         check_schedule("schedule", self.schedule)
-        object.__setattr__(self, "multiple", _checks.whole("multiple", self.multiple))
+        object.__setattr__(
+            self, "multiple", _checks.whole("multiple", self.multiple, remedy="for example the number of ranks")
+        )
         if self.initial is not None:
             self._check_start(self.initial)
 

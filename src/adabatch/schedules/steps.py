@@ -56,7 +56,9 @@ class steps(Schedule):  # noqa: N801
             raise ValueError(f"`changes` must begin at threshold 0, got {found}; write for example '0:128 50000:256'")
         for (before, _), (after, _) in pairwise(pairs):
             if after.count == 0 or (before.unit == after.unit and after.exact <= before.exact):
-                raise ValueError(f"`changes` must have increasing thresholds, got {after} after {before}")
+                raise ValueError(
+                    f"`changes` must have increasing thresholds, got {after} after {before}; give each once"
+                )
         object.__setattr__(self, "changes", pairs)
 
     @property
@@ -95,7 +97,9 @@ class steps(Schedule):  # noqa: N801
 def _read(item: str, unit: str) -> tuple[Duration, int]:
     threshold, colon, size = item.partition(":")
     if not colon:
-        raise ValueError(f"`changes` must be thresholds and sizes such as '0:768 250B:1536', got {item!r}")
+        raise ValueError(
+            f"`changes` must be thresholds and sizes such as '0:768 250B:1536', got {item!r}; begin with '0:'"
+        )
     number = units.count(size, name="changes")
     if number.denominator != 1:
         raise ValueError(f"`changes` must have whole batch sizes, got {size!r}")

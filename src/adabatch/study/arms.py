@@ -46,7 +46,7 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         and eps are torch's in all arms. `adaptive`. `uncoupled`: the same growth without a coupling.
 
     Raises:
-        ValueError: if `adaptive` does not grow or has no coupling, so that arms would be the same.
+        ValueError: if `adaptive` does not grow before its end or has no coupling, so that arms would be the same.
     """
     if not adaptive.grows:
         raise ValueError("`growth` must be given for the adaptive arm, got None; for example `--growth 2 --every 4`")
@@ -54,6 +54,11 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     if coupling.name == "none":
         raise ValueError("`coupling` must not be none, which is the arm uncoupled already; for example linear")
     largest = largest_batch(adaptive, dataset_size=dataset_size)
+    if largest == adaptive.batch_size:
+        raise ValueError(
+            f"`growth` must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms are "
+            "the same training; let it grow sooner (`every`) or to more (`max_batch_size`), or train longer"
+        )
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
     settings = {name: value for name, value in scaled.items() if name not in _ADAM}

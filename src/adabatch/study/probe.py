@@ -149,6 +149,8 @@ def _sentence(against: Mapping[int, Ratio], *, fastest: int, enough: int, rising
         return f"growing the batch cannot be judged: {first} is the only batch size measured"
     if fastest == first:
         best = max((size for size in against if size != first), key=lambda size: against[size].median or 0)
+        if all(ratio.low is None for size, ratio in against.items() if size != first):
+            return f"no gain is shown: too few repeats for an interval (the best, {best}: {_words(against[best])})"
         found = f"growing the batch brings no speed here: no batch size up to {last} is shown to be at least "
         return found + f"{GAIN:g}x as fast as {first} (the best, {best}: {_words(against[best])})"
     speedup = against[fastest]

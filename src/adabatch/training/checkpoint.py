@@ -58,7 +58,9 @@ def read(path: Path) -> dict[str, Any]:
         if broken is not None:
             raise ValueError(f"`checkpoint` {path} must be whole, got a damaged {broken}; {remedy}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+    except pickle.UnpicklingError:  # torch's own advice would be to run what is in there
+        raise ValueError(f"`checkpoint` {path} must hold tensors, numbers and text alone, got more; {remedy}") from None
+    except (zipfile.BadZipFile, EOFError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"`checkpoint` {path} must be whole, got a damaged file ({reason}); {remedy}") from None
     if not isinstance(state, dict) or state.get("kind") != KIND:

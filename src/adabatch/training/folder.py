@@ -39,7 +39,7 @@ class RunFolder:
         resume: whether to go on with the run that is there.
 
     Raises:
-        FileExistsError: if a run is there and `resume` is False.
+        FileExistsError: if a run is there and `resume` is False, or a comparison is there.
         FileNotFoundError: if none is there and `resume` is True.
         ValueError: if the run there has other settings.
         OSError: if the folder cannot be written.
@@ -56,6 +56,8 @@ class RunFolder:
                 raise FileExistsError(
                     f"`out` must not hold a run yet, got {str(path)!r}; resume it or take another folder"
                 )
+            if (path / "comparison.json").exists():
+                raise FileExistsError(f"`out` must not hold a comparison, got {str(path)!r}; take another folder")
             with writing(path):
                 self._last.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path / "versions.json", versions)
@@ -125,7 +127,9 @@ def saved_config(path: Path) -> RunConfig:
     try:
         return RunConfig.from_json(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"`out` must hold a run to resume, got a damaged {file} ({error})") from None
+        raise ValueError(
+            f"`out` must hold a run to resume, got a damaged {file} ({error}); take another folder"
+        ) from None
 
 
 def saved_result(path: Path) -> RunResult | None:
