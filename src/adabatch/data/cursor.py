@@ -108,8 +108,10 @@ class Cursor:
         return clock, requested
 
     def advance(self, epoch: int) -> Batch | None:
-        """The next batch of `epoch`, now current; None at the epoch's end, which then counts as passed."""
-        self.pass_current()
+        """The next batch of `epoch`, now current; None at the epoch's end, which then counts as passed.
+
+        What was out before must be committed.
+        """
         clock, requested, size = self.cut(self.position, epoch)
         if size == 0:
             self.pass_epoch(clock, epoch)

@@ -50,6 +50,7 @@ class Pass:
             if not self._paused or self._loader._pass is None or self._loader._pass() is not self:
                 raise StopIteration
             self.live, self._paused = True, False
+        self._cursor.pass_current()
         try:
             batch = self._cursor.advance(self.epoch)  # a stream is read to find out how far it reaches
         except BaseException:

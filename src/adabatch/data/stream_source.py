@@ -85,7 +85,7 @@ class HerePool:
             samples, failure = error.samples, HereFailure(error)
         data: Any = samples
         if samples and self._collate:
-            data = collated(samples, f"items {first} to {last - 1}")
+            data = collated(samples, f"items {first} to {last - 1} could not be collated")
         seconds = time.perf_counter() - begun
         return Reply(run, len(samples), data, seconds, failure, self._reader.end, self._reader.mark)
 

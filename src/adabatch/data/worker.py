@@ -95,7 +95,7 @@ def collated(samples: list[Any], what: str) -> Any:
 
     Args:
         samples: the samples, at least one.
-        what: where they come from, in words.
+        what: what to say where that fails.
     """
     first = _form(samples[0])
     try:
@@ -103,7 +103,7 @@ def collated(samples: list[Any], what: str) -> Any:
             return default_collate(samples)
         raise TypeError("the samples differ in their types or keys")
     except Exception as error:  # it may be a batch's or only the run's
-        return Apart(samples, Failure.of(f"{what} could not be collated", error))
+        return Apart(samples, Failure.of(what, error))
 
 
 def _form(sample: Any) -> Any:
@@ -222,7 +222,7 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
     if samples and setting.collate:
         torch_worker._worker_info = info  # makes torch collate into shared memory
         try:
-            data = collated(samples, f"items {first} to {last - 1} {where}")
+            data = collated(samples, f"items {first} to {last - 1} could not be collated {where}")
         finally:
             if not setting.show_info:
                 torch_worker._worker_info = None
