@@ -113,9 +113,9 @@ class StreamReader:
                 samples.append(sample)
         try:
             self.mark = self._marked()
-        except Exception as error:
+        except Exception as error:  # told where samples are missing, so none come
             self._opening = None
-            raise SampleError(samples, self._offset, error) from error
+            raise SampleError([], self._offset, error) from error
         return samples
 
     def _drawn(self, epoch: int) -> Any:

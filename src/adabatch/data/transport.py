@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
 
 _INLINE_BYTES: Final = 16 * 1024
 _MOST_DESCRIPTORS: Final = 200
@@ -49,11 +50,11 @@ class _Packer(reduction.ForkingPickler):
         if size <= _INLINE_BYTES:
             data = thing.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if size else b""
             return _from_bytes, (data, thing.dtype, thing.shape)
-        if len(self.descriptors) >= _MOST_DESCRIPTORS:
-            return NotImplemented
         # What is not shared yet is the data set's own: shared in place it would hold a file open as long as it lives.
         storage: Any = thing.untyped_storage()
         tensor = thing if storage.is_shared() and storage.nbytes() < 2 * size else thing.clone()
+        if len(self.descriptors) >= _MOST_DESCRIPTORS:
+            return reduce_tensor(tensor)  # type: ignore[no-untyped-call]  # torch's own way
         storage = tensor.untyped_storage()
         descriptor, length = storage._share_fd_cpu_()
         self.kept.append(storage)  # keeps the descriptor open until it is sent
