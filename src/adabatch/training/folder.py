@@ -51,6 +51,9 @@ class RunFolder:
         self._events: Any = None
         if resume:
             check_same(config, saved_config(path))
+            with writing(path):
+                for draft in (*path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
+                    draft.unlink()  # of a run that was killed
         else:
             if (path / "config.json").exists():
                 raise FileExistsError(
