@@ -436,6 +436,29 @@ def test_a_coupling_of_what_the_optimizer_lacks_is_refused_at_once():
         del ab.couplings.Coupling._kinds["OfRho"]
 
 
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (lambda ratio: float("nan") if ratio > 1 else 1.0, r"`Odd.lr_factor\(\d+\)` must be finite, got nan"),
+        (lambda ratio: 2 - ratio, r"`Odd.lr_factor\(\d+\)` must be at least 0, got -"),
+        (lambda ratio: 2 * ratio, "'Odd' must leave the base batch size alone, got the factor 2"),
+        (lambda ratio: str(ratio), r"`Odd.lr_factor\(1\)` must be a number, got '1.0'"),
+    ],
+)
+def test_a_coupling_whose_factor_is_none_is_refused_at_once(factor, message):
+    class Odd(ab.couplings.Coupling):
+        def lr_factor(self, ratio):
+            return factor(ratio)
+
+    try:
+        optimizer = sgd(model_of())
+        with pytest.raises((ValueError, TypeError), match=message):
+            ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling=Odd())
+        assert optimizer.param_groups[0]["lr"] == 0.1
+    finally:
+        del ab.couplings.Coupling._kinds["Odd"]
+
+
 # Phantom steps of torch.distributed.checkpoint.
 
 

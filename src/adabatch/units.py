@@ -112,7 +112,10 @@ def duration(text: str, *, unit: str = "epochs", name: str = "duration") -> Dura
     """
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise ValueError(f"`{name}` must be a number and a unit, such as '20 epochs' or '500 updates', got {text!r}")
+        raise ValueError(
+            f"`{name}` must be a number and a unit, such as '20 epochs', '500 updates' or '2M samples' (K, M, B, T), "
+            f"got {text!r}"
+        )
     found = match[3] or unit
     named = {short: full for full in UNITS for short in (full, full[:-1])}
     if found not in named:

@@ -119,7 +119,7 @@ def test_a_preset_of_a_factor_plans_too(capsys):
 def test_lines_to_paste_need_a_rule(capsys):
     code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
     assert code == 2
-    assert "`--emit-python` must come with a rule, got a preset that has none" in error
+    assert "`--emit-python` must come with a rule, by which an LR schedule becomes growth, got none" in error
 
 
 def test_a_factor_is_planned_as_it_is_trained(capsys):
@@ -154,3 +154,24 @@ def test_what_does_not_go_together(capsys, flags, message):
     code, _, said = run(capsys, *COSINE, *flags)
     assert code == 2
     assert message in said
+
+
+def test_growth_by_a_factor_is_not_rounded_in_silence(capsys):
+    for growth in (["--growth", 2, "--every", 1, "--batch-size", 16, "--dataset-size", 100, "--epochs", 6],):
+        code, _, error = run(capsys, *growth, "--round-to", 16)
+        assert (code, error.count("\n")) == (2, 1)
+        assert "`--round-to` must come with a rule, got 16 for growth by a factor" in error
+    assert run(capsys, "--preset", "adabatch", "--round-to", 100)[0] == 2
+
+
+def test_a_probe_of_something_else_is_noted(tmp_path, capsys):
+    curve = [{"batch_size": size, "samples_per_second": 1000.0} for size in (64, 1024)]
+    file = tmp_path / "probe.json"
+    file.write_text(json.dumps({"task": "digits", "model": "small_cnn", "curve": curve}))
+    code, printed, notes = run(capsys, "--preset", "smith-increase", "--probe", file, "--json")
+    assert (code, "seconds_after" in json.loads(printed)) == (0, True)
+    assert "note: the probe is of task digits, the plan of cifar10" in notes
+    assert "note: the probe is of model small_cnn, the plan of wrn16_4" in notes
+    assert "note: the probe measured 64 to 1,024; beyond, seconds of 128 to 5,120 are a guess" in notes
+    _, _, notes = run(capsys, *COSINE, "--batch-size", 64, "--maximum", 128, "--probe", file)
+    assert notes == ""

@@ -113,6 +113,15 @@ def test_a_run_tells_evaluations_and_decisions(tmp_path):
     assert "20,118 samples, 14 epochs" in shown
 
 
+def test_samples_that_were_dropped_are_not_counted(tmp_path):
+    found = write_run(tmp_path)
+    values = json.loads((tmp_path / "result.json").read_text()) | {"samples": 19_000}
+    (tmp_path / "result.json").write_text(json.dumps(values))
+    shown = without_scripts(page.write(tmp_path).read_text())
+    assert "19,000 samples, 14 epochs" in shown
+    assert f"{19_000 / found.history[-1].seconds:,.0f} samples per second" in shown
+
+
 def test_a_run_under_way_says_so(tmp_path):
     write_run(tmp_path, finished=False)
     shown = without_scripts(page.write(tmp_path).read_text())

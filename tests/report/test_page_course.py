@@ -66,11 +66,11 @@ def test_the_batch_size_is_a_staircase_where_it_grew(found):
 
 def test_the_lr_is_that_in_force(found):
     _, trace = curve(drawn(found), "adaptive", 2)
-    assert trace["line"]["shape"] == "vh"
+    assert trace["mode"] == "lines+markers"
     # 0.006 x 0.7 every two epochs, doubled with the batch: x1.4 until the batch stops growing.
-    assert trace["y"][:6] == pytest.approx([0.006, 0.006, 0.006, 0.0084, 0.0084, 0.01176])
+    assert trace["y"][:5] == pytest.approx([0.006, 0.006, 0.0084, 0.0084, 0.01176])
     _, trace = curve(drawn(found), "uncoupled", 2)
-    assert trace["y"][3] == pytest.approx(0.0042)
+    assert trace["y"][2] == pytest.approx(0.0042)
 
 
 def test_the_target_is_a_line(found):
@@ -119,3 +119,13 @@ def test_loss_of_a_run(tmp_path):
     assert [trace["line"]["dash"] for trace in losses] == ["solid", "dot"]
     assert losses[0]["y"] == [found["test_loss"] for found in run.history]
     assert losses[1]["y"] == [found["train_loss"] for found in run.history]
+
+
+def test_lr_of_a_run_is_told_where_it_was_measured(tmp_path):
+    write_run(tmp_path)
+    run = read(tmp_path)
+    chart = course({"this run": [run]}, ("accuracy", "lr"), {"this run": "#D55E00"}, target=None)
+    (trace,) = [trace for trace in chart["traces"] if trace["yaxis"] == "y2"]
+    assert trace["y"] == [found["lr"] for found in run.history]
+    assert trace["x"] == [found["samples"] for found in run.history]
+    assert trace["mode"] == "lines+markers"

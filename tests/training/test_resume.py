@@ -226,3 +226,23 @@ def test_kill_9_at_random_moments(tmp_path, kills):
     assert killed == kills
     assert while_writing >= kills // 4
     assert runs >= 1
+
+
+def test_other_samples_of_the_same_number_are_refused_and_another_folder_is_not(tmp_path, unbroken):
+    interrupted_at(5, OFTEN, tmp_path)
+    data, before = small_data(), {path: path.read_bytes() for path in tmp_path.rglob("*.p*")}
+    for other in (replace(data, x_train=data.x_train.flip(3)), replace(data, y_test=data.y_test.flip(0))):
+        with pytest.raises(ValueError, match="`data` must hold what the run began with, got other samples"):
+            train(OFTEN, tmp_path, data=other, resume=True)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.p*")}
+    copied = replace(data, x_train=data.x_train.clone(), note="moved")
+    result = train(replace(OFTEN, data=str(tmp_path)), tmp_path, data=copied, resume=True)
+    assert without_seconds(result) == without_seconds(unbroken[0])
+
+
+def test_drafts_of_a_killed_run_are_removed(tmp_path):
+    interrupted_at(5, OFTEN, tmp_path)
+    (tmp_path / ".result.json.draft").touch()
+    (tmp_path / "checkpoints" / ".best.pt.draft").touch()
+    train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert not list(tmp_path.rglob(".*draft"))

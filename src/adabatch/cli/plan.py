@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -135,6 +136,8 @@ def command(
         _emit(settings, as_json=as_json)
         return
     found, extra = _forecast(settings, probe)
+    for note in _probe_notes(probe, found, task=task, model=model, preset=preset):
+        print(f"note: {note}", file=sys.stderr)
     values = {**found.to_json(), **extra}
     if out is not None:
         _write(values, out, title=preset or settings["lr_schedule"])
@@ -172,6 +175,11 @@ def _settings(given: dict[str, Any], preset: str | None, *, task: str | None, mo
         settings.setdefault("lr_schedule", "constant")
     elif "every" in given and settings["growth"] is None:
         raise ValueError("`every` must come with `growth`, got it alone; a rule grows where the LR falls")
+    if settings["rule"] is None and settings["round_to"] != 1:
+        raise ValueError(
+            f"`round_to` must come with a rule, got {settings['round_to']} for growth by a factor; choose a batch size "
+            "and a factor whose multiples suit"
+        )
     for name in _NEEDED:
         if name not in settings:
             raise ValueError(
@@ -235,13 +243,36 @@ def _read(probe: Path) -> dict[str, Any]:
     return values
 
 
+def _probe_notes(probe: Path | None, found: Forecast, **planned: str | None) -> list[str]:
+    """What of the probe does not fit the plan: its task or network, or the sizes that it measured."""
+    from adabatch import planner
+
+    if probe is None:
+        return []
+    measured, notes = _read(probe), []
+    preset = planned.pop("preset")
+    if preset is not None:
+        chosen = planner.find(preset, task=planned["task"], model=planned["model"])
+        planned = {"task": chosen.task, "model": chosen.model}
+    for name, mine in planned.items():
+        if mine is not None and measured.get(name) not in (None, mine):
+            notes.append(f"the probe is of {name} {measured[name]}, the plan of {mine}; its seconds are another's")
+    sizes = sorted(point["batch_size"] for point in measured["curve"])
+    least, most = min(found.sizes), max(found.sizes)
+    if least < sizes[0] or most > sizes[-1]:
+        notes.append(
+            f"the probe measured {sizes[0]:,} to {sizes[-1]:,}; beyond, seconds of {least:,} to {most:,} are a guess"
+        )
+    return notes
+
+
 def _emit(settings: dict[str, Any], *, as_json: bool) -> None:
     from adabatch import planner
 
     if settings["rule"] is None:
         raise ValueError(
-            "`emit_python` must come with a rule, got a preset that has none; it runs as adabatch train --preset, or "
-            "give --rule"
+            "`emit_python` must come with a rule, by which an LR schedule becomes growth, got none; growth by a factor "
+            "runs as adabatch train --growth or --preset"
         )
     names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
     _forecast(settings, None)  # whatever is wrong is said here, not in the user's script

@@ -43,7 +43,7 @@ class Timing:
             points = []
         if not points or any(size < 1 or not rate > 0 for size, rate in points):
             raise ValueError(
-                "`probe` must be what `adabatch probe` wrote: a `curve` of `batch_size` and `samples_per_second`; "
+                "`probe` must be what `adabatch probe` wrote: a curve of batch sizes and samples per second; "
                 "run: adabatch probe TASK --out DIR"
             )
         return cls(tuple(size for size, _ in points), tuple(size / rate for size, rate in points))

@@ -106,11 +106,11 @@ def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
 
 
 def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
-    """The LR in force of the first run; between two evaluations that of the later one."""
-    points = _middles(runs, [0, *(found["samples"] for found in runs[0].history)])
-    rates = [runs[0].history[0]["lr"], *(found["lr"] for found in runs[0].history)]
+    """The LR in force of the first run at each evaluation; what it was between them is not known here."""
+    points = _middles(runs, [found["samples"] for found in runs[0].history])
+    rates = [found["lr"] for found in runs[0].history]
     short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
-    style = {"mode": "lines", "line": plot.mark(line, shape="vh")}
+    style = {"mode": "lines+markers", "line": plot.mark(line), "marker": {"size": 5}}
     return [(_hovered(name, points, rates, short) | style, _places(points))]
 
 

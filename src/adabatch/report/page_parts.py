@@ -178,14 +178,15 @@ def _run_cards(run: Run) -> list[str]:
     best = max(found["test_accuracy"] for found in run.history)
     epochs = run.config["epochs"]
     done = f"{epochs}" if run.result else f"{last.get('epoch', '?')} of {epochs}"
-    samples = f"{words.whole(last['samples'])} samples, {done} epochs"
+    trained = result.get("samples", last["samples"])  # without what was dropped at the ends of epochs
+    samples = f"{words.whole(trained)} samples, {done} epochs"
     made = [
         blocks.card("test accuracy", f"{100 * last['test_accuracy']:.2f} %", f"best {100 * best:.2f} %"),
         blocks.card("updates", words.whole(last["updates"]), samples),
         blocks.card(
             "seconds of training",
             words.seconds(last["seconds"]),
-            f"{words.whole(last['samples'] / last['seconds'])} samples per second" if last["seconds"] else "",
+            f"{words.whole(trained / last['seconds'])} samples per second" if last["seconds"] else "",
         ),
     ]
     if result.get("target") is not None:

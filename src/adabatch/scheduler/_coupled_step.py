@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 import torch
 
+from adabatch import _checks
 from adabatch.couplings import Coupling
 from adabatch.scheduler._bias_correction import BiasCorrection, Part, check_adam
 
@@ -168,7 +169,12 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
         ValueError: if it has none, also where an LR scheduler is to cycle the momentum to; names a hyper-parameter that
             a parameter group lacks; or changes betas of an optimizer whose bias correction is not known.
     """
-    for ratio in ratios:
+    for ratio in (1.0, *ratios):
+        factor = _checks.finite(f"{coupling.name}.lr_factor({ratio:g})", coupling.lr_factor(ratio), minimum=0)
+        if ratio == 1 and factor != 1:
+            raise ValueError(
+                f"`coupling` {coupling.name!r} must leave the base batch size alone, got the factor {factor:g}"
+            )
         for group in optimizer.param_groups:
             changes = coupling.in_force(group, ratio)
             if "betas" in changes:

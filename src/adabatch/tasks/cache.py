@@ -138,7 +138,7 @@ def _make(path: Path, shapes: Shapes, fill: Callable[[Arrays], None]) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < size:
         raise OSError(
-            f"the cache must have {size / 1e6:,.0f} MB of free disk for {path.name}, got {free / 1e6:,.0f} MB in "
+            f"the cache must have {size / 1e6:,.1f} MB of free disk for {path.name}, got {free / 1e6:,.1f} MB in "
             f"{str(path.parent)!r}; free some, or set {VARIABLE} to a folder on another disk"
         )
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")

@@ -120,6 +120,7 @@ class Run:
         self._parts, self._folder, self._interrupts, self._progress = parts, folder, interrupts, progress
         self._loader, self._plan = parts.loader, parts.plan
         self._N = parts.data.dataset_size
+        self._fingerprint = "" if folder is None else parts.data.fingerprint()
         self._end = self._N * parts.config.epochs
         self._watch = Stopwatch(parts.device)
         self._history: list[Evaluation] = []
@@ -325,6 +326,7 @@ class Run:
     def _state(self) -> dict[str, Any]:
         return {
             "config": self._parts.config.to_json(),
+            "data": self._fingerprint,
             "parts": self._parts.state_dict(),
             "updates": self._updates,
             "samples": self._samples,
@@ -343,6 +345,11 @@ class Run:
         if state is not None:
             folders.check_same(self._parts.config, RunConfig.from_json(state["config"]))
             self._parts.load_state_dict(state["parts"])
+            if state.get("data", self._fingerprint) != self._fingerprint:
+                raise ValueError(
+                    "`data` must hold what the run began with, got other samples of the same number; give the former "
+                    "data, in whatever folder, or start a new run"
+                )
             self._updates, self._samples = state["updates"], state["samples"]
             self._loss_sum.fill_(state["loss_sum"])
             self._loss_samples = state["loss_samples"]
