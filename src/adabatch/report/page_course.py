@@ -106,11 +106,11 @@ def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
 
 
 def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
-    """The LR in force of the first run at each evaluation; what it was between them is not known here."""
+    """The LR in force of the first run at each evaluation; it changes between them, mostly right after one."""
     points = _middles(runs, [found["samples"] for found in runs[0].history])
     rates = [found["lr"] for found in runs[0].history]
     short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
-    style = {"mode": "lines+markers", "line": plot.mark(line), "marker": {"size": 5}}
+    style = {"mode": "lines+markers", "line": plot.mark(line, shape="vh"), "marker": {"size": 5}}
     return [(_hovered(name, points, rates, short) | style, _places(points))]
 
 
