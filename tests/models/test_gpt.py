@@ -65,6 +65,10 @@ def test_it_learns_to_repeat() -> None:
 
 def test_networks_for_images_and_for_text_are_not_mixed_up() -> None:
     assert models.build("gpt", vocabulary=3, context=4)(torch.zeros(1, 4, dtype=torch.int64)).shape == (1, 3, 4)
+    with pytest.raises(
+        ValueError, match="`image_size` must be given for resnet20, which is described by in_channels, i"
+    ):
+        models.build("resnet20", in_channels=3)
     with pytest.raises(ValueError, match="inputs described by in_channels, image_size, classes, got gpt, which"):
         models.build("gpt", in_channels=1, image_size=8, classes=2)
     with pytest.raises(ValueError, match="inputs described by vocabulary, context, got mlp, which is described by i"):

@@ -67,6 +67,8 @@ def test_a_ramp_that_is_none(text):
 def test_ramps_that_the_text_cannot_hold():
     with pytest.raises(ValueError, match="`increment` must divide the way from 256 to 1000"):
         read_rampup("256 128 100", batch_size=1000)
+    with pytest.raises(ValueError, match="`text` must start at most at the last size 1,024, got 2,048; a ramp grows"):
+        read_rampup("2048 128 100", batch_size=1024)
     for ramp in (
         linear_ramp(64, over=tokens(10), start=8),
         linear_ramp(64, over=samples(10)),

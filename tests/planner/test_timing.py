@@ -36,5 +36,7 @@ def test_seconds_of_a_plan_are_those_of_its_batches():
     ],
 )
 def test_another_file(probe):
-    with pytest.raises(ValueError, match="`probe` must be what `adabatch probe` wrote: a curve of batch sizes and samples per second"):
+    with pytest.raises(
+        ValueError, match="`probe` must be what `adabatch probe` wrote: a curve of batch sizes and samples per second"
+    ):
         Timing.of_probe(probe)

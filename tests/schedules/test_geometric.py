@@ -84,7 +84,8 @@ def test_growth_beyond_the_data_set():
 @pytest.mark.parametrize("factor", [1, 0.5, 0, -2])
 def test_a_factor_of_1_or_less(factor):
     with pytest.raises(
-        ValueError, match=f"`factor` must be greater than 1, got {factor}; 2 doubles the batch; to shrink it use `steps`"
+        ValueError,
+        match=f"`factor` must be greater than 1, got {factor}; 2 doubles the batch; to shrink it use `steps`",
     ):
         geometric(factor, every=epochs(1))
 

@@ -98,7 +98,9 @@ def test_too_little_disk_is_said_before_anything_is_filled(monkeypatch: pytest.M
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 2_000_000))
     shapes = {"images": ("uint8", (5_000_000,))}
-    with pytest.raises(OSError, match=r"must have 5.1 MB of free disk for set-ab.arrays, got 2.0 MB in .*ADABATCH_CACHE"):
+    with pytest.raises(
+        OSError, match=r"must have 5.1 MB of free disk for set-ab.arrays, got 2.0 MB in .*ADABATCH_CACHE"
+    ):
         cache.arrays("set", key="ab", shapes=lambda: shapes, fill=forbidden)
 
 

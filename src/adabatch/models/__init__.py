@@ -89,6 +89,11 @@ def build(name: str, **shape: int) -> nn.Module:
     """
     _checks.one_of("model", name, _MODELS)
     expected = _TEXT if name in _FOR_TEXT else _IMAGES
+    missing = [key for key in expected if key not in shape]
+    if missing and set(shape) < set(expected):
+        raise ValueError(
+            f"`{missing[0]}` must be given for {name}, which is described by {', '.join(expected)}, got none"
+        )
     if set(shape) != set(expected):
         raise ValueError(
             f"`model` must be a network for inputs described by {', '.join(shape) or 'nothing'}, got {name}, which is "

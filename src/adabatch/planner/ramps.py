@@ -116,7 +116,7 @@ def read_rampup(text: str | Sequence[int], *, batch_size: int) -> linear_ramp:
         batch_size: the size that it ends with, `global_batch_size` there.
 
     Raises:
-        ValueError: if it is not three whole numbers, or the increment does not lead from the first size to the last.
+        ValueError: if it is not three whole numbers, or the increment does not lead up from the first size to the last.
 
     Example:
         >>> read_rampup("[256, 128, 50000000]", batch_size=1024).describe()
@@ -128,6 +128,8 @@ def read_rampup(text: str | Sequence[int], *, batch_size: int) -> linear_ramp:
             f"`text` must be first size, increment and samples such as '[256, 128, 50000000]', got {text!r}"
         )
     start, increment, over = (int(word) for word in words)
+    if start > batch_size:
+        raise ValueError(f"`text` must start at most at the last size {batch_size:,}, got {start:,}; a ramp grows")
     return linear_ramp(batch_size, over=Duration(over, "samples"), start=start, increment=increment)
 
 
