@@ -122,9 +122,8 @@ def from_walked(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSou
     def start() -> Pool | HerePool:
         if how.workers == 0:
             return HerePool(reader, collate=how.own_collate is None)
-        return how.pool(
-            reader, next(seeds), show_info=False
-        )  # each walks the whole stream: it must not share itself out
+        # Each walks the whole stream, which must not share itself out.
+        return how.pool(reader, next(seeds), show_info=False)
 
     return StreamSource(
         start,
