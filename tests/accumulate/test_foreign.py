@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.accumulate.ranks import on_ranks
 from torch.nn.parallel import DistributedDataParallel
@@ -200,11 +200,14 @@ def test_the_batch_size_may_be_assigned():
 
 
 @settings(max_examples=12, deadline=None)
-@given(stop=st.integers(0, 11))
-def test_resume(stop):
+@given(stop=st.integers(0, 11), own=st.booleans())
+@example(stop=8, own=True)
+def test_resume(stop, own):
     def run(updates, state=None):
         torch.manual_seed(3 if state is None else 99)
-        loader = ab.micro_batches(DataLoader(data(22), batch_size=2, shuffle=True), batch_size=4)
+        generator = torch.Generator().manual_seed(5) if own else None  # in a new process it stands at its start
+        theirs = DataLoader(data(22), batch_size=2, shuffle=True, generator=generator)
+        loader = ab.micro_batches(theirs, batch_size=4)
         model = model_of()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.geometric(2, ab.epochs(1)), epochs=3)
@@ -394,6 +397,43 @@ def check_uneven_streams(rank, world):
     assert check_ranks(rank, world, DataLoader(Rows(mine), batch_size=2), 18, 2, 2) == 4
 
 
+def check_resume_of_uneven_shares(rank, world):
+    """Shares of 7 and 3 samples: at the stop the second has no more to give."""
+    rows = [tuple(column[index] for column in data(40).tensors) for index in range(40)]
+    mine = rows[:3] if rank else rows[3:10]
+
+    def run(updates, state=None):
+        loader, model = (
+            ab.micro_batches(DataLoader(Rows(mine), batch_size=1), batch_size=2),
+            DistributedDataParallel(model_of()),
+        )
+        if state is not None:
+            with pytest.warns(RuntimeWarning, match="resuming by counting"):
+                loader.load_state_dict(state)
+        found = []
+        for micro in ab.accumulate(loader, model):
+            with micro as part:
+                (loss_of(model, part) * micro.weight).backward()
+            if micro.is_last:
+                found.append(gradient(model))
+                model.zero_grad()
+                if len(found) == updates:
+                    break
+        return found, loader.state_dict()
+
+    whole, _ = run(99)
+    before, state = run(5)
+    after, _ = run(99, state)
+    assert len(whole) == 7
+    assert torch.equal(torch.stack(before + after), torch.stack(whole))
+
+
+def check_wrapped_parts(_rank, _world):
+    parts = torch.nn.Sequential(DistributedDataParallel(model_of()), torch.nn.Linear(1, 1).double())
+    with pytest.raises(ValueError, match="`model` must be wrapped as a whole where gradients are averaged over ranks"):
+        next(iter(ab.accumulate(ab.DataLoader(data(8), 4), parts)))
+
+
 def check_token_weights(rank, world):
     """Two updates: rows of 0, 1 and 10, 11; then a row of 2 on rank 0 alone. The gradient is the mean of the rows."""
     model = DistributedDataParallel(model_of())
@@ -412,6 +452,7 @@ def check_token_weights(rank, world):
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, check_distributed_sampler, check_uneven_streams, check_token_weights)
+    on_ranks(2, check_resume_of_uneven_shares, check_wrapped_parts)
 
 
 @pytest.mark.filterwarnings("ignore:resuming by counting")
@@ -439,3 +480,43 @@ def test_a_state_is_not_loaded_in_mid_iteration():
     next(parts)
     with pytest.raises(RuntimeError, match="a state must not be loaded during an iteration"):
         loader.load_state_dict(saved)
+
+
+def test_a_sampler_inside_a_batch_sampler_is_told_the_epoch():
+    sampler = DistributedSampler(data(24), num_replicas=2, rank=0, seed=1)
+    theirs = DataLoader(data(24), batch_sampler=torch.utils.data.BatchSampler(sampler, 4, drop_last=False))
+    loader = ab.micro_batches(theirs, batch_size=4)
+    epochs = [[batch[0][0] for batch, _ in seen_by(loader, model_of())] for _ in range(2)]
+    assert sampler.epoch == 1
+    assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+
+
+def test_a_driver_that_lets_go_in_mid_batch_does_not_count_it_twice():
+    loader = ab.micro_batches(DataLoader(data(10), batch_size=2), batch_size=4)
+    model = model_of()
+    batches = ab.BatchSizeScheduler(torch.optim.SGD(model.parameters(), lr=0.1), loader, ab.schedules.constant())
+    taken = []
+    for number, micro in enumerate(ab.accumulate(loader, model)):
+        with micro as part:
+            (loss_of(model, part) * micro.weight).backward()
+        if number == 0:
+            batches.close()
+        if micro.is_last:
+            taken.append((loader.clock, loader.state_dict()["micro_batches"]))
+    assert taken[:2] == [(4, 2), (8, 4)]
+
+
+def test_a_parameter_that_thaws_between_batches_is_corrected_too():
+    model, seen = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)).double(), []
+    model[0].requires_grad_(False)
+    for micro in ab.accumulate(ab.DataLoader(data(8), 4, seed=0), model):
+        with micro as part:
+            (model(part[0]).sum() * micro.weigh(3.0)).backward()
+        whole = torch.autograd.grad(model(part[0]).sum() / 3, [p for p in model.parameters() if p.requires_grad])
+        seen += [
+            p.grad / grad for p, grad in zip((p for p in model.parameters() if p.requires_grad), whole, strict=True)
+        ]
+        model.zero_grad()
+        model.requires_grad_(True)
+    assert len(seen) == 2 + 4
+    assert all(torch.allclose(ratio, torch.ones_like(ratio)) for ratio in seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import math
@@ -286,7 +287,7 @@ def test_what_the_key_depends_on():
     model = torch.nn.Linear(3, 1)
 
     def key(step=None, model=model, shapes=("a",), ranks=1):
-        return _cached.key(step or step_of(model), model, list(shapes), torch.device("cpu"), ranks)
+        return _cached.key(step or step_of(model), model, [], list(shapes), torch.device("cpu"), ranks)
 
     ours = key()
     assert ours == key(step=step_of(torch.nn.Linear(3, 1)))
@@ -429,3 +430,80 @@ def check_rank(rank, world):
 @pytest.mark.world_size(2)
 def test_ranks_agree(tmp_path):
     mp.spawn(on_each_rank, args=(2, str(tmp_path / "store")), nprocs=2)
+
+
+def test_an_epoch_left_early_stays_left():
+    def batches(probed, make):
+        loader, model = make(), torch.nn.Linear(3, 1)
+        for _ in ab.accumulate(loader, model):
+            break
+        if probed:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            ab.probe(step_of(model), loader, model, optimizer, maximum=4)
+        count = sum(1 for _ in loader.parts())
+        return count, loader.epoch, loader.clock
+
+    def ours():
+        return ab.DataLoader(data(), 8, seed=0)
+
+    def theirs():
+        return ab.micro_batches(DataLoader(data(), 8, shuffle=True, generator=torch.Generator()), batch_size=8)
+
+    for make in (ours, theirs):
+        assert batches(True, make) == batches(False, make)
+
+
+def test_what_only_the_optimizer_knows_is_left_alone():
+    class Counting(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                group["step"] = group.get("step", 0) + 1
+            return super().step(closure)
+
+    model, head = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
+    optimizer = Counting([*model.parameters(), *head.parameters()], lr=0.1)
+    before = head.weight.detach().clone()
+    ab.probe(lambda batch: head(model(batch[0])).sum().backward(), DataLoader(data(), 4), model, optimizer, maximum=4)
+    assert "step" not in optimizer.param_groups[0]
+    assert head.weight.grad is None
+    assert torch.equal(head.weight, before)
+
+
+def test_partials_optimizers_and_settings_of_modules_have_curves_of_their_own():
+    def keys(step, model, optimizers):
+        return _cached.key(step, model, optimizers, ["a"], torch.device("cpu"), 1)
+
+    def step(batch, times):
+        return batch * times
+
+    class Callable:
+        def __init__(self, times):
+            self.times = times
+
+        def __call__(self, batch):
+            return batch
+
+    class Other(Callable):
+        def __call__(self, batch):
+            return batch * 2
+
+    model, flagged = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+    flagged.checkpointing = True
+    adam, sgd, fused = (
+        torch.optim.Adam(model.parameters()),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        torch.optim.SGD(model.parameters(), lr=0.1, fused=True),
+    )
+    found = [
+        keys(functools.partial(step, times=2), model, [sgd]),
+        keys(functools.partial(step, times=3), model, [sgd]),
+        keys(functools.partial(Callable(1), 3), model, [sgd]),
+        keys(Callable(1), model, [sgd]),
+        keys(Other(1), model, [sgd]),
+        keys(step, model, [sgd]),
+        keys(step, model, [adam]),
+        keys(step, model, [fused]),
+        keys(step, flagged, [sgd]),
+    ]
+    assert len(set(found)) == len(found)
+    assert found[0] == keys(functools.partial(step, times=2), torch.nn.Linear(3, 1), [sgd])

@@ -130,14 +130,16 @@ class Attempt:
         if averaging:
             if union != mine or average is None:
                 for parameter, needed in zip(parameters, union, strict=True):
-                    if needed and parameter.grad is None:
+                    if needed and parameter.grad is None and id(parameter) not in stream.wrapper.ignored:
                         parameter.grad = torch.zeros_like(parameter)
                 average = self._average(union)
             average.run()
         stream.wrapper.expect_sync(True)
 
     def _average(self, chosen: list[bool]) -> gradients.Average:
-        found = [p.grad for p, wanted in zip(self._stream.parameters, chosen, strict=True) if wanted]
+        ignored = self._stream.wrapper.ignored
+        pairs = zip(self._stream.parameters, chosen, strict=True)
+        found = [p.grad for p, wanted in pairs if wanted and id(p) not in ignored]
         if any(grad is not None and grad.is_sparse for grad in found):
             raise ValueError(
                 "`recover` must be False for a model with sparse gradients under DistributedDataParallel, which "

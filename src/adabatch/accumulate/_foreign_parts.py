@@ -57,10 +57,17 @@ def delivered(loader: Any, world: int) -> int | None:
 
 def set_epoch(loader: Any, epoch: int) -> None:
     """Tells a loader, its sampler or its data set which epoch begins, where they want to know."""
-    for holder in (loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))):
+    for holder in (*_holders(loader), getattr(loader, "dataset", None)):
         tell = getattr(holder, "set_epoch", None)
         if callable(tell):
             tell(epoch)
+
+
+def _holders(loader: Any) -> list[Any]:
+    """A loader and its samplers, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    found = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    return list({id(holder): holder for holder in found if holder is not None}.values())
 
 
 def draw_seed() -> int:
@@ -69,12 +76,19 @@ def draw_seed() -> int:
 
 
 @contextlib.contextmanager
-def seeded(seed: int, epoch: int, rank: int) -> Iterator[None]:
-    """Random states that depend on the arguments alone, those from before afterwards."""
+def seeded(loader: Any, seed: int, epoch: int, rank: int) -> Iterator[None]:
+    """Random states that depend on the numbers alone, those from before afterwards.
+
+    Generators that a loader or its samplers have of their own are set, too.
+    """
     digest = hashlib.blake2b(f"{seed} {epoch} {rank}".encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little") >> 1
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    own = [getattr(holder, "generator", None) for holder in _holders(loader)]
+    kept = [(generator, generator.get_state()) for generator in own if isinstance(generator, torch.Generator)]
     try:
+        for generator, _ in kept:
+            generator.manual_seed(value)
         random.seed(value)
         np.random.seed(value % 2**32)
         torch.default_generator.manual_seed(value)
@@ -83,6 +97,8 @@ def seeded(seed: int, epoch: int, rank: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+        for generator, state in reversed(kept):  # one may be there twice
+            generator.set_state(state)
 
 
 def check_same(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:

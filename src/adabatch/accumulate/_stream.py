@@ -46,7 +46,7 @@ class Stream:
         self.voters = self.wrapper.averaged_over if self.wrapper.ddp is not None else self.world
         self.parameters: list[torch.nn.Parameter] = []
         if model is not None:
-            self.parameters = [p for p in self.wrapper.model.parameters() if p.requires_grad]
+            self.parameters = list(self.wrapper.model.parameters())  # also what is frozen now
         self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
         self._why_not = self._reason(recover)
         self.repeats = not self._why_not

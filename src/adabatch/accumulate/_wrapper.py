@@ -26,6 +26,10 @@ class Wrapper:
         group: their process group.
         reduces: whether the wrapper itself synchronises gradients, during the backward pass.
         sharded: whether parameters are sharded over ranks, so that a forward pass needs all of them.
+        ignored: parameters that DDP was told to leave alone, by `id`.
+
+    Raises:
+        ValueError: if a part of `model` is wrapped and `model` itself is not.
     """
 
     def __init__(self, model: Any) -> None:
@@ -42,6 +46,14 @@ class Wrapper:
             self.group, self.averaged_over = model.process_group, int(model.process_group.size())
             self.ddp = model if isinstance(model, DistributedDataParallel) else None
             self.sharded = self.ddp is None
+        elif model is not None and any(_is_wrapper(module) for module in model.modules()):
+            raise ValueError(
+                "`model` must be wrapped as a whole where gradients are averaged over ranks, got a "
+                f"{type(model).__name__} with a wrapped part, whose gradients would be averaged once too often; wrap "
+                "the model itself, or call `fully_shard(model)` after its parts"
+            )
+        names = getattr(self.ddp, "parameters_to_ignore", ())
+        self.ignored = {id(p) for name, p in self.ddp.module.named_parameters() if name in names} if names else set()
         self.reduces = self.sharded or self.ddp is not None
         self.synchronises_forward = self.averaged_over > 1 and any(
             isinstance(module, torch.nn.SyncBatchNorm) for module in (model.modules() if model is not None else ())
@@ -98,6 +110,10 @@ class _FullyShardNoSync:
 
     def __exit__(self, *_error: object) -> None:
         self._model.set_requires_gradient_sync(True)
+
+
+def _is_wrapper(module: Any) -> bool:
+    return isinstance(module, DistributedDataParallel) or hasattr(module, "set_requires_gradient_sync")
 
 
 def unwrapped(model: Any) -> Any:

@@ -11,6 +11,7 @@ import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import torch
@@ -119,6 +120,7 @@ class MicroBatches:
         self._driver: Driver | None = None
         self._current: Batch | None = None
         self._part: Part | None = None
+        self._passed: Any = _END  # the last batch that was thrown away to get to where a resumed epoch goes on
         self._position = self._epoch = self._taken = 0
         self._handed = 0  # micro-batches of the batch that is out
         self._ends_epoch = self._warned = False
@@ -192,8 +194,8 @@ class MicroBatches:
         """Undoes `attach`; the batch size stays what it is."""
         if self._driver is not None:
             self._batch_size = self.batch_size
-            if self._current is not None:
-                self.commit()
+            if self._current is not None and (self._part is None or self._part.is_last):
+                self.commit()  # else its last micro-batch does
             self._driver = None
 
     def commit(self) -> None:
@@ -236,7 +238,9 @@ class MicroBatches:
 
     def _run_epoch(self) -> Generator[tuple[Any, Part], None, None]:
         source = self._begin_epoch()
-        following, spare = next(source, _END), _END
+        self._passed = _END
+        following = next(source, _END)
+        spare = self._passed
         if following is _END and self._taken == 0 and self._world == 1:
             raise RuntimeError(
                 "`loader` must yield at least one batch an epoch, got none; a generator can be iterated once only"
@@ -275,15 +279,14 @@ class MicroBatches:
         """The wrapped loader's batches, without those of this epoch that were passed before a resume."""
         told.set_epoch(self._loader, self._epoch)
         skip = self._taken
-        with told.seeded(self._seed, self._epoch, self._rank):
+        with told.seeded(self._loader, self._seed, self._epoch, self._rank):
             source = iter(self._loader)
             first = next(source, _END)  # where many loaders draw their order
-        if first is not _END:
-            if skip == 0:
-                yield first
-            for number, data in enumerate(source, 1):
-                if number >= skip:
-                    yield data
+        for number, data in enumerate(chain([first], source) if first is not _END else ()):
+            if number >= skip:
+                yield data
+            else:
+                self._passed = data
 
     def _begin_batch(self) -> Batch:
         """The batch that starts here, as far as it is known."""

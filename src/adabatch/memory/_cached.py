@@ -8,6 +8,8 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Final
@@ -21,17 +23,29 @@ from adabatch.memory.curve import Curve
 FORMAT: Final = 1
 
 
-def key(step: Any, model: torch.nn.Module, shapes: list[str], device: torch.device, ranks: int) -> str:
-    """A hash of the model, the code of the step, a sample's shape, the device and the versions."""
-    code = getattr(step, "__code__", None)
+def key(
+    step: Any,
+    model: torch.nn.Module,
+    optimizers: Iterable[torch.optim.Optimizer],
+    shapes: list[str],
+    device: torch.device,
+    ranks: int,
+) -> str:
+    """A hash of model, optimizers, the code of the step, a sample's shape, the device and the versions."""
     parts = {
         "format": FORMAT,
         "model": [
             repr(model),
             model.training,
             [f"{p.dtype}{tuple(p.shape)}{p.requires_grad}" for p in model.parameters()],
+            [_settings(vars(module)) for module in model.modules()],
+            sorted({str(_called(type(module).forward)) for module in model.modules()}),
         ],
-        "step": _words(code, step) if code is not None else repr(type(step)),
+        "optimizers": [
+            [repr(type(each)), _settings(each.defaults), [len(group["params"]) for group in each.param_groups]]
+            for each in optimizers
+        ],
+        "step": _called(step),
         "shapes": shapes,
         "device": [device.type, *_hardware(device)],
         "ranks": ranks,
@@ -39,6 +53,23 @@ def key(step: Any, model: torch.nn.Module, shapes: list[str], device: torch.devi
         "allocator": tune_allocator.cache_info().currsize,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _settings(values: Mapping[str, Any]) -> list[list[str]]:
+    """What of some attributes is a plain value."""
+    return sorted([name, repr(value)] for name, value in values.items() if isinstance(value, bool | int | float | str))
+
+
+def _called(step: Any) -> Any:
+    """What a callable does."""
+    if isinstance(step, partial):
+        more = [*step.args, *(item for pair in sorted(step.keywords.items()) for item in pair)]
+        return [_called(step.func), [_word(each) for each in more]]
+    function = getattr(step, "__func__", step)
+    if hasattr(function, "__code__"):
+        return _words(function.__code__, function)
+    inner: Any = vars(type(step)).get("__call__")
+    return [repr(type(step)), _words(inner.__code__, inner) if hasattr(inner, "__code__") else None]
 
 
 def _words(code: CodeType, function: Any = None) -> list[Any]:

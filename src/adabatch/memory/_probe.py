@@ -16,7 +16,7 @@ from adabatch.memory import _cached
 from adabatch.memory._peak import NO_PEAK, free_bytes, peak_bytes
 from adabatch.memory._samples import Make, maker, shapes
 from adabatch.memory.curve import Curve, Point
-from adabatch.memory.untouched import RandomStates, Untouched, is_out_of_memory
+from adabatch.memory.untouched import RandomStates, Untouched, all_parameters, is_out_of_memory
 
 _ROUNDS: Final = 5
 _CLOSE: Final = 0.8  # sizes this close to the fastest are timed further
@@ -84,7 +84,7 @@ def probe(
     states = RandomStates({device} - {torch.device("cpu")})
     make = maker(loader)
     states.restore()
-    name = _cached.key(step, model, shapes(make(1)), device, ranks)
+    name = _cached.key(step, model, optimizers, shapes(make(1)), device, ranks)
     free = memory_budget if memory_budget is not None else free_bytes(device)
     found = _agreed(_cached.load(name, budget=free, maximum=largest), group, ranks)
     if found is not None:
@@ -113,6 +113,7 @@ class _Trial:
         self._step, self._make, self._model, self._optimizers = step, make, model, optimizers
         self._device, self._group, self._ranks = device, group, ranks
         self._updates = 0
+        self._parameters = all_parameters(model, optimizers)
         for optimizer in optimizers:
             optimizer.register_step_post_hook(self._count)
 
@@ -253,7 +254,7 @@ class _Trial:
         yield
 
     def _clear(self) -> None:
-        for parameter in self._model.parameters():
+        for parameter in self._parameters:
             parameter.grad = None
 
     def _wait(self) -> None:

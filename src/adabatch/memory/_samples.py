@@ -41,7 +41,7 @@ def maker(loader: Any) -> Make:
 
 def _first(loader: Any) -> Any:
     if hasattr(loader, "parts") and hasattr(loader, "load_state_dict"):
-        state = loader.state_dict()
+        state, begun = loader.state_dict(), getattr(loader, "_begun", None)
         parts = loader.parts()
         try:
             batch, _ = next(parts)
@@ -50,6 +50,8 @@ def _first(loader: Any) -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a loader of another make resumes by counting
                 loader.load_state_dict(state)
+            if begun is not None:
+                loader._begun = begun  # an epoch that was left early stays left
         return batch
     if not hasattr(loader, "__iter__"):
         raise TypeError(f"`loader` must be a loader or a function from a size to a batch, got {type(loader).__name__}")

@@ -47,7 +47,7 @@ class Untouched:
         self._model, self._optimizers = model, list(optimizers)
 
     def __enter__(self) -> None:
-        parameters = list(self._model.parameters())
+        parameters = all_parameters(self._model, self._optimizers)
         devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
         self._random = RandomStates(devices)
         self._modes = [(module, module.training) for module in self._model.modules()]
@@ -79,6 +79,12 @@ class Untouched:
         self._random.restore()
 
 
+def all_parameters(model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """Those of the model and those that only an optimizer knows."""
+    more = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
+    return list({id(p): p for p in (*model.parameters(), *more)}.values())
+
+
 class _State:
     """State, settings and hooks of an optimizer."""
 
@@ -106,6 +112,8 @@ class _State:
             state[parameter].clear()
             state[parameter].update({name: _back(value, kept) for name, (value, kept) in values.items()})
         for group, values in zip(self._optimizer.param_groups, self._groups, strict=True):
+            for name in [name for name in group if name not in values and name != "params"]:
+                del group[name]
             group.update({name: _back(value, kept) for name, (value, kept) in values.items()})
         for hooks, items in self._hooks:
             hooks.clear()
