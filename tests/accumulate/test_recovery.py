@@ -330,6 +330,26 @@ def check_unused_parameters(rank, world):
     del wrapped
 
 
+def check_ignored_parameters(rank, _world):
+    """What DDP was told to leave alone stays the rank's own, as by DDP itself."""
+    found = []
+    for recover in (True, False):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["1.weight", "1.bias"])
+        wrapped = DistributedDataParallel(model)
+        for micro in ab.accumulate(ab.DataLoader(data(8), batch_size=8, seed=0), wrapped, recover=recover):
+            with micro as (x, _y):
+                ((1 + rank) * wrapped(x).square().mean() * micro.weight).backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+        del wrapped
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    own = [None, None]
+    dist.all_gather_object(own, found[0][2])
+    assert not torch.allclose(*own)
+
+
 class Choice(torch.nn.Module):
     def __init__(self, models):
         super().__init__()
@@ -342,6 +362,7 @@ class Choice(torch.nn.Module):
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, check_one_rank_fails, check_against_ddp, check_static_graph, check_unused_parameters)
+    on_ranks(2, check_ignored_parameters)
 
 
 def check_sharded(rank, world):
