@@ -9,7 +9,8 @@ the statistics of sub-batches ("ghost batches") of `size` samples, which keeps t
   left over, so that none is smaller than `size`: the first `(K - 1) * size` samples are cut as above into `K - 1`, the
   last `size + B % size` are one, and there is a second call. Below `2 * size` samples it is ordinary batch norm.
 - In the `channels_last` memory format no view makes sub-batches channels. On a CPU each sub-batch is then `size`
-  samples in a row, with a call of its own, which is faster than to copy; elsewhere the batch is copied twice.
+  samples in a row, with a call each for its statistics and one for all that is element-wise; elsewhere the batch is
+  copied twice.
 - Running statistics are those of an ordinary layer that sees the sub-batches one after the other, in closed form:
   `(1 - m)^K old + sum_k m (1 - m)^(K - 1 - k) new_k` with momentum `m`. `num_batches_tracked` counts sub-batches.
 - In evaluation it is ordinary batch norm, with the running statistics or, where a layer keeps none, the batch's.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adabatch import _checks
+from adabatch.norm._in_a_row import InARow
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,12 +46,12 @@ class _GhostBatchNorm(_BatchNorm):
         if not self.training or count < 2:
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        if input.device.type == "cpu" and _memory_format(input) != torch.contiguous_format:
+        counts = [count - 1, 1] if rest else [count]
+        if _lies_in_a_row(input) and torch.compiler.is_compiling():  # the compiler fuses them itself
             counts = [1] * count
-        else:
-            counts = [count - 1, 1] if rest else [count]
         sizes = [each * self.size for each in counts[:-1]]
-        pieces = input.split_with_sizes([*sizes, batch - sum(sizes)])
+        # A split into one would copy the gradient.
+        pieces = input.split_with_sizes([*sizes, batch - sum(sizes)]) if sizes else [input]
         parts = [self._normalise(piece, each) for piece, each in zip(pieces, counts, strict=True)]
         output, means, variances = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         if self.track_running_stats:
@@ -59,9 +61,13 @@ class _GhostBatchNorm(_BatchNorm):
     def _normalise(self, input: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """One call for `count` sub-batches: output, means and unbiased variances, both `[count, channels]`."""
         batch, channels, *rest = input.shape
-        wide = input.reshape(batch // count, count * channels, *rest)
         # Statistics in the precision that ordinary batch norm has them in.
         kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
+        if count > 1 and _lies_in_a_row(input):
+            output, means, variances = InARow.apply(input, self.weight, self.bias, count, self.eps)  # type: ignore[no-untyped-call]
+            numbers = input.numel() // means.numel()
+            return output, means.to(kind.dtype), (variances * (numbers / (numbers - 1))).to(kind.dtype)
+        wide = input.reshape(batch // count, count * channels, *rest)
         statistics = torch.zeros(2, count * channels, dtype=kind.dtype, device=input.device)
         output = nn.functional.batch_norm(
             wide,
@@ -130,7 +136,7 @@ def ghost(model: Module, size: int = 128) -> Module:
     a state dict fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on
     several ranks, a sub-batch lies within a micro-batch of one rank.
 
-    The output keeps the memory format; `channels_last` costs more than the other, see the module.
+    The output keeps the memory format; which samples form a sub-batch depends on it, see the module.
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
@@ -199,6 +205,11 @@ def _ghost_of(module: _BatchNorm, size: int) -> _GhostBatchNorm:
 def _repeated(parameter: Tensor | None, count: int) -> Tensor | None:
     """The parameter for the channels of `count` sub-batches."""
     return parameter if parameter is None or count == 1 else parameter.repeat(count)
+
+
+def _lies_in_a_row(input: Tensor) -> bool:
+    """Whether the sub-batches of `input` are samples in a row: where a view would not serve and copies would cost."""
+    return input.device.type == "cpu" and _memory_format(input) != torch.contiguous_format
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
