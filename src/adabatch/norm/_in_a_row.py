@@ -39,7 +39,9 @@ class InARow(torch.autograd.Function):
         a = _scales(variances, eps) if weight is None else _scales(variances, eps) * weight
         b = -a * means if bias is None else torch.addcmul(bias, a, means, value=-1)
         a, b = _repeated(torch.stack([a, b]), x)
-        return _like(input, torch.addcmul(b, x, a)), means, variances
+        output = torch.empty_like(input)  # no view, for what is done to it in place
+        torch.addcmul(b, x, a, out=_rows(output, count))
+        return output, means, variances
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -72,7 +74,8 @@ class InARow(torch.autograd.Function):
         b, c = (sums * (-a * means.numel() / input.numel())[:, None]).unbind(1)
         b = b * scales
         a, b, c = _repeated(torch.stack([a, b, torch.addcmul(c, b, means, value=-1)]), x)
-        return _like(input, torch.addcmul(c, x, b).addcmul_(dy, a)), of_weight, of_bias, None, None
+        of_input = torch.addcmul(c, x, b).addcmul_(dy, a).to(input.dtype)
+        return of_input.view(input.movedim(1, -1).shape).movedim(-1, 1), of_weight, of_bias, None, None
 
 
 def _differentiable(
@@ -103,11 +106,6 @@ def _repeated(factors: Tensor, rows: Tensor) -> Tensor:
     kinds, count, channels = factors.shape
     together = rows.shape[2] // channels
     return factors[:, :, None].expand(-1, -1, together, -1).reshape(kinds, count, 1, together * channels, 1, 1)
-
-
-def _like(input: Tensor, rows: Tensor) -> Tensor:
-    """`rows` in the shape, kind and memory format of `input`."""
-    return rows.to(input.dtype).view(input.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def _scales(variances: Tensor, eps: float) -> Tensor:
