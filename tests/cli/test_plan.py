@@ -25,6 +25,19 @@ def test_table_and_sentence(capsys):
     assert "5,120" in printed
 
 
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        (["--growth", 2, "--every", 5, "--maximum", 64], "times 2 every 5 epochs: "),
+        (["--lr-schedule", "step:0.5:5", "--maximum", 64], "step:0.5:5: "),
+        (["--preset", "smith-increase"], "smith-increase: "),
+    ],
+)
+def test_the_table_is_named_after_what_grows_the_batch(given, title, capsys):
+    rest = [] if "--preset" in given else ["--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
+    assert run(capsys, *given, *rest)[1].startswith(title)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_preset_plans(name, capsys):
     code, printed, _ = run(capsys, "--preset", name, "--json")

@@ -69,6 +69,21 @@ def test_cifar100(tmp_path, monkeypatch, capsys):
     )
 
 
+@pytest.mark.filterwarnings("default:the cached file")
+def test_a_broken_cache_is_said_in_one_line_and_made_anew(tmp_path, capsys):
+    data = cifar(tmp_path / "cifar100", label="fine_label", classes=100)
+    command = ["train", "cifar100", "--data", str(data), "--model", "small_cnn", "--epochs", "1", "--lr", "0.01"]
+    command += ["--device", "cpu", "--threads", "1", "--batch-size", "8"]
+    assert run(*command, "--out", str(tmp_path / "first")) == 0
+    for kept in (tmp_path / "cache").glob("*.arrays"):
+        kept.write_bytes(kept.read_bytes()[:-1])
+    capsys.readouterr()
+    assert run(*command, "--out", str(tmp_path / "second")) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the cached file ")]
+    assert warned
+    assert all(line.endswith("; it is made anew") for line in warned)
+
+
 @pytest.mark.parametrize("layout", ["class folders", "hub"])
 def test_imagenet(tmp_path, monkeypatch, capsys, layout):
     if layout == "hub":

@@ -9,7 +9,8 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
 
@@ -117,7 +118,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs.get("as_json"))
         try:
-            return command(*args, **kwargs)
+            with _plain_warnings():
+                return command(*args, **kwargs)
         except typer.Exit:
             raise
         except KeyboardInterrupt as error:
@@ -133,6 +135,24 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         fail(" ".join(message.split()), as_json=as_json)
 
     return run
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings of this package as one line, without the place in the source that a library's user wants."""
+    before = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if filename.startswith(_PACKAGE):
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def report_usage(error: Any, *, as_json: bool) -> int:

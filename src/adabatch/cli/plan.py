@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from adabatch import _checks
+from adabatch import _checks, units
 from adabatch.cli import _shared
 from adabatch.cli._options import (
     GROWTH,
@@ -139,14 +139,17 @@ def command(
     for note in _probe_notes(probe, found, task=task, model=model, preset=preset):
         print(f"note: {note}", file=sys.stderr)
     values = {**found.to_json(), **extra}
+    title = preset or settings["lr_schedule"]
+    if preset is None and settings["growth"] is not None:
+        title = f"times {settings['growth']:g} every {units.duration(settings['every'])}"
     if out is not None:
-        _write(values, out, title=preset or settings["lr_schedule"])
+        _write(values, out, title=title)
     if as_json:
         _shared.print_json(values)
         return
     console = _shared.console()
     console.width = max(console.width, _WIDE)  # a number that is cut off is worse than a line that is broken
-    console.print(_table(found, title=preset or settings["lr_schedule"]))
+    console.print(_table(found, title=title))
     console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n")
     if out is not None:
         console.print(f"written to {out}")
@@ -212,7 +215,7 @@ def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, d
 
 def _growth(settings: dict[str, Any], scheduler: Any) -> tuple[Schedule, dict[str, Any]]:
     """The batch schedule, with its rule, coupling and maximum."""
-    from adabatch import lr_clock, schedules, units
+    from adabatch import lr_clock, schedules
 
     if settings["rule"] is None:
         extra = {"rule": None, "coupling": "linear", "maximum": settings["maximum"]}
