@@ -146,6 +146,43 @@ def test_other_couplings(coupling, factor):
     assert batches.last_lr == [pytest.approx(0.1 * factor)]
 
 
+FALLING = {0: 0.1, 8: 0.05, 16: 0.025}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind", "described"),
+    [
+        (ab.schedules.geometric(2, ab.epochs(1)), torch.optim.SGD, ab.couplings.linear()),
+        (ab.schedules.constant(), torch.optim.SGD, ab.couplings.linear()),
+        (ab.schedules.from_lr(FALLING), torch.optim.Adam, ab.couplings.linear(any_optimizer=True)),
+        (ab.schedules.from_lr(FALLING, rule="seesaw"), torch.optim.Adam, ab.couplings.sqrt()),
+        (ab.schedules.from_lr(FALLING, rule="power(0.75)"), torch.optim.SGD, ab.couplings.power(0.75)),
+        (
+            ab.schedules.then(
+                ab.schedules.constant(),
+                ab.schedules.round_to(ab.schedules.clamp(ab.schedules.from_lr(FALLING, rule="seesaw"), maximum=8), 2),
+                after=ab.samples(4),
+            ),
+            torch.optim.Adam,
+            ab.couplings.sqrt(),
+        ),
+    ],
+)
+def test_a_schedule_brings_its_coupling(schedule, kind, described):
+    optimizer = kind(model_of().parameters(), lr=0.1)
+    batches = ab.BatchSizeScheduler(optimizer, loader_of(), schedule, epochs=2)
+    assert batches.state_dict()["coupling"] == described.to_json()
+
+
+def test_parts_of_a_schedule_that_bring_different_couplings_are_refused():
+    growth = ab.schedules.geometric(2, ab.epochs(1))
+    falling = ab.schedules.from_lr(FALLING, rule="seesaw")
+    both = ab.schedules.then(growth, falling, after=ab.epochs(1))
+    with pytest.raises(ValueError, match=r"`coupling` must be given for a schedule .* got linear and sqrt"):
+        ab.BatchSizeScheduler(sgd(model_of()), loader_of(), both, epochs=2)
+    ab.BatchSizeScheduler(sgd(model_of()), loader_of(), both, coupling="linear", epochs=2)
+
+
 @pytest.mark.parametrize("tail", [{}, {"drop_last": True}, {"run_on": True}], ids=["kept", "dropped", "run on"])
 def test_the_plan_is_what_happens(tail):
     model, loader = model_of(), loader_of(50, **tail)

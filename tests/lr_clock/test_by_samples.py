@@ -10,7 +10,7 @@ from tests.lr_clock.test_sample import MAKERS, optimizer_of
 from torch.optim import lr_scheduler as torch_lr
 
 import adabatch as ab
-from adabatch.lr_clock import sample
+from adabatch.lr_clock import every, sample
 
 N = 60
 
@@ -177,6 +177,61 @@ def test_resumed_at_any_update_it_is_the_same_run():
         for name in sorted(states, reverse=stop % 2 == 0):
             second[name].load_state_dict(states[name])
         assert train(second, seen, 24) == whole
+
+
+def test_a_part_of_a_sequence_that_the_user_also_steps_is_refused():
+    loader, optimizer = loader_of(6), optimizer_of(momentum=0.9)
+    scheduler = MAKERS["sequential"](optimizer)
+    lr = ab.by_samples(scheduler, loader)
+    for _ in loader:
+        optimizer.step()
+        lr.step()
+        scheduler._schedulers[0].step()
+        with pytest.raises(RuntimeError, match="must be stepped by `by_samples` alone, got one of which a part took"):
+            lr.step()
+        break
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", ["cosine", "sequential", "exponential", "onecycle"])
+def test_resumed_without_the_state_of_the_optimizer_it_is_refused(name, tensor):
+    def parts():
+        optimizer, loader = optimizer_of(momentum=0.9, tensor=tensor), loader_of(6)
+        scheduler = MAKERS[name](optimizer)
+        return optimizer, loader, scheduler, ab.by_samples(scheduler, loader, base_batch_size=6)
+
+    saved = parts()
+    run(saved[1], saved[0], saved[3], 1)
+    states = [each.state_dict() for each in saved]
+    for order in (range(4), reversed(range(4)), (2, 0, 3, 1)):
+        resumed = parts()
+        for index in order:
+            resumed[index].load_state_dict(states[index])
+        run(resumed[1], resumed[0], resumed[3], 1)
+    resumed = parts()
+    for index in (1, 2, 3):
+        resumed[index].load_state_dict(states[index])
+    with pytest.raises(RuntimeError, match=r"must have the LR that its LR scheduler left, .* load the optimizer's"):
+        run(resumed[1], resumed[0], resumed[3], 1)
+
+
+def test_among_micro_batches_it_is_stepped_behind_the_last():
+    loader, model = ab.DataLoader(torch.randn(N, 2), batch_size=12, micro_batch_size=4), torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    lr = ab.by_samples(torch_lr.ExponentialLR(optimizer, gamma=0.5), loader)
+    evaluate, seen = every(loader, ab.samples(24)), []
+    for micro in ab.accumulate(loader, model):
+        with micro as inputs:
+            (model(inputs).mean() * micro.weight).backward()
+        if not micro.is_last:
+            with pytest.raises(RuntimeError, match=r"called after micro-batch . of 3; call it after the last one"):
+                lr.step()
+        else:
+            optimizer.step()
+            lr.step()
+            seen.append(optimizer.param_groups[0]["lr"])
+        assert evaluate.due() == (micro.is_last and len(seen) in (2, 4))
+    assert seen == [0.5, 0.25, 0.125, 0.0625, 0.03125]
 
 
 def test_states_that_do_not_fit_are_refused():

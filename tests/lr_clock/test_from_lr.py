@@ -229,3 +229,24 @@ def test_what_is_no_function_of_progress():
         ab.from_lr(torch_lr.ReduceLROnPlateau(optimizer_of()), epochs=5)
     with pytest.raises(TypeError, match=r"`lr_scheduler` must be one of torch.optim.lr_scheduler, got float"):
         ab.from_lr(0.1, epochs=5)
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("total", range(1, 8))
+@pytest.mark.parametrize("milestone", range(1, 8))
+def test_a_warm_up_that_ends_beside_its_peak_by_rounding_is_no_fall(total, milestone, tensor):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=torch.tensor(0.1) if tensor else 0.1)
+    warmup = torch_lr.LinearLR(optimizer, start_factor=0.1, total_iters=total)
+    decay = torch_lr.MultiStepLR(optimizer, [10, 20], gamma=0.2)
+    scheduler = torch_lr.SequentialLR(optimizer, [warmup, decay], [milestone])
+    settings = {"dataset_size": 10_000, "epochs": 40, "batch_size": 8}
+    for k, sizes in ((1, (8, 40)), (2, (8, 40, 200))):
+        growth = ab.from_lr(scheduler, epochs=40, batch_size=8, maximum=1000, rule=f"hybrid({k})")
+        assert growth.plan(**settings).sizes == sizes
+
+
+@pytest.mark.parametrize("lr", [{0: 0.1, 1250: 0.02}, lambda clock: 0.1])
+@pytest.mark.parametrize("counts", [ab.updates(1), ab.epochs(1)])
+def test_tables_and_functions_count_for_themselves(lr, counts):
+    with pytest.raises(ValueError, match=f"`counts` must be left out unless a torch LR scheduler .*, got {counts}; a"):
+        ab.from_lr(lr, counts=counts, dataset_size=1000, epochs=20, batch_size=8)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import types
 
 import pytest
 import torch
@@ -171,6 +172,28 @@ def test_no_model_that_a_function_holds_is_copied(name):
     assert getattr(factor, "calls", 1) == 1, "its own state is copied"
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda model: model,
+        lambda model: types.SimpleNamespace(model=model, name="trainer"),
+        lambda model: {"models": [model]},
+        lambda model: [[model, model.weight]],
+        lambda model: types.SimpleNamespace(optimizers={"ema": torch.optim.SGD(model.parameters(), lr=1.0)}),
+    ],
+)
+def test_no_model_that_a_scheduler_holds_is_copied(held):
+    class Weight(torch.nn.Parameter):
+        def __deepcopy__(self, memo):
+            raise AssertionError("a parameter was copied")
+
+    model = Model()
+    model.weight = Weight(torch.ones(3))  # one that the optimizer does not have
+    scheduler = torch_lr.StepLR(optimizer_of(), step_size=1, gamma=0.5)
+    scheduler.held = held(model)
+    assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
+
+
 def test_a_stateful_factor_is_copied():
     class Counter:
         def __init__(self):
@@ -191,6 +214,38 @@ def test_groups_in_proportion_are_one_course():
         [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.0, 0.01, 0.3)], lr=1.0
     )
     assert sample(torch_lr.ExponentialLR(optimizer, gamma=0.5), 3) == [0.01, 0.005, 0.0025]
+
+
+@pytest.mark.parametrize("steps", [STEPS, 3000])
+@pytest.mark.parametrize("name", MAKERS)
+def test_groups_in_proportion_are_one_course_also_where_their_lrs_are_tensors(name, steps):
+    lrs = [1e-3, 3e-4, 7e-5]
+
+    def make(kind):
+        groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": kind(lr)} for lr in lrs]
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        if name == "onecycle":
+            return torch_lr.OneCycleLR(optimizer, max_lr=[kind(lr) for lr in lrs], total_steps=steps)
+        if name == "cosine":
+            return torch_lr.CosineAnnealingLR(optimizer, T_max=steps - 1)
+        return MAKERS[name](optimizer)
+
+    if name == "swa":
+        with pytest.raises(ValueError, match="must give all parameter groups LRs that keep their proportions"):
+            sample(make(torch.tensor), steps, freeze=True)
+    else:
+        exact = sample(make(float), steps, freeze=True)
+        found = sample(make(torch.tensor), steps, freeze=True)
+        assert found == pytest.approx(exact, rel=1e-3, abs=1e-8)
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("total", range(2, 12))
+def test_rounding_below_0_is_0(total, tensor):
+    optimizer = optimizer_of(tensor=tensor)
+    found = sample(torch_lr.LinearLR(optimizer, start_factor=0.9, end_factor=0.0, total_iters=total), total + 1)
+    assert found[0] == pytest.approx(0.36)
+    assert 0 <= found[-1] < 1e-6
 
 
 def test_groups_of_different_courses_are_refused():

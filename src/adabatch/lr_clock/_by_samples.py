@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,10 +10,11 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
 from adabatch.lr_clock._baseline import Baseline
-from adabatch.lr_clock._sample import check_scheduler, last_step, steps_taken
+from adabatch.lr_clock._sample import check_scheduler, last_step, places, steps_taken
 from adabatch.types import DrivenLoader
 
 _FORMAT: Final = 1
+_SAME: Final = 1e-6  # of an LR, which a tensor rounds
 _IDENTITY: Final = ("base_batch_size", "dataset_size", "end")
 
 
@@ -27,6 +29,7 @@ class SamplesLR:
     ) -> None:
         self._lr_scheduler, self._loader, self._baseline, self._end = lr_scheduler, loader, baseline, end
         self._taken = steps_taken(lr_scheduler)
+        self._places: list[int] | None = places(lr_scheduler)  # None until seen again behind a loaded state
         self._checked = False  # whether the data was seen to stand where the LR scheduler does
 
     @property
@@ -38,8 +41,15 @@ class SamplesLR:
         """Steps the LR scheduler up to where the next batch starts: often, once or not at all.
 
         Raises:
-            RuntimeError: if someone else stepped it or a part of it, or the data stands before it at the first call.
+            RuntimeError: if someone else stepped it or a part of it, a micro-batch is still to come, or at the first
+                call the data stands before it or the optimizer has another LR than it.
         """
+        part = self._loader.part
+        if part is not None and not part.is_last:
+            raise RuntimeError(
+                f"`step()` of `by_samples` was called after micro-batch {part.index + 1} of {part.count}; "
+                "call it after the last one: `if micro.is_last:`"
+            )
         self._check_owner()
         batch = self._loader.current
         clock = self._loader.clock if batch is None else batch.end
@@ -54,6 +64,7 @@ class SamplesLR:
         while self._taken < target:
             self._lr_scheduler.step()
             self._taken += 1
+        self._places = places(self._lr_scheduler)
 
     def get_last_lr(self) -> list[Any]:
         """LRs that the LR scheduler set last, one for each parameter group, as its own `get_last_lr`."""
@@ -64,7 +75,7 @@ class SamplesLR:
         return {"format": _FORMAT, "updates": self._taken, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resumes; load the LR scheduler's own state as well, before or after.
+        """Resumes; load the states of the LR scheduler and of the optimizer as well, before or after.
 
         Args:
             state: what `state_dict` gave.
@@ -83,6 +94,7 @@ class SamplesLR:
                     "resume with the same settings"
                 )
         self._taken, self._checked = _checks.whole("updates", state["updates"], minimum=0), False
+        self._places = None
 
     def _identity(self) -> dict[str, Any]:
         values = (self._baseline.batch_size, self._baseline.dataset_size, self._end)
@@ -95,6 +107,24 @@ class SamplesLR:
                 f"the LR scheduler of `by_samples` must be stepped by `by_samples` alone, got {found:,} steps instead "
                 f"of {self._taken:,}; take `lr_scheduler.step()` out of the loop, and when resuming load both states"
             )
+        if self._places is None:
+            self._check_optimizer()
+        elif self._places != places(self._lr_scheduler):
+            raise RuntimeError(
+                "the LR scheduler of `by_samples` must be stepped by `by_samples` alone, got one of which a part took "
+                "steps of its own; take the `step()` of single parts out of the loop"
+            )
+
+    def _check_optimizer(self) -> None:
+        """Checks, once resumed, that the LR is the one that most LR schedulers find their next from."""
+        groups = self._lr_scheduler.optimizer.param_groups
+        for group, last in zip(groups, self._lr_scheduler.get_last_lr(), strict=True):
+            if not math.isclose(float(group["lr"]), float(last), rel_tol=_SAME, abs_tol=_SAME * abs(float(last))):
+                raise RuntimeError(
+                    f"the optimizer of `by_samples` must have the LR that its LR scheduler left, {float(last):g}, got "
+                    f"{float(group['lr']):g}, with which it was stepped already; when resuming load the optimizer's "
+                    "state too, before training goes on"
+                )
 
 
 def by_samples(

@@ -20,7 +20,7 @@ _EPOCH: Final = units.epochs(1)
 def from_lr(
     lr_scheduler: Any,
     *,
-    counts: Duration = _EPOCH,
+    counts: Duration | None = None,
     dataset_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -40,8 +40,8 @@ def from_lr(
     Args:
         lr_scheduler: any of torch's LR schedulers at its first step (a copy is sampled, `lr_clock.sample`), or a
             function of samples, or a table as `schedules.from_lr` takes it.
-        counts: what one step of the LR scheduler counts: `epochs(1)`, or `updates(1)` of the training at the constant
-            `batch_size`. Other lengths will do.
+        counts: what one step of an LR scheduler counts: `epochs(1)`, also if None, or `updates(1)` of the training at
+            the constant `batch_size`. Other lengths will do. Functions and tables count for themselves.
         dataset_size: samples in an epoch. Of a stream, the samples of the whole training, with `epochs=1`.
         epochs: length of the training; None takes the length that the LR scheduler has, if it has one.
         batch_size: the size that it starts with. None for the loader's, which needs a scheduler that counts epochs.
@@ -73,6 +73,11 @@ def from_lr(
     if maximum is None and dataset_size is not None and batch_size is not None and dataset_size // 10 >= batch_size:
         maximum = dataset_size // 10
     settings: dict[str, Any] = {"rule": rule, "start": batch_size, "maximum": maximum, "round_to": round_to}
+    if counts is not None and (isinstance(lr_scheduler, Iterable) or callable(lr_scheduler)):
+        raise ValueError(
+            f"`counts` must be left out unless a torch LR scheduler is converted, got {counts}; a table has thresholds "
+            "in samples or Durations, and a function takes samples"
+        )
     if isinstance(lr_scheduler, Iterable):
         return schedules.from_lr(lr_scheduler, **settings)
     if callable(lr_scheduler):
@@ -81,7 +86,7 @@ def from_lr(
         return schedules.from_lr(lr_scheduler, end=end, **settings)
     table = curve(
         lr_scheduler,
-        counts=counts,
+        counts=_EPOCH if counts is None else counts,
         dataset_size=dataset_size,
         epochs=epochs,
         batch_size=batch_size,

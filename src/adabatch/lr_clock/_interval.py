@@ -17,7 +17,13 @@ class Interval:
         self._seen = self._count()
 
     def due(self) -> bool:
-        """Whether an interval ended since this was asked last, or since the start; several in one batch count once."""
+        """Whether an interval ended since this was asked last, or since the start; several in one batch count once.
+
+        Among micro-batches it is the last one of a batch behind which an interval ends.
+        """
+        part = self._loader.part
+        if part is not None and not part.is_last:
+            return False
         count = self._count()
         due = count > self._seen
         self._seen = count

@@ -15,7 +15,8 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
 
-_TOLERANCE = 1e-9
+_EXACT: Final = (1e-9, 1e-12)  # of LRs that are numbers: spread between parameter groups, and what counts as 0
+_ROUNDED: Final = (1e-3, 1e-6)  # of LRs that are tensors, mostly in single precision, of which a course adds up errors
 
 MOST_STEPS: Final = 10_000_000  # a minute or two
 
@@ -24,8 +25,8 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
     """The LR before each of the first `steps` steps of a scheduler, from a copy; the scheduler itself is not touched.
 
     The copy is bound to an optimizer with one parameter of one number for each parameter group, so no parameter of the
-    model is copied, also where a function of the scheduler holds the model. LRs of several groups must be multiples of
-    each other throughout; the first group's are given.
+    model is copied, also where the scheduler or a function of it holds the model. LRs of several groups must be
+    multiples of each other throughout; the first group's are given.
 
     Args:
         lr_scheduler: any scheduler of `torch.optim.lr_scheduler` that needs no measurement, at its first step.
@@ -66,7 +67,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
                 break
             _advance(twin, step, steps)
             rows.append(_row(twin, step))
-    return _one_course(rows)
+    return _one_course(rows, max(_tolerances(group["lr"]) for group in twin.optimizer.param_groups))
 
 
 def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
@@ -108,6 +109,11 @@ def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
     return counts[0]
 
 
+def places(lr_scheduler: torch_lr.LRScheduler) -> list[int]:
+    """Where a scheduler and all of its parts stand."""
+    return [int(getattr(part, "last_epoch", 0)) for part in _parts(lr_scheduler)]  # a ChainedScheduler has none
+
+
 def check_scheduler(lr_scheduler: Any) -> None:
     """Checks that the LR is a function of progress.
 
@@ -133,9 +139,8 @@ def _copy(lr_scheduler: torch_lr.LRScheduler) -> torch_lr.LRScheduler:
     parts = list(_parts(lr_scheduler))
     seen = {id(part) for part in parts} | {id(optimizer), *memo}
     for part in parts:
-        for value in _leaves(vars(part)):
-            if callable(value):
-                memo |= {id(held): held for held in _shared(value, seen)}
+        for value in vars(part).values():
+            memo |= {id(held): held for held in _shared(value, seen)}
     twin = torch.optim.SGD([{"params": [torch.zeros(())]} for _ in optimizer.param_groups], lr=1.0)
     for mine, theirs in zip(twin.param_groups, optimizer.param_groups, strict=True):
         mine.update({key: copy.deepcopy(value, memo) for key, value in theirs.items() if key != "params"})
@@ -150,27 +155,20 @@ def _parts(lr_scheduler: torch_lr.LRScheduler) -> Iterator[torch_lr.LRScheduler]
         yield from _parts(part)
 
 
-def _leaves(values: dict[str, Any]) -> Iterator[Any]:
-    for value in values.values():
-        if isinstance(value, list | tuple):
-            yield from value
-        else:
-            yield value
+def _shared(value: Any, seen: set[int], *, called: bool = False) -> Iterator[Any]:
+    """What a scheduler holds and its copy is to hold as well: modules, parameters, and what functions go by.
 
-
-def _shared(value: Any, seen: set[int]) -> Iterator[Any]:
-    """What a callable holds and its copy is to hold as well: modules, tensors, and methods bound to other things.
-
-    A bound method would drag in what it is bound to, a trainer with its model say.
+    That is tensors and what methods are bound to, which would drag in, say, a trainer with its model.
     """
     if id(value) in seen:
         return
     seen.add(id(value))
+    called = called or callable(value)
     if isinstance(value, types.MethodType):
         if id(value.__self__) not in seen:
             yield value
         return
-    if isinstance(value, torch.nn.Module | torch.Tensor):
+    if isinstance(value, torch.nn.Module | torch.nn.Parameter) or (called and isinstance(value, torch.Tensor)):
         yield value
         return
     held: Iterable[Any] = ()
@@ -180,10 +178,10 @@ def _shared(value: Any, seen: set[int]) -> Iterator[Any]:
         held = value.values()
     elif isinstance(value, list | tuple | set | frozenset):
         held = value
-    elif not isinstance(value, type | types.FunctionType | types.ModuleType):
+    elif not isinstance(value, type | types.FunctionType | types.ModuleType | torch.Tensor):
         held = getattr(value, "__dict__", {}).values()
     for each in list(held):
-        yield from _shared(each, seen)
+        yield from _shared(each, seen, called=called)
 
 
 def _advance(twin: torch_lr.LRScheduler, step: int, steps: int) -> None:
@@ -197,9 +195,12 @@ def _advance(twin: torch_lr.LRScheduler, step: int, steps: int) -> None:
 
 
 def _row(twin: torch_lr.LRScheduler, step: int) -> list[float]:
-    row = [float(group["lr"]) for group in twin.optimizer.param_groups]
-    for lr in row:
-        if not (math.isfinite(lr) and lr >= 0):
+    groups = twin.optimizer.param_groups
+    row = [float(group["lr"]) for group in groups]
+    for index, (lr, group) in enumerate(zip(row, groups, strict=True)):
+        if -_tolerances(group["lr"])[1] * float(group.get("initial_lr", 0)) <= lr < 0:  # rounding below 0
+            row[index] = 0.0
+        elif not (math.isfinite(lr) and lr >= 0):
             raise ValueError(
                 f"`lr_scheduler` must give finite LRs of at least 0, got {lr} after {step:,} steps; "
                 "mend it, or let it end there"
@@ -207,12 +208,17 @@ def _row(twin: torch_lr.LRScheduler, step: int) -> list[float]:
     return row
 
 
-def _one_course(rows: list[list[float]]) -> list[float]:
+def _tolerances(lr: Any) -> tuple[float, float]:
+    return _ROUNDED if isinstance(lr, torch.Tensor) else _EXACT
+
+
+def _one_course(rows: list[list[float]], tolerances: tuple[float, float]) -> list[float]:
+    relative, absolute = tolerances
     peaks = [max(column) for column in zip(*rows, strict=True)]
     used = [index for index, peak in enumerate(peaks) if peak > 0]
     for step, row in enumerate(rows):
         shares = [row[index] / peaks[index] for index in used]
-        if shares and max(shares) - min(shares) > _TOLERANCE * max(shares):
+        if shares and max(shares) - min(shares) > relative * max(shares) + absolute:
             raise ValueError(
                 "`lr_scheduler` must give all parameter groups LRs that keep their proportions, got "
                 f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "

@@ -43,7 +43,8 @@ class BatchSizeScheduler:
         optimizer: a `torch.optim.Optimizer`, or several.
         loader: an `ab.DataLoader` that nothing else drives.
         schedule: batch size against the position in the data; it must start at the loader's batch size.
-        coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling.
+        coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
+            schedule brings: `linear`, under `from_lr` that of its rule.
         epochs: how many epochs will be trained, if known; it bounds the plan.
         tokens_per_sample: tokens in a sample, at least 1, for a schedule in tokens; without it such a one is refused.
 
@@ -86,13 +87,14 @@ class BatchSizeScheduler:
         loader: DrivenLoader,
         schedule: Schedule,
         *,
-        coupling: str | couplings.Coupling = "linear",
+        coupling: str | couplings.Coupling | None = None,
         epochs: int | None = None,
         tokens_per_sample: int | None = None,
     ) -> None:
-        self._coupling = couplings.get(coupling)
+        self._schedule = checked_schedule(schedule)
+        self._coupling = couplings.get(self._schedule.coupling if coupling is None else coupling)
         optimizers = checked_optimizers(optimizer, self._coupling)
-        self._loader, self._schedule = checked_loader(loader), checked_schedule(schedule)
+        self._loader = checked_loader(loader)
         self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
         self._tokens_per_sample = tokens_per_sample
         self._resumed = loader.clock > 0  # its batch size may then have grown already

@@ -97,6 +97,26 @@ class Schedule(ABC):
     def finite(self) -> bool:
         """Whether the size stops changing at some point."""
 
+    @property
+    def coupling(self) -> str:
+        """The coupling that a BatchSizeScheduler takes if none is named: that of the schedules within, else `linear`.
+
+        Raises:
+            ValueError: if schedules within bring different ones.
+        """
+        found = self._couplings()
+        if len(found) > 1:
+            raise ValueError(
+                f"`coupling` must be given for a schedule whose parts bring different ones, got {' and '.join(found)}; "
+                "name the one that the optimizer needs"
+            )
+        return found[0] if found else "linear"
+
+    def _couplings(self) -> list[str]:
+        """The couplings that it brings, each once; none if it asks for no change."""
+        within = [value for value in vars(self).values() if isinstance(value, Schedule)]
+        return sorted({each for schedule in within for each in schedule._couplings()}) if within else ["linear"]
+
     @abstractmethod
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields (clock from which a size holds, size), in order, the first at `context.origin`; may never end."""

@@ -41,6 +41,9 @@ class constant(Schedule):  # noqa: N801
         """Whether the size stops changing at some point."""
         return True
 
+    def _couplings(self) -> list[str]:
+        return []
+
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields one stage."""
         yield context.origin, context.batch_size if self.batch_size is None else self.batch_size

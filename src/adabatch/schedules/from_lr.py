@@ -20,6 +20,7 @@ LRTable = Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]
 
 CELLS: Final = 1 << 14
 _SLACK: Final = 1e-9  # of a multiple: 0.1 * 0.2 is 0.020000000000000004, which must not decide a tie
+_NO_FALL: Final = 1e-6  # of an LR: a warm-up ends at 0.10000000000000003, a tensor's LR keeps seven digits
 
 
 @dataclass(frozen=True, init=False)
@@ -117,10 +118,8 @@ class from_lr(Schedule):  # noqa: N801
         """Whether the size stops changing at some point."""
         return True
 
-    @property
-    def coupling(self) -> str:
-        """The coupling that goes with the rule, for `BatchSizeScheduler(..., coupling=)`."""
-        return read_rule(self.rule).coupling
+    def _couplings(self) -> list[str]:
+        return [read_rule(self.rule).coupling]
 
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields one stage per entry of the LR table.
@@ -252,10 +251,13 @@ class from_lr(Schedule):  # noqa: N801
 
 def _first_falls(shares: list[tuple[Any, float]], falls: int) -> list[tuple[Any, float]]:
     """Shares that go no lower than the first falls took them; later falls are the LR's own."""
-    floor, seen = 1.0, 0
-    for (_, before), (_, after) in pairwise(shares):
-        if after < before and seen < falls:
-            seen, floor = seen + 1, min(floor, after)
+    floor, level, seen = 1.0, 1.0, 0
+    for _, share in shares:
+        if share < level * (1 - _NO_FALL):
+            if seen == falls:
+                break
+            seen, level, floor = seen + 1, share, min(floor, share)
+        level = max(level, share)
     return [(at, max(share, floor)) for at, share in shares]
 
 
@@ -268,7 +270,7 @@ def _pair(item: Any) -> tuple[Any, float]:
         if at.unit == "updates":
             raise ValueError(
                 f"`lr` must have thresholds in epochs, samples or tokens, got {at}: the number of updates is what this "
-                "schedule changes; for an LR scheduler that counts updates use `ab.from_lr(..., counts=ab.updates(1))`"
+                "schedule changes; give samples, or a torch LR scheduler that counts updates, with `counts`"
             )
     elif isinstance(at, bool) or not isinstance(at, Integral) or at < 0:
         raise TypeError(f"`lr` must have whole numbers of samples or Durations as thresholds, got {at!r}")
