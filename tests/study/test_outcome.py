@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from adabatch.study.outcome import outcome, verdict
@@ -102,6 +104,22 @@ def test_one_seed_has_null_intervals(results):
     assert against["seconds_ratio"] == {"median": 2.0, "low": None, "high": None}
     assert against["accuracy_difference"]["low"] is None
     assert against["within_margin"] == {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
+
+
+def diverged(found):
+    """The run with a loss that was not finite half of the way."""
+    return replace(found, history=(replace(found.history[0], train_loss=None), *found.history[1:]))
+
+
+def test_nothing_is_shown_of_runs_that_diverged(results):
+    results["adaptive"][1] = diverged(results["adaptive"][1])
+    within = outcome(results, target=0.9)["against_fixed_small"]["adaptive"]["within_margin"]
+    assert within == {"verdict": "not shown", "words": "not shown, 1 of its 3 runs diverged"}
+    results["fixed-small"] = [diverged(run) for run in results["fixed-small"]]
+    against = outcome(results, target=0.9)["against_fixed_small"]
+    words = "not shown, 1 of its 3 runs and 3 of the baseline's 3 runs diverged"
+    assert against["adaptive"]["within_margin"] == {"verdict": "not shown", "words": words}
+    assert against["fixed-large"]["within_margin"]["words"] == "not shown, 3 of the baseline's 3 runs diverged"
 
 
 def test_without_a_baseline_nothing_is_set_against_it(results):

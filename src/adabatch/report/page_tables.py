@@ -30,6 +30,8 @@ def comparison_table(compare: Json) -> str:
         ("test accuracy, %" + (" (± std)" if several else ""), [words.accuracy(arm["test_accuracy"]) for arm in arms]),
         ("training seconds" + (" [min, max]" if several else ""), [_spread(arm["train_seconds"]) for arm in arms]),
     ]
+    if any(arm.get("diverged") for arm in arms):
+        rows.append(("runs that diverged", [f"{arm.get('diverged', 0)} of {len(compare['seeds'])}" for arm in arms]))
     if compare.get("target") is not None and all("to_target" in arm for arm in arms):
         aim = f"{100 * compare['target']:g} %"
         rows.append((f"updates to {aim}", [_reached(arm, "updates", words.whole) for arm in arms]))

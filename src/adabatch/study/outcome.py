@@ -34,18 +34,21 @@ def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin
     return found
 
 
-def verdict(difference: statistics.Difference, *, margin: float) -> dict[str, str]:
+def verdict(difference: statistics.Difference, *, margin: float, diverged: str = "") -> dict[str, str]:
     """Whether "within the margin" is shown by the interval, and not just by the mean.
 
     Args:
         difference: of accuracies, the arm minus the baseline, as fractions.
         margin: the loss that is allowed, as a fraction.
+        diverged: which runs diverged, in words; empty: none did. The accuracy of such a run is chance.
 
     Returns:
         `verdict`: `"shown"` (the whole interval lies above minus the margin), `"worse"` (it lies below), else
         `"not shown"`; `words`: the same in a clause with its reason.
     """
     low, high, allowed = difference.low, difference.high, f"-{100 * margin:.2f}"
+    if diverged:
+        return {"verdict": "not shown", "words": f"not shown, {diverged}"}
     if low is None or high is None:
         return {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
     interval = f"[{100 * low:+.2f}, {100 * high:+.2f}] points"
@@ -73,7 +76,7 @@ def _arm(name: str, runs: Sequence[RunResult], target: float) -> dict[str, Any]:
             str(size): plain.median(run.samples_per_second[size] for run in runs if size in run.samples_per_second)
             for size in sizes
         },
-        "diverged": sum(run.diverged_at is not None for run in runs),
+        "diverged": _diverged(runs),
         "updates_to_target": _censored_median(updates),
         "seconds_to_target": _censored_median(seconds),
         "to_target": {
@@ -102,8 +105,18 @@ def _against(runs: Sequence[RunResult], base: Sequence[RunResult], target: float
         ).to_json(),
         "seconds_to_target_ratio": _target_ratio(runs, base, target).to_json(),
         "accuracy_difference": difference.to_json(),
-        "within_margin": verdict(difference, margin=margin),
+        "within_margin": verdict(difference, margin=margin, diverged=_diverged_words(runs, base)),
     }
+
+
+def _diverged(runs: Sequence[RunResult]) -> int:
+    return sum(run.diverged_at is not None for run in runs)
+
+
+def _diverged_words(runs: Sequence[RunResult], base: Sequence[RunResult]) -> str:
+    found = {"its": _diverged(runs), "the baseline's": _diverged(base)}
+    words = [f"{count} of {whose} {len(runs)} runs" for whose, count in found.items() if count]
+    return f"{' and '.join(words)} diverged" if words else ""
 
 
 def _target_ratio(runs: Sequence[RunResult], base: Sequence[RunResult], target: float) -> statistics.Ratio:
