@@ -63,6 +63,14 @@ def test_a_loss_of_accuracy_is_said_loudly():
     assert found.sign == "bad"
 
 
+def test_seeds_that_do_not_differ_are_named_as_the_reason():
+    reason = "the seeds do not differ, so their spread is unknown"
+    within = {"verdict": "not shown", "words": f"not shown, {reason}"}
+    found = words.comparison_headline(against(comparison(), within_margin=within, accuracy_difference=points(0, 0, 0)))
+    assert found.lead.endswith(f"within 1 % is not shown, {reason}.")
+    assert found.sign == "open"
+
+
 def test_an_arm_that_diverged_earns_no_tick():
     compare = against(
         comparison(), within_margin={"verdict": "not shown", "words": "not shown, 2 of its 3 runs diverged"}

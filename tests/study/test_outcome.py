@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from adabatch.study.outcome import outcome, verdict
-from adabatch.study.statistics import Difference
+from adabatch.study.statistics import Difference, paired_difference
 from adabatch.training import Evaluation, RunResult
 
 
@@ -141,3 +141,20 @@ def test_the_verdict_is_the_intervals_not_the_means(low, high, expected):
     found = verdict(Difference((low + high) / 2, low, high), margin=0.01)
     assert found["verdict"] == expected
     assert f"[{100 * low:+.2f}, {100 * high:+.2f}] points" in found["words"]
+
+
+@pytest.mark.parametrize("accuracies", [[0.95, 0.9611], [0.95, 0.96, 0.97], [0.5, 0.6]])
+@pytest.mark.parametrize("behind", [0.0, 0.0028, 0.2])
+def test_differences_that_are_all_the_same_show_nothing(accuracies, behind):
+    """Student's t takes them for certainty, but for rounding."""
+    difference = paired_difference(accuracies, [value + behind for value in accuracies])
+    assert difference.high - difference.low < 1e-12
+    assert verdict(difference, margin=0.01) == {
+        "verdict": "not shown",
+        "words": "not shown, the seeds do not differ, so their spread is unknown",
+    }
+
+
+def test_one_test_sample_of_millions_is_a_difference():
+    difference = paired_difference([0.95, 0.95], [0.95, 0.95 + 1e-7])
+    assert verdict(difference, margin=0.01)["verdict"] == "shown"

@@ -106,7 +106,8 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
         return drawn, places
     drawn |= {"accuracy": charts.accuracy_intervals(compare, paint), "time": charts.time_intervals(compare, paint)}
     margin = f"within {100 * compare['margin']:g} %"
-    shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line."
+    shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
+    shows += ", no run diverged and the seeds differ."
     shows = shows if several else f"One seed gives no interval: {margin} is not shown."
     paired = (
         "Right of 1 is faster. Ratios are paired by seed, with 95 % intervals." if several else "Right of 1 is faster."

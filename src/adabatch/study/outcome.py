@@ -11,6 +11,7 @@ from adabatch.study import statistics
 from adabatch.training import RunResult
 
 MARGIN: Final = 0.01
+_TIED: Final = 1e-9  # far below what one test sample more or less is worth, far above rounding
 
 
 def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin: float = MARGIN) -> dict[str, Any]:
@@ -44,13 +45,16 @@ def verdict(difference: statistics.Difference, *, margin: float, diverged: str =
 
     Returns:
         `verdict`: `"shown"` (the whole interval lies above minus the margin), `"worse"` (it lies below), else
-        `"not shown"`; `words`: the same in a clause with its reason.
+        `"not shown"`, also where all differences are the same: two equal numbers tell no spread. `words`: the same in
+        a clause with its reason.
     """
     low, high, allowed = difference.low, difference.high, f"-{100 * margin:.2f}"
     if diverged:
         return {"verdict": "not shown", "words": f"not shown, {diverged}"}
     if low is None or high is None:
         return {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
+    if high - low < _TIED:
+        return {"verdict": "not shown", "words": "not shown, the seeds do not differ, so their spread is unknown"}
     interval = f"[{100 * low:+.2f}, {100 * high:+.2f}] points"
     if low > -margin:
         return {"verdict": "shown", "words": f"shown, the 95 % interval {interval} lies above {allowed}"}
