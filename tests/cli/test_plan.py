@@ -38,6 +38,27 @@ def test_the_table_is_named_after_what_grows_the_batch(given, title, capsys):
     assert run(capsys, *given, *rest)[1].startswith(title)
 
 
+@pytest.mark.parametrize("columns", [None, 40, 80, 200])
+@pytest.mark.parametrize(
+    ("given", "figure"),
+    [
+        (["--preset", "smith-resnet50"], "102,493,360"),
+        (["--preset", "adabatch", "--task", "imagenet"], "76,870,020"),
+        (["--preset", "smith-large"], "76,870,020"),
+        (["--growth", 2, "--every", 10, "--dataset-size", 1281167, "--epochs", 90, "--batch-size", 256], "102,493,360"),
+    ],
+)
+def test_figures_are_whole_however_narrow_the_place(given, figure, columns, capsys, monkeypatch):
+    """Without columns it is a file or a pipe."""
+    if columns is not None:
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+        monkeypatch.setenv("COLUMNS", str(columns))
+    code, printed, _ = run(capsys, *given)
+    assert (code, "…" in printed) == (0, False)
+    assert f" {figure} " in printed
+    assert ("│" in printed) == (columns is not None)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_preset_plans(name, capsys):
     code, printed, _ = run(capsys, "--preset", name, "--json")

@@ -12,12 +12,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
 import adabatch
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +48,18 @@ def callback(
 def console(*, as_json: bool = False) -> Console:
     """Where tables and pictures of progress go; it is silent when JSON is asked for. Colours only on a terminal."""
     return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table with every figure whole: lines break on a narrow terminal, elsewhere the table is plain text."""
+    from adabatch.report.table import plain, whole_width
+
+    shown = console()
+    if shown.is_terminal:
+        shown.width = max(shown.width, whole_width(table))
+        shown.print(table)
+    else:
+        print(plain(table), end="\n\n")
 
 
 def print_json(values: Any) -> None:

@@ -76,7 +76,6 @@ _OPTIONAL: Final[dict[str, Any]] = {
     "drop_last": False,
 }
 _ROWS: Final = 16
-_WIDE: Final = 80
 
 
 @_shared.guarded
@@ -147,9 +146,8 @@ def command(
     if as_json:
         _shared.print_json(values)
         return
+    _shared.print_table(_table(found, title=title))
     console = _shared.console()
-    console.width = max(console.width, _WIDE)  # a number that is cut off is worse than a line that is broken
-    console.print(_table(found, title=title))
     console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n")
     if out is not None:
         console.print(f"written to {out}")
