@@ -209,3 +209,10 @@ def test_a_probe_of_something_else_is_noted(tmp_path, capsys):
     assert "note: the probe measured 64 to 1,024; beyond, seconds of 128 to 5,120 are a guess" in notes
     _, _, notes = run(capsys, *COSINE, "--batch-size", 64, "--maximum", 128, "--probe", file)
     assert notes == ""
+
+
+@pytest.mark.parametrize("name", ["m[/b]", "m[red]x", ":snake:"])
+def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
+    code, printed, _ = run(capsys, *COSINE, "--out", tmp_path / name)
+    assert code == 0
+    assert printed.endswith(f"written to {tmp_path / name}\n")

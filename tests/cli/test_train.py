@@ -191,3 +191,12 @@ def test_growth_that_never_comes_is_noted(tmp_path, capsys):
     assert "note: the batch did not grow" in printed.err
     assert run("train", "digits", *QUICK, "--growth", "2", "--every", "1", "--out", str(tmp_path / "grown")) == 0
     assert "note:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["m[/b]", "m[red]x", ":snake:"])
+def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
+    out = tmp_path / name
+    assert run("train", "digits", *QUICK[:2], "--epochs", "1", "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"run folder: {out}\npage: {out / 'report.html'}\n")
+    assert "test accuracy" in printed

@@ -47,7 +47,7 @@ def callback(
 
 def console(*, as_json: bool = False) -> Console:
     """Where tables and pictures of progress go; it is silent when JSON is asked for. Colours only on a terminal."""
-    return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def print_table(table: Table) -> None:

@@ -148,9 +148,9 @@ def command(
         return
     _shared.print_table(_table(found, title=title))
     console = _shared.console()
-    console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n")
+    console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n", markup=False)
     if out is not None:
-        console.print(f"written to {out}")
+        console.print(f"written to {out}", markup=False)
 
 
 def _settings(given: dict[str, Any], preset: str | None, *, task: str | None, model: str | None) -> dict[str, Any]:
