@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -179,3 +180,18 @@ def test_figures_are_whole_on_a_narrow_terminal(finished, capsys, monkeypatch):
     assert (code, "…" in printed) == (0, False)
     assert "training seconds" in printed
     assert "fixed-small" in printed
+
+
+def test_output_in_letters_that_cannot_be_written(finished, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", written)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *QUICK, "--out", str(finished)])
+    assert ended.value.code == 0
+    written.flush()
+    text = written.buffer.getvalue().decode()
+    assert "Accuracy: mean ? standard deviation over seeds." in text
+    monkeypatch.setattr("sys.stdout", io.StringIO())  # it cannot be set up otherwise
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *QUICK, "--out", str(finished)])
+    assert ended.value.code == 0

@@ -234,7 +234,7 @@ def _checked_numbers(settings: dict[str, Any]) -> None:
 
 def _read(probe: Path) -> dict[str, Any]:
     try:
-        values = json.loads(probe.read_text())
+        values = json.loads(probe.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):

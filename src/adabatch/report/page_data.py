@@ -162,7 +162,7 @@ def _read_comparison(folder: Path) -> Comparison:
 
 def _json(file: Path, keys: Sequence[str] = ()) -> Json:
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
@@ -177,7 +177,7 @@ def _lines(file: Path) -> list[Json]:
     """The records of a JSON lines file; none when it is missing. A last line that is cut off is still being written."""
     if not file.exists():
         return []
-    whole, _, _ = file.read_text().rpartition("\n")
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:

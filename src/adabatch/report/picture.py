@@ -31,7 +31,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
     Raises:
         FileNotFoundError: if a file is missing.
     """
-    compare = json.loads((folder / "compare.json").read_text())
+    compare = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     runs = {arm["name"]: _runs(folder, arm["name"], compare["seeds"]) for arm in compare["arms"]}
     figure = _figure(9.6, 4.9)
     grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1), width_ratios=(1, 1), hspace=0.14, wspace=0.52)
@@ -128,7 +128,10 @@ def _save(figure: Figure, picture: Path) -> None:
 
 
 def _runs(folder: Path, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    return [json.loads((folder / "runs" / arm / f"seed-{seed}" / "result.json").read_text()) for seed in seeds]
+    return [
+        json.loads((folder / "runs" / arm / f"seed-{seed}" / "result.json").read_text(encoding="utf-8"))
+        for seed in seeds
+    ]
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
