@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import pytest
@@ -216,3 +217,12 @@ def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
     code, printed, _ = run(capsys, *COSINE, "--out", tmp_path / name)
     assert code == 0
     assert printed.endswith(f"written to {tmp_path / name}\n")
+
+
+def test_without_matplotlib_json_stays_json(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else find(name))
+    code, printed, notes = run(capsys, *COSINE, "--out", tmp_path, "--json")
+    assert (code, json.loads(printed)) == (0, json.loads((tmp_path / "plan.json").read_text()))
+    assert notes == "no picture without matplotlib; run: pip install 'adabatch[plot]'\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]

@@ -292,7 +292,7 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "plan.json", values)
         if importlib.util.find_spec("matplotlib") is None:
-            print("no picture without matplotlib; run: pip install 'adabatch[plot]'")
+            print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
             return
         from adabatch.report.plan_picture import plan_picture
 
