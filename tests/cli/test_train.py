@@ -200,3 +200,12 @@ def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
     printed = capsys.readouterr().out
     assert printed.endswith(f"run folder: {out}\npage: {out / 'report.html'}\n")
     assert "test accuracy" in printed
+
+
+def test_a_page_that_cannot_be_written_is_said_in_words(tmp_path, capsys):
+    out = tmp_path / "run"
+    (out / "report.html").mkdir(parents=True)
+    assert run("train", "digits", *QUICK[:2], "--epochs", "1", "--out", str(out)) == 0
+    assert capsys.readouterr().out.endswith(
+        f"no page: out must be a file, got '{out / 'report.html'}', which is something else; take another place\n"
+    )

@@ -137,7 +137,7 @@ def _page(out: Path) -> str:
     try:
         return f"page: {page.write(out)}"
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        return f"no page: {error}"
+        return f"no page: {str(error).replace('`', '')}"
 
 
 def summary(config: RunConfig, result: RunResult) -> Table:
