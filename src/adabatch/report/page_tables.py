@@ -62,7 +62,7 @@ def _against(compare: Json, names: Sequence[str], against: Json, *, full: bool) 
         return rows
     if compare.get("target") is not None:
         label = f"less time to {100 * compare['target']:g} %"
-        rows.append(row(label, lambda found: words.ratio_cell(found["seconds_to_target_ratio"])))
+        rows.append(row(label, lambda found: words.ratio_cell(found.get("seconds_to_target_ratio"))))
     rows.append(row("accuracy, points", lambda found: words.difference(found["accuracy_difference"])))
     margin = f"within {100 * compare['margin']:g} %"
     return [*rows, row(margin, lambda found: _VERDICTS.get(found.get("within_margin", {}).get("verdict"), "not shown"))]
@@ -185,7 +185,7 @@ def _spread(found: Json) -> str:
 
 
 def _reached(arm: Json, unit: str, form: Callable[[float], str]) -> str:
-    tally, value = arm["to_target"], arm[f"{unit}_to_target"]
+    tally, value = arm["to_target"], arm.get(f"{unit}_to_target")
     if not tally["reached"]:
         return "not reached"
     some = "" if tally["reached"] == tally["n"] else f" ({tally['reached']} of {tally['n']})"
