@@ -141,6 +141,23 @@ def test_a_probe_of_another_kind(tmp_path, capsys):
     assert "`--probe` must be what `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "other")[2]
 
 
+@pytest.mark.parametrize("point", ['"batch_size": 16, "samples_per_second": 1e999', '"batch_size": 1e400'])
+def test_a_probe_that_was_damaged_by_hand(point, tmp_path, capsys):
+    file = tmp_path / "probe.json"
+    file.write_text(f'{{"curve": [{{"samples_per_second": 100, {point}}}]}}')
+    code, _, error = run(capsys, *COSINE, "--probe", file)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`--probe` must be what `adabatch probe` wrote" in error
+
+
+def test_notes_read_what_the_forecast_reads(tmp_path, capsys):
+    file = tmp_path / "probe.json"
+    points = [{"batch_size": size, "samples_per_second": 100} for size in ("64", 128)]
+    file.write_text(json.dumps({"curve": points}))
+    code, _, notes = run(capsys, *COSINE, "--probe", file)
+    assert (code, "the probe measured 64 to 128; beyond, seconds of 16 to 100" in notes) == (0, True)
+
+
 def test_a_preset_of_a_factor_plans_too(capsys):
     code, printed, _ = run(capsys, "--preset", "adabatch", "--json")
     found = json.loads(printed)

@@ -33,6 +33,13 @@ def test_seconds_of_a_plan_are_those_of_its_batches():
         {"curve": [{"batch_size": 1}]},
         {"curve": [{"batch_size": 1, "samples_per_second": 0}]},
         {"curve": 3},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": float("inf")}]},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": float("nan")}]},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": 1e-320}]},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": -1.0}]},
+        {"curve": [*CURVE, {"batch_size": 0, "samples_per_second": 1.0}]},
+        {"curve": [*CURVE, {"batch_size": float("inf"), "samples_per_second": 1.0}]},
+        {"curve": [*CURVE, {"batch_size": 10**400, "samples_per_second": 1.0}]},
     ],
 )
 def test_another_file(probe):

@@ -258,7 +258,7 @@ def _probe_notes(probe: Path | None, found: Forecast, **planned: str | None) -> 
     for name, mine in planned.items():
         if mine is not None and measured.get(name) not in (None, mine):
             notes.append(f"the probe is of {name} {measured[name]}, the plan of {mine}; its seconds are another's")
-    sizes = sorted(point["batch_size"] for point in measured["curve"])
+    sizes = planner.Timing.of_probe(measured).batch_sizes
     least, most = min(found.sizes), max(found.sizes)
     if least < sizes[0] or most > sizes[-1]:
         notes.append(

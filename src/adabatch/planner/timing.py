@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,14 +40,15 @@ class Timing:
             points = sorted(
                 (int(point["batch_size"]), float(_median(point["samples_per_second"]))) for point in probe["curve"]
             )
-        except (KeyError, TypeError, ValueError):
-            points = []
-        if not points or any(size < 1 or not rate > 0 for size, rate in points):
+            seconds = tuple(size / rate for size, rate in points)
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            points, seconds = [], ()
+        if not points or points[0][0] < 1 or not all(0 < value < math.inf for value in seconds):
             raise ValueError(
                 "`probe` must be what `adabatch probe` wrote: a curve of batch sizes and samples per second; "
                 "run: adabatch probe TASK --out DIR"
             )
-        return cls(tuple(size for size, _ in points), tuple(size / rate for size, rate in points))
+        return cls(tuple(size for size, _ in points), seconds)
 
     def update_seconds(self, batch_size: int) -> float:
         """Seconds of one update.
