@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
         code = app()(given, prog_name="adabatch", standalone_mode=False)
+    except OSError as error:  # of the help and the version; commands tell of their own
+        sys.exit(_shared.report_system(error, as_json="--json" in given))
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own errors have it
             raise

@@ -140,8 +140,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             interrupted(str(error) or "interrupted", as_json=as_json)
         except OSError as error:
-            where = error.filename or "standard output; what was written elsewhere is there"
-            message = str(error) if error.errno is None else f"{error.strerror}: {where}"
+            message = _system_words(error)
         except (ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             if not _ours(error):
                 raise
@@ -168,6 +167,16 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
+
+
+def report_system(error: OSError, *, as_json: bool) -> int:
+    """Prints an error of the file system; returns the exit code."""
+    return _report(_system_words(error), as_json=as_json, argument=None)
+
+
+def _system_words(error: OSError) -> str:
+    where = error.filename or "standard output; what was written elsewhere is there"
+    return str(error) if error.errno is None else f"{error.strerror}: {where}"
 
 
 def report_usage(error: Any, *, as_json: bool) -> int:
