@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -170,3 +171,27 @@ def test_a_preset_is_the_adaptive_arm(tmp_path, capsys, monkeypatch):
     assert (small["growth"], adaptive["growth"]) == (None, 2.0)
     assert [adaptive[name] for name in ("lr_schedule", "weight_decay", "drop_last")] == ["step:0.375:20", 5e-4, True]
     assert adaptive == small | {"growth": 2.0}
+
+
+def test_figures_are_whole_on_a_narrow_terminal(finished, capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "45")
+    code, printed, _ = run(capsys, *QUICK, "--out", finished)
+    assert (code, "…" in printed) == (0, False)
+    assert "training seconds" in printed
+    assert "fixed-small" in printed
+
+
+def test_output_in_letters_that_cannot_be_written(finished, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", written)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *QUICK, "--out", str(finished)])
+    assert ended.value.code == 0
+    written.flush()
+    text = written.buffer.getvalue().decode()
+    assert "Accuracy: mean ? standard deviation over seeds." in text
+    monkeypatch.setattr("sys.stdout", io.StringIO())  # it cannot be set up otherwise
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *QUICK, "--out", str(finished)])
+    assert ended.value.code == 0

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import pytest
@@ -36,6 +37,27 @@ def test_table_and_sentence(capsys):
 def test_the_table_is_named_after_what_grows_the_batch(given, title, capsys):
     rest = [] if "--preset" in given else ["--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
     assert run(capsys, *given, *rest)[1].startswith(title)
+
+
+@pytest.mark.parametrize("columns", [None, 40, 80, 200])
+@pytest.mark.parametrize(
+    ("given", "figure"),
+    [
+        (["--preset", "smith-resnet50"], "102,493,360"),
+        (["--preset", "adabatch", "--task", "imagenet"], "76,870,020"),
+        (["--preset", "smith-large"], "76,870,020"),
+        (["--growth", 2, "--every", 10, "--dataset-size", 1281167, "--epochs", 90, "--batch-size", 256], "102,493,360"),
+    ],
+)
+def test_figures_are_whole_however_narrow_the_place(given, figure, columns, capsys, monkeypatch):
+    """Without columns it is a file or a pipe."""
+    if columns is not None:
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+        monkeypatch.setenv("COLUMNS", str(columns))
+    code, printed, _ = run(capsys, *given)
+    assert (code, "…" in printed) == (0, False)
+    assert f" {figure} " in printed
+    assert ("│" in printed) == (columns is not None)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -119,6 +141,23 @@ def test_a_probe_of_another_kind(tmp_path, capsys):
     assert "`--probe` must be what `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "other")[2]
 
 
+@pytest.mark.parametrize("point", ['"batch_size": 16, "samples_per_second": 1e999', '"batch_size": 1e400'])
+def test_a_probe_that_was_damaged_by_hand(point, tmp_path, capsys):
+    file = tmp_path / "probe.json"
+    file.write_text(f'{{"curve": [{{"samples_per_second": 100, {point}}}]}}')
+    code, _, error = run(capsys, *COSINE, "--probe", file)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`--probe` must be what `adabatch probe` wrote" in error
+
+
+def test_notes_read_what_the_forecast_reads(tmp_path, capsys):
+    file = tmp_path / "probe.json"
+    points = [{"batch_size": size, "samples_per_second": 100} for size in ("64", 128)]
+    file.write_text(json.dumps({"curve": points}))
+    code, _, notes = run(capsys, *COSINE, "--probe", file)
+    assert (code, "the probe measured 64 to 128; beyond, seconds of 16 to 100" in notes) == (0, True)
+
+
 def test_a_preset_of_a_factor_plans_too(capsys):
     code, printed, _ = run(capsys, "--preset", "adabatch", "--json")
     found = json.loads(printed)
@@ -188,3 +227,19 @@ def test_a_probe_of_something_else_is_noted(tmp_path, capsys):
     assert "note: the probe measured 64 to 1,024; beyond, seconds of 128 to 5,120 are a guess" in notes
     _, _, notes = run(capsys, *COSINE, "--batch-size", 64, "--maximum", 128, "--probe", file)
     assert notes == ""
+
+
+@pytest.mark.parametrize("name", ["m[/b]", "m[red]x", ":snake:"])
+def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
+    code, printed, _ = run(capsys, *COSINE, "--out", tmp_path / name)
+    assert code == 0
+    assert printed.endswith(f"written to {tmp_path / name}\n")
+
+
+def test_without_matplotlib_json_stays_json(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else find(name))
+    code, printed, notes = run(capsys, *COSINE, "--out", tmp_path, "--json")
+    assert (code, json.loads(printed)) == (0, json.loads((tmp_path / "plan.json").read_text()))
+    assert notes == "no picture without matplotlib; run: pip install 'adabatch[plot]'\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]

@@ -53,3 +53,11 @@ def test_a_read_only_folder(tmp_path, capsys):
     code, printed, _ = run(capsys, *QUICK, "--out", tmp_path / "file", "--json")
     assert code == 2
     assert "must be a folder that can be written" in json.loads(printed)["error"]["message"]
+
+
+def test_figures_are_whole_on_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    code, printed, _ = run(capsys, *QUICK, "--out", tmp_path)
+    assert (code, "…" in printed) == (0, False)
+    assert "lowest to highest" in printed

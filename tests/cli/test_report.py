@@ -77,3 +77,11 @@ def test_help_shows_examples(capsys):
     code, printed, _ = run(capsys, "report", "--help")
     assert code == 0
     assert "adabatch report runs/demo" in printed
+
+
+@pytest.mark.parametrize("name", ["m[/b]", "m[red]x", ":snake:"])
+def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
+    write_run(tmp_path / name)
+    code, printed, errors = run(capsys, "report", tmp_path / name)
+    assert (code, errors) == (0, "")
+    assert printed == f"Written to {tmp_path / name / 'report.html'}; open it in a browser.\n"

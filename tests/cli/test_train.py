@@ -191,3 +191,21 @@ def test_growth_that_never_comes_is_noted(tmp_path, capsys):
     assert "note: the batch did not grow" in printed.err
     assert run("train", "digits", *QUICK, "--growth", "2", "--every", "1", "--out", str(tmp_path / "grown")) == 0
     assert "note:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["m[/b]", "m[red]x", ":snake:"])
+def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
+    out = tmp_path / name
+    assert run("train", "digits", *QUICK[:2], "--epochs", "1", "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"run folder: {out}\npage: {out / 'report.html'}\n")
+    assert "test accuracy" in printed
+
+
+def test_a_page_that_cannot_be_written_is_said_in_words(tmp_path, capsys):
+    out = tmp_path / "run"
+    (out / "report.html").mkdir(parents=True)
+    assert run("train", "digits", *QUICK[:2], "--epochs", "1", "--out", str(out)) == 0
+    assert capsys.readouterr().out.endswith(
+        f"no page: out must be a file, got '{out / 'report.html'}', which is something else; take another place\n"
+    )

@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 
@@ -182,6 +183,18 @@ def test_a_place_that_cannot_be_written(comparison, tmp_path, place):
     with pytest.raises(OSError, match=r"`out` must be a file that can be written, got .*; take another place"):
         page.write(comparison, tmp_path / place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_system_that_is_read_only(comparison, tmp_path, monkeypatch):
+    """There not even a file that is missing can be removed."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(OSError, match=r"`out` must be a file that can be written, .* \(Read-only file system\); take"):
+        page.write(comparison, tmp_path / "report.html")
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(comparison, tmp_path, monkeypatch):

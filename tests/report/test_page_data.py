@@ -1,11 +1,13 @@
 import itertools
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.page_folders import GROWING, N, result, write_comparison, write_run
 
+from adabatch.report import page_parts
 from adabatch.report.page_data import Comparison, Run, read
 
 
@@ -121,3 +123,81 @@ def test_a_run_that_was_never_evaluated(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"evaluated at least once, .* let it train on"):
         read(tmp_path)
+
+
+ODD = (None, 0, -1, 1.5, True, "x", "", [], {}, [None], {"x": None}, float("inf"), float("nan"), 10**400, 1e-320, 1e299)
+
+
+def places_in(values, path=()):
+    """The paths to everything in JSON; of a list only to its first."""
+    yield path
+    inner = (
+        values.items() if isinstance(values, dict) else list(enumerate(values))[:1] if isinstance(values, list) else ()
+    )
+    for key, value in inner:
+        yield from places_in(value, (*path, key))
+
+
+def with_another(values, path, value):
+    if not path:
+        return value
+    changed = dict(values) if isinstance(values, dict) else list(values)
+    changed[path[0]] = with_another(values[path[0]], path[1:], value)
+    return changed
+
+
+def what_is_said(folder):
+    """The error of a folder; empty where there is a page."""
+    try:
+        found = read(folder)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    made = page_parts.of_comparison(found) if isinstance(found, Comparison) else page_parts.of_run(found)
+    return "" if made.body else "no page"
+
+
+@pytest.mark.parametrize("name", ["compare.json", *(f"runs/adaptive/seed-0/{it}.json" for it in ("config", "result"))])
+def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name):
+    """Whatever else stands in a file that is whole JSON, there is a page or an error that says what is wrong."""
+    write_comparison(tmp_path, seeds=1, names=("fixed-small", "adaptive"))
+    file, run = tmp_path / name, tmp_path / "runs" / "adaptive" / "seed-0"
+    whole = json.loads(file.read_text())
+    refused = 0
+    for path in places_in(whole):
+        for odd in ODD:
+            file.write_text(json.dumps(with_another(whole, path, odd)))
+            for folder in (tmp_path,) if name == "compare.json" else (tmp_path, run):
+                said = what_is_said(folder)
+                assert said == "" or said.startswith("`folder` must hold "), (path, odd)
+                refused += said != ""
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("result.json", "samples_per_second", None, "with samples_per_second None, which must be batch sizes with"),
+        ("config.json", "batch_size", 0, "with batch_size 0, which must be a whole number from 1 on; start the"),
+        ("config.json", "task", 3, "with task 3, which must be text"),
+        ("result.json", "history", {}, "with history {}, which must be a list"),
+        ("result.json", "target", "high", "with target 'high', which must be a finite number or null"),
+    ],
+)
+def test_the_value_at_fault_is_named(tmp_path, name, key, value, message):
+    write_run(tmp_path)
+    values = json.loads((tmp_path / name).read_text())
+    (tmp_path / name).write_text(json.dumps(values | {key: value}))
+    with pytest.raises(ValueError, match=f"files of this package, got .*{re.escape(name)} {re.escape(message)}"):
+        read(tmp_path)
+
+
+def test_a_comparison_of_arms_that_are_not_there(tmp_path):
+    compare = write_comparison(tmp_path, seeds=1, names=("fixed-small", "adaptive"))
+    for key, value, message in (
+        ("arms", compare["arms"][1:], "without the arm 'fixed-small'"),
+        ("arms", compare["arms"][:1], "without the arm 'adaptive'"),
+        ("seeds", [0, 1], "without a value for each seed of fixed-small"),
+    ):
+        (tmp_path / "compare.json").write_text(json.dumps(compare | {key: value}))
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path)

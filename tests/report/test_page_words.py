@@ -1,7 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from tests.report.checks import comparison
+from tests.report.page_folders import write_run
 
+from adabatch.report import page_tables
 from adabatch.report import page_words as words
+from adabatch.report.page_data import read_run
 
 
 def against(compare, **changes):
@@ -55,6 +60,51 @@ def test_a_loss_of_accuracy_is_said_loudly():
     found = words.comparison_headline(compare)
     assert "takes 2.0× more updates and 2.0× more time than" in found.title
     assert found.lead == "But test accuracy falls: −10.00 [−11.00, −9.00] points; within 1 % is refuted."
+    assert found.sign == "bad"
+
+
+def test_seeds_that_do_not_differ_are_named_as_the_reason():
+    reason = "the seeds do not differ, so their spread is unknown"
+    within = {"verdict": "not shown", "words": f"not shown, {reason}"}
+    found = words.comparison_headline(against(comparison(), within_margin=within, accuracy_difference=points(0, 0, 0)))
+    assert found.lead.endswith(f"within 1 % is not shown, {reason}.")
+    assert found.sign == "open"
+
+
+def test_an_arm_that_diverged_earns_no_tick():
+    compare = against(
+        comparison(), within_margin={"verdict": "not shown", "words": "not shown, 2 of its 3 runs diverged"}
+    )
+    for arm in compare["arms"]:
+        arm["diverged"] = {"adaptive": 2, "fixed-small": 1}.get(arm["name"], 0)
+    found = words.comparison_headline(compare)
+    assert found.lead == (
+        "But adaptive diverged in 2 of 3 runs and fixed-small diverged in 1 of 3 runs: a loss was not finite, and "
+        "accuracy within 1 % is not shown."
+    )
+    assert found.sign == "bad"
+    assert words.arm_sentence(compare, "adaptive").endswith("within 1 % is not shown, 2 of its 3 runs diverged.")
+    assert "<td>2 of 3</td>" in page_tables.comparison_table(compare)
+    found = words.comparison_headline(compare | {"against_fixed_small": {}})
+    assert found.lead.endswith(
+        "But fixed-small diverged in 1 of 3 runs and adaptive diverged in 2 of 3 runs: a loss was not finite."
+    )
+    assert found.sign == "bad"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("key", ["train_loss", "test_loss"])
+@pytest.mark.parametrize("loss", [None, float("nan")])
+def test_a_run_that_diverged_says_so_first(tmp_path, finished, key, loss):
+    write_run(tmp_path, finished=finished)
+    run = read_run(tmp_path)
+    healthy = words.run_headline(run)
+    assert (healthy.sign, "iverged" in healthy.title) == ("", False)
+    history = [dict(found) for found in run.history]
+    history[1][key] = history[2][key] = loss
+    found = words.run_headline(replace(run, history=history))
+    assert found.title.startswith("Diverged: 97." if finished else "Not finished, diverged: 93.")
+    assert f"The loss was not finite {history[1]['updates']} updates after the start." in found.lead
     assert found.sign == "bad"
 
 

@@ -1,5 +1,6 @@
 import pytest
 from matplotlib import image
+from matplotlib.figure import Figure
 from tests.report.checks import comparison, write
 
 from adabatch.report.picture import compare_picture, probe_picture
@@ -25,6 +26,19 @@ def test_only_what_is_there_is_drawn(tmp_path):
     compare_picture(tmp_path, tmp_path / "compare.png")
     assert colours(tmp_path / "compare.png", "#CC79A7") == 0
     assert colours(tmp_path / "compare.png", "#D55E00") > 300
+
+
+def test_arms_that_diverged_are_named_above_the_picture(tmp_path, monkeypatch):
+    heads = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: heads.append(text))
+    compare = comparison()
+    write(tmp_path, compare)
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    compare["arms"][2]["diverged"] = 2
+    write(tmp_path, compare)
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert [head.count("\n") for head in heads] == [0, 1]
+    assert heads[1].endswith("\nadaptive diverged in 2 of 3 runs")
 
 
 def test_a_missing_run_leaves_no_picture(tmp_path):

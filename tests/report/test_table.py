@@ -106,6 +106,17 @@ def test_a_narrow_terminal_shows_whole_intervals():
     assert "…" not in shown
 
 
+def test_plain_has_one_line_for_each_row_however_many_arms_there_are():
+    compare = comparison()
+    rows = len(plain(compare_table(compare)).splitlines())
+    first = compare["arms"][2]
+    compare["arms"] += [first | {"name": f"an arm of a long name, number {place}"} for place in range(12)]
+    text = plain(compare_table(compare))
+    assert len(text.splitlines()) == rows
+    assert {line.count("|") for line in text.splitlines()[2:]} == {18}
+    assert cells(text, "training seconds")[-1] == "1.26 [1.20, 1.32]"
+
+
 def test_plain_leaves_the_table_as_it_was():
     table = compare_table(comparison())
     before = (table.box, table.title)

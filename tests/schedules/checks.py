@@ -3,6 +3,7 @@
 import itertools
 import json
 from bisect import bisect_left
+from collections import Counter
 
 from hypothesis import strategies as st
 from tests.schedules import naive
@@ -48,6 +49,7 @@ def check_plan(plan: Plan) -> None:
     assert plan.drop_last or plan.samples == plan.end_samples
     assert plan.sizes == tuple(sorted({b.size for b in batches if b.size == b.requested}))
     assert plan.tails == tuple(sorted({b.size for b in batches if b.size < b.requested}))
+    assert plan.batch_counts() == dict(sorted(Counter(b.size for b in batches).items()))
     assert plan.clock_of(len(batches)) == plan.end_samples == batches[-1].end
     assert plan.update_at(plan.end_samples) == len(batches)
     for update, batch in enumerate(batches):

@@ -57,6 +57,7 @@ def test_a_training_without_end():
         "updates": lambda: plan.updates,
         "samples": lambda: plan.samples,
         "iteration": lambda: iter(plan),
+        "batch_counts": plan.batch_counts,
     }.items():
         with pytest.raises(
             TypeError, match=f"a plan without end has no `{what}`: plan with `dataset_size` and `epochs`"
@@ -75,6 +76,11 @@ def test_a_stream_is_one_epoch_without_end():
         ValueError, match="`epochs` must be None for a stream, got 3; give `dataset_size` to count epochs"
     ):
         constant(8).plan(dataset_size=None, epochs=3)
+
+
+def test_batches_of_each_size_are_counted_without_a_walk():
+    plan = plan_of(dataset_size=10**18, starts_samples=(0, 10**18))
+    assert plan.batch_counts() == {32: 10**18 // 32, 64: 10**18 // 64}
 
 
 def test_questions_behind_the_end():

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from adabatch.study.outcome import outcome, verdict
-from adabatch.study.statistics import Difference
+from adabatch.study.statistics import Difference, paired_difference
 from adabatch.training import Evaluation, RunResult
 
 
@@ -104,6 +106,22 @@ def test_one_seed_has_null_intervals(results):
     assert against["within_margin"] == {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
 
 
+def diverged(found):
+    """The run with a loss that was not finite half of the way."""
+    return replace(found, history=(replace(found.history[0], train_loss=None), *found.history[1:]))
+
+
+def test_nothing_is_shown_of_runs_that_diverged(results):
+    results["adaptive"][1] = diverged(results["adaptive"][1])
+    within = outcome(results, target=0.9)["against_fixed_small"]["adaptive"]["within_margin"]
+    assert within == {"verdict": "not shown", "words": "not shown, 1 of its 3 runs diverged"}
+    results["fixed-small"] = [diverged(run) for run in results["fixed-small"]]
+    against = outcome(results, target=0.9)["against_fixed_small"]
+    words = "not shown, 1 of its 3 runs and 3 of the baseline's 3 runs diverged"
+    assert against["adaptive"]["within_margin"] == {"verdict": "not shown", "words": words}
+    assert against["fixed-large"]["within_margin"]["words"] == "not shown, 3 of the baseline's 3 runs diverged"
+
+
 def test_without_a_baseline_nothing_is_set_against_it(results):
     del results["fixed-large"]
     assert outcome(results, target=0.9)["against_fixed_large"] == {}
@@ -123,3 +141,20 @@ def test_the_verdict_is_the_intervals_not_the_means(low, high, expected):
     found = verdict(Difference((low + high) / 2, low, high), margin=0.01)
     assert found["verdict"] == expected
     assert f"[{100 * low:+.2f}, {100 * high:+.2f}] points" in found["words"]
+
+
+@pytest.mark.parametrize("accuracies", [[0.95, 0.9611], [0.95, 0.96, 0.97], [0.5, 0.6]])
+@pytest.mark.parametrize("behind", [0.0, 0.0028, 0.2])
+def test_differences_that_are_all_the_same_show_nothing(accuracies, behind):
+    """Student's t takes them for certainty, but for rounding."""
+    difference = paired_difference(accuracies, [value + behind for value in accuracies])
+    assert difference.high - difference.low < 1e-12
+    assert verdict(difference, margin=0.01) == {
+        "verdict": "not shown",
+        "words": "not shown, the seeds do not differ, so their spread is unknown",
+    }
+
+
+def test_one_test_sample_of_millions_is_a_difference():
+    difference = paired_difference([0.95, 0.95], [0.95, 0.95 + 1e-7])
+    assert verdict(difference, margin=0.01)["verdict"] == "shown"

@@ -28,9 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     from adabatch.cli import _shared
 
+    _print_whatever_comes()
     given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
         code = app()(given, prog_name="adabatch", standalone_mode=False)
+    except OSError as error:  # of the help and the version; commands tell of their own
+        sys.exit(_shared.report_system(error, as_json="--json" in given))
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own errors have it
             raise
@@ -58,6 +61,13 @@ def app() -> Any:
         command = importlib.import_module(f"adabatch.cli.{name}").command
         made.command(name, help=_help(command))(command)
     return made
+
+
+def _print_whatever_comes() -> None:
+    """A letter that standard output cannot write, such as ± in ASCII, becomes a question mark and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _help(command: Any) -> str:

@@ -12,12 +12,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
 import adabatch
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,7 +47,19 @@ def callback(
 
 def console(*, as_json: bool = False) -> Console:
     """Where tables and pictures of progress go; it is silent when JSON is asked for. Colours only on a terminal."""
-    return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table with every figure whole: lines break on a narrow terminal, elsewhere the table is plain text."""
+    from adabatch.report.table import plain, whole_width
+
+    shown = console()
+    if shown.is_terminal:
+        shown.width = max(shown.width, whole_width(table))
+        shown.print(table)
+    else:
+        print(plain(table), end="\n\n")
 
 
 def print_json(values: Any) -> None:
@@ -125,8 +140,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             interrupted(str(error) or "interrupted", as_json=as_json)
         except OSError as error:
-            where = error.filename or "standard output; what was written elsewhere is there"
-            message = str(error) if error.errno is None else f"{error.strerror}: {where}"
+            message = _system_words(error)
         except (ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             if not _ours(error):
                 raise
@@ -153,6 +167,16 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
+
+
+def report_system(error: OSError, *, as_json: bool) -> int:
+    """Prints an error of the file system; returns the exit code."""
+    return _report(_system_words(error), as_json=as_json, argument=None)
+
+
+def _system_words(error: OSError) -> str:
+    where = error.filename or "standard output; what was written elsewhere is there"
+    return str(error) if error.errno is None else f"{error.strerror}: {where}"
 
 
 def report_usage(error: Any, *, as_json: bool) -> int:

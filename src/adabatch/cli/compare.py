@@ -148,13 +148,10 @@ def _write(compare: dict[str, Any], out: Path) -> list[str]:
 
 
 def _show(compare: dict[str, Any], notes: list[str]) -> None:
-    from adabatch.report.table import compare_table, compare_words, plain
+    from adabatch.report.table import compare_table, compare_words
 
     console = _shared.console()
-    if console.is_terminal:
-        console.print(compare_table(compare, narrow=console.width < WIDE))
-    else:
-        print(plain(compare_table(compare)), end="\n\n")
+    _shared.print_table(compare_table(compare, narrow=console.is_terminal and console.width < WIDE))
     for sentence in [*compare_words(compare), *notes]:
         console.print(sentence, markup=False)
 

@@ -76,7 +76,6 @@ _OPTIONAL: Final[dict[str, Any]] = {
     "drop_last": False,
 }
 _ROWS: Final = 16
-_WIDE: Final = 80
 
 
 @_shared.guarded
@@ -147,12 +146,11 @@ def command(
     if as_json:
         _shared.print_json(values)
         return
+    _shared.print_table(_table(found, title=title))
     console = _shared.console()
-    console.width = max(console.width, _WIDE)  # a number that is cut off is worse than a line that is broken
-    console.print(_table(found, title=title))
-    console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n")
+    console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n", markup=False)
     if out is not None:
-        console.print(f"written to {out}")
+        console.print(f"written to {out}", markup=False)
 
 
 def _settings(given: dict[str, Any], preset: str | None, *, task: str | None, model: str | None) -> dict[str, Any]:
@@ -236,7 +234,7 @@ def _checked_numbers(settings: dict[str, Any]) -> None:
 
 def _read(probe: Path) -> dict[str, Any]:
     try:
-        values = json.loads(probe.read_text())
+        values = json.loads(probe.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):
@@ -260,7 +258,7 @@ def _probe_notes(probe: Path | None, found: Forecast, **planned: str | None) -> 
     for name, mine in planned.items():
         if mine is not None and measured.get(name) not in (None, mine):
             notes.append(f"the probe is of {name} {measured[name]}, the plan of {mine}; its seconds are another's")
-    sizes = sorted(point["batch_size"] for point in measured["curve"])
+    sizes = planner.Timing.of_probe(measured).batch_sizes
     least, most = min(found.sizes), max(found.sizes)
     if least < sizes[0] or most > sizes[-1]:
         notes.append(
@@ -294,7 +292,7 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "plan.json", values)
         if importlib.util.find_spec("matplotlib") is None:
-            print("no picture without matplotlib; run: pip install 'adabatch[plot]'")
+            print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
             return
         from adabatch.report.plan_picture import plan_picture
 

@@ -89,13 +89,10 @@ def _draw(found: dict[str, Any], folder: Path) -> str:
 
 
 def _show(found: dict[str, Any], note: str) -> None:
-    from adabatch.report.table import plain, probe_table
+    from adabatch.report.table import probe_table
 
+    _shared.print_table(probe_table(found))
     console = _shared.console()
-    if console.is_terminal:
-        console.print(probe_table(found))
-    else:
-        print(plain(probe_table(found)), end="\n\n")
     if found["out_of_memory_at"] is not None:
         console.print(f"Out of memory at a batch size of {found['out_of_memory_at']}.", markup=False)
     console.print(f"{found['sentence'][0].upper()}{found['sentence'][1:]}.", markup=False)

@@ -41,4 +41,4 @@ def command(source: FolderArgument, out: OutFile = None, as_json: AsJson = False
     if as_json:
         _shared.print_json({"page": str(written)})
     else:
-        _shared.console().print(f"Written to {written}; open it in a browser.", soft_wrap=True)
+        _shared.console().print(f"Written to {written}; open it in a browser.", soft_wrap=True, markup=False)

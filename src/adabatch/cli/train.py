@@ -123,7 +123,9 @@ def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None
     if as_json:
         _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
     else:
-        _shared.console().print(summary(config, result), f"run folder: {out}", page, sep="\n")
+        console = _shared.console()
+        console.print(summary(config, result))
+        console.print(f"run folder: {out}", page, sep="\n", markup=False)  # brackets in a path are no markup
 
 
 def _page(out: Path) -> str:
@@ -135,7 +137,7 @@ def _page(out: Path) -> str:
     try:
         return f"page: {page.write(out)}"
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        return f"no page: {error}"
+        return f"no page: {str(error).replace('`', '')}"
 
 
 def summary(config: RunConfig, result: RunResult) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,14 +40,15 @@ class Timing:
             points = sorted(
                 (int(point["batch_size"]), float(_median(point["samples_per_second"]))) for point in probe["curve"]
             )
-        except (KeyError, TypeError, ValueError):
-            points = []
-        if not points or any(size < 1 or not rate > 0 for size, rate in points):
+            seconds = tuple(size / rate for size, rate in points)
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            points, seconds = [], ()
+        if not points or points[0][0] < 1 or not all(0 < value < math.inf for value in seconds):
             raise ValueError(
                 "`probe` must be what `adabatch probe` wrote: a curve of batch sizes and samples per second; "
                 "run: adabatch probe TASK --out DIR"
             )
-        return cls(tuple(size for size, _ in points), tuple(size / rate for size, rate in points))
+        return cls(tuple(size for size, _ in points), seconds)
 
     def update_seconds(self, batch_size: int) -> float:
         """Seconds of one update.
@@ -66,11 +68,8 @@ class Timing:
         return seconds[index - 1] + share * (seconds[index] - seconds[index - 1])
 
     def plan_seconds(self, plan: Plan) -> float:
-        """Seconds of training by a plan, evaluation apart."""
-        counts: dict[int, int] = {}
-        for batch in plan:
-            counts[batch.size] = counts.get(batch.size, 0) + 1
-        return sum(count * self.update_seconds(size) for size, count in counts.items())
+        """Seconds of training by a plan, evaluation apart; takes the same time however long the training is."""
+        return sum(count * self.update_seconds(size) for size, count in plan.batch_counts().items())
 
 
 def _median(rate: Any) -> Any:

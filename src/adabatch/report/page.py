@@ -6,6 +6,7 @@ anything, so what it shows is what was found, wherever it is opened.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -64,7 +65,8 @@ def write(folder: Path, out: Path | None = None) -> Path:
         draft.write_text(page, encoding="utf-8")
         os.replace(draft, out)
     except OSError as error:
-        draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+        with contextlib.suppress(OSError):  # nothing was written where even this fails
+            draft.unlink()
         raise type(error)(
             f"`out` must be a file that can be written, got {str(out)!r} ({error.strerror}); take another place"
         ) from error

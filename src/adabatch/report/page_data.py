@@ -7,14 +7,12 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any
+
+from adabatch.report import page_kinds as kinds
 
 Json = Mapping[str, Any]
-
-_COMPARE_KEYS: Final = ("task", "model", "device", "seeds", "arms", "margin", "against_fixed_small")
-_ARM_KEYS: Final = ("name", "batch_sizes", "updates", "samples", "test_accuracy", "train_seconds", "samples_per_second")
-_EVALUATION_KEYS: Final = ("samples", "updates", "seconds", "batch_size", "lr", "test_accuracy")
-_CONFIG_KEYS: Final = ("task", "model", "batch_size", "epochs", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,47 +127,60 @@ def read_run(folder: Path) -> Run:
         FileNotFoundError: if its settings are missing.
         ValueError: if a file is damaged, or the run was never evaluated.
     """
-    config = _json(folder / "config.json", _CONFIG_KEYS)
+    config = _json(folder / "config.json", kinds.CONFIG)
     versions = _json(folder / "versions.json") if (folder / "versions.json").exists() else {}
-    if (folder / "result.json").exists():
-        result: Json | None = _json(folder / "result.json", ("history", "decisions", "samples_per_second"))
-        assert result is not None
+    file = folder / "result.json"
+    result = _json(file, kinds.RESULT) if file.exists() else None
+    if result is not None:
         history, decisions = result["history"], result["decisions"]
     else:
-        result = None
         history, decisions = _lines(folder / "metrics.jsonl"), _lines(folder / "decisions.jsonl")
     if not history:
         raise ValueError(
             f"`folder` must hold a run that was evaluated at least once, got {str(folder)!r}; let it train on"
         )
     for found in history:
-        _check(folder, found, _EVALUATION_KEYS)
+        _check(folder, found, kinds.EVALUATION)
     for decision in decisions:
-        _check(folder, decision, ("clock", "batch_size"))
+        _check(folder, decision, kinds.DECISION)
     return Run(config, versions, history, decisions, result)
 
 
 def _read_comparison(folder: Path) -> Comparison:
     file = folder / "compare.json"
-    compare = _json(file, _COMPARE_KEYS)
+    compare = _json(file, kinds.COMPARISON)
+    _check_arms(file, compare)
     runs = {}
     for arm in compare["arms"]:
-        _check(file, arm, _ARM_KEYS)
         folders = [folder / "runs" / arm["name"] / f"seed-{seed}" for seed in compare["seeds"]]
         runs[arm["name"]] = [read_run(path) for path in folders]
     return Comparison(compare, runs)
 
 
-def _json(file: Path, keys: Sequence[str] = ()) -> Json:
+def _check_arms(file: Path, compare: Json) -> None:
+    """That what is compared is there, once for each seed."""
+    names = [arm["name"] for arm in compare["arms"]]
+    against = [*compare["against_fixed_small"], *compare.get("against_fixed_large", ())]
+    wanted = [*against, *(["fixed-small"] if compare["against_fixed_small"] else [])]
+    if missing := [name for name in wanted if name not in names]:
+        raise ValueError(f"`folder` must hold files of this package, got {file} without the arm {missing[0]!r}")
+    for arm in compare["arms"]:
+        if any(len(arm[key]["values"]) != len(compare["seeds"]) for key in ("test_accuracy", "train_seconds")):
+            raise ValueError(
+                f"`folder` must hold files of this package, got {file} without a value for each seed of {arm['name']}"
+            )
+
+
+def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
         ) from None
     except ValueError as error:
         raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
-    _check(file, values, keys)
+    _check(file, values, shape)
     return dict(values)
 
 
@@ -177,14 +188,16 @@ def _lines(file: Path) -> list[Json]:
     """The records of a JSON lines file; none when it is missing. A last line that is cut off is still being written."""
     if not file.exists():
         return []
-    whole, _, _ = file.read_text().rpartition("\n")
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
         raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
 
 
-def _check(file: Path, values: Any, keys: Sequence[str]) -> None:
-    missing = [key for key in keys if key not in values] if isinstance(values, Mapping) else ["a record"]
-    if missing:
-        raise ValueError(f"`folder` must hold files of this package, got {file} without {', '.join(missing)}")
+def _check(file: Path, values: Any, shape: Mapping[str, Any]) -> None:
+    wrong = next(kinds.faults(values, shape), None)
+    if wrong is not None:
+        raise ValueError(
+            f"`folder` must hold files of this package, got {file} {wrong}; start the command that wrote it again"
+        )

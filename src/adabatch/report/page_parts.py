@@ -106,7 +106,8 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
         return drawn, places
     drawn |= {"accuracy": charts.accuracy_intervals(compare, paint), "time": charts.time_intervals(compare, paint)}
     margin = f"within {100 * compare['margin']:g} %"
-    shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line."
+    shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
+    shows += ", no run diverged and the seeds differ."
     shows = shows if several else f"One seed gives no interval: {margin} is not shown."
     paired = (
         "Right of 1 is faster. Ratios are paired by seed, with 95 % intervals." if several else "Right of 1 is faster."
@@ -160,7 +161,7 @@ def _target_card(compare: Json, found: Json, pair: Mapping[str, Json]) -> list[s
     """Time to the target, where every run of both arms reached it."""
     ratio = found.get("seconds_to_target_ratio") or {"median": None}
     seconds: dict[str, Any] = {key: arm.get("seconds_to_target") for key, arm in pair.items()}
-    if not ratio["median"] or None in seconds.values():
+    if not ratio["median"] or compare.get("target") is None or None in seconds.values():
         return []
     slower = ratio["median"] < 1
     return [
@@ -190,8 +191,8 @@ def _run_cards(run: Run) -> list[str]:
         ),
     ]
     if result.get("target") is not None:
-        reached = result.get("updates_to_target")
-        value = "not reached" if reached is None else f"{words.seconds(result['seconds_to_target'])} s"
+        reached, after = result.get("updates_to_target"), result.get("seconds_to_target")
+        value = "not reached" if reached is None or after is None else f"{words.seconds(after)} s"
         note = "" if reached is None else f"{words.whole(reached)} updates"
         made.append(blocks.card(f"to {100 * result['target']:g} % test accuracy", value, note))
     return made

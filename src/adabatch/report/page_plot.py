@@ -111,7 +111,7 @@ def log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
     low, high = min(values), max(values)
     margin = room * (math.log10(high) - math.log10(low)) or 0.3
     ends = [math.log10(low) - margin, math.log10(high) + margin]
-    powers = range(math.floor(ends[0]), math.ceil(ends[1]) + 1)
+    powers = range(max(math.floor(ends[0]), -300), min(math.ceil(ends[1]) + 1, 300))  # that floats can hold
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**power for power in powers for digit in digits]
         ticks = [tick for tick in ticks if ends[0] <= math.log10(tick) <= ends[1]]

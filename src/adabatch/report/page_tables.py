@@ -30,6 +30,8 @@ def comparison_table(compare: Json) -> str:
         ("test accuracy, %" + (" (± std)" if several else ""), [words.accuracy(arm["test_accuracy"]) for arm in arms]),
         ("training seconds" + (" [min, max]" if several else ""), [_spread(arm["train_seconds"]) for arm in arms]),
     ]
+    if any(arm.get("diverged") for arm in arms):
+        rows.append(("runs that diverged", [f"{arm.get('diverged', 0)} of {len(compare['seeds'])}" for arm in arms]))
     if compare.get("target") is not None and all("to_target" in arm for arm in arms):
         aim = f"{100 * compare['target']:g} %"
         rows.append((f"updates to {aim}", [_reached(arm, "updates", words.whole) for arm in arms]))
@@ -60,7 +62,7 @@ def _against(compare: Json, names: Sequence[str], against: Json, *, full: bool) 
         return rows
     if compare.get("target") is not None:
         label = f"less time to {100 * compare['target']:g} %"
-        rows.append(row(label, lambda found: words.ratio_cell(found["seconds_to_target_ratio"])))
+        rows.append(row(label, lambda found: words.ratio_cell(found.get("seconds_to_target_ratio"))))
     rows.append(row("accuracy, points", lambda found: words.difference(found["accuracy_difference"])))
     margin = f"within {100 * compare['margin']:g} %"
     return [*rows, row(margin, lambda found: _VERDICTS.get(found.get("within_margin", {}).get("verdict"), "not shown"))]
@@ -183,7 +185,7 @@ def _spread(found: Json) -> str:
 
 
 def _reached(arm: Json, unit: str, form: Callable[[float], str]) -> str:
-    tally, value = arm["to_target"], arm[f"{unit}_to_target"]
+    tally, value = arm["to_target"], arm.get(f"{unit}_to_target")
     if not tally["reached"]:
         return "not reached"
     some = "" if tally["reached"] == tally["n"] else f" ({tally['reached']} of {tally['n']})"

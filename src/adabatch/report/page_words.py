@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,9 @@ def comparison_headline(compare: Json) -> Headline:
     if name is None:
         best = max(arms.values(), key=lambda arm: arm["test_accuracy"]["mean"])
         lead = f"{best['name']} reaches the highest test accuracy: {accuracy(best['test_accuracy'])} %."
-        return Headline(f"{len(arms)} {plural('arm', len(arms))} on {compare['task']}", lead)
+        lost = diverged_words(compare["arms"])
+        title = f"{len(arms)} {plural('arm', len(arms))} on {compare['task']}"
+        return Headline(title, f"{lead} But {lost}: a loss was not finite.", "bad") if lost else Headline(title, lead)
     found, base = compare["against_fixed_small"][name], arms["fixed-small"]
     sizes, small = arms[name]["batch_sizes"], " then ".join(whole(size) for size in base["batch_sizes"])
     who = f"A batch growing from {whole(sizes[0])} to {whole(sizes[-1])}" if len(sizes) > 1 else f"{name}"
@@ -55,6 +58,9 @@ def comparison_headline(compare: Json) -> Headline:
         title = f"{who} takes {updates} and {time} than a fixed batch of {small}."
     else:
         title = f"{who} takes {updates} than a fixed batch of {small}; {time}."
+    if lost := diverged_words([arms[name], base]):
+        margin = f"within {100 * compare['margin']:g} %"
+        return Headline(title, f"But {lost}: a loss was not finite, and accuracy {margin} is not shown.", "bad")
     return Headline(title, _lead(compare, found), _sign(found))
 
 
@@ -75,22 +81,41 @@ def run_headline(run: Run) -> Headline:
     """What a run found so far, in two sentences."""
     last = run.history[-1]
     place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
-    when = f"after {whole(last['updates'])} {plural('update', last['updates'])} in {seconds(last['seconds'])} s"
-    lead = _batch_words(run)
+    when = f"after {_updates(last)} in {seconds(last['seconds'])} s"
+    state, lead, sign = [] if run.result else ["not finished"], _batch_words(run), ""
+    if (lost := next((found for found in run.history if _diverged(found)), None)) is not None:
+        state, sign = [*state, "diverged"], "bad"
+        lead = f"The loss was not finite {_updates(lost)} after the start. {lead}"
     if run.result is None:
-        return Headline(
-            f"Not finished: {place} {when}.", f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
-        )
-    return Headline(f"{place} {when}.", lead)
+        lead = f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
+    head = f"{', '.join(state).capitalize()}: " if state else ""
+    return Headline(f"{head}{place} {when}.", lead, sign)
+
+
+def diverged_words(arms: Sequence[Json]) -> str:
+    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did.
+
+    Args:
+        arms: of a `compare.json`.
+    """
+    lost = [
+        f"{arm['name']} diverged in {arm['diverged']} of {arm['test_accuracy']['n']} runs"
+        for arm in arms
+        if arm.get("diverged")
+    ]
+    return " and ".join(lost)
 
 
 def verdict_words(compare: Json, found: Json) -> str:
     """Whether "within the margin" is shown by the interval."""
     margin = f"within {100 * compare['margin']:g} %"
-    verdict = found.get("within_margin", {}).get("verdict", "not shown")
-    if found["accuracy_difference"]["low"] is None:
-        return f"{margin} is not shown, one seed gives no interval"
-    return {"shown": f"{margin} is shown", "worse": f"{margin} is refuted"}.get(verdict, f"{margin} is not shown")
+    within = found.get("within_margin", {})
+    if within.get("verdict") in ("shown", "worse") and found["accuracy_difference"]["low"] is not None:
+        return f"{margin} is {'shown' if within['verdict'] == 'shown' else 'refuted'}"
+    _, _, reason = str(within.get("words", "")).partition(", ")
+    if not reason and found["accuracy_difference"]["low"] is None:
+        reason = "one seed gives no interval"
+    return f"{margin} is not shown" + ("" if reason.startswith("the 95 %") or not reason else f", {reason}")
 
 
 def updates_words(ratio: float) -> str:
@@ -202,6 +227,16 @@ def _lead(compare: Json, found: Json) -> str:
 
 def _sign(found: Json) -> str:
     return SIGNS.get(found.get("within_margin", {}).get("verdict", ""), "open")
+
+
+def _diverged(found: Json) -> bool:
+    """Whether a loss was not finite at an evaluation; one that is not in the file says nothing."""
+    losses = [found[key] for key in ("train_loss", "test_loss") if key in found]
+    return any(loss is None or not math.isfinite(loss) for loss in losses)
+
+
+def _updates(found: Json) -> str:
+    return f"{whole(found['updates'])} {plural('update', found['updates'])}"
 
 
 def _batch_words(run: Run) -> str:

@@ -31,7 +31,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
     Raises:
         FileNotFoundError: if a file is missing.
     """
-    compare = json.loads((folder / "compare.json").read_text())
+    compare = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     runs = {arm["name"]: _runs(folder, arm["name"], compare["seeds"]) for arm in compare["arms"]}
     figure = _figure(9.6, 4.9)
     grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1), width_ratios=(1, 1), hspace=0.14, wspace=0.52)
@@ -64,11 +64,12 @@ def compare_picture(folder: Path, picture: Path) -> None:
         "... against time", **_title()
     )
     n = len(compare["seeds"])
-    figure.suptitle(
-        f"{compare['task']}, {compare['model']} on {compare['device']}: "
-        + (f"mean of {n} seeds, band: one standard deviation; time: median" if n > 1 else "1 seed"),
-        x=0.01, y=0.965, ha="left", fontsize=9, color=_GREY,
-    )  # fmt: skip
+    head = f"{compare['task']}, {compare['model']} on {compare['device']}: "
+    head += f"mean of {n} seeds, band: one standard deviation; time: median" if n > 1 else "1 seed"
+    head += "".join(
+        f"\n{arm['name']} diverged in {arm['diverged']} of {n} runs" for arm in compare["arms"] if arm.get("diverged")
+    )
+    figure.suptitle(head, x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
     _save(figure, picture)
 
 
@@ -127,7 +128,10 @@ def _save(figure: Figure, picture: Path) -> None:
 
 
 def _runs(folder: Path, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    return [json.loads((folder / "runs" / arm / f"seed-{seed}" / "result.json").read_text()) for seed in seeds]
+    return [
+        json.loads((folder / "runs" / arm / f"seed-{seed}" / "result.json").read_text(encoding="utf-8"))
+        for seed in seeds
+    ]
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
@@ -189,6 +193,8 @@ def _limits(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, flo
 
 def _faster(compare: Mapping[str, Any]) -> bool:
     found = compare["against_fixed_small"].get("adaptive")
+    if any(arm.get("diverged") for arm in compare["arms"] if arm["name"] in ("adaptive", "fixed-small")):
+        return False
     return bool(found and found["seconds_ratio"]["low"] is not None and found["seconds_ratio"]["low"] > 1)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 NOTHING = "-"
+_BOUNDLESS: Final = 1_000_000
 
 
 def compare_table(compare: Mapping[str, Any], *, narrow: bool = False) -> Table:
@@ -92,12 +93,20 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
     return table
 
 
-def plain(table: Table, *, width: int = 200) -> str:
-    """A table as plain text without colour, never cut to a terminal's width; its form is Markdown's.
+def whole_width(table: Table) -> int:
+    """The width at which no cell of a table is cut off or broken, in characters.
 
     Args:
         table: any rich table.
-        width: the widest that it may get, in characters.
+    """
+    return Console(width=_BOUNDLESS).measure(table).maximum
+
+
+def plain(table: Table) -> str:
+    """A table as plain text without colour, as wide as its cells; its form is Markdown's, a line for each row.
+
+    Args:
+        table: any rich table.
 
     Returns:
         The text, without spaces at line ends.
@@ -105,7 +114,9 @@ def plain(table: Table, *, width: int = 200) -> str:
     stream = io.StringIO()
     shown, table.box = table.box, box.MARKDOWN
     title, table.title = table.title, None
-    Console(file=stream, width=width, color_system=None, force_terminal=False, highlight=False).print(table)
+    Console(file=stream, width=whole_width(table), color_system=None, force_terminal=False, highlight=False).print(
+        table
+    )
     table.box, table.title = shown, title
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     return "\n".join([f"{title}", "", *(line for line in lines if line)])

@@ -129,6 +129,20 @@ class Plan:
         """The distinct sizes of batches that an end cuts short, sorted."""
         return tuple(sorted({run.tail for run in self._runs.items if run.tail}))
 
+    def batch_counts(self) -> dict[int, int]:
+        """How many batches of each size there are in the whole training, those that an end cuts short included.
+
+        Raises:
+            TypeError: if the plan has no end.
+        """
+        self._end("batch_counts")
+        counts: dict[int, int] = {}
+        for run in self._runs.items:
+            for size, number in ((run.size, run.full), (run.tail, int(run.tail > 0))):
+                if number:
+                    counts[size] = counts.get(size, 0) + number * (run.repeat or 0)
+        return dict(sorted(counts.items()))
+
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`.
 

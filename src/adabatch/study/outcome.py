@@ -11,6 +11,7 @@ from adabatch.study import statistics
 from adabatch.training import RunResult
 
 MARGIN: Final = 0.01
+_TIED: Final = 1e-9  # far below what one test sample more or less is worth, far above rounding
 
 
 def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin: float = MARGIN) -> dict[str, Any]:
@@ -34,20 +35,26 @@ def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin
     return found
 
 
-def verdict(difference: statistics.Difference, *, margin: float) -> dict[str, str]:
+def verdict(difference: statistics.Difference, *, margin: float, diverged: str = "") -> dict[str, str]:
     """Whether "within the margin" is shown by the interval, and not just by the mean.
 
     Args:
         difference: of accuracies, the arm minus the baseline, as fractions.
         margin: the loss that is allowed, as a fraction.
+        diverged: which runs diverged, in words; empty: none did. The accuracy of such a run is chance.
 
     Returns:
         `verdict`: `"shown"` (the whole interval lies above minus the margin), `"worse"` (it lies below), else
-        `"not shown"`; `words`: the same in a clause with its reason.
+        `"not shown"`, also where all differences are the same: two equal numbers tell no spread. `words`: the same in
+        a clause with its reason.
     """
     low, high, allowed = difference.low, difference.high, f"-{100 * margin:.2f}"
+    if diverged:
+        return {"verdict": "not shown", "words": f"not shown, {diverged}"}
     if low is None or high is None:
         return {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
+    if high - low < _TIED:
+        return {"verdict": "not shown", "words": "not shown, the seeds do not differ, so their spread is unknown"}
     interval = f"[{100 * low:+.2f}, {100 * high:+.2f}] points"
     if low > -margin:
         return {"verdict": "shown", "words": f"shown, the 95 % interval {interval} lies above {allowed}"}
@@ -73,7 +80,7 @@ def _arm(name: str, runs: Sequence[RunResult], target: float) -> dict[str, Any]:
             str(size): plain.median(run.samples_per_second[size] for run in runs if size in run.samples_per_second)
             for size in sizes
         },
-        "diverged": sum(run.diverged_at is not None for run in runs),
+        "diverged": _diverged(runs),
         "updates_to_target": _censored_median(updates),
         "seconds_to_target": _censored_median(seconds),
         "to_target": {
@@ -102,8 +109,18 @@ def _against(runs: Sequence[RunResult], base: Sequence[RunResult], target: float
         ).to_json(),
         "seconds_to_target_ratio": _target_ratio(runs, base, target).to_json(),
         "accuracy_difference": difference.to_json(),
-        "within_margin": verdict(difference, margin=margin),
+        "within_margin": verdict(difference, margin=margin, diverged=_diverged_words(runs, base)),
     }
+
+
+def _diverged(runs: Sequence[RunResult]) -> int:
+    return sum(run.diverged_at is not None for run in runs)
+
+
+def _diverged_words(runs: Sequence[RunResult], base: Sequence[RunResult]) -> str:
+    found = {"its": _diverged(runs), "the baseline's": _diverged(base)}
+    words = [f"{count} of {whose} {len(runs)} runs" for whose, count in found.items() if count]
+    return f"{' and '.join(words)} diverged" if words else ""
 
 
 def _target_ratio(runs: Sequence[RunResult], base: Sequence[RunResult], target: float) -> statistics.Ratio:
