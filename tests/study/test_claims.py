@@ -30,6 +30,14 @@ def test_each_claim_about_adaptive_can_fail(arm, key, value, failed):
     assert str(claim).startswith("FAILED: adaptive")
 
 
+def test_a_comparison_of_which_runs_diverged_claims_no_accuracy():
+    compare = comparison()
+    words = "not shown, 1 of its 3 runs diverged"
+    compare["against_fixed_small"]["adaptive"]["within_margin"] = {"verdict": "not shown", "words": words}
+    (claim,) = claims(compare)
+    assert (claim.text[:22], claim.found) == ("adaptive is within 1 %", words)
+
+
 @pytest.mark.parametrize("name", ["fixed-large", "uncoupled"])
 def test_an_arm_that_is_not_visibly_worse_fails(name):
     compare = comparison()
