@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from adabatch.study import compare as module
 from adabatch.study.arms import Arm
 from adabatch.study.claims import missing_keys
 from adabatch.study.compare import compare, interleaved
-from adabatch.training import Progress, RunResult
+from adabatch.training import Progress, RunResult, loop
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,44 @@ def test_an_interrupted_comparison_goes_on(tmp_path, finished, data):
     for arm, same in zip(found["arms"], finished[1]["arms"], strict=True):
         assert arm["test_accuracy"] == same["test_accuracy"]
         assert arm["updates"] == same["updates"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("run", [1, 2, 4])
+def test_an_interrupt_at_the_end_of_a_run_ends_the_comparison(run, number, tmp_path, finished, data, monkeypatch):
+    """In a run's last evaluation: that run is finished, no other one begins."""
+    ends, evaluate = [], loop.Run._evaluate
+
+    def interrupted(self, lr):
+        if self._folder is not None and self._loader.clock == self._end:
+            ends.append(self._folder.path)
+            if len(ends) == run:
+                signal.raise_signal(number)
+        return evaluate(self, lr)
+
+    monkeypatch.setattr(loop.Run, "_evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="interrupted; finished runs are kept, and the same comparison again"):
+        compare(arms(), seeds=[3, 5], out=tmp_path / "out", data=data)
+    assert len(ends) == len(stamps(tmp_path / "out")) == run
+    before = stamps(tmp_path / "out")
+    found = compare(arms(), seeds=[3, 5], out=tmp_path / "out", data=data)
+    assert before.items() <= stamps(tmp_path / "out").items()
+    assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
+
+
+def test_an_interrupt_ends_the_warm_up_at_once(tmp_path, data, monkeypatch):
+    seen, evaluate = [], loop.Run._evaluate
+
+    def interrupted(self, lr):
+        seen.append(len(self._parts.data.y_test))
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(self, lr)
+
+    monkeypatch.setattr(loop.Run, "_evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="interrupted; finished runs are kept"):
+        compare(arms(), seeds=[0], out=tmp_path / "out", data=data)
+    assert seen == [1]  # one evaluation, of one sample
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 def test_progress_names_run_and_result(tmp_path, data):

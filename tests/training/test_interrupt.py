@@ -37,6 +37,27 @@ def test_a_second_one_acts_at_once():
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_the_one_around_sees_what_comes_to_the_inner():
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts() as outer:
+        with Interrupts() as inner:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert inner.seen
+        assert outer.seen
+        with Interrupts() as later:
+            assert later.seen
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_came_before_it_was_entered_is_not_seen():
+    with Interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+    with Interrupts() as interrupts:
+        assert not interrupts.seen
+
+
 def test_outside_the_main_thread_nothing_is_touched():
     before, found = signal.getsignal(signal.SIGINT), []
 

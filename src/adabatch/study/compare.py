@@ -25,6 +25,7 @@ from adabatch.tasks import Data
 from adabatch.training import Progress, RunConfig, RunResult, optimizers, saved_config, saved_result, writing
 from adabatch.training.device import threads
 from adabatch.training.folder import write_json
+from adabatch.training.interrupt import Interrupts
 
 FORMAT: Final = 1
 _TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
@@ -96,6 +97,7 @@ def compare(
     Raises:
         ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
         OSError: if `out` cannot be written.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the same call again goes on.
     """
     seeds = _checked_seeds(seeds)
     config = _one_task(arms)
@@ -158,16 +160,24 @@ def _run_all(
     results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
     turns = list(interleaved(arms, seeds))
     before = {(arm.name, seed): saved_result(run_folder(out, arm.name, seed)) for arm, seed in turns}
-    if None in before.values():
-        _warm_up(arms, data)
-    for number, (arm, seed) in enumerate(turns, 1):
-        done = before[arm.name, seed]
-        turn = Turn(number, len(turns), arm, seed, done is not None)
-        tell = _silent if progress is None else partial(progress, turn)
-        tell(None)
-        results[arm.name][seed] = _train(turn, out, data, target, tell) if done is None else done
-        tell(results[arm.name][seed])
+    with Interrupts() as interrupts:
+        if None in before.values():
+            _warm_up(arms, data, interrupts)
+        for number, (arm, seed) in enumerate(turns, 1):
+            done = before[arm.name, seed]
+            turn = Turn(number, len(turns), arm, seed, done is not None)
+            tell = _silent if progress is None else partial(progress, turn)
+            tell(None)
+            results[arm.name][seed] = _train(turn, out, data, target, tell) if done is None else done
+            tell(results[arm.name][seed])
+            _stop_if(interrupts)
     return {name: [by_seed[seed] for seed in seeds] for name, by_seed in results.items()}
+
+
+def _stop_if(interrupts: Interrupts) -> None:
+    """Ends the comparison if the user wants it; a run that was at its end by then is finished."""
+    if interrupts.seen:
+        raise KeyboardInterrupt("interrupted; finished runs are kept, and the same comparison again goes on")
 
 
 def _silent(now: Progress | RunResult | None) -> None:
@@ -182,7 +192,7 @@ def _train(turn: Turn, out: Path, data: Data, target: float, tell: Callable[[Pro
     return training.train(config, folder, resume=resume, data=data, progress=tell, target=target)
 
 
-def _warm_up(arms: Sequence[Arm], data: Data) -> None:
+def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
     """A few updates at every batch size that will occur: first steps of a shape cost more, whoever takes them."""
     shapes = {}
     for arm in arms:
@@ -191,7 +201,9 @@ def _warm_up(arms: Sequence[Arm], data: Data) -> None:
             short = replace(config, growth=None, rule=None, batch_size=size, epochs=1, seed=0)
             shapes[config.model, config.optimizer, size] = short
     for (_, _, size), config in shapes.items():
-        training.train(config, data=replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size]))
+        few = replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size])
+        training.train(config, data=replace(few, x_test=data.x_test[:1], y_test=data.y_test[:1]))
+        _stop_if(interrupts)
 
 
 def _one_task(arms: Sequence[Arm]) -> RunConfig:
