@@ -11,7 +11,7 @@ from adabatch.study import compare as module
 from adabatch.study.arms import Arm
 from adabatch.study.claims import missing_keys
 from adabatch.study.compare import compare, interleaved
-from adabatch.training import Progress, RunResult, loop
+from adabatch.training import Progress, RunResult, lock, loop
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,27 @@ def test_a_folder_of_other_settings_is_refused(out, data, changes, message):
     with pytest.raises(ValueError, match=message):
         compare(arms(**changes), seeds=[3], out=out, data=data)
     assert stamps(out) == before
+
+
+def test_only_one_process_trains_in_a_folder(out, data):
+    before = stamps(out)
+    with lock.held(out), pytest.raises(BlockingIOError, match="`out` must be a folder in which no other process"):
+        compare(arms(), seeds=[3, 5, 6], out=out, data=data)
+    assert stamps(out) == before
+    assert not list(out.rglob(".lock"))
+
+
+def test_settings_are_looked_at_again_once_it_is_alone(out, tmp_path, data, monkeypatch):
+    """Another process that came and went while the data were read is not mixed with."""
+    held = lock.held
+
+    def late(folder):
+        shutil.copytree(out, folder, dirs_exist_ok=True)
+        return held(folder)
+
+    monkeypatch.setattr(lock, "held", late)
+    with pytest.raises(ValueError, match=r"`out` holds a comparison of other settings .* fixed-small has lr: 0.05"):
+        compare(arms(lr=0.04), seeds=[3], out=tmp_path / "new", data=data)
 
 
 def test_times_of_another_machine_are_refused(out, data):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from adabatch.training import RunConfig, saved_config, saved_result, train, writing
+from adabatch.training.folder import RunFolder
 
 
 def test_a_line_is_added_whole_or_not_at_all(tmp_path):
@@ -57,3 +58,19 @@ def test_a_run_does_not_move_into_a_comparison(tmp_path):
     with pytest.raises(FileExistsError, match=r"`out` must not hold a comparison, got .*; take another folder"):
         train(RunConfig.for_task("digits", epochs=1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]
+
+
+def test_only_one_process_trains_in_a_folder(tmp_path):
+    config = RunConfig.for_task("digits", epochs=1, batch_size=512)
+    message = "`out` must be a folder in which no other process trains, got "
+    run = RunFolder(tmp_path / "run", config=config, versions={}, resume=False)
+    before = sorted(tmp_path.rglob("*"))
+    for resume in (False, True):
+        with pytest.raises(BlockingIOError, match=message):
+            train(config, tmp_path / "run", resume=resume)
+    assert sorted(tmp_path.rglob("*")) == before
+    run.close()
+    assert train(config, tmp_path / "run", resume=True).updates == 3
+    with pytest.raises(FileExistsError, match="`out` must not hold a run yet"):
+        train(config, tmp_path / "run")
+    assert not list(tmp_path.rglob(".lock"))

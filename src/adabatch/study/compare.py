@@ -5,6 +5,7 @@ The folder of a comparison:
     comparison.json            what may not change between two starts: versions, device, threads
     runs/ARM/seed-K/           one run folder each; a run whose result.json is there is never repeated
     compare.json               the outcome, written whole at the end
+    .lock                      held while a process trains
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from adabatch import _checks, couplings, tasks, training
 from adabatch.study.arms import Arm
 from adabatch.study.outcome import MARGIN, outcome
 from adabatch.tasks import Data
-from adabatch.training import Progress, RunConfig, RunResult, optimizers, saved_config, saved_result, writing
+from adabatch.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
 from adabatch.training.device import threads
 from adabatch.training.folder import write_json
 from adabatch.training.interrupt import Interrupts
@@ -96,6 +97,7 @@ def compare(
 
     Raises:
         ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
+        BlockingIOError: if another process trains in `out`.
         OSError: if `out` cannot be written.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the same call again goes on.
     """
@@ -111,22 +113,25 @@ def compare(
         _check_arm(arm, data.dataset_size)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "comparison.json", {"format": FORMAT, "versions": versions})
-    results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
-    found = {
-        "format": FORMAT,
-        "task": config.task,
-        "model": config.model,
-        "device": versions["device"],
-        "versions": versions,
-        "seeds": list(seeds),
-        "target": target,
-        "margin": MARGIN,
-        "settings": {arm.name: _settings(arm.config) for arm in arms},
-        **outcome(results, target=target),
-    }
-    with writing(out):
-        write_json(out / "compare.json", found)
+    with lock.held(out):
+        _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
+        with writing(out):
+            write_json(out / "comparison.json", {"format": FORMAT, "versions": versions})
+        results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
+        found = {
+            "format": FORMAT,
+            "task": config.task,
+            "model": config.model,
+            "device": versions["device"],
+            "versions": versions,
+            "seeds": list(seeds),
+            "target": target,
+            "margin": MARGIN,
+            "settings": {arm.name: _settings(arm.config) for arm in arms},
+            **outcome(results, target=target),
+        }
+        with writing(out):
+            write_json(out / "compare.json", found)
     return found
 
 

@@ -7,6 +7,7 @@ decisions.jsonl       one line per change of the batch size
 checkpoints/last.pt   the state to resume from; best.pt the same of the best evaluation
 tensorboard/          the metrics as events, when tensorboard is installed
 result.json           what was found; there when the run is finished
+.lock                 held while a process trains
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adabatch.training import checkpoint
+from adabatch.training import checkpoint, lock
 from adabatch.training.config import RunConfig
 from adabatch.training.records import Evaluation, RunResult
 from adabatch.types import Decision
@@ -40,6 +41,7 @@ class RunFolder:
 
     Raises:
         FileExistsError: if a run is there and `resume` is False, or a comparison is there.
+        BlockingIOError: if another process trains there.
         FileNotFoundError: if none is there and `resume` is True.
         ValueError: if the run there has other settings.
         OSError: if the folder cannot be written.
@@ -49,22 +51,39 @@ class RunFolder:
         self.path = path
         self._last, self._best = path / "checkpoints" / "last.pt", path / "checkpoints" / "best.pt"
         self._events: Any = None
-        if resume:
-            check_same(config, saved_config(path))
-            with writing(path):
-                for draft in (*path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
-                    draft.unlink()  # of a run that was killed
-        else:
-            if (path / "config.json").exists():
-                raise FileExistsError(
-                    f"`out` must not hold a run yet, got {str(path)!r}; resume it or take another folder"
-                )
-            if (path / "comparison.json").exists():
-                raise FileExistsError(f"`out` must not hold a comparison, got {str(path)!r}; take another folder")
-            with writing(path):
-                self._last.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path / "versions.json", versions)
-                write_json(path / "config.json", config.to_json())
+        self._around = ExitStack()
+        try:
+            if resume:
+                self._enter_again(config)
+            else:
+                self._enter(config, versions)
+        except BaseException:
+            self._around.close()
+            raise
+
+    def _enter(self, config: RunConfig, versions: Mapping[str, Any]) -> None:
+        """Begins a run."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._around.enter_context(lock.held(self.path))
+        if (self.path / "config.json").exists():
+            raise FileExistsError(
+                f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
+            )
+        if (self.path / "comparison.json").exists():
+            raise FileExistsError(f"`out` must not hold a comparison, got {str(self.path)!r}; take another folder")
+        with writing(self.path):
+            self._last.parent.mkdir(exist_ok=True)
+            write_json(self.path / "versions.json", versions)
+            write_json(self.path / "config.json", config.to_json())
+
+    def _enter_again(self, config: RunConfig) -> None:
+        """Goes on with the run that is there."""
+        check_same(config, saved_config(self.path))
+        self._around.enter_context(lock.held(self.path))
+        with writing(self.path):
+            for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
+                draft.unlink()  # of a run that was killed
 
     def state(self) -> dict[str, Any] | None:
         """The state to resume from; None if none was saved yet."""
@@ -99,9 +118,10 @@ class RunFolder:
             write_json(self.path / "result.json", result.to_json())
 
     def close(self) -> None:
-        """Closes the events."""
+        """Closes the events and lets others write."""
         if self._events is not None:
             self._events.close()
+        self._around.close()
 
     def _log_events(self, evaluation: Evaluation) -> None:
         if self._events is None:

@@ -58,6 +58,7 @@ def train(
         ValueError: if settings do not fit the data or the device, or those of the run to resume.
         FileExistsError: if `out` holds a run and `resume` is False.
         FileNotFoundError: if there is no run to resume, or no data.
+        BlockingIOError: if another process trains in `out`.
         OSError: if `out` cannot be written.
         Interrupted: after Ctrl-C or SIGTERM; the state is saved.
 

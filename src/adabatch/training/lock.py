@@ -1,0 +1,86 @@
+"""A folder's lock: one process writes there, others are told so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+NAME: Final = ".lock"
+_held: set[int] = set()  # handles of this process
+
+
+def _forked() -> None:
+    """In a forked child: only the parent holds, so that a worker that outlives it by a moment does not."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While it is entered, no other process, and no one else in this one, enters it for `folder`.
+
+    The kernel releases the lock when the process ends in whatever way; the file that a killed one left is no hindrance.
+    Where there are no such locks (Windows, some network and read-only file systems) nothing is held.
+
+    Args:
+        folder: that is written to; it exists.
+
+    Raises:
+        BlockingIOError: if someone holds it already.
+    """
+    handle = _locked(folder)
+    if handle is None:
+        yield
+        return
+    _held.add(handle)
+    try:
+        yield
+    finally:
+        if handle in _held:
+            _held.remove(handle)
+            with suppress(OSError):
+                (folder / NAME).unlink()  # while it is held: who opened it before looks whether it is still there
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """The handle of the lock file, locked; None where there are no such locks."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return None
+    while True:
+        try:
+            handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_there(folder / NAME, handle):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise BlockingIOError(
+                f"`out` must be a folder in which no other process trains, got {str(folder)!r}, in which one does; "
+                "wait for it, end it or take another folder"
+            ) from None
+        except OSError:
+            os.close(handle)
+            return None
+        os.close(handle)  # the one before removed it meanwhile
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    """Whether `path` still names the file that was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
