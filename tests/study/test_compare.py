@@ -157,6 +157,32 @@ def test_a_warm_up_touches_every_batch_size(tmp_path, data, monkeypatch):
     assert trained == [(64, True), (128, True), (64, False), (64, False)]
 
 
+SCHEDULES = [
+    "constant",
+    "step:0.5:1",
+    "milestones:0.2:1,2",
+    "exponential:0.9",
+    "cosine",
+    "onecycle",
+    "wsd:1",
+    "wsd:2",
+    "warmup:2+wsd:1",
+    "warmup:1:0.5+cosine",
+]
+
+
+@pytest.mark.parametrize(
+    "changes", [*({"lr_schedule": text} for text in SCHEDULES), {"micro_batch_size": 600}], ids=str
+)
+def test_settings_that_do_not_suit_the_warm_up(changes, tmp_path, data):
+    """It is one short epoch at each batch size, whatever the runs are."""
+    few = replace(data, x_train=data.x_train[:700], y_train=data.y_train[:700])
+    found = compare(arms(epochs=3, model="mlp", **changes), seeds=[0], out=tmp_path / "out", data=few)
+    assert [arm["batch_sizes"] for arm in found["arms"]] == [[64], [64, 128]]
+    name, value = next(iter(changes.items()))
+    assert found["settings"]["adaptive"][name] == value
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

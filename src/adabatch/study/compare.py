@@ -203,7 +203,9 @@ def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
     for arm in arms:
         config = arm.config
         for size in config.plan(data.dataset_size).sizes:
-            short = replace(config, growth=None, rule=None, batch_size=size, epochs=1, seed=0)
+            parts = config.micro_batch_size and min(config.micro_batch_size, 4 * size)
+            short = replace(config, growth=None, rule=None, batch_size=size, micro_batch_size=parts)
+            short = replace(short, epochs=1, lr_schedule="constant", evaluate_every="1 epoch", seed=0)
             shapes[config.model, config.optimizer, size] = short
     for (_, _, size), config in shapes.items():
         few = replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size])
