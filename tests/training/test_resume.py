@@ -166,6 +166,23 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, unbroken):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
 
 
+@pytest.mark.parametrize("left", ["config.json", "result.json", "checkpoints/last.pt"])
+def test_nor_is_what_is_left_of_one(tmp_path, unbroken, left):
+    copy = tmp_path / "copy"
+    (copy / left).parent.mkdir(parents=True)
+    shutil.copy(unbroken[1] / left, copy / left)
+    with pytest.raises(FileExistsError, match="`out` must not hold a run yet"):
+        train(OFTEN, copy, data=small_data())
+    assert [str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()] == [left]
+
+
+def test_without_its_checkpoints_a_run_starts_again(tmp_path, unbroken):
+    interrupted_at(5, OFTEN, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(unbroken[0])
+
+
 def test_other_settings_are_named(unbroken):
     _, folder = unbroken
     with pytest.raises(

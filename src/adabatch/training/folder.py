@@ -66,7 +66,7 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._around.enter_context(lock.held(self.path))
-        if (self.path / "config.json").exists():
+        if any(file.exists() for file in (self.path / "config.json", self._last, self.path / "result.json")):
             raise FileExistsError(
                 f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
             )
@@ -82,6 +82,7 @@ class RunFolder:
         check_same(config, saved_config(self.path))
         self._around.enter_context(lock.held(self.path))
         with writing(self.path):
+            self._last.parent.mkdir(exist_ok=True)
             for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
                 draft.unlink()  # of a run that was killed
 
