@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -26,6 +28,35 @@ def test_the_second_name_stays_when_the_first_changes(tmp_path):
     checkpoint.write(tmp_path / "last.pt", {"count": 2})
     assert checkpoint.read(tmp_path / "best.pt")["count"] == 1
     assert checkpoint.read(tmp_path / "last.pt")["count"] == 2
+
+
+def no_links(*_):
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_where_a_file_has_one_name_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
+    checkpoint.write(tmp_path / "last.pt", {"count": 1}, also=tmp_path / "best.pt")
+    checkpoint.write(tmp_path / "last.pt", {"count": 2})
+    assert checkpoint.read(tmp_path / "best.pt")["count"] == 1
+    checkpoint.write(tmp_path / "last.pt", {"count": 3}, also=tmp_path / "best.pt")
+    assert [checkpoint.read(tmp_path / name)["count"] for name in ("last.pt", "best.pt")] == [3, 3]
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
+
+
+def test_a_disk_that_fills_up_while_it_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
+    checkpoint.write(tmp_path / "last.pt", {"count": 1}, also=tmp_path / "best.pt")
+
+    def full(source, file):
+        file.write(source.read(10))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write(tmp_path / "last.pt", {"count": 2}, also=tmp_path / "best.pt")
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
+    assert [checkpoint.read(tmp_path / name)["count"] for name in ("last.pt", "best.pt")] == [1, 1]
 
 
 def test_a_draft_of_a_killed_run_is_no_hindrance(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,11 +75,25 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _name_also(draft: Path, also: Path) -> None:
-    """Gives the draft a second name, in one step."""
+    """Gives the draft a second name, in one step; a copy has it where a file has but one name, as on exFAT."""
     link = also.with_name(f".{also.name}.draft")
     link.unlink(missing_ok=True)
-    os.link(draft, link)
-    link.replace(also)
+    try:
+        try:
+            os.link(draft, link)
+        except OSError:
+            _copy(draft, link)
+        link.replace(also)
+    except BaseException:
+        link.unlink(missing_ok=True)
+        raise
+
+
+def _copy(path: Path, to: Path) -> None:
+    with path.open("rb") as source, to.open("wb") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
