@@ -119,7 +119,7 @@ def load(name: str, *, budget: int | None, maximum: int) -> Curve | None:
         maximum: the largest size wanted.
     """
     try:
-        curve = Curve.from_json(json.loads(_path(name).read_text()))
+        curve = Curve.from_json(json.loads(_path(name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError):
         return None
     points = [p for p in curve.points if p.micro_batch_size <= maximum]
@@ -145,6 +145,6 @@ def save(name: str, curve: Curve) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(curve.to_json(), file)
         os.replace(partial, path)

@@ -259,7 +259,7 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -
             raise ValueError(f"`out` must be empty or hold a comparison, got other files in {out}; give another --out")
         return
     try:
-        before = json.loads(note.read_text())["versions"]
+        before = json.loads(note.read_text(encoding="utf-8"))["versions"]
         differing = [key for key in _TIMING if before[key] != versions[key]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`out` must hold a whole comparison, got a damaged {note} ({error}); {remedy}") from error

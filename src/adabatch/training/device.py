@@ -66,7 +66,7 @@ def versions(device: torch.device) -> dict[str, Any]:
 def _processor() -> str:
     """The processor's name as its maker writes it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

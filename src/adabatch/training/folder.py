@@ -149,7 +149,7 @@ def saved_config(path: Path) -> RunConfig:
     if not file.exists():
         raise FileNotFoundError(f"`out` must hold a run to resume, got {str(path)!r}, which has no config.json")
     try:
-        return RunConfig.from_json(json.loads(file.read_text()))
+        return RunConfig.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`out` must hold a run to resume, got a damaged {file} ({error}); take another folder"
@@ -166,7 +166,7 @@ def saved_result(path: Path) -> RunResult | None:
     if not file.exists():
         return None
     try:
-        return RunResult.from_json(json.loads(file.read_text()))
+        return RunResult.from_json(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"`out` must hold a run, got a damaged {file} ({error}); remove the file and resume") from None
 
@@ -202,7 +202,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     draft = path.with_name(f".{path.name}.draft")
     try:
-        with draft.open("w") as file:
+        with draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
