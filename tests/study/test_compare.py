@@ -255,7 +255,11 @@ def test_other_files_are_not_mixed_with(tmp_path, data):
     [
         ({"seeds": []}, "`seeds` must be at least one and all different"),
         ({"seeds": [1, 1]}, "`seeds` must be at least one and all different"),
-        ({"seeds": [-1]}, "`seeds` must be at least 0, got -1"),
+        ({"seeds": [-1]}, "`seeds` must be at least 0, got -1$"),
+        (
+            {"seeds": [2**63 - 1, 2**63]},
+            "`seeds` must be at most 9,223,372,036,854,775,807, got .*; begin with a smaller",
+        ),
         ({"target": 1.5}, "`target` must be at most 1, got 1.5; it is a test accuracy as a fraction"),
         ({"target": 0}, "`target` must be greater than 0, got 0; it is a test accuracy"),
         ({"arms": []}, "`arms` must hold at least one arm, got none"),

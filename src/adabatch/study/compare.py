@@ -24,6 +24,7 @@ from adabatch.study.arms import Arm
 from adabatch.study.outcome import MARGIN, outcome
 from adabatch.tasks import Data
 from adabatch.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
+from adabatch.training.config import LARGEST_SEED
 from adabatch.training.device import threads
 from adabatch.training.folder import write_json
 from adabatch.training.interrupt import Interrupts
@@ -228,6 +229,8 @@ def _one_task(arms: Sequence[Arm]) -> RunConfig:
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     found = tuple(_checks.whole("seeds", seed, minimum=0) for seed in seeds)
+    remedy = "they count up from the first one; begin with a smaller one"
+    _checks.whole("seeds", max(found, default=0), minimum=0, maximum=LARGEST_SEED, remedy=remedy)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"`seeds` must be at least one and all different, got {list(found)}")
     return found
