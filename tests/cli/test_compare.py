@@ -94,6 +94,8 @@ def test_the_tasks_own_target_may_be_missed(tmp_path, capsys):
         (["--every", "0"], "`--every` must be longer than 0"),
         (["--every", "2 weeks"], "`--every` must be in epochs, samples, updates, tokens"),
         (["--batch-size", "2000", "--max-batch-size", "4000"], "`--batch-size` must be at most the 1,437 samples"),
+        (["--rule", "smith"], "`--every` must come with `--growth`, got it alone; a rule grows"),
+        (["--arm", "x: every=7 batch-size=32"], "`--arm` x must set growth where it sets every, got no growth"),
         (["--arm", "odd"], "`--arm` must be one of fixed-small"),
         (["--coupling", "none"], "`--coupling` must not be none"),
         (["--lr", "0.3"], "`--out` holds a comparison of other settings"),

@@ -93,6 +93,11 @@ def test_every_key_is_read():
         (["a: lr=1", "a: lr=2"], "`arm` names must differ, got 'a' twice"),
         (["a: growth=1"], "`growth` must be greater than 1, got 1.0"),
         (["a: coupling=cubic"], "`coupling` must be one of"),
+        (
+            ["a: every=7 batch-size=32 coupling=sqrt"],
+            "`arm` a must set growth where it sets every, coupling, got no gr",
+        ),
+        (["a: max-batch-size=96 growth=none"], "`arm` a must set growth where it sets max-batch-size, got no growth; "),
     ],
 )
 def test_malformed_arms(texts, message):

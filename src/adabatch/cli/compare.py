@@ -13,6 +13,7 @@ from rich.console import Console
 
 from adabatch.cli import _shared
 from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, TaskArgument, of_a_run
+from adabatch.cli.train import check_growth
 
 if TYPE_CHECKING:
     from adabatch.study.compare import Turn
@@ -72,6 +73,7 @@ def command(
     settings = _shared.with_preset(preset, task, settings)
     if "rule" not in settings:
         settings.setdefault("growth", 2.0)
+    check_growth(settings, preset)
     folder = out or Path("runs") / f"compare-{task}"
     compare = _compare(task, settings, arms=arm or [], seeds=seeds, target=target, out=folder, show=not as_json)
     notes = _write(compare, folder)

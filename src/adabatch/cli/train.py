@@ -92,18 +92,28 @@ def _config(
         if out is None:
             raise ValueError("`resume` must come with `out`, the folder of the run, got none")
         return replace(saved_config(out), task=task, **settings), out
-    _check_growth(settings, preset)
+    check_growth(settings, preset)
     return RunConfig.for_task(task, **settings), out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _check_growth(settings: dict[str, Any], preset: str | None) -> None:
-    """Raises where settings of growth would go unnoticed."""
+def check_growth(settings: dict[str, Any], preset: str | None) -> None:
+    """Raises where settings of growth would go unnoticed.
+
+    Args:
+        settings: fields of `training.RunConfig`, those of the preset included.
+        preset: its name; None for none.
+
+    Raises:
+        ValueError: if one of them comes without growth.
+    """
     if preset is not None or "growth" in settings:
         return
-    needing = ("every",) if "rule" in settings else ("every", "max_batch_size", "coupling")
+    needing, reason = ["every", "max_batch_size", "coupling"], "without it the batch is constant"
+    if "rule" in settings:
+        needing, reason = ["every"], "a rule grows where the LR falls"
     for name in needing:
         if name in settings:
-            raise ValueError(f"`{name}` must come with `growth`, got it alone; without it the batch is constant")
+            raise ValueError(f"`{name}` must come with `growth`, got it alone; {reason}")
 
 
 def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from adabatch.training import RunConfig
 STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
 _ADAM: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}  # torch's; no setting of a run changes them
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OF_GROWTH: Final = ("every", "max-batch-size", "coupling")  # play no part where the batch is constant
 _EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=power(0.5)'"
 
 
@@ -86,7 +87,7 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
 
     Args:
         texts: each the name of a standard arm, or `name: key=value ...` with flags of `adabatch train` as keys; what
-            is not given is as in fixed-small.
+            is not given is as in fixed-small, which does not grow.
         adaptive: the configuration of the arm adaptive.
         dataset_size: samples in an epoch, at least 1.
 
@@ -94,7 +95,8 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
         The arms in the order given; fixed-small, which the others are measured against, is put first when missing.
 
     Raises:
-        ValueError: if a text is malformed, a key unknown, a value not of its kind, or two arms share a name.
+        ValueError: if a text is malformed, a key unknown or without use, a value not of its kind, or two arms share a
+            name.
     """
     if not texts:
         return standard_arms(adaptive, dataset_size=dataset_size)
@@ -141,9 +143,16 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
             raise ValueError(f"`arm` {name} must set each key once, got {key} twice")
         changes[field] = _value(name, key, value)
     try:
-        return Arm(name, replace(base, **changes))
+        config = replace(base, **changes)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`arm` {name}: {error}") from None
+    unused = [] if config.grows else [key for key in _OF_GROWTH if key.replace("-", "_") in changes]
+    if unused:
+        raise ValueError(
+            f"`arm` {name} must set growth where it sets {', '.join(unused)}, got no growth; without it the batch is "
+            "constant"
+        )
+    return Arm(name, config)
 
 
 def _value(name: str, key: str, value: str) -> Any:
