@@ -197,6 +197,24 @@ def test_a_folder_of_other_settings_is_refused(out, data, changes, message):
     assert stamps(out) == before
 
 
+def test_where_the_data_are_and_who_reads_them_may_change(out, finished, data):
+    (out / "runs" / "adaptive" / "seed-5" / "result.json").unlink()  # a run to go on with
+    found = compare(arms(data="elsewhere", workers=2), seeds=[3, 5], out=out, data=data)
+    assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
+
+
+def test_other_data_are_refused_wherever_they_are(out, data):
+    before = stamps(out)
+    other = replace(data, x_train=data.x_train.flip(3))
+    with pytest.raises(ValueError, match=r"`data` must hold what the comparison in .* began with, got other samples; "):
+        compare(arms(data="elsewhere"), seeds=[3, 5, 6], out=out, data=other)
+    assert stamps(out) == before
+    note = json.loads((out / "comparison.json").read_text())
+    del note["data"]  # a comparison of a time before it was written down
+    (out / "comparison.json").write_text(json.dumps(note))
+    assert compare(arms(), seeds=[3, 5], out=out, data=data)["seeds"] == [3, 5]
+
+
 def test_only_one_process_trains_in_a_folder(out, data):
     before = stamps(out)
     with lock.held(out), pytest.raises(BlockingIOError, match="`out` must be a folder in which no other process"):

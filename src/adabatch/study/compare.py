@@ -2,7 +2,7 @@
 
 The folder of a comparison:
 
-    comparison.json            what may not change between two starts: versions, device, threads
+    comparison.json            what may not change between two starts: versions, device, threads, the data
     runs/ARM/seed-K/           one run folder each; a run whose result.json is there is never repeated
     compare.json               the outcome, written whole at the end
     .lock                      held while a process trains
@@ -26,7 +26,7 @@ from adabatch.tasks import Data
 from adabatch.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
 from adabatch.training.config import LARGEST_SEED
 from adabatch.training.device import threads
-from adabatch.training.folder import write_json
+from adabatch.training.folder import differences, write_json
 from adabatch.training.interrupt import Interrupts
 
 FORMAT: Final = 1
@@ -116,8 +116,10 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
     with lock.held(out):
         _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
+        note: dict[str, Any] = {"format": FORMAT, "versions": versions, "data": data.fingerprint()}
+        _check_data(out, note["data"])
         with writing(out):
-            write_json(out / "comparison.json", {"format": FORMAT, "versions": versions})
+            write_json(out / "comparison.json", note)
         results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
         found = {
             "format": FORMAT,
@@ -273,9 +275,20 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -
         )
     for arm in arms:
         for path in sorted((out / "runs" / arm.name).glob("seed-*/config.json")):
-            differences = replace(saved_config(path.parent), seed=arm.config.seed).differences(arm.config)
-            if differences:
+            saved = replace(saved_config(path.parent), seed=arm.config.seed)
+            if differ := differences(saved, arm.config):
                 raise ValueError(
                     f"`out` holds a comparison of other settings (there and now): {arm.name} has "
-                    f"{'; '.join(differences)}; {remedy}"
+                    f"{'; '.join(differ)}; {remedy}"
                 )
+
+
+def _check_data(out: Path, fingerprint: str) -> None:
+    """Raises when runs in `out` were trained on other data; call it after `_check_folder`."""
+    note = out / "comparison.json"
+    before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    if before.get("data", fingerprint) != fingerprint:
+        raise ValueError(
+            f"`data` must hold what the comparison in {out} began with, got other samples; give the former data, in "
+            "whatever folder, or another --out"
+        )

@@ -231,9 +231,18 @@ def check_same(config: RunConfig, saved: RunConfig) -> None:
     Raises:
         ValueError: if another setting differs.
     """
-    differ = [text for text in config.differences(saved) if text.partition(":")[0] not in _WHERE]
-    if differ:
+    if differ := differences(config, saved):
         raise ValueError(
             f"`resume` must keep the settings of the run, got others (now and saved): {'; '.join(differ)}; "
             "leave them out or take another folder"
         )
+
+
+def differences(config: RunConfig, other: RunConfig) -> list[str]:
+    """The settings in which two runs differ, as text; where their data are and what reads them is none.
+
+    Args:
+        config: of the one run, whose values come first.
+        other: of the other.
+    """
+    return [text for text in config.differences(other) if text.partition(":")[0] not in _WHERE]
