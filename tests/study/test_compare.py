@@ -280,6 +280,7 @@ def test_other_files_are_not_mixed_with(tmp_path, data):
         ),
         ({"target": 1.5}, "`target` must be at most 1, got 1.5; it is a test accuracy as a fraction"),
         ({"target": 0}, "`target` must be greater than 0, got 0; it is a test accuracy"),
+        ({"arms": arms(coupling="power(400)")}, "`lr` must stay below 1e.35 with its schedule and coupling, got"),
         ({"arms": []}, "`arms` must hold at least one arm, got none"),
         ({"arms": [*arms(), *arms()]}, "`arms` must differ in name, got fixed-small, adaptive, fixed-small"),
         ({"arms": [*arms(), Arm("other", config(threads=2))]}, "`arms` must share one threads, got others in"),

@@ -51,6 +51,7 @@ def test_differences_name_the_settings():
         ({"seed": -1}, "`seed` must be at least 0"),
         ({"lr": 0.0}, "`lr` must be greater than 0"),
         ({"lr": float("nan")}, "`lr` must be finite"),
+        ({"lr": 1e308}, r"`lr` must be less than 1e\+35, got 1e\+308; float32 ends near there; take a smaller one"),
         ({"momentum": 1.0}, "`momentum` must be less than 1"),
         ({"weight_decay": -1.0}, "`weight_decay` must be at least 0"),
         ({"optimizer": "lars"}, "`optimizer` must be one of sgd, nesterov, adam, adamw, got 'lars'"),
@@ -105,3 +106,30 @@ def test_batches_above_the_data_set(settings, message):
     config = RunConfig.for_task("digits", **settings)
     with pytest.raises(ValueError, match=message):
         config.plan(1437)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"coupling": "power(400)"},
+            r"got 1.29e\+119 with batches of 32 in epoch 2; take a smaller `lr`, another `lr_sc",
+        ),
+        (
+            {"lr": 2e34, "lr_schedule": "step:2:3", "growth": None},
+            r"got 1.6e\+35 with batches of 16 in epoch 9; take a",
+        ),
+        ({"lr": 9e34}, r"got 1.8e\+35 with batches of 32 in epoch 2"),
+        ({"lr": 9e34, "lr_schedule": "step:0.5:1"}, None),
+        ({"lr": 9e34, "coupling": "none"}, None),
+        ({"lr": 9e34, "growth": None}, None),
+    ],
+)
+def test_an_lr_in_force_beyond_float32(settings, message):
+    usual = {"growth": 2.0, "every": "2 epochs", "epochs": 10, "lr": 0.05, "lr_schedule": "constant"}
+    config = RunConfig.for_task("digits", **{**usual, **settings})
+    if message is None:
+        config.check_lr(1437)
+    else:
+        with pytest.raises(ValueError, match="`lr` must stay below 1e.35 with its schedule and coupling, " + message):
+            config.check_lr(1437)

@@ -286,7 +286,17 @@ def test_bad_arguments(tmp_path):
         train(SMALL, data=small_data(), resume=True)
     with pytest.raises(ValueError, match="`batch_size` must be at most the 300 samples"):
         train(replace(SMALL, batch_size=301, growth=None), tmp_path / "a", data=small_data())
+    with pytest.raises(ValueError, match=r"`lr` must stay below 1e.35 with its schedule and coupling"):
+        train(replace(SMALL, coupling="power(400)"), tmp_path / "a", data=small_data())
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw"])
+def test_the_largest_lr_trains_to_nothing(optimizer):
+    config = replace(SMALL, optimizer=optimizer, growth=None, lr=9.9e34, lr_schedule="constant", weight_decay=0.01)
+    result = train(config, data=small_data())
+    assert result.updates == 76
+    assert result.diverged_at is not None
 
 
 def test_same_sees_a_difference():

@@ -243,9 +243,9 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _check_arm(arm: Arm, dataset_size: int) -> None:
-    """Raises what training would raise hours later: a batch beyond the data, a coupling of other optimizers."""
+    """Raises what training would raise hours later: a batch beyond the data, an LR beyond float32, a coupling."""
     config = arm.config
-    config.plan(dataset_size)
+    config.check_lr(dataset_size)
     if config.grows:
         probe = [torch.nn.Parameter(torch.zeros(1))]
         couplings.get(config.coupling).check_optimizer(

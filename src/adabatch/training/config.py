@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from heapq import merge
 from typing import Any, Final
 
 from adabatch import _checks, couplings, schedules, tasks, units
@@ -13,6 +14,7 @@ DEVICES: Final = ("auto", "cpu", "cuda")
 PRECISIONS: Final = ("float32", "bf16")
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
+LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
 # Settings that run folders written before they existed go without.
 ADDED: Final = (
     "rule",
@@ -41,7 +43,7 @@ class RunConfig:
             None: they do not.
         drop_last: whether the short batch at the end of an epoch is left out.
         coupling: how the LR follows the batch size, see `adabatch.couplings`; plays no part when the batch is constant.
-        lr: learning rate at the first batch size, above 0.
+        lr: learning rate at the first batch size, above 0 and below 1e35, near which float32 ends.
         lr_schedule: how the LR changes with epochs: `"constant"`, `"step:0.5:4"` and others, see `lr_schedule.build`.
         momentum: of SGD, in [0, 1).
         weight_decay: at least 0.
@@ -116,6 +118,7 @@ class RunConfig:
         _checks.whole("epochs", self.epochs)
         _checks.whole("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         _checks.finite("lr", self.lr, above=0)
+        _checks.finite("lr", self.lr, below=LR_END, remedy="float32 ends near there; take a smaller one")
         _checks.finite("momentum", self.momentum, minimum=0, below=1)
         _checks.finite("weight_decay", self.weight_decay, minimum=0)
         if self.micro_batch_size is not None:
@@ -251,6 +254,26 @@ class RunConfig:
                 f"{self.growth:g} every {units.duration(self.every)} for {self.epochs:,} epochs; "
                 f"{'set' if self.max_batch_size is None else 'lower'} `max_batch_size`"
             ) from error
+
+    def check_lr(self, dataset_size: int) -> None:
+        """Checks that no update's LR is beyond what float32 holds: that of the schedule times the coupling's factor.
+
+        Args:
+            dataset_size: samples in an epoch.
+
+        Raises:
+            ValueError: if one is, or the coupling has no factor for a batch size.
+        """
+        plan, coupling = self.plan(dataset_size), couplings.get(self.coupling if self.grows else "none")
+        shares = lr_schedule.shares(self.lr_schedule, epochs=self.epochs)
+        for clock in merge(range(0, dataset_size * self.epochs, dataset_size), plan.starts_samples):
+            epoch, size = clock // dataset_size, plan.batch_size_at(clock)
+            in_force = self.lr * shares[epoch] * coupling.lr_factor(size / self.batch_size)
+            if in_force >= LR_END:
+                raise ValueError(
+                    f"`lr` must stay below {LR_END:g} with its schedule and coupling, got {in_force:.3g} with batches "
+                    f"of {size:,} in epoch {epoch}; take a smaller `lr`, another `lr_schedule` or another `coupling`"
+                )
 
     def differences(self, other: RunConfig) -> list[str]:
         """The settings in which two runs differ, each as text: name, this one's value, the other's.

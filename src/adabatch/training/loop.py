@@ -81,7 +81,7 @@ def train(
     if resume and out is not None and (done := _finished(config, out)) is not None:
         return done
     loaded = task.load(config.data) if data is None else data
-    config.plan(loaded.dataset_size)
+    config.check_lr(loaded.dataset_size)
     with ExitStack() as around:
         around.enter_context(devices.threads(config.threads))
         around.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))

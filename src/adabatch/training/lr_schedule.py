@@ -74,6 +74,29 @@ def curve(text: str, *, epochs: int) -> list[tuple[units.Duration | int, float]]
     return lr_clock.curve(build(text, optimizer, epochs=epochs), epochs=epochs)
 
 
+def shares(text: str, *, epochs: int) -> list[float]:
+    """The learning rate in each epoch of the schedule that `text` describes, as shares of the first LR.
+
+    Args:
+        text: as `build` takes it.
+        epochs: length of the training.
+
+    Raises:
+        ValueError: if the text is malformed or a number out of range.
+
+    Example:
+        >>> shares("step:0.5:2", epochs=5)
+        [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, found = build(text, optimizer, epochs=epochs), []
+    for _ in range(epochs):
+        found.append(float(scheduler.get_last_lr()[0]))
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
 def check(text: str) -> None:
     """Raises if `text` describes no schedule.
 
