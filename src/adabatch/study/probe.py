@@ -114,7 +114,7 @@ def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
         >>> turns = [0.98, 0.99, 1.0, 1.01, 1.02, 1.03]
         >>> rates = {size: [rate * turn for turn in turns] for size, rate in {16: 100, 32: 160, 64: 161}.items()}
         >>> conclusion(rates)["sentence"]
-        'growing the batch can make this task at most 1.61x faster here [1.61, 1.61]; nothing is gained beyond 32'
+        'growing the batch can make this task at most 1.61x faster here [1.61, 1.61]; no gain is shown beyond 32'
     """
     sizes = list(rates)
     first = sizes[0]
