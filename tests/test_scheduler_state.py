@@ -183,6 +183,24 @@ def test_a_loader_that_was_resumed_before_the_scheduler_was_made():
     assert equal(resumed.model, run.model)
 
 
+@pytest.mark.parametrize("updates", [3, 6, 8, 12])
+def test_a_state_that_is_forgotten_behind_a_loader_that_was_resumed_is_noticed(updates):
+    run = Run()
+    run.train(updates)
+    loader = loader_of(22, 4)
+    loader.load_state_dict(run.loader.state_dict())
+    model = model_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, GROWING)
+    backward(model, next(iter(loader)))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"`load_state_dict` of .* must be called .* its \d+ is not what growth"):
+            optimizer.step()
+    batches.close()
+    ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
+    optimizer.step()
+
+
 def test_a_schedule_with_a_start_of_its_own_on_a_resumed_loader():
     schedule = ab.schedules.geometric(2, ab.epochs(1), start=4, maximum=16)
     run = Run(schedule)

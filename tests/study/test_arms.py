@@ -134,3 +134,8 @@ def test_arms_of_growth_by_a_rule():
 def test_growth_that_comes_to_nothing_is_no_comparison(changes):
     with pytest.raises(ValueError, match=r"`growth` must come to a batch above 16 within . epochs"):
         chosen(**{"batch_size": 16, "max_batch_size": 64, "epochs": 3} | changes)
+
+
+def test_a_rule_under_an_lr_that_does_not_fall_is_no_comparison():
+    with pytest.raises(ValueError, match=r"`rule` must come to a batch above 16 .*; let it follow an LR that falls or"):
+        chosen(batch_size=16, max_batch_size=64, epochs=3, growth=None, rule="smith", lr_schedule="constant")

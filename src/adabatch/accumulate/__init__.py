@@ -27,7 +27,7 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     Where something else than samples counts, such as tokens, sum the losses and say what they weigh:
     `(loss_sum * micro.weigh(tokens)).backward()`; see `MicroBatch.weigh`.
 
-    **Out of memory.** If a pass runs out of memory inside `with micro`, the micro-batch size is halved with a warning,
+    **Out of memory.** If a pass runs out of memory inside `with micro`, the size that failed is halved with a warning,
     gradients, buffers and random states are put back, and the same batch comes again, on all ranks. `micro.is_last`
     then is False and `micro.failed` True. Ranks vote once a batch, and gradients under DistributedDataParallel are
     averaged in one explicit all-reduce after the vote instead of during the backward pass; `recover=False` leaves that

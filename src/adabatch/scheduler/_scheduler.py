@@ -13,7 +13,7 @@ from adabatch import _checks, couplings
 from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
 from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured, is_phantom
-from adabatch.schedules import Plan, Schedule
+from adabatch.schedules import Plan, Schedule, constant
 from adabatch.types import Batch, Decision, DrivenLoader
 
 _FORMAT: Final = 1
@@ -38,6 +38,7 @@ class BatchSizeScheduler:
     Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
     size. The hooks themselves are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no
     hooks. A deep copy of an optimizer has no coupling. States of loader and scheduler are separate: save and load both.
+    Made for a loader that has passed samples, it needs its state too, or a schedule with a start of its own.
 
     Args:
         optimizer: a `torch.optim.Optimizer`, or several.
@@ -321,8 +322,13 @@ class BatchSizeScheduler:
         return batch.requested / self._base, True
 
     def _check_past(self, clock: int) -> None:
-        """Once, at the first step: whether betas changed before it that nobody told of."""
-        self._unaware = False
+        """Once, at the first step: whether the batch may have grown or betas changed before, and nobody told of it."""
+        if self._resumed and self._schedule.initial is None and not isinstance(self._schedule, constant):
+            raise RuntimeError(
+                f"`load_state_dict` of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
+                f"the loader's batch may have grown before, so its {self._base} is not what growth starts from; load "
+                "the state of the same checkpoint, or give the schedule its start"
+            )
         past = {
             size for start, size in zip(self.plan.starts_samples, self.plan.batch_sizes, strict=True) if start < clock
         }
@@ -332,6 +338,7 @@ class BatchSizeScheduler:
                 f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by; load the "
                 "state of the same checkpoint"
             )
+        self._unaware = False
 
     def _after_step(self) -> None:
         self._trained = self._loader.current

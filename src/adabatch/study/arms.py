@@ -56,9 +56,12 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         raise ValueError("`coupling` must not be none, which is the arm uncoupled already; for example linear")
     largest = largest_batch(adaptive, dataset_size=dataset_size)
     if largest == adaptive.batch_size:
+        name, sooner = (
+            ("growth", "grow sooner (`every`)") if adaptive.rule is None else ("rule", "follow an LR that falls")
+        )
         raise ValueError(
-            f"`growth` must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms are "
-            "the same training; let it grow sooner (`every`) or to more (`max_batch_size`), or train longer"
+            f"`{name}` must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms are "
+            f"the same training; let it {sooner} or come to more (`max_batch_size`), or train longer"
         )
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
