@@ -89,12 +89,7 @@ def shares(text: str, *, epochs: int) -> list[float]:
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler, found = build(text, optimizer, epochs=epochs), []
-    for _ in range(epochs):
-        found.append(float(scheduler.get_last_lr()[0]))
-        optimizer.step()
-        scheduler.step()
-    return found
+    return lr_clock.sample(build(text, optimizer, epochs=epochs), epochs)
 
 
 def check(text: str) -> None:
