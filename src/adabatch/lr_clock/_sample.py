@@ -26,7 +26,8 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
 
     The copy is bound to an optimizer with one parameter of one number for each parameter group, so no parameter of the
     model is copied, also where the scheduler or a function of it holds the model. LRs of several groups must be
-    multiples of each other throughout; the first group's are given.
+    multiples of each other throughout, to 1e-9 or, where they are tensors and round, to 1e-3; the first group's are
+    given. An LR that rounding takes below 0 is 0.
 
     Args:
         lr_scheduler: any scheduler of `torch.optim.lr_scheduler` that needs no measurement, at its first step.

@@ -63,7 +63,7 @@ class _GhostBatchNorm(_BatchNorm):
         batch, channels, *rest = input.shape
         # Statistics in the precision that ordinary batch norm has them in.
         kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
-        if count > 1 and _lies_in_a_row(input):
+        if _lies_in_a_row(input) and not torch.compiler.is_compiling():
             output, means, variances = InARow.apply(input, self.weight, self.bias, count, self.eps)  # type: ignore[no-untyped-call]
             numbers = input.numel() // means.numel()
             return output, means.to(kind.dtype), (variances * (numbers / (numbers - 1))).to(kind.dtype)
