@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from itertools import pairwise
 
 import pytest
 import torch
@@ -26,24 +25,21 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def sub_batches(samples: int, size: int, *, in_a_row: bool = False) -> list[list[int]]:
+def sub_batches(samples: int, size: int) -> list[list[int]]:
     """Which samples form a sub-batch, as the documentation says, one by one."""
     count, rest = max(samples // size, 1), samples % size
     if samples < 2 * size:
         return [list(range(samples))]
-    if in_a_row:
-        cuts = [*range(0, count * size, size), samples]
-        return [list(range(first, last)) for first, last in pairwise(cuts)]
     strided = count if not rest else count - 1
     inside = strided * size
     found = [[i for i in range(inside) if i % strided == k] for k in range(strided)]
     return found + ([list(range(inside, samples))] if rest else [])
 
 
-def naive(layer: nn.Module, x: Tensor, size: int, *, in_a_row: bool = False) -> Tensor:
+def naive(layer: nn.Module, x: Tensor, size: int) -> Tensor:
     """The ordinary layer, called for one sub-batch after the other."""
     output = torch.empty_like(x)
-    for chosen in sub_batches(len(x), size, in_a_row=in_a_row):
+    for chosen in sub_batches(len(x), size):
         output = output.index_copy(0, torch.tensor(chosen), layer(x[chosen]))
     return output
 
@@ -76,11 +72,14 @@ def test_equals_a_loop_over_sub_batches(
     layer = filled(KINDS[dims](channels, momentum=momentum, affine=affine, track_running_stats=track))
     fast = ghost(copy.deepcopy(layer), size=size)
     other = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    in_a_row = last and dims > 1
-    x = other.detach().clone(memory_format=LAST[dims] if in_a_row else torch.contiguous_format).requires_grad_()
+    x = (
+        other.detach()
+        .clone(memory_format=LAST[dims] if last and dims > 1 else torch.contiguous_format)
+        .requires_grad_()
+    )
     weights = torch.randn(shape, dtype=torch.float64)
     for _ in range(2):
-        expected, found = naive(layer, other, size, in_a_row=in_a_row), fast(x)
+        expected, found = naive(layer, other, size), fast(x)
         torch.testing.assert_close(found, expected, check_stride=False)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -239,6 +238,22 @@ def test_nothing_as_large_as_the_batch_is_made_but_the_output_and_the_gradient(l
 
 
 @pytest.mark.parametrize("last", [False, True])
+def test_no_loop_over_sub_batches(last: bool) -> None:
+    """As many operations for 16 sub-batches as for 2."""
+    found = []
+    for samples in (8, 64):
+        layer = ghost(nn.BatchNorm2d(4), size=4)
+        x = torch.randn(samples, 4, 8, 8).contiguous(memory_format=LAST[2] if last else torch.contiguous_format)
+        x.requires_grad_()
+        weights = torch.randn_like(x)
+        with Made(0) as made:
+            layer(x).backward(weights)
+        found.append(made.names)
+    assert len(found[0]) > 10
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("last", [False, True])
 def test_what_follows_may_work_in_place(last: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), ghost(nn.BatchNorm2d(4), size=4), nn.ReLU(inplace=True))
     twin = nn.Sequential(nn.Conv2d(3, 4, 1), ghost(nn.BatchNorm2d(4), size=4), nn.ReLU())
@@ -296,7 +311,7 @@ def test_gradients_of_the_parameters_alone_and_a_gradient_in_another_memory_form
     weights = torch.randn_like(x)
     layer = ghost(copy.deepcopy(plain), size=4)
     (layer(x.contiguous(memory_format=LAST[2])).contiguous() * weights).sum().backward()
-    (naive(plain, x, 4, in_a_row=True) * weights).sum().backward()
+    (naive(plain, x, 4) * weights).sum().backward()
     for mine, theirs in zip(layer.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
 
@@ -354,7 +369,7 @@ def test_half_precision_goes_wherever_ordinary_batch_norm_does(
 def expected_in_half(plain: nn.Module, x: Tensor, *, last: bool) -> Tensor:
     """By the naive loop; in channels_last statistics are in single precision even where torch has them in half."""
     if last:
-        return naive(copy.deepcopy(plain).float(), x.float(), 4, in_a_row=True).to(x.dtype)
+        return naive(copy.deepcopy(plain).float(), x.float(), 4).to(x.dtype)
     return naive(plain, x, 4)
 
 
@@ -367,7 +382,7 @@ def test_a_layer_in_half_precision(track: bool, last: bool) -> None:
     found, expected = layer(x), expected_in_half(plain, x, last=last)
     torch.testing.assert_close(found, expected, check_stride=False)
     if last:
-        naive(plain, x, 4, in_a_row=True)  # for the buffers
+        naive(plain, x, 4)  # for the buffers
     gradient = torch.autograd.grad(found.float().square().sum(), layer.weight, create_graph=True)
     gradient[0].sum().backward()
     assert {each.grad.dtype for each in layer.parameters()} == {torch.bfloat16}
@@ -378,9 +393,18 @@ def test_sub_batches_of_one_sample() -> None:
     message = "`size` must be at least 2 for BatchNorm1d, .* got 1 for the layer 1; take 128"
     with pytest.raises(ValueError, match=message):
         ghost(nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm1d(4)), size=1)
-    x = torch.randn(3, 2, 4, 4)
-    layer = nn.BatchNorm2d(2)
-    torch.testing.assert_close(ghost(copy.deepcopy(layer), size=1)(x), naive(layer, x, 1))
+    for memory_format in (torch.contiguous_format, LAST[2]):
+        x = torch.randn(3, 2, 4, 4).contiguous(memory_format=memory_format)
+        layer = nn.BatchNorm2d(2)
+        torch.testing.assert_close(ghost(copy.deepcopy(layer), size=1)(x), naive(layer, x, 1), check_stride=False)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_one_number_for_each_channel(compiled: bool) -> None:
+    layer = ghost(nn.BatchNorm2d(2), size=1)
+    layer = torch.compile(layer, backend="eager") if compiled else layer
+    with pytest.raises(Exception, match="Expected more than 1 value per channel when training"):
+        layer(torch.randn(3, 2, 1, 1))
 
 
 def test_applied_twice() -> None:

@@ -8,9 +8,9 @@ the statistics of sub-batches ("ghost batches") of `size` samples, which keeps t
   and one ordinary call normalises all of them. If it does not divide, the last sub-batch takes the `B % size` samples
   left over, so that none is smaller than `size`: the first `(K - 1) * size` samples are cut as above into `K - 1`, the
   last `size + B % size` are one, and there is a second call. Below `2 * size` samples it is ordinary batch norm.
-- In the `channels_last` memory format no view makes sub-batches channels. On a CPU each sub-batch is then `size`
-  samples in a row, with a call each for its statistics and one for all that is element-wise; elsewhere the batch is
-  copied twice.
+- In the `channels_last` memory format no view makes sub-batches channels. On a CPU one call takes the statistics and
+  one does all that is element-wise; elsewhere the batch is copied twice. Where torch compiles the model, in any memory
+  format, the compiler gets elementary operations, which it fuses.
 - Running statistics are those of an ordinary layer that sees the sub-batches one after the other, in closed form:
   `(1 - m)^K old + sum_k m (1 - m)^(K - 1 - k) new_k` with momentum `m`. `num_batches_tracked` counts sub-batches.
 - In evaluation it is ordinary batch norm, with the running statistics or, where a layer keeps none, the batch's.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adabatch import _checks
-from adabatch.norm._in_a_row import InARow
+from adabatch.norm._channels_last import GhostInChannelsLast
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -47,8 +47,6 @@ class _GhostBatchNorm(_BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         counts = [count - 1, 1] if rest else [count]
-        if _lies_in_a_row(input) and torch.compiler.is_compiling():  # the compiler fuses them itself
-            counts = [1] * count
         sizes = [each * self.size for each in counts[:-1]]
         # A split into one would copy the gradient.
         pieces = input.split_with_sizes([*sizes, batch - sum(sizes)]) if sizes else [input]
@@ -63,10 +61,15 @@ class _GhostBatchNorm(_BatchNorm):
         batch, channels, *rest = input.shape
         # Statistics in the precision that ordinary batch norm has them in.
         kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
-        if _lies_in_a_row(input) and not torch.compiler.is_compiling():
-            output, means, variances = InARow.apply(input, self.weight, self.bias, count, self.eps)  # type: ignore[no-untyped-call]
-            numbers = input.numel() // means.numel()
-            return output, means.to(kind.dtype), (variances * (numbers / (numbers - 1))).to(kind.dtype)
+        memory_format = _memory_format(input)
+        in_parts = torch.compiler.is_compiling()
+        numbers = input.numel() // (count * channels)
+        own = in_parts or (memory_format != torch.contiguous_format and input.device.type == "cpu")
+        if own and numbers > 1:  # torch's call refuses one number
+            normalised = _in_parts if in_parts else GhostInChannelsLast.apply
+            output, means, variances = normalised(input, self.weight, self.bias, count, self.eps)
+            variances = variances * (numbers / (numbers - 1))
+            return output, means.view(count, channels).to(kind.dtype), variances.view(count, channels).to(kind.dtype)
         wide = input.reshape(batch // count, count * channels, *rest)
         statistics = torch.zeros(2, count * channels, dtype=kind.dtype, device=input.device)
         output = nn.functional.batch_norm(
@@ -80,7 +83,7 @@ class _GhostBatchNorm(_BatchNorm):
             eps=self.eps,
         ).view(input.shape)
         means, variances = statistics.view(2, count, channels).unbind()
-        return output.contiguous(memory_format=_memory_format(input)), means, variances
+        return output.contiguous(memory_format=memory_format), means, variances
 
     @torch.no_grad()
     def _update(self, means: Tensor, variances: Tensor) -> None:
@@ -93,12 +96,12 @@ class _GhostBatchNorm(_BatchNorm):
         if self.momentum is None:  # the plain average of all sub-batches so far
             before = self.num_batches_tracked
             share = 1.0 / (before + count).to(means.dtype)
-            keep, weights = before * share, share.expand(count)
+            keep, weights = before * share, share.expand(count, 1)
         else:
-            left = torch.arange(count - 1, -1, -1, dtype=means.dtype, device=means.device)
+            left = torch.arange(count - 1, -1, -1, dtype=means.dtype, device=means.device)[:, None]
             keep, weights = (1 - self.momentum) ** count, self.momentum * (1 - self.momentum) ** left
-        self.running_mean.mul_(keep).add_((weights[:, None] * means).sum(0))
-        self.running_var.mul_(keep).add_((weights[:, None] * variances).sum(0))
+        self.running_mean.mul_(keep).add_((weights * means).sum(0))
+        self.running_var.mul_(keep).add_((weights * variances).sum(0))
         self.num_batches_tracked.add_(count)
 
     def extra_repr(self) -> str:
@@ -136,7 +139,7 @@ def ghost(model: Module, size: int = 128) -> Module:
     a state dict fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on
     several ranks, a sub-batch lies within a micro-batch of one rank.
 
-    The output keeps the memory format; which samples form a sub-batch depends on it, see the module.
+    The output keeps the memory format.
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
@@ -157,7 +160,7 @@ def ghost(model: Module, size: int = 128) -> Module:
 
     Source: Hoffer, Hubara and Soudry, 2017, 1705.08741, section 4.
     Departures: running statistics in closed form instead of one by one; which samples form a sub-batch is fixed by
-    speed (every `K`-th instead of `size` in a row where a view serves), which makes no difference to shuffled data.
+    speed (every `K`-th instead of `size` in a row), which makes no difference to shuffled data.
     """
     _checks.whole("size", size)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
@@ -202,14 +205,22 @@ def _ghost_of(module: _BatchNorm, size: int) -> _GhostBatchNorm:
     return layer
 
 
+def _in_parts(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, means and biased variances by elementary operations, which the compiler makes one of."""
+    x = input.view(-1, count, *input.shape[1:]).to(torch.promote_types(input.dtype, torch.float32))
+    variances, means = torch.var_mean(x, (0, *range(3, x.ndim)), correction=0, keepdim=True)
+    z = (x - means) * (variances + eps).rsqrt()
+    each_channel = (-1, *(1 for _ in input.shape[2:]))
+    z = z if weight is None else z * weight.view(each_channel)
+    z = z if bias is None else z + bias.view(each_channel)
+    return z.flatten(0, 1).to(input.dtype), means.detach(), variances.detach()
+
+
 def _repeated(parameter: Tensor | None, count: int) -> Tensor | None:
     """The parameter for the channels of `count` sub-batches."""
     return parameter if parameter is None or count == 1 else parameter.repeat(count)
-
-
-def _lies_in_a_row(input: Tensor) -> bool:
-    """Whether the sub-batches of `input` are samples in a row: where a view would not serve and copies would cost."""
-    return input.device.type == "cpu" and _memory_format(input) != torch.contiguous_format
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:

@@ -1,0 +1,106 @@
+"""Ghost batch norm in the `channels_last` memory formats on a CPU, where no view makes sub-batches channels.
+
+Memory holds a batch as rows of `count` samples, one of each sub-batch. A number's place in its row tells its sub-batch,
+its position (height and width) and its channel, so one call of a kernel of torch's on `[size, numbers of a row]` gives
+the statistics of every place, from which those of the sub-batches' channels follow; what is element-wise is done for
+all sub-batches at once, too. Nothing is copied, and only the input is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+_WIDTH: Final = 1024  # numbers that factors are repeated to, at most: element by element, short rows are slow
+_statistics = torch.ops.aten.batch_norm_update_stats.default
+_sums = torch.ops.aten.native_layer_norm_backward.default
+_backward = torch.ops.aten.native_batch_norm_backward.default
+
+
+class GhostInChannelsLast(torch.autograd.Function):
+    """`GhostInChannelsLast.apply(input, weight, bias, count, eps)` gives output, means and biased variances.
+
+    `input` is `[batch, channels, ...]` in a `channels_last` memory format and `count` divides the batch. Statistics are
+    `[count, 1, channels]`, in single precision at least. The output may be differentiated any number of times.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalises each sub-batch by its own statistics."""
+        x = _rows(input, count)
+        # Without running statistics the kernel has those of half precision in half precision.
+        running = None if input.dtype.itemsize > 2 else x.new_zeros(x.stride(0), dtype=torch.float32)
+        found = _statistics(x.view(len(x), -1, 1, 1), running, running, 0.0)
+        of_places, variances = (each.view(count, -1, input.shape[1]) for each in found)
+        means = of_places.mean(1, keepdim=True)
+        variances = (of_places - means).square_().add_(variances).mean(1, keepdim=True)
+        scales = (variances + eps).rsqrt_()
+        a = scales if weight is None else scales * weight
+        b = -a * means if bias is None else torch.addcmul(bias, a, means, value=-1)
+        output = torch.empty_like(input)  # no view, for what is done to it in place
+        torch.addcmul(_repeated(b, x), x, _repeated(a, x), out=_rows(output, count))
+        ctx.save_for_backward(input, weight, means, scales)
+        ctx.mark_non_differentiable(means, variances)
+        ctx.eps = eps
+        return output, means, variances
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of input, weight and bias: `a (dy - mean(dy) - z mean(dy z))` with `z = (x - mean) scale`."""
+        input, weight, means, scales = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates the gradient
+            return (*_differentiable(gradient, input, weight, means, scales, ctx.eps), None, None)
+        count, _, channels = means.shape
+        dy, x = _rows(gradient, count), _rows(input, count)
+        # What layer norm has as its parameters' gradients, without its statistics: the sums of dy x and of dy.
+        size, width = len(x), x.stride(0)
+        precision, shift, scale = means.new_empty(width), means.new_zeros(size), means.new_ones(size)
+        pair = (dy.view(size, width), x.view(size, width))
+        found = _sums(*pair, [width], shift, scale, precision, precision, [False, True, True])
+        of_x, of_dy = (each.view(count, -1, channels).sum(1, keepdim=True) for each in found[1:])
+        of_z = torch.addcmul(of_x, of_dy, means, value=-1).mul_(scales)
+        wanted, *others = ctx.needs_input_grad[:3]
+        of_weight, of_bias = (
+            each.sum((0, 1)) if other else None for each, other in zip((of_z, of_dy), others, strict=True)
+        )
+        if not wanted:
+            return None, of_weight, of_bias, None, None
+        a = scales if weight is None else scales * weight
+        share = a * (-means.numel() / input.numel())
+        b = of_z.mul_(scales).mul_(share)
+        c = torch.addcmul(of_dy.mul_(share), b, means, value=-1)
+        of_input = torch.addcmul(_repeated(c, x), x, _repeated(b, x)).addcmul_(dy, _repeated(a, x)).to(input.dtype)
+        return of_input.view(input.movedim(1, -1).shape).movedim(-1, 1), of_weight, of_bias, None, None
+
+
+def _differentiable(
+    gradient: Tensor, input: Tensor, weight: Tensor | None, means: Tensor, scales: Tensor, eps: float
+) -> tuple[Tensor | None, ...]:
+    """The gradients by a kernel whose derivatives torch knows, from copies that have sub-batches as channels."""
+    count, _, channels = means.shape
+    shape = (-1, count * channels, *input.shape[2:])
+    factor = None if weight is None else weight.to(means.dtype).repeat(count)
+    given = (gradient.reshape(shape), input.reshape(shape), factor, None, None, means.flatten(), scales.flatten())
+    of_input, *others = _backward(*given, True, eps, [True, True, True])
+    of_input = of_input.reshape(input.shape)
+    return (of_input, *(None if weight is None else each.view(count, -1).sum(0) for each in others))
+
+
+def _rows(input: Tensor, count: int) -> Tensor:
+    """`input` as `[size, count, positions / n, n * channels]`, a view where its memory format is `channels_last`."""
+    channels = input.shape[1]
+    positions = input.numel() // (len(input) * channels)
+    together = max(_WIDTH // channels, 1)
+    while positions % together:
+        together -= 1
+    return input.movedim(1, -1).contiguous().view(len(input) // count, count, -1, together * channels)
+
+
+def _repeated(factors: Tensor, rows: Tensor) -> Tensor:
+    """`[count, 1, channels]` as `[count, 1, n * channels]`, to go with `rows`."""
+    count, _, channels = factors.shape
+    return factors.expand(-1, rows.shape[-1] // channels, -1).reshape(count, 1, -1)
