@@ -12,7 +12,7 @@ from adabatch.tasks import Data
 HEAD = {"format", "command", "code_sha256", "versions", "settings", "seeds"}
 
 
-def small_data(patch, count=400):
+def small_data(patch, count=464):
     """Pictures in ten classes that a network can tell apart, in the place of Fashion-MNIST."""
     drawn = torch.Generator().manual_seed(0)
     labels = torch.arange(count + 200) % 10
@@ -37,7 +37,7 @@ def check_head(found, folder, name, files):
     assert sorted(path.name for path in (folder / "code").iterdir()) == sorted(files)
 
 
-def check_resume(recipe, found, folder, arguments, key):
+def check_resume(recipe, found, folder, arguments, key, capsys):
     """Finished runs are taken as they are, one that is missing is trained again, other settings are refused."""
     runs = sorted((folder / "runs").rglob("*.json"))
     before = {path: path.stat().st_mtime_ns for path in runs}
@@ -52,5 +52,6 @@ def check_resume(recipe, found, folder, arguments, key):
     lost.pop("history"), trained.pop("history")
     assert trained == lost
     assert list(again[key]) == list(found[key])
-    with pytest.raises(ValueError, match="`out` must hold runs of this recipe with the same settings"):
-        recipe.main(["--out", str(folder), *arguments[:-1], str(int(arguments[-1]) - 64)])
+    with pytest.raises(SystemExit, match="2"):
+        recipe.main(["--out", str(folder), *arguments[:-1], str(int(arguments[-1]) + 64)])
+    assert "error: `out` must hold runs of this recipe with the same settings" in capsys.readouterr().err

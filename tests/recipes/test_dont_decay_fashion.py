@@ -61,7 +61,7 @@ def test_the_lr_in_force_falls_in_the_arms_where_it_should(found):
 
 def test_below_the_cap_the_lr_is_flat_while_the_batch_grows(monkeypatch):
     small_data(monkeypatch, count=4000)
-    data = recipe._fashion.load(None, samples=4000)
+    data = recipe._fashion.load(None, samples=4000, batch_size=16)
     length = recipe.Length(epochs=3, falls=(1, 2), factor=5.0)
     record = recipe._fashion.train(
         data,
@@ -90,9 +90,9 @@ def test_what_is_written(found, folder):
     assert len(list((folder / "runs").rglob("*.json"))) == 4 * 4 * 2
 
 
-def test_it_resumes(found, folder, monkeypatch):
+def test_it_resumes(found, folder, monkeypatch, capsys):
     small_data(monkeypatch)
-    check_resume(recipe, found, folder, ["--seeds", "2", "--samples", "400"], key="optimizers")
+    check_resume(recipe, found, folder, ["--seeds", "2", "--samples", "400"], key="optimizers", capsys=capsys)
 
 
 def held():
@@ -134,8 +134,11 @@ def test_each_claim_can_fail(path, value, failed):
     assert claim.text.startswith(failed)
 
 
-def test_too_few_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        small_data(patch)
-        with pytest.raises(ValueError, match="`samples` must be from 100 to 400, got 99; choose another number"):
-            recipe._fashion.load(None, samples=99)
+@pytest.mark.parametrize("samples", [159, 465])
+def test_too_few_or_too_many_pictures(samples, tmp_path, monkeypatch, capsys):
+    small_data(monkeypatch)
+    with pytest.raises(SystemExit, match="2"):
+        recipe.main(["--out", str(tmp_path), "--samples", str(samples)])
+    message = f"error: `samples` must be from 160 to 464, got {samples}; choose another number"
+    assert capsys.readouterr().err.rstrip().endswith(message)
+    assert not list(tmp_path.iterdir())

@@ -64,9 +64,9 @@ def test_what_is_written(found, folder):
     check_head(found, folder, "gpt_ramp", files=("gpt_ramp.py", "_runs.py"))
 
 
-def test_it_resumes(found, folder, text):
+def test_it_resumes(found, folder, text, capsys):
     arguments = ["--data", str(text), "--seeds", "2", "--tokens", str(TOKENS)]
-    check_resume(recipe, found, folder, arguments, key="arms")
+    check_resume(recipe, found, folder, arguments, key="arms", capsys=capsys)
 
 
 def held():
@@ -105,3 +105,11 @@ def test_each_claim_can_fail(path, value, failed):
     record[path[-1]] = value
     (claim,) = [claim for claim in recipe.claims(result) if not claim.holds]
     assert claim.text.startswith(failed)
+
+
+def test_less_than_one_batch(tmp_path, text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        recipe.main(["--data", str(text), "--out", str(tmp_path / "out"), "--tokens", "1535"])
+    message = "error: `tokens` must be at least 1536, got 1535; that is one batch of `large`"
+    assert capsys.readouterr().err.rstrip().endswith(message)
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     with pytest.MonkeyPatch.context() as patch:
-        small_data(patch, count=4000)
+        small_data(patch, count=4064)
         patch.setattr(recipe, "LENGTH", recipe.Length(epochs=5, falls=(1, 2, 3), factor=5.0))
         return recipe.main(["--out", str(folder), "--seeds", "2", "--samples", "4000"])
 
@@ -48,10 +48,10 @@ def test_what_is_written(found, folder):
     check_head(found, folder, "scaled_start_fashion", files=("scaled_start_fashion.py", "_fashion.py", "_runs.py"))
 
 
-def test_it_resumes(found, folder, monkeypatch):
-    small_data(monkeypatch, count=4000)
+def test_it_resumes(found, folder, monkeypatch, capsys):
+    small_data(monkeypatch, count=4064)
     monkeypatch.setattr(recipe, "LENGTH", recipe.Length(epochs=5, falls=(1, 2, 3), factor=5.0))
-    check_resume(recipe, found, folder, ["--seeds", "2", "--samples", "4000"], key="arms")
+    check_resume(recipe, found, folder, ["--seeds", "2", "--samples", "4000"], key="arms", capsys=capsys)
 
 
 def held():

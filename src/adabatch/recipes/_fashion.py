@@ -49,19 +49,22 @@ class Length:
     factor: float
 
 
-def load(data: Path | str | None, *, samples: int) -> tasks.Data:
+def load(data: Path | str | None, *, samples: int, batch_size: int) -> tasks.Data:
     """The first `samples` pictures of Fashion-MNIST's training set and all of its test set, averaged to 14x14.
 
     Args:
         data: as of the task `fashion_mnist`.
-        samples: how many to train on, at least 100.
+        samples: how many to train on.
+        batch_size: the largest that a run starts with; there are at least ten times as many samples, since a batch
+            grows up to a tenth of them.
 
     Raises:
         ValueError: if there are fewer.
     """
     whole = tasks.get("fashion_mnist").load(data)
-    if not 100 <= samples <= whole.dataset_size:
-        raise ValueError(f"`samples` must be from 100 to {whole.dataset_size:,}, got {samples}; choose another number")
+    least, most = 10 * batch_size, whole.dataset_size
+    if not least <= samples <= most:
+        raise ValueError(f"`samples` must be from {least:,} to {most:,}, got {samples}; choose another number")
     return replace(
         whole,
         x_train=avg_pool2d(whole.x_train[:samples], 2),

@@ -17,7 +17,6 @@ decay and uncoupled 0.031 to 0.032.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,13 +24,12 @@ from typing import Any, Final
 
 from adabatch import models
 from adabatch.recipes import _fashion, _runs
+from adabatch.recipes._command import command
 from adabatch.recipes._fashion import Length, Start
 from adabatch.recipes._pictures import dont_decay_picture
 from adabatch.recipes._runs import Record, against, curve
 from adabatch.study import statistics
 from adabatch.study.claims import Claim
-from adabatch.training.device import threads
-from adabatch.training.folder import write_json
 
 # LRs and falls were chosen on seed 0 with sgd, momentum and adam, so that noise matters (the first fall shows) and
 # training is still under way there, so that `uncoupled` has something to lose.
@@ -55,25 +53,18 @@ MARGIN: Final = 0.01  # of accuracy: one point
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains every optimizer by every arm, writes the result and the picture, and prints what was found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", help="folder with fashion_mnist; else ADABATCH_DATA, else it is downloaded")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; the same command resumes")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="pictures to train on")
-    parser.add_argument("--result", type=Path, help="result file; OUT/dont_decay.json without it")
-    parser.add_argument("--picture", type=Path, help="PNG; OUT/dont-decay.png without it")
-    options = parser.parse_args(arguments)
-    with threads(1):
-        found = run(options.data, options.out, seeds=options.seeds, samples=options.samples)
-    result, picture = (
-        options.result or options.out / "dont_decay.json",
-        options.picture or options.out / "dont-decay.png",
+    return command(
+        arguments,
+        file=__file__,
+        description=__doc__,
+        name="dont_decay",
+        data="folder with fashion_mnist; else ADABATCH_DATA, else it is downloaded",
+        seeds=SEEDS,
+        length=("samples", SAMPLES, "pictures to train on"),
+        run=lambda data, out, seeds, samples: run(data, out, seeds=seeds, samples=samples),
+        draw=dont_decay_picture,
+        claims=claims,
     )
-    write_json(result, found)
-    dont_decay_picture(found, picture)
-    for claim in claims(found):
-        print(claim)
-    return found
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int = SAMPLES) -> dict[str, Any]:
@@ -83,12 +74,12 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
         data: as of the task `fashion_mnist`.
         out: the folder of the runs.
         seeds: how many.
-        samples: pictures to train on.
+        samples: pictures to train on, at least ten times the batch size of the start.
 
     Returns:
         The content of the result file.
     """
-    loaded = _fashion.load(data, samples=samples)
+    loaded = _fashion.load(data, samples=samples, batch_size=max(start.batch_size for start in STARTS.values()))
     network = partial(models.mlp, image_size=14)
 
     def train(name: str, seed: int, tell: Callable[[float], None]) -> Record:

@@ -15,7 +15,6 @@ seconds. The LR of `large` was not tuned by itself.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,16 +26,15 @@ from torch import nn
 from torch.optim import lr_scheduler as torch_lr
 
 import adabatch as ab
-from adabatch import lr_clock, planner, schedules, tasks
+from adabatch import _checks, lr_clock, planner, schedules, tasks
 from adabatch.models import gpt
 from adabatch.recipes import _runs
+from adabatch.recipes._command import command
 from adabatch.recipes._pictures import gpt_ramp_picture
 from adabatch.recipes._runs import Record, against, curve
 from adabatch.study import statistics
 from adabatch.study.claims import Claim
-from adabatch.training.device import threads
 from adabatch.training.evaluation import evaluate
-from adabatch.training.folder import write_json
 
 CONTEXT: Final = 64
 SIZES: Final = (8, 16, 24)
@@ -71,21 +69,18 @@ class Size:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains every arm, writes the result and the picture, and prints what was found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", help="text file or folder with tinyshakespeare; else ADABATCH_DATA, else downloaded")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; the same command resumes")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="length of each training")
-    parser.add_argument("--result", type=Path, help="result file; OUT/gpt_ramp.json without it")
-    parser.add_argument("--picture", type=Path, help="PNG; OUT/gpt-ramp.png without it")
-    options = parser.parse_args(arguments)
-    with threads(1):
-        found = run(options.data, options.out, seeds=options.seeds, size=Size(tokens=options.tokens))
-    write_json(options.result or options.out / "gpt_ramp.json", found)
-    gpt_ramp_picture(found, options.picture or options.out / "gpt-ramp.png")
-    for claim in claims(found):
-        print(claim)
-    return found
+    return command(
+        arguments,
+        file=__file__,
+        description=__doc__,
+        name="gpt_ramp",
+        data="text file or folder with tinyshakespeare; else ADABATCH_DATA, else downloaded",
+        seeds=SEEDS,
+        length=("tokens", TOKENS, "length of each training"),
+        run=lambda data, out, seeds, tokens: run(data, out, seeds=seeds, size=Size(tokens=tokens)),
+        draw=gpt_ramp_picture,
+        claims=claims,
+    )
 
 
 def load(data: Path | str | None) -> tasks.Data:
@@ -188,6 +183,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, size: Size | 
         The content of the result file.
     """
     loaded, chosen = load(data), size or Size()
+    _checks.whole("tokens", chosen.tokens, minimum=CONTEXT * SIZES[-1], remedy="that is one batch of `large`")
 
     def train_one(arm: str, seed: int, tell: Callable[[float], None]) -> Record:
         return train(loaded, arm, chosen, seed=seed, tell=tell)

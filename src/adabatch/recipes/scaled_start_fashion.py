@@ -14,7 +14,6 @@ Expected, n = 5, one thread of a Xeon, about two minutes: 20,000, 7,440, 1,600 a
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,12 @@ from typing import Any, Final
 import adabatch as ab
 from adabatch import models
 from adabatch.recipes import _fashion, _runs
+from adabatch.recipes._command import command
 from adabatch.recipes._fashion import Length, Start
 from adabatch.recipes._pictures import scaled_start_picture
 from adabatch.recipes._runs import Record, against, curve
 from adabatch.study import statistics
 from adabatch.study.claims import Claim
-from adabatch.training.device import threads
-from adabatch.training.folder import write_json
 
 LR: Final = 0.005
 MOMENTUM: Final = 0.9
@@ -60,21 +58,18 @@ def start_of(arm: str) -> Start:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains every start, writes the result and the picture, and prints what was found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", help="folder with fashion_mnist; else ADABATCH_DATA, else it is downloaded")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; the same command resumes")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="pictures to train on")
-    parser.add_argument("--result", type=Path, help="result file; OUT/scaled_start.json without it")
-    parser.add_argument("--picture", type=Path, help="PNG; OUT/scaled-start.png without it")
-    options = parser.parse_args(arguments)
-    with threads(1):
-        found = run(options.data, options.out, seeds=options.seeds, samples=options.samples)
-    write_json(options.result or options.out / "scaled_start.json", found)
-    scaled_start_picture(found, options.picture or options.out / "scaled-start.png")
-    for claim in claims(found):
-        print(claim)
-    return found
+    return command(
+        arguments,
+        file=__file__,
+        description=__doc__,
+        name="scaled_start",
+        data="folder with fashion_mnist; else ADABATCH_DATA, else it is downloaded",
+        seeds=SEEDS,
+        length=("samples", SAMPLES, "pictures to train on"),
+        run=lambda data, out, seeds, samples: run(data, out, seeds=seeds, samples=samples),
+        draw=scaled_start_picture,
+        claims=claims,
+    )
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int = SAMPLES) -> dict[str, Any]:
@@ -89,7 +84,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
     Returns:
         The content of the result file.
     """
-    loaded = _fashion.load(data, samples=samples)
+    loaded = _fashion.load(data, samples=samples, batch_size=max(start_of(arm).batch_size for arm in ARMS))
     network = partial(models.mlp, image_size=14)
 
     def train(arm: str, seed: int, tell: Callable[[float], None]) -> Record:
