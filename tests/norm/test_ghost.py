@@ -305,6 +305,22 @@ def test_gradients_of_gradients_in_channels_last(affine: bool, samples: int) -> 
     assert torch.autograd.gradgradcheck(apply, (x, *layer.parameters()))
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_torchs_function_transforms(last: bool) -> None:
+    layer = ghost(nn.BatchNorm2d(3, track_running_stats=False), size=4)
+    x = torch.randn(8, 3, 2, 5).contiguous(memory_format=LAST[2] if last else torch.contiguous_format)
+    parameters = {name: each.detach() for name, each in layer.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return (torch.func.functional_call(layer, parameters, (x,)) ** 3).sum()
+
+    found, of_x = torch.func.grad(loss, argnums=(0, 1))(parameters, x)
+    x.requires_grad_()
+    loss(dict(layer.named_parameters()), x).backward()
+    torch.testing.assert_close(found, {name: each.grad for name, each in layer.named_parameters()})
+    torch.testing.assert_close(of_x, x.grad)
+
+
 def test_gradients_of_the_parameters_alone_and_a_gradient_in_another_memory_format() -> None:
     plain = filled(nn.BatchNorm2d(3)).float()
     x = torch.randn(16, 3, 4, 5)

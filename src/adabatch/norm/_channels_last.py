@@ -28,7 +28,7 @@ class GhostInChannelsLast(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
+        input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalises each sub-batch by its own statistics."""
         x = _rows(input, count)
@@ -43,15 +43,20 @@ class GhostInChannelsLast(torch.autograd.Function):
         b = -a * means if bias is None else torch.addcmul(bias, a, means, value=-1)
         output = torch.empty_like(input)  # no view, for what is done to it in place
         torch.addcmul(_repeated(b, x), x, _repeated(a, x), out=_rows(output, count))
-        ctx.save_for_backward(input, weight, means, scales)
-        ctx.mark_non_differentiable(means, variances)
-        ctx.eps = eps
         return output, means, variances
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keeps what the backward pass needs."""
+        input, weight, _, _, ctx.eps = inputs
+        ctx.save_for_backward(input, weight, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of input, weight and bias: `a (dy - mean(dy) - z mean(dy z))` with `z = (x - mean) scale`."""
-        input, weight, means, scales = ctx.saved_tensors
+        input, weight, means, variances = ctx.saved_tensors
+        scales = (variances + ctx.eps).rsqrt_()
         if torch.is_grad_enabled():  # somebody differentiates the gradient
             return (*_differentiable(gradient, input, weight, means, scales, ctx.eps), None, None)
         count, _, channels = means.shape
