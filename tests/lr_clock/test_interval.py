@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -43,6 +44,26 @@ def test_tokens_and_a_growing_batch():
     assert found == [False, False, True, True]  # at 10, 40, 70 and 100 of 50, 100
 
 
+@pytest.mark.parametrize(
+    ("size", "length", "tokens_per_sample", "epochs"),
+    [
+        (101, ab.epochs(0.5), None, 20),
+        (1437, ab.epochs(0.1), None, 10),
+        (100, ab.epochs(1 / 3), None, 4),
+        (300, ab.tokens(3000), 2048, 10),
+        (50, ab.tokens(7), 5, 4),
+    ],
+)
+def test_what_is_no_whole_number_of_samples_does_not_drift(size, length, tokens_per_sample, epochs):
+    """Asked after each sample: as many as fit into the whole training, each at the first sample that reaches it."""
+    loader = loader_of(batch_size=1, size=size)
+    found = due_at(loader, every(loader, length, tokens_per_sample=tokens_per_sample), epochs=epochs)
+    samples = length.exact * size if length.unit == "epochs" else length.exact / tokens_per_sample
+    wished = [math.ceil(samples * number) for number in range(1, int(epochs * size / samples) + 1)]
+    assert len(wished) in (11, 12, 40, 100, 142, 2048)
+    assert found == wished
+
+
 def test_a_batch_that_is_being_trained_on_counts():
     data = torch.utils.data.TensorDataset(torch.randn(20, 1))
     loader, model = ab.DataLoader(data, batch_size=10), torch.nn.Linear(1, 1)
@@ -75,10 +96,21 @@ def test_state():
     [
         (ab.updates(5), "`length` must be above 0 in epochs, samples or tokens, got 5 updates"),
         (ab.samples(0), "`length` must be above 0"),
-        (30, "`length` must be above 0 in epochs, samples or tokens, got 30"),
         (ab.tokens(5), "`tokens_per_sample` must be given to count 5 tokens"),
     ],
 )
 def test_errors(length, message):
     with pytest.raises(ValueError, match=message):
         every(loader_of(), length)
+
+
+@pytest.mark.parametrize("length", [30, "5 samples", None])
+def test_what_is_no_length(length):
+    with pytest.raises(TypeError, match=f"`length` must be a length such as .*, got {length!r}"):
+        every(loader_of(), length)
+
+
+@pytest.mark.parametrize(("tokens", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("64", TypeError)])
+def test_tokens_per_sample_that_are_none(tokens, error):
+    with pytest.raises(error, match="`tokens_per_sample` must be"):
+        every(loader_of(), ab.tokens(100), tokens_per_sample=tokens)

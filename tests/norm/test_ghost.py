@@ -405,6 +405,71 @@ def test_a_layer_in_half_precision(track: bool, last: bool) -> None:
     torch.testing.assert_close(dict(layer.named_buffers()), dict(plain.named_buffers()))
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [32, 1024])
+@pytest.mark.parametrize("last", [False, True])
+def test_gradients_of_half_precision_are_summed_in_single_precision(kind: torch.dtype, size: int, last: bool) -> None:
+    x = torch.randn(2 * size, 4, 3, 3).relu().to(kind)
+    dy = (torch.randn(2 * size, 4, 3, 3) * 0.1 + 1).to(kind)
+    plain = nn.BatchNorm2d(4)
+    found = []
+    memory_format = LAST[2] if last else torch.contiguous_format
+    for wide in (False, True):
+        layer = ghost(copy.deepcopy(plain).double() if wide else copy.deepcopy(plain), size=size)
+        here = x.to(torch.float64 if wide else kind, memory_format=memory_format, copy=True).requires_grad_()
+        layer(here).backward(dy.to(here.dtype))
+        found.append((here.grad, layer.weight.grad, layer.bias.grad))
+    for mine, exact, bound in zip(*found, (2e-2, 5e-3, 1e-5), strict=True):
+        assert float((mine.double() - exact).norm() / exact.norm()) < bound
+
+
+def test_a_large_gradient_in_float16() -> None:
+    layer = ghost(nn.BatchNorm2d(4), size=128)
+    x = torch.randn(256, 4, 4, 4).relu().half().contiguous(memory_format=LAST[2])
+    layer(x).backward(torch.full_like(x, 1024.0))
+    assert layer.bias.grad.tolist() == [1024.0 * 256 * 16] * 4
+    assert layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_channel_without_spread_has_no_gradient_of_its_weight(last: bool) -> None:
+    layer = ghost(nn.BatchNorm2d(4), size=16)
+    x = torch.full((64, 4, 5, 5), 100.0).contiguous(memory_format=LAST[2] if last else torch.contiguous_format)
+    layer(x).backward(torch.randn_like(x) + 10)
+    assert layer.weight.grad.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_channels_other_than_the_layers(last: bool) -> None:
+    layer = ghost(nn.BatchNorm2d(1, track_running_stats=False), size=4)
+    x = torch.randn(8, 3, 4, 4).contiguous(memory_format=LAST[2] if last else torch.contiguous_format)
+    for each in (layer, torch.compile(layer, backend="eager")):
+        with pytest.raises(Exception, match="weight"):
+            each(x)
+
+
+def test_second_derivatives_without_a_bias() -> None:
+    layer = ghost(filled(nn.BatchNorm2d(2, track_running_stats=False)), size=2)
+    layer.bias = None
+    x = torch.randn(4, 2, 2, 3, dtype=torch.float64)
+    found = []
+    for memory_format in (torch.contiguous_format, LAST[2]):
+        here = x.clone(memory_format=memory_format).requires_grad_()
+        (gradient,) = torch.autograd.grad((layer(here) ** 3).sum(), here, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), (here, layer.weight)))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, check_stride=False)
+
+
+def test_batch_and_channels_inside_the_height_in_memory() -> None:
+    x = torch.randn(1, 11, 2, 5).permute(2, 3, 1, 0).requires_grad_()
+    other = x.detach().contiguous().requires_grad_()
+    layer = ghost(nn.BatchNorm2d(5), size=1)
+    for each in (x, other):
+        (layer(each) ** 3).sum().backward()
+    torch.testing.assert_close(x.grad, other.grad, check_stride=False)
+
+
 def test_sub_batches_of_one_sample() -> None:
     message = "`size` must be at least 2 for BatchNorm1d, .* got 1 for the layer 1; take 128"
     with pytest.raises(ValueError, match=message):

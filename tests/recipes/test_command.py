@@ -60,6 +60,23 @@ def test_what_goes_wrong_is_one_line_and_writes_nothing(tmp_path, capsys, error,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flag", "path", "suffix"),
+    [("--picture", "p.jpg", ".png"), ("--picture", "folder.png", ".png"), ("--result", "r", ".json")],
+)
+def test_files_that_cannot_be_written_are_refused_before_training(tmp_path, capsys, flag, path, suffix):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        call(["--out", str(tmp_path / "out"), flag, str(tmp_path / path)], lambda *each: pytest.fail("trained"), [])
+    words = f"error: {flag} must be the path of a file that ends in {suffix}, got {str(tmp_path / path)!r}"
+    assert capsys.readouterr().err.rstrip().endswith(words)
+
+
+def test_folders_of_the_result_are_made(tmp_path):
+    call(["--out", str(tmp_path / "out"), "--result", str(tmp_path / "new" / "r.json")], lambda *each: {}, [])
+    assert (tmp_path / "new" / "r.json").exists()
+
+
 @pytest.mark.parametrize("recipe", [dont_decay_fashion, scaled_start_fashion, gpt_ramp])
 def test_help_has_the_recipes_text_and_an_example(recipe, capsys):
     with pytest.raises(SystemExit, match="0"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from fractions import Fraction
 from typing import Any
 
+from adabatch import _checks
 from adabatch.types import DrivenLoader
 from adabatch.units import Duration
 
@@ -12,7 +13,7 @@ from adabatch.units import Duration
 class Interval:
     """Says once for each interval of data that it has passed; made by `every`."""
 
-    def __init__(self, loader: DrivenLoader, length: Duration, samples: int) -> None:
+    def __init__(self, loader: DrivenLoader, length: Duration, samples: Fraction) -> None:
         self._loader, self._length, self._samples = loader, length, samples
         self._seen = self._count()
 
@@ -48,7 +49,7 @@ class Interval:
     def _count(self) -> int:
         batch = self._loader.current
         clock = self._loader.clock if batch is None else batch.end
-        return clock // self._samples
+        return int(clock // self._samples)
 
 
 def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | None = None) -> Interval:
@@ -56,13 +57,15 @@ def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | No
 
     Args:
         loader: the loader that is trained on.
-        length: in epochs, samples or tokens; rounded up to whole samples.
+        length: in epochs, samples or tokens, exact however long training is: the nth interval ends with the first
+            sample that brings n lengths of data.
         tokens_per_sample: needed by tokens.
 
     Returns:
         An object whose `due()` is asked after each batch.
 
     Raises:
+        TypeError: if the length is no `Duration`.
         ValueError: if the length is 0, in updates (which the batch size changes), or needs what is not known.
 
     Example:
@@ -72,18 +75,18 @@ def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | No
         >>> [evaluate.due() for batch in loader]
         [False, True, False, True]
     """
-    if not isinstance(length, Duration) or length.count == 0 or length.unit == "updates":
+    if not isinstance(length, Duration):
+        raise TypeError(f"`length` must be a length such as samples(1000) or epochs(1), got {length!r}")
+    if length.count == 0 or length.unit == "updates":
         raise ValueError(
             f"`length` must be above 0 in epochs, samples or tokens, got {length}; an update is no fixed amount of data"
         )
-    per: int | None = 1
-    if length.unit == "epochs":
-        per = loader.dataset_size
+    per = loader.dataset_size if length.unit == "epochs" else 1
     count = length.exact
     if length.unit == "tokens":
         if tokens_per_sample is None:
             raise ValueError(f"`tokens_per_sample` must be given to count {length}, got None; or use `samples`")
-        count /= tokens_per_sample
+        count /= _checks.whole("tokens_per_sample", tokens_per_sample)
     if per is None:
         raise ValueError(f"`length` must be in samples or tokens for a stream, got {length}")
-    return Interval(loader, length, math.ceil(count * per))
+    return Interval(loader, length, count * per)

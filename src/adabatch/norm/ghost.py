@@ -65,12 +65,13 @@ class _GhostBatchNorm(_BatchNorm):
         in_parts = torch.compiler.is_compiling()
         numbers = input.numel() // (count * channels)
         own = in_parts or (memory_format != torch.contiguous_format and input.device.type == "cpu")
-        if own and numbers > 1:  # torch's call refuses one number
+        fits = self.weight is None or len(self.weight) == channels
+        if own and fits and numbers > 1:  # torch's call tells what is wrong
             normalised = _in_parts if in_parts else GhostInChannelsLast.apply
             output, means, variances = normalised(input, self.weight, self.bias, count, self.eps)
             variances = variances * (numbers / (numbers - 1))
             return output, means.view(count, channels).to(kind.dtype), variances.view(count, channels).to(kind.dtype)
-        wide = input.reshape(batch // count, count * channels, *rest)
+        wide = input.reshape(batch // count, count * channels, *rest).contiguous()
         statistics = torch.zeros(2, count * channels, dtype=kind.dtype, device=input.device)
         output = nn.functional.batch_norm(
             wide,

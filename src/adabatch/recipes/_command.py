@@ -59,11 +59,17 @@ def command(
     parser.add_argument("--result", type=Path, help=f"result file; OUT/{name}.json without it")
     parser.add_argument("--picture", type=Path, help=f"PNG; OUT/{name.replace('_', '-')}.png without it")
     options = parser.parse_args(arguments)
+    result = options.result or options.out / f"{name}.json"
+    picture = options.picture or options.out / f"{name.replace('_', '-')}.png"
+    for flag, path, suffix in (("--result", result, ".json"), ("--picture", picture, ".png")):
+        if path.suffix != suffix or path.is_dir():
+            parser.error(f"{flag} must be the path of a file that ends in {suffix}, got {str(path)!r}")
     try:
         with threads(1):
             found = run(options.data, options.out, options.seeds, getattr(options, option))
-        write_json(options.result or options.out / f"{name}.json", found)
-        draw(found, options.picture or options.out / f"{name.replace('_', '-')}.png")
+        result.parent.mkdir(parents=True, exist_ok=True)
+        write_json(result, found)
+        draw(found, picture)
     except KeyboardInterrupt:
         parser.exit(130, "interrupted: finished runs are kept, the same command goes on\n")
     except (ValueError, OSError) as error:
