@@ -193,7 +193,6 @@ def test_a_scheduler_that_the_user_steps_climbs_behind_its_end_and_so_does_the_c
             "`dataset_size` must be given for a length in epochs",
         ),
         ({"counts": ab.updates(0), "epochs": 5}, "`counts` must be a length such as epochs\\(1\\) or updates\\(1\\)"),
-        ({"counts": 1, "epochs": 5}, "`counts` must be a length such as epochs\\(1\\)"),
         (
             {"epochs": 5, "batch_size": 8, "maximum": 4},
             "`maximum` must be at least the batch size that growth starts from, 8",
@@ -203,6 +202,17 @@ def test_a_scheduler_that_the_user_steps_climbs_behind_its_end_and_so_does_the_c
 def test_errors(settings, message):
     with pytest.raises(ValueError, match=message):
         ab.from_lr(torch_lr.StepLR(optimizer_of(), 2, 0.5), **settings)
+
+
+@pytest.mark.parametrize("counts", [1, "1 epochs"])
+def test_counts_that_are_no_length(counts):
+    with pytest.raises(TypeError, match=f"`counts` must be a length such as epochs.1. or updates.1., got {counts!r}"):
+        ab.from_lr(torch_lr.StepLR(optimizer_of(), 2, 0.5), counts=counts, epochs=5)
+
+
+def test_a_class_in_the_place_of_an_lr_scheduler():
+    with pytest.raises(TypeError, match="`lr_scheduler` must be an LR scheduler, got the class StepLR; make one of it"):
+        ab.from_lr(torch_lr.StepLR, dataset_size=100, epochs=5, batch_size=8)
 
 
 @pytest.mark.parametrize("momentum", [1, 1.5])

@@ -71,6 +71,15 @@ def test_other_hardware_is_refused(tmp_path, code):
         run(tmp_path / "out", code, [])
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]", ""])
+@pytest.mark.parametrize("name", ["recipe.json", "runs/b/c/seed-1.json"])
+def test_damaged_files_are_named(tmp_path, code, text, name):
+    run(tmp_path / "out", code, [])
+    (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(ValueError, match=f"`out` must hold files as they were written, got '.*{name}' without .*; rem"):
+        run(tmp_path / "out", code, [])
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path, code):
     def train(arm, seed, tell):
         raise KeyboardInterrupt

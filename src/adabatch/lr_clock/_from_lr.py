@@ -42,7 +42,8 @@ def from_lr(
             function of samples, or a table as `schedules.from_lr` takes it.
         counts: what one step of an LR scheduler counts: `epochs(1)`, also if None, or `updates(1)` of the training at
             the constant `batch_size`. Other lengths will do. Functions and tables count for themselves.
-        dataset_size: samples in an epoch. Of a stream, the samples of the whole training, with `epochs=1`.
+        dataset_size: samples in an epoch. Of a stream, the samples of the whole training, with `epochs=1`. It is the
+            caller's duty that this and `epochs` are those of the training: behind the end the last size holds.
         epochs: length of the training; None takes the length that the LR scheduler has, if it has one.
         batch_size: the size that it starts with. None for the loader's, which needs a scheduler that counts epochs.
         maximum: the largest batch size; None for a tenth of the data set, the limit of validity in the paper.
@@ -77,6 +78,10 @@ def from_lr(
         raise ValueError(
             f"`counts` must be left out unless a torch LR scheduler is converted, got {counts}; a table has thresholds "
             "in samples or Durations, and a function takes samples"
+        )
+    if isinstance(lr_scheduler, type):
+        raise TypeError(
+            f"`lr_scheduler` must be an LR scheduler, got the class {lr_scheduler.__name__}; make one of it"
         )
     if isinstance(lr_scheduler, Iterable):
         return schedules.from_lr(lr_scheduler, **settings)
@@ -128,7 +133,9 @@ def curve(
         ValueError: as for `from_lr`.
     """
     check_scheduler(lr_scheduler)
-    if not isinstance(counts, Duration) or counts.count == 0 or counts.unit == "tokens":
+    if not isinstance(counts, Duration):
+        raise TypeError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts!r}")
+    if counts.count == 0 or counts.unit == "tokens":
         raise ValueError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts}")
     total = None if epochs is None else _checks.whole("epochs", epochs)
     if counts.unit == "epochs":

@@ -90,14 +90,24 @@ def _once(path: Path, train: Train, arm: str, seed: int, tell: Callable[[float],
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, record)
-    return dict(json.loads(path.read_text()))
+    return _read(path, "final values and `history`", {"history"})
+
+
+def _read(path: Path, wanted: str, keys: set[str]) -> Record:
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not keys <= record.keys():
+        raise ValueError(f"`out` must hold files as they were written, got {str(path)!r} without {wanted}; remove it")
+    return record
 
 
 def _check_folder(out: Path, head: Mapping[str, Any]) -> None:
     note = out / "recipe.json"
     if not note.exists():
         return
-    before = json.loads(note.read_text())
+    before = _read(note, "settings and versions", {"settings", "versions"})
     pairs = [(key, before.get(key), head[key]) for key in ("format", "code_sha256", "settings")]
     pairs += [(key, before.get("versions", {}).get(key), head["versions"][key]) for key in _FIXED]
     for key, there, now in pairs:

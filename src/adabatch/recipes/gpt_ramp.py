@@ -242,6 +242,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     planned = all(of["updates"] == of["planned_updates"] for of in arms.values())
     nearer = found["ramp_against_the_middle_of_small_and_large"]
     ratio = found["cpu_seconds_small_to_ramp"]
+    interval = "no interval" if ratio["low"] is None else f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
     checked = [
         Claim("as many updates as planned", counts, planned),
         Claim(
@@ -251,7 +252,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
         ),
         Claim(
             "ramp: less CPU time than small, by the interval",
-            f"{ratio['median']:.2f} times, from {ratio['low'] or 0:.2f}",
+            f"{ratio['median']:.2f} times {interval}",
             ratio["low"] is not None and ratio["low"] > 1,
         ),
     ]
