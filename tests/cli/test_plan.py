@@ -174,6 +174,14 @@ def test_lines_to_paste_need_a_rule(capsys):
     assert "`--emit-python` must come with a rule, by which an LR schedule becomes growth, got none" in error
 
 
+@pytest.mark.parametrize("flag", ["--out", "--probe"])
+def test_lines_to_paste_come_without_what_they_cannot_use(flag, tmp_path, capsys):
+    code, printed, error = run(capsys, *COSINE, "--emit-python", flag, tmp_path / "there")
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert f"`--emit-python` must come without `{flag}`, got both" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_factor_is_planned_as_it_is_trained(capsys):
     sizes = ["--growth", "2", "--every", "2", "--maximum", "256", "--batch-size", "16"]
     code, printed, _ = run(capsys, *sizes, "--dataset-size", "1437", "--epochs", "14", "--json")

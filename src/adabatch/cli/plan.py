@@ -132,7 +132,7 @@ def command(
     )
     settings = _settings(given, preset, task=task, model=model)
     if emit_python:
-        _emit(settings, as_json=as_json)
+        _emit(settings, out=out, probe=probe, as_json=as_json)
         return
     found, extra = _forecast(settings, probe)
     for note in _probe_notes(probe, found, task=task, model=model, preset=preset):
@@ -267,9 +267,15 @@ def _probe_notes(probe: Path | None, found: Forecast, **planned: str | None) -> 
     return notes
 
 
-def _emit(settings: dict[str, Any], *, as_json: bool) -> None:
+def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_json: bool) -> None:
     from adabatch import planner
 
+    for name, value in (("out", out), ("probe", probe)):
+        if value is not None:
+            raise ValueError(
+                f"`emit_python` must come without `{name}`, got both; it prints lines to paste and nothing else, so "
+                "run the forecast as a command of its own"
+            )
     if settings["rule"] is None:
         raise ValueError(
             "`emit_python` must come with a rule, by which an LR schedule becomes growth, got none; growth by a factor "
