@@ -182,6 +182,15 @@ def test_lines_to_paste_come_without_what_they_cannot_use(flag, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_counts_no_tokens(capsys):
+    sizes = ["--batch-size", 16, "--dataset-size", 1437, "--epochs", 14]
+    code, _, error = run(capsys, "--growth", 2, "--every", "1M tokens", *sizes)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`--every` must be in epochs, samples or updates, got '1M tokens'" in error
+    code, printed, _ = run(capsys, "--help")
+    assert (code, "tokens" in printed) == (0, False)
+
+
 def test_a_factor_is_planned_as_it_is_trained(capsys):
     sizes = ["--growth", "2", "--every", "2", "--maximum", "256", "--batch-size", "16"]
     code, printed, _ = run(capsys, *sizes, "--dataset-size", "1437", "--epochs", "14", "--json")

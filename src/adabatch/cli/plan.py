@@ -21,7 +21,6 @@ from adabatch.cli._options import (
     AsJson,
     BatchSize,
     Epochs,
-    Every,
     Growth,
     LRSchedule,
     Momentum,
@@ -57,6 +56,12 @@ Maximum = Annotated[
     ),
 ]
 RoundTo = Annotated[int | None, typer.Option("--round-to", help="Sizes are multiples of it.", rich_help_panel=GROWTH)]
+Every = Annotated[
+    str | None,
+    typer.Option(
+        "--every", metavar="DURATION", help="The interval: 4, '4 epochs', '9 updates'.", rich_help_panel=GROWTH
+    ),
+]
 Probe = Annotated[
     Path | None,
     typer.Option("--probe", metavar="FILE", help="probe.json, for seconds before and after.", rich_help_panel=RUN),
@@ -220,6 +225,11 @@ def _growth(settings: dict[str, Any], scheduler: Any) -> tuple[Schedule, dict[st
         if settings["growth"] is None:
             return schedules.constant(), extra
         every = units.duration(settings["every"], name="every")
+        if every.unit == "tokens":
+            raise ValueError(
+                f"`every` must be in epochs, samples or updates, got {settings['every']!r}; a plan knows no tokens, so "
+                "divide them by those of a sample and give samples"
+            )
         return schedules.geometric(settings["growth"], every, maximum=settings["maximum"]), extra
     names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
     found = lr_clock.from_lr(scheduler, **{name: settings[name] for name in names})
