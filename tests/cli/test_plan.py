@@ -216,6 +216,8 @@ def test_a_training_of_a_preset(capsys, task, model, updates):
         (["--growth", "2", "--rule", "smith"], "`--rule` must come without `--growth`, got both"),
         (["--growth", "1"], "`--growth` must be greater than 1, got 1"),
         (["--model", "alexnet"], "`--model` must come with `--preset`"),
+        (["--task", "cifar10"], "`--task` must come with `--preset`"),
+        (["--preset", "adabatch", "--task", "digits"], "`--task` must be one of cifar10, cifar100, imagenet, got "),
         (["--preset", "adabatch", "--model", "gpt"], "`--model` must be one of resnet20, vgg19_bn, alexnet"),
     ],
 )

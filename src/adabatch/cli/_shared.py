@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, Ty
 
 import typer
 from rich.console import Console
+from typer.models import ArgumentInfo
 
 import adabatch
 
@@ -124,10 +125,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     Args:
         command: with an option `as_json`.
     """
-    options = {
-        name: name.upper() if name == "task" else "--" + name.replace("_", "-")
-        for name in inspect.signature(command).parameters
-    }
+    options = _typed_names(command)
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -149,6 +147,16 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         fail(" ".join(message.split()), as_json=as_json)
 
     return run
+
+
+def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
+    """What the user types for each argument, by the name that errors give it."""
+    names = {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        noted = getattr(parameter.annotation, "__metadata__", ())
+        positional = any(isinstance(each, ArgumentInfo) for each in noted)
+        names[name] = name.upper() if positional else "--" + name.replace("_", "-")
+    return names
 
 
 @contextlib.contextmanager
