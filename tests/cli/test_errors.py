@@ -95,6 +95,15 @@ def test_options(tmp_path, capsys, monkeypatch, name):
     assert os.listdir(tmp_path) == []
 
 
+def test_the_largest_batch_is_named_as_it_is_typed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("To be, or not to be, that is the question.\n" * 280)
+    options = ["gpt-tiny", "--data", "text.txt", "--epochs", "2", "--rule", "smith", "--lr-schedule", "cosine"]
+    for command in ("train", "compare"):
+        message = refused(capsys, command, *options, "--batch-size", "16")
+        assert message.startswith("`--max-batch-size` must be given where the start, 16, is above a tenth of the ")
+
+
 def test_an_unknown_task_and_an_unknown_command(capsys):
     message = refused(capsys, "train", "digts")
     assert message.startswith("`TASK` must be one of digits, mnist, fashion_mnist")

@@ -29,6 +29,7 @@ R = TypeVar("R")
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
 _PACKAGE: Final = str(Path(__file__).parents[1])
+_ALSO: Final = {"maximum": "max_batch_size"}  # what schedules call it, and the option
 _BACKTICKED: Final = re.compile(r"`([a-z_]+)`")
 
 
@@ -156,6 +157,9 @@ def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
         noted = getattr(parameter.annotation, "__metadata__", ())
         positional = any(isinstance(each, ArgumentInfo) for each in noted)
         names[name] = name.upper() if positional else "--" + name.replace("_", "-")
+    for said, typed in _ALSO.items():
+        if typed in names:
+            names.setdefault(said, names[typed])
     return names
 
 
