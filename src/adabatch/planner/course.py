@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
+from typing import Any
 
 from adabatch import _checks
 from adabatch.units import Duration
@@ -18,7 +20,7 @@ class Course:
 
     Attributes:
         starts_samples: clocks from which each LR holds; first 0, then increasing.
-        lrs: the LR from each of them on.
+        lrs: the LR from each of them on, finite and at least 0.
     """
 
     starts_samples: tuple[int, ...]
@@ -30,27 +32,34 @@ class Course:
             raise ValueError(f"`starts_samples` must be 0 and then increasing, got {starts[:6]}")
         if len(starts) != len(self.lrs):
             raise ValueError(f"`lrs` must be one per start, got {len(self.lrs)} for {len(starts)}")
+        for lr in self.lrs:
+            _checks.finite("lrs", lr, minimum=0)
 
     @classmethod
-    def of_table(cls, table: Iterable[tuple[Duration | int, float]], dataset_size: int) -> Course:
+    def of_table(
+        cls, table: Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]], dataset_size: int | None
+    ) -> Course:
         """The course of a table such as `lr_clock.curve` gives, with its epochs counted in samples.
 
         Args:
-            table: thresholds (Durations in epochs or samples, or bare samples) and the LR from each of them on.
-            dataset_size: samples in an epoch.
+            table: thresholds (Durations in epochs or samples, or bare samples) and the LR from each of them on, as a
+                mapping or as pairs.
+            dataset_size: samples in an epoch; None will do for a table without epochs.
+
+        Raises:
+            ValueError: if an LR is negative, NaN or infinite, thresholds do not begin at 0 and increase, or epochs are
+                to be counted without `dataset_size`.
+            TypeError: if an argument is of the wrong kind.
 
         Example:
             >>> from adabatch import epochs
             >>> Course.of_table([(0, 0.1), (epochs(2), 0.02)], dataset_size=100).starts_samples
             (0, 200)
         """
-        per = {"epochs": dataset_size, "samples": 1}
         starts, lrs = [], []
-        for at, lr in table:
-            if isinstance(at, Duration):
-                at = math.ceil(at.exact * per[_checks.one_of("table", at.unit, per)])
-            starts.append(at)
-            lrs.append(lr)
+        for at, lr in _pairs(table):
+            starts.append(_samples(at, dataset_size))
+            lrs.append(float(_checks.finite("table", lr, minimum=0, remedy=f"it is the LR from {at} on")))
         return cls(tuple(starts), tuple(lrs))
 
     @classmethod
@@ -68,3 +77,27 @@ class Course:
     def lr_at(self, clock: int) -> float:
         """The LR at a clock."""
         return self.lrs[bisect_right(self.starts_samples, clock) - 1]
+
+
+def _pairs(table: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(table, str) or not isinstance(table, Iterable):
+        raise TypeError(f"`table` must be a mapping or pairs such as {{0: 0.1, 5000: 0.02}}, got {table!r}")
+    for item in table.items() if isinstance(table, Mapping) else table:
+        try:
+            at, lr = item
+        except (TypeError, ValueError):
+            raise TypeError(f"`table` must be pairs of a threshold and an LR, got {item!r}") from None
+        yield at, lr
+
+
+def _samples(at: Any, dataset_size: int | None) -> int:
+    """A threshold in samples, rounded up."""
+    if not isinstance(at, Duration):
+        if isinstance(at, bool) or not isinstance(at, Integral):
+            raise TypeError(f"`table` must have whole numbers of samples or Durations as thresholds, got {at!r}")
+        return int(at)
+    if _checks.one_of("table", at.unit, ("epochs", "samples")) == "samples":
+        return math.ceil(at.exact)
+    if dataset_size is None:
+        raise ValueError(f"`dataset_size` must be given to count {at}, got None; or use `samples`")
+    return math.ceil(at.exact * _checks.whole("dataset_size", dataset_size))
