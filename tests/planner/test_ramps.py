@@ -64,6 +64,30 @@ def test_a_ramp_that_is_none(text):
         read_rampup(text, batch_size=1024)
 
 
+@pytest.mark.parametrize("text", [None, 256, 256.0])
+def test_what_is_no_text_of_a_ramp(text):
+    with pytest.raises(TypeError, match=f"`text` must be text or three numbers such as .*, got {text}"):
+        read_rampup(text, batch_size=128)
+
+
+def test_a_ramp_read_ends_with_a_size():
+    with pytest.raises(TypeError, match="`batch_size` must be a whole number, got None"):
+        read_rampup("[256, 128, 50000000]", batch_size=None)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (5, r"`sizes` must be batch sizes such as \(8, 16, 24\), got 5"),
+        (None, r"`sizes` must be batch sizes such as \(8, 16, 24\), got None"),
+        ("8,16", r"`sizes` must be a whole number, got '8'; write them as \(8, 16, 24\)"),
+    ],
+)
+def test_the_small_gpt_ramp_has_a_size_for_each_share(sizes, message):
+    with pytest.raises(TypeError, match=message):
+        small_gpt(1000, sizes=sizes)
+
+
 def test_ramps_that_the_text_cannot_hold():
     with pytest.raises(ValueError, match="`increment` must divide the way from 256 to 1000"):
         read_rampup("256 128 100", batch_size=1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
@@ -50,13 +50,16 @@ def small_gpt(length: int = 24_000_000, *, sizes: Sequence[int] = (8, 16, 24), t
 
     Raises:
         ValueError: if a number is below 1.
-        TypeError: if a number is not whole.
+        TypeError: if a number is not whole, or `sizes` are none.
 
     Example:
         >>> small_gpt(3_000_000).schedule.describe()
         '8, 16 from 1,000,000 tokens, 24 from 2,000,000 tokens'
     """
     _checks.whole("length", length)
+    if not isinstance(sizes, Iterable):
+        raise TypeError(f"`sizes` must be batch sizes such as (8, 16, 24), got {sizes!r}")
+    sizes = [_checks.whole("sizes", size, remedy="write them as (8, 16, 24)") for size in sizes]
     changes = [(_tokens(Fraction(length * index, len(sizes))), size) for index, size in enumerate(sizes)]
     return Ramp(
         name="small-gpt",
@@ -117,11 +120,15 @@ def read_rampup(text: str | Sequence[int], *, batch_size: int) -> linear_ramp:
 
     Raises:
         ValueError: if it is not three whole numbers, or the increment does not lead up from the first size to the last.
+        TypeError: if it is neither text nor a sequence, or `batch_size` is not a whole number.
 
     Example:
         >>> read_rampup("[256, 128, 50000000]", batch_size=1024).describe()
         'from 256 to 1,024 in increments of 128 over 50,000,000 samples'
     """
+    _checks.whole("batch_size", batch_size)
+    if not isinstance(text, Iterable):
+        raise TypeError(f"`text` must be text or three numbers such as '[256, 128, 50000000]', got {text!r}")
     words = re.split(r"[\s,]+", text.strip(" \t\n[]()")) if isinstance(text, str) else [str(item) for item in text]
     if len(words) != 3 or not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
         raise ValueError(
