@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import warnings
 
 import pytest
@@ -457,6 +458,23 @@ def test_a_coupling_whose_factor_is_none_is_refused_at_once(factor, message):
         assert optimizer.param_groups[0]["lr"] == 0.1
     finally:
         del ab.couplings.Coupling._kinds["Odd"]
+
+
+@pytest.mark.parametrize("held", [None, ["lr"], 2.0])
+def test_a_coupling_that_says_nothing_of_what_it_changes_is_refused_at_once(held):
+    class Mute(ab.couplings.Coupling):
+        def lr_factor(self, ratio):
+            return 1.0
+
+        def in_force(self, group, ratio):
+            return held
+
+    try:
+        message = re.escape(f"`in_force` of the coupling 'Mute' must return a dict of what differs, got {held!r}")
+        with pytest.raises(TypeError, match=message):
+            ab.BatchSizeScheduler(sgd(model_of()), loader_of(), GROWING, coupling=Mute())
+    finally:
+        del ab.couplings.Coupling._kinds["Mute"]
 
 
 # Phantom steps of torch.distributed.checkpoint.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -168,6 +168,7 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
     Raises:
         ValueError: if it has none, also where an LR scheduler is to cycle the momentum to; names a hyper-parameter that
             a parameter group lacks; or changes betas of an optimizer whose bias correction is not known.
+        TypeError: if its factor is no number, or it does not say what changes as a dict.
     """
     for ratio in (1.0, *ratios):
         factor = _checks.finite(f"{coupling.name}.lr_factor({ratio:g})", coupling.lr_factor(ratio), minimum=0)
@@ -176,7 +177,7 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
                 f"`coupling` {coupling.name!r} must leave the base batch size alone, got the factor {factor:g}"
             )
         for group in optimizer.param_groups:
-            changes = coupling.in_force(group, ratio)
+            changes = _changes(coupling, group, ratio)
             if "betas" in changes:
                 check_adam(optimizer)
             for key in changes:
@@ -190,6 +191,17 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
                     coupling.in_force(cycled, ratio)
                 except ValueError as error:
                     raise ValueError(f"{error}; it is the `{where}` to which the LR scheduler cycles it") from None
+
+
+def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping[str, Any]:
+    """What the coupling changes in a group."""
+    changes: Any = coupling.in_force(group, ratio)
+    if not isinstance(changes, Mapping):
+        raise TypeError(
+            f"`in_force` of the coupling {coupling.name!r} must return a dict of what differs, got {changes!r}; "
+            "return {} where nothing does"
+        )
+    return changes
 
 
 def _cycled(group: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
