@@ -477,6 +477,40 @@ def test_a_coupling_that_says_nothing_of_what_it_changes_is_refused_at_once(held
         del ab.couplings.Coupling._kinds["Mute"]
 
 
+LARGE = "`coupling` power\\(p=400.0\\) must keep the LR in force below 1e\\+35, where float32 ends, got 2.58e\\+119 at "
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_an_lr_in_force_beyond_float32_is_refused_at_once(name, tensor_lr):
+    lr = torch.tensor(0.1) if tensor_lr else 0.1
+    optimizer = getattr(torch.optim, name)(model_of().parameters(), lr=lr)
+    with pytest.raises(ValueError, match=LARGE + "2 times the base batch size"):
+        ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling="power(400)")
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1)
+    ab.BatchSizeScheduler(optimizer, loader_of(), CONSTANT, coupling="power(400)")
+
+
+@pytest.mark.parametrize(
+    "warm_up",
+    [
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 10),
+        lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10, div_factor=1e200),
+    ],
+    ids=["LambdaLR", "OneCycleLR"],
+)
+def test_an_lr_in_force_beyond_float32_after_a_warm_up_is_refused_at_once(warm_up):
+    optimizer = sgd(model_of())
+    warm_up(optimizer)
+    with pytest.raises(ValueError, match=LARGE):
+        ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling="power(400)")
+
+
+def test_double_precision_has_room_for_larger_lrs():
+    model = model_of().double()
+    ab.BatchSizeScheduler(sgd(model), loader_of(), GROWING, coupling="power(400)")
+
+
 # Phantom steps of torch.distributed.checkpoint.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -14,6 +15,7 @@ from adabatch import _checks
 from adabatch.couplings import Coupling
 from adabatch.scheduler._bias_correction import BiasCorrection, Part, check_adam
 
+_DOUBLE: Final = (torch.float64, torch.complex128)
 COUPLED: Final[WeakSet[torch.optim.Optimizer]] = WeakSet()
 """Optimizers that have a coupling."""
 
@@ -167,10 +169,12 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
 
     Raises:
         ValueError: if it has none, also where an LR scheduler is to cycle the momentum to; names a hyper-parameter that
-            a parameter group lacks; or changes betas of an optimizer whose bias correction is not known.
+            a parameter group lacks; changes betas of an optimizer whose bias correction is not known; or takes an LR
+            beyond what float32 holds.
         TypeError: if its factor is no number, or it does not say what changes as a dict.
     """
-    for ratio in (1.0, *ratios):
+    ratios = (1.0, *ratios)
+    for ratio in ratios:
         factor = _checks.finite(f"{coupling.name}.lr_factor({ratio:g})", coupling.lr_factor(ratio), minimum=0)
         if ratio == 1 and factor != 1:
             raise ValueError(
@@ -191,6 +195,8 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
                     coupling.in_force(cycled, ratio)
                 except ValueError as error:
                     raise ValueError(f"{error}; it is the `{where}` to which the LR scheduler cycles it") from None
+    for group in optimizer.param_groups:
+        _check_lr(group, coupling, ratios)
 
 
 def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping[str, Any]:
@@ -202,6 +208,21 @@ def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping
             "return {} where nothing does"
         )
     return changes
+
+
+def _check_lr(group: dict[str, Any], coupling: Coupling, ratios: Iterable[float]) -> None:
+    """Checks the LRs in force, also for those that the LR scheduler notes to warm up to."""
+    end = math.inf if all(param.dtype in _DOUBLE for param in group["params"]) else _checks.LR_END
+    held = (group.get(name) for name in ("lr", "initial_lr", "max_lr"))
+    highest = max(float(lr) for lr in held if lr is not None)
+    for ratio in ratios:
+        lr = float(coupling.in_force(group | {"lr": highest}, ratio).get("lr", 0.0))
+        if lr >= end:
+            raise ValueError(
+                f"`coupling` {coupling.describe()} must keep the LR in force below {end:g}, where "
+                f"{'float64' if end == math.inf else 'float32'} ends, got {lr:.3g} at {ratio:g} times the base batch "
+                "size; take another coupling, a smaller LR or less growth"
+            )
 
 
 def _cycled(group: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,6 @@ DEVICES: Final = ("auto", "cpu", "cuda")
 PRECISIONS: Final = ("float32", "bf16")
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
-LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
 # Settings that run folders written before they existed go without.
 ADDED: Final = (
     "rule",
@@ -118,7 +117,7 @@ class RunConfig:
         _checks.whole("epochs", self.epochs)
         _checks.whole("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         _checks.finite("lr", self.lr, above=0)
-        _checks.finite("lr", self.lr, below=LR_END, remedy="float32 ends near there; take a smaller one")
+        _checks.finite("lr", self.lr, below=_checks.LR_END, remedy="float32 ends near there; take a smaller one")
         _checks.finite("momentum", self.momentum, minimum=0, below=1)
         _checks.finite("weight_decay", self.weight_decay, minimum=0)
         if self.micro_batch_size is not None:
@@ -269,10 +268,11 @@ class RunConfig:
         for clock in merge(range(0, dataset_size * self.epochs, dataset_size), plan.starts_samples):
             epoch, size = clock // dataset_size, plan.batch_size_at(clock)
             in_force = self.lr * shares[epoch] * coupling.lr_factor(size / self.batch_size)
-            if in_force >= LR_END:
+            if in_force >= _checks.LR_END:
                 raise ValueError(
-                    f"`lr` must stay below {LR_END:g} with its schedule and coupling, got {in_force:.3g} with batches "
-                    f"of {size:,} in epoch {epoch}; take a smaller `lr`, another `lr_schedule` or another `coupling`"
+                    f"`lr` must stay below {_checks.LR_END:g} with its schedule and coupling, got {in_force:.3g} with "
+                    f"batches of {size:,} in epoch {epoch}; take a smaller `lr`, another `lr_schedule` or another "
+                    "`coupling`"
                 )
 
     def differences(self, other: RunConfig) -> list[str]:
