@@ -55,8 +55,8 @@ class BatchSizeScheduler:
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if the coupling was not derived for an optimizer, the schedule starts at another batch size than
-            the loader, or an optimizer or the loader has a scheduler already.
+        ValueError: if the coupling was not derived for an optimizer or takes its LR beyond what float32 holds, the
+            schedule starts at another batch size than the loader, or one of them has a scheduler already.
 
     Example:
         >>> import torch, adabatch as ab
