@@ -305,6 +305,7 @@ def test_gradients_of_gradients_in_channels_last(affine: bool, samples: int) -> 
     assert torch.autograd.gradgradcheck(apply, (x, *layer.parameters()))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # in torch's own jvp
 @pytest.mark.parametrize("last", [False, True])
 def test_torchs_function_transforms(last: bool) -> None:
     layer = ghost(nn.BatchNorm2d(3, track_running_stats=False), size=4)
@@ -319,6 +320,12 @@ def test_torchs_function_transforms(last: bool) -> None:
     loss(dict(layer.named_parameters()), x).backward()
     torch.testing.assert_close(found, {name: each.grad for name, each in layer.named_parameters()})
     torch.testing.assert_close(of_x, x.grad)
+    tangent = torch.randn_like(x)
+    _, along = torch.func.jvp(lambda x: loss(parameters, x), (x.detach(),), (tangent,))
+    torch.testing.assert_close(along, (of_x * tangent).sum())
+    several = {name: torch.stack([each, 2 * each]) for name, each in parameters.items()}
+    both = torch.func.vmap(loss, in_dims=({"weight": 0, "bias": 0}, None))(several, x.detach())
+    torch.testing.assert_close(both[0], loss(parameters, x.detach()))
 
 
 def test_gradients_of_the_parameters_alone_and_a_gradient_in_another_memory_format() -> None:

@@ -8,6 +8,7 @@ all sub-batches at once, too. Nothing is copied, and only the input is kept for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ class GhostInChannelsLast(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
+        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalises each sub-batch by its own statistics."""
         x = _rows(input, count)
@@ -39,26 +40,23 @@ class GhostInChannelsLast(torch.autograd.Function):
         found = _statistics(x.view(len(x), -1, 1, 1), running, running, 0.0)
         of_places, variances = (each.view(count, -1, input.shape[1]) for each in found)
         means = of_places.mean(1, keepdim=True)
-        variances = (of_places - means).square_().add_(variances).mean(1, keepdim=True)
+        off = of_places - means
+        variances = torch.addcmul(variances, off, off).mean(1, keepdim=True)
         scales = (variances + eps).rsqrt_()
         a = scales if weight is None else scales * weight
         b = -a * means if bias is None else torch.addcmul(bias, a, means, value=-1)
         output = torch.empty_like(input)  # no view, for what is done to it in place
-        torch.addcmul(_repeated(b, x), x, _repeated(a, x), out=_rows(output, count))
+        a, b = _repeated(x, a, b)
+        torch.addcmul(b, x, a, out=_rows(output, count))
+        ctx.save_for_backward(input, weight, means, scales)
+        ctx.mark_non_differentiable(means, variances)
+        ctx.eps = eps
         return output, means, variances
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keeps what the backward pass needs."""
-        input, weight, _, _, ctx.eps = inputs
-        ctx.save_for_backward(input, weight, *output[1:])
-        ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of input, weight and bias: `a (dy - mean(dy) - z mean(dy z))` with `z = (x - mean) scale`."""
-        input, weight, means, variances = ctx.saved_tensors
-        scales = (variances + ctx.eps).rsqrt_()
+        input, weight, means, scales = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates the gradient
             wanted = ctx.needs_input_grad[1:3]
             return (*_differentiable(gradient, input, weight, means, scales, ctx.eps, wanted), None, None)
@@ -75,7 +73,8 @@ class GhostInChannelsLast(torch.autograd.Function):
         share = a * (-means.numel() / input.numel())
         b = of_z.mul_(scales).mul_(share)
         c = torch.addcmul(of_dy.mul_(share), b, means, value=-1)
-        of_input = torch.addcmul(_repeated(c, x), x, _repeated(b, x)).addcmul_(dy, _repeated(a, x)).to(input.dtype)
+        a, b, c = _repeated(x, a, b, c)
+        of_input = torch.addcmul(c, x, b).addcmul_(dy, a).to(input.dtype)
         return of_input.view(input.movedim(1, -1).shape).movedim(-1, 1), of_weight, of_bias, None, None
 
 
@@ -104,7 +103,7 @@ def _differentiable(
 def _sums(dy: Tensor, x: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """The sums of `dy z` and of `dy`, both `[count, 1, channels]`, for rows of `_rows`."""
     size, width = len(x), x.stride(0)
-    if x.dtype.itemsize > 2 and float((means * scales).abs().amax()) < _NEAR:
+    if x.dtype.itemsize > 2 and float(torch.linalg.vector_norm(means * scales, math.inf)) < _NEAR:
         # What layer norm has as the gradients of its parameters: faster, but in the precision of the input.
         like, shift, scale = means.new_empty(width), means.new_zeros(size), means.new_ones(size)
         pair = (dy.view(size, width), x.view(size, width))
@@ -128,7 +127,9 @@ def _rows(input: Tensor, count: int) -> Tensor:
     return input.movedim(1, -1).contiguous().view(len(input) // count, count, -1, together * channels)
 
 
-def _repeated(factors: Tensor, rows: Tensor) -> Tensor:
-    """`[count, 1, channels]` as `[count, 1, n * channels]`, to go with `rows`."""
-    count, _, channels = factors.shape
-    return factors.expand(-1, rows.shape[-1] // channels, -1).reshape(count, 1, -1)
+def _repeated(rows: Tensor, *factors: Tensor) -> tuple[Tensor, ...]:
+    """`[count, 1, channels]` each as `[count, 1, n * channels]`, to go with `rows`."""
+    together = torch.cat(factors, 1)
+    count, kinds, channels = together.shape
+    times = rows.shape[-1] // channels
+    return together[:, :, None].expand(-1, -1, times, -1).reshape(count, kinds, 1, -1).unbind(1)

@@ -10,7 +10,7 @@ the statistics of sub-batches ("ghost batches") of `size` samples, which keeps t
   last `size + B % size` are one, and there is a second call. Below `2 * size` samples it is ordinary batch norm.
 - In the `channels_last` memory format no view makes sub-batches channels. On a CPU one call takes the statistics and
   one does all that is element-wise; elsewhere the batch is copied twice. Where torch compiles the model, in any memory
-  format, the compiler gets elementary operations, which it fuses.
+  format, the compiler gets elementary operations, which it fuses; transforms of `torch.func` get them too.
 - Running statistics are those of an ordinary layer that sees the sub-batches one after the other, in closed form:
   `(1 - m)^K old + sum_k m (1 - m)^(K - 1 - k) new_k` with momentum `m`. `num_batches_tracked` counts sub-batches.
 - In evaluation it is ordinary batch norm, with the running statistics or, where a layer keeps none, the batch's.
@@ -62,11 +62,11 @@ class _GhostBatchNorm(_BatchNorm):
         # Statistics in the precision that ordinary batch norm has them in.
         kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
         memory_format = _memory_format(input)
-        in_parts = torch.compiler.is_compiling()
+        last_on_cpu = memory_format != torch.contiguous_format and input.device.type == "cpu"
+        in_parts = torch.compiler.is_compiling() or (last_on_cpu and torch._C._are_functorch_transforms_active())
         numbers = input.numel() // (count * channels)
-        own = in_parts or (memory_format != torch.contiguous_format and input.device.type == "cpu")
         fits = self.weight is None or len(self.weight) == channels
-        if own and fits and numbers > 1:  # torch's call tells what is wrong
+        if (in_parts or last_on_cpu) and fits and numbers > 1:  # else torch's call tells what is wrong
             normalised = _in_parts if in_parts else GhostInChannelsLast.apply
             output, means, variances = normalised(input, self.weight, self.bias, count, self.eps)
             variances = variances * (numbers / (numbers - 1))
@@ -97,12 +97,14 @@ class _GhostBatchNorm(_BatchNorm):
         if self.momentum is None:  # the plain average of all sub-batches so far
             before = self.num_batches_tracked
             share = 1.0 / (before + count).to(means.dtype)
-            keep, weights = before * share, share.expand(count, 1)
+            keep, weights, factor = before * share, share.expand(count), 1.0
         else:
-            left = torch.arange(count - 1, -1, -1, dtype=means.dtype, device=means.device)[:, None]
-            keep, weights = (1 - self.momentum) ** count, self.momentum * (1 - self.momentum) ** left
-        self.running_mean.mul_(keep).add_((weights * means).sum(0))
-        self.running_var.mul_(keep).add_((weights * variances).sum(0))
+            keep, factor = (1 - self.momentum) ** count, self.momentum
+            base = 1 - self.momentum
+            weights = torch.logspace(count - 1, 0, count, base=base, dtype=means.dtype, device=means.device)
+        weights = weights[:, None]
+        self.running_mean.mul_(keep).add_((weights * means).sum(0), alpha=factor)
+        self.running_var.mul_(keep).add_((weights * variances).sum(0), alpha=factor)
         self.num_batches_tracked.add_(count)
 
     def extra_repr(self) -> str:

@@ -9,7 +9,7 @@ LR times the root of 3) and, so that the comparison can fail, `by-updates`: the 
 per update, which leaves it before its decay.
 
 Expected, n = 5 seeds, one thread of a Xeon, four minutes for all: 1,800, 1,100, 600 and 1,100 updates to test losses of
-1.975 +- 0.030, 1.995 +- 0.036, 2.225 +- 0.100 and 2.109 +- 0.037 nats per character, in 11.0, 9.3, 8.3 and 9.4 CPU
+1.975 +- 0.030, 1.995 +- 0.036, 2.225 +- 0.100 and 2.109 +- 0.037 nats per character, in 11.6, 10.0, 9.1 and 10.1 CPU
 seconds. The LR of `large` was not tuned by itself.
 """
 

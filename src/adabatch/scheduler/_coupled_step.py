@@ -214,7 +214,7 @@ def _check_lr(group: dict[str, Any], coupling: Coupling, ratios: Iterable[float]
     """Checks the LRs in force, also for those that the LR scheduler notes to warm up to."""
     end = math.inf if all(param.dtype in _DOUBLE for param in group["params"]) else _checks.LR_END
     held = (group.get(name) for name in ("lr", "initial_lr", "max_lr"))
-    highest = max(float(lr) for lr in held if lr is not None)
+    highest = max((float(lr) for lr in held if lr is not None), default=0.0)
     for ratio in ratios:
         lr = float(coupling.in_force(group | {"lr": highest}, ratio).get("lr", 0.0))
         if lr >= end:
