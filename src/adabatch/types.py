@@ -75,8 +75,12 @@ class Driver(Protocol):
     def batches_between(self, start: int, stop: int) -> int:
         """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
 
-    def check_next(self) -> None:
-        """Raises if the batch handed out before was trained on but `step()` was not called."""
+    def check_next(self, *, begins: bool = False) -> None:
+        """Raises if the batch handed out before was trained on but `step()` was not called.
+
+        Args:
+            begins: whether an iteration begins; else the next batch of one is asked for.
+        """
 
 
 @runtime_checkable
@@ -113,3 +117,9 @@ class DrivenLoader(Protocol):
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
         """One epoch as micro-batches."""
+
+    def peek(self) -> Any:
+        """The first micro-batch of the iteration that would begin now; nothing moves."""
+
+    def forget_looks(self) -> None:
+        """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""

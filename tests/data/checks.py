@@ -44,6 +44,12 @@ class Streamed(IterableDataset):
             yield item, float(np.random.rand()) + float(torch.rand(()))
 
 
+def source_of(loader):
+    """Where the samples of the iteration that goes on come from; if none does, what persists."""
+    front = loader._place.front
+    return loader._kept[1] if front is None else front.source
+
+
 @dataclass
 class History:
     """What is done to a loader.
@@ -127,9 +133,7 @@ def ranks_of(history, *, workers, micro, world):
             drop_last=history.mode == "drop_last",
             run_on=history.mode == "run_on",
         )
-        loader._join = lambda: None
-        loader._joined = loader._cursor.rank, loader._cursor.world = rank, world
-        loader._build()
+        loader._sharing = lambda rank=rank: (None, rank, world)
         loaders.append(loader)
     return loaders
 
@@ -184,7 +188,7 @@ def play(history, stops):
             continue
         batch, shares = done
         world = len(loaders)
-        base = loaders[0]._cursor.base
+        base = getattr(loaders[0]._place.shown, "base", 0)
         joined = [None] * batch.size
         for rank, share in enumerate(shares):
             first = (rank - (batch.clock - base)) % world

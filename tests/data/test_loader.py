@@ -1,5 +1,4 @@
 import copy
-import gc
 import io
 import json
 import math
@@ -10,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.data.checks import source_of
 from torch.utils.data import DistributedSampler, Subset, TensorDataset, default_collate
 
 from adabatch import schedules, units
@@ -49,7 +49,7 @@ class Plan:
             start, count = start + size, count + 1
         return count
 
-    def check_next(self):
+    def check_next(self, *, begins=False):
         self.checks += 1
         if self.refuse:
             raise RuntimeError(self.refuse)
@@ -63,9 +63,7 @@ def ranked(world, **arguments):
     """One loader for each of `world` ranks, in one process."""
     loaders = [DataLoader(**arguments) for _ in range(world)]
     for rank, loader in enumerate(loaders):
-        loader._join = lambda: None
-        loader._joined = loader._cursor.rank, loader._cursor.world = rank, world
-        loader._build()
+        loader._sharing = lambda rank=rank: (None, rank, world)
     return loaders
 
 
@@ -175,27 +173,62 @@ def test_leaving_early_skips_the_rest_of_the_epoch():
     assert loader.epoch == 2
 
 
-def test_only_one_iteration_at_a_time():
-    loader = DataLoader(torch.arange(10), 4)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterations_without_a_schedule_are_independent(workers):
+    loader = DataLoader(torch.arange(6) if not workers else list(range(6)), 2, num_workers=workers)
+    assert [(a.tolist(), b.tolist()) for a, b in zip(loader, loader, strict=True)] == [
+        ([0, 1], [0, 1]),
+        ([2, 3], [2, 3]),
+        ([4, 5], [4, 5]),
+    ]
+    assert [(a[0].item(), b[0].item()) for a in loader for b in loader] == [
+        (a, b) for a in (0, 2, 4) for b in (0, 2, 4)
+    ]
     first = iter(loader)
     next(first)
-    with pytest.raises(RuntimeError, match="second iteration"):
-        iter(loader)
     first.close()
     assert list(first) == []
+
+
+def test_each_iteration_has_the_order_of_an_epoch_of_its_own():
+    loader = DataLoader(torch.arange(10), 4, shuffle=True, seed=0)
+    first, second = iter(loader), iter(loader)
+    seen = [torch.cat(list(batches)).tolist() for batches in (second, first)]  # the order in which they begin
+    assert seen == [order(10, 0, 0), order(10, 0, 1)]
+
+
+def test_the_state_belongs_to_the_newest_iteration():
+    loader = DataLoader(torch.arange(10), 4, shuffle=True, seed=0)
+    first = iter(loader)
+    next(first)
     second = iter(loader)
-    del second
-    gc.collect()
-    iter(loader)
+    assert loader.state_dict()["clock"] == 4  # it has not begun
+    next(second)
+    next(first)
+    assert loader.state_dict()["clock"] == 14
+    next(second)
+    assert loader.state_dict()["clock"] == 18
+
+
+def test_workers_that_persist_serve_one_iteration_as_torchs():
+    loader = DataLoader(list(range(6)), 2, num_workers=2, persistent_workers=True)
+    assert iter(loader) is (held := iter(loader))
+    assert [(a.tolist(), b.tolist()) for a, b in zip(loader, loader, strict=False)] == [([0, 1], [2, 3])]
+    next(held)
+    pids = source_of(loader).pool.pids()
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+    assert source_of(loader).pool.pids() == pids
 
 
 def test_a_second_iteration_of_a_driven_loader_says_what_to_use():
     loader = DataLoader(torch.arange(10), 4)
     loader.attach(Plan((0, 4), size=10))
-    first = iter(loader)
+    first, second = iter(loader), iter(loader)
+    next(first)
+    loader.commit()
     with pytest.raises(RuntimeError, match="evaluate with another loader; this one drives the schedule"):
-        iter(loader)
-    assert len(list(first)) == 3
+        next(second)
+    assert len(list(first)) == 2
 
 
 def test_a_driver_gives_the_size_at_each_batch_start():
@@ -239,23 +272,25 @@ def test_the_driver_is_asked_before_the_next_batch_the_end_and_the_next_iteratio
     loader.attach(plan)
     iterator = iter(loader)
     next(iterator)
-    assert plan.checks == 0
+    assert plan.checks == 1
     plan.refuse = "step is missing"
     for _ in range(2):
         with pytest.raises(RuntimeError, match="step is missing"):
             next(iterator)
     assert loader.clock == 0
     plan.refuse = None
-    next(iterator)  # the batch before was skipped: it is passed
+    loader.commit()
+    next(iterator)
     assert loader.clock == 4
     plan.refuse = "step is missing"
     with pytest.raises(RuntimeError, match="step is missing"):
         next(iterator)
     iterator.close()
     with pytest.raises(RuntimeError, match="step is missing"):
-        iter(loader)
+        next(iter(loader))
     plan.refuse = None
-    assert len(list(loader)) == 2
+    for _ in loader:
+        loader.commit()
     assert loader.epoch == 2
 
 
@@ -326,10 +361,10 @@ def test_uneven_shares_in_a_plain_loop_raise_before_the_first_batch():
         with pytest.raises(
             ValueError, match=r"a batch of 3 samples does not divide over 2 ranks.*round_to.*accumulate"
         ):
-            iter(loader)
+            next(iter(loader))
     for loader in ranked(2, dataset=torch.arange(11), batch_size=4):
         with pytest.raises(ValueError, match=r"of 3 samples.*drop_last.*accumulate"):
-            iter(loader)
+            next(iter(loader))
     first, second = ranked(2, dataset=torch.arange(11), batch_size=4, drop_last=True)
     assert [batch.tolist() for batch in first] == [[0, 2], [4, 6]]
     assert [batch.tolist() for batch in second] == [[1, 3], [5, 7]]
@@ -345,7 +380,7 @@ def test_uneven_shares_in_a_plain_loop_raise_before_the_first_batch():
     plan.sizes, plan.tails = (3, 4), ()
     driven.attach(plan)
     with pytest.raises(ValueError, match="a batch of 3 samples"):
-        iter(driven)
+        next(iter(driven))
 
 
 @settings(max_examples=100, deadline=None)
@@ -419,12 +454,26 @@ def test_a_damaged_state_is_refused_and_changes_nothing(change, message):
         loader.load_state_dict([])
 
 
-def test_states_are_not_loaded_in_mid_iteration():
+def test_states_are_not_loaded_in_the_middle_of_training():
     loader = DataLoader(torch.arange(10), 4, seed=1)
     iterator = iter(loader)
+    state = loader.state_dict()
+    next(iterator)
+    loader.load_state_dict(state)  # an iteration that goes on goes on
+    assert next(iterator).tolist() == [4, 5, 6, 7]
+    assert next(iter(loader)).tolist() == [0, 1, 2, 3]
+    loader.load_state_dict(state)
+    loader.attach(Plan((0, 4), size=10))
+    iterator = iter(loader)
+    next(iterator)
+    loader.load_state_dict(state)  # nothing was trained on
+    with pytest.raises(RuntimeError, match="must not go on after a later one was trained on, or a state was loaded"):
+        next(iterator)
+    iterator = iter(loader)
+    next(iterator)
+    loader.commit()
     with pytest.raises(RuntimeError, match="load it before the loop"):
-        loader.load_state_dict(loader.state_dict())
-    del iterator
+        loader.load_state_dict(state)
 
 
 def test_set_epoch_moves_an_undriven_loader_only():
@@ -437,6 +486,7 @@ def test_set_epoch_moves_an_undriven_loader_only():
     with pytest.raises(ValueError, match=r"`epoch` must be 4.*got 6"):
         loader.set_epoch(6)
     iterator = iter(loader)
+    next(iterator)
     with pytest.raises(RuntimeError, match="before the loop"):
         loader.set_epoch(4)
     del iterator

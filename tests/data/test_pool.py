@@ -30,7 +30,7 @@ loader = DataLoader(Large(), 8, num_workers=2, collate_fn=list)
 batches = iter(loader)
 next(batches)
 time.sleep(0.5)  # until both wait to send
-print(*loader._source.pool.pids(), flush=True)
+print(*batches.source.pool.pids(), flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_with_tasks_on_their_way_is_named(tmp_path):
     loader = DataLoader(Texts(), 1, num_workers=2, prefetch_factor=500, collate_fn=list)
     batches = iter(loader)
     next(batches)
-    os.kill(loader._source.pool.pids()[1], signal.SIGKILL)
+    os.kill(batches.source.pool.pids()[1], signal.SIGKILL)
     with pytest.raises(RuntimeError, match="ended by signal 9"):
         list(batches)
 

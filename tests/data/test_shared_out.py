@@ -6,6 +6,7 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.data.checks import source_of
 from tests.data.test_streams import SKIPS, Keeping, Sharing, expected_of, items
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -93,7 +94,7 @@ def test_states_count_what_each_reader_gave(data):
     for batch in loader:
         seen += batch[0].tolist()
         if loader.clock:
-            place = loader._stream.place(loader.clock)
+            place = source_of(loader).place(loader.clock)
             assert sum(done for done, _, _ in place["readers"]) == len(seen)
             assert sum(done for done, _, _ in loader.state_dict()["stream"]["place"]["readers"]) == len(seen)
         loader.batch_size = sizes[len(seen) % len(sizes)]
@@ -116,6 +117,6 @@ def test_an_iteration_that_broke_off_does_not_disturb_a_state_loaded_later(tmp_p
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_long_epoch_keeps_few_places(workers):
     loader = new(Keeping, 2000, 4, workers)
-    kept = [max(len(reader.marks) for reader in loader._stream._readers) for _ in loader]
+    kept = [max(len(reader.marks) for reader in source_of(loader)._readers) for _ in loader]
     assert len(kept) > 300
     assert max(kept) <= 8

@@ -57,9 +57,7 @@ def items(batches):
 def ranked(world, make):
     loaders = [make() for _ in range(world)]
     for rank, loader in enumerate(loaders):
-        loader._join = lambda: None
-        loader._joined = loader._cursor.rank, loader._cursor.world = rank, world
-        loader._build()
+        loader._sharing = lambda rank=rank: (None, rank, world)
     return loaders
 
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from tests.data.checks import source_of
 from tests.data.test_loader import Plan
 from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
 
@@ -127,7 +128,7 @@ def test_a_new_batch_size_holds_at_once_and_restarts_no_worker():
     loader = DataLoader(Rich(), 64, seed=3, num_workers=2, prefetch_factor=4, persistent_workers=True)
     iterator = iter(loader)
     assert len(next(iterator)["item"]) == 64
-    before = loader._source.pool.pids()
+    before = source_of(loader).pool.pids()
     loader.batch_size = 5
     sizes = []
     for batch in iterator:
@@ -135,7 +136,7 @@ def test_a_new_batch_size_holds_at_once_and_restarts_no_worker():
         loader.batch_size = 31
     assert sizes == [5, 31]
     next(iter(loader))
-    assert loader._source.pool.pids() == before
+    assert source_of(loader).pool.pids() == before
 
 
 def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_change():
@@ -255,10 +256,10 @@ def test_leaving_early_and_dropping_a_loader_end_its_workers():
 def test_dropping_a_loader_in_the_middle_of_parts_ends_its_workers():
     loader = DataLoader(Rich(), 20, num_workers=2, persistent_workers=True, micro_batch_size=3)
     loader.attach(Plan((0, 20), size=100))
-    loader._cursor.driver.loader = loader  # as a scheduler does
+    loader._place.cursor.driver.loader = loader  # as a scheduler does
     for _ in loader.parts():
         break
-    assert loader._live() is None
+    assert loader._place.front is None
     del loader
     assert no_children()
 
@@ -413,8 +414,9 @@ def test_bad_samplers_are_named():
 
 def test_a_tensor_set_starts_no_worker():
     loader = DataLoader(torch.arange(10), 4, num_workers=2)
-    assert next(iter(loader)).tolist() == [0, 1, 2, 3]
-    assert loader._source.__class__.__name__ == "Columns"
+    batches = iter(loader)
+    assert next(batches).tolist() == [0, 1, 2, 3]
+    assert source_of(loader).__class__.__name__ == "Columns"
 
 
 def test_bad_worker_arguments_are_named():
@@ -467,11 +469,11 @@ def test_a_batch_of_many_micro_batches_is_never_in_flight_as_a_whole():
     loader = DataLoader(Rich(), 96, num_workers=2, prefetch_factor=2, micro_batch_size=1)
     most = 0
     for _ in loader.parts():
-        most = max(most, sum(run.last - run.first for run in loader._source._runs))
+        most = max(most, sum(run.last - run.first for run in source_of(loader)._runs))
     assert 0 < most <= 4 * 64
     loader = DataLoader(list(range(100_000)), 100_000, num_workers=2, prefetch_factor=2, micro_batch_size=100)
     for _, part in loader.parts():
-        assert sum(run.last - run.first for run in loader._source._runs) <= 5 * 100
+        assert sum(run.last - run.first for run in source_of(loader)._runs) <= 5 * 100
         if part.index == 20:
             break
 

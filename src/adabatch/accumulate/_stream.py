@@ -69,34 +69,24 @@ class Stream:
     def micro_batches(self) -> Iterator[MicroBatch]:
         """See `accumulate`."""
         self._check_model()
-        parts = self._loader.parts()
+        parts: Any = self._loader.parts()
         before: MicroBatch | None = None
-        mark: Mark | None = None
-        while True:
-            if self.repeats and mark is None:
-                mark = Mark(self._loader, self.memento)
-            found = next(parts, None)
-            if found is None:
-                return
-            data, part = found
+        random = RandomStates(self.memento.devices) if self.memento is not None else None
+        for data, part in parts:
             if part.index == 0:
                 attempt = Attempt(self, part)
             micro = MicroBatch(data, part, attempt)
-            del found, data
+            del data
             yield micro
             if attempt.failed:
-                assert mark is not None
-                mark.note(self._loader)
-                close = getattr(parts, "close", None)
-                if close is not None:
-                    close()
-                self._again(mark, part, attempt.error)
-                parts, before = self._loader.parts(), None
+                assert random is not None
+                self._again(parts, random, part, attempt.error)
+                before = None
                 continue
             _check_entered(before, micro)
             before = micro
-            if part.is_last:
-                mark = None
+            if part.is_last and self.memento is not None:
+                random = RandomStates(self.memento.devices)
 
     def _check_model(self) -> None:
         if self.wrapper.model is None and (self.world > 1 or self.counted_late):
@@ -107,13 +97,14 @@ class Stream:
             )
             raise ValueError(f"`model` must be given where {where}; write `accumulate(loader, model)`")
 
-    def _again(self, mark: Mark, part: Part, error: str) -> None:
+    def _again(self, parts: Any, random: RandomStates, part: Part, error: str) -> None:
         """Goes back to the start of the batch, with half the micro-batch size."""
         share = -(-part.batch.size // self.world)
         size = -(-share // part.count)  # the largest micro-batch of the batch, on any rank
         where = "on this rank" if error else "on another rank"
         gc.collect()
-        mark.restore(self._loader, self.memento)
+        assert self.memento is not None
+        self.memento.restore()
         if self.device.type not in ("cpu", "meta"):
             torch.get_device_module(self.device).empty_cache()
         if size == 1:
@@ -128,6 +119,8 @@ class Stream:
             RuntimeWarning,
             stacklevel=3,
         )
+        random.restore()
+        parts.again()
 
     def explain(self, error: BaseException) -> None:
         """Adds to an out-of-memory error what to do, where the batch cannot be repeated."""
@@ -155,29 +148,6 @@ class Stream:
                 return power_of_two(batch_size / self.world)
             known[agree] = weight / samples
         return power_of_two(known[agree] * batch_size / self.world)
-
-
-class Mark:
-    """The start of a batch, to go back to."""
-
-    def __init__(self, loader: Any, memento: Memento | None) -> None:
-        loader.pass_current()  # one that was left without `step()` is not repeated
-        self._state = loader.state_dict()
-        self._random = RandomStates(memento.devices if memento is not None else set())
-
-    def note(self, loader: Any) -> None:
-        """Keeps in mind a batch size that was assigned since, for the batches behind this one."""
-        now = loader.state_dict()
-        latest = now.get("next_batch_size", now["batch_size"])
-        if latest != self._state["batch_size"]:
-            self._state["next_batch_size"] = latest
-
-    def restore(self, loader: Any, memento: Memento | None) -> None:
-        """Goes back."""
-        if memento is not None:
-            memento.restore()
-        loader.load_state_dict(self._state)
-        self._random.restore()
 
 
 def _check_entered(before: MicroBatch | None, micro: MicroBatch) -> None:

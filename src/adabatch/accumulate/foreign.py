@@ -7,9 +7,7 @@ another number of samples is corrected once, after its last micro-batch.
 
 from __future__ import annotations
 
-import inspect
 import warnings
-import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Final
@@ -121,11 +119,16 @@ class MicroBatches:
         self._current: Batch | None = None
         self._part: Part | None = None
         self._passed: Any = _END  # the last batch that was thrown away to get to where a resumed epoch goes on
-        self._position = self._epoch = self._taken = 0
+        self._position = self._epoch = self._taken = 0  # where the iteration stands
+        self._at = 0, 0, 0  # what is committed of it: position, epoch, micro-batches taken
         self._handed = 0  # micro-batches of the batch that is out
         self._ends_epoch = self._warned = False
-        self._begun: int | None = None
-        self._run: weakref.ref[Generator[Any, None, None]] | None = None
+        self._begun: int | None = None  # the epoch of which something was trained on, or handed out without a driver
+        self._trained = False  # whether the iteration that goes on was
+        self._serial = 0  # of the iteration
+        self._before_looks: tuple[int, int, int] | None = None  # where it stood before iterations that were left early
+        self._ended = False  # whether an iteration came to its end meanwhile
+        self._live = False  # whether an iteration goes on
 
     # What `DrivenLoader` asks for.
 
@@ -165,12 +168,14 @@ class MicroBatches:
     @property
     def clock(self) -> int:
         """Position in the data up to which batches are committed, in samples."""
+        if self._driver is not None:
+            return self._at[0]
         return self._position if self._current is None else self._current.clock
 
     @property
     def epoch(self) -> int:
         """The epoch in which it stands."""
-        return self._epoch
+        return self._epoch if self._live else self._at[1]
 
     @property
     def current(self) -> Batch | None:
@@ -203,30 +208,64 @@ class MicroBatches:
         batch = self._current
         if batch is None:
             raise RuntimeError("`commit` needs a batch that was handed out and is not committed; commit each once")
+        self._begun, self._trained = batch.epoch, True
+        self._advance(batch)
+
+    def _advance(self, batch: Batch) -> None:
+        """Moves behind a batch; only the iteration does so where nothing of it was trained on."""
         self._position, self._current = batch.end, None
         self._taken += self._handed
         if self._ends_epoch:
             self._epoch, self._taken, self._ends_epoch = self._epoch + 1, 0, False
+        if self._trained or self._driver is None:
+            self._at = self._position, self._epoch, self._taken
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
-        """The rest of the epoch as micro-batches. Leaving it early skips what is left."""
-        if self._iterated():
+        """The rest of the epoch as micro-batches. It begins when the first is asked for.
+
+        With a driver it moves nothing until a batch of it is trained on; leaving it after that skips what is left.
+        """
+        return self._run_epoch()
+
+    def _begin(self) -> None:
+        """Stands where an iteration begins."""
+        if self._driver is not None:
+            self._driver.check_next(begins=True)
+        if self._live and (self._trained or self._driver is None):
             raise RuntimeError(
                 "a second iteration of a loader must not begin before the first has ended; leave the first loop"
             )
-        self._pass_current()
+        if self._driver is None and self._before_looks is None:
+            self._before_looks = self._at
+        self._current = self._part = None
+        self._ends_epoch = self._trained = False
+        self._position, self._epoch, self._taken = self._at
         if self._begun == self._epoch:  # left early
             self._epoch, self._taken = self._epoch + 1, 0
             if self._size is not None:
                 self._position = self._epoch * self._size
-        self._begun, self._part = self._epoch, None
-        run = self._run_epoch()
-        self._run = weakref.ref(run)
-        return run
 
-    def _iterated(self) -> bool:
-        run = self._run() if self._run is not None else None
-        return run is not None and inspect.getgeneratorstate(run) != inspect.GEN_CLOSED
+    def peek(self) -> Any:
+        """The first micro-batch of the iteration that would begin now; nothing moves.
+
+        Raises:
+            ValueError: if the loader yields none.
+        """
+        _, epoch, skip = self._at
+        if self._begun == epoch:
+            epoch, skip = epoch + 1, 0
+        first = next(self._begin_epoch(epoch, skip), _END)
+        if first is _END:
+            raise ValueError("`loader` must yield at least one batch, got none")
+        return first
+
+    def forget_looks(self) -> None:
+        """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""
+        if self._before_looks is not None and not self._ended:
+            self._at, self._begun = self._before_looks, None
+            if not self._live:
+                self._position, self._epoch, self._taken = self._at
+        self._before_looks = None
 
     def __iter__(self) -> Iterator[Any]:
         raise TypeError(
@@ -237,7 +276,20 @@ class MicroBatches:
     # The epoch.
 
     def _run_epoch(self) -> Generator[tuple[Any, Part], None, None]:
-        source = self._begin_epoch()
+        self._begin()
+        self._serial, self._live = self._serial + 1, True
+        serial = self._serial
+        try:
+            yield from self._batches(serial)
+            self._ended = True
+        finally:
+            if self._serial == serial:
+                self._live = False
+                if self._current is None:
+                    self._position, self._epoch, self._taken = self._at
+
+    def _batches(self, serial: int) -> Generator[tuple[Any, Part], None, None]:
+        source = self._begin_epoch(self._epoch, self._taken)
         self._passed = _END
         following = next(source, _END)
         spare = self._passed
@@ -268,18 +320,24 @@ class MicroBatches:
                     count = index
                 self._handed, self._part = index, Part(batch, index - 1, count, size)
                 self._current = batch
-                if index == count and self._driver is None:
-                    self.commit()
+                if self._driver is None:
+                    self._begun = batch.epoch
+                    if index == count:
+                        self._advance(batch)
                 yield data, self._part
+                if self._serial != serial:
+                    raise RuntimeError(
+                        "an iteration of a loader must not go on after a later one has begun, or a state was loaded; "
+                        "take micro-batches from the latest only"
+                    )
                 if index == count:
                     break
         self._pass_current()
 
-    def _begin_epoch(self) -> Iterator[Any]:
-        """The wrapped loader's batches, without those of this epoch that were passed before a resume."""
-        told.set_epoch(self._loader, self._epoch)
-        skip = self._taken
-        with told.seeded(self._loader, self._seed, self._epoch, self._rank):
+    def _begin_epoch(self, epoch: int, skip: int) -> Iterator[Any]:
+        """The wrapped loader's batches of an epoch, without those that were passed before a resume."""
+        told.set_epoch(self._loader, epoch)
+        with told.seeded(self._loader, self._seed, epoch, self._rank):
             source = iter(self._loader)
             first = next(source, _END)  # where many loaders draw their order
         for number, data in enumerate(chain([first], source) if first is not _END else ()):
@@ -317,7 +375,7 @@ class MicroBatches:
         if self._current is not None:
             if self._driver is not None:
                 self._driver.check_next()
-            self.commit()
+            self._advance(self._current)
 
     def _any(self, mine: bool) -> bool:
         """Whether any rank says so."""
@@ -369,7 +427,8 @@ class MicroBatches:
         size, behind, out = self.batch_size, self._postponed, self._current
         if self._driver is None and out is not None and out.requested != size:
             size, behind = out.requested, size
-        values = (self._position, self._epoch, self._taken, size, self._micro, self._world, self._size, self._seed)
+        position, epoch, taken = self._at
+        values = (position, epoch, taken, size, self._micro, self._world, self._size, self._seed)
         found = {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
         return found if behind is None else found | {"next_batch_size": behind}
 
@@ -383,18 +442,19 @@ class MicroBatches:
             ValueError: if it is no such state, or of another data set, micro-batch size or number of ranks.
             RuntimeError: if the loader is being iterated.
         """
-        if self._iterated():
+        if self._live:
             raise RuntimeError("a state must not be loaded during an iteration; load it before the loop")
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(_KEYS) - set(state):
             raise ValueError(f"`state` must be what `state_dict()` of `micro_batches` gave, got {state!r}")
         told.check_same(state, {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self._size})
-        numbers = {name: _checks.whole(name, state[name], minimum=0) for name in ("clock", "epoch", "micro_batches")}
+        clock, epoch, taken = (_checks.whole(name, state[name], minimum=0) for name in _KEYS[:3])
         behind = state.get("next_batch_size")
         sizes = self._checked(state["batch_size"]), None if behind is None else self._checked(behind)
         self._batch_size, self._postponed = sizes
-        self._position, self._epoch, self._taken = numbers.values()
+        self._position, self._epoch, self._taken = self._at = clock, epoch, taken
         self._seed = _checks.whole("seed", state["seed"], minimum=0)
-        self._current = self._begun = self._part = None
-        self._ends_epoch = False
+        self._current = self._begun = self._part = self._before_looks = None
+        self._ends_epoch = self._trained = self._ended = False
+        self._serial += 1
         if self._taken:
             told.warn_of_counting(self._taken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +37,8 @@ class Fetching:
         init: the user's `worker_init_fn`.
         arrive: what to do with a batch or run that arrives.
         sample_rng: whether generators are set for each sample.
+        seed: which family of orders, and of random numbers.
+        size: samples in an epoch.
         fresh: where a pass of a stream begins, if it knows where it stands.
     """
 
@@ -49,11 +51,18 @@ class Fetching:
     init: Callable[[int], None] | None
     arrive: sources.Arrive | None
     sample_rng: bool
+    seed: int
+    size: int
     fresh: Mark | None = None
 
-    def rng(self, seed: int) -> SampleRng | None:
+    def same(self, other: Fetching) -> bool:
+        """Whether workers of the other would do as well."""
+        mine = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return all(one is another or (type(one) is int and one == another) for one, another in mine)
+
+    def rng(self) -> SampleRng | None:
         """What sets the generators, if they are to be set."""
-        return SampleRng(seed) if self.sample_rng else None
+        return SampleRng(self.seed) if self.sample_rng else None
 
     def pool(self, reader: Any, seed: int, *, show_info: bool = True) -> Pool:
         """Worker processes."""
@@ -67,11 +76,11 @@ class Fetching:
             show_info=show_info,
         )
 
-    def reader(self, seed: int, dataset: Any = None, *, rank: int = 0, world: int = 1) -> StreamReader:
+    def reader(self, dataset: Any = None, *, rank: int = 0, world: int = 1) -> StreamReader:
         """Reads a stream; workers may begin it elsewhere, by the user's `worker_init_fn`."""
         fresh = None if self.workers and self.init is not None and dataset is None else self.fresh
         dataset = self.dataset if dataset is None else dataset
-        return StreamReader(dataset, seed=seed, rng=self.rng(seed), rank=rank, world=world, fresh=fresh)
+        return StreamReader(dataset, seed=self.seed, rng=self.rng(), rank=rank, world=world, fresh=fresh)
 
     @property
     def own_collate(self) -> Collate | None:
@@ -79,16 +88,16 @@ class Fetching:
         return None if sources.is_default(self.collate_fn) else self.collate_fn
 
 
-def from_map(how: Fetching, order: Order, *, seed: int, here: bool = False) -> sources.Source:
+def from_map(how: Fetching, order: Order, *, here: bool = False) -> sources.Source:
     """A source over a map-style data set; `here` for one without workers."""
     source: sources.Source
     columns = datasets.columns_of(how.dataset)
     if columns and how.own_collate is None:
         source = sources.Columns(columns, order, alone=isinstance(how.dataset, Tensor))
     else:
-        reader = MapReader(datasets.indexable(how.dataset), order, how.rng(seed))
+        reader = MapReader(datasets.indexable(how.dataset), order, how.rng())
         if how.workers > 0 and not here:
-            seeds = _seeds(seed, order.rank)
+            seeds = _seeds(how.seed, order.rank)
             return Assembler(
                 lambda: how.pool(reader, next(seeds)),
                 depth=how.depth,
@@ -106,18 +115,16 @@ def _seeds(seed: int, rank: int) -> Iterator[int]:
     return (seed_of(seed_of(seed, rank), start) for start in itertools.count())
 
 
-def from_stream(
-    how: Fetching, *, seed: int, rank: int, world: int, group: Any, sharding: str
-) -> StreamSource | SharedOutSource:
+def from_stream(how: Fetching, *, rank: int, world: int, group: Any, sharding: str) -> StreamSource | SharedOutSource:
     """A source over a stream."""
     if sharding == "stride":
-        return from_walked(how, seed=seed, rank=rank, world=world)
-    return from_shared_out(how, seed=seed, rank=rank, world=world, group=group)
+        return from_walked(how, rank=rank, world=world)
+    return from_shared_out(how, rank=rank, world=world, group=group)
 
 
-def from_walked(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSource:
+def from_walked(how: Fetching, *, rank: int, world: int) -> StreamSource:
     """A source over a stream that every reader walks."""
-    reader, seeds = how.reader(seed, rank=rank, world=world), _seeds(seed, rank)
+    reader, seeds = how.reader(rank=rank, world=world), _seeds(how.seed, rank)
 
     def start() -> Pool | HerePool:
         if how.workers == 0:
@@ -136,9 +143,9 @@ def from_walked(how: Fetching, *, seed: int, rank: int, world: int) -> StreamSou
     )
 
 
-def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: Any) -> SharedOutSource:
+def from_shared_out(how: Fetching, *, rank: int, world: int, group: Any) -> SharedOutSource:
     """A source over a stream that shares itself out."""
-    reader, seeds = how.reader(seed), _seeds(seed, rank)
+    reader, seeds = how.reader(), _seeds(how.seed, rank)
 
     def start() -> Pool | HerePool:
         return how.pool(reader, next(seeds)) if how.workers else HerePool(reader, collate=how.own_collate is None)
@@ -156,15 +163,13 @@ def from_shared_out(how: Fetching, *, seed: int, rank: int, world: int, group: A
     )
 
 
-def spare_of_stream(
-    how: Fetching, stream: StreamSource | SharedOutSource, *, seed: int, epoch: int, offset: int
-) -> Any:
+def spare_of_stream(how: Fetching, stream: StreamSource | SharedOutSource, *, epoch: int, offset: int) -> Any:
     """A batch of one sample, for a rank that has none: the one kept; if none came yet, one read from a copy."""
     kept = stream.spare()
     if kept is not None:
         return kept
     offset, mark = (offset, stream.mark(offset)) if isinstance(stream, StreamSource) else (0, Mark())
-    pool = HerePool(how.reader(seed, copy.deepcopy(how.dataset)), collate=how.own_collate is None)
+    pool = HerePool(how.reader(copy.deepcopy(how.dataset)), collate=how.own_collate is None)
     pool.send(0, offset, offset + 1, Opening(0, epoch, mark))
     reply = pool.receive(0)
     if reply.failure is not None:

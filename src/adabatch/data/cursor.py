@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from typing import Self
 
 from adabatch import _checks
 from adabatch.data.order import items_of
 from adabatch.types import Batch, Driver
+
+
+class Demand:
+    """The batch size that is asked for; all cursors of a loader share one.
+
+    Attributes:
+        batch_size: that was assigned.
+        postponed: the size that holds after the next batch; None if that is the same.
+        assigned: how often one was assigned.
+        driver: gives the size in place of what was assigned; None for nobody.
+    """
+
+    __slots__ = ("assigned", "batch_size", "driver", "postponed")
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.assigned = 0
+        self.driver: Driver | None = None
+        self.postponed: int | None = None
 
 
 class Cursor:
@@ -20,18 +41,22 @@ class Cursor:
         batch_size: samples in a batch over all ranks.
         drop_last: whether a last batch that would be short is dropped.
         run_on: whether a batch runs on into the next epoch.
+
+    Attributes:
+        begun: the epoch of which something was trained on, or handed out where nobody drives; None after a resume.
+        open: the epoch of which all was handed out and whose end is still to be told; None for none.
     """
 
     base = 0  # the clock at which item 0 lies
+    known = True  # whether it is known without reading how far the data reach
     __slots__ = (
-        "_batch_size",
-        "_postponed",
-        "assigned",
+        "begun",
         "current",
-        "driver",
+        "demand",
         "drop_last",
         "first",
         "last",
+        "open",
         "position",
         "rank",
         "run_on",
@@ -43,12 +68,22 @@ class Cursor:
         self.size, self.drop_last, self.run_on = size, drop_last, run_on
         self.position = 0
         self.current: Batch | None = None
-        self.driver: Driver | None = None
         self.rank, self.world = 0, 1
         self.first = self.last = 0  # the items of this rank in the batch handed out last
-        self.assigned = 0
-        self._postponed: int | None = None  # the size that holds behind the next batch
-        self._batch_size = self.checked(batch_size)
+        self.begun: int | None = None
+        self.open: int | None = None
+        self.demand = Demand(self.checked(batch_size))
+
+    def fork(self) -> Self:
+        """Another cursor that stands here, with nothing out."""
+        twin = copy.copy(self)
+        twin.current = None
+        return twin
+
+    @property
+    def driver(self) -> Driver | None:
+        """Who gives the batch size; None for nobody."""
+        return self.demand.driver
 
     def checked(self, batch_size: int) -> int:
         """`batch_size` if batches of that size can be had.
@@ -66,7 +101,7 @@ class Cursor:
     def batch_size(self) -> int:
         """The size of the batch that is out; if none is, of the next one."""
         if self.driver is None:
-            return self._batch_size
+            return self.demand.batch_size
         return self.current.requested if self.current is not None else self.following()[1]
 
     @batch_size.setter
@@ -76,16 +111,17 @@ class Cursor:
                 f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
                 " or call `close()` on its `BatchSizeScheduler` first"
             )
-        self._batch_size, self._postponed = self.checked(value), None
-        self.assigned += 1
+        demand = self.demand
+        demand.batch_size, demand.postponed = self.checked(value), None
+        demand.assigned += 1
 
     @property
     def sizes(self) -> tuple[int, int | None]:
         """Size of the batch that is out or else the next one, and the one behind it if that was assigned meanwhile."""
         out = self.current
-        if self.driver is None and out is not None and out.requested != self._batch_size:
-            return out.requested, self._batch_size
-        return self.batch_size, self._postponed
+        if self.driver is None and out is not None and out.requested != self.demand.batch_size:
+            return out.requested, self.demand.batch_size
+        return self.batch_size, self.demand.postponed
 
     @property
     def clock(self) -> int:
@@ -96,7 +132,7 @@ class Cursor:
 
     def requested(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
-        return self._batch_size if self.driver is None else self.checked(self.driver.batch_size_at(clock))
+        return self.demand.batch_size if self.driver is None else self.checked(self.driver.batch_size_at(clock))
 
     def following(self, position: int | None = None) -> tuple[int, int]:
         """Clock and requested size of the batch that follows on `position` (default: where the cursor stands)."""
@@ -116,8 +152,9 @@ class Cursor:
         if size == 0:
             self.pass_epoch(clock, epoch)
             return None
-        if self._postponed is not None:
-            self._batch_size, self._postponed = self._postponed, None
+        demand = self.demand
+        if demand.postponed is not None:
+            demand.batch_size, demand.postponed = demand.postponed, None
         end = clock + size
         if self.world == 1:
             first, last = clock - self.base, end - self.base
@@ -137,8 +174,14 @@ class Cursor:
             return clock, requested, 0
         if not self.run_on:
             return clock, requested, min(requested, left)
-        end = getattr(getattr(self.driver, "plan", None), "end_samples", None)  # the budget cuts the last batch
+        end = self._budget  # the budget cuts the last batch
         return clock, requested, requested if end is None or clock >= end else min(requested, end - clock)
+
+    @property
+    def _budget(self) -> int | None:
+        """Where training ends, if the driver knows; None else."""
+        end: int | None = getattr(getattr(self.driver, "plan", None), "end_samples", None)
+        return end
 
     @property
     def after(self) -> int:
@@ -153,6 +196,10 @@ class Cursor:
                 return
             yield clock, size
             position = clock + size
+
+    def ends_at(self, position: int, epoch: int) -> bool:
+        """Whether no batch of `epoch` follows on `position`, if that is known without reading."""
+        return self.cut(position, epoch)[2] == 0
 
     def pass_current(self) -> None:
         """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
@@ -171,10 +218,19 @@ class Cursor:
         self.position = batch.clock + batch.size if self.driver is None else batch.end
         self.current = None
 
+    def repeat(self, batch: Batch) -> None:
+        """Has `batch` out again, which is not committed or was only just."""
+        self.position, self.current = batch.clock, batch
+
+    def resize(self, size: int, epoch: int) -> None:
+        """Stands at the start of `epoch` of a data set that has another size now."""
+        self.size, self.begun = size, None
+        self.move_to(epoch)
+
     def restore(self, position: int, batch_size: int, postponed: int | None) -> None:
         """Stands at `position` with nothing out; `postponed`: the size that holds behind the next batch."""
-        self.position, self.current = position, None
-        self._batch_size, self._postponed = batch_size, postponed
+        self.position, self.current, self.begun, self.open = position, None, None, None
+        self.demand.batch_size, self.demand.postponed = batch_size, postponed
 
     def epoch_of(self, clock: int) -> int:
         """The epoch in which `clock` lies."""
@@ -203,22 +259,33 @@ class Cursor:
             return 0
         if self.driver is not None:
             return self.driver.batches_between(start, stop)
-        whole, rest = divmod(stop - start, self._batch_size)
+        whole, rest = divmod(stop - start, self.demand.batch_size)
         return whole + (rest > 0 and not self.drop_last)
+
+    def count_whole(self, epoch: int) -> int:
+        """Batches that start in `epoch`, if the size stays."""
+        start, stop = epoch * self.size, (epoch + 1) * self.size
+        plan = getattr(self.driver, "plan", None)
+        if self.run_on and plan is not None:
+            end = stop if plan.end_samples is None else min(stop, plan.end_samples)
+            return int(plan.update_at(end) - plan.update_at(min(start, end)))
+        if self.run_on and self.position > start:
+            start = self.position - (self.position - start) // self.demand.batch_size * self.demand.batch_size
+        return self.count(start, epoch)
 
     def attach(self, driver: Driver) -> None:
         """See `DrivenLoader.attach`."""
         if self.driver is not None:
             raise ValueError("`loader` must not be driven by another scheduler; call `close()` on that one first")
-        self.driver = driver
+        self.demand.driver = driver
 
     def detach(self) -> None:
         """See `DrivenLoader.detach`."""
         if self.driver is not None:
-            self._batch_size = self.batch_size
+            self.demand.batch_size = self.batch_size
             if self.current is not None:
                 self.commit()
-            self.driver = None
+            self.demand.driver = None
 
     def check_shares(self, start: int, epoch: int) -> None:
         """Raises if a plain loop from `start` on would give ranks shares of different size, as far as is known."""
@@ -230,7 +297,7 @@ class Cursor:
             sizes = {self.requested(start)}
         tails = set(getattr(plan, "tails", ()))
         if not tails and self.driver is None and not (self.drop_last or self.run_on):
-            tails = {((epoch + 1) * self.size - start) % self._batch_size}
+            tails = {((epoch + 1) * self.size - start) % self.demand.batch_size}
         for size in sorted(sizes):
             check_share(size, self.world)
         for size in sorted(tails):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from adabatch import _checks
 from adabatch.data import worker
-from adabatch.data.cursor import Cursor
-from adabatch.data.iterators import Pass
 from adabatch.data.order import Order
+from adabatch.data.place import Place
 from adabatch.data.stream_cursor import StreamCursor
 from adabatch.types import Batch, Driver, Part
 
@@ -17,14 +15,11 @@ from adabatch.types import Batch, Driver, Part
 class Face:
     """Attributes of a loader and the methods of `types.DrivenLoader`."""
 
-    _cursor: Cursor
+    _place: Place
     _dataset: Any
     _sampler: Any
     _seed: int
     _shuffle: bool
-    _begun: int | None
-    _part: Part | None
-    _pass: weakref.ref[Pass] | None
     _micro_batch_size: int | None
 
     # What it is
@@ -37,7 +32,7 @@ class Face:
     @property
     def dataset_size(self) -> int | None:
         """Samples in an epoch; None for a stream."""
-        return None if isinstance(self._cursor, StreamCursor) else self._cursor.size
+        return None if isinstance(self._place.cursor, StreamCursor) else self._place.cursor.size
 
     @property
     def shuffle(self) -> bool:
@@ -47,12 +42,12 @@ class Face:
     @property
     def drop_last(self) -> bool:
         """Whether a last batch that would be short is dropped."""
-        return self._cursor.drop_last
+        return self._place.cursor.drop_last
 
     @property
     def run_on(self) -> bool:
         """Whether batches run on into the next epoch."""
-        return self._cursor.run_on
+        return self._place.cursor.run_on
 
     @property
     def seed(self) -> int:
@@ -78,12 +73,12 @@ class Face:
     @property
     def batch_size(self) -> int:
         """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
-        return self._cursor.batch_size
+        return self._place.shown.batch_size
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         _check_outside("batch_size")
-        self._cursor.batch_size = value
+        self._place.cursor.batch_size = value
 
     @property
     def micro_batch_size(self) -> int | None:
@@ -106,44 +101,39 @@ class Face:
     @property
     def clock(self) -> int:
         """Position in the data up to which batches are committed, in samples; what was dropped counts as passed."""
-        return self._cursor.clock
+        place = self._place
+        return (place.shown if place.cursor.driver is None else place.cursor).clock
 
     @property
     def epoch(self) -> int:
         """The epoch that the next `iter()` starts or goes on with; during an iteration the one that it is in."""
-        epoch = self._cursor.epoch_of(self.clock)
-        return epoch + (self._begun == epoch and self._live() is None)
+        return self._place.epoch
 
     @property
     def current(self) -> Batch | None:
         """The batch that was handed out and is not committed."""
-        return self._cursor.current
+        return self._place.current
 
     @property
     def part(self) -> Part | None:
         """The micro-batch handed out last by `parts()`, else None."""
-        return self._part
+        return self._place.part
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
-        self._cursor.attach(driver)
+        self._place.attach(driver)
 
     def detach(self) -> None:
         """Undoes `attach`; the batch size stays what it is."""
-        self._cursor.detach()
+        self._place.detach()
 
     def commit(self) -> None:
         """Marks the current batch as trained on."""
-        self._cursor.commit()
+        self._place.commit()
 
-    def pass_current(self) -> None:
-        """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
-        self._cursor.pass_current()
-
-    def _live(self) -> Pass | None:
-        """The iteration that goes on, if one does."""
-        found = self._pass() if self._pass is not None else None
-        return found if found is not None and found.live else None
+    def forget_looks(self) -> None:
+        """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""
+        self._place.forget_looks()
 
 
 def _check_outside(name: str) -> None:

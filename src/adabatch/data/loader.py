@@ -14,19 +14,14 @@ from adabatch.data.assembler import Assembler
 from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
 from adabatch.data.face import Face
-from adabatch.data.iterators import Batches, Parts, Pass
+from adabatch.data.iterators import Batches, Parts, Pass, Supply
 from adabatch.data.order import Order, SampledOrder, draw_seed
-from adabatch.data.shared_out import SharedOutSource
+from adabatch.data.place import Place
 from adabatch.data.stream_cursor import StreamCursor
-from adabatch.data.stream_source import StreamSource
 from adabatch.data.streams import fresh_of
-from adabatch.types import Batch, Part
+from adabatch.types import Batch
 
-_NOT_KEPT = ("_source", "_stream", "_over", "_pass", "_begun", "_how", "_close")
-
-
-def _nothing() -> None:
-    """Nothing to close."""
+_NOT_KEPT = ("_place", "_over", "_shared", "_kept", "_arrival")
 
 
 class DataLoader(Face):
@@ -35,8 +30,11 @@ class DataLoader(Face):
     A batch is the positions `[p, p+B)` of the epoch's order, which (seed, epoch) alone define; rank r of W takes the
     clocks congruent to r modulo W. It has torch's arguments and attributes but does not inherit from torch's loader.
 
-    An iteration runs to the end of the epoch in which the loader stands. Leaving it early skips the rest of the epoch,
-    which counts as passed; a state saved then goes on where it stopped. One iteration at a time.
+    An iteration begins when its first batch is asked for and runs to the end of an epoch. Without a schedule each is
+    the next epoch, and independent of those before, as torch's; with `persistent_workers` there is one, which `iter()`
+    begins anew. The state belongs to the newest. With a schedule looking is free: an iteration of which no batch is
+    trained on moves nothing. Leaving an epoch of which something was trained on skips the rest of it, which counts as
+    passed; a state saved then goes on where it stopped.
 
     Args:
         dataset: anything with `__len__` and `__getitem__` (or `__getitems__`), or an `IterableDataset`; a
@@ -130,6 +128,7 @@ class DataLoader(Face):
             raise TypeError("`batch_size` must be a whole number, got None; for single samples use `batch_size=1`")
         self._dataset, self._shuffle, self._sampler = dataset, bool(shuffle), sampler
         self._group, self._mesh, self._shard, self._sample_rng = group, mesh, shard, sample_rng
+        self._sharing()
         self.collate_fn = collate_fn if collate_fn is not None else default_collate
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.worker_init_fn, self.multiprocessing_context = worker_init_fn, context
@@ -138,17 +137,11 @@ class DataLoader(Face):
         self.device = checked_device(device)
         self._sharding = arguments.check_sharding(sharding, dataset)
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
-        self._cursor = self._positioned(batch_size, drop_last=drop_last, run_on=run_on)
+        self._place = Place(self._positioned(batch_size, drop_last=drop_last, run_on=run_on))
         self._drawn = seed is None
         self._seed = draw_seed(generator) if seed is None else _checks.whole("seed", seed, minimum=0)
         self.micro_batch_size = micro_batch_size
         self._joined: tuple[int, int] | None = None
-        self._over: Any = None
-        self._part: Part | None = None
-        self._pass: weakref.ref[Pass] | None = None
-        self._begun: int | None = None
-        self._serial = 0
-        self._place: dict[str, Any] | None = None  # where a stream goes on
         self._fresh = fresh_of(dataset) if isinstance(dataset, IterableDataset) else None
         self._start()
 
@@ -157,68 +150,51 @@ class DataLoader(Face):
         if isinstance(self._dataset, IterableDataset):
             arguments.check_stream(shuffle=self._shuffle, sampler=self._sampler, run_on=run_on)
             return StreamCursor(batch_size=batch_size, drop_last=drop_last)
-        size = datasets.size_of(self._dataset) if self._sampler is None else datasets.length_of_sampler(self._sampler)
-        return Cursor(size, batch_size=batch_size, drop_last=drop_last, run_on=run_on)
+        return Cursor(self._size(), batch_size=batch_size, drop_last=drop_last, run_on=run_on)
+
+    def _size(self) -> int:
+        """Samples in an epoch, now."""
+        return datasets.size_of(self._dataset) if self._sampler is None else datasets.length_of_sampler(self._sampler)
 
     def _start(self) -> None:
         """Makes what a copy of the loader makes anew."""
-        self._how = building.Fetching(
-            self._dataset,
-            self.collate_fn,
-            workers=self.num_workers,
-            depth=self.num_workers * (self.prefetch_factor or 1),
-            timeout=self.timeout,
-            context=self.multiprocessing_context,
-            init=self.worker_init_fn,
-            arrive=sources.arrival(pin=self.pin_memory, device=self.device),
-            sample_rng=self._sample_rng,
-            fresh=self._fresh,
-        )
-        self._close: Callable[[], Any] = _nothing
-        self._build()
+        self._over: Any = None
+        self._shared: weakref.ref[Pass] | None = None  # the one iteration where workers persist
+        self._kept: tuple[building.Fetching, sources.Source] | None = None
+        self._arrival = sources.arrival(pin=self.pin_memory, device=self.device)
 
     # Iteration
 
     def __iter__(self) -> Iterator[Any]:
-        """The rest of the epoch in which the loader stands, as whole rank batches."""
-        epoch, start = self._begin()
-        self._cursor.check_shares(start, epoch)
-        self._begun, self._part = epoch, None
-        batches = Batches(self, epoch, start)
-        self._pass = weakref.ref(batches)
-        return batches
+        """The rest of the epoch in which the loader stands, as whole rank batches; `len()` of it is their number."""
+        if self.num_workers and self.persistent_workers and self._place.cursor.driver is None:
+            found = self._shared() if self._shared is not None else None
+            if not isinstance(found, Batches):
+                found = Batches(self._supply(), self._place)
+                self._shared = weakref.ref(found)
+            found.restart()
+            return found
+        return Batches(self._supply(), self._place)
 
-    def parts(self) -> Iterator[tuple[Any, Part]]:
+    def parts(self) -> Parts:
         """The same as micro-batches of at most `micro_batch_size` samples, each with its `types.Part`.
 
         Every rank gets the same number of them; a rank that has no sample for one gets a repeated sample and size 0.
         Each is fetched when it is asked for. Without a driver a batch commits with its last micro-batch.
         """
-        epoch, start = self._begin()
-        self._begun, self._part = epoch, None
-        parts = Parts(self, epoch, start)
-        self._pass = weakref.ref(parts)
-        return parts
+        return Parts(self._supply(), self._place)
 
-    def _begin(self) -> tuple[int, int]:
-        """The epoch that an iteration begun now goes through, and the clock where it starts."""
-        if self._live() is not None:
-            raise RuntimeError(
-                "a second iteration of a loader must not begin before the first has ended"
-                + ("; evaluate with another loader; this one drives the schedule" if self._cursor.driver else "")
-                + "; leave the first loop, or call `close()` on its iterator"
-            )
+    def peek(self) -> Any:
+        """The first micro-batch of the iteration that would begin now. Nothing moves."""
         self._join()
-        self._cursor.pass_current()
-        if self._begun is not None and self._cursor.epoch_of(self.clock) == self._begun:
-            self._cursor.skip_epoch(self._begun)
-            self._place = None
-        start = self.clock
-        epoch = self._cursor.epoch_of(start)
-        if isinstance(self._cursor, StreamCursor):
-            offset = start - self._cursor.base
-            self._stream.begin(epoch, self._place if offset else None, offset, self._cursor.turn)
-        return epoch, start
+        looked = Parts(self._supply(), self._place.fork())
+        try:
+            return next(looked)[0]
+        finally:
+            looked.close()
+
+    def _supply(self) -> Supply:
+        return Supply(self._open, self._rest, self._spare, lambda: self._micro_batch_size)
 
     def _join(self) -> None:
         """Takes this process's place among the ranks; once taken, another is refused."""
@@ -232,25 +208,106 @@ class DataLoader(Face):
             )
         if world > 1 and self._drawn:
             self._seed = _distributed.same_for_all(self._seed, group)
+        cursor = self._place.cursor
         self._over = group
-        self._joined = self._cursor.rank, self._cursor.world = rank, world
-        self._build()
+        self._joined = cursor.rank, cursor.world = rank, world
+
+    def _measure(self) -> None:
+        """Follows a data set that has another size than before, at the next epoch.
+
+        Raises:
+            ValueError: if a schedule counts on the size.
+        """
+        cursor = self._place.cursor
+        if isinstance(cursor, StreamCursor):
+            return
+        size = self._size()
+        if size != cursor.size:
+            epoch = self._place.epoch
+            if cursor.driver is not None:
+                raise ValueError(
+                    f"`dataset` must keep its size while a schedule drives its loader: it has {size:,} samples at epoch"
+                    f" {epoch}, and the plan counts on {cursor.size:,}; call `close()` on the BatchSizeScheduler and"
+                    " make another, with the rest of the schedule"
+                )
+            cursor.resize(size, epoch)
+            self._place.moved()
+
+    def _open(self, begun: Pass) -> tuple[Cursor, int, sources.Source]:
+        """See `Supply.open`."""
+        self._join()
+        self._measure()
+        cursor, epoch = begun.place.begin(begun)
+        source = self._source_for(cursor, begun)
+        if isinstance(cursor, StreamCursor):
+            offset = cursor.position - cursor.base
+            source.begin(epoch, cursor.kept if offset else None, offset, cursor.turn)
+            cursor.extent, cursor.place = source.extent, source.place
+        return cursor, epoch, source
+
+    def _source_for(self, cursor: Cursor, begun: Pass) -> Any:
+        """Where the samples of an iteration come from: kept where workers persist, else made."""
+        how = self._how(cursor)
+        if self._kept is not None:
+            if self.persistent_workers and how.same(self._kept[0]):
+                return self._kept[1]
+            self._kept[1].close()
+            self._kept = None
+        source = self._made(how, cursor)
+        if isinstance(source, Assembler):
+            if self.persistent_workers:
+                self._kept = how, source
+            weakref.finalize(self if self.persistent_workers else begun, source.held.close)
+        return source
+
+    def _how(self, cursor: Cursor) -> building.Fetching:
+        """How samples are fetched, by the settings that hold now."""
+        return building.Fetching(
+            self._dataset,
+            self.collate_fn,
+            workers=self.num_workers,
+            depth=self.num_workers * (self.prefetch_factor or 1),
+            timeout=self.timeout,
+            context=self.multiprocessing_context,
+            init=self.worker_init_fn,
+            arrive=self._arrival,
+            sample_rng=self._sample_rng,
+            seed=self._seed,
+            size=cursor.size,
+            fresh=self._fresh,
+        )
+
+    def _made(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
+        rank, world = cursor.rank, cursor.world
+        if isinstance(cursor, StreamCursor):
+            return building.from_stream(how, rank=rank, world=world, group=self._over, sharding=self._sharding)
+        return building.from_map(how, self._order(cursor.size, rank, world))
+
+    def _rest(self, ended: Pass) -> None:
+        """See `Supply.rest`."""
+        cursor = ended.cursor
+        if isinstance(cursor, StreamCursor):
+            cursor.settle()
+        if self._kept is not None and self._kept[1] is ended.source:
+            ended.source.rest()
+        else:
+            ended.source.close()
 
     def __len__(self) -> int:
-        """Batches of the iteration that goes on; if none does, of the one that `iter()` would begin.
+        """Batches of the epoch that an iteration goes through; if none does, of the next; 0 after a plan's last.
+
+        What is left of it is the length of its iterator, `len(iter(loader))`.
 
         Raises:
             TypeError: if `batch_size` was assigned during the iteration: then the number is not known ahead.
         """
-        live = self._live()
-        if live is None:
-            epoch = self.epoch
-            return self._cursor.count(self._cursor.start_of(epoch), epoch)
-        if live.assigned != self._cursor.assigned:
+        front = self._place.front
+        if front is not None and front.assigned != front.cursor.demand.assigned:
             raise TypeError(
                 "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"
             )
-        return self._cursor.count(live.start, live.epoch)
+        cursor = front.cursor if front is not None else self._place.cursor
+        return cursor.count_whole(self._place.epoch)
 
     def __bool__(self) -> bool:
         """True, also where `len()` is not known."""
@@ -264,17 +321,19 @@ class DataLoader(Face):
             ValueError: if a schedule drives the loader and `epoch` is another than the next.
         """
         epoch = _checks.whole("epoch", epoch, minimum=0)
-        if self._live() is not None:
+        front, cursor = self._place.front, self._place.cursor
+        if front is not None and not front.over:
             raise RuntimeError("`set_epoch` must not be called during an iteration; call it before the loop")
         if epoch == self.epoch:
             return
-        if self._cursor.driver is not None:
+        if cursor.driver is not None:
             raise ValueError(
                 f"`epoch` must be {self.epoch}, the next one, while a schedule drives this loader, got {epoch}; epochs"
                 " are counted without this call; to go on from elsewhere load a state"
             )
-        self._cursor.move_to(epoch)
-        self._begun = None
+        cursor.current = cursor.begun = cursor.open = None
+        cursor.move_to(epoch)
+        self._place.moved()
 
     # State
 
@@ -284,22 +343,14 @@ class DataLoader(Face):
         A batch that is not committed is repeated from its start. Within an epoch of a stream that shares itself out
         each rank has a place of its own: then save and load a state on each.
         """
-        found: dict[str, Any] = {"format": state.FORMAT, "clock": self._cursor.position, **state.sizes(self._cursor)}
-        return {**found, **self._stream_state(), **self._identity()}
-
-    def _stream_state(self) -> dict[str, Any]:
-        cursor = self._cursor
-        if not isinstance(cursor, StreamCursor):
-            return {}
-        if self._begun == cursor.epoch:
-            self._keep_place()
-        return {"stream": {**cursor.saved(), "place": self._place if cursor.position > cursor.base else None}}
-
-    def _keep_place(self) -> None:
-        """Remembers where the stream goes on after what is committed."""
-        if isinstance(self._cursor, StreamCursor):
-            offset = self._cursor.position - self._cursor.base
-            self._place = self._stream.place(offset) if offset else None
+        cursor, front = self._place.cursor, self._place.front
+        found: dict[str, Any] = {"format": state.FORMAT, "clock": cursor.position, **state.sizes(cursor)}
+        if front is not None and front.cursor is cursor and cursor.current is None and front.over:
+            found["open_epoch"] = front.epoch
+        elif cursor.open is not None:
+            found["open_epoch"] = cursor.open
+        stream = {"stream": cursor.saved()} if isinstance(cursor, StreamCursor) else {}
+        return {**found, **stream, **self._identity()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken, at the next `iter()`; ranks and micro-batches may differ.
@@ -310,24 +361,27 @@ class DataLoader(Face):
         Raises:
             TypeError: if it is no dict.
             ValueError: if it is damaged, or of another data set, seed or mode; nothing is changed then.
-            RuntimeError: if the loader is being iterated.
+            RuntimeError: if the loader is being iterated, and a schedule drives it.
         """
-        if self._live() is not None:
+        cursor, front = self._place.cursor, self._place.front
+        if cursor.driver is not None and front is not None and front.trained and not front.over:
             raise RuntimeError("a state must not be loaded during an iteration; load it before the loop")
         found = state.checked(state_dict, kinds=state.KINDS)
         own = self._identity()
         if self._drawn:
             own["seed"] = found["seed"]
         state.compare(found, own)
-        sizes = self._cursor.checked(found["batch_size"]), state.postponed(found, self._cursor.checked)
-        if isinstance(self._cursor, StreamCursor):
-            rank = self._cursor.rank if self._joined else self._sharing()[1]
-            self._place = self._cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers), rank=rank))
-        self._cursor.restore(found["clock"], *sizes)
-        self._seed, self._drawn, self._begun, self._part = found["seed"], False, None, None
-        self._serial += 1
-        self._pass = None  # an iteration that broke off is over
-        self._build()
+        sizes = cursor.checked(found["batch_size"]), state.postponed(found, cursor.checked)
+        cursor = cursor.fork()
+        cursor.restore(found["clock"], *sizes)
+        if isinstance(cursor, StreamCursor):
+            rank = cursor.rank if self._joined else self._sharing()[1]
+            cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers), rank=rank))
+        else:
+            cursor.open = state.open_epoch(found, cursor.epoch_of(found["clock"]))
+        self._place.cursor = cursor
+        self._place.moved()
+        self._seed, self._drawn = found["seed"], False
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -350,50 +404,29 @@ class DataLoader(Face):
         return _distributed.sharing_group(group=self._group, mesh=self._mesh, shard=self._shard)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._stream_state()  # keeps the place
-        return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT} | {
+            "_cursor": self._place.cursor.fork()
+        }
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        vars(self).update(attributes, _pass=None, _begun=None, _over=None)
+        cursor = attributes.pop("_cursor")
+        cursor.begun = None
+        vars(self).update(attributes, _place=Place(cursor))
         self._start()
 
-    def _build(self) -> None:
-        """Makes what depends on the seed and the rank."""
-        self._close()
-        rank, world = self._cursor.rank, self._cursor.world
-        self._source: sources.Source
-        self._stream: StreamSource | SharedOutSource
-        if isinstance(self._cursor, StreamCursor):
-            self._stream = building.from_stream(
-                self._how, seed=self._seed, rank=rank, world=world, group=self._over, sharding=self._sharding
-            )
-            self._cursor.extent = self._stream.extent
-            self._source = self._stream
-        else:
-            self._source = building.from_map(self._how, self._order(rank, world), seed=self._seed)
-        if isinstance(self._source, Assembler):
-            self._close = weakref.finalize(self, self._source.held.close)
-
-    def _order(self, rank: int, world: int) -> Order:
+    def _order(self, size: int, rank: int, world: int) -> Order:
         if self._sampler is not None:
-            return SampledOrder(self._sampler, self._cursor.size, seed=self._seed, rank=rank, world=world)
-        return Order(self._cursor.size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
+            return SampledOrder(self._sampler, size, seed=self._seed, rank=rank, world=world)
+        return Order(size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
 
-    def _rest(self) -> None:
-        """An iteration has ended."""
-        self._keep_place()
-        if self.persistent_workers:
-            self._source.rest()
-        else:
-            self._source.close()
+    def _spare(self, of: Pass, batch: Batch) -> Any:
+        """See `Supply.spare`."""
+        cursor, how = of.cursor, self._how(of.cursor)
+        if not isinstance(cursor, StreamCursor):
+            return self._here(how, cursor).fetch(batch.clock, batch.clock + 1, lambda: iter(()))
+        source: Any = of.source
+        return building.spare_of_stream(how, source, epoch=batch.epoch, offset=batch.clock - cursor.base)
 
-    def _here(self) -> sources.Source:
+    def _here(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
         """All samples, whatever the rank, without workers."""
-        return building.from_map(self._how, self._order(0, 1), seed=self._seed, here=True)
-
-    def _spare(self, batch: Batch) -> Any:
-        """One sample, for a rank that has none of its own in a micro-batch of `batch`."""
-        if not isinstance(self._cursor, StreamCursor):
-            return self._here().fetch(batch.clock, batch.clock + 1, lambda: iter(()))
-        offset = batch.clock - self._cursor.base
-        return building.spare_of_stream(self._how, self._stream, seed=self._seed, epoch=batch.epoch, offset=offset)
+        return building.from_map(how, self._order(cursor.size, 0, 1), here=True)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adabatch.data import datasets, sources
+from adabatch.data import building, datasets, sources
 from adabatch.data.assembler import Ahead
+from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
 from adabatch.data.loader import DataLoader
 from adabatch.data.order import Order, seed_of
@@ -96,12 +97,12 @@ class ResidentLoader(DataLoader):
         super().__init__(moved[0] if isinstance(dataset, Tensor) else moved, batch_size, shuffle, **options)
         self.device = home
 
-    def _build(self) -> None:
-        super()._build()
-        self._source = self._transformed(self._source, self._order(self._cursor.rank, self._cursor.world))
+    def _made(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
+        order = self._order(cursor.size, cursor.rank, cursor.world)
+        return self._transformed(super()._made(how, cursor), order)
 
-    def _here(self) -> sources.Source:
-        return self._transformed(super()._here(), self._order(0, 1))
+    def _here(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
+        return self._transformed(super()._here(how, cursor), self._order(cursor.size, 0, 1))
 
     def _transformed(self, source: sources.Source, order: Order) -> sources.Source:
         if self.transform is None:

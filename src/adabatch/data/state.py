@@ -68,6 +68,25 @@ def postponed(state: Mapping[str, Any], checked: Callable[[Any], int]) -> int | 
     return None if state.get("next_batch_size") is None else checked(state["next_batch_size"])
 
 
+def open_epoch(state: Mapping[str, Any], epoch: int) -> int | None:
+    """The epoch of which all was handed out and whose end is still to be told; None for none.
+
+    Args:
+        state: of a loader.
+        epoch: in which it stands.
+
+    Raises:
+        ValueError: if it is not the epoch before.
+    """
+    found = state.get("open_epoch")
+    if found is not None and (type(found) is not int or found != epoch - 1):
+        raise ValueError(
+            f"`state` is damaged: `open_epoch` must be {epoch - 1}, the epoch that ended last, got {found!r}; use an"
+            " older checkpoint"
+        )
+    return found
+
+
 def _described(kind: type) -> str:
     return {int: "a whole number of at least 0", bool: "True or False", str: "text"}.get(kind, kind.__name__)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from adabatch import _checks
 from adabatch.data.cursor import Cursor
+from adabatch.types import Batch
 
 
 class StreamCursor(Cursor):
@@ -18,13 +19,16 @@ class StreamCursor(Cursor):
 
     Attributes:
         extent: how many samples of the pass there are, up to the number asked for; set by the loader.
+        place: where the pass goes on after a number of samples; set by the loader, None between passes.
+        kept: where the pass that was left goes on; None at its beginning.
         epoch: which pass.
         base: the clock where the pass began.
         length: samples in the last pass that was read to its end; None before the first.
         chunk: samples that one reader gives in its turn, where a set shares itself out; None before the first pass.
     """
 
-    __slots__ = ("_found", "base", "chunk", "epoch", "extent", "length")
+    known = False
+    __slots__ = ("_found", "base", "chunk", "epoch", "extent", "kept", "length", "place")
 
     def __init__(self, *, batch_size: int, drop_last: bool) -> None:
         super().__init__(2**62, batch_size=batch_size, drop_last=drop_last, run_on=False)
@@ -33,12 +37,31 @@ class StreamCursor(Cursor):
         self.length: int | None = None
         self.chunk: int | None = None
         self._found = 0
-        self.extent: Callable[[int, int], int] = lambda _offset, wanted: wanted
+        self.extent: Callable[[int, int], int] = _all
+        self.place: Callable[[int], dict[str, Any]] | None = None
+        self.kept: dict[str, Any] | None = None
+
+    def fork(self) -> Self:
+        """See `Cursor.fork`."""
+        twin = super().fork()
+        twin.settle()
+        return twin
+
+    def settle(self) -> None:
+        """The pass is over or left: keeps where it goes on."""
+        self.kept, self.place, self.extent = self.goes_on(), None, _all
+
+    def goes_on(self) -> dict[str, Any] | None:
+        """Where the stream goes on after what is committed; None at its beginning."""
+        offset = self.position - self.base
+        if not offset:
+            return None
+        return self.kept if self.place is None else self.place(offset)
 
     def __getstate__(self) -> Any:
-        """All but what belongs to the loader."""
+        """All but what belongs to an iteration."""
         plain: Any = super().__getstate__()
-        return None, {name: value for name, value in plain[1].items() if name != "extent"}
+        return None, plain[1] | {"extent": _all, "place": None, "kept": self.goes_on()}
 
     def turn(self) -> int:
         """Samples that one reader gives in its turn: a rank's share of the batch size when the first pass begins."""
@@ -46,15 +69,16 @@ class StreamCursor(Cursor):
             self.chunk = -(-self.batch_size // self.world)
         return self.chunk
 
-    def saved(self) -> dict[str, int | None]:
+    def saved(self) -> dict[str, Any]:
         """What a state holds besides the clock."""
-        return {"epoch": self.epoch, "base": self.base, "length": self.length, "chunk": self.chunk}
+        found = {"epoch": self.epoch, "base": self.base, "length": self.length, "chunk": self.chunk}
+        return {**found, "place": self.goes_on()}
 
-    def go_on(self, stream: Mapping[str, Any]) -> Any:
-        """Stands where `saved` was called; returns the place in the stream that was kept with it."""
+    def go_on(self, stream: Mapping[str, Any]) -> None:
+        """Stands where `saved` was called."""
         self.epoch, self.base = stream["epoch"], stream["base"]
         self.length, self.chunk = stream["length"], stream["chunk"]
-        return stream["place"]
+        self.kept, self.place = stream["place"], None
 
     def checked(self, batch_size: int) -> int:
         """See `Cursor.checked`; there is no upper limit."""
@@ -104,6 +128,15 @@ class StreamCursor(Cursor):
         """See `Cursor.move_to`."""
         self.epoch, self.base = epoch, self.position
 
+    def ends_at(self, _position: int, _epoch: int) -> bool:
+        """See `Cursor.ends_at`."""
+        return False
+
+    def repeat(self, batch: Batch) -> None:
+        """See `Cursor.repeat`; the stream is gone back in."""
+        super().repeat(batch)
+        self.cut(batch.clock, batch.epoch)
+
     def predicted(self, position: int, _epoch: int) -> Iterator[tuple[int, int]]:
         """See `Cursor.predicted`; does not wait."""
         while True:
@@ -119,3 +152,8 @@ class StreamCursor(Cursor):
     def count(self, _start: int, _epoch: int) -> int:
         """Raises: the length of a stream is not known."""
         raise TypeError("a loader over a stream has no length; count the batches, or use a data set with a length")
+
+
+def _all(_offset: int, wanted: int) -> int:
+    """As if the stream gave all that is wanted."""
+    return wanted

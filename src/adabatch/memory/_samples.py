@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,19 +39,8 @@ def maker(loader: Any) -> Make:
 
 
 def _first(loader: Any) -> Any:
-    if hasattr(loader, "parts") and hasattr(loader, "load_state_dict"):
-        state, begun = loader.state_dict(), getattr(loader, "_begun", None)
-        parts = loader.parts()
-        try:
-            batch, _ = next(parts)
-        finally:
-            parts.close()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a loader of another make resumes by counting
-                loader.load_state_dict(state)
-            if begun is not None:
-                loader._begun = begun  # an epoch that was left early stays left
-        return batch
+    if hasattr(loader, "peek"):
+        return loader.peek()
     if not hasattr(loader, "__iter__"):
         raise TypeError(f"`loader` must be a loader or a function from a size to a batch, got {type(loader).__name__}")
     with _generators_kept(loader):

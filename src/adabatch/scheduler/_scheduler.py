@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,10 @@ from adabatch.types import Batch, Decision, DrivenLoader
 _FORMAT: Final = 1
 _KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
 _MOMENTS: Final = "bias_correction"  # in states of couplings that change betas
+_AHEAD: Final = (
+    "Let the loader fetch and move ahead, by `num_workers=` and `device=` of ab.DataLoader, in place of a prefetcher "
+    "around it"
+)
 _LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
 
 
@@ -98,6 +103,7 @@ class BatchSizeScheduler:
         self._loader = checked_loader(loader)
         self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
         self._tokens_per_sample = tokens_per_sample
+        loader.forget_looks()
         self._resumed = loader.clock > 0  # its batch size may then have grown already
         self._base = (self._resumed and schedule.initial) or loader.batch_size
         self.plan: Plan = self._resolve()
@@ -109,6 +115,8 @@ class BatchSizeScheduler:
         self._committed: Batch | None = None
         self._skipped = False  # whether the batch committed last had no optimizer step
         self._clock_of_state: int | None = None
+        self._left: Batch | None = None  # the batch handed out before that had no optimizer step and no `step()`
+        self._warned_of_left = False
         self._unaware = True  # no batch was trained on, and no state loaded
         for each in optimizers:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
@@ -185,7 +193,8 @@ class BatchSizeScheduler:
         if batch is None:
             seen = "called twice for one batch" if self._committed is not None else "called before the first batch"
             raise RuntimeError(
-                f"`step()` of BatchSizeScheduler was {seen}; call it once after each batch's optimizer step"
+                f"`step()` of BatchSizeScheduler was {seen}, or not for a batch of its loader; call it once after each "
+                "batch's optimizer step, in a loop over the loader that it was made with"
             )
         if part is not None and not part.is_last:
             raise RuntimeError(
@@ -194,6 +203,7 @@ class BatchSizeScheduler:
             )
         self._check_clock()
         self._loader.commit()
+        self._warn_of_left()
         self._skipped = self._trained != batch
         self._trained, self._committed, self._requested = None, batch, batch.requested
         self._log_change()
@@ -211,28 +221,30 @@ class BatchSizeScheduler:
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`, in samples."""
         end = self.plan.end_samples
-        if self.plan.run_on and end is not None:  # the last batch may run on behind the end
-            clock = min(clock, end)
-        return self.plan.batch_size_at(clock)
+        return self.plan.batch_size_at(clock if end is None else min(clock, end))  # after the end one may look on
 
     def batches_between(self, start: int, stop: int) -> int:
         """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
-        return self.plan.batches_between(start, stop)
+        end = self.plan.end_samples
+        return 0 if end is not None and start >= end else self.plan.batches_between(start, stop)
 
-    def check_next(self) -> None:
+    def check_next(self, *, begins: bool = False) -> None:
         """Checks that the batch that is out needs no `step()`.
+
+        Args:
+            begins: whether an iteration begins, so that what was left before was looked at.
 
         Raises:
             RuntimeError: if the optimizer stepped for it and `step()` was not called.
         """
         self._restore()
         self._check_clock()
-        batch = self._loader.current
-        if batch is not None and self._trained == batch:
+        if self._trained is not None:
             raise RuntimeError(
                 f"`step()` of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
-                f"{batch.clock:,}; call it once for each batch, right after the optimizer"
+                f"{self._trained.clock:,}; call it once for each batch, right after the optimizer"
             )
+        self._left = None if begins else self._loader.current
 
     # State.
 
@@ -304,6 +316,11 @@ class BatchSizeScheduler:
             )
         batch, part = self._loader.current, self._loader.part
         if batch is None:
+            if self._left is not None and not is_phantom(optimizer):
+                raise RuntimeError(
+                    f"`optimizer.step()` came after the loader had ended, and the batch at sample {self._left.clock:,} "
+                    f"was left without one: the loop is one batch behind the loader. {_AHEAD}"
+                )
             if self._skipped and not is_phantom(optimizer):
                 raise RuntimeError(
                     "`optimizer.step()` came after `step()` of BatchSizeScheduler; call the optimizer first"
@@ -319,6 +336,12 @@ class BatchSizeScheduler:
             )
         if self._unaware:
             self._check_past(batch.clock)
+        end = self.plan.end_samples
+        if end is not None and batch.clock >= end:
+            raise RuntimeError(
+                f"`optimizer.step()` came after the plan's end, sample {end:,} of {self.plan.epochs} epochs; give "
+                "`epochs=` the length of the whole training, or leave it out"
+            )
         return batch.requested / self._base, True
 
     def _check_past(self, clock: int) -> None:
@@ -339,6 +362,19 @@ class BatchSizeScheduler:
                 "state of the same checkpoint"
             )
         self._unaware = False
+
+    def _warn_of_left(self) -> None:
+        """Says once that a batch was passed over which nobody trained on."""
+        left, self._left = self._left, None
+        if left is not None and not self._warned_of_left:
+            self._warned_of_left = True
+            warnings.warn(
+                f"the batch at sample {left.clock:,} was left without `optimizer.step()` and `step()` of "
+                "BatchSizeScheduler, and counts as passed; call `step()` for batches that are skipped on purpose. If "
+                f"the loop takes a batch before it trains on the one before, it is one batch behind. {_AHEAD}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _after_step(self) -> None:
         self._trained = self._loader.current
