@@ -212,7 +212,8 @@ def test_the_state_belongs_to_the_newest_iteration():
 
 def test_workers_that_persist_serve_one_iteration_as_torchs():
     loader = DataLoader(list(range(6)), 2, num_workers=2, persistent_workers=True)
-    assert iter(loader) is (held := iter(loader))
+    held = iter(loader)
+    assert iter(loader) is held
     assert [(a.tolist(), b.tolist()) for a, b in zip(loader, loader, strict=False)] == [([0, 1], [2, 3])]
     next(held)
     pids = source_of(loader).pool.pids()

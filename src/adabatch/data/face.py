@@ -6,9 +6,11 @@ from typing import Any
 
 from adabatch import _checks
 from adabatch.data import worker
-from adabatch.data.order import Order
+from adabatch.data.cursor import Cursor
+from adabatch.data.order import Order, SampledOrder
 from adabatch.data.place import Place
 from adabatch.data.stream_cursor import StreamCursor
+from adabatch.data.views import BatchSamplerView, SamplerView
 from adabatch.types import Batch, Driver, Part
 
 
@@ -56,17 +58,32 @@ class Face:
 
     @property
     def sampler(self) -> Any:
-        """The sampler given; without one the samples of the epoch in which the loader stands, over all ranks."""
+        """The sampler given; without one the samples of the epoch in which the loader stands. None for a stream."""
         if self._sampler is not None or self.dataset_size is None:
             return self._sampler
-        order = Order(self.dataset_size, seed=self._seed, shuffle=self._shuffle)
-        start = self.epoch * self.dataset_size
-        return (int(order.items(clock, clock + 1)) for clock in range(start, start + self.dataset_size))
+        return SamplerView(self._whole_order, self._stand)
 
     @property
-    def batch_sampler(self) -> None:
-        """None: a batch is cut when it is asked for, not before."""
-        return
+    def batch_sampler(self) -> Any:
+        """The batches of the epoch in which the loader stands, for tools that look; None for a stream.
+
+        It is only read: a batch is cut when it is asked for. To change its size set `batch_size`.
+        """
+        if self.dataset_size is None:
+            return None
+        return BatchSamplerView(self.sampler, self._whole_order, self._stand)
+
+    def _whole_order(self) -> Order:
+        """The order over all ranks."""
+        return self._order(self._place.cursor.size, 0, 1)
+
+    def _order(self, size: int, rank: int, world: int) -> Order:
+        if self._sampler is not None:
+            return SampledOrder(self._sampler, size, seed=self._seed, rank=rank, world=world)
+        return Order(size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
+
+    def _stand(self) -> tuple[Cursor, int]:
+        return self._place.cursor, self._place.epoch
 
     # Where it stands
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from types import GenericAlias
 from typing import Any
 
 from torch.utils.data import IterableDataset, default_collate
@@ -15,7 +16,7 @@ from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
 from adabatch.data.face import Face
 from adabatch.data.iterators import Batches, Parts, Pass, Supply
-from adabatch.data.order import Order, SampledOrder, draw_seed
+from adabatch.data.order import draw_seed
 from adabatch.data.place import Place
 from adabatch.data.stream_cursor import StreamCursor
 from adabatch.data.streams import fresh_of
@@ -262,11 +263,12 @@ class DataLoader(Face):
 
     def _how(self, cursor: Cursor) -> building.Fetching:
         """How samples are fetched, by the settings that hold now."""
+        workers = _checks.whole("num_workers", self.num_workers, minimum=0, remedy="0 fetches in the main process")
         return building.Fetching(
             self._dataset,
             self.collate_fn,
-            workers=self.num_workers,
-            depth=self.num_workers * (self.prefetch_factor or 1),
+            workers=workers,
+            depth=workers * (self.prefetch_factor or 2),
             timeout=self.timeout,
             context=self.multiprocessing_context,
             init=self.worker_init_fn,
@@ -308,6 +310,8 @@ class DataLoader(Face):
             )
         cursor = front.cursor if front is not None else self._place.cursor
         return cursor.count_whole(self._place.epoch)
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # `DataLoader[...]` in annotations, as torch's
 
     def __bool__(self) -> bool:
         """True, also where `len()` is not known."""
@@ -413,11 +417,6 @@ class DataLoader(Face):
         cursor.begun = None
         vars(self).update(attributes, _place=Place(cursor))
         self._start()
-
-    def _order(self, size: int, rank: int, world: int) -> Order:
-        if self._sampler is not None:
-            return SampledOrder(self._sampler, size, seed=self._seed, rank=rank, world=world)
-        return Order(size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
 
     def _spare(self, of: Pass, batch: Batch) -> Any:
         """See `Supply.spare`."""

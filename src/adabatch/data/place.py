@@ -135,9 +135,14 @@ class Place:
         if which.cursor is not self.shown:
             return
         before = which.before() if which.before is not None else None
-        if before is not None and before.live and not before.stuck and (before.seen == self._moves or which.cursor.driver is None):
+        if (
+            before is not None
+            and before.live
+            and not before.stuck
+            and (before.seen == self._moves or which.cursor.driver is None)
+        ):
             self.shown, self._front = before.cursor, which.before  # the loop around it goes on
-        elif which.cursor.current is None and which.cursor.driver is not None:
+        elif which.cursor.current is None and driven:
             self.shown = self.cursor
 
     def fork(self) -> Place:

@@ -39,9 +39,7 @@ class BatchSamplerView:
         stand: as of `SamplerView`.
     """
 
-    def __init__(
-        self, sampler: object, order: Callable[[], Order], stand: Callable[[], tuple[Cursor, int]]
-    ) -> None:
+    def __init__(self, sampler: object, order: Callable[[], Order], stand: Callable[[], tuple[Cursor, int]]) -> None:
         self.sampler = sampler
         self._order, self._stand = order, stand
 
