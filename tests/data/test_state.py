@@ -17,11 +17,7 @@ def shared_out():
 
 
 DAMAGES = [
-    *[
-        (make, lambda s, name=name: s.pop(name))
-        for make in (walked, shared_out)
-        for name in ("epoch", "base", "length")
-    ],
+    *[(make, lambda s, name=name: s.pop(name)) for make in (walked, shared_out) for name in ("epoch", "base")],
     *[(make, lambda s, name=name: s.pop(name)) for make in (walked, shared_out) for name in ("chunk", "place")],
     *[(make, lambda s: s.update(base=9)) for make in (walked, shared_out)],
     *[(make, lambda s, v=v: s.update(chunk=v)) for make in (walked, shared_out) for v in (0, -1, "2", 1.5)],

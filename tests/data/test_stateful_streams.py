@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from adabatch.accumulate import accumulate
 from adabatch.data import DataLoader
-from adabatch.data.streams import Mark, changed, fresh_of
+from adabatch.data.streams import changed
 
 
 class Epochs(IterableDataset):
@@ -94,35 +94,195 @@ def test_the_first_batch_is_repeated_whole():
     assert seen == list(range(12))
 
 
-def test_a_pass_begins_where_the_set_stood_when_the_loader_was_built():
+def test_the_first_pass_begins_where_the_set_stands_and_the_next_where_that_left_it():
     data = Epochs()
     data.load_state_dict({"at": 5, "epoch": 0})
     loader = DataLoader(data, 4)
     twin = pickle.loads(pickle.dumps(loader))
-    for _ in range(2):
-        assert [item % 100 for item in whole(loader)] == list(range(5, 12))
-    assert fresh_of(data) == Mark(0, {"at": 0, "epoch": 1})
+    for first in (5, 0):
+        assert [item % 100 for item in whole(loader)] == list(range(first, 12))
     assert whole(twin) == list(range(5, 12))
 
 
 def from_seven(_number):
-    torch.utils.data.get_worker_info()
-    Begun.first = 7
-
-
-class Begun(Epochs):
-    """Begins where a worker is told to."""
-
-    first = 0
-
-    def state_dict(self):
-        return {"at": max(self.at, Begun.first), "epoch": self.epoch}
+    torch.utils.data.get_worker_info().dataset.at = 7
 
 
 def test_a_worker_may_be_told_to_begin_elsewhere():
-    loader = DataLoader(Begun(), 4, num_workers=1, worker_init_fn=from_seven)
+    loader = DataLoader(Epochs(), 4, num_workers=1, worker_init_fn=from_seven)
     for epoch in range(2):
         assert whole(loader) == [100 * epoch + item for item in range(7, 12)]
+
+
+class Itself(IterableDataset):
+    """An iterator over itself, which stays at its end."""
+
+    def __init__(self, size=6):
+        self.at, self.size = 0, size
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.at == self.size:
+            raise StopIteration
+        self.at += 1
+        return self.at - 1
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+class Staying(Itself):
+    """The same as a generator."""
+
+    def __iter__(self):
+        while self.at < self.size:
+            self.at += 1
+            yield self.at - 1
+
+
+class Afresh(Itself):
+    """Begins anew with each `iter()`; only a state that was loaded says otherwise, for once."""
+
+    start = 0
+
+    def __iter__(self):
+        self.at, self.start = self.start, 0
+        while self.at < self.size:
+            self.at += 1
+            yield self.at - 1
+
+    def load_state_dict(self, state):
+        self.start = state["at"]
+
+
+def huggingface():
+    return pytest.importorskip("datasets").Dataset.from_dict({"i": list(range(6))}).to_iterable_dataset()
+
+
+def values(batches):
+    return [int(v) for batch in batches for v in (batch["i"] if isinstance(batch, dict) else batch)]
+
+
+AFRESH = [Afresh, huggingface]
+HOW = [{}, {"num_workers": 2}, {"num_workers": 1, "persistent_workers": True}]
+HOW += [{"num_workers": 2, "persistent_workers": True}, {"sharding": "dataset"}]
+
+
+@pytest.mark.parametrize("make", AFRESH)
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("looked", [1, 6])
+def test_a_stream_that_was_looked_at_begins_at_its_beginning(make, how, looked):
+    data = make()
+    assert len([row for row, _ in zip(data, range(looked), strict=False)]) == looked
+    if looked == 6:
+        list(data)
+    loader = DataLoader(data, 2, **how)
+    beginning = loader.state_dict()
+    for _ in range(2):
+        assert values(loader) == list(range(6))
+        next(iter(loader))  # and is left
+    other = DataLoader(data, 2, **how)
+    other.load_state_dict(beginning)
+    assert values(other) == list(range(6))
+
+
+@pytest.mark.parametrize("make", [Itself, Staying, *AFRESH])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_pass_left_early_does_not_go_on_in_the_next_one(make, how, steps):
+    loader = DataLoader(make(), 2, **how)
+    beginning = loader.state_dict()
+    for again in (False, True, False):
+        iterator = iter(loader)
+        for _ in range(steps):
+            next(iterator)
+        iterator.close()
+        if again:
+            loader.load_state_dict(beginning)
+    for _ in range(2):
+        assert values(loader) == list(range(6))
+
+
+@pytest.mark.parametrize("make", [Itself, Staying, *AFRESH])
+def test_a_resumed_pass_left_early_does_not_go_on_in_the_next_one(make):
+    begun = DataLoader(make(), 2)
+    next(iter(begun))
+    loader = DataLoader(make(), 2)
+    loader.load_state_dict(begun.state_dict())
+    assert values([next(iter(loader))]) == [2, 3]
+    assert values(loader) == list(range(6))
+
+
+class OwnEpochs(IterableDataset):
+    epoch = 0
+
+    def __iter__(self):
+        yield from [self.epoch] * 3
+        self.epoch += 1
+
+    def state_dict(self):
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        self.epoch = state["epoch"]
+
+
+@pytest.mark.parametrize("how", [{}, {"num_workers": 1, "persistent_workers": True}, {"sharding": "dataset"}])
+def test_a_streams_own_count_of_epochs_goes_on(how):
+    loader = DataLoader(OwnEpochs(), 2, **how)
+    assert [whole(loader) for _ in range(3)] == [[0] * 3, [1] * 3, [2] * 3]
+    if not how.get("num_workers"):  # a worker has read ahead, to the end
+        next(iter(loader))
+    assert [whole(loader) for _ in range(2)] == [[3] * 3, [4] * 3]  # a pass that was left is not counted by it
+
+
+@pytest.mark.parametrize("how", [{"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
+def test_workers_that_walk_one_stream_agree_on_its_epoch_whoever_saw_the_end(how):
+    loader = DataLoader(OwnEpochs(), 2, **how)
+    assert [whole(loader) for _ in range(3)] == [[0] * 3] * 3
+
+
+class LateState(IterableDataset):
+    """Its place exists only once it is iterated."""
+
+    def __iter__(self):
+        self.place = iter(range(4))
+        return self.place
+
+    def state_dict(self):
+        return {"left": self.place.__length_hint__()}
+
+    def load_state_dict(self, state):
+        self.place = None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+def test_a_state_may_be_there_only_after_the_first_iter(workers, sharding):
+    loader = DataLoader(LateState(), 2, num_workers=workers, sharding=sharding)
+    for _ in range(2):
+        assert whole(loader) == [0, 1, 2, 3]
+    assert next(iter(loader)).tolist() == [0, 1]
+    assert loader.state_dict()["stream"]["place"] is not None
+
+
+class TensorState(Staying):
+    """Two states of it are neither equal nor unequal."""
+
+    def state_dict(self):
+        return {"at": self.at, "more": torch.zeros(2)}
+
+
+def test_states_that_cannot_be_compared_are_loaded_again():
+    loader = DataLoader(TensorState(), 2)
+    with pytest.warns(UserWarning, match="must hold what JSON does not change"):
+        next(iter(loader))
+    assert values(loader) == list(range(6))
 
 
 @pytest.mark.parametrize("how", [{}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}])

@@ -202,19 +202,23 @@ def test_streams_that_would_share_themselves_out_do_not_in_stride():
     assert found.tolist() == list(range(20))
 
 
-def test_a_stream_that_shrinks_is_an_error_at_the_end_of_the_epoch():
-    data = Stream(10)
-    loader = DataLoader(data, 4)
-    list(loader)
-    data.size = 9
-    seen = []
-    iterator = iter(loader)
-    for _ in range(3):
-        seen += next(iterator)[0].tolist()
-    assert seen == list(range(9))
-    with pytest.raises(ValueError, match="must not shrink between epochs, gave 10 samples before and 9 in epoch 1"):
-        next(iterator)
-    assert (loader.epoch, loader.clock) == (2, 19)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+def test_a_stream_may_give_fewer_or_more_samples_than_in_the_epoch_before(workers, sharding):
+    class Varying(IterableDataset):
+        def set_epoch(self, epoch):
+            self.size = (10, 9, 0, 12)[epoch]
+
+        def __iter__(self):
+            info = get_worker_info()
+            first, step = (0, 1) if info is None else (info.id, info.num_workers)
+            yield from range(first, self.size, step)
+
+    loader = DataLoader(Varying(), 4, num_workers=workers, sharding=sharding)
+    assert [sorted(item for batch in loader for item in batch.tolist()) for _ in range(4)] == [
+        list(range(size)) for size in (10, 9, 0, 12)
+    ]
+    assert (loader.epoch, loader.clock) == (4, 31)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

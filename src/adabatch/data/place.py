@@ -135,12 +135,8 @@ class Place:
         if which.cursor is not self.shown:
             return
         before = which.before() if which.before is not None else None
-        if (
-            before is not None
-            and before.live
-            and not before.stuck
-            and (before.seen == self._moves or which.cursor.driver is None)
-        ):
+        driven = which.cursor.driver is not None
+        if before is not None and before.live and not before.stuck and not (driven and before.seen != self._moves):
             self.shown, self._front = before.cursor, which.before  # the loop around it goes on
         elif which.cursor.current is None and driven:
             self.shown = self.cursor

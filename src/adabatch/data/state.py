@@ -113,8 +113,8 @@ def checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict
     """
     stream = state.get("stream")
     found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
-    numbers = [found.get(name, -1) for name in ("epoch", "base", "length", "chunk")]
-    whole = all(map(_is_count, numbers[:2])) and all(value is None or _is_count(value) for value in numbers[2:])
+    numbers = [found.get(name, -1) for name in ("epoch", "base", "chunk")]
+    whole = all(map(_is_count, numbers[:2])) and (numbers[2] is None or _is_count(numbers[2]))
     place = found.get("place", "missing")
     offset, chunk = (state["clock"] - found["base"] if whole else -1), found.get("chunk")
     if chunk == 0 or not _is_place(place, offset, chunk, None if state["sharding"] == "stride" else readers):

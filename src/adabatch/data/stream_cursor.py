@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -23,20 +24,20 @@ class StreamCursor(Cursor):
         kept: where the pass that was left goes on; None at its beginning.
         epoch: which pass.
         base: the clock where the pass began.
-        length: samples in the last pass that was read to its end; None before the first.
+        sized: samples in a pass by the word of the stream's own `__len__`, asked for `len()` only; None without one.
         chunk: samples that one reader gives in its turn, where a set shares itself out; None before the first pass.
     """
 
     known = False
-    __slots__ = ("_found", "base", "chunk", "epoch", "extent", "kept", "length", "place")
+    __slots__ = ("_counted", "base", "chunk", "epoch", "extent", "kept", "place", "sized")
 
     def __init__(self, *, batch_size: int, drop_last: bool) -> None:
         super().__init__(2**62, batch_size=batch_size, drop_last=drop_last, run_on=False)
         self.epoch = 0
         self.base = 0
-        self.length: int | None = None
+        self.sized: int | None = None
         self.chunk: int | None = None
-        self._found = 0
+        self._counted = False  # whether somebody relies on `sized`
         self.extent: Callable[[int, int], int] = _all
         self.place: Callable[[int], dict[str, Any]] | None = None
         self.kept: dict[str, Any] | None = None
@@ -71,14 +72,12 @@ class StreamCursor(Cursor):
 
     def saved(self) -> dict[str, Any]:
         """What a state holds besides the clock."""
-        found = {"epoch": self.epoch, "base": self.base, "length": self.length, "chunk": self.chunk}
-        return {**found, "place": self.goes_on()}
+        return {"epoch": self.epoch, "base": self.base, "chunk": self.chunk, "place": self.goes_on()}
 
     def go_on(self, stream: Mapping[str, Any]) -> None:
         """Stands where `saved` was called."""
         self.epoch, self.base = stream["epoch"], stream["base"]
-        self.length, self.chunk = stream["length"], stream["chunk"]
-        self.kept, self.place = stream["place"], None
+        self.chunk, self.kept, self.place = stream["chunk"], stream["place"], None
 
     def checked(self, batch_size: int) -> int:
         """See `Cursor.checked`; there is no upper limit."""
@@ -102,27 +101,22 @@ class StreamCursor(Cursor):
         clock, requested = self.following(position)
         offset = clock - self.base
         size = self.extent(offset, offset + requested) - offset
-        if size < requested:
-            self._found = offset + size
-            if self.drop_last:
-                size = 0
+        if self._counted and self.sized is not None and offset + size > self.sized:
+            self._counted = False  # told once
+            warnings.warn(
+                f"`dataset` has a `__len__` of {self.sized} and gave {offset + size} samples: `len()` of the loader was"
+                " too small; correct `__len__`, or leave it out",
+                UserWarning,
+                stacklevel=5,
+            )
+        if size < requested and self.drop_last:
+            size = 0
         return clock, requested, size
 
     def pass_epoch(self, clock: int, epoch: int) -> None:
-        """See `Cursor.pass_epoch`.
-
-        Raises:
-            ValueError: if the stream gave less than in the epoch before; the loader stands at the next epoch then.
-        """
+        """See `Cursor.pass_epoch`."""
         super().pass_epoch(clock, epoch)
         self.skip_epoch(epoch)
-        before, self.length = self.length, self._found
-        length = self._found
-        if before is not None and length < before:
-            raise ValueError(
-                f"`dataset` must not shrink between epochs, gave {before} samples before and {length} in epoch {epoch};"
-                " the next iteration starts the next epoch. Give a sampled stream a fixed number of samples"
-            )
 
     def move_to(self, epoch: int) -> None:
         """See `Cursor.move_to`."""
@@ -149,9 +143,28 @@ class StreamCursor(Cursor):
         if epoch == self.epoch:
             self.epoch, self.base = epoch + 1, self.position
 
-    def count(self, _start: int, _epoch: int) -> int:
-        """Raises: the length of a stream is not known."""
-        raise TypeError("a loader over a stream has no length; count the batches, or use a data set with a length")
+    def count(self, start: int, _epoch: int) -> int:
+        """See `Cursor.count`; by the word of the stream's own `__len__`.
+
+        Raises:
+            TypeError: if it has none.
+        """
+        if self.sized is None:
+            raise TypeError(
+                "a loader over a stream without `__len__` has no length; count the batches, or give the stream one"
+            )
+        self._counted = True
+        stop = self.base + self.sized
+        if start >= stop:
+            return 0
+        if self.driver is not None:
+            return self.driver.batches_between(start, stop)
+        whole, rest = divmod(stop - start, self.demand.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def count_whole(self, epoch: int) -> int:
+        """See `Cursor.count_whole`."""
+        return self.count(self.base if epoch == self.epoch else self.position, epoch)
 
 
 def _all(_offset: int, wanted: int) -> int:

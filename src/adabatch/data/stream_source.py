@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from adabatch.data.agreement import Agreement, disagreement
 from adabatch.data.assembler import Assembler, Run
 from adabatch.data.device import mapped
 from adabatch.data.order import items_of
@@ -162,6 +163,7 @@ class StreamSource(Keeping):
         self._marks: deque[Mark] = deque([Mark()])
         self._total: int | None = None
         self._seen = 0  # items up to which the whole stream was walked
+        self._agreement, self._compared = Agreement(), False
 
     def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, _turn: Any = None) -> None:
         """Opens pass `epoch`, at its beginning or at a `place`, to deliver from `offset` on."""
@@ -171,7 +173,7 @@ class StreamSource(Keeping):
         self._restart(-1)
         self._serial += 1
         self._opening, self._total = Opening(self._serial, epoch, mark), None
-        self._marks, self._seen = deque([mark]), 0
+        self._marks, self._seen, self._agreement = deque([mark]), 0, Agreement()
 
     def place(self, offset: int) -> dict[str, Any]:
         """The last place at or before `offset` from which the stream can be read on; JSON-safe."""
@@ -199,7 +201,21 @@ class StreamSource(Keeping):
                     self._dispatch(max(upto, self._end + 1))
                 else:
                     self._wait(run)
+            if self._total is not None and self._compared:
+                self._walk_all(-(-self._total // self._world))
+            if self._total is not None and self._total < offset:
+                raise disagreement(f"one found {self._total} samples where others gave {offset}")
         return wanted if self._total is None else min(wanted, self._total)
+
+    def _walk_all(self, last: int) -> None:
+        """Has all workers walk to the end, item `last`: they may see another stream."""
+        for worker in range(len(self.pool.outstanding)):
+            if worker not in self._agreement.ended:
+                self._number += 1
+                run = Run(self._number, last, last + 1, worker)
+                self._waiting[run.number] = run
+                self.pool.send(run.number, run.first, run.last, self._opening, to=worker)
+                self._wait(run)
 
     def _told(self, _first: int, _last: int) -> Opening:
         return self._opening
@@ -210,9 +226,15 @@ class StreamSource(Keeping):
 
     def _received(self, run: Run, reply: Reply) -> None:
         super()._received(run, reply)
+        if reply.prints is not None:
+            self._compared = True
+            self._agreement.add(run.worker, reply.prints)
         if reply.failure is None:
             self._seen = max(self._seen, run.last)
         if reply.end is not None:
+            if self._total not in (None, reply.end):
+                raise disagreement(f"one found {self._total} samples and worker {run.worker} {reply.end}")
             self._total = reply.end
+            self._agreement.ended.add(run.worker)
         if reply.mark is not None and reply.mark.offset > self._marks[-1].offset:
             self._marks.append(reply.mark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from adabatch.data.agreement import PREFIX, Prints, print_of
 from adabatch.data.order import seed_of
 from adabatch.data.readers import SampleError
 from adabatch.data.rng import SampleRng
@@ -32,11 +34,65 @@ class Mark:
     why: str | None = None
 
 
-def fresh_of(dataset: Any) -> Mark | None:
-    """The beginning of every pass of a data set that knows where it stands: where it stands now."""
-    if not (hasattr(dataset, "load_state_dict") and hasattr(dataset, "state_dict")):
-        return None
-    return Mark(0, copy.deepcopy(dataset.state_dict()))
+class Beginning:
+    """Where passes of a data set that knows where it stands begin.
+
+    A pass begins with `iter()`, as in a plain loop. Some data sets would go on then where they were left: an iterator
+    over itself, or a place that is kept in the data set. It shows where a pass was left early, by a first sample after
+    which the data set stands elsewhere than it did after that of the pass before; and where a pass is empty. Then the
+    state before that pass is loaded.
+
+    Args:
+        dataset: the data set.
+
+    Attributes:
+        state: of the data set before the last pass that began with `iter()` alone; None if there is none.
+        first: its state after the first sample of the last pass.
+        moved: whether it was left inside a pass.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.state: Any = None
+        self.first: Any = None
+        self.moved = False
+
+    def of(self, dataset: Any) -> Beginning:
+        """The same for `dataset`, which may be a copy and then goes its own way."""
+        if dataset is self.dataset:
+            return self
+        found = copy.copy(self)
+        found.dataset = dataset
+        return found
+
+    def now(self) -> Any:
+        """The state of the data set; None where it has none yet, as one that makes it in `__iter__`."""
+        try:
+            return copy.deepcopy(self.dataset.state_dict())
+        except Exception:
+            return None
+
+    def again(self) -> bool:
+        """Whether the data set stands where it did after the first sample of the pass before.
+
+        The epoch in its state counts for nothing if it was told that.
+        """
+        told = hasattr(self.dataset, "set_epoch")
+        before, after = (_but_epoch(state) if told else state for state in (self.first, self.now()))
+        try:
+            return self.first is not None and bool(before == after)
+        except Exception:  # states of any make, such as tensors, which are not equal or unequal as a whole
+            return False
+
+
+def _but_epoch(state: Any) -> Any:
+    return {key: value for key, value in state.items() if key != "epoch"} if isinstance(state, dict) else state
+
+
+def fresh_of(dataset: Any) -> Any:
+    """The `Beginning` of a data set that knows where it stands, to be kept as long as that is read; else None."""
+    known = hasattr(dataset, "load_state_dict") and hasattr(dataset, "state_dict")
+    return Beginning(dataset) if known else None
 
 
 @dataclass(frozen=True)
@@ -67,20 +123,33 @@ class StreamReader:
         rng: sets the generators for each sample; None leaves them alone.
         rank: which share is kept.
         world: how many shares.
-        fresh: where a pass of the data set begins; None takes that from the data set before it is first read.
+        fresh: where passes of the data set begin, if others read it too; None makes that here.
+
+    Attributes:
+        end: the length of the stream, if its end was seen.
+        mark: a place from which it can be read on.
+        several: whether other readers walk the same stream, so that this one may not come to its end.
+        prints: where it was opened, and prints of the first samples from there on; None if they are not compared.
     """
 
     def __init__(
-        self, dataset: Any, *, seed: int, rng: SampleRng | None, rank: int, world: int, fresh: Mark | None = None
+        self, dataset: Any, *, seed: int, rng: SampleRng | None, rank: int, world: int, fresh: Any = None
     ) -> None:
         self.dataset, self.rng = dataset, rng
         self._seed, self._rank, self._world = seed, rank, world
         self._opening: Opening | None = None
         self._offset = 0
-        self._fresh = fresh
+        self._beginning: Beginning | None = fresh_of(dataset) if fresh is None else fresh.of(dataset)
         self._iterator: Iterator[Any] = iter(())
+        self._ready: list[Any] = []  # the first sample, if it was read to see where the data set begins
         self.end: int | None = None
         self.mark: Mark | None = None
+        self.several = False
+        self.prints: Prints | None = None
+
+    def compare(self) -> None:
+        """From now on keeps prints of the first samples of each pass."""
+        self.prints = 0, ()
 
     def read(self, first: int, last: int, opening: Opening) -> list[Any]:
         """Items `first` to `last` (exclusive) of this rank; fewer at the end of the stream, which is then in `end`.
@@ -98,9 +167,11 @@ class StreamReader:
         while self._offset < last * self._world and self.end is None:
             offset = self._offset
             try:
-                sample = next(self._iterator) if self.rng is None else self._drawn(opening.epoch)
+                sample = self._next(opening.epoch)
             except StopIteration:
                 self.end = offset
+                if self._beginning is not None:
+                    self._beginning.moved = False
                 break
             except Exception as error:
                 self._opening = None
@@ -109,6 +180,8 @@ class StreamReader:
                 self._opening = None
                 raise
             self._offset += 1
+            if self.prints is not None and len(self.prints[1]) < PREFIX:
+                self.prints = self.prints[0], (*self.prints[1], print_of(sample))
             if offset % self._world == self._rank and offset >= first * self._world:
                 samples.append(sample)
         try:
@@ -118,31 +191,66 @@ class StreamReader:
             raise SampleError([], self._offset, error) from error
         return samples
 
-    def _drawn(self, epoch: int) -> Any:
-        assert self.rng is not None
+    def _next(self, epoch: int) -> Any:
+        if self._ready:
+            return self._ready.pop()
+        if self.rng is None:
+            return next(self._iterator)
         with self.rng.for_sample(epoch, self._offset):
             return next(self._iterator)
 
     def _open(self, opening: Opening) -> None:
-        state = opening.mark.state
-        if self._fresh is None:
-            self._fresh = fresh_of(self.dataset)
-        if state is None and self._fresh is not None and self._fresh.state is not None:
-            self.dataset.load_state_dict(copy.deepcopy(self._fresh.state))  # else a pass left early would go on
+        self._opening, self.end, self._ready = None, None, []
+        state, beginning = opening.mark.state, self._beginning
+        self._offset = opening.mark.offset if state is not None else 0
+        if self.prints is not None:
+            self.prints = self._offset, ()
+        if beginning is None:
+            self._start(opening.epoch, state)
+        elif state is None:
+            self._begin(beginning, opening.epoch)
+        else:
+            if beginning.state is None:
+                beginning.state = beginning.now()
+            beginning.moved, beginning.first = True, None
+            self._start(opening.epoch, state)
+        self._opening = opening
+
+    def _begin(self, beginning: Beginning, epoch: int) -> None:
+        """Opens a pass at its beginning; see `Beginning`."""
+        stood = beginning.moved or (self.several and beginning.first is not None)
+        state = None if stood else beginning.now()
+        found = self._tried(beginning, epoch)
+        if beginning.state is not None and (not found or (stood and not beginning.again())):
+            self.dataset.load_state_dict(copy.deepcopy(beginning.state))
+            found = self._tried(beginning, epoch)
+        elif state is not None:
+            beginning.state = state
+        beginning.first = beginning.now() if found else None
+
+    def _tried(self, beginning: Beginning, epoch: int) -> bool:
+        """Starts a pass and reads its first sample; whether there was one."""
+        self._start(epoch)
+        self._ready, beginning.moved = [], True
+        with contextlib.suppress(StopIteration):
+            self._ready = [self._next(epoch)]
+        return bool(self._ready)
+
+    def _start(self, epoch: int, state: Any = None) -> None:
+        """Starts to iterate, from the data set's own `state` on if one is given."""
+        loads = hasattr(self.dataset, "load_state_dict")
         if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(opening.epoch)
+            self.dataset.set_epoch(epoch)
         if self.rng is not None:
-            seed = seed_of(self._seed, opening.epoch)
+            seed = seed_of(self._seed, epoch)
             random.seed(seed)
             np.random.seed(seed)
             torch.default_generator.manual_seed(seed)
-        if state is not None and hasattr(self.dataset, "load_state_dict"):
+        if state is not None and loads:
             self.dataset.load_state_dict(copy.deepcopy(state))
         self._iterator = iter(self.dataset)
-        if state is not None and not hasattr(self.dataset, "load_state_dict"):
+        if state is not None and not loads:
             self._iterator.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
-        self._offset = opening.mark.offset if state is not None else 0
-        self._opening, self.end = opening, None
 
     def _marked(self) -> Mark | None:
         """Where the stream stands, if it can say so; without a state if JSON would change that."""

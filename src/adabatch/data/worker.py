@@ -17,8 +17,9 @@ import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
+from adabatch.data.agreement import Prints
 from adabatch.data.readers import SampleError, seed_all
-from adabatch.data.streams import Opening
+from adabatch.data.streams import Opening, StreamReader
 from adabatch.data.transport import Channel
 
 inside = False  # whether this process is a worker
@@ -159,6 +160,7 @@ class Reply:
         failure: why samples are missing: a `Failure`.
         end: the length of the stream, if its end was seen.
         mark: a place in the stream from which it can be read on.
+        prints: of the first samples of the stream, where workers are compared.
     """
 
     run: int
@@ -168,6 +170,7 @@ class Reply:
     failure: Any = None
     end: int | None = None
     mark: Any = None
+    prints: Prints | None = None
 
 
 def work(end: socket.socket, reader: Any, setting: Setting) -> None:
@@ -192,6 +195,10 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
         failure = Failure.of(f"`worker_init_fn` failed in worker {setting.number}", error)
     if not setting.show_info:
         torch_worker._worker_info = None
+    if isinstance(reader, StreamReader) and setting.count > 1 and not setting.show_info:
+        reader.several = True
+        if setting.init is not None:  # may have shared the stream out, of which each would keep a part again
+            reader.compare()
     opening: Opening | None = None
     try:
         while (task := channel.receive()) is not None:
@@ -226,8 +233,10 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
         finally:
             if not setting.show_info:
                 torch_worker._worker_info = None
-    end, mark = getattr(reader, "end", None), getattr(reader, "mark", None)
-    return Reply(task.run, len(samples), data, time.perf_counter() - begun, failure, end, mark)
+    reply = Reply(task.run, len(samples), data, time.perf_counter() - begun, failure)
+    if isinstance(reader, StreamReader):
+        reply.end, reply.mark, reply.prints = reader.end, reader.mark, reader.prints
+    return reply
 
 
 def _send(channel: Channel, reply: Reply, number: int) -> None:
