@@ -17,7 +17,7 @@ Prints = tuple[int, tuple[int, ...]]
 
 
 def print_of(sample: Any) -> int:
-    """A number that is the same for equal samples; of what is no tensor, array, text or number the type alone counts."""
+    """A number that is the same for equal samples; of what is no tensor, array, text or number only the type counts."""
     if isinstance(sample, Tensor):
         strided = sample.device.type == "cpu" and sample.layout == torch.strided and not sample.is_nested
         sample = sample.detach().resolve_conj().resolve_neg() if strided else (str(sample.dtype), str(sample.layout))
