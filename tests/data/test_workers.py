@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 
 import numpy as np
@@ -164,23 +165,70 @@ def test_a_sample_that_raises_is_named_and_the_loader_goes_on(workers, tmp_path)
         next(batches)
     assert "disk" in str(raised.value)
     if workers:
-        assert "in worker" in str(raised.value)
-        assert "in __getitem__" in str(raised.value)
+        assert "in worker" in raised.value.__notes__[-1]
+        assert "in __getitem__" in raised.value.__notes__[-1]
     (tmp_path / "fixed").touch()
     for batch in loader:
         seen += batch.tolist()
     assert seen == list(range(100))
 
 
-def test_exceptions_of_any_make_are_raised():
-    class Broken(Rich):
-        def __getitem__(self, item):
-            raise (OddError(1, 2), KeyError("k"), ValueError("v"))[item % 3]
+class NeedsLockError(OddError):
+    """Cannot be sent, but made again from a text."""
 
-    for item, kind in [(0, RuntimeError), (1, RuntimeError), (2, ValueError)]:
-        loader = DataLoader(Broken(), 1, sampler=[item], num_workers=1)
-        with pytest.raises(kind, match=f"sample {item} could not be fetched in worker 0"):
+    def __init__(self, text):
+        Exception.__init__(self, text)
+        self.lock = threading.Lock()
+
+
+class NeverError(OddError):
+    """Cannot be sent in any way."""
+
+    def __reduce__(self):
+        raise TypeError("never")
+
+
+class MissingError(KeyError):
+    """Made from two things."""
+
+    def __init__(self, key, where):
+        super().__init__(key, where)
+        self.where = where
+
+
+RAISED = [
+    (OddError(1, 2), OddError, (1, 2)),
+    (KeyError("k"), KeyError, ("k",)),
+    (MissingError("k", "here"), MissingError, ("k", "here")),
+    (FileNotFoundError(2, "no such file", "x.png"), FileNotFoundError, (2, "no such file")),
+    (UnicodeDecodeError("utf8", b"x", 0, 1, "bad"), UnicodeDecodeError, ("utf8", b"x", 0, 1, "bad")),
+    (NeedsLockError("v"), NeedsLockError, ("NeedsLockError: v",)),
+]
+
+
+class Raising(Rich):
+    def __getitem__(self, item):
+        raise (*(row[0] for row in RAISED), NeverError(1, 2))[item]
+
+
+@pytest.mark.parametrize("item", range(len(RAISED)))
+def test_an_exception_is_the_same_with_and_without_workers(item):
+    raised, kind, arguments = RAISED[item]
+    for workers in (0, 1):
+        loader = DataLoader(Raising(), 1, sampler=[item], num_workers=workers)
+        told = f"sample {item} could not be fetched in worker 0" if workers else f"while sample {item} was fetched"
+        with pytest.raises(kind, match=told) as found:
             next(iter(loader))
+        assert type(found.value) is kind
+        assert found.value.args == arguments or (not workers and found.value.args == raised.args)
+        assert getattr(found.value, "where", None) == getattr(raised, "where", None)
+        assert getattr(found.value, "filename", None) == getattr(raised, "filename", None)
+
+
+def test_an_exception_that_cannot_be_sent_is_told():
+    loader = DataLoader(Raising(), 1, sampler=[len(RAISED)], num_workers=1)
+    with pytest.raises(RuntimeError, match=r"sample 6 could not be fetched in worker 0 .*NeverError: \(1, 2\)"):
+        next(iter(loader))
 
 
 def test_samples_that_cannot_be_collated_or_sent_are_said():
@@ -395,6 +443,80 @@ def test_torchs_samplers_resume_exactly(make):
     assert items(resumed) == epochs[1][21:]
     with pytest.raises(ValueError, match=r"`sampler` is 'RandomSampler' there and '' here|`dataset_size`"):
         DataLoader(Rich(), 7, seed=1).load_state_dict(begun.state_dict())
+
+
+class Bulk:
+    """Gives whole batches: a mapping, a tuple, a tensor or a list of another length, as `form` makes them."""
+
+    x = torch.arange(20)
+
+    def __init__(self, form, draws=False):
+        self.form, self.draws = form, draws
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, item):
+        return self.x[item]
+
+    def __getitems__(self, items):
+        if self.draws:
+            return self.form(1000 * self.x[items] + torch.randint(1000, ()))
+        return self.form(self.x[items])
+
+
+FORMS = {
+    "mapping": lambda x: {"x": x},
+    "tuple": lambda x: (x, x),
+    "tensor": lambda x: x,
+    "array": lambda x: x.numpy(),
+    "longer": lambda x: [*x.tolist(), -1],
+    "number": lambda x: int(x.sum()),
+}
+
+
+def passed(batch):
+    return batch
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_whole_batches_of_getitems_reach_the_collate_fn_as_they_are(form, workers):
+    loader = DataLoader(Bulk(FORMS[form]), 2, collate_fn=passed, num_workers=workers)
+    got, at = [], 0
+    for batch in loader:
+        items = torch.arange(at, min(at + loader.batch_size, 20))
+        at = int(items[-1]) + 1
+        expected = FORMS[form](items)
+        assert type(batch) is type(expected)
+        got.append((plain(batch) if not isinstance(batch, np.ndarray) else batch.tolist(), expected))
+        loader.batch_size = [2, 5, 3, 1][len(got) % 4]
+    assert at == 20
+    for batch, expected in got:
+        assert str(batch) == str(plain(expected) if not isinstance(expected, np.ndarray) else expected.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_batches_are_micro_batches_and_their_draws_are_seeded(workers):
+    def parts(batch_size):
+        loader = DataLoader(
+            Bulk(FORMS["mapping"], draws=True), batch_size, collate_fn=passed, num_workers=workers, seed=3,
+            micro_batch_size=3,
+        )  # fmt: skip
+        return [batch["x"].tolist() for batch, _ in loader.parts()]
+
+    assert [len(part) for part in parts(5)] == [2, 3] * 4
+    assert parts(6)[0] == [1000 * item + parts(3)[0][0] for item in range(3)]
+    assert parts(6) == parts(6)
+
+
+def test_a_batch_without_somebody_to_collate_it_is_refused():
+    for workers in (0, 1):
+        loader = DataLoader(Bulk(FORMS["mapping"]), 3, num_workers=workers)
+        with pytest.raises(
+            ValueError, match="3 were asked for and 1 came; where it returns batches give a `collate_fn`"
+        ):
+            next(iter(loader))
 
 
 def test_bad_samplers_are_named():

@@ -21,6 +21,7 @@ from torch.utils.data import default_collate
 
 from adabatch.data import tree
 from adabatch.data.pool import WorkerDiedError
+from adabatch.data.readers import Whole
 from adabatch.data.worker import Apart, Reply
 
 Bounds = tuple[int, int]
@@ -164,6 +165,7 @@ class Assembler:
 
     def _take(self, first: int, last: int) -> Any:
         pieces: list[Any] = []
+        asked = first
         while first < last:
             run = self._runs[0]
             reply = run.reply if run.reply is not None else self._wait(run)
@@ -171,6 +173,8 @@ class Assembler:
                 run.ready()
                 run.ready = None
             stop = min(last, run.first + reply.count)
+            if isinstance(reply.data, Whole) and (pieces or (run.first, run.last) != (first, last)):
+                return self._anew(asked, last)
             if stop <= first:
                 if reply.failure is not None:
                     raise reply.failure.raised()
@@ -183,8 +187,16 @@ class Assembler:
         self._at = last
         if self._collate is None:
             return pieces[0] if len(pieces) == 1 else tree.join(pieces)
+        if isinstance(pieces[0], Whole):
+            return self._moved(self._collate(pieces[0].data))
         found = self._collate(pieces[0] if len(pieces) == 1 else [sample for piece in pieces for sample in piece])
         return self._moved(found)
+
+    def _anew(self, first: int, last: int) -> Any:
+        """Fetches just these items: what is there was made for other bounds and cannot be cut or joined."""
+        self._restart(first)
+        self._dispatch(last)
+        return self._take(first, last)
 
     def _piece(self, data: Any, first: int, last: int, count: int) -> Any:
         """Samples `first` to `last` (exclusive) of a run of `count`."""
@@ -222,7 +234,7 @@ class Assembler:
 
     def _received(self, run: Run, reply: Reply) -> None:
         if reply.count:
-            self._merges = self._merges and not isinstance(reply.data, Apart)
+            self._merges = self._merges and not isinstance(reply.data, Apart | Whole)
             longest = _LONGEST_RUN if self._merges else 1
             self._target = max(1, min(longest, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
             if self._arrive is not None and self._collate is None and not isinstance(reply.data, Apart):

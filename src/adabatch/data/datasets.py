@@ -33,10 +33,13 @@ def size_of(dataset: Any) -> int:
 
 
 def columns_of(dataset: Any) -> tuple[Tensor, ...]:
-    """The tensors of a tensor data set (a `TensorDataset`, a tensor, a tuple of tensors of one length), else none."""
-    if isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
-        return tuple(dataset.tensors)
-    if isinstance(dataset, Tensor):
+    """The tensors of a tensor data set (a `TensorDataset`, a tensor, a tuple of tensors of one length), else none.
+
+    One that is read in a way of its own is no tensor data set.
+    """
+    if isinstance(dataset, TensorDataset) and _reads_as(dataset, TensorDataset):
+        return tuple(dataset.tensors) if all(map(_has_rows, dataset.tensors)) else ()
+    if isinstance(dataset, Tensor) and _reads_as(dataset, Tensor) and _has_rows(dataset):
         return (dataset,)
     if type(dataset) is tuple and dataset and all(isinstance(column, Tensor) for column in dataset):
         if len({len(column) for column in dataset}) > 1:
@@ -44,6 +47,17 @@ def columns_of(dataset: Any) -> tuple[Tensor, ...]:
             raise ValueError(f"`dataset` must be tensors of one length, got {lengths}; put samples of a kind in a list")
         return dataset
     return ()
+
+
+def _reads_as(dataset: Any, kind: type) -> bool:
+    """Whether `dataset` has the length and gives the samples that a `kind` does."""
+    own = type(dataset)
+    same = all(getattr(own, name, None) is getattr(kind, name, None) for name in ("__getitem__", "__len__"))
+    return same and getattr(dataset, "__getitems__", None) is None
+
+
+def _has_rows(tensor: Tensor) -> bool:
+    return not tensor.is_nested
 
 
 def length_of_sampler(sampler: Any) -> int:

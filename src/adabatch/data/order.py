@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ ROUNDS: Final = 8  # enough from SMALL samples on; measured, see the statistical
 SMALL: Final = 4096
 ROUNDS_OF_SMALL: Final = 24
 BLOCK: Final = 8192
+SAMPLED_BLOCK: Final = 2**20  # that many at once, so that a sampler of usual length is checked when the epoch begins
 LARGEST: Final = 2**48  # the clock of many epochs must fit 63 bits
 _UInt32 = npt.NDArray[np.uint32]
 _Int64 = npt.NDArray[np.int64]
@@ -169,8 +171,12 @@ class Order:
         self._start, self._stop = start, start + len(self._block)
         return self._block[: stop - start]
 
-    def sent(self, _start: int, _stop: int) -> Tensor | None:
-        """Items for a worker; None where it can compute them itself."""
+    def keys(self, start: int, stop: int) -> Tensor | list[Any]:
+        """What the data set is asked for: the numbers of `items`, or a list where a sampler gives other keys."""
+        return self.items(start, stop)
+
+    def sent(self, _start: int, _stop: int) -> Tensor | list[Any] | None:
+        """Keys for a worker; None where it can compute them itself."""
         return None
 
     def places(self, start: int, stop: int) -> tuple[_Int64, _Int64]:
@@ -210,12 +216,12 @@ def draw_seed(generator: Any = None) -> int:
 class SampledOrder(Order):
     """The order that a sampler gives, as one endless sequence.
 
-    The sampler is iterated once for each epoch, in the main process, with torch's, numpy's and python's global
-    generators and its own `generator`, if it has one, seeded from (seed, epoch), so that torch's own samplers give the
-    same order again after a restart.
+    The sampler is iterated once for each epoch, in the main process, as far as samples are asked for, with torch's,
+    numpy's and python's global generators and its own `generator`, if it has one, seeded from (seed, epoch), so that
+    torch's own samplers give the same order again after a restart.
 
     Args:
-        sampler: an iterable of sample numbers.
+        sampler: an iterable of sample numbers, or of other keys of the data set.
         size: samples that it draws in an epoch.
         seed: for the generators.
         rank: whose share, in `[0, world)`.
@@ -225,48 +231,121 @@ class SampledOrder(Order):
     def __init__(self, sampler: Any, size: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
         super().__init__(size, seed=seed, shuffle=False, rank=rank, world=world)
         self._sampler = sampler
-        self._drawn: dict[int, _Int64] = {}
+        self._epochs: dict[int, SampledEpoch] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_sampler": None, "_drawn": {}}  # workers are sent sample numbers
+        return {**vars(self), "_sampler": None, "_epochs": {}}  # workers are sent keys
 
-    def sent(self, _start: int, _stop: int) -> Tensor:
-        """Items for a worker, which cannot draw them itself."""
-        return self.items(_start, _stop).clone()
-
-    def _compute(self, start: int, stop: int) -> Tensor:
+    def keys(self, start: int, stop: int) -> Tensor | list[Any]:
+        """See `Order.keys`."""
         epochs, positions = self.places(start, stop)
-        found = np.empty(len(positions), dtype=np.int64)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            here = epochs == epoch
-            found[here] = self._epoch(epoch)[positions[here]]
-        return torch.from_numpy(found)
+        parts = [self._epoch(int(epoch)).at(positions[epochs == epoch]) for epoch in np.unique(epochs)]
+        found = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return torch.from_numpy(found) if found.dtype == np.int64 else found.tolist()
 
-    def _epoch(self, epoch: int) -> _Int64:
-        if epoch not in self._drawn:
-            with seeded(seed_of(self._seed, epoch), getattr(self._sampler, "generator", None)):
-                drawn = np.fromiter((int(item) for item in self._sampler), dtype=np.int64)
-            if len(drawn) != self._size:
-                raise ValueError(
-                    f"`sampler` must draw as many samples as its length {self._size}, got {len(drawn)} in epoch {epoch}"
+    def sent(self, start: int, stop: int) -> Tensor | list[Any]:
+        """Keys for a worker, which cannot draw them itself."""
+        return self.keys(start, stop)
+
+    def _epoch(self, epoch: int) -> SampledEpoch:
+        if epoch not in self._epochs:
+            drawn = SampledEpoch(self._sampler, self._size, seed=seed_of(self._seed, epoch), epoch=epoch)
+            kept = {other: found for other, found in self._epochs.items() if other == epoch - 1}
+            self._epochs = kept | {epoch: drawn}
+        return self._epochs[epoch]
+
+
+class SampledEpoch:
+    """What a sampler draws in one epoch, a block at a time when it is first asked for.
+
+    Args:
+        sampler: the sampler.
+        size: how many it must draw.
+        seed: for the generators.
+        epoch: which epoch, for errors.
+    """
+
+    def __init__(self, sampler: Any, size: int, *, seed: int, epoch: int) -> None:
+        self._sampler, self._size, self._epoch = sampler, size, epoch
+        self._generators = [torch.default_generator]
+        if isinstance(own := getattr(sampler, "generator", None), torch.Generator):
+            self._generators.append(own)
+        self._seed = seed
+        self._blocks: list[npt.NDArray[Any]] = []
+        self._states: Any = None  # of the generators after the last block
+        self._iterator: Iterator[Any] = iter(())
+
+    def at(self, positions: _Int64) -> npt.NDArray[Any]:
+        """The keys at ascending `positions`: int64 if all are sample numbers, else objects."""
+        first, last = int(positions[0]) // SAMPLED_BLOCK, int(positions[-1]) // SAMPLED_BLOCK
+        while len(self._blocks) <= last:
+            self._blocks.append(self._block())
+        if first == last:
+            return self._blocks[first].take(positions - first * SAMPLED_BLOCK)
+        parts = []
+        for number in range(first, last + 1):
+            here = positions[positions // SAMPLED_BLOCK == number]
+            parts.append(self._blocks[number].take(here - number * SAMPLED_BLOCK))
+        return np.concatenate(parts)
+
+    def _block(self) -> npt.NDArray[Any]:
+        before = len(self._blocks) * SAMPLED_BLOCK
+        wanted = min(SAMPLED_BLOCK, self._size - before)
+        last = before + wanted == self._size
+        kept = _states(self._generators)
+        try:
+            if self._states is None:
+                random.seed(self._seed)
+                np.random.seed(self._seed)
+                for generator in self._generators:
+                    generator.manual_seed(self._seed)
+                self._iterator = iter(self._sampler)
+            else:
+                _put_back(self._generators, self._states)
+            drawn = list(itertools.islice(self._iterator, wanted))
+            more = sum(1 for _ in itertools.islice(self._iterator, SAMPLED_BLOCK)) if last else 0
+            self._states = _states(self._generators)
+        finally:
+            _put_back(self._generators, kept)
+        if len(drawn) < wanted or more:
+            got = before + len(drawn) + more
+            raise ValueError(
+                f"`sampler` must draw as many samples as its length {self._size}, got"
+                f" {'at least ' if more == SAMPLED_BLOCK else ''}{got} in epoch {self._epoch}; correct its `__len__`"
+            )
+        return self._array(drawn)
+
+    def _array(self, drawn: list[Any]) -> npt.NDArray[Any]:
+        """Sample numbers as int64, anything else as objects."""
+        if all(type(item) is int for item in drawn) or all(map(_is_number, drawn)):
+            with contextlib.suppress(OverflowError):  # the data set says what it thinks of such a number
+                return np.fromiter(map(int, drawn), np.int64, len(drawn))
+        for item in drawn:
+            if isinstance(item, float | np.floating) or (isinstance(item, Tensor) and item.is_floating_point()):
+                raise TypeError(
+                    f"`sampler` must give sample numbers or other keys of the data set, got the fraction {item!r} in"
+                    f" epoch {self._epoch}; make whole numbers of them, for example by `int`"
                 )
-            self._drawn = {other: items for other, items in self._drawn.items() if other == epoch - 1} | {epoch: drawn}
-        return self._drawn[epoch]
+        found = np.empty(len(drawn), dtype=object)
+        for i, item in enumerate(drawn):  # at once, numpy would look into lists
+            found[i] = item
+        return found
 
 
-@contextlib.contextmanager
-def seeded(seed: int, own: Any = None) -> Iterator[None]:
-    """Seeds the three global generators, and `own` if it is one of torch's; puts them back."""
-    generators = [torch.default_generator] + ([own] if isinstance(own, torch.Generator) else [])
-    states = random.getstate(), np.random.get_state(), [generator.get_state() for generator in generators]
-    random.seed(seed)
-    np.random.seed(seed)
-    for generator in generators:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        for generator, state in zip(generators, states[2], strict=True):
-            generator.set_state(state)
+def _is_number(item: Any) -> bool:
+    """Whether `item` is a sample number, and not a bool, which data sets take in their own ways."""
+    if isinstance(item, Tensor):
+        return item.dim() == 0 and not item.is_floating_point() and not item.is_complex() and item.dtype != torch.bool
+    return isinstance(item, int | np.integer) and not isinstance(item, bool)
+
+
+def _states(generators: list[torch.Generator]) -> Any:
+    """The states of python's and numpy's global generators, and of some of torch's."""
+    return random.getstate(), np.random.get_state(), [generator.get_state() for generator in generators]
+
+
+def _put_back(generators: list[torch.Generator], states: Any) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    for generator, state in zip(generators, states[2], strict=True):
+        generator.set_state(state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,28 @@ class SampleError(Exception):
 
     Attributes:
         samples: those before it.
-        index: its number in the data set, or where it lies in the stream.
+        index: its number, or other key, in the data set, or where it lies in the stream.
         cause: what was raised.
     """
 
-    def __init__(self, samples: list[Any], index: int, cause: Exception) -> None:
-        super().__init__(f"sample {index}")
+    def __init__(self, samples: list[Any], index: Any, cause: Exception) -> None:
+        super().__init__(f"sample {index!r}")
         self.samples, self.index, self.cause = samples, index, cause
+
+
+class Whole:
+    """What `__getitems__` gave for some samples where that is no list of them: a batch, not to be cut or joined.
+
+    Args:
+        data: what it gave.
+        count: how many samples it was asked for.
+    """
+
+    def __init__(self, data: Any, count: int) -> None:
+        self.data, self._count = data, count
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class MapReader:
@@ -34,19 +49,24 @@ class MapReader:
         dataset: the data set.
         order: which sample each item is.
         rng: sets the generators for each sample; None leaves them alone.
+
+    Attributes:
+        wholes: whether `__getitems__` may give a batch instead of a list of samples, as somebody collates that.
     """
 
     def __init__(self, dataset: Any, order: Order, rng: SampleRng | None) -> None:
         self.dataset, self.order, self.rng = dataset, order, rng
+        self.wholes = False
         self._many = getattr(dataset, "__getitems__", None) is not None
 
-    def read(self, first: int, last: int, drawn: Tensor | None = None) -> list[Any]:
-        """The samples of items `first` to `last` (exclusive), whose numbers are `drawn` where a sampler drew them.
+    def read(self, first: int, last: int, drawn: Tensor | list[Any] | None = None) -> list[Any] | Whole:
+        """The samples of items `first` to `last` (exclusive), whose keys are `drawn` where a sampler drew them.
 
         Raises:
             SampleError: if one raises, or `__getitems__` returns another number of samples.
         """
-        items = (self.order.items(first, last) if drawn is None else drawn).tolist()
+        keys = self.order.keys(first, last) if drawn is None else drawn
+        items = keys.tolist() if isinstance(keys, Tensor) else keys
         if self._many:
             found = self._read_many(items, first)
             if found is not None:
@@ -58,28 +78,35 @@ class MapReader:
         try:
             if self.rng is None:
                 for item in items:
-                    samples.append(get(item))  # noqa: PERF401: the samples before a failure are kept
+                    samples.append(get(item))  # those before a failure are kept
             else:
                 self.rng.collect(get, items, self.order.places(first, last), samples)
         except Exception as error:
             raise SampleError(samples, items[len(samples)], error) from error
         return samples
 
-    def _read_many(self, items: list[int], first: int) -> list[Any] | None:
+    def _read_many(self, items: list[Any], first: int) -> list[Any] | Whole | None:
         """By one call of `__getitems__`; None where samples must be fetched one by one.
 
         They must where something random was drawn, since what is drawn would depend on the run, and where the call
-        raised, to find the sample.
+        raised, to find the sample. A whole batch stays what it is: what is drawn for it belongs to its first sample.
         """
         many, unused = self.dataset.__getitems__, True
+
+        def fetch() -> Any:
+            found = many(items)
+            return found if self.wholes and not isinstance(found, Iterator) else list(found)
+
         try:
             if self.rng is None:
-                found = list(many(items))
+                found = fetch()
             else:
                 epochs, positions = self.order.places(first, first + 1)
-                found, unused = self.rng.unused(lambda: list(many(items)), int(epochs[0]), int(positions[0]))
+                found, unused = self.rng.unused(fetch, int(epochs[0]), int(positions[0]))
         except Exception:
             return None
+        if self.wholes and not (isinstance(found, list) and len(found) == len(items)):
+            return Whole(found, len(items))
         if not unused:
             self._many = False
             return None
@@ -88,15 +115,16 @@ class MapReader:
         except ValueError as error:
             raise SampleError([], items[0], error) from None
 
-    def _single(self, item: int) -> Any:
+    def _single(self, item: Any) -> Any:
         return _counted(list(self.dataset.__getitems__([item])), [item])[0]
 
 
-def _counted(found: list[Any], items: list[int]) -> list[Any]:
+def _counted(found: list[Any], items: list[Any]) -> list[Any]:
     """`found`, which must be as many samples as `items`."""
     if len(found) != len(items):
         raise ValueError(
-            f"`__getitems__` must return one sample for each number: {len(items)} were asked for and {len(found)} came"
+            f"`__getitems__` must return one sample for each number: {len(items)} were asked for and {len(found)} came;"
+            " where it returns batches give a `collate_fn` that takes them"
         )
     return found
 

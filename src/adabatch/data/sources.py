@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import TensorDataset, default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from adabatch.data.assembler import Ahead
 from adabatch.data.device import Mover
-from adabatch.data.order import Order
-from adabatch.data.readers import Collate, MapReader, SampleError
+from adabatch.data.order import Order, SampledOrder
+from adabatch.data.readers import Collate, MapReader, SampleError, Whole
 
 
 class Source(Protocol):
@@ -31,6 +31,9 @@ class Source(Protocol):
         """No more is needed for now: workers end."""
 
 
+_SELECTED_AS: Final = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
 class Columns:
     """A tensor data set: one index for each tensor, no call for a sample.
 
@@ -41,17 +44,26 @@ class Columns:
     """
 
     def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
-        self._columns, self._items, self._alone = columns, order.items, alone
+        self._keys, self._alone, self._size = order.keys, alone, len(columns[0])
+        self._samples: Any = columns[0] if alone else TensorDataset(*columns)
+        self._kinds = [column.dtype for column in columns]
+        self._columns = [column.view(_SELECTED_AS.get(column.dtype, column.dtype)) for column in columns]
         self._here = all(column.device.type == "cpu" for column in columns)
+        self._sampled = isinstance(order, SampledOrder)
 
     def fetch(self, first: int, last: int, _ahead: Ahead) -> Any:
         """See `Source.fetch`."""
-        items = self._items(first, last)
+        items = self._keys(first, last)
+        if not isinstance(items, Tensor):
+            return default_collate([self._samples[key] for key in items])
+        if self._sampled and int(items.min()) < 0:
+            items = torch.where(items < 0, items + self._size, items)  # from the end, as torch counts them
         select = torch.index_select
         if self._here:
             found = [select(column, 0, items) for column in self._columns]
         else:
             found = [select(column, 0, items.to(column.device)) for column in self._columns]
+        found = [column.view(kind) for column, kind in zip(found, self._kinds, strict=True)]
         return found[0] if self._alone else found
 
     def rest(self) -> None:
@@ -71,6 +83,7 @@ class Here:
 
     def __init__(self, reader: MapReader, collate: Collate) -> None:
         self._reader, self._collate = reader, collate
+        reader.wholes = not is_default(collate)
 
     def fetch(self, first: int, last: int, _ahead: Ahead) -> Any:
         """See `Source.fetch`."""
@@ -79,9 +92,9 @@ class Here:
             with rng.kept() if rng is not None else contextlib.nullcontext():
                 samples = self._reader.read(first, last)
         except SampleError as error:
-            error.cause.add_note(f"while sample {error.index} was fetched")
+            error.cause.add_note(f"while sample {error.index!r} was fetched")
             raise error.cause from None
-        return self._collate(samples)
+        return self._collate(samples.data if isinstance(samples, Whole) else samples)
 
     def rest(self) -> None:
         """Nothing is in flight."""

@@ -49,7 +49,7 @@ class HereFailure:
 
     def raised(self) -> Exception:
         """The exception, with the place in the stream."""
-        self._error.cause.add_note(f"while sample {self._error.index} was fetched")
+        self._error.cause.add_note(f"while sample {self._error.index!r} was fetched")
         return self._error.cause
 
 

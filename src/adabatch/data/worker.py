@@ -18,7 +18,7 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
 from adabatch.data.agreement import Prints
-from adabatch.data.readers import SampleError, seed_all
+from adabatch.data.readers import MapReader, SampleError, seed_all
 from adabatch.data.streams import Opening, StreamReader
 from adabatch.data.transport import Channel
 
@@ -52,13 +52,13 @@ class Failure:
 
     Attributes:
         what: where it happened, in words.
-        error: the exception, if it can be pickled.
+        error: the exception, if it can be pickled; else its type, if that can.
         text: its type and message.
         trace: its traceback.
     """
 
     what: str
-    error: Exception | None
+    error: Exception | type[Exception] | None
     text: str
     trace: str
 
@@ -67,26 +67,36 @@ class Failure:
         """Makes one that can be sent."""
         trace = "".join(traceback.format_exception(error))
         try:
-            pickle.loads(pickle.dumps(error))
-            kept: Exception | None = error
-        except Exception:  # whatever an exception's own reduction raises
-            kept = None
-        try:
             text = f"{type(error).__name__}: {error}"
         except Exception:  # its own `__str__`
             text = type(error).__name__
-        return cls(what, kept, text, trace)
+        return cls(what, _sendable(error), text, trace)
 
     def raised(self) -> Exception:
-        """The exception to raise in the main process: of the same type where that can be built from a message."""
-        message = f"{self.what}: {self.text}\n\nIn the worker:\n{self.trace}"
-        kind = type(self.error) if self.error is not None else RuntimeError
-        if issubclass(kind, KeyError):
-            kind = RuntimeError  # it would print its message with escapes
+        """The exception to raise in the main process, which tells where it comes from."""
+        told = f"{self.what}: {self.text}\n\nIn the worker:\n{self.trace}"
+        found = self.error
+        if isinstance(found, type):
+            try:
+                found = found(self.text)
+            except Exception:  # a type with other arguments
+                found = None
+        if found is None:
+            return RuntimeError(told)
+        found.add_note(told)
+        return found
+
+
+def _sendable(error: Exception) -> Exception | type[Exception] | None:
+    """`error` if it can be pickled, else its type, else None."""
+    for what in (error, type(error)):
         try:
-            return kind(message)
-        except Exception:  # an exception type with other arguments
-            return RuntimeError(message)
+            found = pickle.loads(pickle.dumps(what))
+        except Exception:  # whatever an exception's own reduction raises
+            continue
+        if type(found) is type(what):
+            return what
+    return None
 
 
 def collated(samples: list[Any], what: str) -> Any:
@@ -155,7 +165,7 @@ class Reply:
     Attributes:
         run: which.
         count: samples in it; fewer than asked for before a failure.
-        data: collated, or a list of samples, `Apart` if they were to be collated; None if there are none.
+        data: collated, or a list of samples, `Apart` if they were to be collated, or a `Whole`; None if there are none.
         seconds: how long it took.
         failure: why samples are missing: a `Failure`.
         end: the length of the stream, if its end was seen.
@@ -195,6 +205,8 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
         failure = Failure.of(f"`worker_init_fn` failed in worker {setting.number}", error)
     if not setting.show_info:
         torch_worker._worker_info = None
+    if isinstance(reader, MapReader):
+        reader.wholes = not setting.collate
     if isinstance(reader, StreamReader) and setting.count > 1 and not setting.show_info:
         reader.several = True
         if setting.init is not None:  # may have shared the stream out, of which each would keep a part again
@@ -224,7 +236,10 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
     try:
         samples = reader.read(first, last, task.drawn)
     except SampleError as error:
-        samples, failure = error.samples, Failure.of(f"sample {error.index} could not be fetched {where}", error.cause)
+        samples, failure = (
+            error.samples,
+            Failure.of(f"sample {error.index!r} could not be fetched {where}", error.cause),
+        )
     data: Any = samples or None
     if samples and setting.collate:
         torch_worker._worker_info = info  # makes torch collate into shared memory
