@@ -116,6 +116,47 @@ def test_ranks_share_each_batch(data):
         assert whole == list(range(size))
 
 
+def sized(length, batch_size=3, **how):
+    loader = DataLoader(Stream(8), batch_size, **how)
+    loader._cursor.sized = length
+    return loader
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_the_length_of_a_stream_that_has_one(drop_last):
+    class Sized(Stream):
+        def __len__(self):
+            return self.size
+
+    for size in (1, 3, 8, 9):
+        for batch_size in (1, 3, 9):
+            loader = DataLoader(Sized(size), batch_size, drop_last=drop_last)
+            loader._cursor.sized = size
+            for _ in range(2):
+                assert loader._cursor.count(loader.clock, loader.epoch) == len(list(loader))
+            theirs = torch.utils.data.DataLoader(Sized(size), batch_size, drop_last=drop_last)
+            assert loader._cursor.count(loader.clock, loader.epoch) == len(theirs)
+    loader = sized(8)
+    next(batches := iter(loader))
+    assert loader._cursor.count(loader.clock, loader.epoch) == len(list(batches)) == 2
+    loader.attach(Plan((0, 4), (8, 3), (12, 2), size=8))
+    assert loader._cursor.count(8, 1) == 3
+
+
+def test_a_stream_that_gives_more_than_its_length_is_told_if_somebody_asked_for_that():
+    more = "`dataset` has a `__len__` of 5 and gave 6 samples: `len()` of the loader was too small; correct `__len__`"
+    loader = sized(5)
+    for _ in loader:  # `list` would ask for it
+        pass
+    loader._cursor.count(loader.clock, loader.epoch)
+    with pytest.warns(UserWarning, match=more) as found:
+        assert len(list(loader)) == 3
+    assert len(found) == 1
+    loader = sized(9)
+    loader._cursor.count(loader.clock, loader.epoch)
+    assert len(list(loader)) == 3
+
+
 def test_a_driver_and_the_clock():
     loader = DataLoader(Stream(10), 4)
     loader.attach(Plan((0, 4), (12, 3), size=10))
@@ -126,7 +167,9 @@ def test_a_driver_and_the_clock():
             loader.commit()
     assert sizes == [(0, 4, 4), (4, 4, 4), (8, 2, 4), (10, 4, 4), (14, 3, 3), (17, 3, 3)]
     assert (loader.clock, loader.epoch, loader.dataset_size) == (20, 2, None)
-    with pytest.raises(TypeError, match="no length"):
+    with pytest.raises(
+        TypeError, match="a stream without `__len__` has no length; count the batches, or give the stream"
+    ):
         len(loader)
 
 

@@ -6,8 +6,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
-from adabatch.data import transport
+from adabatch.data import DataLoader, transport
 from adabatch.data.transport import Channel
 
 
@@ -31,7 +32,11 @@ def there_and_back(thing):
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bool, torch.bfloat16, torch.complex64, torch.int64, torch.uint8]
+    "dtype",
+    [
+        *(torch.float32, torch.bool, torch.bfloat16, torch.complex64, torch.int64, torch.uint8),
+        *(torch.uint16, torch.uint32, torch.uint64),
+    ],
 )
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 7, 2), (300, 400)])
 def test_tensors_arrive_as_they_are(dtype, shape):
@@ -41,6 +46,30 @@ def test_tensors_arrive_as_they_are(dtype, shape):
     assert torch.equal(found["a"], tensor)
     assert torch.equal(found["b"][0], tensor.transpose(0, -1) if tensor.dim() else tensor)
     assert found["b"][1:] == ["text", 3]
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_arrive_as_they_are(layout):
+    parts = [torch.full((size,), float(size)) for size in (2, 3, 50_000)]
+    found = there_and_back([torch.nested.nested_tensor(parts, layout=layout)])[0]
+    assert (found.is_nested, found.layout) == (True, layout)
+    assert all(map(torch.equal, found.unbind(), parts))
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64", "int8", "bfloat16", "bool", "float8_e5m2"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_tensors_of_any_kind_come_through_a_loader(kind, workers):
+    rows = torch.arange(12)
+    for data in (rows.to(getattr(torch, kind)), rows.reshape(6, 2).to(getattr(torch, kind))):
+        for made in (data, TensorDataset(data), list(data)):
+            loader = DataLoader(made, 4, num_workers=workers)
+            found = []
+            for batch in loader:
+                found.append(batch[0] if isinstance(made, TensorDataset) else batch)
+                loader.batch_size = 3
+            assert torch.equal(torch.cat([part.float() for part in found]), data.float())
+            assert {part.dtype for part in found} == {data.dtype}
 
 
 def test_views_of_large_storages_do_not_take_them_along():

@@ -1,11 +1,13 @@
 import collections
 import gc
+import io
 import multiprocessing
 import os
 import random
 import signal
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tests.data.checks import source_of
 from tests.data.test_loader import Plan
 from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
 
-from adabatch.data import DataLoader
+from adabatch.data import DataLoader, arguments, tree
 from adabatch.data.rng import sample_seed
 
 SIZES = [7, 3, 20, 1, 64, 9]
@@ -29,6 +31,13 @@ class Rich:
     def __getitem__(self, item):
         drawn = (random.random(), random.gauss(0, 1), np.random.normal(), torch.rand(()), sample_seed() % 2**62)
         return {"item": item, "row": torch.full((3,), float(item)), "name": f"s{item}", "drawn": drawn}
+
+
+class Walked(IterableDataset):
+    """The same as a stream."""
+
+    def __iter__(self):
+        return map(Rich().__getitem__, range(100))
 
 
 class Wide(Rich):
@@ -149,11 +158,31 @@ def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_cha
     assert not next(batches)["row"].is_shared()
 
 
-def test_parts_of_a_batch_come_from_aligned_runs():
+def test_parts_of_a_batch_come_from_aligned_runs(monkeypatch):
+    joins = []
+    monkeypatch.setattr(tree, "join", joins.append)
     loader = DataLoader(Wide(), 50, seed=3, num_workers=2, micro_batch_size=8)
-    shared = [(part.size, data["row"].is_shared()) for data, part in loader.parts()]
-    assert [size for size, _ in shared] == [7, 7, 7, 7, 7, 7, 8] * 2
-    assert all(is_shared for _, is_shared in shared)
+    assert [part.size for _, part in loader.parts()] == [7, 7, 7, 7, 7, 7, 8] * 2
+    assert joins == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", [Rich, Walked])
+def test_a_batch_that_is_kept_or_saved_weighs_no_more_than_twice_its_samples(workers, make):
+    loader = DataLoader(make(), 1, num_workers=workers, prefetch_factor=4 if workers else None)
+    for batch in loader:
+        assert batch["row"].untyped_storage().nbytes() <= 2 * batch["row"].nbytes
+        file = io.BytesIO()
+        torch.save(batch["row"], file)
+        assert file.tell() < 2000
+
+
+def test_a_cut_of_a_run_is_a_view_from_half_of_it_on():
+    run = {"a": torch.arange(64), "b": [torch.zeros(64, 3)]}
+    half, less = tree.cut(run, 8, 40), tree.cut(run, 8, 39)
+    assert [half["a"].data_ptr() == run["a"][8:].data_ptr(), half["b"][0]._is_view()] == [True, True]
+    assert [less["a"].untyped_storage().nbytes(), less["b"][0].untyped_storage().nbytes()] == [31 * 8, 31 * 12]
+    assert less["a"].tolist() == list(range(8, 39))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -539,6 +568,29 @@ def test_a_tensor_set_starts_no_worker():
     batches = iter(loader)
     assert next(batches).tolist() == [0, 1, 2, 3]
     assert source_of(loader).__class__.__name__ == "Columns"
+
+
+def test_more_workers_than_processors_are_warned_of():
+    mine = len(os.sched_getaffinity(0))
+    for kind in (DataLoader, torch.utils.data.DataLoader):
+        with pytest.warns(UserWarning, match=f"{mine + 1}.*{mine}") as found:
+            kind([1, 2], num_workers=mine + 1)
+        assert len(found) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kind([1, 2], num_workers=mine)
+    with pytest.warns(UserWarning, match="`num_workers` of 1000 is more than the .* processors") as found:
+        DataLoader([1, 2], num_workers=1000)
+    assert found[0].filename == __file__
+
+
+def test_flags_may_be_of_any_kind_that_is_true_or_false():
+    assert len(set(DataLoader(range(9), 9, shuffle=1, seed=0)._order(0, 1).items(0, 9).tolist())) == 9
+    for flag in (True, False, np.bool_(True), np.bool_(False), 0, 1, np.True_):
+        arguments.check_flags(shuffle=flag)
+    for flag in (2, -1, "yes", None, 1.0, np.ones(2), torch.tensor(True)):
+        with pytest.raises(TypeError, match="`shuffle` must be True or False, got"):
+            arguments.check_flags(shuffle=flag)
 
 
 def test_bad_worker_arguments_are_named():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from multiprocessing.context import BaseContext
 from typing import Any
 
+import numpy as np
 import torch.multiprocessing as multiprocessing
 from torch.utils.data import IterableDataset
 from torch.utils.data.distributed import DistributedSampler
@@ -13,9 +16,9 @@ from adabatch import _checks
 
 
 def check_flags(**flags: Any) -> None:
-    """Raises if a flag is not a bool."""
+    """Raises if a flag is not a bool, one of numpy's, 0 or 1."""
     for name, flag in flags.items():
-        if not isinstance(flag, bool):
+        if not (isinstance(flag, bool | np.bool_) or (isinstance(flag, int) and flag in (0, 1))):
             raise TypeError(f"`{name}` must be True or False, got {flag!r}")
 
 
@@ -60,12 +63,25 @@ def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any
             raise ValueError(f"`{name}` needs `num_workers` of at least 1, got 0 workers; leave it out")
     if prefetch is not None:
         _checks.whole("prefetch_factor", prefetch, remedy="it counts the runs that each worker fetches ahead")
+    warn_of_crowd(workers)
     if isinstance(context, str):
         _checks.one_of("multiprocessing_context", context, multiprocessing.get_all_start_methods())
         return multiprocessing.get_context(context)
     if context is not None and not isinstance(context, BaseContext):
         raise TypeError(f"`multiprocessing_context` must be a start method or a context, got {context!r}")
     return context
+
+
+def warn_of_crowd(workers: int) -> None:
+    """Says it where there are more workers than processors for them, as torch's loader does."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > processors:
+        warnings.warn(
+            f"`num_workers` of {workers} is more than the {processors} processors that this process may use; fewer are"
+            " faster, unless samples are waited for rather than computed",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def check_sharding(sharding: Any, dataset: Any) -> str:

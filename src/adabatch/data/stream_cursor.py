@@ -32,7 +32,7 @@ class StreamCursor(Cursor):
     __slots__ = ("_counted", "base", "chunk", "epoch", "extent", "kept", "place", "sized")
 
     def __init__(self, *, batch_size: int, drop_last: bool) -> None:
-        super().__init__(2**62, batch_size=batch_size, drop_last=drop_last, run_on=False)
+        super().__init__(2**62, batch_size=batch_size, drop_last=bool(drop_last), run_on=False)
         self.epoch = 0
         self.base = 0
         self.sized: int | None = None

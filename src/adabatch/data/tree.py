@@ -11,13 +11,16 @@ from torch import Tensor
 
 
 def cut(data: Any, first: int, last: int) -> Any:
-    """Samples `first` to `last` (exclusive) of a collated run; tensors are views.
+    """Samples `first` to `last` (exclusive) of a collated run.
+
+    Tensors are views where they are at least half of what they keep in memory; smaller ones are copied, since a batch
+    that is kept or saved would take the whole run along.
 
     Raises:
         TypeError: if the run holds a type that `default_collate` does not make.
     """
     if isinstance(data, Tensor):
-        return data[first:last]
+        return data[first:last].clone() if 2 * (last - first) < len(data) else data[first:last]
     if _is_column(data):
         return data[first:last]
     return _rebuilt([data], lambda parts: cut(parts[0], first, last))
