@@ -132,6 +132,77 @@ def test_last_lr_stays_that_of_the_latest_step():
     assert batches.last_lr == [0.1]
 
 
+def test_last_lr_of_a_tensor_is_that_of_the_latest_step():
+    """A record, whatever is done to the tensor and however the batch size goes on."""
+    model, loader = model_of(), loader_of()
+    lr = torch.tensor(0.1)
+    optimizer = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias], "lr": torch.tensor(0.5)}], lr=lr)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8 12:16"))
+    expected = []
+    for number, batch in enumerate(loader):
+        backward(model, batch)
+        expected = [(0.1 + number) * batches.factor, 0.5 * batches.factor]
+        optimizer.step()
+        assert batches.last_lr == pytest.approx(expected, rel=1e-6)
+        batches.step()
+        lr.fill_(1.1 + number)  # in place, as LR schedulers do
+        assert batches.last_lr == pytest.approx(expected, rel=1e-6)
+    assert batches.factor == 4
+
+
+def test_last_lr_has_an_entry_for_each_group_at_any_time():
+    model, loader = model_of(), loader_of()
+    optimizer = torch.optim.SGD([model.weight], lr=0.1)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8"))
+    stream = iter(loader)
+    backward(model, next(stream))
+    optimizer.step()
+    batches.step()
+    optimizer.add_param_group({"params": [model.bias], "lr": 1.0})
+    assert batches.last_lr == [0.1, 2.0], "that of the latest step, and that of the next"
+    backward(model, next(stream))
+    optimizer.step()
+    batches.step()
+    assert batches.last_lr == [0.2, 2.0]
+    optimizer.param_groups.pop(0)
+    assert batches.last_lr == [2.0]
+    optimizer.param_groups[0]["lr"] = 3.0
+    assert batches.last_lr == [2.0]
+    backward(model, next(stream))
+    optimizer.step()
+    assert batches.last_lr == [6.0]
+
+
+def test_a_group_added_later_without_an_lr_has_that_of_the_optimizer():
+    model, loader = model_of(), loader_of()
+    optimizer = torch.optim.SGD([model.weight], lr=0.1)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8"))
+    stream = iter(loader)
+    backward(model, next(stream))
+    optimizer.step()
+    batches.step()
+    optimizer.add_param_group({"params": [model.bias]})
+    backward(model, next(stream))
+    bias = model.bias.detach().clone()
+    optimizer.step()
+    assert torch.allclose(model.bias, bias - 0.2 * model.bias.grad)
+    assert batches.last_lr == [0.2, 0.2]
+
+
+def test_an_lr_that_the_user_sets_between_batches_is_the_base_from_there():
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8"))
+    for number, batch in zip(range(4), loader, strict=False):
+        backward(model, batch)
+        optimizer.param_groups[0]["lr"] = 0.01 * number
+        before = model.weight.detach().clone()
+        optimizer.step()
+        assert torch.allclose(model.weight, before - 0.01 * number * batches.factor * model.weight.grad)
+        assert optimizer.param_groups[0]["lr"] == 0.01 * number
+        batches.step()
+
+
 @pytest.mark.parametrize(
     ("coupling", "factor"), [("none", 1), ("power(0.25)", 2**0.5), (ab.couplings.sqrt(any_optimizer=True), 2)]
 )

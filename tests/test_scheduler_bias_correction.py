@@ -476,7 +476,7 @@ def test_a_state_loaded_after_a_step_that_raised_in_parts_keeps_its_groups():
         raise ValueError("planted")
 
     with pytest.raises(ValueError, match="planted"):
-        run.optimizer.step(fails)
+        type(run.optimizer).step(run.optimizer, fails)  # past the guard
     assert len(run.optimizer.param_groups) == 2, "the case is there"
     saved["optimizer"]["param_groups"][0]["lr"] = 0.5
     run.optimizer.load_state_dict(saved["optimizer"])

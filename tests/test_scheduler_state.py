@@ -225,6 +225,43 @@ def test_a_rollback_in_the_same_process():
     assert run.trace == expected
 
 
+@pytest.mark.parametrize("ends", [{}, {"drop_last": True}, {"run_on": True}], ids=["kept", "dropped", "run on"])
+@pytest.mark.parametrize("first_epochs", [None, 1, 2, 3])
+def test_a_run_that_goes_on_behind_its_planned_end_has_every_decision(first_epochs, ends):
+    """A plan does not say what holds from its end; the run that goes on does."""
+
+    def make(epochs):
+        model, loader = model_of(), loader_of(22, 4, **ends)
+        optimizer = sgd(model)
+        return model, optimizer, loader, ab.BatchSizeScheduler(optimizer, loader, GROWING, epochs=epochs)
+
+    def train(model, optimizer, loader, batches, stop):
+        while loader.clock < stop * 22:
+            for batch in loader:
+                backward(model, batch)
+                optimizer.step()
+                batches.step()
+                if loader.clock >= stop * 22:  # a batch may run on
+                    break
+        # Under `run_on` the end of the plan cuts the batch, so what follows lies elsewhere.
+        return [
+            (each.batch_size, *(() if ends.get("run_on") else (each.clock, each.reason))) for each in batches.decisions
+        ]
+
+    whole = make(4)
+    expected = train(*whole, 4)
+    first, second = make(first_epochs), make(4)
+    before = train(*first, first_epochs or 2)
+    states = json.loads(json.dumps([part.state_dict() for part in first[2:]]))
+    for part, state in zip(second[2:], states, strict=True):
+        part.load_state_dict(state)
+    assert before + train(*second, 4) == expected
+    assert len(expected) == 2
+    assert second[3].state_dict()["decisions"] == len(expected)
+    with pytest.raises(TypeError, match="`batch_size` must be a whole number"):
+        make(4)[3].load_state_dict(states[1] | {"batch_size": 1.5})
+
+
 def test_run_on_behind_the_end():
     """The last batch runs on into an epoch that is not trained; states and logs still work."""
     model, loader = model_of(), loader_of(22, 4, run_on=True)

@@ -23,6 +23,7 @@ from typing import Any, Final
 import torch
 
 from adabatch import _checks
+from adabatch.scheduler._velocity import skips
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,7 @@ class BiasCorrection:
     def after(self, *, trained: bool) -> None:
         """Records a step that was made, and whether it trained on a batch."""
         self._trained |= trained
-        found_inf = getattr(self._optimizer, "found_inf", None)  # GradScaler's word to a fused optimizer
-        if found_inf is None or not bool(found_inf):
+        if not skips(self._optimizer):
             self._courses |= {param: course for param, course in self._pending.items() if param.grad is not None}
         self._pending.clear()
 

@@ -1,4 +1,4 @@
-"""A coupling around the `step()` of one optimizer, by the optimizer's own step hooks."""
+"""A coupling around the `step()` of one optimizer, by the optimizer's own step hooks and a guard against exceptions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 from adabatch import _checks
 from adabatch.couplings import Coupling
 from adabatch.scheduler._bias_correction import BiasCorrection, Part, check_adam
+from adabatch.scheduler._guarded import Guard
+from adabatch.scheduler._velocity import settle_velocities
 
 _DOUBLE: Final = (torch.float64, torch.complex128)
 COUPLED: Final[WeakSet[torch.optim.Optimizer]] = WeakSet()
@@ -28,6 +30,11 @@ class CoupledStep:
         coupling: what to put in force.
         before: checks the moment; gives the ratio of batch sizes and whether the step trains on a batch.
         after: called when a step that trained on a batch is done.
+
+    Attributes:
+        optimizer: the optimizer.
+        bias_correction: of its moments, where the coupling changes betas.
+        changes: names of what the coupling changes at the ratios that `follow` was given.
     """
 
     def __init__(
@@ -37,9 +44,11 @@ class CoupledStep:
         before: Callable[[torch.optim.Optimizer], tuple[float, bool]],
         after: Callable[[], None],
     ) -> None:
-        self._optimizer, self._coupling, self._on_before, self._on_after = optimizer, coupling, before, after
+        self.optimizer: Final = optimizer
+        self._coupling, self._on_before, self._on_after = coupling, before, after
+        self.changes: frozenset[str] = frozenset()
         self._undo: list[Callable[[], Any]] = []
-        self._seen: list[Any] | None = None  # LRs in force at the latest step that trained on a batch
+        self._seen: list[tuple[dict[str, Any], Any]] = []  # groups, LRs in force at the latest step that trained
         self._training = False
         self.bias_correction: Final = BiasCorrection(optimizer)
         # Traced, the hooks would recompile at every batch size, and leave a scaled LR behind at the recompile limit.
@@ -54,14 +63,29 @@ class CoupledStep:
             optimizer.register_load_state_dict_pre_hook(untraced(self._before_load)),
             optimizer.register_load_state_dict_post_hook(untraced(self._after_load)),
         ]
+        # The net below it is `restore` at whatever comes next: a bound `step` may have been kept from before.
+        self._guard = Guard.of(optimizer)
+        self._guard.on_exception = untraced(self.restore)
         COUPLED.add(optimizer)
+
+    def follow(self, ratios: Iterable[float]) -> None:
+        """Notes what the coupling changes at these ratios of batch sizes."""
+        groups = self.optimizer.param_groups
+        self.changes = frozenset(
+            name for ratio in ratios if ratio != 1 for group in groups for name in self._coupling.in_force(group, ratio)
+        )
+
+    def acts_at(self, ratio: float) -> bool:
+        """Whether the coupling changes something at a ratio of batch sizes."""
+        return ratio != 1 and any(self._coupling.in_force(group, ratio) for group in self.optimizer.param_groups)
 
     def remove(self) -> None:
         """Restores what the optimizer held and takes the hooks off."""
         self.restore()
         for handle in self._handles:
             handle.remove()
-        COUPLED.discard(self._optimizer)
+        self._guard.remove(self.optimizer)
+        COUPLED.discard(self.optimizer)
 
     def restore(self) -> None:
         """Puts back what the groups held before a step, if that is still to do."""
@@ -73,20 +97,25 @@ class CoupledStep:
 
     def forget(self) -> None:
         """Forgets the latest step."""
-        self._seen = None
+        self._seen = []
 
     def lr_in_force(self, ratio: float) -> list[float]:
-        """LRs of the latest step, one for each group; before it, those at `ratio`."""
-        if self._seen is not None:
-            return [float(lr) for lr in self._seen]
+        """LRs of the latest step, one for each group; of groups that it did not have, those at `ratio`."""
+        if self._seen and self._undo:  # within the step, where the groups may be split, or after it raised
+            return [float(lr) for _, lr in self._seen]
         self.restore()
-        groups = self._optimizer.param_groups
-        return [float((group | self._coupling.in_force(group, ratio))["lr"]) for group in groups]
+        return [float(self._lr_in_force(group, ratio)) for group in self.optimizer.param_groups]
+
+    def _lr_in_force(self, group: dict[str, Any], ratio: float) -> Any:
+        for seen, lr in self._seen:
+            if seen is group:
+                return lr
+        return (group | self._coupling.in_force(group, ratio))["lr"]
 
     def changed_betas(self, ratios: Iterable[float]) -> bool:
         """Whether the optimizer made steps, some of them perhaps under betas that the coupling changed at `ratios`."""
-        groups = self._optimizer.param_groups
-        return bool(self._optimizer.state) and any(
+        groups = self.optimizer.param_groups
+        return bool(self.optimizer.state) and any(
             "betas" in self._coupling.in_force(group, ratio) for ratio in ratios for group in groups
         )
 
@@ -98,7 +127,10 @@ class CoupledStep:
         changes = [self._coupling.in_force(group, ratio) for group in groups]
         if self._training:
             lrs = [change.get("lr", group["lr"]) for change, group in zip(changes, groups, strict=True)]
-            self._seen = [lr.detach().clone() if _is_tensor(lr) else lr for lr in lrs]
+            lrs = [lr.detach().clone() if _is_tensor(lr) else lr for lr in lrs]
+            self._seen = list(zip(groups, lrs, strict=True))
+        if "momentum" in self.changes:
+            settle_velocities(optimizer, [group | change for group, change in zip(groups, changes, strict=True)])
         if self.bias_correction or any("betas" in change for change in changes):
             in_force = [group | change for group, change in zip(groups, changes, strict=True)]
             parts = self.bias_correction.before(in_force)
@@ -112,8 +144,8 @@ class CoupledStep:
 
     def _split(self, in_force: list[dict[str, Any]], parts: list[list[Part]]) -> None:
         """Gives the optimizer a group for each part until the step is done."""
-        self._undo.append(partial(setattr, self._optimizer, "param_groups", self._optimizer.param_groups))
-        self._optimizer.param_groups = [
+        self._undo.append(partial(setattr, self.optimizer, "param_groups", self.optimizer.param_groups))
+        self.optimizer.param_groups = [
             group | part.changes | {"params": part.params}
             for group, members in zip(in_force, parts, strict=True)
             for part in members

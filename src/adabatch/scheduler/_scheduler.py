@@ -14,17 +14,14 @@ from adabatch import _checks, couplings
 from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
 from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured, is_phantom
+from adabatch.scheduler._state import FORMAT, HELD, MOMENTS, checked_state, identity
 from adabatch.schedules import Plan, Schedule, constant
 from adabatch.types import Batch, Decision, DrivenLoader
 
-_FORMAT: Final = 1
-_KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
-_MOMENTS: Final = "bias_correction"  # in states of couplings that change betas
 _AHEAD: Final = (
     "Let the loader fetch and move ahead, by `num_workers=` and `device=` of ab.DataLoader, in place of a prefetcher "
     "around it"
 )
-_LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
 
 
 class BatchSizeScheduler:
@@ -122,6 +119,11 @@ class BatchSizeScheduler:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
         loader.attach(self)
         self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
+        self._follow()
+
+    def _follow(self) -> None:
+        for step in self._steps:
+            step.follow(size / self._base for size in self.plan.sizes)
 
     def _resolve(self) -> Plan:
         start = self._schedule.initial
@@ -202,11 +204,12 @@ class BatchSizeScheduler:
                 "call it after the last one: `if micro.is_last:`"
             )
         self._check_clock()
+        trained = self._trained == batch
         self._loader.commit()
         self._warn_of_left()
-        self._skipped = self._trained != batch
+        self._skipped = not trained
         self._trained, self._committed, self._requested = None, batch, batch.requested
-        self._log_change()
+        self._log_change(self._loader.clock)
 
     def close(self) -> None:
         """Takes the coupling off the optimizers and lets go of the loader, whose batch size stays what it is."""
@@ -252,18 +255,23 @@ class BatchSizeScheduler:
         """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart."""
         self._restore()
         moments = [step.bias_correction.state() for step in self._steps]
-        return {
-            "format": _FORMAT,
-            "clock": self._loader.clock,
-            **self._settings(),
-            "decisions": self._decisions_before + len(self.decisions),
-        } | ({_MOMENTS: moments} if any(moments) else {})
+        clock, end = self._loader.clock, self.plan.end_samples
+        return (
+            {
+                "format": FORMAT,
+                "clock": clock,
+                **self._settings(),
+                "decisions": self._decisions_before + len(self.decisions),
+            }
+            | ({MOMENTS: moments} if any(moments) else {})
+            | ({HELD: self._logged} if end is not None and clock >= end else {})
+        )
 
     def _settings(self) -> dict[str, Any]:
         """What a resumed run must agree on."""
         return {
             "base_batch_size": self._base,
-            "schedule": _identity(self._schedule),
+            "schedule": identity(self._schedule),
             "coupling": self._coupling.to_json(),
         }
 
@@ -276,7 +284,7 @@ class BatchSizeScheduler:
         Raises:
             ValueError: if it is no such state, or of another schedule, coupling or base batch size.
         """
-        state = _checked_state(state)
+        state = checked_state(state)
         self._restore()
         ours = self._settings()
         if self._resumed and self._schedule.initial is None:
@@ -284,18 +292,21 @@ class BatchSizeScheduler:
         for key, what in (("schedule", "schedule"), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
             if state[key] != ours[key]:
                 raise ValueError(
-                    f"`state` must be of the same {what}: it was saved with {_words(state[key])}, "
-                    f"this run has {_words(ours[key])}; resume with the same settings, or start a new run"
+                    f"`state` must be of the same {what}: it was saved with {json.dumps(state[key])}, "
+                    f"this run has {json.dumps(ours[key])}; resume with the same settings, or start a new run"
                 )
         clock = _checks.whole("clock", state["clock"], minimum=0)
-        moments = read_states(state.get(_MOMENTS), [step.bias_correction for step in self._steps])
+        held = _checks.whole(HELD, state[HELD]) if HELD in state else None
+        moments = read_states(state.get(MOMENTS), [step.bias_correction for step in self._steps])
         self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
         if self._base != ours["base_batch_size"]:
             self._base = ours["base_batch_size"]
             self.plan = self._resolve()
+            self._follow()
         self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
         self._unaware = False
-        self._logged, self._trained, self._committed, self._skipped = self._requested, None, None, False
+        self._logged, self._trained, self._committed, self._skipped = held or self._requested, None, None, False
+        self._log_change(clock)
         for step, courses in zip(self._steps, moments, strict=True):
             step.forget()
             step.bias_correction.load(courses)
@@ -395,34 +406,10 @@ class BatchSizeScheduler:
                 f"{clock:,}; load the loader's state of the same checkpoint too"
             )
 
-    def _log_change(self) -> None:
-        clock = self._loader.clock
+    def _log_change(self, clock: int) -> None:
         size = self.batch_size_at(clock)
         if size != self._logged:
             N = self._loader.dataset_size
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
             self.decisions.append(Decision(clock, size, f"{self._schedule.describe()}, at {where}"))
             self._logged = size
-
-
-def _identity(schedule: Schedule) -> dict[str, Any]:
-    """The schedule as JSON, or its fingerprint if that is long."""
-    data = json.loads(json.dumps(schedule.to_json()))
-    if len(json.dumps(data)) > _LARGE_JSON:
-        return {"fingerprint": schedule.fingerprint(), "describe": schedule.describe()}
-    assert isinstance(data, dict)
-    return data
-
-
-def _words(value: Any) -> str:
-    return json.dumps(value)
-
-
-def _checked_state(state: Any) -> Mapping[str, Any]:
-    if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) - {_MOMENTS} != set(_KEYS):
-        found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
-        raise ValueError(
-            f"`state` must be what `BatchSizeScheduler.state_dict()` gave (format {_FORMAT}), got {found}; "
-            "load the state of the scheduler, not of the loader or the optimizer"
-        )
-    return state
