@@ -15,6 +15,7 @@ from adabatch.scheduler._arguments import checked_loader, checked_optimizers, ch
 from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured, is_phantom
 from adabatch.scheduler._state import FORMAT, HELD, MOMENTS, checked_state, identity
+from adabatch.scheduler._uncoupled import UncoupledSteps
 from adabatch.schedules import Plan, Schedule, constant
 from adabatch.types import Batch, Decision, DrivenLoader
 
@@ -119,6 +120,7 @@ class BatchSizeScheduler:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
         loader.attach(self)
         self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
+        self._uncoupled = UncoupledSteps(self._steps, loader)
         self._follow()
 
     def _follow(self) -> None:
@@ -205,6 +207,7 @@ class BatchSizeScheduler:
             )
         self._check_clock()
         trained = self._trained == batch
+        self._uncoupled.check(batch, batch.requested / self._base, coupled=trained)
         self._loader.commit()
         self._warn_of_left()
         self._skipped = not trained
@@ -217,6 +220,7 @@ class BatchSizeScheduler:
             self._closed = True
             for step in self._steps:
                 step.remove()
+            self._uncoupled.close()
             self._loader.detach()
 
     # What the loader asks.
@@ -310,6 +314,7 @@ class BatchSizeScheduler:
         for step, courses in zip(self._steps, moments, strict=True):
             step.forget()
             step.bias_correction.load(courses)
+        self._uncoupled.forget()
 
     def __reduce__(self) -> Any:
         raise TypeError(
