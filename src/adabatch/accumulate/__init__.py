@@ -24,6 +24,18 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
 
         weight = n / B; n * W / B where the model averages gradients over W ranks
 
+    **The step comes after the `with` block** of the last micro-batch, and so does what clips, reads or logs gradients:
+    inside they are neither corrected nor averaged over ranks yet. `optimizer.step()` of the trained parameters inside
+    the block, between micro-batches of one batch, or in a hook during `backward()`, is an error, whichever optimizer of
+    torch's kind it is, compiled or fused. Another network's optimizer may step at any time, if `model` is given. Not
+    seen are clipping and whatever writes to parameters without the `step()` of a `torch.optim.Optimizer`.
+
+    **All that is trained belongs into `model`**, several modules as a list. In one process a parameter outside of it
+    that a loss reaches together with one of its own is found by the graph of the loss, and treated alike: its gradient
+    is corrected, and put back before a batch is repeated. What no graph shows (custom autograd functions, re-entrant
+    checkpoints), what is sharded, and, where gradients are averaged over ranks, every one outside is refused when an
+    optimizer is about to step it.
+
     Where something else than samples counts, such as tokens, sum the losses and say what they weigh:
     `(loss_sum * micro.weigh(tokens)).backward()`; see `MicroBatch.weigh`.
 
@@ -37,18 +49,19 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     Args:
         loader: an `ab.DataLoader`; its `micro_batch_size` bounds one forward and backward pass. Or another loader in
             `ab.micro_batches`.
-        model: the model that is trained. Under DistributedDataParallel, FullyShardedDataParallel and `fully_shard`
-            gradients are then synchronised in the last micro-batch of each batch only. One process may leave it out,
-            if it needs neither `weigh` nor recovery.
+        model: the model that is trained, or a list of all modules that are, each as it is wrapped. Under
+            DistributedDataParallel, FullyShardedDataParallel and `fully_shard` gradients are then synchronised in the
+            last micro-batch of each batch only. One process may leave it out, if it needs neither `weigh` nor recovery.
         recover: whether a batch that ran out of memory is repeated in smaller micro-batches.
 
     Yields:
         Micro-batches, to be entered with `with`.
 
     Raises:
-        TypeError: if `loader` is not an `ab.DataLoader`.
-        ValueError: if batches are shared between ranks and `model` is missing.
-        RuntimeError: if some micro-batches of a batch were entered or weighed and others not.
+        TypeError: if `loader` is not an `ab.DataLoader`, or `model` no module.
+        ValueError: if batches are shared between ranks and `model` is missing, or its gradients do not come together.
+        RuntimeError: if some micro-batches of a batch were entered or weighed and others not, or an optimizer steps too
+            early or with a gradient that was left out.
         torch.OutOfMemoryError: if micro-batches of one sample do not fit, or the batch cannot be repeated.
 
     Example:

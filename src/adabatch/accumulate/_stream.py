@@ -14,9 +14,10 @@ from torch import Tensor
 from adabatch import _distributed
 from adabatch._distributed import gradients
 from adabatch.accumulate._attempt import Attempt, power_of_two
+from adabatch.accumulate._guard import Guard
 from adabatch.accumulate._memento import Memento
 from adabatch.accumulate._micro_batch import MicroBatch
-from adabatch.accumulate._wrapper import Wrapper
+from adabatch.accumulate._models import Models
 from adabatch.memory.untouched import RandomStates
 from adabatch.types import DrivenLoader, Part
 
@@ -29,38 +30,35 @@ class Stream:
 
     Args:
         loader: the loader.
-        model: the model that is trained; None for one that is not known.
+        model: the model that is trained, or several; None for one that is not known.
         recover: whether a batch that ran out of memory is repeated.
     """
 
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
-        self._loader, self.wrapper = loader, Wrapper(model)
+        self._loader, self.models = loader, Models(model)
         self.counted_late = bool(getattr(loader, "counted_late", False))
         self.group, _, self.world = _distributed.sharing_group(
             group=getattr(loader, "_group", None),
             mesh=getattr(loader, "_mesh", None),
             shard=getattr(loader, "_shard", True),
         )
-        self.scale = self.world if self.wrapper.averaged_over > 1 else 1
-        self.vote_group = self.wrapper.group if self.wrapper.ddp is not None else self.group
-        self.voters = self.wrapper.averaged_over if self.wrapper.ddp is not None else self.world
-        self.parameters: list[torch.nn.Parameter] = []
-        if model is not None:
-            self.parameters = list(self.wrapper.model.parameters())  # also what is frozen now
-        self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
+        self.scale = self.world if self.models.averaged_over > 1 else 1
+        self.vote_group = self.models.group if self.models.is_ddp else self.group
+        self.voters = self.models.averaged_over if self.models.is_ddp else self.world
         self._why_not = self._reason(recover)
         self.repeats = not self._why_not
-        self.memento = Memento(self.wrapper.model) if self.repeats else None
+        self.memento = Memento(self.models.modules, self.models.parameters) if self.repeats else None
+        self.guard = Guard(self.models)
 
     def _reason(self, recover: bool) -> str:
         """Why a batch cannot be repeated; empty if it can."""
         if not recover:
             return "`recover` is False"
-        if self.wrapper.model is None:
+        if not self.models:
             return "`accumulate` was not given the model"
-        if self.wrapper.sharded:
+        if self.models.sharded:
             return "parameters are sharded, so the other ranks wait in this one's passes"
-        if self.wrapper.synchronises_forward:
+        if self.models.synchronises_forward:
             return "SyncBatchNorm makes the other ranks wait in this one's passes"
         if not hasattr(self._loader, "load_state_dict") or self.counted_late:
             return "a loader of another make cannot go back"
@@ -69,6 +67,12 @@ class Stream:
     def micro_batches(self) -> Iterator[MicroBatch]:
         """See `accumulate`."""
         self._check_model()
+        with self.guard:
+            for micro in self._in_turn():
+                yield micro
+                self.guard.check_unbroken()
+
+    def _in_turn(self) -> Iterator[MicroBatch]:
         parts: Any = self._loader.parts()
         before: MicroBatch | None = None
         random = RandomStates(self.memento.devices) if self.memento is not None else None
@@ -89,7 +93,7 @@ class Stream:
                 random = RandomStates(self.memento.devices)
 
     def _check_model(self) -> None:
-        if self.wrapper.model is None and (self.world > 1 or self.counted_late):
+        if not self.models and (self.world > 1 or self.counted_late):
             where = (
                 "batches are shared between ranks, since the weights depend on whether it averages gradients over them"
                 if self.world > 1
@@ -105,8 +109,8 @@ class Stream:
         gc.collect()
         assert self.memento is not None
         self.memento.restore()
-        if self.device.type not in ("cpu", "meta"):
-            torch.get_device_module(self.device).empty_cache()
+        if self.models.device.type not in ("cpu", "meta"):
+            torch.get_device_module(self.models.device).empty_cache()
         if size == 1:
             raise torch.OutOfMemoryError(
                 f"memory ran out {where} with micro-batches of one sample, which cannot be halved; use a smaller model "
@@ -117,7 +121,7 @@ class Stream:
             f"memory ran out {where} with micro-batches of {size} samples; the batch at sample {part.batch.clock:,} is "
             f"repeated with {half}, and so are those that follow; set `micro_batch_size={half}` to begin with",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         random.restore()
         parts.again()
@@ -125,7 +129,7 @@ class Stream:
     def explain(self, error: BaseException) -> None:
         """Adds to an out-of-memory error what to do, where the batch cannot be repeated."""
         remedy = "make its batches smaller" if self.counted_late else "set a smaller `loader.micro_batch_size`"
-        if self.wrapper.sharded:
+        if self.models.sharded:
             raise torch.OutOfMemoryError(
                 f"memory ran out on this rank, and the batch cannot be repeated: {self._why_not}. The run ends on all "
                 f"ranks; start again from the last checkpoint and {remedy} on every rank. {error}"
@@ -138,11 +142,11 @@ class Stream:
 
         What a sample weighs is looked at once for each model, since that waits for the device.
         """
-        known = _WEIGHT_OF_A_SAMPLE.setdefault(self.wrapper.model, {})
+        known = _WEIGHT_OF_A_SAMPLE.setdefault(self.models.modules[0], {})
         if agree not in known:
             weight, samples = (float(total), float(size)) if size else (0.0, 0.0)
             if agree and self.world > 1:
-                seen = torch.tensor([weight, samples], dtype=torch.float64, device=self.device)
+                seen = torch.tensor([weight, samples], dtype=torch.float64, device=self.models.device)
                 weight, samples = gradients.summed(seen, self.group).tolist()
             if not weight or not samples:
                 return power_of_two(batch_size / self.world)

@@ -18,7 +18,7 @@ class Wrapper:
     """How the gradients of `model` come together over ranks.
 
     Args:
-        model: the model that is trained, wrapped or not; None for one that is not known.
+        model: a module that is trained, wrapped or not.
 
     Attributes:
         model: it, without `torch.compile`.
@@ -37,7 +37,7 @@ class Wrapper:
         self.group: Any = None
         self.averaged_over, self.sharded = 1, False
         self.ddp: Any = None
-        if hasattr(model, "set_requires_gradient_sync"):
+        if is_fully_sharded(model):
             self.sharded = True
             self.averaged_over = max(
                 (int(p.device_mesh.size()) for p in model.parameters() if hasattr(p, "device_mesh")), default=1
@@ -46,7 +46,7 @@ class Wrapper:
             self.group, self.averaged_over = model.process_group, int(model.process_group.size())
             self.ddp = model if isinstance(model, DistributedDataParallel) else None
             self.sharded = self.ddp is None
-        elif model is not None and any(_is_wrapper(module) for module in model.modules()):
+        elif any(_is_wrapper(module) for module in model.modules()):
             raise ValueError(
                 "`model` must be wrapped as a whole where gradients are averaged over ranks, got a "
                 f"{type(model).__name__} with a wrapped part, whose gradients would be averaged once too often; wrap "
@@ -56,7 +56,7 @@ class Wrapper:
         self.ignored = {id(p) for name, p in self.ddp.module.named_parameters() if name in names} if names else set()
         self.reduces = self.sharded or self.ddp is not None
         self.synchronises_forward = self.averaged_over > 1 and any(
-            isinstance(module, torch.nn.SyncBatchNorm) for module in (model.modules() if model is not None else ())
+            isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()
         )
 
     def may_defer(self) -> bool:
@@ -80,7 +80,7 @@ class Wrapper:
 
     def no_sync(self) -> AbstractContextManager[Any]:
         """A context without gradient synchronisation, for a model that has any."""
-        if hasattr(self.model, "set_requires_gradient_sync"):
+        if is_fully_sharded(self.model):
             return _FullyShardNoSync(self.model)
         if self.reduces:
             context: AbstractContextManager[Any] = self.model.no_sync()
@@ -112,8 +112,13 @@ class _FullyShardNoSync:
         self._model.set_requires_gradient_sync(True)
 
 
+def is_fully_sharded(module: Any) -> bool:
+    """Whether `fully_shard` was called on it."""
+    return hasattr(module, "set_requires_gradient_sync")
+
+
 def _is_wrapper(module: Any) -> bool:
-    return isinstance(module, DistributedDataParallel) or hasattr(module, "set_requires_gradient_sync")
+    return isinstance(module, DistributedDataParallel) or is_fully_sharded(module)
 
 
 def unwrapped(model: Any) -> Any:

@@ -11,9 +11,10 @@ from typing import Any, Final
 import torch
 
 from adabatch import _checks, couplings
+from adabatch._distributed.phantom import is_phantom
 from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
 from adabatch.scheduler._bias_correction import read_states
-from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured, is_phantom
+from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured
 from adabatch.scheduler._state import FORMAT, HELD, MOMENTS, checked_state, identity
 from adabatch.scheduler._uncoupled import UncoupledSteps
 from adabatch.schedules import Plan, Schedule, constant

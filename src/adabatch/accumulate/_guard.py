@@ -1,0 +1,272 @@
+"""What goes on while a batch is accumulated: who steps too early, and what gets gradients that nobody named.
+
+Neither can be seen from a micro-batch itself. torch calls a hook before the step of any optimizer; the loss that
+`backward()` starts from is seen by standing in for `torch.autograd.backward`, since its graph alone tells which
+parameters get a gradient. Both are in place only while an `accumulate` goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from adabatch._distributed.phantom import is_phantom
+
+if TYPE_CHECKING:
+    from adabatch.accumulate._attempt import Attempt
+    from adabatch.accumulate._micro_batch import MicroBatch
+    from adabatch.accumulate._models import Models
+
+_FREE, _INSIDE, _BETWEEN, _BROKEN = range(4)
+
+
+class Guard:
+    """Watches one `accumulate` while it goes on; a context.
+
+    Args:
+        models: what is trained.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._attempt: Attempt | None = None
+        self._micro: MicroBatch | None = None
+        self._moment = _FREE
+        self._thread = 0
+        self._repeated = False  # whether the batch under way has failed before
+        self._stepped = False  # whether an optimizer stepped for a batch that an error broke off
+        self._joined: dict[int, ref[Tensor]] = {}
+        self._left: dict[int, ref[Tensor]] = {}  # the gradients that the batch left to those that joined
+
+    def __enter__(self) -> None:
+        _watch(self)
+
+    def __exit__(self, *_error: object) -> None:
+        _leave(self)
+        self._attempt = self._micro = None
+        self._moment = _FREE
+
+    # What micro-batches tell.
+
+    def enter(self, micro: MicroBatch, attempt: Attempt) -> None:
+        """A micro-batch is entered."""
+        if attempt is not self._attempt:
+            self._repeated = self._attempt is not None and self._attempt.failed
+            self._joined, self._left = {}, {}
+        self._attempt, self._micro, self._thread = attempt, micro, threading.get_ident()
+        self._moment, self._stepped = _INSIDE, False
+        for other in _others(self):
+            other.give_way(self._models)
+
+    def leave(self) -> None:
+        """It is left; by an error, unless `settle` follows."""
+        self._moment = _BROKEN
+
+    def settle(self, *, whole: bool, again: bool) -> None:
+        """It was left in order: the gradients of its batch are `whole`, or the batch comes `again`, or it goes on."""
+        self._moment = _BETWEEN if again or (not whole and self._has_gradients()) else _FREE
+        if whole and self._models.averaged_over > 1:
+            self._left = {id(p): ref(p.grad) for p in self.joined if p.grad is not None}
+
+    def give_way(self, models: Models) -> None:
+        """Another `accumulate` trains now; if with the same parameters, this one was only looked at."""
+        if self._moment == _BETWEEN and not (self._models and models and self._models.ids.isdisjoint(models.ids)):
+            self._moment = _FREE
+
+    def check_unbroken(self) -> None:
+        """Checks that nothing stepped with the gradients of a batch whose last micro-batch an error broke off.
+
+        Not before the step: the loop may have ended with the error, and another goes on with the same parameters.
+
+        Raises:
+            RuntimeError: if something did.
+        """
+        if self._stepped and self._micro is not None:
+            raise RuntimeError(
+                f"`optimizer.step()` came after micro-batch {self._micro.index + 1} of {self._micro.count} was left by "
+                "an error, so the gradients were not the batch's; call `optimizer.zero_grad()` there instead"
+            )
+
+    @property
+    def joined(self) -> list[Tensor]:
+        """Parameters outside the models that a loss of this batch reached together with theirs."""
+        return [found for reference in self._joined.values() if (found := reference()) is not None]
+
+    # What torch tells.
+
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to step.
+
+        Raises:
+            RuntimeError: if its gradients are not the batch's.
+        """
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        ours = any(id(p) in self._models.ids for p in held)
+        if self._moment == _FREE:
+            self._check_outside(optimizer, held, ours=ours)
+        elif ours or (not self._models and self._thread == threading.get_ident()):
+            self._check_moment(optimizer)
+
+    def before_backward(self, roots: Any, inputs: Any) -> None:
+        """A backward pass is about to start from `roots`, towards all leaves or `inputs` alone."""
+        if self._moment != _INSIDE or self._attempt is None or self._thread != threading.get_ident():
+            return
+        if self._models.sharded or not self._attempt.must_know_all():
+            return
+        leaves = leaves_of(_listed(roots))
+        if inputs is not None:
+            wanted = {_node_of(each) for each in _listed(inputs)}
+            leaves = [leaf for leaf in leaves if _node_of(leaf) in wanted]
+        outside = [leaf for leaf in leaves if id(leaf) not in self._models.ids]
+        if not outside:
+            return
+        self._attempt.keep_also(outside)
+        if len(outside) < len(leaves):  # else the loss of another network
+            self._joined |= {id(leaf): ref(leaf) for leaf in outside}
+
+    # Judgement.
+
+    def _has_gradients(self) -> bool:
+        if not self._models or self._models.sharded:  # not known, or not to be seen
+            return True
+        return any(p.grad is not None for p in self._models.parameters)
+
+    def _check_moment(self, optimizer: torch.optim.Optimizer) -> None:
+        micro, inside = self._micro, self._moment == _INSIDE
+        if micro is None or is_phantom(optimizer):
+            return
+        if self._moment == _BROKEN:
+            self._stepped = micro.is_last
+            return
+        if inside and micro.is_last and not self._models:
+            return  # complete: what is corrected or averaged needs the model
+        where = f"micro-batch {micro.index + 1} of {micro.count}"
+        whose = "" if self._models else "; if it is another network's, write `accumulate(loader, model)` with yours"
+        if inside:
+            raise RuntimeError(
+                f"`optimizer.step()` must not be called inside `with micro`, got it in {where}, where gradients are "
+                "not the batch's yet; move it, and what clips or logs gradients, below the `with` block, under "
+                f"`if micro.is_last:`, also out of hooks that step during `backward()`{whose}"
+            )
+        failed = ", which ran out of memory, and its batch comes again" if micro.failed else ""
+        raise RuntimeError(
+            f"`optimizer.step()` came after {where}{failed}; step after the last one: `if micro.is_last:`{whose}"
+        )
+
+    def _check_outside(self, optimizer: torch.optim.Optimizer, held: Iterable[Tensor], *, ours: bool) -> None:
+        """Checks that nothing is stepped whose gradient should have been treated as the models' were."""
+        attempt, averaged = self._attempt, self._models.averaged_over > 1
+        if attempt is None or not self._models or not (averaged or attempt.corrected or self._repeated):
+            return
+        strangers = [p for p in held if id(p) not in self._models.ids and p.grad is not None]
+        if averaged:  # nobody did that for those that were found either
+            strangers = [p for p in strangers if ours or self._is_of_batch(p)]
+        else:
+            strangers = [p for p in strangers if ours and id(p) not in self._joined]
+        if strangers and not is_phantom(optimizer):
+            why = "corrected by its weight" if attempt.corrected else "put back before it was repeated"
+            raise RuntimeError(
+                f"`model` of `accumulate` must hold all parameters that are trained, got {len(strangers)} in this "
+                f"{type(optimizer).__name__} that it lacks, whose gradients of the batch were not "
+                f"{'averaged over ranks' if averaged else why}; give all modules: `accumulate(loader, [encoder, head])`"
+            )
+
+    def _is_of_batch(self, parameter: Tensor) -> bool:
+        """Whether its gradient is still the one that the batch left there."""
+        left = self._left.get(id(parameter))
+        return left is not None and left() is parameter.grad
+
+
+def leaves_of(roots: Iterable[Any]) -> list[Tensor]:
+    """The tensors that get a gradient if a backward pass starts from `roots`.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> len(leaves_of([layer(torch.zeros(3, 2)).sum()]))
+        2
+    """
+    found: list[Tensor] = []
+    waiting = [node for node in map(_node_of, roots) if node is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if type(node).__name__ == "AccumulateGrad":
+            found.append(node.variable)
+            continue
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return found
+
+
+def _node_of(root: Any) -> Any:
+    """Where a tensor or a GradientEdge stands in the graph."""
+    if isinstance(root, Tensor):
+        return get_gradient_edge(root).node if root.requires_grad else None
+    return root.node
+
+
+def _listed(given: Any) -> list[Any]:
+    """What `torch.autograd.backward` takes: one or several tensors or GradientEdges, perhaps by name."""
+    if isinstance(given, Tensor | GradientEdge):
+        return [given]
+    return list(given.values() if isinstance(given, Mapping) else given)
+
+
+# Where torch is listened to.
+
+_WATCHING: Final[list[Guard]] = []
+_LOCK: Final = threading.RLock()
+_undo: list[Callable[[], None]] = []
+
+
+def _watch(guard: Guard) -> None:
+    with _LOCK:
+        if not _WATCHING:
+            untraced: Callable[[Any], Any] = torch.compiler.disable  # traced, it would recompile at every moment
+            _undo.append(register_optimizer_step_pre_hook(untraced(_before_step)).remove)
+            _undo.append(_stand_in())
+        _WATCHING.append(guard)
+
+
+def _leave(guard: Guard) -> None:
+    with _LOCK:
+        _WATCHING.remove(guard)
+        if not _WATCHING:
+            while _undo:
+                _undo.pop()()
+
+
+def _others(guard: Guard) -> list[Guard]:
+    return [other for other in _WATCHING if other is not guard] if len(_WATCHING) > 1 else []
+
+
+def _before_step(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    for guard in tuple(_WATCHING):
+        guard.before_step(optimizer)
+
+
+def _stand_in() -> Callable[[], None]:
+    """Lets `torch.autograd.backward` tell where it starts; returns what undoes it."""
+    backward = torch.autograd.backward
+
+    def told(tensors: Any, *args: Any, **kwargs: Any) -> None:
+        inputs = kwargs.get("inputs", args[4] if len(args) > 4 else None)
+        for guard in tuple(_WATCHING):
+            guard.before_backward(tensors, inputs)
+        backward(tensors, *args, **kwargs)
+
+    def undo() -> None:
+        if torch.autograd.backward is told:  # else somebody else stands in too, and it stays
+            torch.autograd.backward = backward
+
+    torch.autograd.backward = told
+    return undo

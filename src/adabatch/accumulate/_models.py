@@ -1,0 +1,128 @@
+"""The modules that are trained, as one: their parameters, and how all their gradients come together over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from adabatch.accumulate._wrapper import Wrapper, is_fully_sharded
+
+
+class Models:
+    """What `accumulate` was given as its `model`: none, one module, or several.
+
+    Args:
+        given: a module, a list or tuple of modules, each wrapped or not, or None.
+
+    Attributes:
+        modules: them, without `torch.compile`.
+        parameters: theirs, each once, also what is frozen now.
+        ids: of the parameters, by `id`.
+        averaged_over: ranks that gradients are averaged over; 1 unless wrapped.
+        is_ddp: whether DistributedDataParallel averages them.
+        group: its process group.
+        reduces: whether the wrappers themselves synchronise gradients, during the backward pass.
+        sharded: whether parameters are sharded over ranks, so that a forward pass needs all of them.
+        synchronises_forward: whether a forward pass waits for the other ranks.
+        ignored: parameters that DDP was told to leave alone, by `id`.
+
+    Raises:
+        TypeError: if `given` is something else.
+        ValueError: if it is empty, or gradients of its modules do not come together in the same way.
+    """
+
+    def __init__(self, given: Any) -> None:
+        self._wrappers = [Wrapper(module) for module in _listed(given)]
+        self.modules = [wrapper.model for wrapper in self._wrappers]
+        for module in self.modules:
+            _reshard(module)
+        self.parameters = list({id(p): p for module in self.modules for p in module.parameters()}.values())
+        self.ids = {id(p) for p in self.parameters}
+        self.ignored = {name for wrapper in self._wrappers for name in wrapper.ignored}
+        self.reduces = any(wrapper.reduces for wrapper in self._wrappers)
+        self.sharded = any(wrapper.sharded for wrapper in self._wrappers)
+        self.synchronises_forward = any(wrapper.synchronises_forward for wrapper in self._wrappers)
+        self.averaged_over = max((wrapper.averaged_over for wrapper in self._wrappers), default=1)
+        ddps = [wrapper for wrapper in self._wrappers if wrapper.ddp is not None]
+        self.is_ddp, self.group = bool(ddps), ddps[0].group if ddps else None
+        if self.averaged_over > 1:
+            self._check_alike()
+
+    def _check_alike(self) -> None:
+        """Checks that all that is trained is averaged over the same ranks."""
+        averaged = {id(p) for wrapper in self._wrappers if wrapper.reduces for p in wrapper.model.parameters()}
+        for wrapper in self._wrappers:
+            module, ranks = wrapper.model, wrapper.averaged_over
+            if wrapper.reduces:
+                if ranks != self.averaged_over:
+                    raise ValueError(
+                        "`model` must hold modules whose gradients are averaged over the same ranks, got "
+                        f"{self.averaged_over} and {ranks}; wrap them over one process group"
+                    )
+            elif any(p.requires_grad and id(p) not in averaged for p in module.parameters()):
+                raise ValueError(
+                    "`model` must hold wrapped modules only where gradients are averaged over ranks, got a "
+                    f"{type(module).__name__} whose gradients nobody would average; wrap it as the others are"
+                )
+
+    def __bool__(self) -> bool:
+        return bool(self._wrappers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is."""
+        return self.parameters[0].device if self.parameters else torch.device("cpu")
+
+    def may_defer(self) -> bool:
+        """Whether gradients may be averaged after the backward passes instead of during the last one."""
+        return all(wrapper.may_defer() for wrapper in self._wrappers)
+
+    def must_sync(self) -> bool:
+        """Whether every backward pass must be synchronised."""
+        return any(wrapper.must_sync() for wrapper in self._wrappers)
+
+    def synced(self) -> None:
+        """The wrappers reduced the gradients of a batch themselves."""
+        for wrapper in self._wrappers:
+            wrapper.synced()
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """A context without gradient synchronisation."""
+        with ExitStack() as stack:
+            for wrapper in self._wrappers:
+                stack.enter_context(wrapper.no_sync())
+            yield
+
+    def sync_buffers(self) -> None:
+        """What DDP does at its first forward pass after a reduction, done now: rank 0's buffers for all."""
+        for wrapper in self._wrappers:
+            wrapper.sync_buffers()
+
+    def expect_sync(self, value: bool) -> None:
+        """Whether DDP takes rank 0's buffers at its next forward pass."""
+        for wrapper in self._wrappers:
+            wrapper.expect_sync(value)
+
+
+def _listed(given: Any) -> list[torch.nn.Module]:
+    modules = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+    if given is not None and not modules:
+        raise ValueError("`model` must name at least one module, got an empty list; leave it out, or give what trains")
+    for module in modules:
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(
+                f"`model` must be a torch.nn.Module or a list of them, got {type(module).__name__}; give the modules "
+                "that are trained: `accumulate(loader, [encoder, head])`"
+            )
+    return modules
+
+
+def _reshard(model: torch.nn.Module) -> None:
+    """Lets `fully_shard` show its own parameters again: after a forward pass alone, the root holds gathered ones."""
+    for module in model.modules():
+        if is_fully_sharded(module):
+            module.reshard()  # type: ignore[operator]
