@@ -403,7 +403,7 @@ def test_sync_batch_norm_is_not_repeated():
 
 
 def batches_of(loader, model, *, change=None, leave=None):
-    """Numbers of the samples of each batch; `change` gets the batch's index and the loader at its first micro-batch."""
+    """Numbers of the samples of each batch; `change` gets its index and the loader before each of its attempts."""
     found = []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     driven = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant()) if leave is not None else None
@@ -442,12 +442,15 @@ class FullOnce(torch.nn.Linear):
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_size_assigned_in_the_batch_that_fails_holds_behind_it(number):
     loader = ab.DataLoader(TensorDataset(torch.arange(28)), batch_size=4, micro_batch_size=2)
+    attempts = []
 
     def grow(index, loader):
-        if index == 0:
+        attempts.append(index)
+        if len(attempts) == 1:  # not again where the batch is repeated
             loader.batch_size = 8
 
     found = batches_of(loader, FullOnce(number), change=grow)
+    assert attempts == [0, 0, 1, 2, 3]
     assert [len(batch) for batch in found] == [4, 8, 8, 8]
     assert [number for batch in found for number in batch] == list(range(28))
 

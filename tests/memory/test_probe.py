@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 import adabatch as ab
-from adabatch.memory import Curve, Point, _cached
+from adabatch.memory import Curve, Point, _cached, _probe
 from adabatch.memory._peak import free_bytes, peak_bytes
 from adabatch.memory._samples import maker, resized
 
@@ -203,6 +203,41 @@ def test_the_memory_budget():
     assert max(seen) == 8, "what will not fit is not tried"
     with pytest.raises(ValueError, match="`memory_budget` must fit one micro-batch of 1 samples, got 10; use a small"):
         ab.probe(step_of(model), loader, model, optimizer, memory_budget=10)
+
+
+def test_two_sizes_foretell_the_next():
+    """Bytes grow by the same amount for each sample, beside what every pass takes."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 1000), torch.nn.Tanh(), torch.nn.Linear(1000, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = ab.DataLoader(data(), batch_size=8)
+    peaks = {p.micro_batch_size: p.peak_bytes for p in ab.probe(step_of(model), loader, model, optimizer).points}
+    assert peaks[16] - peaks[8] == pytest.approx(2 * (peaks[8] - peaks[4]), rel=0.01)
+
+    for share, largest in ((0.99, 8), (1.01, 16)):
+        seen = []
+
+        def step(batch, share=share, seen=seen):  # the share makes it one of its own for the cache
+            seen.append(len(batch[0]))
+            step_of(model)(batch)
+
+        curve = ab.probe(step, loader, model, optimizer, memory_budget=int(share * peaks[16]))
+        assert (curve.largest, max(seen)) == (largest, largest)
+
+
+def test_the_least_disturbed_turn_counts():
+    """Of five turns the second is left alone."""
+    model, calls = torch.nn.Linear(3, 1), []
+
+    def step(batch):
+        step_of(model)(batch)
+        calls.append(len(batch[0]))
+        alone = calls.count(1) <= 3 or calls.count(1) == 5  # three passes find out whether the size fits
+        time.sleep(0.025 if alone else 0.1)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    curve = ab.probe(step, ab.DataLoader(data(), batch_size=8), model, optimizer, maximum=1)
+    assert calls.count(1) == 8
+    assert 0.025 <= curve.points[0].seconds < 0.08
 
 
 def test_out_of_memory_ends_the_search():
@@ -397,6 +432,7 @@ def on_each_rank(rank, world, store):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     check_rank(rank, world)
+    check_free(rank, world)
     gc.collect()
     dist.barrier()
     dist.destroy_process_group()
@@ -425,6 +461,15 @@ def check_rank(rank, world):
         assert curve.points[0].seconds >= 0.004, "the slowest rank's"
         assert everything(model, optimizer) == before
     assert math.isfinite(curve.speedup([4, 16])[16])
+
+
+def check_free(rank, world):
+    """The budget is what the rank with the least memory has; on one machine all have the same, so it is told here."""
+    model = torch.nn.Linear(3, 2)
+    _probe.free_bytes = lambda _device: (rank + 1) * 2**30
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    curve = ab.probe(step_of(model), ab.DataLoader(data(), batch_size=8), model, optimizer, maximum=1)
+    assert curve.memory_budget == 2**30
 
 
 @pytest.mark.world_size(2)

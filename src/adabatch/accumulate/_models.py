@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adabatch.accumulate._wrapper import Wrapper, is_fully_sharded
+from adabatch.accumulate._wrapper import Wrapper
 
 
 class Models:
@@ -37,8 +37,6 @@ class Models:
     def __init__(self, given: Any) -> None:
         self._wrappers = [Wrapper(module) for module in _listed(given)]
         self.modules = [wrapper.model for wrapper in self._wrappers]
-        for module in self.modules:
-            _reshard(module)
         self.parameters = list({id(p): p for module in self.modules for p in module.parameters()}.values())
         self.ids = {id(p) for p in self.parameters}
         self.ignored = {name for wrapper in self._wrappers for name in wrapper.ignored}
@@ -119,10 +117,3 @@ def _listed(given: Any) -> list[torch.nn.Module]:
                 "that are trained: `accumulate(loader, [encoder, head])`"
             )
     return modules
-
-
-def _reshard(model: torch.nn.Module) -> None:
-    """Lets `fully_shard` show its own parameters again: after a forward pass alone, the root holds gathered ones."""
-    for module in model.modules():
-        if is_fully_sharded(module):
-            module.reshard()  # type: ignore[operator]

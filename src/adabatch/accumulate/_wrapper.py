@@ -37,7 +37,8 @@ class Wrapper:
         self.group: Any = None
         self.averaged_over, self.sharded = 1, False
         self.ddp: Any = None
-        if is_fully_sharded(model):
+        if _is_fully_sharded(model):
+            _reshard(model)
             self.sharded = True
             self.averaged_over = max(
                 (int(p.device_mesh.size()) for p in model.parameters() if hasattr(p, "device_mesh")), default=1
@@ -80,7 +81,7 @@ class Wrapper:
 
     def no_sync(self) -> AbstractContextManager[Any]:
         """A context without gradient synchronisation, for a model that has any."""
-        if is_fully_sharded(self.model):
+        if _is_fully_sharded(self.model):
             return _FullyShardNoSync(self.model)
         if self.reduces:
             context: AbstractContextManager[Any] = self.model.no_sync()
@@ -112,13 +113,19 @@ class _FullyShardNoSync:
         self._model.set_requires_gradient_sync(True)
 
 
-def is_fully_sharded(module: Any) -> bool:
-    """Whether `fully_shard` was called on it."""
+def _reshard(model: torch.nn.Module) -> None:
+    """Lets `fully_shard` show its parameters: after a forward pass alone, as in evaluation, the root holds others."""
+    for module in model.modules():
+        if _is_fully_sharded(module):
+            module.reshard()  # type: ignore[operator]
+
+
+def _is_fully_sharded(module: Any) -> bool:
     return hasattr(module, "set_requires_gradient_sync")
 
 
 def _is_wrapper(module: Any) -> bool:
-    return isinstance(module, DistributedDataParallel) or is_fully_sharded(module)
+    return isinstance(module, DistributedDataParallel) or _is_fully_sharded(module)
 
 
 def unwrapped(model: Any) -> Any:
