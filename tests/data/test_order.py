@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adabatch.data.order import Order, items_of, permute
+from adabatch.data.order import ROUNDS_OF_SMALL, Order, items_of, mix, permute
 
 
 def z(observed, expected, freedom):
@@ -70,6 +70,102 @@ def test_positions_neighbours_and_epochs_are_as_uniform_as_chance(size, epochs):
         assert z(counts, counts.mean(), size - 2) < 5
     between = np.bincount(((found[1:] - found[:-1]) % size).ravel(), minlength=size)
     assert z(between, between.mean(), size - 1) < 5
+
+
+@pytest.mark.parametrize(
+    ("size", "epochs"),
+    [
+        (16, 10_000),  # 4 rounds: 87 standard deviations, 6: 32, 8: 10
+        (36, 10_000),  # 115, 38, 9
+        (1024, 1000),  # 93, 19, 0
+        (4096, 1000),  # 128, 19, 1
+        (10_000, 600),  # 123, 17, 1
+        pytest.param(65_536, 400, marks=pytest.mark.slow),  # 159, 18, 1
+    ],
+)
+def test_pairs_that_share_a_digit_come_out_as_far_apart_as_chance_would_have_it(size, epochs):
+    """What a Feistel network of few rounds gives away: two positions of one column move by the same number of rows."""
+    rows = columns = math.isqrt(size)
+    row, column = np.divmod(np.arange(size), columns)
+    pairs = np.empty(epochs)
+    for epoch, found in enumerate(permute(np.arange(size), size=size, seed=7, epoch=epoch) for epoch in range(epochs)):
+        alike = np.bincount(column * rows + (found // columns - row) % rows, minlength=size)
+        pairs[epoch] = (alike * (alike - 1) // 2).sum()
+    expected = columns * rows * (rows - 1) / 2 * columns / (size - 1)
+    assert abs(pairs.mean() - expected) < 4.5 * pairs.std() / math.sqrt(epochs)
+
+
+def distance_from_chance(size, rounds):
+    """The share of epochs that have another order than chance would give them, for perfect functions in each round.
+
+    The distribution over all bijections of the grid, round by round; then what it makes of the orders of `size`.
+    """
+    rows = math.isqrt(size - 1) + 1
+    rows += rows % 2
+    columns = -(-size // rows)
+    cells = rows * columns
+    row, column = np.divmod(np.arange(cells), columns)
+    bijections = np.array(list(itertools.permutations(range(cells))))
+    weights = cells ** np.arange(cells)[::-1]
+    codes = bijections @ weights  # sorted, as they are listed
+    to_rows = [
+        (row + np.array(steps)[column]) % rows * columns + column
+        for steps in itertools.product(range(rows), repeat=columns)
+    ]
+    to_columns = [
+        row * columns + (column + np.array(steps)[row]) % columns
+        for steps in itertools.product(range(columns), repeat=rows)
+    ]
+    after = [[np.searchsorted(codes, each[bijections] @ weights) for each in kind] for kind in (to_rows, to_columns)]
+    chances = np.zeros(len(bijections))
+    chances[0] = 1
+    for number in range(rounds):
+        kind = after[number % 2]
+        chances = np.mean([np.bincount(each, chances, len(chances)) for each in kind], axis=0)
+    found = bijections[:, :size].copy()
+    while (outside := found >= size).any():
+        found = np.where(outside, np.take_along_axis(bijections, found, 1), found)
+    _, which = np.unique(found @ weights[-size:], return_inverse=True)
+    return abs(np.bincount(which, chances) - 1 / math.factorial(size)).sum() / 2
+
+
+@pytest.mark.parametrize(
+    ("size", "bound"),
+    [
+        (2, 1e-9),
+        (3, 1e-6),
+        (4, 1e-6),
+        (5, 5e-4),  # 8 rounds: 0.043, 16: 0.0035, 24: 0.00037
+        (6, 5e-4),  # 0.074, 0.0053, 0.00047
+        (7, 2e-3),  # 0.16, 0.013, 0.0014
+        (8, 5e-3),  # 0.28, 0.030, 0.0038
+    ],
+)
+def test_the_rounds_at_small_sizes_bring_every_order_near_its_chance(size, bound):
+    assert distance_from_chance(size, ROUNDS_OF_SMALL) < bound
+    assert size < 5 or distance_from_chance(size, ROUNDS_OF_SMALL - 2) > bound
+
+
+@pytest.mark.parametrize("size", [30, 1000, 5000])
+def test_neighbours_and_the_same_position_in_other_epochs_are_not_correlated(size):
+    found = orders(size, 200_000 // size).astype(float)
+    by_seed = np.stack([permute(np.arange(size), size=size, seed=seed, epoch=0) for seed in range(200_000 // size)])
+    for first, second in [
+        *((found[:, lag:], found[:, :-lag]) for lag in (1, 2, math.isqrt(size), size // 2)),
+        *((found[lag:], found[:-lag]) for lag in (1, 2)),
+        (by_seed[1:], by_seed[:-1]),
+    ]:
+        correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+        assert abs(correlation + (first.shape[1] < size) / (size - 1)) < 4.5 / math.sqrt(first.size)
+
+
+def test_each_bit_of_a_word_turns_each_bit_of_its_scramble_half_of_the_time():
+    words = np.random.default_rng(0).integers(0, 2**32, (2, 20_000), dtype=np.uint32)
+    plain = mix(words[0].copy(), words[1])
+    for bit in range(32):
+        turned = plain ^ mix(words[0] ^ np.uint32(1 << bit), words[1])
+        shares = np.unpackbits(turned.view(np.uint8)).reshape(-1, 32).mean(0)
+        assert abs(shares - 0.5).max() < 0.02
 
 
 def test_seeds_give_unrelated_orders():

@@ -22,7 +22,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-ROUNDS: Final = 8  # enough from SMALL samples on; measured, see the statistical tests
+# Both numbers of rounds are measured by tests/data/test_order.py; they stay, since states hold no more than a seed.
+# From SMALL samples on pairs that share a digit betray 4 rounds in any epoch and 6 in a few hundred epochs, but not 8.
+# A small grid mixes more slowly: up to 64 samples such pairs betray 8 rounds, and at 5 to 8 samples the share of epochs
+# with another order than chance would give them, worked out exactly, is 4 to 28 % after 8 rounds and 0.04 to 0.4 %
+# after 24.
+ROUNDS: Final = 8
 SMALL: Final = 4096
 ROUNDS_OF_SMALL: Final = 24
 BLOCK: Final = 8192
@@ -120,7 +125,14 @@ def _digit(value: _UInt32, key: _UInt32 | np.uint32, second_key: _UInt32 | np.ui
 
 
 def mix(x: _UInt32, key: _UInt32 | np.uint32) -> _UInt32:
-    """Scrambles the bits of each word, in place: two rounds of multiply and xor-shift with a key in between."""
+    """Scrambles the bits of each word, in place: two rounds of multiply and xor-shift with a key in between.
+
+    Source:
+        Chris Wellons, "lowbias32" of hash-prospector, 2018, https://nullprogram.com/blog/2018/07/31/: shifts, factors.
+
+    Departures:
+        A key is added after the first factor.
+    """
     x ^= x >> np.uint32(16)
     x *= np.uint32(0x7FEB352D)
     x += key
