@@ -136,6 +136,11 @@ class Face:
         """The micro-batch handed out last by `parts()`, else None."""
         return self._place.part
 
+    @property
+    def driver(self) -> Driver | None:
+        """What gives the batch size, a `BatchSizeScheduler`; None if nothing does."""
+        return self._cursor.driver
+
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
         self._place.attach(driver)
