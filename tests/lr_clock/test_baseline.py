@@ -14,6 +14,7 @@ def test_it_is_the_plan_of_the_constant_batch(size, N, mode):
             assert base.update_at(clock) == update
         for clock in range(batch.clock + batch.size, batch.end):  # dropped
             assert base.update_at(clock) == update + 1
+    assert base.updates(5) == plan.updates
     assert base.update_at(5 * N) == plan.updates or mode == {"run_on": True}
 
 

@@ -1,6 +1,7 @@
 """LR schedulers that count updates, on the samples clock: whatever the batch does, the LR is where the data is."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -43,6 +44,7 @@ def test_at_the_base_batch_size_it_is_the_scheduler_itself(name, options):
     assert [lr for _, lr in found] == lrs(name, len(found))
 
 
+@pytest.mark.filterwarnings("ignore:the LR under `by_samples` is below")  # some are over long before 180 updates
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(sorted(MAKERS)),
@@ -112,6 +114,32 @@ def test_the_order_of_the_two_steps_is_free(order):
         for each in (lr, batches) if order == "before" else (batches, lr):
             each.step()
     assert seen == [0.4, 0.2, 0.1, 0.1 / 8, 0.1 / 64]
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize(
+    ("size", "N", "base", "lrs"),
+    [
+        (7, 12, 4, [1.0, 1 / 8, 1 / 64]),  # 3 updates of 4 an epoch; a batch of 7, and a rest of 5 that is dropped
+        (4, 10, 3, [1.0, 1 / 2, 1 / 8, 1 / 16, 1 / 64, 1 / 128]),
+        (3, 7, 3, [1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32]),
+    ],
+)
+def test_what_drop_last_drops_has_passed_in_either_order_of_the_two_steps(order, size, N, base, lrs):
+    loader, optimizer = ab.DataLoader(torch.arange(N), batch_size=size, drop_last=True), optimizer_of()
+    optimizer.param_groups[0]["lr"] = 1.0
+    lr = ab.by_samples(torch_lr.ExponentialLR(optimizer, gamma=0.5), loader, base_batch_size=base)
+    batches, seen = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant()), []
+    for _ in range(3):
+        for _ in loader:
+            seen.append((loader.current.clock, optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            for each in (lr, batches) if order == "before" else (batches, lr):
+                each.step()
+    starts = [start for epoch in range(3) for start in range(epoch * N, (epoch + 1) * N - size + 1, size)]
+    naive = [0.5 ** (start // N * (N // base) + start % N // base) for start in starts]
+    assert seen == list(zip(starts, naive, strict=True))
+    assert naive == lrs
 
 
 def test_a_scheduler_that_the_user_also_steps_is_refused():
@@ -213,6 +241,161 @@ def test_resumed_without_the_state_of_the_optimizer_it_is_refused(name, tensor):
         resumed[index].load_state_dict(states[index])
     with pytest.raises(RuntimeError, match=r"must have the LR that its LR scheduler left, .* load the optimizer's"):
         run(resumed[1], resumed[0], resumed[3], 1)
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", MAKERS)
+def test_another_lr_after_a_restart_goes_in_as_the_message_says(name, tensor):
+    def lr_of(value):
+        return torch.tensor(value) if tensor else value
+
+    optimizer, loader = optimizer_of(momentum=0.9, tensor=tensor), loader_of(6)
+    scheduler = MAKERS[name](optimizer)
+    lr = ab.by_samples(scheduler, loader)
+    run(loader, optimizer, lr, 1)
+    states = [each.state_dict() for each in (optimizer, loader, scheduler, lr)]
+
+    def resumed():
+        optimizer, loader = optimizer_of(momentum=0.9, tensor=tensor), loader_of(6)
+        optimizer.load_state_dict(states[0])
+        loader.load_state_dict(states[1])
+        return optimizer, loader
+
+    optimizer, loader = resumed()
+    scheduler = MAKERS[name](optimizer)
+    lr = ab.by_samples(scheduler, loader, base_batch_size=6)
+    scheduler.load_state_dict(states[2])
+    lr.load_state_dict(states[3])
+    optimizer.param_groups[0]["lr"] = lr_of(0.0123)
+    with pytest.raises(
+        RuntimeError,
+        match="to go on with another LR give every parameter group the new `lr` and `initial_lr`, make LR scheduler "
+        r"and `by_samples` anew without their states, and call `step\(\)` once before the loop",
+    ):
+        lr.step()
+
+    optimizer, loader = resumed()
+    for group in optimizer.param_groups:
+        group["lr"], group["initial_lr"] = lr_of(0.04), lr_of(0.04)
+    lr = ab.by_samples(MAKERS[name](optimizer), loader, base_batch_size=6)
+    lr.step()
+    found = run(loader, optimizer, lr, 2)
+    fresh = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=lr_of(0.04), momentum=0.9)
+    assert [lr for _, lr in found] == sample(MAKERS[name](fresh), 30, freeze=True)[10:]
+
+
+class Growing(ab.DataLoader):
+    """A loader whose data set may get another size."""
+
+    @property
+    def dataset_size(self):
+        return len(self.dataset)
+
+
+def test_a_data_set_of_another_size_is_noticed():
+    items = list(range(20))
+    loader, optimizer = Growing(items, batch_size=5), optimizer_of()
+    lr = ab.by_samples(torch_lr.ExponentialLR(optimizer, gamma=0.9), loader)
+    run(loader, optimizer, lr, 1)
+    items += range(20, 40)
+    with pytest.raises(
+        RuntimeError,
+        match=r"`by_samples` was made for a data set of 20 samples, but the loader's has 40 now, .*; step the LR "
+        "scheduler itself from here on, once after each update",
+    ):
+        lr.step()
+
+
+def driven(scheduler_of, *, epochs, **options):
+    """The first update under `by_samples`, with a plan of known length: 10 updates an epoch."""
+    loader, optimizer = ab.DataLoader(torch.arange(100), batch_size=10), optimizer_of(momentum=0.9)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant(), epochs=epochs)
+    lr = ab.by_samples(scheduler_of(optimizer), loader, **options)
+    next(iter(loader))
+    optimizer.step()
+    batches.step()
+    lr.step()
+
+
+@pytest.mark.parametrize(
+    ("end", "epochs"), [(200, 200), (199, 200), (201, 200), (20, 200), (4, 4)]
+)  # an end at the number of epochs, or in the first hundredth
+def test_an_epoch_scheduler_is_refused_where_the_length_is_known(end, epochs):
+    with pytest.raises(
+        ValueError,
+        match=f"the LR scheduler of `by_samples` must count updates, got CosineAnnealingLR, which ends after {end} of "
+        f"them, the training of {epochs} epochs after {10 * epochs:,}; one that counts epochs is stepped itself",
+    ):
+        driven(lambda o: torch_lr.CosineAnnealingLR(o, T_max=end), epochs=epochs)
+
+
+@pytest.mark.parametrize("end", [11, 98, 10_001])
+def test_an_end_far_from_that_of_the_training_is_said(end):
+    with pytest.warns(
+        UserWarning,
+        match=f"must count updates, got OneCycleLR, which ends after {end:,} of them, the training of 100 epochs after "
+        "1,000; give it the length of the training, or `end` if it is meant",
+    ) as caught:
+        driven(lambda o: torch_lr.OneCycleLR(o, max_lr=0.1, total_steps=end + 1), epochs=100)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_ends_that_fit_pass_in_silence():
+    for end in (101, 102, 500, 999, 1000, 1001, 10_000):
+        driven(lambda o, end=end: torch_lr.CosineAnnealingLR(o, T_max=end), epochs=100 if end > 101 else 50)
+    driven(lambda o: torch_lr.CosineAnnealingLR(o, T_max=10), epochs=1)
+    driven(lambda o: torch_lr.StepLR(o, step_size=3), epochs=100)
+    driven(lambda o: torch_lr.CosineAnnealingLR(o, T_max=100), epochs=100, end=100)
+
+
+GONE = {
+    "step": (lambda o: torch_lr.StepLR(o, step_size=30, gamma=0.1), 120),
+    "exponential": (lambda o: torch_lr.ExponentialLR(o, gamma=0.9), 88),
+    "cosine": (lambda o: torch_lr.CosineAnnealingLR(o, T_max=20), 20),
+    "warm-up": (
+        lambda o: torch_lr.SequentialLR(
+            o, [torch_lr.LinearLR(o, 1e-8, total_iters=5), torch_lr.StepLR(o, 10, 0.01)], milestones=[5]
+        ),
+        25,
+    ),
+}
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", GONE)
+def test_an_lr_that_is_gone_for_as_long_as_it_took_to_fall_is_said_once(name, tensor):
+    make, gone = GONE[name]
+    loader, optimizer = ab.DataLoader(torch.arange(400), batch_size=1), optimizer_of(tensor=tensor)
+    lr, said = ab.by_samples(make(optimizer), loader), []
+    for _ in loader:
+        optimizer.step()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            lr.step()
+        said += [(loader.clock, str(warning.message), warning.filename) for warning in caught]
+    text = (
+        f"the LR under `by_samples` is below 1/10,000 of its highest since update {gone} of the base batch size, and "
+        f"update {2 * gone} is reached; an LR scheduler that counts epochs is stepped itself, after each epoch"
+    )
+    assert said == [(2 * gone, text, __file__)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: torch_lr.CosineAnnealingLR(o, T_max=400),
+        lambda o: torch_lr.OneCycleLR(o, max_lr=1.0, total_steps=400),
+        lambda o: torch_lr.CosineAnnealingLR(o, T_max=20, eta_min=0.001),
+        lambda o: torch_lr.CosineAnnealingWarmRestarts(o, T_0=20),
+        lambda o: torch_lr.CyclicLR(o, base_lr=0.0, max_lr=1.0, step_size_up=8, cycle_momentum=False),
+        lambda o: torch_lr.LambdaLR(o, lambda step: min(1.0, step / 300)),
+        lambda o: torch_lr.LambdaLR(o, lambda step: 0.0),
+        lambda o: torch_lr.LambdaLR(o, lambda step: max(0.0, 1 - step / 400)),
+    ],
+)
+def test_an_lr_that_is_not_gone_passes_in_silence(make):
+    loader, optimizer = ab.DataLoader(torch.arange(400), batch_size=1), optimizer_of(momentum=0.9)
+    run(loader, optimizer, ab.by_samples(make(optimizer), loader), 1)
 
 
 def test_among_micro_batches_it_is_stepped_behind_the_last():

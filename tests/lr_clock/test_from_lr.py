@@ -69,6 +69,7 @@ def parts_of(name, base, *, counts, rule, maximum, multiple, options):
     return loader, optimizer, scheduler, growth
 
 
+@pytest.mark.filterwarnings("ignore:`counts` must be what one step")  # four epochs are too short for some
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(sorted(MAKERS)),

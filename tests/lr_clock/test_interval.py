@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from tests.lr_clock.test_by_samples import Growing
 
 import adabatch as ab
 from adabatch.lr_clock import every
@@ -76,6 +77,35 @@ def test_a_batch_that_is_being_trained_on_counts():
         batches.step()
         found.append(save.due())
     assert found == [False, False, True, False]
+
+
+def test_an_interval_that_ended_ends_once_also_where_a_rest_is_not_dropped_after_all():
+    """30 of 60 behind a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
+    loader = ab.DataLoader(torch.arange(60), batch_size=1, drop_last=True)
+    evaluate, found, clocks = every(loader, ab.epochs(1)), [], []
+    sizes = iter([30, 1])
+    for _ in range(2):
+        for _ in loader:
+            found.append(evaluate.due())
+            clocks.append(loader.clock)
+            loader.batch_size = next(sizes, loader.batch_size)
+    assert clocks[:3] == [1, 60, 32]
+    assert [clock for clock, due in zip(clocks, found, strict=True) if due] == [60, 120]
+
+
+@pytest.mark.parametrize("length", [ab.epochs(1), ab.samples(10)])
+def test_a_data_set_of_another_size_is_noticed(length):
+    items = list(range(20))
+    loader = Growing(items, batch_size=5)
+    evaluate = every(loader, length)
+    assert due_at(loader, evaluate) == [20] if length.unit == "epochs" else [10, 20]
+    items += range(20, 40)
+    with pytest.raises(
+        RuntimeError,
+        match="`every` was made for a data set of 20 samples, but the loader's has 40 now; call `every` again",
+    ):
+        evaluate.due()
+    assert not every(loader, length).due()
 
 
 def test_state():

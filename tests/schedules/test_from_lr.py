@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adabatch import couplings, epochs, samples, tokens, updates
-from adabatch.schedules import Schedule, from_lr, then
+from adabatch.schedules import Schedule, clamp, constant, from_lr, round_to, then
 
 N, E = 50_000, 200
 STEPS = {0: 0.1, epochs(60): 0.02, epochs(120): 0.004, epochs(160): 0.0008}
@@ -179,6 +179,7 @@ def test_hybrid_takes_every_lower_entry_for_a_fall_and_no_function():
 thresholds = st.lists(st.integers(1, 400), max_size=8, unique=True).map(lambda found: [0, *sorted(found)])
 
 
+@pytest.mark.filterwarnings("ignore:the LR of `from_lr` changes")  # tables are drawn as they come
 @settings(max_examples=300, deadline=None)
 @given(
     data=st.data(),
@@ -288,3 +289,33 @@ def test_errors_of_a_plan():
         from_lr({0: 0.1, 150: 0.05, epochs(1): 0.02}).plan(dataset_size=100, batch_size=6)
     with pytest.raises(ValueError, match="`lr` must be at least 0, got -1"):
         Schedule.from_json({**from_lr({0: 0.1}).to_json(), "lr": [[0, -1.0]]})
+
+
+def test_positions_in_another_unit_are_said():
+    in_epochs = from_lr({0: 0.1, 60: 0.02, 120: 0.004, 160: 0.0008}, maximum=5120)
+    message = (
+        "the LR of `from_lr` changes for the last time at sample 160 of the 10,000,000 samples of the training; a bare "
+        "number counts samples, and `counts` says what a step of an LR scheduler counts"
+    )
+    for schedule in (in_epochs, clamp(in_epochs, maximum=4000), round_to(in_epochs, 2)):
+        with pytest.warns(UserWarning, match=message) as caught:
+            schedule.plan(dataset_size=50_000, epochs=200, batch_size=128)
+        assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match="for the last time at sample 160 of the 50,000 samples of an epoch;"):
+        in_epochs.plan(dataset_size=50_000, batch_size=128)
+    with pytest.warns(
+        UserWarning, match="changes first at sample 3,000,000, behind the 1,000,000 samples of the train"
+    ):
+        from_lr({0: 0.1, epochs(60): 0.02}).plan(dataset_size=50_000, epochs=20, batch_size=128)
+
+
+def test_positions_that_fit_pass_in_silence():
+    for at in (epochs(60), epochs(3), 150_000, tokens(60_000_000)):
+        schedule = from_lr({0: 0.1, at: 0.02}, maximum=5120)
+        schedule.plan(dataset_size=50_000, epochs=200, batch_size=128, tokens_per_sample=100)
+        schedule.plan(dataset_size=50_000, batch_size=128, tokens_per_sample=100)
+        schedule.plan(dataset_size=None, batch_size=128, tokens_per_sample=100) if at == 150_000 else None
+    from_lr({0: 0.1, 200_000: 0.1}).plan(dataset_size=50_000, epochs=2, batch_size=128)
+    then(from_lr({0: 0.1, 60: 0.02}, maximum=5120), constant(), epochs(1)).plan(
+        dataset_size=50_000, epochs=200, batch_size=128
+    )

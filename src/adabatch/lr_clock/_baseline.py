@@ -51,3 +51,10 @@ class Baseline:
             return clock // self.batch_size
         epoch, offset = divmod(clock, self.dataset_size)
         return epoch * per_epoch + offset // self.batch_size
+
+    def updates(self, epochs: int) -> int:
+        """Updates in `epochs` of a data set; not for a stream."""
+        assert self.dataset_size is not None
+        if self.per_epoch is None:
+            return -(-epochs * self.dataset_size // self.batch_size)
+        return epochs * self.per_epoch

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import torch
 from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
 from adabatch.lr_clock._baseline import Baseline
+from adabatch.lr_clock._length import FAR, HOPELESS, is_epochs, is_too_short
 from adabatch.lr_clock._sample import check_scheduler, last_step, places, steps_taken
 from adabatch.types import DrivenLoader
 
 _FORMAT: Final = 1
 _SAME: Final = 1e-6  # of an LR, which a tensor rounds
+_NOTHING: Final = 1e-4  # of the highest LR: next to nothing
 _IDENTITY: Final = ("base_batch_size", "dataset_size", "end")
 
 
@@ -25,12 +30,21 @@ class SamplesLR:
     """
 
     def __init__(
-        self, lr_scheduler: torch_lr.LRScheduler, loader: DrivenLoader, baseline: Baseline, end: int | None
+        self,
+        lr_scheduler: torch_lr.LRScheduler,
+        loader: DrivenLoader,
+        baseline: Baseline,
+        end: int | None,
+        *,
+        meant: bool,
     ) -> None:
         self._lr_scheduler, self._loader, self._baseline, self._end = lr_scheduler, loader, baseline, end
         self._taken = steps_taken(lr_scheduler)
         self._places: list[int] | None = places(lr_scheduler)  # None until seen again behind a loaded state
         self._checked = False  # whether the data was seen to stand where the LR scheduler does
+        self._peak = _highest(lr_scheduler.get_last_lr())  # LR seen
+        self._gone: int | None = None  # the update since which it is next to nothing
+        self._told = meant  # whether nothing is left to say about its length
 
     @property
     def updates(self) -> int:
@@ -41,8 +55,11 @@ class SamplesLR:
         """Steps the LR scheduler up to where the next batch starts: often, once or not at all.
 
         Raises:
-            RuntimeError: if someone else stepped it or a part of it, a micro-batch is still to come, or at the first
-                call the data stands before it or the optimizer has another LR than it.
+            RuntimeError: if someone else stepped it or a part of it, a micro-batch is still to come, the data set has
+                another size than before, or at the first call the data stands before it or the optimizer has another
+                LR than it.
+            ValueError: if at the first call its end is seen to lie in the first hundredth of the training, or to be the
+                number of epochs.
         """
         part = self._loader.part
         if part is not None and not part.is_last:
@@ -51,20 +68,33 @@ class SamplesLR:
                 "call it after the last one: `if micro.is_last:`"
             )
         self._check_owner()
+        if self._loader.dataset_size != self._baseline.dataset_size:
+            raise RuntimeError(
+                f"`by_samples` was made for a data set of {self._baseline.dataset_size} samples, but the loader's has "
+                f"{self._loader.dataset_size} now, of which the LR scheduler knows nothing; step the LR scheduler "
+                "itself from here on, once after each update"
+            )
         batch = self._loader.current
         clock = self._loader.clock if batch is None else batch.end
-        target = self._baseline.update_at(clock)
-        target = target if self._end is None else min(target, self._end)
+        passed = self._baseline.update_at(clock)
+        target = passed if self._end is None else min(passed, self._end)
         if target < self._taken and not self._checked:
             raise RuntimeError(
                 f"`by_samples` stands behind update {self._taken:,} of the base batch size, but the loader at sample "
                 f"{clock:,} is at update {target:,}; load the states of loader, LR scheduler and `by_samples` together"
             )
+        before = not self._checked and batch is None  # of a loop that goes on from here
+        if not self._checked:
+            self._check_length()
         self._checked = True  # from here on a clock goes back only where a rest is not dropped after all
-        while self._taken < target:
-            self._lr_scheduler.step()
-            self._taken += 1
+        with warnings.catch_warnings() if before else contextlib.nullcontext():
+            if before:
+                warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")  # before the optimizer's
+            while self._taken < target:
+                self._lr_scheduler.step()
+                self._taken += 1
         self._places = places(self._lr_scheduler)
+        self._look(passed)
 
     def get_last_lr(self) -> list[Any]:
         """LRs that the LR scheduler set last, one for each parameter group, as its own `get_last_lr`."""
@@ -100,6 +130,44 @@ class SamplesLR:
         values = (self._baseline.batch_size, self._baseline.dataset_size, self._end)
         return dict(zip(_IDENTITY, values, strict=True))
 
+    def _check_length(self) -> None:
+        """Checks its end against that of the training, where a plan drives the loader that has one."""
+        plan, end = getattr(getattr(self._loader, "driver", None), "plan", None), self._end
+        epochs = getattr(plan, "epochs", None)
+        if epochs is None or end is None or self._told:
+            return
+        steps, kind = self._baseline.updates(epochs), type(self._lr_scheduler).__name__
+        said = (
+            f"the LR scheduler of `by_samples` must count updates, got {kind}, which ends after {end:,} of them, the "
+            f"training of {epochs:,} epochs after {steps:,}"
+        )
+        if is_epochs(end, epochs, steps) or is_too_short(end, steps) == HOPELESS:
+            raise ValueError(f"{said}; one that counts epochs is stepped itself after each epoch, or give `end`")
+        if is_too_short(end, steps) or end > FAR * steps:
+            remedy = "give it the length of the training, or `end` if it is meant"
+            warnings.warn(f"{said}; {remedy}", UserWarning, stacklevel=3)
+
+    def _look(self, passed: int) -> None:
+        """Says it once when the LR has been next to nothing for as long as it took to get there."""
+        lrs = self._lr_scheduler.get_last_lr()
+        if self._told or any(isinstance(lr, torch.Tensor) and lr.device.type != "cpu" for lr in lrs):  # slow to read
+            return
+        lr = _highest(lrs)
+        self._peak = max(self._peak, lr)
+        if self._peak == 0 or lr > _NOTHING * self._peak * (1 + _SAME):
+            self._gone = None
+        elif self._gone is None:
+            self._gone = passed
+        elif passed >= 2 * self._gone:
+            self._told = True
+            warnings.warn(
+                f"the LR under `by_samples` is below 1/{1 / _NOTHING:,.0f} of its highest since update "
+                f"{self._gone:,} of the base batch size, and update {passed:,} is reached; an LR scheduler that counts "
+                "epochs is stepped itself, after each epoch",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _check_owner(self) -> None:
         found = steps_taken(self._lr_scheduler)
         if found != self._taken:
@@ -123,8 +191,14 @@ class SamplesLR:
                 raise RuntimeError(
                     f"the optimizer of `by_samples` must have the LR that its LR scheduler left, {float(last):g}, got "
                     f"{float(group['lr']):g}, with which it was stepped already; when resuming load the optimizer's "
-                    "state too, before training goes on"
+                    "state too, before training goes on; to go on with another LR give every parameter group the new "
+                    "`lr` and `initial_lr`, make LR scheduler and `by_samples` anew without their states, and call "
+                    "`step()` once before the loop"
                 )
+
+
+def _highest(lrs: Iterable[Any]) -> float:
+    return max(map(float, lrs), default=0.0)
 
 
 def by_samples(
@@ -140,6 +214,14 @@ def by_samples(
     `base_batch_size` has there, and warm-up, decay and cycle end where they were meant to end. At that batch size it is
     step for step the LR scheduler itself. With a fixed number of tokens per sample this is the tokens clock too. Where
     an epoch is left early, the LR passes over what was skipped behind the first batch of the next one.
+
+    An LR scheduler that counts epochs is over far too early here. Where a `BatchSizeScheduler` that knows `epochs`
+    drives the loader, the first `step()` refuses an end in the first hundredth of the training or at the number of
+    epochs, and warns of one in the first tenth or ten times too late. In any case it warns once when the LR has been
+    below 1/10,000 of its highest for as long as it took to fall so low. With `end` given it does neither.
+
+    To go on with another LR after a restart, set `lr` and `initial_lr` of every parameter group, make the LR scheduler
+    and this object anew, with `base_batch_size` and without their states, and call `step()` once before the loop.
 
     Args:
         lr_scheduler: any of torch's LR schedulers; nobody else steps it.
@@ -191,4 +273,4 @@ def by_samples(
             f"`base_batch_size` must be at most the {loader.dataset_size} samples of the data, got {base_batch_size}"
         )
     last = last_step(lr_scheduler) if end is None else _checks.whole("end", end)
-    return SamplesLR(lr_scheduler, loader, baseline, last)
+    return SamplesLR(lr_scheduler, loader, baseline, last, meant=end is not None)

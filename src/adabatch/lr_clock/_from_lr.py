@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks, schedules, units
 from adabatch.lr_clock._baseline import Baseline
+from adabatch.lr_clock._length import check_length
 from adabatch.lr_clock._sample import check_scheduler, last_step, sample
 from adabatch.units import Duration
 
@@ -36,6 +37,11 @@ def from_lr(
 
     The LR scheduler stays in place and is stepped as before: after every epoch, or, where it counts updates, by
     `ab.by_samples`. The coupling of the rule, `.coupling` of what is returned, does the rest. See `schedules.from_lr`.
+
+    With `epochs`, an LR scheduler in another unit than `counts` is noticed by its length. One in updates or samples
+    whose last fall lies in the first hundredth of the training is refused, and so is one whose own end (T_max,
+    total_steps) is the number of epochs. A warning says where the last fall lies in the first tenth, an own end comes
+    more than ten times too late, or, without one, the first fall comes only after the training.
 
     Args:
         lr_scheduler: any of torch's LR schedulers at its first step (a copy is sampled, `lr_clock.sample`), or a
@@ -89,15 +95,8 @@ def from_lr(
         end = _given("dataset_size", dataset_size, "a function") * _given("epochs", epochs, "a function")
         _given("batch_size", batch_size, "a function")
         return schedules.from_lr(lr_scheduler, end=end, **settings)
-    table = curve(
-        lr_scheduler,
-        counts=_EPOCH if counts is None else counts,
-        dataset_size=dataset_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        drop_last=drop_last,
-        run_on=run_on,
-    )
+    counts = _EPOCH if counts is None else counts
+    table = _table(lr_scheduler, counts, dataset_size, epochs, batch_size, drop_last=drop_last, run_on=run_on)
     growth = schedules.from_lr(table, **settings)
     if growth.rule == "smith" or growth.rule.startswith("hybrid"):
         _check_momentum(lr_scheduler.optimizer)
@@ -132,28 +131,45 @@ def curve(
         TypeError: as for `from_lr`.
         ValueError: as for `from_lr`.
     """
+    return _table(lr_scheduler, counts, dataset_size, epochs, batch_size, drop_last=drop_last, run_on=run_on)
+
+
+def _table(
+    lr_scheduler: torch_lr.LRScheduler,
+    counts: Duration,
+    dataset_size: int | None,
+    epochs: int | None,
+    batch_size: int | None,
+    *,
+    drop_last: bool,
+    run_on: bool,
+) -> list[tuple[Duration | int, float]]:
     check_scheduler(lr_scheduler)
     if not isinstance(counts, Duration):
         raise TypeError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts!r}")
     if counts.count == 0 or counts.unit == "tokens":
         raise ValueError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts}")
     total = None if epochs is None else _checks.whole("epochs", epochs)
+    starts: list[Duration | int]
     if counts.unit == "epochs":
         steps = _steps(lr_scheduler, total if total is None else math.ceil(total / counts.exact))
         # A scheduler that the user steps does what it does behind its end; one that counts updates is frozen there.
         lrs = sample(lr_scheduler, steps)
-        return _changes([Duration(_number(step * counts.exact), "epochs") for step in range(steps)], lrs)
-    size = _given("batch_size", batch_size, "a scheduler that counts updates") if counts.unit == "updates" else 1
-    N = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
-    base = Baseline(size, N, drop_last, run_on or counts.unit == "samples")
-    length = None
+        starts = [Duration(_number(step * counts.exact), "epochs") for step in range(steps)]
+    else:
+        size = _given("batch_size", batch_size, "a scheduler that counts updates") if counts.unit == "updates" else 1
+        N = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
+        base = Baseline(size, N, drop_last, run_on or counts.unit == "samples")
+        length = None
+        if total is not None:
+            _given("dataset_size", N, "a length in epochs")
+            length = math.ceil(base.updates(total) / counts.exact)
+        steps = _steps(lr_scheduler, length)
+        lrs = sample(lr_scheduler, steps, freeze=True)
+        starts = [base.clock_of(int(step * counts.exact)) for step in range(steps)]
     if total is not None:
-        end = total * _given("dataset_size", N, "a length in epochs")
-        ends = base.update_at(end) if base.per_epoch is not None else -(-end // size)
-        length = math.ceil(ends / counts.exact)
-    steps = _steps(lr_scheduler, length)
-    lrs = sample(lr_scheduler, steps, freeze=True)
-    return _changes([base.clock_of(int(step * counts.exact)) for step in range(steps)], lrs)
+        check_length(lr_scheduler, lrs, counts=counts, epochs=total, stacklevel=4)
+    return _changes(starts, lrs)
 
 
 def _check_momentum(optimizer: Any) -> None:

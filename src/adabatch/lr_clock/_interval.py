@@ -15,19 +15,28 @@ class Interval:
 
     def __init__(self, loader: DrivenLoader, length: Duration, samples: Fraction) -> None:
         self._loader, self._length, self._samples = loader, length, samples
+        self._size = loader.dataset_size
         self._seen = self._count()
 
     def due(self) -> bool:
         """Whether an interval ended since this was asked last, or since the start; several in one batch count once.
 
         Among micro-batches it is the last one of a batch behind which an interval ends.
+
+        Raises:
+            RuntimeError: if the data set has another size than when this was made.
         """
+        if self._loader.dataset_size != self._size:
+            raise RuntimeError(
+                f"`every` was made for a data set of {self._size} samples, but the loader's has "
+                f"{self._loader.dataset_size} now; call `every` again"
+            )
         part = self._loader.part
         if part is not None and not part.is_last:
             return False
         count = self._count()
         due = count > self._seen
-        self._seen = count
+        self._seen = max(count, self._seen)  # the clock goes back where a rest is not dropped after all
         return due
 
     def state_dict(self) -> dict[str, Any]:

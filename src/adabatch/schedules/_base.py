@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -117,6 +118,11 @@ class Schedule(ABC):
         within = [value for value in vars(self).values() if isinstance(value, Schedule)]
         return sorted({each for schedule in within for each in schedule._couplings()}) if within else ["linear"]
 
+    def _misfit(self, context: Context) -> str | None:
+        """Why the schedule may have been meant for another length of training; of a single one within, that one's."""
+        within = [value for value in vars(self).values() if isinstance(value, Schedule)]
+        return within[0]._misfit(context) if len(within) == 1 else None
+
     @abstractmethod
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields (clock from which a size holds, size), in order, the first at `context.origin`; may never end."""
@@ -181,6 +187,9 @@ class Schedule(ABC):
                     "change less often, by more"
                 )
             walk.register(clock, size)
+        misfit = self._misfit(context)
+        if misfit is not None:
+            warnings.warn(misfit, UserWarning, stacklevel=2)
         return Plan(
             starts_samples=tuple(walk.starts),
             batch_sizes=tuple(walk.sizes),

@@ -33,6 +33,10 @@ class from_lr(Schedule):  # noqa: N801
     coupling of the rule, `from_lr(...).coupling`, follows the size that this schedule asks for, rounding and cap
     included, and so keeps the optimizer on the course of the LR schedule at every update.
 
+    Where an LR changes for the last time in the first hundredth of the training, or for the first time behind its end,
+    its positions may be in another unit than was meant, so a warning says so when a plan is made. If the plan has no
+    end, the last change must not lie in the first tenth of the first epoch.
+
     Args:
         lr: the LR. A table, as a mapping or as pairs of a threshold and the LR from there on (a Duration in epochs,
             samples or tokens, or a bare number of samples; the first is 0, and they increase). Or a function that
@@ -143,6 +147,21 @@ class from_lr(Schedule):  # noqa: N801
             size = self._size(start, share)
             yield at, int(size if maximum is None else min(size, maximum))
             last = at
+
+    def _misfit(self, context: Context) -> str | None:
+        end = context.walk.end
+        horizon, far = (context.dataset_size, 10) if end is None else (end, 100)
+        changes = [after for (_, before), (after, share) in pairwise(self.lr) if abs(share - before) > _NO_FALL]
+        if horizon is None or not changes:
+            return None
+        first, last = (math.ceil(context.at(changes[place])) for place in (0, -1))
+        unit = "a bare number counts samples, and `counts` says what a step of an LR scheduler counts"
+        length = f"the {horizon:,} samples of {'an epoch' if end is None else 'the training'}"
+        if end is not None and first >= end:
+            return f"the LR of `from_lr` changes first at sample {first:,}, behind {length}, so nothing grows; {unit}"
+        if last * far <= horizon:
+            return f"the LR of `from_lr` changes for the last time at sample {last:,} of {length}; {unit}"
+        return None
 
     def describe(self) -> str:
         """The schedule in one line."""
