@@ -69,7 +69,11 @@ def parts_of(name, base, *, counts, rule, maximum, multiple, options):
     return loader, optimizer, scheduler, growth
 
 
-@pytest.mark.filterwarnings("ignore:`counts` must be what one step")  # four epochs are too short for some
+@pytest.mark.filterwarnings(  # four epochs are too short for some and too long for others
+    "ignore:`counts` must be what one step",
+    "ignore:the LR under `by_samples` is below",
+    "ignore:the LR of `from_lr` changes",
+)
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(sorted(MAKERS)),
