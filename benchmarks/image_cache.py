@@ -16,7 +16,6 @@ import io
 import multiprocessing
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,10 +25,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow.parquet as pq
-from paired import compare, seconds, write
+from paired import at_most, begin, compare, seconds, write
 from PIL import Image
 
 from adabatch import tasks
+from adabatch.study.statistics import paired_ratio
 from adabatch.tasks.decode import cores
 
 BOUND: Final = 1.3
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/image_cache.json"))
     options = parser.parse_args()
+    environment = begin(options.out, threads=None)
     for split in ("train", "test"):
         for file in sorted((options.data / "cifar10").glob(f"{split}-*.parquet")):
             ENCODED.extend(pq.read_table(file)["img"].combine_chunks().field("bytes").to_pylist())
@@ -69,21 +70,23 @@ def main() -> None:
             os.environ["ADABATCH_CACHE"] = f"{folder}/{next(caches)}"
             tasks.get("cifar10").load(options.data)
 
-        found = compare(ours, lambda: pool.map(part, bounds, chunksize=1), pairs=options.pairs, warm_up=1)
+        def pillow() -> None:
+            pool.map(part, bounds, chunksize=1)
+
+        ours(), pillow()
+        found = compare(lambda: ours, lambda: pillow, rounds=options.pairs, pairs=1, warm_up=0)
         command = [sys.executable, "-c", SECOND_RUN, str(options.data)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         second = [seconds(lambda: subprocess.run(command, check=True)) for _ in range(options.pairs)]
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / options.pairs
-    first_run = {**found, "bound": BOUND, "holds": found["ratio"]["median"] <= BOUND}
-    second_run = {"median": statistics.median(second), "min": min(second), "max": max(second)}
-    holds = second_run["median"] <= SECOND_RUN_SECONDS
+    ratio = paired_ratio(second, [1.0] * len(second)).to_json()  # the median's interval, in seconds
     results = {
-        "first_run": first_run,
-        "second_run_seconds": {**second_run, "bound": SECOND_RUN_SECONDS, "holds": holds},
+        "first_run": at_most(found, BOUND),
+        "second_run": at_most({"ratio": ratio, "seconds": second}, SECOND_RUN_SECONDS),
     }
     loaded = {"second_run_processor_seconds": cpu, "load_average": os.getloadavg()}
-    write(options.out, "image_cache", {"images": len(ENCODED), **results, **loaded})
+    write(options.out, "image_cache", environment, {"images": len(ENCODED), **results, **loaded})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The loader at a constant batch size: against torch's DataLoader, and against slices of tensors.
 
-All ratios are samples per second of ours divided by theirs (above 1: ours is faster), paired in one run.
+All ratios are samples per second of ours divided by theirs (above 1: ours is faster), paired in one run. Loaders are
+made anew, each in turn first, for every round, since where processes come to run is luck that lasts as long as they do;
+the intervals are those of the rounds.
 
 - `torch`: CIFAR-10 images, decoded beforehand or as JPEG bytes decoded for each sample, 0, 2 and 4 workers. Bound: the
   lower end of the interval is at least 0.98 with `sample_rng=False` on decoded images and with `True` on JPEG.
@@ -18,27 +20,23 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import statistics
 import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from paired import compare, seconds, write
+from paired import at_least, begin, speeds, write
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import adabatch as ab
 from adabatch.data.order import Order
-from adabatch.memory import tune_allocator
-from adabatch.study.statistics import paired_ratio
-
-PAIRS_OF_A_ROUND = 5
 
 
 class Decoded:
@@ -84,71 +82,46 @@ def through(loader: Iterable[Any]) -> Callable[[], None]:
     return run
 
 
-def rate(ours: Callable[[], None], theirs: Callable[[], None], *, pairs: int, bound: float | None) -> dict[str, Any]:
-    """Ratio of samples per second, ours over theirs."""
-    found = compare(theirs, ours, pairs=pairs)  # their seconds over ours
-    result = {"pairs": pairs, "ratio": found["ratio"]}
-    result["ours_seconds"], result["theirs_seconds"] = found["theirs_seconds"], found["ours_seconds"]
-    if bound is not None:
-        result |= {"bound": bound, "holds": found["ratio"]["low"] >= bound}
-    print(result, flush=True)
-    return result
-
-
-def rate_of_loaders(
-    ours: Callable[[], Iterable[Any]], theirs: Callable[[], Iterable[Any]], *, pairs: int, bound: float | None
+def rate(
+    ours: Callable[[], Callable[[], None]],
+    theirs: Callable[[], Callable[[], None]],
+    *,
+    rounds: int,
+    bound: float | None = None,
 ) -> dict[str, Any]:
-    """The same for loaders that are made anew for every few pairs, each in turn first.
-
-    Where processes come to run is luck that lasts as long as they do; on few cores it decides more than the loaders.
-    """
-    rounds = max(1, pairs // PAIRS_OF_A_ROUND)
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds):
-        made: list[Any] = [None, None]
-        for which in (0, 1) if turn % 2 else (1, 0):
-            made[which] = (ours, theirs)[which]()
-            through(made[which])()
-        for pair in range(PAIRS_OF_A_ROUND):
-            for which in (0, 1) if pair % 2 else (1, 0):
-                times[which].append(seconds(through(made[which])))
-    ratio = paired_ratio(times[1], times[0])
-    result: dict[str, Any] = {"pairs": len(times[0]), "rounds": rounds}
-    result["ratio"] = {"median": ratio.median, "low": ratio.low, "high": ratio.high}
-    for name, values in zip(("ours_seconds", "theirs_seconds"), times, strict=True):
-        result[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    if bound is not None:
-        result |= {"bound": bound, "holds": ratio.low >= bound}
-    print(result, flush=True)
+    """Ratio of samples per second, ours over theirs."""
+    found = speeds(ours, theirs, rounds=rounds)
+    result = found if bound is None else at_least(found, bound)
+    print(result["ratio"], flush=True)
     return result
 
 
-def against_torch(files: list[bytes], labels: list[int], *, jpegs: int, batch_size: int, pairs: int) -> dict[str, Any]:
+def against_torch(files: list[bytes], labels: list[int], *, jpegs: int, batch_size: int, rounds: int) -> dict[str, Any]:
     """Both data sets, 0, 2 and 4 workers; and what `sample_rng` costs. Decoding is slow, so its epochs are shorter."""
     decoded = torch.stack([Jpeg(files, labels)[item][0] for item in range(len(labels))])
     results: dict[str, Any] = {}
 
-    def mine(dataset: Any, workers: int, rng: bool) -> Callable[[], Iterable[Any]]:
+    def mine(dataset: Any, workers: int, rng: bool) -> Callable[[], Callable[[], None]]:
         how = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": True}
-        return lambda: ab.DataLoader(dataset, batch_size, seed=0, sample_rng=rng, **how)
+        return lambda: through(ab.DataLoader(dataset, batch_size, seed=0, sample_rng=rng, **how))
 
-    def torchs(dataset: Any, workers: int) -> Callable[[], Iterable[Any]]:
+    def torchs(dataset: Any, workers: int) -> Callable[[], Callable[[], None]]:
         how = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": True}
-        return lambda: DataLoader(dataset, batch_size, **how)
+        return lambda: through(DataLoader(dataset, batch_size, **how))
 
     few = Jpeg(files[:jpegs], labels[:jpegs])
     for name, dataset, rng in (("decoded", Decoded(decoded, labels), False), ("jpeg", few, True)):
         for workers in (0, 2, 4):
-            results[f"{name}, {workers} workers"] = rate_of_loaders(
-                mine(dataset, workers, rng), torchs(dataset, workers), pairs=pairs, bound=0.98
+            results[f"{name}, {workers} workers"] = rate(
+                mine(dataset, workers, rng), torchs(dataset, workers), rounds=rounds, bound=0.98
             )
-    results["sample_rng True over False, jpeg, 0 workers"] = rate_of_loaders(
-        mine(few, 0, True), mine(few, 0, False), pairs=pairs, bound=None
+    results["sample_rng True over False, jpeg, 0 workers"] = rate(
+        mine(few, 0, True), mine(few, 0, False), rounds=rounds
     )
     return results
 
 
-def against_slices(*, pairs: int) -> dict[str, Any]:
+def against_slices(*, rounds: int) -> dict[str, Any]:
     """A tensor data set, with and without workers asked for."""
     inputs, targets = torch.randn(50_000, 3, 32, 32), torch.randint(10, (50_000,))
     results = {}
@@ -161,8 +134,11 @@ def against_slices(*, pairs: int) -> dict[str, Any]:
                 _ = inputs[chosen], targets[chosen]
 
         for workers in (0, 2):
-            ours = ab.DataLoader(TensorDataset(inputs, targets), batch_size, shuffle=True, seed=0, num_workers=workers)
-            results[f"batch {batch_size}, {workers} workers"] = rate(through(ours), by_hand, pairs=pairs, bound=0.95)
+            how = {"shuffle": True, "seed": 0, "num_workers": workers}
+            ours = partial(ab.DataLoader, TensorDataset(inputs, targets), batch_size, **how)
+            results[f"batch {batch_size}, {workers} workers"] = rate(
+                lambda ours=ours: through(ours()), lambda by_hand=by_hand: by_hand, rounds=rounds, bound=0.95
+            )
     return results
 
 
@@ -228,11 +204,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ADABATCH_DATA", "data")))
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--jpegs", type=int, default=2_000)
-    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loader.json"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    tune_allocator()
+    environment = begin(options.out)
     warnings.filterwarnings("ignore", "This DataLoader will create")
     files, labels = images(options.data, options.images)
     results = {
@@ -241,10 +216,10 @@ def main() -> None:
         "batch_size": 128,
         "order": order_at_a_billion(),
         "micro_batches": streaming(),
-        "tensors": against_slices(pairs=options.pairs),
-        "torch": against_torch(files, labels, jpegs=options.jpegs, batch_size=128, pairs=options.pairs),
+        "tensors": against_slices(rounds=options.rounds),
+        "torch": against_torch(files, labels, jpegs=options.jpegs, batch_size=128, rounds=options.rounds),
     }
-    write(options.out, "loader", results)
+    write(options.out, "loader", environment, results)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import write
+from paired import begin, write
 from torch.utils.data import DataLoader, Subset
 
 import adabatch as ab
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loader_change.json"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    environment = begin(options.out)
     warnings.filterwarnings("ignore", "This DataLoader will create")
     ways: dict[str, Any] = {"ours": ours, "torch rebuilt": rebuilt}
     versions = {}
@@ -152,18 +152,12 @@ def main() -> None:
             found[name].append(once(make))
     results = {}
     for name, rounds in found.items():
-        results[name] = {"stale_batches": sorted({one["stale"] for one in rounds})}
+        results[name] = {"stale_batches": sorted({one["stale"] for one in rounds}), "tries": rounds}
         if all(one["delay"] is not None for one in rounds):
-            results[name] |= {
-                "delay_seconds": _spread([one["delay"] for one in rounds]),
-                "ordinary_batch_seconds": _spread([one["ordinary"] for one in rounds]),
-                "delay_over_ordinary": _spread([one["delay"] / one["ordinary"] for one in rounds]),
-            }
-    write(options.out, "loader_change", {"rounds": options.rounds, "peers": versions, "ways": results})
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            over = [one["delay"] / one["ordinary"] for one in rounds]
+            spread = {"median": statistics.median(over), "min": min(over), "max": max(over)}
+            results[name]["delay_over_ordinary"] = spread
+    write(options.out, "loader_change", environment, {"rounds": options.rounds, "peers": versions, "ways": results})
 
 
 if __name__ == "__main__":

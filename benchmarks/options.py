@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from paired import write
+from paired import begin, trainings, write
 from throughput import data
 
-from adabatch.memory import tune_allocator
-from adabatch.study.statistics import paired_ratio
 from adabatch.tasks import Data
 from adabatch.training import RunConfig, train
 
@@ -43,17 +42,15 @@ def measure(case: str, found: Data, *, pairs: int, device: str, threads: int) ->
     """Without and with, in turns."""
     model, size, without, option = CASES[case]
     base = RunConfig(task="cifar10", model=model, batch_size=size, lr=0.001, epochs=1, device=device, threads=threads)
-    configs = [replace(base, **settings) for settings in (without, option)]
-    times: list[list[float]] = [[], []]
-    for config in configs:
-        train(config, data=found)
-    for pair in range(pairs):
-        for which in (0, 1) if pair % 2 else (1, 0):
-            times[which].append(train(configs[which], data=found).train_seconds)
-    ratio = paired_ratio(times[0], times[1])
-    result = {"pairs": pairs, "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high}}
-    print(case, result, flush=True)
+    plain, changed = (partial(seconds_of, replace(base, **settings), data=found) for settings in (without, option))
+    result = trainings(changed, plain, pairs=pairs)
+    print(case, result["ratio"], flush=True)
     return result
+
+
+def seconds_of(config: RunConfig, *, data: Data) -> float:
+    """Seconds of one training."""
+    return train(config, data=data).train_seconds
 
 
 def main() -> None:
@@ -65,14 +62,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/options.json"))
     options = parser.parse_args()
-    tune_allocator()
+    environment = begin(options.out, threads=options.threads)
     torch.manual_seed(0)
     found = data(options.samples)
     ratios = {
         case: measure(case, found, pairs=options.pairs, device=options.device, threads=options.threads)
         for case in CASES
     }
-    write(options.out, "options", {"samples": options.samples, "device": options.device, "ratios": ratios})
+    write(options.out, "options", environment, {"samples": options.samples, "device": options.device, "ratios": ratios})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The price of being able to repeat a batch that ran out of memory, and that of repeating one.
 
-python benchmarks/recovery.py [--pairs 10] [--batch 64]
+python benchmarks/recovery.py [--rounds 8] [--batch 64]
 
 Without a failure: epochs of `accumulate(..., recover=True)` against `recover=False`, in one process and in two over
 gloo, where gradients are averaged after a vote instead of during the backward pass. With one: a batch whose first
@@ -16,13 +16,14 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from paired import compare, write
+from paired import begin, compare, write
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
@@ -32,6 +33,7 @@ from adabatch import models
 from adabatch.memory import tune_allocator
 
 BATCHES = 4
+PAIRS = 2  # of a round
 
 
 class Limited(nn.Module):
@@ -75,14 +77,14 @@ def epoch(model: nn.Module, data: TensorDataset, *, batch: int, micro: int, reco
     return run
 
 
-def pair(model: nn.Module, *, batch: int, micro: int, pairs: int) -> dict[str, Any]:
+def pair(model: nn.Module, *, batch: int, micro: int, rounds: int) -> dict[str, Any]:
     """Epochs that may recover against epochs that may not."""
     data = images(BATCHES * batch)
-    ours, theirs = (epoch(model, data, batch=batch, micro=micro, recover=recover) for recover in (True, False))
-    return compare(ours, theirs, pairs=pairs)
+    ours, theirs = (partial(epoch, model, data, batch=batch, micro=micro, recover=recover) for recover in (True, False))
+    return compare(ours, theirs, rounds=rounds, pairs=PAIRS)
 
 
-def failing(batch: int, pairs: int) -> dict[str, Any]:
+def failing(batch: int, rounds: int) -> dict[str, Any]:
     """An epoch of one batch that fails in one micro-batch of `batch / 2`, against one begun with `batch / 4`."""
     model, data = Limited(network()), images(batch)
 
@@ -96,10 +98,10 @@ def failing(batch: int, pairs: int) -> dict[str, Any]:
         model.fits = batch
         epoch(model, data, batch=batch, micro=batch // 4, recover=True)()
 
-    return compare(failed, halved, pairs=pairs)
+    return compare(lambda: failed, lambda: halved, rounds=rounds, pairs=PAIRS)
 
 
-def on_each_rank(rank: int, world: int, folder: str, batch: int, pairs: int) -> None:
+def on_each_rank(rank: int, world: int, folder: str, batch: int, rounds: int) -> None:
     """Both ways under DDP; rank 0 writes the result."""
     torch.set_num_threads(1)
     tune_allocator()
@@ -107,7 +109,7 @@ def on_each_rank(rank: int, world: int, folder: str, batch: int, pairs: int) -> 
     found = {}
     for micro in (batch // 2, batch // 8):
         model = DistributedDataParallel(network())
-        found[f"{batch // 2 // micro} micro-batches"] = pair(model, batch=batch, micro=micro, pairs=pairs)
+        found[f"{batch // 2 // micro} micro-batches"] = pair(model, batch=batch, micro=micro, rounds=rounds)
         del model
     if rank == 0:
         Path(folder, "result.json").write_text(json.dumps(found))
@@ -121,21 +123,21 @@ def on_each_rank(rank: int, world: int, folder: str, batch: int, pairs: int) -> 
 def main() -> None:
     """Times all and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recovery.json"))
     options = parser.parse_args()
-    tune_allocator()
-    torch.set_num_threads(1)
-    batch, pairs = options.batch, options.pairs
+    environment = begin(options.out)
+    batch, rounds = options.batch, options.rounds
     alone = {
-        f"{count} micro-batches": pair(network(), batch=batch, micro=batch // count, pairs=pairs) for count in (1, 4)
+        f"{count} micro-batches": pair(network(), batch=batch, micro=batch // count, rounds=rounds) for count in (1, 4)
     }
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(on_each_rank, args=(2, folder, batch, pairs), nprocs=2)
+        mp.spawn(on_each_rank, args=(2, folder, batch, rounds), nprocs=2)
         ranks = json.loads(Path(folder, "result.json").read_text())
-    results = {"one process": alone, "two ranks over gloo": ranks, "a failure": failing(batch, pairs)}
-    write(options.out, "recovery", {"network": "resnet20", "batch": batch, "updates": BATCHES, **results})
+    results = {"one process": alone, "two ranks over gloo": ranks, "a failure": failing(batch, rounds)}
+    found = {"network": "resnet20", "batch": batch, "updates": BATCHES, **results}
+    write(options.out, "recovery", environment, found)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,18 @@ least 0.97.
 from __future__ import annotations
 
 import argparse
-import functools
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from paired import write
+from paired import at_least, begin, middle, trainings, write
 from torch import Tensor, nn
 
 from adabatch import models, tasks
-from adabatch.memory import tune_allocator
-from adabatch.study.statistics import paired_ratio
 from adabatch.tasks.augment import CropFlip
 from adabatch.training import RunConfig, forward, train
-from adabatch.training.device import threads
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BOUND = 0.97
@@ -90,22 +87,12 @@ def measure(model: str, batch_size: int, *, samples: int, pairs: int, device: to
         task="cifar10", model=model, batch_size=batch_size, lr=0.001, epochs=1, device=device.type, weight_decay=0.0
     )
     found = data(samples)
-    ours = functools.partial(lambda: train(config, data=found).train_seconds)
-    theirs = functools.partial(by_hand, config, found, device)
-    ours(), theirs()
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for pair in range(pairs):
-        for name, call in (("ours", ours), ("theirs", theirs))[:: 1 if pair % 2 else -1]:
-            times[name].append(call())
-    ratio = paired_ratio(times["theirs"], times["ours"])
-    result = {
-        "pairs": pairs,
-        "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
-        "samples_per_second": {name: samples / sorted(values)[pairs // 2] for name, values in times.items()},
-        "bound": BOUND,
-        "holds": ratio.low is not None and ratio.low >= BOUND,
-    }
-    print(model, batch_size, result, flush=True)
+    times = trainings(
+        lambda: train(config, data=found).train_seconds, partial(by_hand, config, found, device), pairs=pairs
+    )
+    rates = {name: samples / middle(times[f"{name}_seconds"]) for name in ("ours", "theirs")}
+    result = {**at_least(times, BOUND), "samples_per_second": rates}
+    print(model, batch_size, result["ratio"], flush=True)
     return result
 
 
@@ -118,15 +105,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
     options = parser.parse_args()
-    tune_allocator()
+    environment = begin(options.out, threads=options.threads)
     device = torch.device(options.device)
-    with threads(options.threads):
-        networks = {
-            f"{model}, batch {size}": measure(model, size, samples=options.samples, pairs=options.pairs, device=device)
-            for model in ("alexnet", "resnet20")
-            for size in (128, 512)
-        }
-        write(options.out, "throughput", {"samples": options.samples, "device": str(device), "networks": networks})
+    networks = {
+        f"{model}, batch {size}": measure(model, size, samples=options.samples, pairs=options.pairs, device=device)
+        for model in ("alexnet", "resnet20")
+        for size in (128, 512)
+    }
+    found = {"samples": options.samples, "device": str(device), "networks": networks}
+    write(options.out, "throughput", environment, found)
 
 
 if __name__ == "__main__":
