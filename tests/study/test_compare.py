@@ -7,11 +7,11 @@ import pytest
 from tests.study.checks import arms, config
 
 from adabatch import tasks, training
+from adabatch.report.page_kinds import COMPARISON, faults
 from adabatch.study import compare as module
 from adabatch.study.arms import Arm
-from adabatch.study.claims import missing_keys
 from adabatch.study.compare import compare, interleaved
-from adabatch.training import Progress, RunResult, lock, loop
+from adabatch.training import Progress, RunResult, lock, loop, saved_result, unpacked
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,10 @@ def out(finished, tmp_path):
     return tmp_path / "out"
 
 
+def results_of(out, arm):
+    return [saved_result(out / "runs" / arm / f"seed-{seed}") for seed in (3, 5)]
+
+
 def stamps(out):
     return {path: path.stat().st_mtime_ns for path in sorted(out.glob("runs/**/result.json"))}
 
@@ -43,7 +47,14 @@ def test_arms_take_turns_and_each_leads_once():
 
 def test_the_outcome_is_that_of_the_runs(finished, data):
     out, found = finished
-    assert missing_keys(found) == []
+    assert not list(faults(found, COMPARISON))
+    assert set(found["against_fixed_small"]["adaptive"]) == {
+        "updates_ratio", "seconds_ratio", "seconds_to_target_ratio", "accuracy_difference",
+        "accuracy_difference_by_seed", "accuracy_difference_over_samples", "within_margin",
+    }  # fmt: skip
+    right = [unpacked(run.test_right) for arm in ("fixed-small", "adaptive") for run in results_of(out, arm)]
+    assert [len(bits) for bits in right] == [360] * 4
+    assert found["against_fixed_small"]["adaptive"]["accuracy_difference_over_samples"]["samples"] == 360
     assert json.loads((out / "compare.json").read_text()) == found
     assert (found["task"], found["model"], found["device"], found["seeds"]) == ("digits", "small_cnn", "cpu", [3, 5])
     assert found["target"] == tasks.get("digits").target

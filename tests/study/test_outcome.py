@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from adabatch.study.outcome import outcome, verdict
 from adabatch.study.statistics import Difference, paired_difference
 from adabatch.training import Evaluation, RunResult
+from adabatch.training.records import packed
 
 
 def run(*, accuracy, seconds, updates=100, sizes=(16,), target_at=0.5):
@@ -158,3 +160,58 @@ def test_differences_that_are_all_the_same_show_nothing(accuracies, behind):
 def test_one_test_sample_of_millions_is_a_difference():
     difference = paired_difference([0.95, 0.95], [0.95, 0.95 + 1e-7])
     assert verdict(difference, margin=0.01)["verdict"] == "shown"
+
+
+def test_the_median_of_what_runs_took_is_told_not_their_mean(results):
+    updates, samples, rates = (100, 110, 300), (1000, 1010, 5000), (160.0, 170.0, 900.0)
+    results["fixed-small"] = [
+        replace(found, updates=u, samples=s, samples_per_second={16: r})
+        for found, u, s, r in zip(results["fixed-small"], updates, samples, rates, strict=True)
+    ]
+    results["adaptive"] = [
+        replace(found, updates=u) for found, u in zip(results["adaptive"], (40, 44, 400), strict=True)
+    ]
+    found = outcome(results, target=0.94)
+    small = found["arms"][0]
+    assert (small["updates"], small["samples"], small["samples_per_second"]) == (110, 1010, {"16": 170.0})
+    assert found["against_fixed_small"]["adaptive"]["updates_ratio"] == 110 / 44
+
+
+def test_the_margin_is_allowed_to_both_verdicts():
+    """An interval that lies below 0 and reaches above minus the margin refutes nothing."""
+    for low, high, expected in ((-0.02, -0.004, "not shown"), (-0.009, -0.004, "shown"), (-0.02, -0.011, "worse")):
+        assert verdict(Difference((low + high) / 2, low, high), margin=0.01)["verdict"] == expected
+    assert verdict(Difference(-0.012, -0.02, -0.004), margin=0.003)["verdict"] == "worse"
+
+
+def test_the_worst_seed_and_the_skew_stand_beside_the_difference(results):
+    found = outcome(results, target=0.9)["against_fixed_small"]
+    assert found["adaptive"]["accuracy_difference_by_seed"] == {
+        "worst": pytest.approx(0.001), "skewed": None, "unseen_failures": pytest.approx(0.632, abs=1e-3),
+    }  # fmt: skip
+    assert found["fixed-large"]["accuracy_difference_by_seed"]["worst"] == pytest.approx(-0.06)
+    ends = [0.951, 0.952, 0.949, 0.95, 0.951, 0.7]
+    six = {
+        "fixed-small": [run(accuracy=0.95, seconds=2.0)] * 6,
+        "adaptive": [run(accuracy=a, seconds=1.0) for a in ends],
+    }
+    by_seed = outcome(six, target=0.9)["against_fixed_small"]["adaptive"]["accuracy_difference_by_seed"]
+    assert (by_seed["worst"], by_seed["skewed"]) == (pytest.approx(-0.25), True)
+
+
+def test_the_interval_over_samples_is_there_where_every_run_kept_what_was_right(results):
+    key = "accuracy_difference_over_samples"
+    assert outcome(results, target=0.9)["against_fixed_small"]["adaptive"][key] is None  # of runs of before
+    right = {"fixed-small": [1, 0, 1, 1], "adaptive": [1, 1, 1, 1], "fixed-large": [1, 0, 0, 0]}
+    kept = {
+        name: [replace(found, test_right=packed(torch.tensor(right[name]).bool())) for found in runs]
+        for name, runs in results.items()
+    }
+    found = outcome(kept, target=0.9)["against_fixed_small"]
+    assert (found["adaptive"][key]["mean"], found["adaptive"][key]["samples"]) == (0.25, 4)
+    assert found["fixed-large"][key]["mean"] == -0.5
+    assert found["adaptive"][key]["low"] < 0 < found["adaptive"][key]["high"]
+    kept["adaptive"][1] = results["adaptive"][1]
+    found = outcome(kept, target=0.9)["against_fixed_small"]
+    assert found["adaptive"][key] is None
+    assert found["fixed-large"][key] is not None

@@ -8,13 +8,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from adabatch.study.statistics import (
+    difference_over_samples,
     paired_difference,
     paired_ratio,
     sign_rank,
+    skewed,
     spread,
     summary,
     t_probability,
     t_quantile,
+    unseen_share,
 )
 
 # Student's t at 97.5 %, as every printed table has it.
@@ -151,9 +154,90 @@ def test_coverage_of_the_difference_by_simulation():
         (lambda: spread([]), "`values` must hold at least one value, got none"),
         (lambda: sign_rank(0), "`n` must be at least 1, got 0"),
         (lambda: t_quantile(1.0, 3), "`probability` must be less than 1, got 1.0"),
+        (lambda: unseen_share(0), "`n` must be at least 1, got 0"),
+        (lambda: skewed([]), "`values` must hold at least one value, got none"),
+        (lambda: difference_over_samples([[True]], []), "pairs must be of equal length, got 1 and 0 runs"),
+        (lambda: difference_over_samples([[True], [True, True]], [[True], [True, True]]), "test samples, got 1 and 2"),
+        (lambda: difference_over_samples([[True]], [[True, True]]), "pairs must be of equal length, got 1 and 2"),
+        (lambda: difference_over_samples([], []), "`pairs` must hold at least one value, got none"),
         (lambda: t_quantile(0.5, 0), "`degrees` must be at least 1, got 0"),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def judged(generator, *, seeds, samples, both, ours, theirs, share):
+    """Right or wrong of two sides: a sample has its kind, and in a share of seeds its networks follow it."""
+    kinds = generator.choice(4, samples, p=[both, ours, theirs, 1 - both - ours - theirs])
+    sides = []
+    for apart in (1, 2):
+        as_kind = (kinds == 0) | (kinds == apart)
+        sides.append(np.where(generator.random((seeds, samples)) < share, as_kind, kinds == 0))
+    return sides, share * (ours - theirs)
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+@pytest.mark.parametrize(("ours", "theirs"), [(0.02, 0.02), (0.005, 0.02), (0.0, 0.003), (0.1, 0.02)])
+def test_coverage_over_samples_by_simulation(seeds, ours, theirs):
+    """Other test sets of 300 samples for networks that stay as they are; also where they hardly ever disagree."""
+    generator = np.random.default_rng(3)
+    hits, trials = 0, 600
+    for _ in range(trials):
+        (right, base), truth = judged(
+            generator, seeds=seeds, samples=300, both=0.85, ours=ours, theirs=theirs, share=1.0 if seeds == 1 else 0.7
+        )
+        found = difference_over_samples(right.tolist(), base.tolist())
+        hits += found.low <= truth <= found.high
+    assert hits / trials >= 0.935  # 0.95 less two and a half standard errors of the simulation
+    assert found.low <= found.mean <= found.high
+
+
+def test_difference_over_samples_is_the_mean_over_seeds():
+    right = [[True, True, False, True], [True, False, False, True]]
+    base = [[True, False, False, True], [False, False, True, True]]
+    found = difference_over_samples(right, base)
+    differences = [0.5, 0.5, -0.5, 0.0]
+    interval = stats.t.interval(0.95, 5, *(f([*differences, 1, -1]) for f in (np.mean, stats.sem)))
+    assert found.mean == 0.125
+    assert (found.low, found.high) == pytest.approx(interval)
+    (low,) = {difference_over_samples([[True] * n], [[True] * n]).low < 0 for n in (10, 1000)}
+    assert low  # no disagreement is no certainty
+
+
+def drawn(generator, kind, shape):
+    return {
+        "normal": lambda: generator.normal(size=shape),
+        "exponential": lambda: generator.exponential(size=shape),
+        "disasters": lambda: 0.2 * generator.normal(size=shape) - 3 * (generator.random(shape) < 0.1),
+    }[kind]()
+
+
+@pytest.mark.parametrize("n", [5, 6, 8, 10, 20, 30])
+def test_normal_values_are_called_skewed_in_one_of_twenty_cases(n):
+    values = drawn(np.random.default_rng(4), "normal", (3000, n)).tolist()
+    assert 0.035 < np.mean([skewed(row) for row in values]) < 0.065
+
+
+@pytest.mark.parametrize("kind", ["exponential", "disasters"])
+def test_skew_is_seen_the_better_the_more_seeds_there_are(kind):
+    generator = np.random.default_rng(5)
+    found = [np.mean([skewed(row) for row in drawn(generator, kind, (1000, n)).tolist()]) for n in (5, 10, 30)]
+    assert found == sorted(found)
+    assert found[1] > 0.3
+    assert found[2] > 0.8
+
+
+def test_too_few_values_or_equal_ones_show_no_skew():
+    assert [skewed([0.0] * (n - 1) + [-1.0]) for n in (1, 2, 3, 4, 5)] == [None, None, None, None, True]
+    assert skewed([0.25] * 8) is None
+    assert skewed([0.95 - 0.9, 0.05, 0.05, 0.05, 0.05, 0.05]) is None  # but for rounding
+    assert skewed([-2.0, -1.0, 0.0, 1.0, 2.0]) is False
+    assert skewed([0.0] * 9 + [1.0]) is True  # either way
+
+
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_unseen_failures_are_what_no_failure_leaves_open(n):
+    share = unseen_share(n)
+    assert stats.binom.pmf(0, n, share) == pytest.approx(0.05)

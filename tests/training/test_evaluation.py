@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from adabatch.training.evaluation import CHUNK, evaluate
+from adabatch.training.evaluation import CHUNK, evaluate, judge, share
 
 
 def test_loss_and_accuracy_over_several_chunks():
@@ -25,3 +25,15 @@ def test_the_mode_comes_back_after_an_error():
     with pytest.raises(RuntimeError):
         evaluate(model, torch.randn(4, 6), torch.zeros(4, dtype=torch.int64))
     assert model.training
+
+
+def test_what_is_right_is_told_for_each_target():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(CHUNK + 5, 5), torch.randint(0, 3, (CHUNK + 5,))
+    model = nn.Linear(5, 3)
+    loss, right = judge(model, inputs, targets)
+    assert right.tolist() == (model(inputs).argmax(1) == targets).tolist()
+    assert (loss, share(right)) == evaluate(model, inputs, targets)
+    text = torch.randint(0, 3, (4, 7))
+    _, right = judge(nn.Identity(), torch.randn(4, 3, 7), text)
+    assert right.shape == (4, 7)

@@ -11,7 +11,7 @@ from tests.training.checks import SMALL, same, small_data, weights, without_seco
 import adabatch as ab
 from adabatch import models, tasks
 from adabatch.tasks.augment import CropFlip
-from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train
+from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train, unpacked
 from adabatch.training.parts import Parts
 
 
@@ -317,3 +317,12 @@ def test_ghost_batch_norm():
     assert train(replace(config, ghost_batch_size=8), data=images).history[-1].train_loss == whole.train_loss
     with pytest.raises(ValueError, match=r"`ghost_batch_size` must come with .* batch norm, got alexnet"):
         Parts(replace(config, model="alexnet"), images, torch.device("cpu"))
+
+
+def test_the_result_keeps_which_test_samples_were_right_at_the_end(tmp_path):
+    data = small_data()
+    result = train(SMALL, tmp_path, data=data)
+    right = unpacked(result.test_right)
+    assert (len(right), sum(right) / len(right)) == (len(data.y_test), result.test_accuracy)
+    state = checkpoint.read(tmp_path / "checkpoints" / "last.pt")
+    assert state["test_right"] == result.test_right  # so it is there after a kill before the result was written

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from adabatch.training import Evaluation, RunResult
+from adabatch.training.records import packed, unpacked
 from adabatch.types import Decision
 
 
@@ -45,3 +49,25 @@ def test_first_evaluation_at_an_accuracy():
 def test_something_else(values):
     with pytest.raises(ValueError, match="`result` must be what `to_json` wrote"):
         RunResult.from_json(values)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 360])
+def test_what_was_right_goes_there_and_back_as_text(count):
+    right = torch.rand(count, generator=torch.Generator().manual_seed(count)) < 0.5
+    text = packed(right)
+    assert unpacked(text) == right.tolist()
+    result = replace(RESULT, test_right=text)
+    assert RunResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_of_text_nothing_is_kept_and_a_result_of_before_has_nothing():
+    assert packed(torch.ones(4, 7, dtype=torch.bool)) is None
+    before = RESULT.to_json()
+    del before["test_right"]
+    assert RunResult.from_json(before).test_right is None
+
+
+@pytest.mark.parametrize("text", ["oA==", "9:oA==", "0:oA==", "-1:oA==", ":oA==", "3:?", "3"])
+def test_damaged_bits(text):
+    with pytest.raises(ValueError, match=f"`test_right` must be what `packed` wrote, got {re.escape(repr(text))}"):
+        unpacked(text)

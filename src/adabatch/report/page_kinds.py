@@ -81,11 +81,18 @@ RESULT: Final = {
     "seconds_to_target?": _maybe(_AMOUNT),
 }
 _RATIO: Final = {name: _maybe(_POSITIVE) for name in ("median", "low", "high")}
+_DIFFERENCE: Final = {"mean": _NUMBER, "low": _maybe(_NUMBER), "high": _maybe(_NUMBER)}
+_OVER_SAMPLES: Final = Kind(
+    "a difference with its interval and number of samples",
+    lambda value: not any(faults(value, {**_DIFFERENCE, "samples": _SIZE})),
+)
 _AGAINST: Final = {
     "updates_ratio": _POSITIVE,
     "seconds_ratio": _RATIO,
     "seconds_to_target_ratio?": _RATIO,
-    "accuracy_difference": {"mean": _NUMBER, "low": _maybe(_NUMBER), "high": _maybe(_NUMBER)},
+    "accuracy_difference": _DIFFERENCE,
+    "accuracy_difference_by_seed?": {"worst?": _maybe(_NUMBER), "unseen_failures?": _maybe(_AMOUNT)},
+    "accuracy_difference_over_samples?": _maybe(_OVER_SAMPLES),
     "within_margin?": {"verdict?": _TEXT, "words?": _TEXT},
 }
 _ARM: Final = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Final
 
+from adabatch.report import caution, page_course, page_tables
 from adabatch.report import page_blocks as blocks
 from adabatch.report import page_charts as charts
-from adabatch.report import page_course, page_tables
 from adabatch.report import page_plot as plot
 from adabatch.report import page_words as words
 from adabatch.report.page_data import Comparison, Json, Run
@@ -107,7 +108,7 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
     drawn |= {"accuracy": charts.accuracy_intervals(compare, paint), "time": charts.time_intervals(compare, paint)}
     margin = f"within {100 * compare['margin']:g} %"
     shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
-    shows += ", no run diverged and the seeds differ."
+    shows += ", no run diverged and the seeds differ. The interval is over seeds, on one fixed test set."
     shows = shows if several else f"One seed gives no interval: {margin} is not shown."
     paired = (
         "Right of 1 is faster. Ratios are paired by seed, with 95 % intervals." if several else "Right of 1 is faster."
@@ -215,5 +216,5 @@ def _reading(compare: Json) -> str:
     return (
         '<p class="note">Accuracy: mean ± standard deviation over seeds. Seconds: median [smallest, largest]. '
         "Ratios and differences are paired by seed, with 95 % intervals; ratios are the baseline divided by the "
-        "arm.</p>"
+        f"arm. {escape(caution.scope(compare))}</p>"
     )

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import PurePath
 from typing import Any, Final
 
+from adabatch.report import caution
 from adabatch.report import page_words as words
 from adabatch.report.page_data import Comparison, Json, Run
 
@@ -64,6 +65,11 @@ def _against(compare: Json, names: Sequence[str], against: Json, *, full: bool) 
         label = f"less time to {100 * compare['target']:g} %"
         rows.append(row(label, lambda found: words.ratio_cell(found.get("seconds_to_target_ratio"))))
     rows.append(row("accuracy, points", lambda found: words.difference(found["accuracy_difference"])))
+    if any(map(caution.by_seed, against.values())):
+        rows.append(row("worst seed, points", lambda found: words.worst(caution.by_seed(found))))
+    if (samples := caution.over_samples(compare)) is not None:
+        label = f"over {samples:,} test samples"
+        rows.append(row(label, lambda found: words.difference(found.get("accuracy_difference_over_samples"))))
     margin = f"within {100 * compare['margin']:g} %"
     return [*rows, row(margin, lambda found: _VERDICTS.get(found.get("within_margin", {}).get("verdict"), "not shown"))]
 

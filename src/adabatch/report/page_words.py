@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adabatch.report import caution
 from adabatch.report.page_data import Json, Run
 
 MINUS = "\N{MINUS SIGN}"
@@ -74,7 +75,8 @@ def arm_sentence(compare: Json, name: str) -> str:
     found = compare["against_fixed_small"][name]
     points = difference(found["accuracy_difference"])
     gains = f"{updates_words(found['updates_ratio'])}, {time_words(found['seconds_ratio'])}"
-    return f"{name}: {gains}; accuracy {points} points: {verdict_words(compare, found)}."
+    beside = caution.beside(compare, found).replace("-", MINUS)
+    return f"{name}: {gains}; accuracy {points} points: {verdict_words(compare, found)}{beside}."
 
 
 def run_headline(run: Run) -> Headline:
@@ -166,8 +168,16 @@ def points_note(found: Mapping[str, float | None]) -> str:
     return "" if low is None or high is None else f"95 % interval [{signed(100 * low)}, {signed(100 * high)}]"
 
 
-def difference(found: Mapping[str, float | None]) -> str:
+def worst(found: Mapping[str, float | None]) -> str:
+    """The worst seed's difference of accuracies in points."""
+    value = found.get("worst")
+    return NOTHING if value is None else signed(100 * value)
+
+
+def difference(found: Mapping[str, float | None] | None) -> str:
     """A difference of accuracies in points, with its interval."""
+    if found is None:
+        return NOTHING
     mean, low, high = found["mean"] or 0.0, found["low"], found["high"]
     if low is None or high is None:
         return signed(100 * mean)
@@ -220,6 +230,7 @@ def plain(value: Any) -> str:
 
 def _lead(compare: Json, found: Json) -> str:
     points, words = difference(found["accuracy_difference"]), verdict_words(compare, found)
+    words += caution.beside(compare, found).replace("-", MINUS)
     if found.get("within_margin", {}).get("verdict") == "worse":
         return f"But test accuracy falls: {points} points; {words}."
     return f"Test accuracy differs by {points} points: {words}."

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from adabatch.report import caution
+
 NOTHING = "-"
 _BOUNDLESS: Final = 1_000_000
 
@@ -54,12 +56,14 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
         fewer = against["updates_ratio"]
         updates = f"{fewer:.2f}x fewer updates" if fewer >= 1 else f"{1 / fewer:.2f}x more updates"
         gained = f"{name} against fixed-small: {updates}, {_speed_words(against['seconds_ratio'])}"
-        sentences.append(f"{gained}; accuracy within {margin}: {against['within_margin']['words']}.")
+        within = against["within_margin"]["words"] + caution.beside(compare, against)
+        sentences.append(f"{gained}; accuracy within {margin}: {within}.")
     sentences += _target_words(compare)
     for arm in compare["arms"]:
         if arm.get("diverged"):
             n = arm["test_accuracy"]["n"]
             sentences.append(f"{arm['name']} diverged in {arm['diverged']} of {n} runs: a loss was not finite.")
+    sentences += [scope] if (scope := caution.scope(compare)) else []
     if compare["arms"][0]["test_accuracy"]["n"] > 1:
         sentences.append(
             "Accuracy: mean ± standard deviation over seeds. Seconds: median [smallest, largest]. Ratios and "
@@ -165,6 +169,11 @@ def _against_rows(compare: Mapping[str, Any], against: Mapping[str, Any], baseli
         to_target = f"less time to {100 * compare['target']:g} %"
         rows.append(row(to_target, lambda found: _ratio(found["seconds_to_target_ratio"])))
     rows.append(row("accuracy, points", lambda found: _points(found["accuracy_difference"])))
+    if any(map(caution.by_seed, against.values())):
+        rows.append(row("worst seed, points", lambda found: _worst(caution.by_seed(found))))
+    if (samples := caution.over_samples(compare)) is not None:
+        label = f"over {samples:,} test samples"
+        rows.append(row(label, lambda found: _points(found.get("accuracy_difference_over_samples"))))
     rows.append(row(f"within {100 * compare['margin']:g} %", lambda found: found["within_margin"]["verdict"]))
     return rows
 
@@ -192,7 +201,14 @@ def _ratio(found: Mapping[str, float | None] | None) -> str:
     return median if found["low"] is None else f"{median} \\[{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def _points(found: Mapping[str, float | None]) -> str:
+def _worst(found: Mapping[str, float | None]) -> str:
+    worst = found.get("worst")
+    return NOTHING if worst is None else f"{100 * worst:+.2f}"
+
+
+def _points(found: Mapping[str, float | None] | None) -> str:
+    if found is None:
+        return NOTHING
     mean, low, high = found["mean"], found["low"], found["high"]
     text = f"{100 * (mean or 0):+.2f}"
     return text if low is None or high is None else f"{text} \\[{100 * low:+.2f}, {100 * high:+.2f}]"

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from adabatch.study import statistics
-from adabatch.training import RunResult
+from adabatch.training import RunResult, unpacked
 
 MARGIN: Final = 0.01
-_TIED: Final = 1e-9  # far below what one test sample more or less is worth, far above rounding
 
 
 def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin: float = MARGIN) -> dict[str, Any]:
@@ -24,7 +23,8 @@ def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin
 
     Returns:
         The keys `arms`, `against_fixed_small` and `against_fixed_large` of `compare.json`. Ratios are the baseline
-        divided by the arm (above 1 is better); differences of accuracy are the arm minus the baseline.
+        divided by the arm (above 1 is better); differences of accuracy are the arm minus the baseline, in fractions
+        of one test set, with the worst of the seeds.
     """
     found: dict[str, Any] = {"arms": [_arm(name, runs, target) for name, runs in results.items()]}
     for baseline in ("fixed-small", "fixed-large"):
@@ -53,7 +53,7 @@ def verdict(difference: statistics.Difference, *, margin: float, diverged: str =
         return {"verdict": "not shown", "words": f"not shown, {diverged}"}
     if low is None or high is None:
         return {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
-    if high - low < _TIED:
+    if high - low < statistics.TIED:
         return {"verdict": "not shown", "words": "not shown, the seeds do not differ, so their spread is unknown"}
     interval = f"[{100 * low:+.2f}, {100 * high:+.2f}] points"
     if low > -margin:
@@ -99,9 +99,9 @@ def _censored_median(values: Sequence[float | None]) -> float | None:
 
 
 def _against(runs: Sequence[RunResult], base: Sequence[RunResult], target: float, margin: float) -> dict[str, Any]:
-    difference = statistics.paired_difference(
-        [run.test_accuracy for run in runs], [run.test_accuracy for run in base]
-    )  # fmt: skip
+    accuracies = [run.test_accuracy for run in runs], [run.test_accuracy for run in base]
+    difference = statistics.paired_difference(*accuracies)
+    by_seed = [ours - theirs for ours, theirs in zip(*accuracies, strict=True)]
     return {
         "updates_ratio": plain.median(run.updates for run in base) / plain.median(run.updates for run in runs),
         "seconds_ratio": statistics.paired_ratio(
@@ -109,8 +109,23 @@ def _against(runs: Sequence[RunResult], base: Sequence[RunResult], target: float
         ).to_json(),
         "seconds_to_target_ratio": _target_ratio(runs, base, target).to_json(),
         "accuracy_difference": difference.to_json(),
+        "accuracy_difference_by_seed": {
+            "worst": min(by_seed),
+            "skewed": statistics.skewed(by_seed),
+            "unseen_failures": statistics.unseen_share(len(by_seed)),
+        },
+        "accuracy_difference_over_samples": _over_samples(runs, base),
         "within_margin": verdict(difference, margin=margin, diverged=_diverged_words(runs, base)),
     }
+
+
+def _over_samples(runs: Sequence[RunResult], base: Sequence[RunResult]) -> dict[str, float | None] | None:
+    """The difference with its interval over test samples; None where a run did not keep which ones were right."""
+    texts = [[run.test_right for run in side] for side in (runs, base)]
+    kept = [[unpacked(text) for text in side if text is not None] for side in texts]
+    if [len(side) for side in kept] != [len(runs), len(base)]:
+        return None
+    return {**statistics.difference_over_samples(*kept).to_json(), "samples": len(kept[0][0])}
 
 
 def _diverged(runs: Sequence[RunResult]) -> int:

@@ -8,7 +8,7 @@ from adabatch.training.device import pick_device, versions
 from adabatch.training.folder import saved_config, saved_result, writing
 from adabatch.training.interrupt import Interrupted
 from adabatch.training.loop import train
-from adabatch.training.records import Evaluation, Progress, RunResult
+from adabatch.training.records import Evaluation, Progress, RunResult, unpacked
 
 __all__ = [
     "Evaluation",
@@ -20,6 +20,7 @@ __all__ = [
     "saved_config",
     "saved_result",
     "train",
+    "unpacked",
     "versions",
     "with_fastest_micro_batch",
     "writing",

@@ -53,17 +53,40 @@ def evaluate(
         >>> evaluate(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
         0.5
     """
+    loss, right = judge(model, inputs, targets, prepare=prepare, chunk=chunk)
+    return loss, share(right)
+
+
+def share(right: Tensor) -> float:
+    """The share that is right of what `judge` returned."""
+    return int(right.sum().item()) / right.numel()
+
+
+def judge(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    chunk: int = CHUNK,
+) -> tuple[float, Tensor]:
+    """Mean cross-entropy, and for each target whether it has the highest score; the arguments are those of `evaluate`.
+
+    Example:
+        >>> judge(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
+        tensor([ True, False])
+    """
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=targets.device)
-    right = torch.zeros((), dtype=torch.int64, device=targets.device)
+    right = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
     try:
         with torch.inference_mode():
             for start in range(0, len(targets), chunk):
                 part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
                 scores = model(part if prepare is None else prepare(part)).float()
                 loss += nn.functional.cross_entropy(scores, wanted).double() * wanted.numel()
-                right += (scores.argmax(dim=1) == wanted).sum()
+                right[start : start + chunk] = scores.argmax(dim=1) == wanted
     finally:
         model.train(was_training)
-    return loss.item() / targets.numel(), right.item() / targets.numel()
+    return loss.item() / targets.numel(), right

@@ -19,10 +19,11 @@ from adabatch.training import device as devices
 from adabatch.training import folder as folders
 from adabatch.training import forward
 from adabatch.training.config import RunConfig
+from adabatch.training.evaluation import share
 from adabatch.training.folder import RunFolder
 from adabatch.training.interrupt import Interrupted, Interrupts
 from adabatch.training.parts import Parts
-from adabatch.training.records import Evaluation, Progress, RunResult
+from adabatch.training.records import Evaluation, Progress, RunResult, packed
 from adabatch.training.stopwatch import Stopwatch
 from adabatch.types import Decision
 
@@ -132,6 +133,7 @@ class Run:
         self._loss_samples = 0  # that the loss is the sum over
         self._stretch = (0, 0)  # where it began: clock, batch size
         self._stop = self._end  # the clock at which the loop looks up
+        self._right: str | None = None  # of the last evaluation, once it is there
         self._next_report = 0.0
 
     def run(self, *, target: float) -> RunResult:
@@ -256,7 +258,10 @@ class Run:
     def _evaluate(self, lr: float) -> bool:
         """Evaluates the test set; returns whether it was the best so far."""
         clock = self._loader.clock
-        test_loss, accuracy = self._parts.evaluate()
+        test_loss, right = self._parts.evaluate()
+        accuracy = share(right)
+        if clock == self._end:
+            self._right = packed(right)
         best = all(accuracy > found.test_accuracy for found in self._history)
         found = Evaluation(
             samples=clock,
@@ -336,6 +341,7 @@ class Run:
             "stopwatch": self._watch.state_dict(),
             "history": [asdict(found) for found in self._history],
             "decisions": [asdict(decision) for decision in self._decisions],
+            "test_right": self._right,
         }
 
     def _restore(self) -> None:
@@ -357,6 +363,7 @@ class Run:
             self._watch.load_state_dict(state["stopwatch"])
             self._history = [Evaluation(**found) for found in state["history"]]
             self._decisions = [Decision(**decision) for decision in state["decisions"]]
+            self._right = state.get("test_right")
         self._folder.restart(self._history, self._decisions)
 
     def _result(self, target: float) -> RunResult:
@@ -375,6 +382,7 @@ class Run:
             target=target,
             updates_to_target=reached.updates if reached else None,
             seconds_to_target=reached.seconds if reached else None,
+            test_right=self._right,
         )
 
 

@@ -13,7 +13,7 @@ from adabatch import models, norm, tasks
 from adabatch.tasks import decode
 from adabatch.training import forward, lr_schedule, optimizers
 from adabatch.training.config import RunConfig
-from adabatch.training.evaluation import chunk_of, evaluate
+from adabatch.training.evaluation import chunk_of, judge
 
 
 class Parts:
@@ -98,11 +98,11 @@ class Parts:
         """
         return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock), targets
 
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy on the test set."""
+    def evaluate(self) -> tuple[float, Tensor]:
+        """Mean loss on the test set, and for each target whether it is right."""
         data = self.data
         with forward.precision(self.config, self.device):
-            return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
+            return judge(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the run goes on from; tensors, numbers, text, dicts and lists."""

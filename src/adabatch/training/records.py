@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from adabatch.types import Decision
 
@@ -70,6 +74,45 @@ class Evaluation:
         return self.train_loss is None or self.test_loss is None
 
 
+def packed(right: Tensor) -> str | None:
+    """Which samples are right as text: their number and, in base64, a bit for each, the first in the highest bit.
+
+    Args:
+        right: for each target whether it is right.
+
+    Returns:
+        The text; None where a sample has several targets, as text has.
+
+    Example:
+        >>> packed(Tensor([1, 0, 1]).bool())
+        '3:oA=='
+    """
+    if right.dim() != 1:
+        return None
+    bits = np.packbits(right.cpu().numpy()).tobytes()
+    return f"{len(right)}:{base64.b64encode(bits).decode()}"
+
+
+def unpacked(text: str) -> list[bool]:
+    """What `packed` was given.
+
+    Raises:
+        ValueError: if it is no such text.
+
+    Example:
+        >>> unpacked("3:oA==")
+        [True, False, True]
+    """
+    count, _, bits = text.partition(":")
+    try:
+        found = np.unpackbits(np.frombuffer(base64.b64decode(bits, validate=True), dtype=np.uint8))
+        if not 0 <= len(found) - int(count) < 8:
+            raise ValueError(f"{len(found)} bits for {count} samples")
+    except ValueError as error:
+        raise ValueError(f"`test_right` must be what `packed` wrote, got {text[:20]!r} ({error})") from None
+    return [bool(bit) for bit in found[: int(count)]]
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What a finished run found: the content of `result.json`.
@@ -88,6 +131,8 @@ class RunResult:
         target: the test accuracy that was aimed at.
         updates_to_target: updates at the first evaluation that reached it; None if none did.
         seconds_to_target: seconds of training until then; None if none did.
+        test_right: for each test sample whether it was right at the end, as `packed` writes it; None: of text, or the
+            run was written before this was kept.
     """
 
     test_accuracy: float
@@ -103,6 +148,7 @@ class RunResult:
     target: float
     updates_to_target: int | None
     seconds_to_target: float | None
+    test_right: str | None = None
 
     def first_at(self, accuracy: float) -> Evaluation | None:
         """The first evaluation whose test accuracy is at least `accuracy`; None if there is none."""
