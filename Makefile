@@ -14,7 +14,7 @@ help:      ## what there is
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
-demo: .venv/ready ## a growing batch against fixed ones, on real data, in about two minutes
+demo: .venv/ready ## a growing batch against fixed ones, on real data
 	rm -rf runs/demo
 	$(BIN)/adabatch compare digits --out runs/demo
 
