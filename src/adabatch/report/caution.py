@@ -14,7 +14,8 @@ def by_seed(found: Mapping[str, Any]) -> Mapping[str, Any]:
     Args:
         found: an arm against a baseline, of a `compare.json`.
     """
-    return found.get("accuracy_difference_by_seed", {})
+    told: Mapping[str, Any] = found.get("accuracy_difference_by_seed", {})
+    return told
 
 
 def worst_words(found: Mapping[str, Any]) -> str:

@@ -231,7 +231,7 @@ def skewed(values: Sequence[float]) -> bool | None:
     second = statistics.fmean((value - mean) ** 2 for value in values)
     if n < _SKEW_SHOWS or max(values) - min(values) < TIED:
         return None
-    moment = statistics.fmean((value - mean) ** 3 for value in values) / second**1.5
+    moment = statistics.fmean((value - mean) ** 3 for value in values) / math.pow(second, 1.5)
     return abs(moment) > 1.96 * math.sqrt(6 * (n - 2) / ((n + 1) * (n + 3)))
 
 
@@ -247,7 +247,7 @@ def unseen_share(n: int, *, confidence: float = 0.95) -> float:
     """
     _checks.whole("n", n)
     _checks.finite("confidence", confidence, above=0, below=1)
-    return 1 - (1 - confidence) ** (1 / n)
+    return 1 - math.pow(1 - confidence, 1 / n)
 
 
 def sign_rank(n: int, *, confidence: float = 0.95) -> int:
