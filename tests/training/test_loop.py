@@ -15,12 +15,13 @@ from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loo
 from adabatch.training.parts import Parts
 
 
-def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], int]:
-    """The naive run: tensor slices, the LR written into the optimizer at every update."""
+def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], list[tuple[int, int, float]]]:
+    """The naive run: tensor slices, the LR written into the optimizer; its weights, and of each update clock behind
+    it, samples and loss."""
     torch.manual_seed(config.seed)
     model = models.build(config.model, in_channels=1, image_size=8, classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
-    N, clock, updates = len(data.y_train), 0, 0
+    N, clock, updates = len(data.y_train), 0, []
     order = ab.DataLoader(range(N), batch_size=N, shuffle=True, seed=config.seed)
     for epoch in range(config.epochs):
         permutation = next(iter(order))
@@ -31,9 +32,11 @@ def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], int]:
             offset = clock - epoch * N
             chosen = permutation[offset : offset + size]
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(data.x_train[chosen]), data.y_train[chosen]).backward()
+            loss = torch.nn.functional.cross_entropy(model(data.x_train[chosen]), data.y_train[chosen])
+            loss.backward()
             optimizer.step()
-            clock, updates = clock + len(chosen), updates + 1
+            clock += len(chosen)
+            updates.append((clock, len(chosen), loss.item()))
     return model.state_dict(), updates
 
 
@@ -41,7 +44,7 @@ def test_it_is_the_run_that_one_would_write_by_hand(tmp_path):
     torch.manual_seed(0)
     result = train(SMALL, tmp_path / "run", data=small_data())
     expected, updates = by_hand(SMALL, small_data())
-    assert result.updates == updates
+    assert result.updates == len(updates)
     found = weights(tmp_path / "run")
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
@@ -70,14 +73,32 @@ def test_the_result():
     assert sum(trained[size] / rate for size, rate in rates.items()) == pytest.approx(result.train_seconds, rel=0.05)
 
 
-def test_the_train_loss_is_the_mean_over_the_samples_since_the_evaluation_before():
-    config = replace(SMALL, growth=None, lr=1e-9, lr_schedule="constant", epochs=2)
-    result = train(config, data=small_data())
-    data = small_data()
-    torch.manual_seed(config.seed)
-    model = models.build("mlp", in_channels=1, image_size=8, classes=10)
-    expected = torch.nn.functional.cross_entropy(model(data.x_train), data.y_train).item()
-    assert [found.train_loss for found in result.history] == pytest.approx([expected, expected], rel=1e-4)
+@pytest.mark.parametrize("every", ["1 epoch", "2 epochs", "0.5 epochs", "20 updates", "1000 epochs"])
+@pytest.mark.parametrize("micro", [None, 10])
+def test_the_train_loss_is_the_mean_over_the_samples_since_the_evaluation_before(every, micro):
+    result = train(replace(SMALL, evaluate_every=every, micro_batch_size=micro), data=small_data())
+    _, updates = by_hand(SMALL, small_data())
+    before, expected = 0, []
+    for found in result.history:
+        since = [(samples, loss) for clock, samples, loss in updates if before < clock <= found.samples]
+        expected.append(sum(samples * loss for samples, loss in since) / sum(samples for samples, _ in since))
+        before = found.samples
+    assert [found.train_loss for found in result.history] == pytest.approx(expected, rel=1e-4)
+
+
+def test_of_equal_evaluations_the_first_is_the_best(tmp_path):
+    """And what is kept as the best is never worse than the one before."""
+    config = replace(SMALL, growth=None, lr=1e-12, lr_schedule="constant")  # nothing is learnt: all are equal
+    result = train(config, tmp_path, data=small_data(), target=1.0)
+    assert len({found.test_accuracy for found in result.history}) == 1
+    assert len(checkpoint.read(tmp_path / "checkpoints" / "best.pt")["history"]) == 1
+    assert len(checkpoint.read(tmp_path / "checkpoints" / "last.pt")["history"]) == 4
+
+
+def test_a_target_that_is_met_exactly_is_reached():
+    accuracy = train(SMALL, data=small_data()).best_accuracy
+    result = train(SMALL, data=small_data(), target=accuracy)
+    assert result.updates_to_target == result.first_at(accuracy).updates
 
 
 def test_a_target_that_is_never_reached():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -191,10 +192,43 @@ def test_other_settings_are_named(unbroken):
         train(replace(OFTEN, lr=0.5, seed=1), folder, data=small_data(), resume=True)
 
 
-def test_where_the_data_are_may_change(tmp_path):
+# Another value of every setting on which a run's numbers depend, if only in their last bits.
+HELD = {
+    **{"task": "mnist", "model": "small_cnn", "batch_size": 8, "growth": 4.0, "every": "1 epoch", "max_batch_size": 32},
+    **{"rule": "smith", "drop_last": True, "coupling": "none", "lr": 0.5, "lr_schedule": "constant", "momentum": 0.5},
+    **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 5, "micro_batch_size": 8, "ghost_batch_size": 8},
+    **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
+    **{"compile": True, "cuda_graphs": True},
+}
+WITH = {"rule": {"growth": None}, "cuda_graphs": {"compile": True}}  # what they do not go without
+FREE = {"data": "elsewhere", "device": "auto", "workers": 1}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_a_run_depends_on_may_not_change(unbroken, name):
+    other = replace(OFTEN, **{name: HELD[name]}, **WITH.get(name, {}))
+    values = re.escape(f"{name}: {HELD[name]} and {getattr(OFTEN, name)}; ")
+    message = rf"`resume` must keep the settings of the run, got others .*[:;] {values}.*leave them out or take another"
+    with pytest.raises(ValueError, match=message):
+        train(other, unbroken[1], data=small_data(), resume=True)
+
+
+@pytest.mark.parametrize("name", ["threads", "precision"])
+def test_nor_in_the_middle_of_a_run(tmp_path, name):
     interrupted_at(5, OFTEN, tmp_path)
-    moved = replace(OFTEN, data="elsewhere", device="auto")
-    assert train(moved, tmp_path, data=small_data(), resume=True).updates == 45
+    with pytest.raises(ValueError, match=f"`resume` must keep the settings of the run, .* {name}: {HELD[name]} and"):
+        train(replace(OFTEN, **{name: HELD[name]}), tmp_path, data=small_data(), resume=True)
+
+
+def test_every_setting_is_held_or_free():
+    assert {field.name for field in fields(RunConfig)} == {*HELD, *FREE}
+
+
+def test_where_the_data_are_and_what_reads_them_may_change(tmp_path, unbroken):
+    interrupted_at(5, OFTEN, tmp_path)
+    assert all(getattr(OFTEN, name) != value for name, value in FREE.items())
+    result = train(replace(OFTEN, **FREE), tmp_path, data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(unbroken[0])
 
 
 def test_a_checkpoint_of_another_run(tmp_path, unbroken):
