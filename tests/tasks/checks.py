@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+# Real data sets, for the few tests that need them.
+REAL = Path(os.environ.get("ADABATCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.tasks.checks import REAL
 from tests.tasks.images import cifar, encoded, pixels
 from tests.tasks.images import parquet as write
 
 from adabatch import tasks
 from adabatch.tasks import decode, parquet
-
-REAL = Path(os.environ.get("ADABATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -9,15 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.tasks.checks import png, random_set, table, write
+from tests.tasks.checks import REAL, png, random_set, table, write
 from tests.tasks.images import bomb
 
 from adabatch import tasks
 from adabatch.tasks import parquet
 from adabatch.training import RunConfig, train
-
-PLACES = [os.environ.get("ADABATCH_TEST_DATA"), Path(__file__).parents[3] / "shared" / "data"]
-REAL = next((Path(place) for place in PLACES if place and Path(place, "mnist").is_dir()), None)
 
 
 @pytest.fixture
@@ -162,7 +158,7 @@ def test_a_missing_package_is_named(folder, monkeypatch, name):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(REAL is None, reason="real Parquet files are not there; ADABATCH_TEST_DATA names their folder")
+@pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="no MNIST: set ADABATCH_DATA to a folder that holds it")
 @pytest.mark.parametrize(("name", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.2860, 0.3530)])
 def test_the_real_data(name, mean, std, no_variable):
     """The figures are the published ones of the training pixels, scaled to [0, 1]."""

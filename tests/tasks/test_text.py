@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tasks.checks import REAL
 
 from adabatch import models, tasks
 from adabatch.tasks import text as module
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare"
 TEXT = "".join(f"line {n}: äöü — to be\n" for n in range(150))
 
 
@@ -79,9 +79,10 @@ def test_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "URL", (tmp_path / "other").as_uri())
     with pytest.raises(OSError, match="must be tiny Shakespeare, got another text"):
         tasks.get("gpt-tiny").load(None)
-    if not (REAL / "input.txt").exists():
-        pytest.skip("no tiny Shakespeare to serve")
-    monkeypatch.setattr(module, "URL", (REAL / "input.txt").as_uri())
+    file = REAL / "tinyshakespeare" / "input.txt"
+    if not file.exists():
+        pytest.skip("no tiny Shakespeare to serve: set ADABATCH_DATA to a folder that holds it")
+    monkeypatch.setattr(module, "URL", file.resolve().as_uri())
     first = tasks.get("gpt-tiny").load(None)
     monkeypatch.setattr(urllib.request, "urlopen", None)
     again = tasks.get("gpt-tiny").load(None)
