@@ -1,8 +1,10 @@
 # One-word targets; each makes .venv when it is missing or stale.
 PYTHON ?= python3.11
 BIN := .venv/bin
+ROOM ?=
+SAMPLE ?= 60
 
-.PHONY: demo test test-all lint types bench docs clean help
+.PHONY: demo test test-all lint types bench docs mutants browser clean help
 
 help:      ## what there is
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 16
@@ -25,11 +27,25 @@ lint: .venv/ready ## style
 types: .venv/ready ## static types
 	$(BIN)/mypy
 
-test: lint types ## style, types, fast tests
+test: lint types browser ## style, types, fast tests
 	$(BIN)/pytest -n 2 -m "not slow and not gpu"
 
-test-all: lint types ## the slow tests too
+test-all: lint types browser ## the slow tests too
 	$(BIN)/pytest -n 2 -m "not gpu"
+
+.venv/mutants: .venv/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,mutants]'
+	touch $@
+
+mutants: .venv/mutants ## how many small changes the tests notice; ROOM=couplings takes minutes
+	$(BIN)/python tests/mutants.py $(ROOM) --sample $(SAMPLE)
+
+browser: ## Chromium for the tests of the page; installed where root, as in a container, runs this
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null && exit 0; \
+	fi; \
+	echo "no Chromium here, so the tests of the page in a browser skip; as root: apt-get install -y chromium"
 
 bench: .venv/ready ## the benchmarks; results go to benchmarks/results
 	$(BIN)/python benchmarks/loop.py --out benchmarks/results/loop.json
