@@ -13,7 +13,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, is_phantom
+from adabatch._distributed.phantom import is_phantom
+from adabatch.scheduler._coupled_step import COUPLED, CoupledStep
 from adabatch.types import Batch, DrivenLoader
 
 _IDLE_BATCHES: Final = 20  # GradScaler's first scale of 65,536 is halved 16 times until it is 1
