@@ -30,19 +30,31 @@ def check_together(*, drop_last: bool, run_on: bool, seed: int | None, generator
         raise ValueError("`seed` and `generator` must not both be given; the generator only serves to draw a seed")
 
 
-def check_samplers(sampler: Any, batch_sampler: Any, *, shuffle: bool) -> None:
+def check_samplers(sampler: Any, *, shuffle: bool) -> None:
     """Raises if a sampler is given that this loader cannot honour."""
     if isinstance(sampler, DistributedSampler):
         raise ValueError(
             "`sampler` must not be a DistributedSampler: this loader cuts each batch over the ranks itself; use"
             " `shuffle=True`, and `group=` for another group than the world"
         )
-    if batch_sampler is not None:
-        raise ValueError(
-            "`batch_sampler` must be None: this loader forms batches of changing size itself; set `batch_size`"
-        )
     if sampler is not None and shuffle:
         raise ValueError("`shuffle` must be False where a `sampler` gives the order; leave one of them out")
+
+
+def check_formed(batch_sampler: Any, dataset: Any, **others: Any) -> None:
+    """Raises if an argument does not go with batches that somebody else forms, which then are whole on every rank.
+
+    Args:
+        batch_sampler: yields lists of sample numbers; None where the items of the data set are batches.
+        dataset: the data set.
+        others: arguments that must be as if they were left out.
+    """
+    what = "`batch_size=None`, where the data set's items are batches" if batch_sampler is None else "`batch_sampler`"
+    for name, given in others.items():
+        if given:
+            raise ValueError(f"`{name}` must be left out with {what}, got {given!r}; leave one of them out")
+    if batch_sampler is not None and isinstance(dataset, IterableDataset):
+        raise ValueError("`batch_sampler` must be None for an IterableDataset, which has no sample numbers")
 
 
 def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any) -> Any:

@@ -78,6 +78,14 @@ def length_of_sampler(sampler: Any) -> int:
     return size
 
 
+def length_of_stream(dataset: Any) -> int | None:
+    """Samples in a pass by the word of a stream's own `__len__`; None without one."""
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
 def indexable(dataset: Any) -> Any:
     """`dataset`, or what gives its samples by number if it is a tuple of tensors."""
     columns = columns_of(dataset)

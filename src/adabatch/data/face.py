@@ -20,6 +20,8 @@ class Face:
     _place: Place
     _dataset: Any
     _sampler: Any
+    _formed: bool
+    _batch_sampler: Any
     _seed: int
     _shuffle: bool
     _micro_batch_size: int | None
@@ -59,18 +61,20 @@ class Face:
     @property
     def sampler(self) -> Any:
         """The sampler given; without one the samples of the epoch in which the loader stands. None for a stream."""
+        if self._batch_sampler is not None:
+            return getattr(self._batch_sampler, "sampler", None)
         if self._sampler is not None or self.dataset_size is None:
             return self._sampler
         return SamplerView(self._whole_order, self._stand)
 
     @property
     def batch_sampler(self) -> Any:
-        """The batches of the epoch in which the loader stands, for tools that look; None for a stream.
+        """The batch sampler given; without one the batches of the epoch in which the loader stands. None for a stream.
 
-        It is only read: a batch is cut when it is asked for. To change its size set `batch_size`.
+        The latter is for tools that look: a batch is cut when it is asked for. To change its size set `batch_size`.
         """
-        if self.dataset_size is None:
-            return None
+        if self._formed or self.dataset_size is None:
+            return self._batch_sampler
         return BatchSamplerView(self.sampler, self._whole_order, self._stand)
 
     def _whole_order(self) -> Order:
@@ -89,12 +93,20 @@ class Face:
 
     @property
     def batch_size(self) -> int:
-        """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
-        return self._place.shown.batch_size
+        """Samples in one update, over all ranks; set it at any time, it holds for the very next batch.
+
+        None where a `batch_sampler` or the data set forms the batches.
+        """
+        return None if self._formed else self._place.shown.batch_size  # type: ignore[return-value]  # as torch's
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         _check_outside("batch_size")
+        if self._formed:
+            raise ValueError(
+                f"`batch_size` must not be set where a `batch_sampler` or the data set forms the batches, got"
+                f" {value!r}; build the loader with a `batch_size` and without `batch_sampler`"
+            )
         self._place.cursor.batch_size = value
 
     @property
@@ -139,10 +151,15 @@ class Face:
     @property
     def driver(self) -> Driver | None:
         """What gives the batch size, a `BatchSizeScheduler`; None if nothing does."""
-        return self._cursor.driver
+        return self._place.cursor.driver
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
+        if self._formed:
+            raise ValueError(
+                "`loader` must form its batches itself to be driven by a schedule, got one with a `batch_sampler` or"
+                " `batch_size=None`; build it with a `batch_size`, or wrap another loader in `ab.micro_batches`"
+            )
         self._place.attach(driver)
 
     def detach(self) -> None:

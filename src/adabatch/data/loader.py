@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import GenericAlias
 from typing import Any
 
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset, default_collate, default_convert
 
 from adabatch import _checks, _distributed
 from adabatch.data import arguments, building, datasets, sources, state
@@ -15,6 +15,7 @@ from adabatch.data.assembler import Assembler
 from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
 from adabatch.data.face import Face
+from adabatch.data.formed import FormedBatches, OnlyOne, only
 from adabatch.data.iterators import Batches, Parts, Pass, Supply
 from adabatch.data.order import draw_seed
 from adabatch.data.place import Place
@@ -22,7 +23,7 @@ from adabatch.data.stream_cursor import StreamCursor
 from adabatch.data.streams import fresh_of
 from adabatch.types import Batch
 
-_NOT_KEPT = ("_place", "_over", "_shared", "_kept", "_arrival")
+_NOT_KEPT = ("_place", "_over", "_shared", "_kept", "_batches", "_arrival")
 
 
 class DataLoader(Face):
@@ -40,11 +41,13 @@ class DataLoader(Face):
     Args:
         dataset: anything with `__len__` and `__getitem__` (or `__getitems__`), or an `IterableDataset`; a
             `TensorDataset`, a tensor or a tuple of tensors is read without a call per sample.
-        batch_size: samples in one update, over all ranks; from 1 to the size of the data set.
+        batch_size: samples in one update, over all ranks; from 1 to the size of the data set. None where the items of
+            the data set are batches already: they come as they are, whole on every rank, and no schedule changes them.
         shuffle: whether each epoch has an order of its own; None means False.
         sampler: an order of your own: an iterable of sample numbers with a length, iterated once an epoch with the
             global generators and its own `generator` set from (seed, epoch). A `DistributedSampler` is refused.
-        batch_sampler: None; the loader forms the batches.
+        batch_sampler: yields lists of sample numbers, as torch's: it forms the batches, whole on every rank, and no
+            schedule changes them. None: the loader does.
         num_workers: processes that fetch samples; 0 fetches in the main process. A tensor data set needs none and
             starts none.
         collate_fn: makes a batch from a list of samples; default torch's `default_collate`. One of your own is called
@@ -90,7 +93,7 @@ class DataLoader(Face):
     def __init__(  # torch's arguments in torch's order, then ours
         self,
         dataset: Any,
-        batch_size: int = 1,
+        batch_size: int | None = 1,
         shuffle: bool | None = None,
         sampler: Any = None,
         batch_sampler: Any = None,
@@ -122,15 +125,27 @@ class DataLoader(Face):
         )
         arguments.check_flags(persistent_workers=persistent_workers, in_order=in_order, sample_rng=sample_rng)
         arguments.check_together(drop_last=drop_last, run_on=run_on, seed=seed, generator=generator)
-        arguments.check_samplers(sampler, batch_sampler, shuffle=bool(shuffle))
+        arguments.check_samplers(sampler, shuffle=bool(shuffle))
+        usual = default_convert if batch_size is None else default_collate
+        self._formed, self._batch_sampler = batch_sampler is not None or batch_size is None, batch_sampler
+        if self._formed:
+            others = {"shuffle": shuffle, "sampler": sampler, "batch_size": batch_size if batch_size != 1 else None}
+            arguments.check_formed(
+                batch_sampler,
+                dataset,
+                drop_last=drop_last,
+                run_on=run_on,
+                micro_batch_size=micro_batch_size,
+                **(others if batch_sampler is not None else {}),
+            )
+            shard = False
         context = arguments.check_workers(num_workers, prefetch_factor, persistent_workers, multiprocessing_context)
         _checks.finite("timeout", timeout, minimum=0)
-        if batch_size is None:
-            raise TypeError("`batch_size` must be a whole number, got None; for single samples use `batch_size=1`")
-        self._dataset, self._shuffle, self._sampler = dataset, bool(shuffle), sampler
+        self._dataset, self._shuffle = dataset, bool(shuffle)
+        self._sampler = sampler if batch_sampler is None else batch_sampler
         self._group, self._mesh, self._shard, self._sample_rng = group, mesh, shard, sample_rng
         self._sharing()
-        self.collate_fn = collate_fn if collate_fn is not None else default_collate
+        self.collate_fn = collate_fn if collate_fn is not None else usual
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.worker_init_fn, self.multiprocessing_context = worker_init_fn, context
         self.generator, self.persistent_workers = generator, persistent_workers
@@ -138,7 +153,8 @@ class DataLoader(Face):
         self.device = checked_device(device)
         self._sharding = arguments.check_sharding(sharding, dataset)
         self.pin_memory_device, self.in_order = pin_memory_device, in_order
-        self._place = Place(self._positioned(batch_size, drop_last=drop_last, run_on=run_on))
+        size = 1 if self._formed or batch_size is None else batch_size
+        self._place = Place(self._positioned(size, drop_last=drop_last, run_on=run_on))
         self._drawn = seed is None
         self._seed = draw_seed(generator) if seed is None else _checks.whole("seed", seed, minimum=0)
         self.micro_batch_size = micro_batch_size
@@ -150,7 +166,9 @@ class DataLoader(Face):
         """The cursor for the kind of data set."""
         if isinstance(self._dataset, IterableDataset):
             arguments.check_stream(shuffle=self._shuffle, sampler=self._sampler, run_on=run_on)
-            return StreamCursor(batch_size=batch_size, drop_last=drop_last)
+            cursor = StreamCursor(batch_size=batch_size, drop_last=drop_last)
+            cursor.sized = datasets.length_of_stream(self._dataset)
+            return cursor
         return Cursor(self._size(), batch_size=batch_size, drop_last=drop_last, run_on=run_on)
 
     def _size(self) -> int:
@@ -162,6 +180,7 @@ class DataLoader(Face):
         self._over: Any = None
         self._shared: weakref.ref[Pass] | None = None  # the one iteration where workers persist
         self._kept: tuple[building.Fetching, sources.Source] | None = None
+        self._batches: FormedBatches | OnlyOne | None = None
         self._arrival = sources.arrival(pin=self.pin_memory, device=self.device)
 
     # Iteration
@@ -221,6 +240,7 @@ class DataLoader(Face):
         """
         cursor = self._place.cursor
         if isinstance(cursor, StreamCursor):
+            cursor.sized = datasets.length_of_stream(self._dataset)
             return
         size = self._size()
         if size != cursor.size:
@@ -264,9 +284,10 @@ class DataLoader(Face):
     def _how(self, cursor: Cursor) -> building.Fetching:
         """How samples are fetched, by the settings that hold now."""
         workers = _checks.whole("num_workers", self.num_workers, minimum=0, remedy="0 fetches in the main process")
+        dataset, collate = self._read()
         return building.Fetching(
-            self._dataset,
-            self.collate_fn,
+            dataset,
+            collate,
             workers=workers,
             depth=workers * (self.prefetch_factor or 2),
             timeout=self.timeout,
@@ -278,6 +299,19 @@ class DataLoader(Face):
             size=cursor.size,
             fresh=self._fresh,
         )
+
+    def _read(self) -> tuple[Any, Callable[[list[Any]], Any]]:
+        """The data set that is read, and what makes a batch of its samples."""
+        if not self._formed:
+            return self._dataset, self.collate_fn
+        stream = isinstance(self._dataset, IterableDataset)
+        if self._batches is None or self._batches.collate is not self.collate_fn:
+            if stream:
+                self._batches = OnlyOne(self.collate_fn)
+            else:
+                indexable, listed = datasets.indexable(self._dataset), self._batch_sampler is not None
+                self._batches = FormedBatches(indexable, self.collate_fn, listed=listed)
+        return (self._dataset, self._batches) if isinstance(self._batches, OnlyOne) else (self._batches, only)
 
     def _made(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
         rank, world = cursor.rank, cursor.world

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from adabatch.data.cursor import Cursor
 from adabatch.data.order import BLOCK, Order
@@ -58,8 +59,9 @@ class BatchSamplerView:
         cursor, epoch = self._stand()
         return cursor.count_whole(epoch)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         order, (cursor, epoch) = self._order(), self._stand()
         twin = cursor.fork()
         for clock, size in twin.predicted(epoch * cursor.size, epoch):
-            yield order.items(clock, clock + size).tolist()
+            keys = order.keys(clock, clock + size)
+            yield keys if isinstance(keys, list) else keys.tolist()
