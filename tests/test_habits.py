@@ -31,7 +31,9 @@ class Naive:
         self.data, self.sizes, self.base, self.drop_last = data, sizes, base, drop_last
         self.model = model_of()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LR, momentum=0.9)
-        self.lr, self.clock, self.trained = LR, 0, False  # trained: something in the iteration that goes on
+        self.lr, self.clock = LR, 0  # where what was trained on, or passed after that, ends
+        self.trained = False  # whether something was in the iteration that goes on
+        self.begun = None  # the epoch of which something was
 
     def batch(self, clock):
         """The samples of the batch that starts at `clock`, and the size that was asked for; None at an epoch's end."""
@@ -101,7 +103,8 @@ class Habits(RuleBasedStateMachine):
         self.loader = ab.DataLoader(
             self.data, self.base, shuffle=True, seed=SEED, drop_last=self.drop_last, num_workers=self.workers
         )
-        self.live, self.at = None, None
+        self.live = self.at = None
+        self.skipped = False  # whether a batch is out that nobody trained on
 
     def schedule_it(self):
         self.batches = ab.BatchSizeScheduler(self.optimizer, self.loader, self.schedule)
@@ -109,15 +112,13 @@ class Habits(RuleBasedStateMachine):
     # What the naive trainer does at the edges of iterations.
 
     def start(self):
-        """Where an iteration that begins now starts."""
-        return self.naive.clock
+        """Where an iteration that begins now starts: of an epoch in which something was trained on the rest is passed."""
+        naive, size = self.naive, len(self.data)
+        return (naive.begun + 1) * size if naive.clock // size == naive.begun else naive.clock
 
     def leave(self):
-        """An iteration is over or left: of one in which something was trained on the rest of the epoch is passed."""
-        if self.naive.trained:
-            size = len(self.data)
-            self.naive.clock = (self.epoch_trained + 1) * size
-        self.naive.trained = False
+        """An iteration is over or left."""
+        self.naive.trained = self.skipped = False
         self.live = self.at = None
 
     def take(self):
@@ -125,6 +126,9 @@ class Habits(RuleBasedStateMachine):
         if self.live is None:
             self.live, self.at = iter(self.loader), self.start()
             self.epoch = self.at // len(self.data)
+        if self.skipped and self.naive.trained:
+            self.naive.clock = self.at
+        self.skipped = False
         found = next(self.live, None)
         ended = self.at >= (self.epoch + 1) * len(self.data) or self.naive.batch(self.at) is None
         assert (found is None) == ended
@@ -141,7 +145,9 @@ class Habits(RuleBasedStateMachine):
 
     def committed(self):
         self.passed()
-        self.naive.clock, self.naive.trained, self.epoch_trained = self.at, True, self.epoch
+        ends = self.drop_last and self.naive.batch(self.at) is None  # what is dropped is passed with the batch
+        self.naive.clock = (self.epoch + 1) * len(self.data) if ends else self.at
+        self.naive.trained, self.naive.begun = True, self.epoch
 
     def forbidden(self):
         """Whether looking now is told apart: the training loop goes on."""
@@ -225,8 +231,7 @@ class Habits(RuleBasedStateMachine):
     def skip_a_batch(self):
         if self.take() is not None:
             self.passed()
-            if self.naive.trained:
-                self.naive.clock = self.at
+            self.skipped = True
 
     @rule(where=st.sampled_from(["forward", "step", "interrupt"]))
     def something_raises(self, where):
@@ -272,7 +277,7 @@ class Habits(RuleBasedStateMachine):
     def resume(self):
         """In a new process."""
         state = json.loads(json.dumps({"loader": self.loader.state_dict(), "batches": self.batches.state_dict()}))
-        open_epoch = self.live is not None and self.naive.trained and self.over()
+        open_epoch = self.live is not None and self.naive.trained and self.over() and not self.skipped
         weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         lr_scheduler = self.lr_scheduler.state_dict()
         self.model = model_of()
@@ -284,9 +289,8 @@ class Habits(RuleBasedStateMachine):
         self.loader.load_state_dict(state["loader"])
         self.batches.load_state_dict(state["batches"])
         if open_epoch:
-            assert list(self.loader) == []
-            self.leave()
-        self.naive.trained = False
+            assert list(self.loader) == []  # its end was still to be told
+        self.naive.trained, self.naive.begun = False, None
 
     @invariant()
     def the_same(self):
