@@ -48,10 +48,11 @@ def sgd(*modules, lr=0.1):
 
 
 def backward(micro, batch, *modules, weigh=True):
+    """Weighed, a sample counts three times, so that the first guess is not what it weighs."""
     x, y = batch
     for module in modules:
         x = module(x)
-    factor = micro.weigh(len(y)) if weigh else micro.weight * len(y) ** -1
+    factor = 3 * micro.weigh(3 * len(y)) if weigh else micro.weight * len(y) ** -1
     (torch.nn.functional.mse_loss(x, y, reduction="sum") * factor).backward()
 
 
@@ -350,6 +351,20 @@ def test_threads_do_not_see_each_other():
     assert nobody_listens()
 
 
+@pytest.mark.filterwarnings("ignore:memory ran out")
+def test_what_another_thread_trains_is_not_put_back():
+    model, other, failing = linear(), linear(), [True]
+    for micro in ab.accumulate(loader_of(None), model):
+        with micro as batch:
+            backward(micro, batch, model)
+            if failing:
+                thread = threading.Thread(target=lambda: other(torch.ones(2, 3)).sum().backward())
+                thread.start()
+                thread.join()
+                raise torch.OutOfMemoryError(f"no room {failing.pop()}")
+    assert other.bias.grad.item() == 2
+
+
 def test_somebody_else_may_stand_in_for_backward(monkeypatch):
     calls, model = [], linear()
     original = torch.autograd.backward
@@ -420,7 +435,7 @@ def test_after_a_repeat_a_head_of_its_own_got_the_batch_once(given, there, weigh
     for micro in ab.accumulate(loader_of(), given(encoder, head)):
         with micro as (x, y):
             loss = torch.nn.functional.mse_loss(head(encoder(x)), y, reduction="sum")
-            (loss * (micro.weigh(len(x)) if weigh else micro.weight / len(x))).backward()
+            (loss * (3 * micro.weigh(3 * len(x)) if weigh else micro.weight / len(x))).backward()
             if micro.index == 1 and failing:
                 raise torch.OutOfMemoryError(f"no room {failing.pop()}")
     assert micro.count == 4
@@ -470,10 +485,6 @@ def test_inputs_of_backward_name_what_gets_a_gradient():
     assert_batch([3 * p.grad for p in encoder.parameters()], wanted(encoder, head)[:2])
 
 
-def reentrant(head):
-    return lambda x: checkpoint(head, x, use_reentrant=True)
-
-
 class Hidden(torch.autograd.Function):
     """Trains a module that its graph does not show."""
 
@@ -499,12 +510,17 @@ class Hidden(torch.autograd.Function):
             return torch.autograd.grad(out, x, grad)[0], None
 
 
-def test_what_no_graph_shows_is_refused_when_it_is_stepped():
+def reentrant(x, head):
+    return checkpoint(head, x, use_reentrant=True)
+
+
+@pytest.mark.parametrize("hidden", [Hidden.apply, reentrant])
+def test_what_no_graph_shows_is_refused_when_it_is_stepped(hidden):
     encoder, head = parts()
     optimizer = sgd(encoder, head)
     for micro in ab.accumulate(loader_of(), encoder):
         with micro as (x, y):
-            out = Hidden.apply(encoder(x), head)
+            out = hidden(encoder(x), head)
             (torch.nn.functional.mse_loss(out, y, reduction="sum") * micro.weigh(len(x))).backward()
         if micro.is_last:
             before = encoder.weight.clone()
@@ -636,6 +652,15 @@ def check_outside(rank, world):
                 with pytest.raises(RuntimeError, match=OUTSIDE.format(2, "averaged over ranks")):
                     optimizer.step()
             del model
+    encoder, head = parts()
+    fully_shard(encoder, mesh=init_device_mesh("cpu", (world,)))
+    optimizer = sgd(encoder, head)
+    for micro in ab.accumulate(ab.DataLoader(data(), batch_size=8), encoder):
+        with micro as batch:
+            backward(micro, batch, encoder, head)
+        with pytest.raises(RuntimeError, match=OUTSIDE.format(2, "averaged over ranks")):
+            optimizer.step()
+    del encoder, optimizer
     generator, critic = parts()
     model, judge = DistributedDataParallel(generator), DistributedDataParallel(critic)
     optimizer, other = sgd(generator), sgd(critic)

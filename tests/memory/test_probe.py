@@ -232,12 +232,12 @@ def test_the_least_disturbed_turn_counts():
         step_of(model)(batch)
         calls.append(len(batch[0]))
         alone = calls.count(1) <= 3 or calls.count(1) == 5  # three passes find out whether the size fits
-        time.sleep(0.025 if alone else 0.1)
+        time.sleep(0.025 if alone else 0.3)
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     curve = ab.probe(step, ab.DataLoader(data(), batch_size=8), model, optimizer, maximum=1)
     assert calls.count(1) == 8
-    assert 0.025 <= curve.points[0].seconds < 0.08
+    assert 0.025 <= curve.points[0].seconds < 0.25
 
 
 def test_out_of_memory_ends_the_search():

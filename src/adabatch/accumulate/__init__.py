@@ -32,9 +32,9 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
 
     **All that is trained belongs into `model`**, several modules as a list. In one process a parameter outside of it
     that a loss reaches together with one of its own is found by the graph of the loss, and treated alike: its gradient
-    is corrected, and put back before a batch is repeated. What no graph shows (custom autograd functions, re-entrant
-    checkpoints), what is sharded, and, where gradients are averaged over ranks, every one outside is refused when an
-    optimizer is about to step it.
+    is corrected, and put back before a batch is repeated. Where gradients are averaged over ranks nobody would average
+    it, and the optimizer that is about to step it is refused. So is one of the model's that holds a parameter which
+    no graph shows (custom autograd functions, re-entrant checkpoints), once a batch is corrected or repeated.
 
     Where something else than samples counts, such as tokens, sum the losses and say what they weigh:
     `(loss_sum * micro.weigh(tokens)).backward()`; see `MicroBatch.weigh`.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from adabatch.accumulate._models import Models
 
 _FREE, _INSIDE, _BETWEEN, _BROKEN = range(4)
-_LEAF: Final = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
+_LEAF: Final[Any] = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 
 
 class Guard:

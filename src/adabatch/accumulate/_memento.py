@@ -21,8 +21,8 @@ class Memento:
 
     def __init__(self, modules: Iterable[torch.nn.Module], parameters: Sequence[Tensor]) -> None:
         self._parameters = parameters
-        every = {id(inner): inner for module in modules for inner in module.modules()}
-        self._slots = [(inner._buffers, name) for inner in every.values() for name in inner._buffers]
+        every = (inner for module in modules for inner in module.modules())
+        self._slots = [(inner._buffers, name) for inner in every for name in inner._buffers]
         self.devices = {p.device for p in self._parameters if p.device.type not in ("cpu", "meta")}
         self._gradients: list[tuple[Tensor | None, Tensor | None]] = []
         self._others: dict[int, tuple[ref[Tensor], Tensor | None, Tensor | None]] = {}
