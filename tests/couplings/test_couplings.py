@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,14 @@ def test_get_refuses_what_is_no_coupling(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "rest"), [("lin", ""), ("power(x)", "; write it as a name or a call with numbers, such as 'power(0.75)'")]
+)
+def test_get_says_how_to_write_a_call(text, rest):
+    with pytest.raises(ValueError, match=rf", got {re.escape(repr(text) + rest)}$"):
+        couplings.get(text)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("power", r"'power' must get arguments among p, got 'power'; write power\(0.75\)"),
@@ -43,10 +52,12 @@ def test_get_refuses_what_is_no_coupling(text):
             "linear(True)",
             r"'linear' must get arguments among any_optimizer, got 'linear\(True\)'; write linear\(NAME=VALUE\)",
         ),
-        ("none(1)", r"'none' must get arguments among"),
+        ("none(1)", r"'none' must get arguments among none, got 'none\(1\)'; write none$"),
+        ("pair(3)", r"'pair' must get arguments among first, second, got 'pair\(3\)'; write pair\(NAME=VALUE\)$"),
     ],
 )
 def test_get_refuses_other_arguments(text, message):
+    assert pair(first=1, second=2).lr_factor(4) == 4
     with pytest.raises(ValueError, match=message):
         couplings.get(text)
 
@@ -85,12 +96,31 @@ class momentum_too(couplings.Coupling):  # noqa: N801
         return super().in_force(group, ratio) | {"momentum": min(1 - (1 - group["momentum"]) / ratio, self.cap)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class pair(couplings.Coupling):  # noqa: N801
+    first: float = 1.0
+    second: float = 1.0
+
+    def lr_factor(self, ratio: float) -> float:
+        return ratio
+
+
 class own_table(couplings.Coupling):  # noqa: N801
     def lr_factor(self, ratio: float) -> float:
         return ratio**0.5
 
     def in_force(self, group: Any, ratio: float) -> dict[str, Any]:
         return super().in_force(group, ratio) | {"weight_decay": group["weight_decay"] * ratio**0.5}
+
+
+def test_numbers_are_kept_as_floats_and_defaults_are_not_described():
+    assert [couplings.get(name).describe() for name in ("linear", "none", "noise_scale")] == [
+        "linear",
+        "none",
+        "noise_scale",
+    ]
+    assert couplings.power(1).describe() == "power(p=1.0)"
+    assert couplings.noise_scale(maximum_lr_factor=5).describe() == "noise_scale(maximum_lr_factor=5.0)"
 
 
 def test_a_table_of_ones_own_needs_no_decorator():
