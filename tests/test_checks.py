@@ -18,8 +18,13 @@ def test_whole_refuses_what_is_no_whole_number(value):
         _checks.whole("size", value)
 
 
-def test_whole_has_a_minimum_and_a_remedy():
+def test_whole_has_a_minimum_a_maximum_and_a_remedy():
     assert _checks.whole("size", 0, minimum=0) == 0
+    with pytest.raises(ValueError, match=r"^`size` must be at least 0, got -1$"):
+        _checks.whole("size", -1, minimum=0)
+    assert _checks.whole("size", 1024, maximum=1024) == 1024
+    with pytest.raises(ValueError, match=r"^`size` must be at most 1,024, got 1025; use less$"):
+        _checks.whole("size", 1025, maximum=1024, remedy="use less")
     with pytest.raises(ValueError, match=r"^`size` must be at least 1, got 0$"):
         _checks.whole("size", 0)
     with pytest.raises(ValueError, match=r"^`size` must be at least 2, got 1; use more$"):

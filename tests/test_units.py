@@ -101,6 +101,7 @@ def test_count_refuses_what_is_no_number(text):
         ("5ksamples", None),
         ("5m", epochs(5_000_000)),
         ("1e-3 epochs", epochs(0.001)),
+        (f"{2**53 + 1} tokens", tokens(2**53 + 1)),  # no float holds it
     ],
 )
 def test_duration(text, expected):

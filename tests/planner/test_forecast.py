@@ -55,6 +55,20 @@ def test_the_noise_scale_is_that_of_the_momentum_in_force():
     assert found.lr == pytest.approx((0.1, 0.5))
 
 
+def test_what_changes_at_the_very_end_is_no_row():
+    plan = schedules.constant(10).plan(dataset_size=100, epochs=2)
+    found = forecast(Course((0, 100, 200), (0.1, 0.01, 0.001)), plan, coupling="none")
+    assert (found.starts_samples, found.lr) == ((0, 100), (0.1, 0.01))
+
+
+@pytest.mark.parametrize(("mode", "updates"), [({}, 60), ({"drop_last": True}, 50), ({"run_on": True}, 53)])
+def test_the_constant_batch_is_planned_in_the_same_mode(mode, updates):
+    plan = schedules.steps("0:4 200:8").plan(dataset_size=21, epochs=10, **mode)
+    found = forecast(Course((0,), (0.1,)), plan, coupling="none")
+    assert found.before.updates == updates
+    assert (found.before.drop_last, found.before.run_on) == (plan.drop_last, plan.run_on)
+
+
 def test_a_coupling_of_ones_own_is_forecast():
     class RootAndTheRest(couplings.Coupling):
         def lr_factor(self, ratio):
