@@ -271,6 +271,15 @@ def test_without_sample_rng_each_epoch_draws_anew(make, sharding):
     assert all(one != other for one, other in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("how", [{}, {"persistent_workers": True}])
+def test_without_sample_rng_each_worker_draws_its_own(how):
+    loader = DataLoader(Drawing(), 1, num_workers=2, seed=0, sample_rng=False, **how)
+    *drawn, seeds = ([float(batch[i]) for _ in range(2) for batch in loader] for i in range(4))
+    assert [len(set(column)) for column in drawn] == [16] * 3
+    assert len({seed for batch in loader for seed in batch[3].tolist()}) == 2
+    assert len(seeds) == 16
+
+
 def test_workers_have_other_seeds_on_each_rank_and_in_each_epoch():
     loaders = ranked(2, lambda: DataLoader(Drawing(), 4, num_workers=2, seed=0))
     seeds = [seed for _ in range(2) for loader in loaders for *_, column in loader for seed in column.tolist()]

@@ -144,7 +144,7 @@ def test_the_length_of_a_stream_that_has_one(drop_last):
 
 
 def test_a_stream_that_gives_more_than_its_length_is_told_if_somebody_asked_for_that():
-    more = "`dataset` has a `__len__` of 5 and gave 6 samples: `len()` of the loader was too small; correct `__len__`"
+    more = r"`dataset` has a `__len__` of 5 and gave 6 samples: `len\(\)` of the loader was too small"
     loader = sized(5)
     for _ in loader:  # `list` would ask for it
         pass
