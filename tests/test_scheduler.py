@@ -150,6 +150,20 @@ def test_last_lr_of_a_tensor_is_that_of_the_latest_step():
     assert batches.factor == 4
 
 
+def test_last_lr_that_is_read_within_a_step_leaves_the_coupling_in_force():
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8"))
+    read = []
+    for _, batch in zip(range(3), loader, strict=False):
+        backward(model, batch)
+        before = model.weight.detach().clone()
+        optimizer.step(lambda: read.extend(batches.last_lr))
+        assert torch.allclose(model.weight, before - 0.1 * batches.factor * model.weight.grad)
+        batches.step()
+    assert read == [0.1, 0.2, 0.2]
+
+
 def test_last_lr_has_an_entry_for_each_group_at_any_time():
     model, loader = model_of(), loader_of()
     optimizer = torch.optim.SGD([model.weight], lr=0.1)

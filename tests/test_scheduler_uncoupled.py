@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.optim import optimizer as torch_optimizer
 
 import adabatch as ab
+from adabatch.scheduler import _uncoupled
 
 GROWN = ab.schedules.steps("0:4 8:8")  # two batches of 4, then of 8
 INSTEAD = (
@@ -22,8 +24,14 @@ INSTEAD = (
 )
 
 
-def hooks():
-    return len(torch_optimizer._global_optimizer_pre_hooks)
+@pytest.fixture
+def hooks(monkeypatch):
+    """Counts torch's hooks beyond those that schedulers of other tests may have left alive."""
+    gc.collect()
+    monkeypatch.setattr(_uncoupled, "_watching", weakref.WeakSet())
+    monkeypatch.setattr(_uncoupled, "_handles", [])
+    before = len(torch_optimizer._global_optimizer_pre_hooks)
+    return lambda: len(torch_optimizer._global_optimizer_pre_hooks) - before
 
 
 def forever(loader):
@@ -214,8 +222,8 @@ def test_phantom_steps_and_steps_between_batches_are_no_training():
         backward(model, batch)
         if number in (3, 4):
             model.zero_grad()
-            get_optimizer_state_dict(model, other)
             other.state.clear()
+            get_optimizer_state_dict(model, other)
         else:
             optimizer.step()
         batches.step()
@@ -299,9 +307,7 @@ def test_a_state_that_is_loaded_begins_the_count_afresh():
 # The hook.
 
 
-def test_the_hook_is_one_for_all_and_goes_with_the_last():
-    gc.collect()
-    assert hooks() == 0
+def test_the_hook_is_one_for_all_and_goes_with_the_last(hooks):
     one, two = started()[3], started()[3]
     assert hooks() == 1
     one.close()
@@ -315,9 +321,8 @@ def test_the_hook_is_one_for_all_and_goes_with_the_last():
     assert hooks() == 0, "a scheduler that was collected leaves none"
 
 
-def test_a_scheduler_that_is_collected_while_torch_goes_through_its_hooks():
+def test_a_scheduler_that_is_collected_while_torch_goes_through_its_hooks(hooks):
     """Torch cannot lose a hook there; the next one takes it off."""
-    gc.collect()
     other, seen = sgd(model_of()), []
     started()
 

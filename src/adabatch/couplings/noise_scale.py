@@ -40,7 +40,7 @@ class noise_scale(Coupling):  # noqa: N801
     Departures:
         The 1 after `N / B` is dropped, as in the paper, valid up to about `B = N / 10`. The velocity is left as it is:
         it takes some 1 / (1 - m) updates to reach its new length, the lag that the paper describes, and the paper lost
-        a point of accuracy to it.
+        a point of accuracy to it. From a momentum of 0, at the base size, it begins afresh each time the batch grows.
     """
 
     derived_for: ClassVar[frozenset[str] | None] = frozenset({"SGD"})

@@ -37,7 +37,8 @@ class BatchSizeScheduler:
     So do momentum, betas, eps and weight decay where a coupling changes them; Adam's bias correction stays exact.
 
     Call `step()` once for each batch, after the optimizer, also when GradScaler or a NaN guard skipped the step. A
-    batch that is left without an optimizer step and without `step()` counts as passed.
+    batch that is left without an optimizer step and without `step()` counts as passed. An optimizer without a coupling
+    that steps in the place of a coupled one, over the same parameters, is noticed there.
 
     Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
     size. The hooks themselves are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no
@@ -159,7 +160,7 @@ class BatchSizeScheduler:
 
     @property
     def last_lr(self) -> list[float]:
-        """LRs in force at the latest optimizer step, one for each parameter group; before it, those of the next."""
+        """LRs in force at the latest optimizer step, one for each parameter group; of new groups, those of the next."""
         return [lr for step in self._steps for lr in step.lr_in_force(self.batch_size / self._base)]
 
     def ema_decay(self, decay: float) -> float:
@@ -189,7 +190,8 @@ class BatchSizeScheduler:
         """Marks the batch as trained on. Call it once for each batch, after the optimizer.
 
         Raises:
-            RuntimeError: if no batch is being trained on, or its last micro-batch is still to come.
+            RuntimeError: if no batch is being trained on, its last micro-batch is still to come, or an optimizer
+                without a coupling stepped in the place of a coupled one.
         """
         self._restore()
         batch, part = self._loader.current, self._loader.part

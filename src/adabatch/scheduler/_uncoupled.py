@@ -54,7 +54,7 @@ class UncoupledSteps:
     def note(self, optimizer: torch.optim.Optimizer) -> None:
         """Notes that an optimizer without a coupling steps."""
         batch = self._loader.current
-        if batch is None or is_phantom(optimizer):
+        if is_phantom(optimizer):
             return
         if batch is not self._batch:
             self._batch = batch
@@ -72,11 +72,13 @@ class UncoupledSteps:
         Raises:
             RuntimeError: if another stepped over the same parameters, without what the coupling puts in force.
         """
-        stepped = list(self._stepped) if self._batch is batch else []
         if coupled:
-            self._beside.update(stepped)
-            self.forget()
+            if self._batch is batch:
+                self._beside.update(self._stepped)
+            if self._idle:
+                self.forget()
             return
+        stepped = list(self._stepped) if self._batch is batch else []
         taken = _names(each for each in stepped if each not in self._beside and self._shares(each))
         if taken and any(step.acts_at(ratio) for step in self._steps):
             raise RuntimeError(f"{self._none(batch)}, {_instead(taken, 'without')}")
