@@ -304,7 +304,7 @@ def test_a_signal_handler_of_the_main_process_does_not_run_in_workers(tmp_path):
         batches = iter(loader)
         next(batches)
         os.kill(source_of(loader).pool.pids()[0], signal.SIGTERM)
-        with pytest.raises(WorkerDiedError, match="ended by signal 15"):
+        with pytest.raises(WorkerDiedError, match="is killed by signal: 15"):
             list(batches)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -289,14 +289,14 @@ def test_a_killed_worker_is_named_and_nothing_is_lost(tmp_path):
                 seen += batch.tolist()
         except RuntimeError as error:
             killed.append(str(error))
-        assert all("ended by signal 9" in message for message in killed)
+        assert all("is killed by signal: 9" in message for message in killed)
     assert seen == list(range(100))
     assert no_children()
 
 
 def test_a_worker_that_is_late_is_named(tmp_path):
     loader = DataLoader(Once(("sleep", tmp_path / "never")), 2, num_workers=1, timeout=0.5)
-    with pytest.raises(RuntimeError, match=r"`timeout`: worker 0 sent nothing for 0\.5 seconds"):
+    with pytest.raises(RuntimeError, match=r"timed out after 0\.5 seconds, in which worker 0 sent nothing"):
         list(loader)
     assert no_children()
 
@@ -811,3 +811,26 @@ def test_half_a_pair_of_normal_numbers_is_dropped_also_after_whole_blocks():
     found = [torch.cat(list(DataLoader(Normal(), size, seed=1))).tolist() for size in (2, 5)]
     assert found[0] == found[1]
     assert len(set(found[0])) == 100
+
+
+class SeededItself:
+    """Makes a generator of its own from torch's seed, as many data sets do."""
+
+    def __init__(self, late):
+        self.late = late  # items before it draw nothing
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, item):
+        return int(np.random.default_rng(torch.initial_seed() % 2**32).integers(2**30)) if item >= self.late else -1
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_torchs_seed_belongs_to_the_sample(late):
+    def draws(**options):
+        return torch.cat(list(DataLoader(SeededItself(late), 4, seed=0, **options))).tolist()
+
+    assert len(set(draws()[late:])) == 8 - late
+    assert draws() == draws(num_workers=2) == draws(num_workers=3)
+    assert torch.initial_seed.__module__ == "torch.random"

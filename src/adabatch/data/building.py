@@ -92,7 +92,8 @@ def from_map(how: Fetching, order: Order, *, here: bool = False) -> sources.Sour
     """A source over a map-style data set; `here` for one without workers."""
     source: sources.Source
     columns = datasets.columns_of(how.dataset)
-    if columns and how.own_collate is None:
+    told = how.workers > 0 and how.init is not None  # workers are there to be told, also where they are not needed
+    if columns and how.own_collate is None and not told:
         source = sources.Columns(columns, order, alone=isinstance(how.dataset, Tensor))
     else:
         reader = MapReader(datasets.indexable(how.dataset), order, how.rng())

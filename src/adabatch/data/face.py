@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from adabatch import _checks
 from adabatch.data import worker
@@ -12,6 +12,8 @@ from adabatch.data.place import Place
 from adabatch.data.stream_cursor import StreamCursor
 from adabatch.data.views import BatchSamplerView, SamplerView
 from adabatch.types import Batch, Driver, Part
+
+_FIXED: Final = frozenset(("dataset", "sampler", "batch_sampler", "drop_last", "run_on", "shuffle", "seed"))
 
 
 class Face:
@@ -25,6 +27,13 @@ class Face:
     _seed: int
     _shuffle: bool
     _micro_batch_size: int | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED:
+            raise ValueError(
+                f"`{name}` must not be assigned once a loader is built, got {value!r}; build another loader"
+            )
+        super().__setattr__(name, value)
 
     # What it is
 

@@ -124,6 +124,8 @@ class DataLoader(Face):
             shuffle=shuffle or False, drop_last=drop_last, run_on=run_on, shard=shard, pin_memory=pin_memory
         )
         arguments.check_flags(persistent_workers=persistent_workers, in_order=in_order, sample_rng=sample_rng)
+        drop_last, run_on, shard, pin_memory = map(bool, (drop_last, run_on, shard, pin_memory))  # numpy's are none
+        persistent_workers, in_order, sample_rng = map(bool, (persistent_workers, in_order, sample_rng))
         arguments.check_together(drop_last=drop_last, run_on=run_on, seed=seed, generator=generator)
         arguments.check_samplers(sampler, shuffle=bool(shuffle))
         usual = default_convert if batch_size is None else default_collate
@@ -337,6 +339,7 @@ class DataLoader(Face):
         Raises:
             TypeError: if `batch_size` was assigned during the iteration: then the number is not known ahead.
         """
+        self._measure()
         front = self._place.front
         if front is not None and front.assigned != front.cursor.demand.assigned:
             raise TypeError(

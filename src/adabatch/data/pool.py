@@ -100,8 +100,8 @@ class Pool:
         """
         if (self._behind or timeout) and not self._answers(number, timeout):
             raise WorkerDiedError(
-                f"`timeout`: worker {number} sent nothing for {timeout:g} seconds; raise `timeout` or look for a"
-                " sample that takes that long"
+                f"DataLoader timed out after {timeout:g} seconds, in which worker {number} sent nothing; raise"
+                " `timeout` or look for a sample that takes that long"
             )
         try:
             reply = self._channels[number].receive()
@@ -150,10 +150,12 @@ class Pool:
         process = self._processes[number]
         process.join(_PATIENCE_SECONDS)
         code = process.exitcode
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        raise WorkerDiedError(
-            f"worker {number} (pid {process.pid}) ended {how} while it fetched samples; nothing is lost, iterate again"
-            " to go on. Out of memory is the usual reason: use fewer workers or a smaller `prefetch_factor`"
+        signaled = code is not None and code < 0
+        how = f"is killed by signal: {-(code or 0)}" if signaled else f"ended with exit code {code}"
+        raise WorkerDiedError(  # begun as torch's, for which users look in their logs
+            f"DataLoader worker (pid {process.pid}) {how}: worker {number}, while it fetched samples; nothing is"
+            " lost, iterate again to go on. Out of memory is the usual reason: use fewer workers or a smaller"
+            " `prefetch_factor`"
         )
 
     def pids(self) -> list[int]:

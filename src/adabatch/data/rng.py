@@ -69,6 +69,27 @@ def _python_words() -> _UInt32 | None:
     return words if (*words[1:].tolist(), int(words[0])) == random.getstate()[1] else None
 
 
+_initial_seed: Final = torch.initial_seed
+
+
+class _SeedReads:
+    """Notices whether `torch.initial_seed` is called meanwhile, from which data sets seed generators of their own."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __enter__(self) -> None:
+        self.seen = False
+        torch.initial_seed = self._read
+
+    def __exit__(self, *_error: object) -> None:
+        torch.initial_seed = _initial_seed
+
+    def _read(self) -> int:
+        self.seen = True
+        return _initial_seed()
+
+
 class _Generators:
     """The three global generators of this process."""
 
@@ -214,19 +235,21 @@ class SampleRng:
         """
         seeds, done = self.seeds(*places), 0
         if self._each is None and len(items):
-            self._eager(get, items[:1], seeds, samples)
-            self._each, done = _generators.touched(int(seeds[0])), 1
+            with _reads:
+                self._eager(get, items[:1], seeds, samples)
+            self._each, done = _reads.seen or _generators.touched(int(seeds[0])), 1
         items, seeds = items[done:], seeds[done:]
         if self._each is False:
             kept = len(samples)
             _generators.clear()
             try:
-                self._lazy(get, items, seeds, samples)
+                with _reads:
+                    self._lazy(get, items, seeds, samples)
             except Exception:
-                if not _generators.touched(0):
+                if not (_reads.seen or _generators.touched(0)):
                     raise
             else:
-                if not _generators.touched(0):
+                if not (_reads.seen or _generators.touched(0)):
                     return
             self._each = True
             del samples[kept:]
@@ -272,10 +295,11 @@ class SampleRng:
         _generators.clear()
         _generators.set(self._words(seeds, 0), seed)
         try:
-            found = fetch()
+            with _reads:
+                found = fetch()
         finally:
             _current.pop()
-        drawn = _asked[0] or _generators.touched(seed)
+        drawn = _asked[0] or _reads.seen or _generators.touched(seed)
         return found, not drawn
 
     @contextlib.contextmanager
@@ -301,4 +325,4 @@ class SampleRng:
             _generators.put_back(states)
 
 
-_generators = _Generators()
+_generators, _reads = _Generators(), _SeedReads()
