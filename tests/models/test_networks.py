@@ -131,7 +131,9 @@ def test_shortcuts_change_the_shape_only_where_they_must() -> None:
     assert wide == [f"block{stage}.0.shortcut.weight" for stage in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("alexnet", 32), ("vgg19_bn", 32), ("resnet20", 4), ("wrn16_4", 4)])
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("alexnet", 32), ("vgg19_bn", 32), ("resnet20", 4), ("wrn16_4", 4), ("resnet50", 32)]
+)
 def test_images_that_are_too_small(name: str, smallest: int) -> None:
     model = models.build(name, in_channels=3, image_size=smallest, classes=2).eval()
     assert model(torch.zeros(1, 3, smallest, smallest)).shape == (1, 2)

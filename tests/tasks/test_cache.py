@@ -78,6 +78,7 @@ def test_an_error_while_filling_leaves_nothing(folder: Path) -> None:
     ("change", "reason"),
     [
         (lambda content: content[:-1], "it has 73,727 bytes, not 73,728"),
+        (lambda content: content + b"x", "it has 73,729 bytes, not 73,728"),
         (lambda content: content.replace(b'"format": 1', b'"format": 2'), "its format is 2, not 1"),
         (lambda content: b"x" + content[1:], "it is of another kind"),
         (lambda content: content[:40], "it is made anew"),

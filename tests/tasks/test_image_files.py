@@ -55,6 +55,18 @@ def test_boxes_are_distributed_as_the_paper_says() -> None:
     assert centre.mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_boxes_reach_every_edge_and_may_be_as_wide_or_as_high_as_the_image() -> None:
+    random.seed(2)
+    boxes = np.array([random_box(8, 8) for _ in range(2000)])
+    assert boxes.min(0)[:2].tolist() == [0, 0]
+    assert boxes.max(0)[2:].tolist() == [8, 8]
+    wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    assert ((wide == 8) & (high < 8)).any()
+    assert ((wide < 8) & (high == 8)).any()
+    assert set(map(tuple, boxes[high == 7][:, [1, 3]].tolist())) == {(0, 7), (1, 8)}
+    assert set(map(tuple, boxes[wide == 7][:, [0, 2]].tolist())) == {(0, 7), (1, 8)}
+
+
 @pytest.mark.parametrize(
     ("size", "box"), [((2000, 20), (986, 0, 1013, 20)), ((20, 2000), (0, 986, 20, 1013)), ((1, 1), (0, 0, 1, 1))]
 )

@@ -20,11 +20,14 @@ def test_loss_and_accuracy_over_several_chunks():
     assert accuracy == (scores.argmax(1) == targets).double().mean().item()
 
 
-def test_the_mode_comes_back_after_an_error():
-    model = nn.Linear(5, 3)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_comes_back_also_after_an_error(training):
+    model, targets = nn.Linear(5, 3).train(training), torch.zeros(4, dtype=torch.int64)
+    evaluate(model, torch.randn(4, 5), targets)
+    assert model.training == training
     with pytest.raises(RuntimeError):
-        evaluate(model, torch.randn(4, 6), torch.zeros(4, dtype=torch.int64))
-    assert model.training
+        evaluate(model, torch.randn(4, 6), targets)
+    assert model.training == training
 
 
 def test_what_is_right_is_told_for_each_target():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.training.checks import SMALL, small_data
 
-from adabatch.schedules import geometric
+from adabatch.schedules import constant, geometric
 from adabatch.training import RunConfig, forward, train
 from adabatch.training.parts import Parts
 from adabatch.units import epochs
@@ -78,6 +78,7 @@ def test_sizes_that_the_network_sees():
     assert forward.sizes(plan, None) == forward.sizes(plan, 64) == (32, 16, 12, 8, 4)
     shares = {len(part) for size in (4, 8, 12, 16, 32) for part in torch.arange(size).tensor_split(-(-size // 10))}
     assert forward.sizes(plan, 10) == tuple(sorted(shares, reverse=True))
+    assert forward.sizes(constant(10).plan(dataset_size=20, epochs=1), 3) == (3, 2)  # 3, 3, 2, 2
 
 
 def test_nothing_is_tried_where_nothing_is_compiled():

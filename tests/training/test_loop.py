@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -227,6 +228,12 @@ def test_evaluations_come_when_they_are_due_and_at_the_end(every, clocks):
     assert [found.samples for found in result.history] == clocks
 
 
+def test_a_length_that_no_sample_ends_is_over_with_the_next_one():
+    """0.333 epochs are 99.9 samples: they are not over at 99, where a batch ends."""
+    config = replace(SMALL, growth=None, batch_size=33, epochs=1, evaluate_every="0.333 epochs")
+    assert [found.samples for found in train(config, data=small_data()).history] == [132, 231, 300]
+
+
 def test_evaluating_more_often_changes_nothing_else():
     often = train(replace(SMALL, evaluate_every="3 updates"), data=small_data())
     rarely = train(SMALL, data=small_data())
@@ -245,6 +252,23 @@ def test_progress(monkeypatch):
     assert seen[0].test_accuracy is None
     assert seen[-1].test_accuracy is not None
     assert (seen[0].lr, seen[-1].lr) == pytest.approx((SMALL.lr / 3, 4 * SMALL.lr / 2))
+
+
+def test_progress_counts_seconds_of_the_run_and_samples_of_the_stretch(monkeypatch):
+    """A stretch ends with an epoch and where the batch size changes."""
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    seen = []
+    train(SMALL, data=small_data(), progress=seen.append)
+    assert [now.seconds for now in seen] == sorted(now.seconds for now in seen)
+    starts = [0, 300, 396, 600, 792, 900]
+    pairs = 0
+    for before, now in pairwise(seen):
+        first, other = (max(start for start in starts if start < each.samples) for each in (before, now))
+        if first == other:
+            spent = [(each.samples - first) / each.samples_per_second for each in (before, now)]
+            assert spent[1] - spent[0] == pytest.approx(now.seconds - before.seconds, rel=1e-6, abs=1e-9)
+            pairs += 1
+    assert pairs > 20
 
 
 def test_progress_is_throttled():
@@ -296,6 +320,18 @@ def test_an_interrupt_saves_at_the_next_update(tmp_path, monkeypatch, name, numb
     assert checkpoint.read(tmp_path / "checkpoints" / "last.pt")["updates"] in (7, 8)
     with pytest.raises(Interrupted, match="interrupted; nothing is saved"):
         train(SMALL, data=small_data(), progress=stop)
+
+
+def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+
+    def stop(now):
+        if now.samples == 1200:
+            signal.raise_signal(signal.SIGINT)
+
+    result = train(SMALL, tmp_path, data=small_data(), progress=stop)
+    assert result.samples == 1200
+    assert saved_result(tmp_path) == result
 
 
 def test_bad_arguments(tmp_path):
