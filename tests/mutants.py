@@ -25,6 +25,7 @@ pytest_add_cli_args_test_selection = [{tests}]
 pytest_add_cli_args = ["-m", "not slow and not gpu"]
 also_copy = ["docs", "benchmarks", "README.md", "CHANGELOG.md"]
 process_isolation = "forkserver"
+timeout_multiplier = 3.0
 debug = true
 """
 

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from adabatch.schedules import constant
+from adabatch import epochs
+from adabatch.schedules import constant, geometric, steps
 
 
 def test_one_size_from_start_to_end():
@@ -11,6 +13,11 @@ def test_one_size_from_start_to_end():
 
 def test_a_size_of_its_own_needs_no_other():
     assert constant(64).plan(dataset_size=1000).batch_sizes == (64,)
+
+
+def test_a_size_is_kept_as_pythons_int_and_the_coupling_is_linear_as_that_of_growth():
+    assert type(constant(np.int64(64)).batch_size) is int
+    assert constant(64).coupling == geometric(2, epochs(1)).coupling == steps("0:4 8:6").coupling == "linear"
 
 
 def test_bad_sizes():
