@@ -112,7 +112,7 @@ class Habits(RuleBasedStateMachine):
     # What the naive trainer does at the edges of iterations.
 
     def start(self):
-        """Where an iteration that begins now starts; it passes the rest of an epoch of which something was trained on."""
+        """Where an iteration that begins now starts, behind an epoch of which something was trained on."""
         naive, size = self.naive, len(self.data)
         return (naive.begun + 1) * size if naive.clock // size == naive.begun else naive.clock
 

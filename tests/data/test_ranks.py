@@ -59,7 +59,7 @@ def groups_and_meshes(rank, world):
     alone = [dist.new_group([each]) for each in range(world)][rank]
     assert [len(batch) for batch in DataLoader(torch.arange(8), 4, group=alone)] == [4, 4]
     with pytest.raises(ValueError, match="a batch of 3 samples does not divide over 2 ranks"):
-        iter(DataLoader(torch.arange(9), 3))
+        next(iter(DataLoader(torch.arange(9), 3)))
 
 
 class ByRank(IterableDataset):

@@ -13,6 +13,7 @@ batch stack and those of several do not, as with lengths that are sorted, a run 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,6 +59,21 @@ class Held:
             pool.close()
 
 
+class Learned:
+    """What iterations of a loader learn of its samples for those that follow.
+
+    Attributes:
+        target: samples in a run.
+        merges: whether a run may be several batches.
+        starts: counts how often workers start.
+        warned: whether the user was told that places in a stream cannot be kept.
+    """
+
+    def __init__(self) -> None:
+        self.target, self.merges, self.warned = 1, True, False
+        self.starts = itertools.count()
+
+
 class Assembler:
     """Items in order, fetched ahead by workers.
 
@@ -69,6 +85,7 @@ class Assembler:
         collate: what to make of a list of samples; None if workers collate.
         arrive: starts what is done to a run when it arrives (or to a batch that is collated here); gives the run and
             what to call before it is used.
+        learned: what iterations before learned.
     """
 
     def __init__(
@@ -80,7 +97,9 @@ class Assembler:
         timeout: float = 0,
         collate: Callable[[list[Any]], Any] | None = None,
         arrive: Callable[[Any], tuple[Any, Callable[[], None] | None]] | None = None,
+        learned: Learned | None = None,
     ) -> None:
+        self._learned = Learned() if learned is None else learned
         self._start, self._depth, self._timeout = start, depth, timeout
         self._collate, self._arrive, self._drawn = collate, arrive, drawn
         self.held = Held()
@@ -90,8 +109,6 @@ class Assembler:
         self._ahead: Iterator[Bounds] = iter(())
         self._number = 0
         self._at = self._end = -1
-        self._target = 1
-        self._merges = True  # whether a run may be several batches
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
         """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next.
@@ -153,7 +170,7 @@ class Assembler:
     def _top_up(self) -> None:
         while len(self._runs) < self._depth:
             last = self._end
-            while last - self._end < self._target:
+            while last - self._end < self._learned.target:
                 bounds = next(self._ahead, None)
                 if bounds is None:
                     break
@@ -234,9 +251,9 @@ class Assembler:
 
     def _received(self, run: Run, reply: Reply) -> None:
         if reply.count:
-            self._merges = self._merges and not isinstance(reply.data, Apart | Whole)
-            longest = _LONGEST_RUN if self._merges else 1
-            self._target = max(1, min(longest, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
+            self._learned.merges = self._learned.merges and not isinstance(reply.data, Apart | Whole)
+            longest = _LONGEST_RUN if self._learned.merges else 1
+            self._learned.target = max(1, min(longest, int(_RUN_SECONDS * reply.count / max(reply.seconds, 1e-6))))
             if self._arrive is not None and self._collate is None and not isinstance(reply.data, Apart):
                 reply.data, run.ready = self._arrive(reply.data)
         run.reply = reply

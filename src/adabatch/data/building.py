@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from adabatch import _distributed
 from adabatch.data import datasets, sources
-from adabatch.data.assembler import Assembler
+from adabatch.data.assembler import Assembler, Learned
 from adabatch.data.order import Order, seed_of
 from adabatch.data.pool import Pool
 from adabatch.data.readers import Collate, MapReader
@@ -39,6 +38,7 @@ class Fetching:
         sample_rng: whether generators are set for each sample.
         seed: which family of orders, and of random numbers.
         size: samples in an epoch.
+        learned: what iterations of the loader learn for those that follow.
         fresh: where a pass of a stream begins, if it knows where it stands.
     """
 
@@ -53,6 +53,7 @@ class Fetching:
     sample_rng: bool
     seed: int
     size: int
+    learned: Learned
     fresh: Mark | None = None
 
     def same(self, other: Fetching) -> bool:
@@ -98,7 +99,7 @@ def from_map(how: Fetching, order: Order, *, here: bool = False) -> sources.Sour
     else:
         reader = MapReader(datasets.indexable(how.dataset), order, how.rng())
         if how.workers > 0 and not here:
-            seeds = _seeds(how.seed, order.rank)
+            seeds = _seeds(how, order.rank)
             return Assembler(
                 lambda: how.pool(reader, next(seeds)),
                 depth=how.depth,
@@ -106,14 +107,15 @@ def from_map(how: Fetching, order: Order, *, here: bool = False) -> sources.Sour
                 timeout=how.timeout,
                 collate=how.own_collate,
                 arrive=how.arrive,
+                learned=how.learned,
             )
         source = sources.Here(reader, how.collate_fn)
     return source if how.arrive is None else sources.Moved(source, how.arrive)
 
 
-def _seeds(seed: int, rank: int) -> Iterator[int]:
+def _seeds(how: Fetching, rank: int) -> Iterator[int]:
     """Seeds of the workers' global generators: others on each rank and each time that workers start, as torch's."""
-    return (seed_of(seed_of(seed, rank), start) for start in itertools.count())
+    return (seed_of(seed_of(how.seed, rank), start) for start in how.learned.starts)
 
 
 def from_stream(how: Fetching, *, rank: int, world: int, group: Any, sharding: str) -> StreamSource | SharedOutSource:
@@ -125,7 +127,7 @@ def from_stream(how: Fetching, *, rank: int, world: int, group: Any, sharding: s
 
 def from_walked(how: Fetching, *, rank: int, world: int) -> StreamSource:
     """A source over a stream that every reader walks."""
-    reader, seeds = how.reader(rank=rank, world=world), _seeds(how.seed, rank)
+    reader, seeds = how.reader(rank=rank, world=world), _seeds(how, rank)
 
     def start() -> Pool | HerePool:
         if how.workers == 0:
@@ -141,12 +143,13 @@ def from_walked(how: Fetching, *, rank: int, world: int) -> StreamSource:
         timeout=how.timeout,
         collate=how.own_collate,
         arrive=how.arrive,
+        learned=how.learned,
     )
 
 
 def from_shared_out(how: Fetching, *, rank: int, world: int, group: Any) -> SharedOutSource:
     """A source over a stream that shares itself out."""
-    reader, seeds = how.reader(), _seeds(how.seed, rank)
+    reader, seeds = how.reader(), _seeds(how, rank)
 
     def start() -> Pool | HerePool:
         return how.pool(reader, next(seeds)) if how.workers else HerePool(reader, collate=how.own_collate is None)
@@ -161,6 +164,7 @@ def from_shared_out(how: Fetching, *, rank: int, world: int, group: Any) -> Shar
         timeout=how.timeout,
         collate=how.own_collate,
         arrive=how.arrive,
+        learned=how.learned,
     )
 
 

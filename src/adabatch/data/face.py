@@ -26,6 +26,7 @@ class Face:
     _batch_sampler: Any
     _seed: int
     _shuffle: bool
+    _orders: dict[tuple[int, ...], Order]
     _micro_batch_size: int | None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -88,12 +89,18 @@ class Face:
 
     def _whole_order(self) -> Order:
         """The order over all ranks."""
-        return self._order(self._place.cursor.size, 0, 1)
+        return self._order(self._place.cursor.size)
 
-    def _order(self, size: int, rank: int, world: int) -> Order:
-        if self._sampler is not None:
-            return SampledOrder(self._sampler, size, seed=self._seed, rank=rank, world=world)
-        return Order(size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
+    def _order(self, size: int, rank: int = 0, world: int = 1) -> Order:
+        """The order of one rank, the same object for all iterations, so that a sampler is iterated once an epoch."""
+        key = size, self._seed, rank, world
+        if key not in self._orders:
+            if self._sampler is not None:
+                order: Order = SampledOrder(self._sampler, size, seed=self._seed, rank=rank, world=world)
+            else:
+                order = Order(size, seed=self._seed, shuffle=self._shuffle, rank=rank, world=world)
+            self._orders[key] = order
+        return self._orders[key]
 
     def _stand(self) -> tuple[Cursor, int]:
         return self._place.cursor, self._place.epoch

@@ -46,6 +46,7 @@ class Pass:
         source: where its samples come from, once begun.
         place: where the loader stands.
         live: whether it goes on.
+        handed_out: whether it handed out a batch.
         stuck: whether it goes on and the batch that was asked for last could not be had.
         trained: whether a driver heard of a batch of it that was trained on.
         before: the iteration that handed out a batch last when it began.
@@ -56,10 +57,11 @@ class Pass:
     cursor: Cursor
     source: Source
     epoch = start = assigned = seen = 0
-    live = trained = stuck = False
+    live = trained = stuck = handed_out = False
     before: weakref.ref[Pass] | None = None
     _begun = False
     _failed_at: Batch | None = None  # the batch of which a sample could not be had
+    _tried: int | None = None  # where a stream failed before
 
     def __init__(self, supply: Supply, place: Place) -> None:
         self._supply, self.place = supply, place
@@ -90,7 +92,7 @@ class Pass:
     def restart(self) -> None:
         """Lets it begin anew, at the next epoch."""
         self.close()
-        self._begun = False
+        self._begun = self.handed_out = False
 
     def close(self) -> None:
         """Ends it; the loader can be iterated again."""
@@ -118,15 +120,20 @@ class Pass:
         """The batch was not handed out whole: the next iteration goes on at its start.
 
         So does this one, after an interrupt or the death of a worker. After a sample that could not be had it goes on
-        at the next batch, so that a loop can skip what is broken; on a stream, of which the rest is not known, it ends.
+        at the next batch, so that a loop can skip what is broken. A stream is tried once more, and then it ends, since
+        there is no way past the sample.
         """
         cursor, lost = self.cursor, self.cursor.current
         cursor.current = cursor.begun = None
         self.stuck = True
-        again = not isinstance(error, Exception) or isinstance(error, WorkerDiedError)
-        self._failed_at = None if again else lost
-        if not again and not cursor.known:
+        if not isinstance(error, Exception) or isinstance(error, WorkerDiedError):
+            return
+        if cursor.known:
+            self._failed_at = lost
+        elif self._tried == cursor.position:
             self._end(exhausted=False)
+        else:
+            self._tried = cursor.position
 
     def _next_batch(self) -> Batch:
         if not self.live:
@@ -145,6 +152,7 @@ class Pass:
         if batch is None:
             self._end(exhausted=True)
             raise StopIteration
+        self.handed_out = True
         return batch
 
 

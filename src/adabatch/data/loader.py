@@ -11,19 +11,19 @@ from torch.utils.data import IterableDataset, default_collate, default_convert
 
 from adabatch import _checks, _distributed
 from adabatch.data import arguments, building, datasets, sources, state
-from adabatch.data.assembler import Assembler
+from adabatch.data.assembler import Assembler, Learned
 from adabatch.data.cursor import Cursor
 from adabatch.data.device import checked_device
 from adabatch.data.face import Face
 from adabatch.data.formed import FormedBatches, OnlyOne, only
 from adabatch.data.iterators import Batches, Parts, Pass, Supply
-from adabatch.data.order import draw_seed
+from adabatch.data.order import Order, draw_seed
 from adabatch.data.place import Place
 from adabatch.data.stream_cursor import StreamCursor
 from adabatch.data.streams import fresh_of
 from adabatch.types import Batch
 
-_NOT_KEPT = ("_place", "_over", "_shared", "_kept", "_batches", "_arrival")
+_NOT_KEPT = ("_place", "_over", "_shared", "_kept", "_batches", "_learned", "_orders", "_arrival")
 
 
 class DataLoader(Face):
@@ -182,7 +182,9 @@ class DataLoader(Face):
         self._over: Any = None
         self._shared: weakref.ref[Pass] | None = None  # the one iteration where workers persist
         self._kept: tuple[building.Fetching, sources.Source] | None = None
+        self._orders: dict[tuple[int, ...], Order] = {}
         self._batches: FormedBatches | OnlyOne | None = None
+        self._learned = Learned()
         self._arrival = sources.arrival(pin=self.pin_memory, device=self.device)
 
     # Iteration
@@ -299,6 +301,7 @@ class DataLoader(Face):
             sample_rng=self._sample_rng,
             seed=self._seed,
             size=cursor.size,
+            learned=self._learned,
             fresh=self._fresh,
         )
 
@@ -420,6 +423,8 @@ class DataLoader(Face):
             cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers), rank=rank))
         else:
             cursor.open = state.open_epoch(found, cursor.epoch_of(found["clock"]))
+        if front is not None and cursor.driver is None:
+            front.close()  # what it would hand out belongs to another course
         self._place.cursor = cursor
         self._place.moved()
         self._seed, self._drawn = found["seed"], False
@@ -465,4 +470,4 @@ class DataLoader(Face):
 
     def _here(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
         """All samples, whatever the rank, without workers."""
-        return building.from_map(how, self._order(cursor.size, 0, 1), here=True)
+        return building.from_map(how, self._order(cursor.size), here=True)

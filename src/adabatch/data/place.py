@@ -130,8 +130,8 @@ class Place:
         """An iteration is over: it came to its end, or was left."""
         if exhausted and which.cursor.driver is None:
             self._ended = True
-        if exhausted and self.cursor.open == which.epoch:
-            self.cursor.open = None  # whose end is told now
+        if exhausted and not which.handed_out:
+            self.cursor = which.cursor  # nothing was left of an epoch, whose end is told now
         if which.cursor is not self.shown:
             return
         before = which.before() if which.before is not None else None

@@ -102,7 +102,7 @@ class ResidentLoader(DataLoader):
         return self._transformed(super()._made(how, cursor), order)
 
     def _here(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
-        return self._transformed(super()._here(how, cursor), self._order(cursor.size, 0, 1))
+        return self._transformed(super()._here(how, cursor), self._order(cursor.size))
 
     def _transformed(self, source: sources.Source, order: Order) -> sources.Source:
         if self.transform is None:

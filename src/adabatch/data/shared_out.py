@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adabatch.data.assembler import Run
+from adabatch.data.assembler import Learned, Run
 from adabatch.data.order import items_of
 from adabatch.data.stream_source import Keeping, warn_of_skipping
 from adabatch.data.streams import Mark, Opening
@@ -63,6 +63,7 @@ class SharedOutSource(Keeping):
         timeout: seconds to wait for a run; 0 for ever.
         collate: what to make of a list of samples; None if runs are collated.
         arrive: what is done to a run when it arrives.
+        learned: what iterations before learned.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class SharedOutSource(Keeping):
         timeout: float = 0,
         collate: Callable[[list[Any]], Any] | None = None,
         arrive: Any = None,
+        learned: Learned | None = None,
     ) -> None:
-        super().__init__(start, depth=depth, drawn=_nothing, timeout=timeout, collate=collate, arrive=arrive)
+        how: dict[str, Any] = {"timeout": timeout, "collate": collate, "arrive": arrive, "learned": learned}
+        super().__init__(start, depth=depth, drawn=_nothing, **how)
         self._count, self._rank, self._world, self._agree = readers, rank, world, agree
         self._serial = 0
         self._open(0, None, 0, 1)

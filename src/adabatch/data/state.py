@@ -76,13 +76,13 @@ def open_epoch(state: Mapping[str, Any], epoch: int) -> int | None:
         epoch: in which it stands.
 
     Raises:
-        ValueError: if it is not the epoch before.
+        ValueError: if it is neither that epoch, of which a rest may be dropped, nor the one before.
     """
     found = state.get("open_epoch")
-    if found is not None and (type(found) is not int or found != epoch - 1):
+    if found is not None and (type(found) is not int or found not in (epoch - 1, epoch)):
         raise ValueError(
-            f"`state` is damaged: `open_epoch` must be {epoch - 1}, the epoch that ended last, got {found!r}; use an"
-            " older checkpoint"
+            f"`state` is damaged: `open_epoch` must be {epoch} or the epoch before, got {found!r}; use an older"
+            " checkpoint"
         )
     return found
 

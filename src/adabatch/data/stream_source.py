@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from adabatch.data.agreement import Agreement, disagreement
-from adabatch.data.assembler import Assembler, Run
+from adabatch.data.assembler import Assembler, Learned, Run
 from adabatch.data.device import mapped
 from adabatch.data.order import items_of
 from adabatch.data.pool import Pool
@@ -110,7 +110,6 @@ class Keeping(Assembler):
 
     _world: int
     _kept: Any = None
-    _warned = False
 
     def spare(self) -> Any:
         """The sample kept, as a batch, moved as others are; None before the first came."""
@@ -125,8 +124,8 @@ class Keeping(Assembler):
             first = self._cut(reply.data, 0, 1)
             self._kept = mapped(first, torch.clone) if self._collate is None else copy.deepcopy(first)
         if reply.mark is not None and reply.mark.why is not None:
-            if not self._warned:
-                self._warned = True
+            if not self._learned.warned:
+                self._learned.warned = True
                 warn_of_state(reply.mark.why)
             reply.mark = None
         super()._received(run, reply)
@@ -143,6 +142,7 @@ class StreamSource(Keeping):
         timeout: seconds to wait for a run; 0 for ever.
         collate: what to make of a list of samples; None if runs are collated.
         arrive: what to do with a run when it arrives.
+        learned: what iterations before learned.
     """
 
     def __init__(
@@ -155,8 +155,10 @@ class StreamSource(Keeping):
         timeout: float = 0,
         collate: Callable[[list[Any]], Any] | None = None,
         arrive: Callable[[Any], tuple[Any, Callable[[], None] | None]] | None = None,
+        learned: Learned | None = None,
     ) -> None:
-        super().__init__(start, depth=depth, drawn=self._told, timeout=timeout, collate=collate, arrive=arrive)
+        how: dict[str, Any] = {"timeout": timeout, "collate": collate, "arrive": arrive, "learned": learned}
+        super().__init__(start, depth=depth, drawn=self._told, **how)
         self._rank, self._world = rank, world
         self._serial = 0
         self._opening = Opening(0, 0, Mark())

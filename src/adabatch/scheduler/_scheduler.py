@@ -356,7 +356,7 @@ class BatchSizeScheduler:
         if self._unaware:
             self._check_past(batch.clock)
         end = self.plan.end_samples
-        if end is not None and batch.clock >= end:
+        if end is not None and batch.clock >= end and not self.plan.run_on:  # there the last size holds
             raise RuntimeError(
                 f"`optimizer.step()` came after the plan's end, sample {end:,} of {self.plan.epochs} epochs; give "
                 "`epochs=` the length of the whole training, or leave it out"
