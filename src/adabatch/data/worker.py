@@ -84,6 +84,7 @@ class Failure:
         if found is None:
             return RuntimeError(told)
         found.add_note(told)
+        self.error = type(found)  # kept, it would keep its traceback, and with that an iteration and its workers
         return found
 
 
