@@ -56,7 +56,7 @@ class Run:
         self.batches = ab.BatchSizeScheduler(
             self.optimizer, self.loader, ab.schedules.steps(self.sizes), coupling=self.coupling
         )
-        self.stream = iter(())
+        self.stream = iter(self.loader)
 
     def update(self, grads):
         """One update; the ratio of its batch size."""
@@ -78,7 +78,7 @@ class Run:
         )
 
     def load(self, state, order=("optimizer", "loader", "batches")):
-        self.stream = iter(())
+        self.stream = iter(self.loader)
         for name in order:
             getattr(self, name).load_state_dict(copy.deepcopy(state[name]))
         with torch.no_grad():

@@ -88,7 +88,7 @@ class Run:
         self.user = self.make_user(self.optimizer)
         self.loader = loader_of(48)
         self.batches = ab.BatchSizeScheduler(self.optimizer, self.loader, GROWING, coupling=self.coupling)
-        self.stream = iter(())
+        self.stream = iter(self.loader)
 
     def update(self):
         batch = next(self.stream, None)
@@ -125,7 +125,7 @@ class Run:
 
     def load(self, state, order):
         state = copy.deepcopy(state)
-        self.stream = iter(())
+        self.stream = iter(self.loader)
         self.model.load_state_dict(state["model"])
         for name in ("twin", "twin_user", *order):
             getattr(self, name).load_state_dict(state[name])

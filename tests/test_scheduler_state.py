@@ -24,7 +24,7 @@ class Run:
         self.loader = loader_of(count, batch_size, **arguments)
         self.batches = ab.BatchSizeScheduler(self.optimizer, self.loader, schedule, coupling=coupling)
         self.trace = []
-        self.stream = iter(())
+        self.stream = iter(self.loader)
 
     @property
     def parts(self):
@@ -34,7 +34,7 @@ class Run:
         return copy.deepcopy({name: part.state_dict() for name, part in self.parts.items()})
 
     def load(self, state, order=("model", "optimizer", "user", "loader", "batches")):
-        self.stream = iter(())
+        self.stream = iter(self.loader)
         for name in order:
             self.parts[name].load_state_dict(state[name])
 
@@ -192,7 +192,7 @@ def test_a_state_that_is_forgotten_behind_a_loader_that_was_resumed_is_noticed(u
     model = model_of()
     optimizer = sgd(model)
     batches = ab.BatchSizeScheduler(optimizer, loader, GROWING)
-    backward(model, next(iter(loader)))
+    backward(model, next(batch for _ in range(2) for batch in loader))  # nothing may be left of its epoch
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"`load_state_dict` of .* must be called .* its \d+ is not what growth"):
             optimizer.step()

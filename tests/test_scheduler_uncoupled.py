@@ -238,7 +238,9 @@ def test_a_batch_that_another_stepped_for_and_that_was_left_out_says_nothing_of_
         backward(model, next(stream))
     other.step()
     next(stream)
-    batches.step()
+    with pytest.warns(RuntimeWarning, match="was left without") as told:
+        batches.step()
+    assert len(told) == 1
 
 
 def test_steps_that_are_skipped_are_silent_for_a_while():

@@ -165,14 +165,19 @@ def test_other_loaders_are_refused():
 
 def test_leaving_early_frees_the_loader():
     loader = loader_of()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
     for micro in accumulate(loader):
         with micro:
             break
     assert len(list(loader)) == 16
     stream = accumulate(loader)
-    next(stream)
+    for micro in stream:
+        if micro.is_last:
+            batches.step()
+            break
     with pytest.raises(RuntimeError, match="a second iteration"):
-        iter(loader)
+        next(iter(loader))
     stream.close()
     next(iter(loader))
 

@@ -58,7 +58,10 @@ def backward(micro, batch, *modules, weigh=True):
 
 def nobody_listens():
     hooks = torch.optim.SGD.__mro__[1].__init__.__globals__["_global_optimizer_pre_hooks"]
-    return not hooks and torch.autograd.backward.__module__ == "torch.autograd"
+    mine = [
+        hook for hook in hooks.values() if hook.__module__ == "adabatch.accumulate._guard"
+    ]  # schedulers have theirs
+    return not mine and torch.autograd.backward.__module__ == "torch.autograd"
 
 
 # A step inside `with micro`.

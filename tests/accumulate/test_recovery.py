@@ -458,5 +458,6 @@ def test_a_size_assigned_in_the_batch_that_fails_holds_behind_it(number):
 @pytest.mark.filterwarnings("ignore:memory ran out")
 def test_a_batch_left_without_step_is_not_the_one_that_is_repeated():
     loader = ab.DataLoader(TensorDataset(torch.arange(16)), batch_size=4, micro_batch_size=2)
-    found = batches_of(loader, FullOnce(5), leave=0)
+    with pytest.warns(RuntimeWarning, match="the batch at sample 0 was left without"):
+        found = batches_of(loader, FullOnce(5), leave=0)
     assert found == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]

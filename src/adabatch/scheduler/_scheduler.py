@@ -117,6 +117,7 @@ class BatchSizeScheduler:
         self._clock_of_state: int | None = None
         self._left: Batch | None = None  # the batch handed out before that had no optimizer step and no `step()`
         self._warned_of_left = False
+        self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
         self._unaware = True  # no batch was trained on, and no state loaded
         for each in optimizers:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
@@ -199,9 +200,14 @@ class BatchSizeScheduler:
             raise RuntimeError("`step()` of BatchSizeScheduler was called after `close()`; make a new one")
         if batch is None:
             seen = "called twice for one batch" if self._committed is not None else "called before the first batch"
+            if self._elsewhere:
+                raise RuntimeError(
+                    "`step()` of BatchSizeScheduler was called for a batch that is not of its loader: that was made "
+                    "again, or the loop is one batch behind it; make the scheduler for the loader that is iterated. "
+                    f"{_AHEAD}"
+                )
             raise RuntimeError(
-                f"`step()` of BatchSizeScheduler was {seen}, or not for a batch of its loader; call it once after each "
-                "batch's optimizer step, in a loop over the loader that it was made with"
+                f"`step()` of BatchSizeScheduler was {seen}; call it once after each batch's optimizer step"
             )
         if part is not None and not part.is_last:
             raise RuntimeError(
@@ -248,7 +254,8 @@ class BatchSizeScheduler:
             RuntimeError: if the optimizer stepped for it and `step()` was not called.
         """
         self._restore()
-        self._check_clock()
+        if not begins:  # a look may come between two loads
+            self._check_clock()
         if self._trained is not None:
             raise RuntimeError(
                 f"`step()` of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
@@ -344,7 +351,9 @@ class BatchSizeScheduler:
                 raise RuntimeError(
                     "`optimizer.step()` came after `step()` of BatchSizeScheduler; call the optimizer first"
                 )
+            self._elsewhere = not is_phantom(optimizer)
             return self._requested / self._base, False
+        self._elsewhere = False
         if is_phantom(optimizer):
             return batch.requested / self._base, False
         self._check_clock()
