@@ -103,6 +103,10 @@ class DrivenLoader(Protocol):
         """The batch that was handed out and is not committed; None before the first and after `commit()`."""
 
     @property
+    def left(self) -> Batch | None:
+        """The batch of the iteration that was passed last though nobody trained on it; None for none."""
+
+    @property
     def part(self) -> Part | None:
         """The micro-batch handed out last when iterated by `parts()`, else None."""
 

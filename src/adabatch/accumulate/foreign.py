@@ -118,6 +118,7 @@ class MicroBatches:
         self._driver: Driver | None = None
         self._current: Batch | None = None
         self._part: Part | None = None
+        self._left: Batch | None = None  # of the iteration, passed last though nobody trained on it
         self._passed: Any = _END  # the last batch that was thrown away to get to where a resumed epoch goes on
         self._position = self._epoch = self._taken = 0  # where the iteration stands
         self._at = 0, 0, 0  # what is committed of it: position, epoch, micro-batches taken
@@ -183,6 +184,11 @@ class MicroBatches:
         return self._current
 
     @property
+    def left(self) -> Batch | None:
+        """The batch of the iteration that was passed last though nobody trained on it; None for none."""
+        return self._left
+
+    @property
     def part(self) -> Part | None:
         """The micro-batch handed out last."""
         return self._part
@@ -237,7 +243,7 @@ class MicroBatches:
             )
         if self._driver is None and self._before_looks is None:
             self._before_looks = self._at
-        self._current = self._part = None
+        self._current = self._part = self._left = None
         self._ends_epoch = self._trained = False
         self._position, self._epoch, self._taken = self._at
         if self._begun == self._epoch:  # left early
@@ -375,6 +381,7 @@ class MicroBatches:
         if self._current is not None:
             if self._driver is not None:
                 self._driver.check_next()
+                self._left = self._current
             self._advance(self._current)
 
     def _any(self, mine: bool) -> bool:

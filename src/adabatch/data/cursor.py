@@ -44,6 +44,7 @@ class Cursor:
 
     Attributes:
         begun: the epoch of which something was trained on, or handed out where nobody drives; None after a resume.
+        left: the batch that was passed last though nobody trained on it.
         open: the epoch of which all was handed out and whose end is still to be told; None for none.
     """
 
@@ -56,6 +57,7 @@ class Cursor:
         "drop_last",
         "first",
         "last",
+        "left",
         "open",
         "position",
         "rank",
@@ -70,6 +72,7 @@ class Cursor:
         self.current: Batch | None = None
         self.rank, self.world = 0, 1
         self.first = self.last = 0  # the items of this rank in the batch handed out last
+        self.left: Batch | None = None
         self.begun: int | None = None
         self.open: int | None = None
         self.demand = Demand(self.checked(batch_size))
@@ -77,7 +80,7 @@ class Cursor:
     def fork(self) -> Self:
         """Another cursor that stands here, with nothing out."""
         twin = copy.copy(self)
-        twin.current = None
+        twin.current = twin.left = None
         return twin
 
     @property
@@ -206,6 +209,7 @@ class Cursor:
         if self.current is not None:
             if self.driver is not None:
                 self.driver.check_next()
+                self.left = self.current
             self.commit()
 
     def commit(self) -> None:

@@ -160,6 +160,11 @@ class Face:
         return self._place.current
 
     @property
+    def left(self) -> Batch | None:
+        """The batch of the iteration that was passed last though nobody trained on it; None for none."""
+        return self._place.shown.left
+
+    @property
     def part(self) -> Part | None:
         """The micro-batch handed out last by `parts()`, else None."""
         return self._place.part

@@ -159,7 +159,7 @@ class Place:
         """Goes back to before iterations that were left early: they were looks, since nobody had a schedule yet."""
         if self._before_looks is not None and not self._ended:
             self.cursor = self._before_looks.fork()
-            if self.front is None:
+            if self.shown.current is None:
                 self.shown = self.cursor
         self._before_looks = None
 

@@ -115,7 +115,6 @@ class BatchSizeScheduler:
         self._committed: Batch | None = None
         self._skipped = False  # whether the batch committed last had no optimizer step
         self._clock_of_state: int | None = None
-        self._left: Batch | None = None  # the batch handed out before that had no optimizer step and no `step()`
         self._warned_of_left = False
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
         self._unaware = True  # no batch was trained on, and no state loaded
@@ -217,8 +216,9 @@ class BatchSizeScheduler:
         self._check_clock()
         trained = self._trained == batch
         self._uncoupled.check(batch, batch.requested / self._base, coupled=trained)
+        left = self._loader.left
         self._loader.commit()
-        self._warn_of_left()
+        self._warn_of_left(left)
         self._skipped = not trained
         self._trained, self._committed, self._requested = None, batch, batch.requested
         self._log_change(self._loader.clock)
@@ -261,7 +261,6 @@ class BatchSizeScheduler:
                 f"`step()` of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
                 f"{self._trained.clock:,}; call it once for each batch, right after the optimizer"
             )
-        self._left = None if begins else self._loader.current
 
     # State.
 
@@ -342,10 +341,11 @@ class BatchSizeScheduler:
             )
         batch, part = self._loader.current, self._loader.part
         if batch is None:
-            if self._left is not None and not is_phantom(optimizer):
+            left = self._loader.left
+            if left is not None and not is_phantom(optimizer):
                 raise RuntimeError(
-                    f"`optimizer.step()` came after the loader had ended, and the batch at sample {self._left.clock:,} "
-                    f"was left without one: the loop is one batch behind the loader. {_AHEAD}"
+                    f"`optimizer.step()` came after the loader had ended, and the batch at sample {left.clock:,} was "
+                    f"left without one: the loop is one batch behind the loader. {_AHEAD}"
                 )
             if self._skipped and not is_phantom(optimizer):
                 raise RuntimeError(
@@ -391,9 +391,8 @@ class BatchSizeScheduler:
             )
         self._unaware = False
 
-    def _warn_of_left(self) -> None:
+    def _warn_of_left(self, left: Batch | None) -> None:
         """Says once that a batch was passed over which nobody trained on."""
-        left, self._left = self._left, None
         if left is not None and not self._warned_of_left:
             self._warned_of_left = True
             warnings.warn(
