@@ -476,14 +476,19 @@ def test_nobody_keeps_what_joined_alive():
     assert all(each.expired() for each in alive)
 
 
-def test_inputs_of_backward_name_what_gets_a_gradient():
+KINDS = [list, dict] if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13) else [list]  # of `inputs`
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_of_backward_name_what_gets_a_gradient(kind):
     encoder, head = parts()
     for p in head.parameters():
         p.grad = torch.full_like(p, 5.0)
     for micro in ab.accumulate(loader_of(), encoder):
         with micro as (x, y):
             loss = torch.nn.functional.mse_loss(head(encoder(x)), y, reduction="sum") * micro.weigh(3.0 * len(x))
-            torch.autograd.backward([loss], inputs=dict(encoder.named_parameters()))
+            inputs = dict(encoder.named_parameters()) if kind is dict else list(encoder.parameters())
+            torch.autograd.backward([loss], inputs=inputs)
     assert all((p.grad == 5).all() for p in head.parameters())
     assert_batch([3 * p.grad for p in encoder.parameters()], wanted(encoder, head)[:2])
 
