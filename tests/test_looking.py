@@ -184,6 +184,22 @@ def test_a_look_inside_the_loop_before_its_first_update():
     assert all(map(torch.equal, weights(run), weights(plain)))
 
 
+def test_a_look_inside_a_batch_of_micro_batches():
+    run = Run(micro_batch_size=4)
+    for micro in ab.accumulate(run.loader, run.model):
+        peek(run)
+        assert (run.loader.part.index, run.loader.part.count) == (micro.index, 2)
+        with micro as (inputs, targets):
+            (torch.nn.functional.mse_loss(run.model(inputs), targets) * micro.weight).backward()
+        if micro.is_last:
+            break
+        with pytest.raises(RuntimeError, match="after micro-batch 1 of 2"):
+            run.optimizer.step()
+    run.optimizer.step()
+    run.batches.step()
+    assert run.loader.clock == 8
+
+
 def test_a_look_in_the_middle_of_training_is_refused_and_nothing_is_lost():
     run, plain = Run(), Run()
 

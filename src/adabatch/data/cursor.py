@@ -8,7 +8,7 @@ from typing import Self
 
 from adabatch import _checks
 from adabatch.data.order import items_of
-from adabatch.types import Batch, Driver
+from adabatch.types import Batch, Driver, Part
 
 
 class Demand:
@@ -44,6 +44,7 @@ class Cursor:
 
     Attributes:
         begun: the epoch of which something was trained on, or handed out where nobody drives; None after a resume.
+        part: the micro-batch handed out last; None in a plain loop.
         left: the batch that was passed last though nobody trained on it.
         open: the epoch of which all was handed out and whose end is still to be told; None for none.
     """
@@ -59,6 +60,7 @@ class Cursor:
         "last",
         "left",
         "open",
+        "part",
         "position",
         "rank",
         "run_on",
@@ -72,6 +74,7 @@ class Cursor:
         self.current: Batch | None = None
         self.rank, self.world = 0, 1
         self.first = self.last = 0  # the items of this rank in the batch handed out last
+        self.part: Part | None = None
         self.left: Batch | None = None
         self.begun: int | None = None
         self.open: int | None = None
@@ -80,7 +83,7 @@ class Cursor:
     def fork(self) -> Self:
         """Another cursor that stands here, with nothing out."""
         twin = copy.copy(self)
-        twin.current = twin.left = None
+        twin.current = twin.part = twin.left = None
         return twin
 
     @property

@@ -167,7 +167,7 @@ class Face:
     @property
     def part(self) -> Part | None:
         """The micro-batch handed out last by `parts()`, else None."""
-        return self._place.part
+        return self._place.shown.part
 
     @property
     def driver(self) -> Driver | None:

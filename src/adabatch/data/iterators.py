@@ -214,7 +214,7 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             raise
         part = Part(batch, self._index, len(self._bounds), last - first)
         self._index += 1
-        self.place.part = part
+        cursor.part = part
         if cursor.demand.driver is None:
             cursor.begun = self.epoch
             if part.is_last and cursor.current is batch:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from adabatch.types import Batch, Driver, Part
+from adabatch.types import Batch, Driver
 
 if TYPE_CHECKING:
     from adabatch.data.cursor import Cursor
@@ -26,12 +26,10 @@ class Place:
     Attributes:
         cursor: what is committed, and so saved.
         shown: the cursor of the iteration that handed out a batch last.
-        part: the micro-batch handed out last; None in a plain loop.
     """
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = self.shown = cursor
-        self.part: Part | None = None
         self._front: weakref.ref[Pass] | None = None
         self._moves = 0  # of where the loader stands, by commits to a driver and by loads
         self._before_looks: Cursor | None = None  # where it stood before iterations that were left early
@@ -87,7 +85,7 @@ class Place:
         new.before, new.seen = self._front, self._moves
         if driver is None:
             self.cursor = cursor
-        self.shown, self.part, self._front = cursor, None, weakref.ref(new)
+        self.shown, self._front = cursor, weakref.ref(new)
         return cursor, epoch
 
     def hand_out(self, by: Pass) -> None:
@@ -152,7 +150,7 @@ class Place:
     def moved(self) -> None:
         """The loader was placed elsewhere: by a state, or a call."""
         self._moves += 1
-        self.shown, self.part, self._front = self.cursor, None, None
+        self.shown, self._front = self.cursor, None
         self._before_looks, self._ended = None, False
 
     def forget_looks(self) -> None:
