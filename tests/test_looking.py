@@ -327,6 +327,17 @@ def test_a_data_set_that_grows_or_shrinks_is_followed_where_no_plan_counts_on_it
     assert next(iter(resumed)).tolist() == next(iter(loader)).tolist()
 
 
+def test_a_data_set_that_grows_while_it_is_iterated_is_followed_at_the_next_epoch():
+    items = list(range(6))
+    loader, seen = ab.DataLoader(items, 2), []
+    for batch in loader:
+        seen += batch.tolist()
+        items.append(len(items))
+        assert len(loader) == 3
+    assert seen == [0, 1, 2, 3, 4, 5]
+    assert (len(loader), len(list(loader))) == (5, 5)
+
+
 def test_a_data_set_of_another_size_is_refused_where_a_plan_counts_on_it():
     items = [torch.randn(4) for _ in range(20)]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)

@@ -255,7 +255,8 @@ class DataLoader(Face):
                     f" {epoch}, and the plan counts on {cursor.size:,}; call `close()` on the BatchSizeScheduler and"
                     " make another, with the rest of the schedule"
                 )
-            cursor.resize(size, epoch)
+            self._place.cursor = cursor.fork()  # an iteration that goes on keeps what it began with
+            self._place.cursor.resize(size, epoch)
             self._place.moved()
 
     def _open(self, begun: Pass) -> tuple[Cursor, int, sources.Source]:
@@ -342,8 +343,9 @@ class DataLoader(Face):
         Raises:
             TypeError: if `batch_size` was assigned during the iteration: then the number is not known ahead.
         """
-        self._measure()
         front = self._place.front
+        if front is None:
+            self._measure()
         if front is not None and front.assigned != front.cursor.demand.assigned:
             raise TypeError(
                 "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"
