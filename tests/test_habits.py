@@ -127,7 +127,7 @@ class Habits(RuleBasedStateMachine):
             self.live, self.at = iter(self.loader), self.start()
             self.epoch = self.at // len(self.data)
         if self.skipped and self.naive.trained:
-            self.naive.clock = self.at
+            self.naive.clock = self.behind()
         self.skipped = False
         found = next(self.live, None)
         ended = self.at >= (self.epoch + 1) * len(self.data) or self.naive.batch(self.at) is None
@@ -143,10 +143,14 @@ class Habits(RuleBasedStateMachine):
         """The batch that was taken counts as passed."""
         self.at += len(self.naive.batch(self.at)[0])
 
+    def behind(self):
+        """Where what was taken ends; what is dropped is passed with it."""
+        ends = self.drop_last and self.naive.batch(self.at) is None
+        return (self.epoch + 1) * len(self.data) if ends else self.at
+
     def committed(self):
         self.passed()
-        ends = self.drop_last and self.naive.batch(self.at) is None  # what is dropped is passed with the batch
-        self.naive.clock = (self.epoch + 1) * len(self.data) if ends else self.at
+        self.naive.clock = self.behind()
         self.naive.trained, self.naive.begun = True, self.epoch
 
     def forbidden(self):
