@@ -306,6 +306,7 @@ class Habits(RuleBasedStateMachine):
 def play(*, histories):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the batch at sample .* was left without")
+        warnings.filterwarnings("ignore", "no optimizer of this BatchSizeScheduler")
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         run_state_machine_as_test(
             Habits,

@@ -200,6 +200,120 @@ def test_a_look_inside_a_batch_of_micro_batches():
     assert run.loader.clock == 8
 
 
+class Numbers(IterableDataset):
+    """A stream that keeps its place in itself."""
+
+    at = 0
+
+    def __iter__(self):
+        while self.at < 20:
+            self.at += 1
+            yield self.at - 1
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+def test_peek_leaves_a_stream_alone_that_keeps_its_place_in_itself():
+    loader, seen = ab.DataLoader(Numbers(), 4), []
+    for batch in loader:
+        seen += batch.tolist()
+        loader.peek()
+    assert seen == list(range(20))
+
+
+def test_a_held_look_between_micro_batches():
+    run, plain = Run(micro_batch_size=2), Run(micro_batch_size=2)
+
+    def epoch(run, look=lambda: None):
+        for micro in ab.accumulate(run.loader, run.model):
+            with micro as (inputs, targets):
+                (torch.nn.functional.mse_loss(run.model(inputs), targets) * micro.weight).backward()
+            if micro.index == 1:
+                look()
+            if micro.is_last:
+                run.optimizer.step()
+                run.optimizer.zero_grad()
+                run.batches.step()
+
+    told = []
+
+    def look():
+        run.held = iter(run.loader)
+        try:
+            next(run.held)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    epoch(plain)
+    epoch(run, look)
+    assert len(told) == 11  # in the first batch nothing is trained yet
+    assert all("evaluate with another loader" in text for text in told)
+    assert all(map(torch.equal, weights(run), weights(plain)))
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+@pytest.mark.parametrize("foreign", [False, True])
+def test_an_accumulation_left_inside_a_batch_before_there_is_a_schedule_was_a_look(count, foreign):
+    def look(run):
+        for number, _ in enumerate(ab.accumulate(run.loader, run.model), 1):
+            if number == count:
+                break
+
+    run = Run(foreign=foreign, before=look, **({} if foreign else {"micro_batch_size": 4}))
+    assert run.loader.clock == 0
+    assert run.epoch() == 12
+
+
+def test_the_epoch_during_the_last_batch_is_the_one_that_goes_on():
+    run = Run()
+    epochs = []
+    for batch in run.loader:
+        epochs.append(run.loader.epoch)
+        run.one(batch)
+    assert epochs == [0] * 12
+    assert run.loader.epoch == 1
+
+
+def test_the_batches_of_an_epoch_that_another_ran_into():
+    loader = ab.DataLoader(torch.arange(10), 4, run_on=True, shuffle=True, seed=0)
+    for _ in range(3):
+        listed = list(loader.batch_sampler)
+        assert len(listed) == len(loader)
+        assert [batch.tolist() for batch in loader] == listed
+
+
+def test_a_state_of_the_last_batch_of_a_loader_of_another_make_leaves_the_end_to_be_told():
+    run, states = Run(foreign=True), []
+    for micro in ab.accumulate(run.loader, run.model):
+        with micro as (inputs, targets):
+            (torch.nn.functional.mse_loss(run.model(inputs), targets) * micro.weight).backward()
+        run.optimizer.step()
+        run.batches.step()
+        states.append(run.loader.state_dict())
+    states.append(run.loader.state_dict())
+    left = []
+    for state in states[-2:]:
+        resumed = Run(foreign=True)
+        resumed.loader.load_state_dict(json.loads(json.dumps(state)))
+        left.append(resumed.epoch())
+    assert left == [0, 12]
+
+
+def test_batches_that_somebody_else_forms_take_no_schedule():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    for how in ({"batch_sampler": [[0, 1], [2]]}, {"batch_size": None}):
+        loader = ab.DataLoader(list(range(3)), **how)
+        with pytest.raises(ValueError, match="`loader` must form its batches itself to be driven by a schedule"):
+            ab.BatchSizeScheduler(optimizer, loader, ab.schedules.geometric(2, ab.epochs(1)))
+        with pytest.raises(ValueError, match="`batch_size` must not be set where a `batch_sampler` or the data set"):
+            loader.batch_size = 2
+
+
 def test_a_look_in_the_middle_of_training_is_refused_and_nothing_is_lost():
     run, plain = Run(), Run()
 

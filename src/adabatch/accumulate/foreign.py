@@ -129,7 +129,8 @@ class MicroBatches:
         self._serial = 0  # of the iteration
         self._before_looks: tuple[int, int, int] | None = None  # where it stood before iterations that were left early
         self._ended = False  # whether an iteration came to its end meanwhile
-        self._live = False  # whether an iteration goes on
+        self._live = self._over = False  # whether an iteration goes on, and has handed out all of its epoch
+        self._open = False  # whether the end of an epoch is still to be told, of which all was handed out
 
     # What `DrivenLoader` asks for.
 
@@ -222,7 +223,7 @@ class MicroBatches:
         self._position, self._current = batch.end, None
         self._taken += self._handed
         if self._ends_epoch:
-            self._epoch, self._taken, self._ends_epoch = self._epoch + 1, 0, False
+            self._epoch, self._taken, self._ends_epoch, self._over = self._epoch + 1, 0, False, True
         if self._trained or self._driver is None:
             self._at = self._position, self._epoch, self._taken
 
@@ -237,14 +238,14 @@ class MicroBatches:
         """Stands where an iteration begins."""
         if self._driver is not None:
             self._driver.check_next(begins=True)
-        if self._live and (self._trained or self._driver is None):
+        if self._live and not self._over and (self._trained or self._driver is None):
             raise RuntimeError(
                 "a second iteration of a loader must not begin before the first has ended; leave the first loop"
             )
         if self._driver is None and self._before_looks is None:
             self._before_looks = self._at
         self._current = self._part = self._left = None
-        self._ends_epoch = self._trained = False
+        self._ends_epoch = self._trained = self._over = False
         self._position, self._epoch, self._taken = self._at
         if self._begun == self._epoch:  # left early
             self._epoch, self._taken = self._epoch + 1, 0
@@ -282,6 +283,9 @@ class MicroBatches:
     # The epoch.
 
     def _run_epoch(self) -> Generator[tuple[Any, Part], None, None]:
+        if self._open:
+            self._open = False  # it is told now
+            return
         self._begin()
         self._serial, self._live = self._serial + 1, True
         serial = self._serial
@@ -437,6 +441,8 @@ class MicroBatches:
         position, epoch, taken = self._at
         values = (position, epoch, taken, size, self._micro, self._world, self._size, self._seed)
         found = {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
+        if self._open or (self._live and self._over and self._at == (self._position, self._epoch, self._taken)):
+            found["open"] = True
         return found if behind is None else found | {"next_batch_size": behind}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -461,7 +467,8 @@ class MicroBatches:
         self._position, self._epoch, self._taken = self._at = clock, epoch, taken
         self._seed = _checks.whole("seed", state["seed"], minimum=0)
         self._current = self._begun = self._part = self._before_looks = None
-        self._ends_epoch = self._trained = self._ended = False
+        self._ends_epoch = self._trained = self._ended = self._over = False
+        self._open = bool(state.get("open", False))
         self._serial += 1
         if self._taken:
             told.warn_of_counting(self._taken)

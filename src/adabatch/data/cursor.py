@@ -271,14 +271,18 @@ class Cursor:
 
     def count_whole(self, epoch: int) -> int:
         """Batches that start in `epoch`, if the size stays."""
-        start, stop = epoch * self.size, (epoch + 1) * self.size
+        return self.count(self.first_of(epoch), epoch)
+
+    def first_of(self, epoch: int) -> int:
+        """Where the first batch that starts in `epoch` starts, if the size stays."""
+        start = epoch * self.size
+        if not self.run_on:
+            return start
         plan = getattr(self.driver, "plan", None)
-        if self.run_on and plan is not None:
-            end = stop if plan.end_samples is None else min(stop, plan.end_samples)
-            return int(plan.update_at(end) - plan.update_at(min(start, end)))
-        if self.run_on and self.position > start:
-            start = self.position - (self.position - start) // self.demand.batch_size * self.demand.batch_size
-        return self.count(start, epoch)
+        if plan is not None and (plan.end_samples is None or start < plan.end_samples):
+            return int(plan.clock_of(plan.update_at(start)))
+        behind = self.position - start
+        return start if behind < 0 else self.position - behind // self.demand.batch_size * self.demand.batch_size
 
     def attach(self, driver: Driver) -> None:
         """See `DrivenLoader.attach`."""

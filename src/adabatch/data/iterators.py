@@ -73,7 +73,7 @@ class Pass:
             TypeError: if that is not known: the batch size was assigned meanwhile, or it goes through a stream.
         """
         if not self._begun:
-            cursor, epoch = self.place.cursor, self.place.epoch
+            cursor, epoch = self.place.cursor, self.place.next_epoch
             return 0 if cursor.open is not None else cursor.count(cursor.start_of(epoch), epoch)
         if self.assigned != self.cursor.demand.assigned:
             raise TypeError(
@@ -88,6 +88,11 @@ class Pass:
     def over(self) -> bool:
         """Whether all of its epoch was handed out, if that is known without waiting."""
         return self.live and self.cursor.ends_at(self.cursor.after, self.epoch)
+
+    @property
+    def done(self) -> bool:
+        """Whether all of its epoch was handed out and nothing of it is still to be trained on."""
+        return self.over and self.cursor.current is None
 
     def restart(self) -> None:
         """Lets it begin anew, at the next epoch."""
@@ -203,6 +208,8 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             self._batch = None
             self._batch = self._next_batch()
             self._cut(self._batch)
+        else:
+            self.place.hand_out(self)
         batch, cursor = self._batch, self.cursor
         first, last = self._bounds[self._index]
         try:

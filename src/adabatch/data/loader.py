@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import GenericAlias
 from typing import Any
 
@@ -209,13 +211,20 @@ class DataLoader(Face):
         return Parts(self._supply(), self._place)
 
     def peek(self) -> Any:
-        """The first micro-batch of the iteration that would begin now. Nothing moves."""
+        """The first micro-batch of the iteration that would begin now. Nothing moves.
+
+        Raises:
+            ValueError: if that iteration would be empty.
+        """
         self._join()
         looked = Parts(self._supply(), self._place.fork())
         try:
-            return next(looked)[0]
+            found = next(looked, None)
         finally:
             looked.close()
+        if found is None:
+            raise ValueError("`peek` needs a batch to show, got none: the iteration that would begin now is empty")
+        return found[0]
 
     def _supply(self) -> Supply:
         return Supply(self._open, self._rest, self._spare, lambda: self._micro_batch_size)
@@ -248,7 +257,7 @@ class DataLoader(Face):
             return
         size = self._size()
         if size != cursor.size:
-            epoch = self._place.epoch
+            epoch = self._place.next_epoch
             if cursor.driver is not None:
                 raise ValueError(
                     f"`dataset` must keep its size while a schedule drives its loader: it has {size:,} samples at epoch"
@@ -264,16 +273,19 @@ class DataLoader(Face):
         self._join()
         self._measure()
         cursor, epoch = begun.place.begin(begun)
-        source = self._source_for(cursor, begun)
+        source = self._source_for(cursor, begun, apart=begun.place is not self._place)
         if isinstance(cursor, StreamCursor):
             offset = cursor.position - cursor.base
             source.begin(epoch, cursor.kept if offset else None, offset, cursor.turn)
             cursor.extent, cursor.place = source.extent, source.place
         return cursor, epoch, source
 
-    def _source_for(self, cursor: Cursor, begun: Pass) -> Any:
-        """Where the samples of an iteration come from: kept where workers persist, else made."""
+    def _source_for(self, cursor: Cursor, begun: Pass, *, apart: bool) -> Any:
+        """Where the samples of an iteration come from: kept where workers persist, else made; `apart` from a copy."""
         how = self._how(cursor)
+        if apart and isinstance(cursor, StreamCursor):  # a stream may keep its place in itself
+            dataset = copy.deepcopy(self._dataset)
+            return self._made(replace(how, dataset=dataset, fresh=copy.deepcopy(self._fresh), workers=0), cursor)
         if self._kept is not None:
             if self.persistent_workers and how.same(self._kept[0]):
                 return self._kept[1]
@@ -370,12 +382,12 @@ class DataLoader(Face):
         front, cursor = self._place.front, self._place.cursor
         if front is not None and not front.over:
             raise RuntimeError("`set_epoch` must not be called during an iteration; call it before the loop")
-        if epoch == self.epoch:
+        if epoch == self._place.next_epoch:
             return
         if cursor.driver is not None:
             raise ValueError(
-                f"`epoch` must be {self.epoch}, the next one, while a schedule drives this loader, got {epoch}; epochs"
-                " are counted without this call; to go on from elsewhere load a state"
+                f"`epoch` must be {self._place.next_epoch}, the next one, while a schedule drives this loader, got"
+                f" {epoch}; epochs are counted without this call; to go on from elsewhere load a state"
             )
         cursor.current = cursor.begun = cursor.open = None
         cursor.move_to(epoch)

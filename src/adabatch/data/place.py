@@ -49,11 +49,16 @@ class Place:
 
     @property
     def epoch(self) -> int:
-        """The epoch that an iteration goes through; if none does, the one that the next would."""
+        """The epoch that an iteration goes through; if none does, the next one's."""
         front = self.front
+        return self.next_epoch if front is None else front.epoch
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that the next iteration would go through."""
+        front, cursor = self.front, self.cursor
         if front is not None and not front.over:
             return front.epoch
-        cursor = self.cursor
         if cursor.open is not None:
             return cursor.open
         epoch = cursor.epoch_of(cursor.clock)
@@ -68,7 +73,7 @@ class Place:
         front, driver = self.front, self.cursor.driver
         if driver is not None:
             driver.check_next(begins=True)
-            if front is not None and front.trained and not (front.stuck or front.over):
+            if front is not None and front.trained and not (front.stuck or front.done):
                 raise RuntimeError(
                     "a second iteration of a loader must not begin before the first has ended; evaluate with another"
                     " loader; this one drives the schedule; leave the first loop, or call `close()` on its iterator"
@@ -157,7 +162,7 @@ class Place:
         """Goes back to before iterations that were left early: they were looks, since nobody had a schedule yet."""
         if self._before_looks is not None and not self._ended:
             self.cursor = self._before_looks.fork()
-            if self.shown.current is None:
+            if self.front is None or self.shown.current is None:
                 self.shown = self.cursor
         self._before_looks = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import select
 import socket
 import time
@@ -52,6 +53,7 @@ class Pool:
         if not hasattr(context, "Process"):
             context = multiprocessing.get_context(context)
         self.outstanding = [0] * count
+        self._owner = os.getpid()
         self._processes: list[Any] = []
         self._channels: list[Channel] = []
         self._behind: set[int] = set()  # workers with tasks that their sockets had no room for
@@ -163,7 +165,9 @@ class Pool:
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
-        """Ends the workers and waits for them."""
+        """Ends the workers and waits for them; in another process, which has a copy of this, nothing happens."""
+        if os.getpid() != self._owner:
+            return
         for channel in self._channels:
             with contextlib.suppress(OSError):
                 channel.put(None)

@@ -62,6 +62,6 @@ class BatchSamplerView:
     def __iter__(self) -> Iterator[list[Any]]:
         order, (cursor, epoch) = self._order(), self._stand()
         twin = cursor.fork()
-        for clock, size in twin.predicted(epoch * cursor.size, epoch):
+        for clock, size in twin.predicted(cursor.first_of(epoch), epoch):
             keys = order.keys(clock, clock + size)
             yield keys if isinstance(keys, list) else keys.tolist()

@@ -55,6 +55,11 @@ def checked_loader(loader: Any) -> DrivenLoader:
             f"`loader` must be an ab.DataLoader, got {type(loader).__module__}.{type(loader).__name__}; "
             "ab.DataLoader takes the arguments of torch's"
         )
+    if loader.batch_size is None:
+        raise ValueError(
+            "`loader` must form its batches itself to be driven by a schedule, got one with a `batch_sampler` or "
+            "`batch_size=None`; build it with a `batch_size`, or wrap another loader in `ab.micro_batches`"
+        )
     return loader
 
 

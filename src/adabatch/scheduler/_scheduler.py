@@ -378,7 +378,8 @@ class BatchSizeScheduler:
             raise RuntimeError(
                 f"`load_state_dict` of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
                 f"the loader's batch may have grown before, so its {self._base} is not what growth starts from; load "
-                "the state of the same checkpoint, or give the schedule its start"
+                "the state of the same checkpoint, or give the schedule its start; if it was only looked at, call "
+                "`loader.set_epoch(0)` before the scheduler is made"
             )
         past = {
             size for start, size in zip(self.plan.starts_samples, self.plan.batch_sizes, strict=True) if start < clock
