@@ -49,9 +49,11 @@ class Place:
 
     @property
     def epoch(self) -> int:
-        """The epoch that an iteration goes through; if none does, the next one's."""
+        """The epoch that an iteration goes through; if none does, or all of it was trained on, the next one's."""
         front = self.front
-        return self.next_epoch if front is None else front.epoch
+        if front is None or (self.cursor.driver is not None and front.done):
+            return self.next_epoch
+        return front.epoch
 
     @property
     def next_epoch(self) -> int:
