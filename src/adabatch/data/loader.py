@@ -407,7 +407,9 @@ class DataLoader(Face):
             found["open_epoch"] = front.epoch
         elif cursor.open is not None:
             found["open_epoch"] = cursor.open
-        stream = {"stream": cursor.saved()} if isinstance(cursor, StreamCursor) else {}
+        stream: dict[str, Any] = {"stream": cursor.saved()} if isinstance(cursor, StreamCursor) else {}
+        if self._fresh is not None and self._alike():
+            stream["stream"] |= self._fresh.saved()
         return {**found, **stream, **self._identity()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -432,15 +434,19 @@ class DataLoader(Face):
         sizes = cursor.checked(found["batch_size"]), state.postponed(found, cursor.checked)
         cursor = cursor.fork()
         cursor.restore(found["clock"], *sizes)
+        fresh = self._fresh
         if isinstance(cursor, StreamCursor):
             rank = cursor.rank if self._joined else self._sharing()[1]
-            cursor.go_on(state.checked_stream(found, readers=max(1, self.num_workers), rank=rank))
+            stream = state.checked_stream(found, readers=max(1, self.num_workers), rank=rank)
+            cursor.go_on(stream)
+            fresh = self._fresh.resumed(stream) if self._fresh is not None and self._alike() else fresh
         else:
             cursor.open = state.open_epoch(found, cursor.epoch_of(found["clock"]))
         if front is not None and cursor.driver is None:
             front.close()  # what it would hand out belongs to another course
         self._place.cursor = cursor
         self._place.moved()
+        self._fresh = fresh
         self._seed, self._drawn = found["seed"], False
 
     def _identity(self) -> dict[str, Any]:
@@ -458,6 +464,10 @@ class DataLoader(Face):
         if self._sharding == "stride":
             return "stride"
         return f"dataset, {self.num_workers} workers, {self._sharing()[2]} ranks"
+
+    def _alike(self) -> bool:
+        """Whether passes of a stream begin alike on every rank, so that one's beginning is the others' too."""
+        return self._sharding == "stride" or self._sharing()[2] == 1
 
     def _sharing(self) -> tuple[Any, int, int]:
         """The group over which batches are cut, this process's rank in it, and its size."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,20 +43,45 @@ class Beginning:
     which the data set stands elsewhere than it did after that of the pass before; and where a pass is empty. Then the
     state before that pass is loaded.
 
+    What is known of it goes with a loader's state, since that may be loaded over a stream that stands elsewhere.
+
     Args:
         dataset: the data set.
 
     Attributes:
         state: of the data set before the last pass that began with `iter()` alone; None if there is none.
-        first: its state after the first sample of the last pass.
-        moved: whether it was left inside a pass.
+        ended: that state, if the pass before had come to its end; None if that is not known.
+        first: its state after the first sample of the last pass; None if that is not known.
+        moved: whether it was left inside a pass, or may have been.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self.state: Any = None
+        self.ended: Any = None
         self.first: Any = None
         self.moved = False
+
+    def saved(self) -> dict[str, Any]:
+        """Where the pass that goes on began, or where the next one would; JSON-safe, without what JSON cannot hold."""
+        over = self.state is not None and not self.moved
+        found = {
+            "begins": packed(self.now() if self.state is None else self.state),
+            "ended": packed(self.now() if over else self.ended),
+        }
+        return {name: state for name, state in found.items() if state is not None}
+
+    def resumed(self, stream: Mapping[str, Any]) -> Beginning:
+        """The same after a state was loaded of whose `stream` part `saved` was one; itself if it says nothing.
+
+        Raises:
+            ValueError: if that is damaged.
+        """
+        if stream.get("begins") is None:
+            return self
+        found = Beginning(self.dataset)
+        found.state, found.ended, found.moved = unpacked(stream["begins"]), unpacked(stream.get("ended")), True
+        return found
 
     def of(self, dataset: Any) -> Beginning:
         """The same for `dataset`, which may be a copy and then goes its own way."""
@@ -77,10 +103,14 @@ class Beginning:
 
         The epoch in its state counts for nothing if it was told that.
         """
+        return self.first is not None and self.stands(self.first)
+
+    def stands(self, at: Any) -> bool:
+        """Whether the state of the data set is that of `at`, but for an epoch that it was told."""
         told = hasattr(self.dataset, "set_epoch")
-        before, after = (_but_epoch(state) if told else state for state in (self.first, self.now()))
+        before, after = (_but_epoch(state) if told else state for state in (at, self.now()))
         try:
-            return self.first is not None and bool(before == after)
+            return bool(before == after)
         except Exception:  # states of any make, such as tensors, which are not equal or unequal as a whole
             return False
 
@@ -219,13 +249,25 @@ class StreamReader:
     def _begin(self, beginning: Beginning, epoch: int) -> None:
         """Opens a pass at its beginning; see `Beginning`."""
         stood = beginning.moved or (self.several and beginning.first is not None)
-        state = None if stood else beginning.now()
+        state, known, found = None if stood else beginning.now(), beginning.state is not None, False
+        resumed = stood and known and beginning.first is None
+        if resumed and beginning.ended is not None:  # what it counts itself, as passes, goes on
+            self._load(beginning.ended)
+            if self._tried(beginning, epoch):
+                beginning.state, beginning.first = beginning.ended, beginning.now()
+                return
+        elif resumed and beginning.stands(beginning.state):
+            stood = resumed = False
         found = self._tried(beginning, epoch)
-        if beginning.state is not None and (not found or (stood and not beginning.again())):
-            self.dataset.load_state_dict(copy.deepcopy(beginning.state))
+        if resumed and found:  # a second `iter()` shows whether it begins anew or goes on
+            beginning.first = beginning.now()
             found = self._tried(beginning, epoch)
+        if known and (not found or (stood and not beginning.again())):
+            self._load(beginning.state)
+            found = self._tried(beginning, epoch)
+            beginning.ended = None
         elif state is not None:
-            beginning.state = state
+            beginning.state, beginning.ended = state, state if known else None
         beginning.first = beginning.now() if found else None
 
     def _tried(self, beginning: Beginning, epoch: int) -> bool:
@@ -247,10 +289,20 @@ class StreamReader:
             np.random.seed(seed)
             torch.default_generator.manual_seed(seed)
         if state is not None and loads:
-            self.dataset.load_state_dict(copy.deepcopy(state))
+            self._load(state)
         self._iterator = iter(self.dataset)
-        if state is not None and not loads:
-            self._iterator.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+        if state is None or (loads and (self._iterator is not self.dataset or self._stands(state))):
+            return
+        self._iterator.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+
+    def _load(self, state: Any) -> None:
+        """Tells the data set its state. An iterator over itself may only take one after `iter()`."""
+        with contextlib.suppress(*((Exception,) if hasattr(self.dataset, "__next__") else ())):
+            self.dataset.load_state_dict(copy.deepcopy(state))
+
+    def _stands(self, state: Any) -> bool:
+        """Whether `iter()` left the data set where it was told to go on."""
+        return self._beginning is not None and self._beginning.stands(state)
 
     def _marked(self) -> Mark | None:
         """Where the stream stands, if it can say so; without a state if JSON would change that."""
@@ -266,6 +318,53 @@ class StreamReader:
             return Mark(self._offset, why=str(error))
         change = changed(state, kept)
         return Mark(self._offset, kept) if change is None else Mark(self._offset, why=change)
+
+
+_TENSOR = "adabatch.tensor"  # the key under which a state in JSON holds a tensor, such as that of a generator
+
+
+def packed(state: Any) -> Any:
+    """`state` with its tensors in a form that JSON can hold; None if there is something else that JSON changes."""
+    try:
+        found = _packed(state)
+        return found if changed(found, json.loads(json.dumps(found))) is None else None
+    except Exception:  # whatever it holds
+        return None
+
+
+def _packed(state: Any) -> Any:
+    if isinstance(state, dict):
+        if _TENSOR in state:
+            raise ValueError("a key that is used here")
+        return {key: _packed(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_packed(value) for value in state]
+    if not isinstance(state, torch.Tensor):
+        return state
+    raw = state.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return {_TENSOR: [str(state.dtype).removeprefix("torch."), list(state.shape), base64.b64encode(raw).decode()]}
+
+
+def unpacked(state: Any) -> Any:
+    """The state of which `packed` made `state`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(state, list):
+        return [unpacked(value) for value in state]
+    if not isinstance(state, dict):
+        return state
+    if _TENSOR not in state:
+        return {key: unpacked(value) for key, value in state.items()}
+    try:
+        dtype, shape, raw = state[_TENSOR]
+        data = torch.tensor(list(base64.b64decode(raw, validate=True)), dtype=torch.uint8)
+        return data.view(getattr(torch, dtype)).reshape(shape)
+    except Exception as error:
+        raise ValueError(
+            f"`state` is damaged: `{_TENSOR}` must hold a tensor, got {str(state[_TENSOR])[:80]}; use an older checkpoint"
+        ) from error
 
 
 def changed(one: Any, other: Any, where: str = "state") -> str | None:
