@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from adabatch.accumulate import accumulate
 from adabatch.data import DataLoader
-from adabatch.data.streams import changed
+from adabatch.data.streams import changed, packed, unpacked
 
 
 class Epochs(IterableDataset):
@@ -294,6 +294,252 @@ def test_the_epoch_is_told_after_the_beginning_is_restored(how):
     next(iter(loader))
     resumed.load_state_dict(loader.state_dict())
     assert whole(resumed) == [300 + item for item in range(4, 12)]
+
+
+# A loader's state over a stream that stands elsewhere
+
+
+class Drawing(Itself):
+    """Its state holds that of a generator."""
+
+    def state_dict(self):
+        return {"at": self.at, "random": torch.get_rng_state()}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        torch.set_rng_state(state["random"])
+
+
+def through_json(loader):
+    return json.loads(json.dumps(loader.state_dict()))
+
+
+@pytest.mark.parametrize("make", [Itself, Staying, Drawing, *AFRESH])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("used", [1, 6])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.filterwarnings("ignore:`state_dict` of the data set:UserWarning")
+def test_the_state_of_a_beginning_is_loaded_over_a_used_stream(make, how, used, begun):
+    data = make()
+    loader = DataLoader(data, 2, **how)
+    if begun:
+        iterator = iter(loader)
+        next(iterator)
+        iterator.close()
+        loader.set_epoch(3)
+    beginning = through_json(loader)
+    for _ in zip(iter(data), range(used), strict=False):
+        pass
+    resumed = DataLoader(data, 2, **how)
+    resumed.load_state_dict(beginning)
+    assert through_json(resumed) == beginning
+    for _ in range(2):
+        assert values(resumed) == list(range(6))
+        next(iter(resumed))
+
+
+@pytest.mark.filterwarnings("ignore:`state_dict` of the data set:UserWarning")
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_is_read_and_dropped_is_so_from_the_beginning_of_its_pass(steps):
+    data = Drawing()
+    loader = DataLoader(data, 2)
+    iterator = iter(loader)
+    seen = [next(iterator) for _ in range(steps)]
+    state = through_json(loader)
+    rest = values(iterator)
+    assert values(seen) + rest == list(range(6))
+    resumed = DataLoader(data, 2)
+    resumed.load_state_dict(state)
+    with pytest.warns(UserWarning, match=SKIPS):
+        assert values(resumed) == rest
+
+
+def test_a_state_without_a_beginning_is_loaded_as_before():
+    data = Itself()
+    loader = DataLoader(data, 2)
+    state = loader.state_dict()
+    assert state["stream"].pop("begins") == {"at": 0}
+    data.at = 4
+    loader.load_state_dict(state)
+    assert values(loader) == [4, 5]
+
+
+def test_ranks_of_a_stream_that_shares_itself_out_begin_where_each_stands():
+    def states(sharding):
+        loaders = ranked(2, lambda: DataLoader(Itself(), 2, seed=0, sharding=sharding))
+        return [loader.state_dict()["stream"].get("begins") for loader in loaders]
+
+    assert states("dataset") == [None, None]
+    assert states("stride") == [{"at": 0}] * 2
+
+
+class LongerEpochs(OwnEpochs):
+    """Its state at an epoch's end is where the next begins."""
+
+    at, start = 0, None
+
+    def __iter__(self):
+        self.at, self.start = self.start or 0, None
+        while self.at < 5:
+            self.at += 1
+            yield self.epoch * 10 + self.at - 1
+        self.at = 0
+        self.epoch += 1
+
+    def state_dict(self):
+        return {"at": self.at, "epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        self.start, self.epoch = state["at"], state["epoch"]
+
+
+class Unheld(LongerEpochs):
+    """The same with a state that JSON cannot hold within a pass."""
+
+    def state_dict(self):
+        return super().state_dict() | {"more": torch.zeros(3, dtype=torch.float64)[: self.epoch]}
+
+
+@pytest.mark.parametrize("make", [LongerEpochs, Unheld])
+@pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (0, 2), (1, 0), (1, 2), (1, 3), (2, 0)])
+@pytest.mark.parametrize("used", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_streams_own_count_of_epochs_goes_on_after_a_resume(make, epochs, steps, used, workers):
+    loader = DataLoader(make(), 2)
+    for _ in range(epochs):
+        whole(loader)
+    iterator = iter(loader)
+    for _ in range(steps):
+        next(iterator)
+    state = through_json(loader)
+    rest = [values(iterator), values(loader), values(loader)]
+    other = make()
+    resumed = DataLoader(other, 2)
+    for _ in zip(resumed, range(used), strict=False):
+        pass
+    if workers:
+        resumed = DataLoader(other, 2, num_workers=1, persistent_workers=True)
+    resumed.load_state_dict(state)
+    assert [values(resumed) for _ in range(3)] == rest
+
+
+@pytest.mark.parametrize("make", [Itself, Staying, Drawing, *AFRESH])
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.filterwarnings("ignore:`state_dict` of the data set:UserWarning")
+def test_a_stream_that_ends_where_nothing_follows_begins_anew_after_a_resume(make, again):
+    data = make()
+    loader = DataLoader(data, 2)
+    for _ in range(2):
+        assert values(loader) == list(range(6))
+        resumed = DataLoader(data if again else make(), 2)
+        resumed.load_state_dict(through_json(loader))
+        for _ in range(2):
+            assert values(resumed) == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.shuffle(seed=1, buffer_size=4),
+        lambda data: data.map(lambda rows: rows, batched=True, batch_size=4),
+        lambda data: data.filter(lambda row: row["i"] != 2).take(4),
+    ],
+)
+def test_huggingface_streams_begin_anew_after_a_resume(change):
+    loader = DataLoader(change(huggingface()), 2)
+    for _ in range(2):
+        values(loader)
+        state = through_json(loader)
+        expected = values(DataLoader(change(huggingface()), 2))
+        resumed = DataLoader(change(huggingface()), 2)
+        resumed.load_state_dict(state)
+        assert sorted(values(resumed)) == sorted(expected)
+
+
+class MadeByIter(IterableDataset):
+    """An iterator over itself with a place that only `iter()` makes; what is loaded before that is lost."""
+
+    calls = 0
+
+    def __iter__(self):
+        self.calls += 1
+        self.place = {"at": 0}
+        return self
+
+    def __next__(self):
+        if self.place["at"] == 8:
+            raise StopIteration
+        self.place["at"] += 1
+        return self.place["at"] - 1
+
+    def state_dict(self):
+        return {"place": dict(self.place), "calls": self.calls}
+
+    def load_state_dict(self, state):
+        if not hasattr(self, "place"):
+            raise AttributeError("no place yet")
+        self.place.update(state["place"])
+
+
+class OnlyOnce(Afresh):
+    """An iterator over itself that takes a state by `iter()`, for once."""
+
+    def __iter__(self):
+        self.at, self.start = self.start, 0
+        return self
+
+
+@pytest.mark.parametrize("make", [MadeByIter, OnlyOnce])
+@pytest.mark.parametrize("workers", [(0, 0), (0, 2), (2, 0), (2, 2)])
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_an_iterator_over_itself_is_told_its_state_when_it_takes_it(make, workers, same, steps):
+    data = make()
+    loader = DataLoader(data, 2, num_workers=workers[0])
+    iterator = iter(loader)
+    for _ in range(steps):
+        next(iterator)
+    state = through_json(loader)
+    rest, all_of_it = values(iterator), values(loader)
+    resumed = DataLoader(data if same else make(), 2, num_workers=workers[1])
+    resumed.load_state_dict(state)
+    assert [values(resumed) for _ in range(3)] == [rest, all_of_it, all_of_it]
+
+
+def test_an_iterator_over_itself_that_refuses_a_state_says_so():
+    class Refusing(Itself):
+        def load_state_dict(self, state):
+            raise RuntimeError("of another make")
+
+    loader = DataLoader(Refusing(), 2)
+    next(iter(loader))
+    loader.load_state_dict(loader.state_dict())
+    with pytest.raises(RuntimeError, match="of another make"):
+        next(iter(loader))
+
+
+@given(st.sampled_from([torch.uint8, torch.bool, torch.float64, torch.bfloat16, torch.int64]), st.data())
+def test_tensors_of_a_state_come_back_as_they_were(dtype, data):
+    shape = data.draw(st.lists(st.integers(0, 3), max_size=3))
+    tensor = torch.randint(0, 2, shape).to(dtype)
+    state = {"a": [tensor.T if tensor.dim() == 2 else tensor, 1, {"b": None}]}
+    found = unpacked(json.loads(json.dumps(packed(state))))
+    assert found["a"][1:] == [1, {"b": None}]
+    assert found["a"][0].dtype == dtype
+    assert torch.equal(found["a"][0], state["a"][0])
+
+
+def test_what_cannot_be_packed_is_left_out_and_what_is_damaged_refused():
+    circle = {}
+    circle["circle"] = circle
+    for state in ({"a": (1, 2)}, {1: 2}, {"adabatch.tensor": 1}, [object()], circle):
+        assert packed(state) is None
+    loader = DataLoader(Drawing(), 2)
+    state = through_json(loader)
+    state["stream"]["begins"]["random"]["adabatch.tensor"][0] = "nothing"
+    with pytest.raises(ValueError, match=r"`state` is damaged: `adabatch.tensor` must hold a tensor, got \['nothing'"):
+        loader.load_state_dict(state)
 
 
 # A rank that has no sample

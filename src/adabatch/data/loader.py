@@ -409,7 +409,8 @@ class DataLoader(Face):
             found["open_epoch"] = cursor.open
         stream: dict[str, Any] = {"stream": cursor.saved()} if isinstance(cursor, StreamCursor) else {}
         if self._fresh is not None and self._alike():
-            stream["stream"] |= self._fresh.saved()
+            between = cursor.position == cursor.base and self._place.current is None
+            stream["stream"] |= self._fresh.saved(between=between)
         return {**found, **stream, **self._identity()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

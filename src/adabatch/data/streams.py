@@ -62,9 +62,13 @@ class Beginning:
         self.first: Any = None
         self.moved = False
 
-    def saved(self) -> dict[str, Any]:
-        """Where the pass that goes on began, or where the next one would; JSON-safe, without what JSON cannot hold."""
-        over = self.state is not None and not self.moved
+    def saved(self, *, between: bool) -> dict[str, Any]:
+        """Where the pass that goes on began, or where the next one would; JSON-safe, without what JSON cannot hold.
+
+        Args:
+            between: whether no pass goes on.
+        """
+        over = between and self.state is not None and not self.moved
         found = {
             "begins": packed(self.now() if self.state is None else self.state),
             "ended": packed(self.now() if over else self.ended),
@@ -249,7 +253,7 @@ class StreamReader:
     def _begin(self, beginning: Beginning, epoch: int) -> None:
         """Opens a pass at its beginning; see `Beginning`."""
         stood = beginning.moved or (self.several and beginning.first is not None)
-        state, known, found = None if stood else beginning.now(), beginning.state is not None, False
+        state, known = None if stood else beginning.now(), beginning.state is not None
         resumed = stood and known and beginning.first is None
         if resumed and beginning.ended is not None:  # what it counts itself, as passes, goes on
             self._load(beginning.ended)
@@ -297,7 +301,12 @@ class StreamReader:
 
     def _load(self, state: Any) -> None:
         """Tells the data set its state. An iterator over itself may only take one after `iter()`."""
-        with contextlib.suppress(*((Exception,) if hasattr(self.dataset, "__next__") else ())):
+        try:
+            self.dataset.load_state_dict(copy.deepcopy(state))
+        except Exception:
+            if not hasattr(self.dataset, "__next__"):
+                raise
+            iter(self.dataset)
             self.dataset.load_state_dict(copy.deepcopy(state))
 
     def _stands(self, state: Any) -> bool:
@@ -358,12 +367,13 @@ def unpacked(state: Any) -> Any:
     if _TENSOR not in state:
         return {key: unpacked(value) for key, value in state.items()}
     try:
-        dtype, shape, raw = state[_TENSOR]
-        data = torch.tensor(list(base64.b64decode(raw, validate=True)), dtype=torch.uint8)
-        return data.view(getattr(torch, dtype)).reshape(shape)
+        name, shape, text = state[_TENSOR]
+        raw, dtype = bytearray(base64.b64decode(text, validate=True)), getattr(torch, name)
+        return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
     except Exception as error:
         raise ValueError(
-            f"`state` is damaged: `{_TENSOR}` must hold a tensor, got {str(state[_TENSOR])[:80]}; use an older checkpoint"
+            f"`state` is damaged: `{_TENSOR}` must hold a tensor, got {str(state[_TENSOR])[:80]}; use an older"
+            " checkpoint"
         ) from error
 
 
