@@ -424,6 +424,44 @@ def test_a_streams_own_count_of_epochs_goes_on_after_a_resume(make, epochs, step
     assert [values(resumed) for _ in range(3)] == rest
 
 
+def test_an_epoch_whose_last_batch_is_out_has_not_ended():
+    loader = DataLoader(LongerEpochs(), 8, micro_batch_size=4)
+    parts = loader.parts()
+    next(parts)
+    resumed = DataLoader(LongerEpochs(), 8)
+    resumed.load_state_dict(through_json(loader))
+    assert [values(resumed) for _ in range(2)] == [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]]
+
+
+class Threes(Itself):
+    """Goes on in each pass behind the one before, by three samples."""
+
+    def __iter__(self):
+        while True:
+            self.at += 1
+            yield self.at - 1
+            if self.at % 3 == 0:
+                return
+
+
+def test_a_pass_after_a_resume_that_was_left_begins_again_where_the_resume_began():
+    loader = DataLoader(Threes(), 2)
+    assert values(loader) + values(loader) == list(range(6))
+    resumed = DataLoader(Threes(), 2)
+    resumed.load_state_dict(through_json(loader))
+    assert "ended" in through_json(resumed)["stream"]
+    assert next(iter(resumed)).tolist() == [6, 7]
+    assert "ended" not in through_json(resumed)["stream"]
+    assert [values(resumed) for _ in range(2)] == [[6, 7, 8], [9, 10, 11]]
+
+
+def test_a_stream_that_stands_where_it_began_is_read_once_after_a_resume():
+    resumed = DataLoader(Stateful(20), 4)
+    resumed.load_state_dict(through_json(DataLoader(Stateful(20), 4)))
+    assert items(resumed) == list(range(20))
+    assert resumed.dataset.read == 20
+
+
 @pytest.mark.parametrize("make", [Itself, Staying, Drawing, *AFRESH])
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.filterwarnings("ignore:`state_dict` of the data set:UserWarning")

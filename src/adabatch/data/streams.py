@@ -50,7 +50,7 @@ class Beginning:
 
     Attributes:
         state: of the data set before the last pass that began with `iter()` alone; None if there is none.
-        ended: that state, if the pass before had come to its end; None if that is not known.
+        ended: where the pass before a loaded state had come to its end, until the next one begins; else None.
         first: its state after the first sample of the last pass; None if that is not known.
         moved: whether it was left inside a pass, or may have been.
     """
@@ -246,7 +246,7 @@ class StreamReader:
         else:
             if beginning.state is None:
                 beginning.state = beginning.now()
-            beginning.moved, beginning.first = True, None
+            beginning.moved, beginning.first, beginning.ended = True, None, None
             self._start(opening.epoch, state)
         self._opening = opening
 
@@ -255,10 +255,11 @@ class StreamReader:
         stood = beginning.moved or (self.several and beginning.first is not None)
         state, known = None if stood else beginning.now(), beginning.state is not None
         resumed = stood and known and beginning.first is None
-        if resumed and beginning.ended is not None:  # what it counts itself, as passes, goes on
-            self._load(beginning.ended)
+        ended, beginning.ended = beginning.ended, None
+        if resumed and ended is not None:  # what it counts itself, as passes, goes on
+            self._load(ended)
             if self._tried(beginning, epoch):
-                beginning.state, beginning.first = beginning.ended, beginning.now()
+                beginning.state, beginning.first = ended, beginning.now()
                 return
         elif resumed and beginning.stands(beginning.state):
             stood = resumed = False
@@ -269,9 +270,8 @@ class StreamReader:
         if known and (not found or (stood and not beginning.again())):
             self._load(beginning.state)
             found = self._tried(beginning, epoch)
-            beginning.ended = None
         elif state is not None:
-            beginning.state, beginning.ended = state, state if known else None
+            beginning.state = state
         beginning.first = beginning.now() if found else None
 
     def _tried(self, beginning: Beginning, epoch: int) -> bool:
