@@ -460,6 +460,27 @@ def test_a_coupling_whose_factor_is_none_is_refused_at_once(factor, message):
         del ab.couplings.Coupling._kinds["Odd"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "lr"),
+    [("weight_decay", 0.1, 0.1), ("lr", 0.2, 0.1), ("lr", 0.2, torch.tensor(0.1)), ("lr", torch.tensor(0.2), 0.1)],
+)
+def test_a_coupling_that_changes_the_base_batch_size_is_refused_at_once(name, value, lr):
+    class Always(ab.couplings.Coupling):
+        def lr_factor(self, ratio):
+            return 1.0
+
+        def in_force(self, group, ratio):
+            return {name: value}
+
+    try:
+        with pytest.raises(
+            ValueError, match=f"'Always' must leave the base batch size alone, got another '{name}' from"
+        ):
+            ab.BatchSizeScheduler(sgd(model_of(), lr=lr), loader_of(), GROWING, coupling=Always())
+    finally:
+        del ab.couplings.Coupling._kinds["Always"]
+
+
 @pytest.mark.parametrize("held", [None, ["lr"], 2.0])
 def test_a_coupling_that_says_nothing_of_what_it_changes_is_refused_at_once(held):
     class Mute(ab.couplings.Coupling):

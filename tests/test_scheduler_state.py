@@ -275,3 +275,16 @@ def test_run_on_behind_the_end():
     assert batches.batch_size == loader.state_dict()["batch_size"] == 4
     assert batches.state_dict()["clock"] == loader.clock
     assert batches.decisions == []
+
+
+def test_a_state_between_the_two_steps_is_told():
+    run = Run()
+    run.train(1)
+    assert run.batches.state_dict()["clock"] == 4
+    backward(run.model, next(run.stream))
+    assert run.batches.state_dict()["clock"] == 4
+    run.optimizer.step()
+    with pytest.warns(RuntimeWarning, match=r"between `optimizer.step\(\)` and `step\(\)`: .* batch at sample 4 again"):
+        assert run.batches.state_dict()["clock"] == 4
+    run.batches.step()
+    assert run.batches.state_dict()["clock"] == 8

@@ -100,7 +100,8 @@ def test_bad_settings_of_a_plan(settings, message):
 
 
 def test_units_that_need_to_know_more():
-    with pytest.raises(ValueError, match="`dataset_size` must be given to count 2 epochs, got None; or use `samples`"):
+    of_stream = "`dataset_size` must be given to count 2 epochs, got None, as of a stream; or use `samples`"
+    with pytest.raises(ValueError, match=of_stream):
         linear_ramp(8, over=epochs(2), start=7).plan(dataset_size=None)
     with pytest.raises(ValueError, match="`tokens_per_sample` must be given to count 20 tokens, got None"):
         linear_ramp(8, over=tokens(20), start=7).plan(dataset_size=100)

@@ -80,7 +80,7 @@ class Coupling(ABC):
             ratio: batch size / base batch size, above 0.
 
         Returns:
-            The hyper-parameters that differ, by name; nothing where the factor is 1.
+            The hyper-parameters that differ, by name; nothing where `ratio` is 1, or each as it is.
 
         Example:
             >>> from adabatch import couplings

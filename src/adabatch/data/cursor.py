@@ -138,7 +138,11 @@ class Cursor:
 
     def requested(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
-        return self.demand.batch_size if self.driver is None else self.checked(self.driver.batch_size_at(clock))
+        driver = self.demand.driver
+        if driver is None:
+            return self.demand.batch_size
+        size = driver.batch_size_at(clock)
+        return size if type(size) is int and 0 < size <= self.size else self.checked(size)
 
     def following(self, position: int | None = None) -> tuple[int, int]:
         """Clock and requested size of the batch that follows on `position` (default: where the cursor stands)."""
@@ -222,7 +226,7 @@ class Cursor:
             raise RuntimeError(
                 "`commit` needs a batch that was handed out and is not committed; commit each batch once"
             )
-        self.position = batch.clock + batch.size if self.driver is None else batch.end
+        self.position = batch.clock + batch.size if self.demand.driver is None else batch.end
         self.current = None
 
     def repeat(self, batch: Batch) -> None:

@@ -157,7 +157,7 @@ class Face:
     @property
     def current(self) -> Batch | None:
         """The batch that was handed out and is not committed."""
-        return self._place.current
+        return self._place.shown.current
 
     @property
     def left(self) -> Batch | None:

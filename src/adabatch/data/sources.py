@@ -46,8 +46,9 @@ class Columns:
     def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
         self._keys, self._alone, self._size = order.keys, alone, len(columns[0])
         self._samples: Any = columns[0] if alone else TensorDataset(*columns)
-        self._kinds = [column.dtype for column in columns]
         self._columns = [column.view(_SELECTED_AS.get(column.dtype, column.dtype)) for column in columns]
+        kinds = [column.dtype for column in columns]
+        self._kinds = kinds if kinds != [column.dtype for column in self._columns] else None  # a view costs
         self._here = all(column.device.type == "cpu" for column in columns)
         self._sampled = isinstance(order, SampledOrder)
 
@@ -63,7 +64,8 @@ class Columns:
             found = [select(column, 0, items) for column in self._columns]
         else:
             found = [select(column, 0, items.to(column.device)) for column in self._columns]
-        found = [column.view(kind) for column, kind in zip(found, self._kinds, strict=True)]
+        if self._kinds is not None:
+            found = [column.view(kind) for column, kind in zip(found, self._kinds, strict=True)]
         return found[0] if self._alone else found
 
     def rest(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,7 +37,7 @@ def checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.o
             raise ValueError(
                 f"`optimizer` must have an LR in every parameter group, got {type(each).__name__} without; set `lr`"
             )
-        if each in COUPLED:
+        if weakref.ref(each) in COUPLED:
             raise ValueError(
                 f"`optimizer` must have one BatchSizeScheduler, this {type(each).__name__} has one already; "
                 "call `close()` on that one first"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, cast
-from weakref import WeakSet
 
 import torch
 
@@ -18,7 +18,7 @@ from adabatch.scheduler._guarded import Guard
 from adabatch.scheduler._velocity import settle_velocities
 
 _DOUBLE: Final = (torch.float64, torch.complex128)
-COUPLED: Final[WeakSet[torch.optim.Optimizer]] = WeakSet()
+COUPLED: Final[set[weakref.ref[torch.optim.Optimizer]]] = set()  # unlike a WeakSet it is asked without a call
 """Optimizers that have a coupling."""
 
 
@@ -66,7 +66,7 @@ class CoupledStep:
         # The net below it is `restore` at whatever comes next: a bound `step` may have been kept from before.
         self._guard = Guard.of(optimizer)
         self._guard.on_exception = untraced(self.restore)
-        COUPLED.add(optimizer)
+        COUPLED.add(weakref.ref(optimizer, COUPLED.discard))
 
     def follow(self, ratios: Iterable[float]) -> None:
         """Notes what the coupling changes at these ratios of batch sizes."""
@@ -85,7 +85,7 @@ class CoupledStep:
         for handle in self._handles:
             handle.remove()
         self._guard.remove(self.optimizer)
-        COUPLED.discard(self.optimizer)
+        COUPLED.discard(weakref.ref(self.optimizer))
 
     def restore(self) -> None:
         """Puts back what the groups held before a step, if that is still to do."""
@@ -120,18 +120,24 @@ class CoupledStep:
         )
 
     def _before(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        self.restore()
+        if self._undo:
+            self.restore()
         ratio, self._training = self._on_before(optimizer)
         groups = optimizer.param_groups
         # All are computed before any is written, and undone in reverse: groups may share one tensor.
-        changes = [self._coupling.in_force(group, ratio) for group in groups]
+        changes: list[dict[str, Any]] = []
+        seen, betas = [], False
+        for group in groups:
+            change = self._coupling.in_force(group, ratio) if ratio != 1 else {}
+            lr = change.get("lr", group["lr"])
+            seen.append((group, lr.detach().clone() if isinstance(lr, torch.Tensor) else lr))
+            betas |= "betas" in change
+            changes.append(change)
         if self._training:
-            lrs = [change.get("lr", group["lr"]) for change, group in zip(changes, groups, strict=True)]
-            lrs = [lr.detach().clone() if _is_tensor(lr) else lr for lr in lrs]
-            self._seen = list(zip(groups, lrs, strict=True))
+            self._seen = seen
         if "momentum" in self.changes:
             settle_velocities(optimizer, [group | change for group, change in zip(groups, changes, strict=True)])
-        if self.bias_correction or any("betas" in change for change in changes):
+        if betas or self.bias_correction:
             in_force = [group | change for group, change in zip(groups, changes, strict=True)]
             parts = self.bias_correction.before(in_force)
             if not _fits_groups(groups, parts):
@@ -168,7 +174,8 @@ class CoupledStep:
             held.copy_(value)
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        self.restore()
+        if self._undo:
+            self.restore()
         if self.bias_correction:
             self.bias_correction.after(trained=self._training)
         if self._training:
@@ -214,6 +221,13 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
             )
         for group in optimizer.param_groups:
             changes = _changes(coupling, group, ratio)
+            if ratio == 1:  # where steps do not ask it
+                changed = [key for key, value in changes.items() if key in group and not _equal(group[key], value)]
+                if changed:
+                    raise ValueError(
+                        f"`coupling` {coupling.name!r} must leave the base batch size alone, got another {changed[0]!r}"
+                        " from `in_force` there"
+                    )
             if "betas" in changes:
                 check_adam(optimizer)
             for key in changes:
@@ -268,6 +282,12 @@ def _cycled(group: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool((one == other).all()) if _is_tensor(one) else bool(one == other)
 
 
 def is_captured() -> bool:

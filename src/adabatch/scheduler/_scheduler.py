@@ -213,12 +213,14 @@ class BatchSizeScheduler:
                 f"`step()` of BatchSizeScheduler was called after micro-batch {part.index + 1} of {part.count}; "
                 "call it after the last one: `if micro.is_last:`"
             )
-        self._check_clock()
-        trained = self._trained == batch
+        if self._clock_of_state is not None:
+            self._check_clock()
+        trained = self._trained is batch or self._trained == batch
         self._uncoupled.check(batch, batch.requested / self._base, coupled=trained)
         left = self._loader.left
         self._loader.commit()
-        self._warn_of_left(left)
+        if left is not None and not self._warned_of_left:
+            self._warn_of_left(left)
         self._skipped = not trained
         self._trained, self._committed, self._requested = None, batch, batch.requested
         self._log_change(self._loader.clock)
@@ -265,8 +267,18 @@ class BatchSizeScheduler:
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart."""
+        """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart.
+
+        Warns between `optimizer.step()` and `step()`: of that batch the weights are saved, and the place before it.
+        """
         self._restore()
+        if self._trained is not None:
+            warnings.warn(
+                "`state_dict()` of BatchSizeScheduler was called between `optimizer.step()` and `step()`: a run that "
+                f"goes on from it trains on the batch at sample {self._trained.clock:,} again; call `step()` first",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         moments = [step.bias_correction.state() for step in self._steps]
         clock, end = self._loader.clock, self.plan.end_samples
         return (
@@ -356,7 +368,8 @@ class BatchSizeScheduler:
         self._elsewhere = False
         if is_phantom(optimizer):
             return batch.requested / self._base, False
-        self._check_clock()
+        if self._clock_of_state is not None:
+            self._check_clock()
         if part is not None and not part.is_last:
             raise RuntimeError(
                 f"`optimizer.step()` came after micro-batch {part.index + 1} of {part.count}; "
@@ -392,17 +405,16 @@ class BatchSizeScheduler:
             )
         self._unaware = False
 
-    def _warn_of_left(self, left: Batch | None) -> None:
+    def _warn_of_left(self, left: Batch) -> None:
         """Says once that a batch was passed over which nobody trained on."""
-        if left is not None and not self._warned_of_left:
-            self._warned_of_left = True
-            warnings.warn(
-                f"the batch at sample {left.clock:,} was left without `optimizer.step()` and `step()` of "
-                "BatchSizeScheduler, and counts as passed; call `step()` for batches that are skipped on purpose. If "
-                f"the loop takes a batch before it trains on the one before, it is one batch behind. {_AHEAD}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        self._warned_of_left = True
+        warnings.warn(
+            f"the batch at sample {left.clock:,} was left without `optimizer.step()` and `step()` of "
+            "BatchSizeScheduler, and counts as passed; call `step()` for batches that are skipped on purpose. If "
+            f"the loop takes a batch before it trains on the one before, it is one batch behind. {_AHEAD}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _after_step(self) -> None:
         self._trained = self._loader.current

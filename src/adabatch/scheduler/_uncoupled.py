@@ -43,8 +43,7 @@ class UncoupledSteps:
         weakref.finalize(self, _let_go).atexit = False
         _watching.add(self)
         if not _handles:
-            untraced: Callable[[Any], Any] = torch.compiler.disable
-            _handles.append(register_optimizer_step_pre_hook(untraced(_before_any_step)))
+            _handles.append(register_optimizer_step_pre_hook(_before_any_step))
 
     def close(self) -> None:
         """Looks on no longer."""
@@ -141,9 +140,18 @@ _handles: Final[list[RemovableHandle]] = []
 
 
 def _before_any_step(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-    if optimizer not in COUPLED:
-        for each in list(_watching):
-            each.note(optimizer)
+    if weakref.ref(optimizer) not in COUPLED:
+        _note(optimizer)
+
+
+def _note(optimizer: torch.optim.Optimizer) -> None:
+    for each in list(_watching):
+        each.note(optimizer)
+
+
+_untraced: Callable[..., Any] = torch.compiler.disable
+_note = _untraced(_note)
+_before_any_step = _untraced(_before_any_step, recursive=False)  # only marked: what wraps it costs at every step
 
 
 _HOOKED: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__

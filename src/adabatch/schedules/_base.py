@@ -58,7 +58,9 @@ class Context:
             return Fraction(self.walk.end_of(first + math.ceil(count) - 1))
         if duration.unit == "epochs":
             if self.dataset_size is None:
-                raise ValueError(f"`dataset_size` must be given to count {duration}, got None; or use `samples`")
+                raise ValueError(
+                    f"`dataset_size` must be given to count {duration}, got None, as of a stream; or use `samples`"
+                )
             count *= self.dataset_size
         elif duration.unit == "tokens":
             if self.tokens_per_sample is None:

@@ -72,6 +72,7 @@ class Plan:
     drop_last: bool = False
     run_on: bool = False
     _runs: Runs = field(init=False, repr=False, compare=False)
+    _last: int | None = field(init=False, repr=False, compare=False)  # `end_samples`
 
     def __post_init__(self) -> None:
         check_horizon(self.dataset_size, self.epochs, drop_last=self.drop_last, run_on=self.run_on)
@@ -94,6 +95,7 @@ class Plan:
         object.__setattr__(self, "starts_samples", starts)
         object.__setattr__(self, "batch_sizes", sizes)
         object.__setattr__(self, "_runs", walk.finish())
+        object.__setattr__(self, "_last", self.end_samples)
 
     @property
     def end_samples(self) -> int | None:
@@ -152,7 +154,8 @@ class Plan:
         Raises:
             ValueError: if `clock` is negative or behind the end.
         """
-        self._check_clock("clock", clock)
+        if type(clock) is not int or clock < 0 or (self._last is not None and clock > self._last):
+            self._check_clock("clock", clock)
         return self.batch_sizes[bisect_right(self.starts_samples, clock) - 1]
 
     def batches_between(self, start: int, stop: int) -> int:
