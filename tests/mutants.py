@@ -1,91 +1,117 @@
 """How many small changes to a room of the source its tests notice: `make mutants ROOM=couplings`.
 
-mutmut works on a copy in `build/mutants`, so the working tree stays as it is. Of all mutants a sample is tried, drawn
-from a seed. Texts of messages are mutated too, so a room of which all behaviour is tested scores some 90 %.
+cosmic-ray makes each change in a copy in `build/mutants`, so the working tree stays as it is. Of all changes a sample
+is tried, drawn from a seed; annotations, which nothing executes, are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import random
 import re
+import shlex
 import shutil
-import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from cosmic_ray.commands import init
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.testing import run_tests
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("schedules", "couplings", "scheduler", "lr_clock", "data", "accumulate", "norm")
-SETTINGS = """
-[tool.mutmut]
-source_paths = ["src"]
-only_mutate = ["src/adabatch/{room}/*"]
-pytest_add_cli_args_test_selection = [{tests}]
-pytest_add_cli_args = ["-m", "not slow and not gpu"]
-also_copy = ["docs", "benchmarks", "README.md", "CHANGELOG.md"]
-process_isolation = "forkserver"
-timeout_multiplier = 3.0
-debug = true
-"""
 
 
-def copy_of(room: str) -> Path:
-    """A fresh copy of the project, with mutmut's settings for the room."""
-    copy = ROOT / "build" / "mutants" / room
+def copy_of(room: str, number: int) -> Path:
+    """A fresh copy of the project, in which one process at a time makes changes."""
+    copy = ROOT / "build" / "mutants" / room / str(number)
     shutil.rmtree(copy, ignore_errors=True)
-    (copy / "mutants" / "src").mkdir(parents=True)  # where python, started before mutmut fills it, looks for modules
     for name in ("src", "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("README.md", "CHANGELOG.md", "pyproject.toml"):
         shutil.copy(ROOT / name, copy / name)
-    tests = [ROOT / "tests" / room, *sorted((ROOT / "tests").glob(f"test_{room}*.py"))]
-    listed = ", ".join(f'"{path.relative_to(ROOT)}"' for path in tests if path.name != room or any(path.glob("test_*")))
-    with (copy / "pyproject.toml").open("a") as file:
-        file.write(SETTINGS.format(room=room, tests=listed))
     return copy
 
 
-def mutmut(copy: Path, *arguments: str) -> str:
-    """What mutmut prints; processes that a test starts see the mutant too."""
-    environment = {**os.environ, "PYTHONPATH": str(copy / "mutants" / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mutmut", *arguments]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+def changes(room: str) -> list[MutationSpec]:
+    """All changes to a room, in a fixed order."""
+    modules = sorted((ROOT / "src" / "adabatch" / room).glob("*.py"))
+    with use_db(":memory:", WorkDB.Mode.create) as found:
+        init([module.relative_to(ROOT) for module in modules], found, {})
+        specs = [spec for item in found.work_items for spec in item.mutations]
+    quiet = {module.relative_to(ROOT): annotations(module) for module in modules}
+    specs = [s for s in specs if not any(a <= s.start_pos and s.end_pos <= b for a, b in quiet[s.module_path])]
+    return sorted(specs, key=lambda spec: (str(spec.module_path), spec.operator_name, spec.occurrence))
 
 
-def statuses(copy: Path) -> dict[str, str]:
-    """All mutants of the room, and what became of each."""
-    found = re.findall(r"^ +(\S+__mutmut_\d+): (.+)$", mutmut(copy, "results", "--all", "true"), re.MULTILINE)
-    return dict(found)
+def annotations(module: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where the annotations of a module begin and end, as lines and columns."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    found = [getattr(node, name, None) for node in nodes for name in ("annotation", "returns")]
+    return [((a.lineno, a.col_offset), (a.end_lineno, a.end_col_offset)) for a in found if isinstance(a, ast.expr)]
+
+
+def command_of(room: str) -> str:
+    """What runs the tests of a room, in a copy."""
+    tests = [ROOT / "tests" / room, *sorted((ROOT / "tests").glob(f"test_{room}*.py"))]
+    listed = [str(path.relative_to(ROOT)) for path in tests if path.name != room or any(path.glob("test_*"))]
+    return shlex.join([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *listed]) + (
+        " -m 'not slow and not gpu'"
+    )
+
+
+def tried(copy: Path, specs: list[MutationSpec], command: str, timeout: float) -> list[WorkResult]:
+    """What became of each change, in one copy; processes that a test starts see it too."""
+    os.chdir(copy)
+    os.environ |= {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
+    return [mutate_and_test([spec], command, timeout) for spec in specs]
 
 
 def score(room: str, *, sample: int, seed: int, processes: int) -> float:
-    """Tries a sample of the room's mutants, prints those that survive, and returns the share that was caught."""
-    copy = copy_of(room)
-    printed = mutmut(copy, "run", "none, so that they are made and the tests pass once")
-    names = sorted(statuses(copy))
-    if not names or "nothing matches" not in printed:
-        raise SystemExit(f"{room}: no mutants were made\n{printed[-3000:]}")
-    chosen = sorted(random.Random(seed).sample(names, min(sample, len(names))))
-    printed = mutmut(copy, "run", "--max-children", str(processes), *chosen)
-    found = {name: status for name, status in statuses(copy).items() if name in chosen}
-    if "not checked" in found.values():
-        raise SystemExit(f"{room}: not all mutants were tried\n{printed[-3000:]}")
-    left = [name for name in chosen if found[name] in ("survived", "no tests")]
-    for name in left:
-        shown = mutmut(copy, "show", name)
-        print(f"{name}: {found[name]}", *re.findall(r"^[-+](?![-+]).*$", shown, re.MULTILINE), sep="\n", flush=True)
-    caught = 1 - len(left) / len(chosen)
-    print(f"{room}: {len(chosen) - len(left)} of {len(chosen)} mutants caught ({caught:.0%}), of {len(names)} in all")
+    """Tries a sample of a room's changes, prints those that no test notices, and returns the share that was noticed."""
+    command, every = command_of(room), changes(room)
+    chosen = random.Random(seed).sample(every, min(sample, len(every)))
+    copies = [copy_of(room, number) for number in range(processes)]
+    with ProcessPoolExecutor(processes) as pool:
+        began = time.monotonic()
+        outcome, printed = pool.submit(unchanged, copies[0], command).result()
+        if outcome is not TestOutcome.SURVIVED:
+            raise SystemExit(f"{room}: the tests fail without a change\n{printed[-3000:]}")
+        timeout = 60 + 5 * (time.monotonic() - began)
+        parts = [chosen[number::processes] for number in range(processes)]
+        runs = [pool.submit(tried, copies[n], part, command, timeout) for n, part in enumerate(parts)]
+        results = [result for run in runs for result in run.result()]
+    left = [result for result in results if result.test_outcome is TestOutcome.SURVIVED]
+    broken = [result for result in results if result.test_outcome is None or result.diff is None]
+    if broken:
+        raise SystemExit(f"{room}: not all changes were tried\n{broken[0].output or ''}")
+    for result in left:
+        print(*re.findall(r"^(?:@@|[-+]).*$", result.diff or "", re.MULTILINE), sep="\n", flush=True)
+    caught = 1 - len(left) / len(results)
+    print(
+        f"{room}: {len(results) - len(left)} of {len(results)} changes noticed ({caught:.0%}), of {len(every)} in all"
+    )
     return caught
+
+
+def unchanged(copy: Path, command: str) -> Any:
+    """What the tests say of a copy without a change."""
+    tried(copy, [], command, 0)
+    return run_tests(command, 600)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rooms", nargs="*", default=ROOMS, metavar="room", help=f"of {', '.join(ROOMS)}")
-    parser.add_argument("--sample", type=int, default=60, help="mutants of each room, at most")
+    parser.add_argument("--sample", type=int, default=60, help="changes to each room, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
