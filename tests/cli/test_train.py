@@ -178,7 +178,7 @@ def test_a_run_without_a_checkpoint_says_that_it_starts_from_its_beginning(tmp_p
     (out / "result.json").unlink()
     (out / "checkpoints" / "last.pt").unlink()
     capsys.readouterr()
-    assert run("train", "digits", "--out", str(out), "--resume") == 0
+    assert run("train", "digits", "--out", str(out), "--resume", "--quiet") == 0
     assert capsys.readouterr().err == f"no checkpoint was saved in {out} yet; the run starts from its beginning\n"
 
 

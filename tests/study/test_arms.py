@@ -139,3 +139,14 @@ def test_growth_that_comes_to_nothing_is_no_comparison(changes):
 def test_a_rule_under_an_lr_that_does_not_fall_is_no_comparison():
     with pytest.raises(ValueError, match=r"`rule` must come to a batch above 16 .*; let it follow an LR that falls or"):
         chosen(batch_size=16, max_batch_size=64, epochs=3, growth=None, rule="smith", lr_schedule="constant")
+
+
+def test_an_arm_with_another_optimizer_has_the_tasks_learning_rate_for_it():
+    texts = [
+        "a: optimizer=adamw",
+        "b: optimizer=adam lr=0.3",
+        "c: optimizer=nesterov",
+        "d: growth=2 optimizer=adam coupling=sqrt",
+    ]
+    arms = chosen(*texts, lr=0.05)
+    assert {name: arms[name].lr for name in "abcd"} == {"a": 0.001, "b": 0.3, "c": 0.05, "d": 0.001}

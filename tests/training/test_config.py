@@ -66,7 +66,7 @@ def test_differences_name_the_settings():
         ({"seed": 2**63}, "`seed` must be at most 9,223,372,036,854,775,807, got 9223372036854775808"),
         ({"threads": 10**8}, "`threads` must be at most 1,024, got 100000000"),
         ({"coupling": "cubic"}, "`coupling` must be one of .*linear.*, got 'cubic'"),
-        ({"device": "tpu"}, "`device` must be one of auto, cpu, cuda, got 'tpu'"),
+        ({"device": "tpu"}, "`device` must be one of auto, cpu, cuda, cuda:N, mps, got 'tpu'"),
         ({"model": "vgg"}, "`model` must be one of small_cnn.*, got 'vgg'"),
         ({"lr_schedule": "step"}, "`lr_schedule` must be a schedule, got 'step'"),
     ],
@@ -133,3 +133,15 @@ def test_an_lr_in_force_beyond_float32(settings, message):
     else:
         with pytest.raises(ValueError, match="`lr` must stay below 1e.35 with its schedule and coupling, " + message):
             config.check_lr(1437)
+
+
+def test_the_optimizers_own_settings_hold_unless_others_are_given():
+    adam = RunConfig.for_task("mnist", optimizer="adam")
+    assert (adam.lr, adam.epochs, adam.weight_decay) == (0.001, 10, 0.0)
+    assert RunConfig.for_task("mnist", optimizer="adam", lr=0.5).lr == 0.5
+    assert RunConfig.for_task("mnist").lr == RunConfig.for_task("mnist", optimizer="nesterov").lr == 0.02
+
+
+def test_a_data_folder_is_text():
+    with pytest.raises(TypeError, match="`data` must be text, the name of a folder, got 5"):
+        RunConfig.for_task("digits", data=5)

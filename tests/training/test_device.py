@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -12,7 +13,7 @@ from adabatch.training import device, pick_device, versions
 def test_devices():
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match="`device` must be one of auto, cpu, cuda, got 'tpu'"):
+    with pytest.raises(ValueError, match="`device` must be one of auto, cpu, cuda, cuda:N, mps, got 'tpu'"):
         pick_device("tpu")
 
 
@@ -52,3 +53,45 @@ def test_threads_come_back():
     with device.threads(None):
         assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:13"])
+def test_names_that_are_devices_somewhere(name):
+    device.check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["tpu", "cuda:", "cuda:01", "cuda:-1", "cuda:1.0", "cuda:10000", "cuda:²", "mps:0", 0, None]
+)
+def test_names_that_are_no_devices(name):
+    with pytest.raises(ValueError, match=re.escape(f"one of auto, cpu, cuda, cuda:N, mps, got {name!r}")):
+        device.check_name(name)
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    """The numbers of GPUs of other machines."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="got 'mps', and torch sees no GPU of Apple's; use auto or cpu"):
+        pick_device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for count, there in ((1, "cuda:0 alone"), (4, "cuda:0 to cuda:3")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert pick_device(f"cuda:{count - 1}") == torch.device("cuda", count - 1)
+        assert (pick_device("cuda"), pick_device("auto")) == (torch.device("cuda"),) * 2
+        assert pick_device("cpu") == torch.device("cpu")
+        with pytest.raises(
+            ValueError, match=f"got 'cuda:{count}', and torch sees {there}; use one of them, auto or cpu"
+        ):
+            pick_device(f"cuda:{count}")
+
+
+def test_sums_are_as_long_as_the_device_has_them():
+    assert device.longest_float(torch.device("mps")) == torch.float32
+    assert device.longest_float(torch.device("cuda:1")) == device.longest_float(torch.device("cpu")) == torch.float64
+
+
+def test_random_numbers_are_as_before():
+    before = torch.get_rng_state()
+    with device.entered(torch.device("cpu")):
+        torch.manual_seed(3)
+    assert torch.equal(torch.get_rng_state(), before)

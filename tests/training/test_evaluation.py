@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from adabatch.training.evaluation import CHUNK, evaluate, judge, share
+from adabatch.training.evaluation import CHUNK, chance, chance_end, evaluate, judge, share
 
 
 def test_loss_and_accuracy_over_several_chunks():
@@ -40,3 +40,20 @@ def test_what_is_right_is_told_for_each_target():
     text = torch.randint(0, 3, (4, 7))
     _, right = judge(nn.Identity(), torch.randn(4, 3, 7), text)
     assert right.shape == (4, 7)
+
+
+def test_chance_is_the_most_frequent_class():
+    assert chance(torch.tensor([0, 2, 2, 1, 2, 0])) == 0.5
+    assert chance(torch.tensor([[4, 4], [4, 1]])) == 0.75  # text: every token counts
+    for classes in (2, 10):
+        even = torch.arange(classes).repeat(7)
+        assert chance(even) == pytest.approx(1 / classes)
+
+
+def test_the_end_of_chance_is_three_standard_errors_above():
+    """Of a thousand guessers, few are above; one that knows anything to speak of is."""
+    assert chance_end(0.1, count=900) == pytest.approx(0.13)
+    torch.manual_seed(0)
+    draws = torch.distributions.Binomial(360, torch.tensor(0.12)).sample((1000,)) / 360
+    assert (draws > chance_end(0.12, count=360)).sum() <= 10
+    assert chance_end(1.0, count=5) == 1.0

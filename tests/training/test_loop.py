@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -245,6 +246,7 @@ def test_progress(monkeypatch):
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     seen = []
     train(SMALL, data=small_data(), progress=seen.append)
+    seen = [now for now in seen if now.evaluation is None]
     assert len(seen) > 20
     assert [now.samples for now in seen] == sorted(now.samples for now in seen)
     assert {now.batch_size for now in seen} == {16, 32, 64}
@@ -259,6 +261,7 @@ def test_progress_counts_seconds_of_the_run_and_samples_of_the_stretch(monkeypat
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     seen = []
     train(SMALL, data=small_data(), progress=seen.append)
+    seen = [now for now in seen if now.evaluation is None]
     assert [now.seconds for now in seen] == sorted(now.seconds for now in seen)
     starts = [0, 300, 396, 600, 792, 900]
     pairs = 0
@@ -274,7 +277,8 @@ def test_progress_counts_seconds_of_the_run_and_samples_of_the_stretch(monkeypat
 def test_progress_is_throttled():
     seen = []
     result = train(SMALL, data=small_data(), progress=seen.append)
-    assert len(seen) <= 2 + result.train_seconds / loop.REPORT_SECONDS
+    between = [now for now in seen if now.evaluation is None]
+    assert len(between) <= 2 + result.train_seconds / loop.REPORT_SECONDS
 
 
 def test_the_run_folder(tmp_path):
@@ -352,7 +356,7 @@ def test_bad_arguments(tmp_path):
 def test_the_largest_lr_trains_to_nothing(optimizer):
     config = replace(SMALL, optimizer=optimizer, growth=None, lr=9.9e34, lr_schedule="constant", weight_decay=0.01)
     result = train(config, data=small_data())
-    assert result.updates == 76
+    assert result.updates < 76
     assert result.diverged_at is not None
 
 
@@ -383,3 +387,100 @@ def test_the_result_keeps_which_test_samples_were_right_at_the_end(tmp_path):
     assert (len(right), sum(right) / len(right)) == (len(data.y_test), result.test_accuracy)
     state = checkpoint.read(tmp_path / "checkpoints" / "last.pt")
     assert state["test_right"] == result.test_right  # so it is there after a kill before the result was written
+
+
+def first_lost(config: RunConfig) -> int:
+    """The naive run's update whose loss is the first that is not finite, from 1."""
+    _, updates = by_hand(config, small_data())
+    return 1 + next(number for number, (_, _, loss) in enumerate(updates) if not math.isfinite(loss))
+
+
+WILD = replace(SMALL, lr=1e28, epochs=4)
+
+
+@pytest.mark.parametrize("micro", [None, 10])
+def test_a_run_ends_with_the_update_whose_loss_is_not_finite(tmp_path, micro):
+    result = train(replace(WILD, micro_batch_size=micro), tmp_path, data=small_data())
+    assert result.updates == first_lost(WILD) < 18
+    assert (result.samples, result.epochs, len(result.history)) == (16 * result.updates, 1, 1)
+    assert result.diverged
+    assert result.diverged_at == result.history[-1]
+    assert result.history[-1].train_loss is None
+    assert len(unpacked(result.test_right)) == 100
+    assert saved_result(tmp_path) == result
+    assert json.loads((tmp_path / "result.json").read_text())["diverged"] is True
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_where_reading_the_loss_would_wait_it_is_read_at_the_end_of_the_epoch(monkeypatch):
+    monkeypatch.setattr(loop.devices, "is_read_freely", lambda device: False)
+    result = train(WILD, data=small_data())
+    assert (result.samples, result.epochs, len(result.history)) == (300, 1, 1)
+    assert result.diverged
+    often = train(replace(WILD, evaluate_every="5 updates"), data=small_data())
+    assert often.samples == 16 * 5 * -(-first_lost(WILD) // 5)  # or with the next evaluation
+
+
+def test_what_was_saved_before_a_run_diverged_stays(tmp_path):
+    """Two good epochs, then an LR far too high: checkpoints are of the good ones, logs and result tell the end."""
+    config = replace(SMALL, lr_schedule="milestones:1e30:2")
+    result = train(config, tmp_path, data=small_data())
+    assert [found.diverged for found in result.history] == [False, False, True]
+    assert 600 < result.samples < 900
+    good = train(replace(config, epochs=2), data=small_data())
+    assert [found.test_loss for found in result.history[:2]] == [found.test_loss for found in good.history]
+    last = checkpoint.read(tmp_path / "checkpoints" / "last.pt")
+    assert len(last["history"]) == 2
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    assert train(config, tmp_path, data=small_data(), resume=True) == result
+    (tmp_path / "result.json").unlink()  # a kill before the result was there
+    again = train(config, tmp_path, data=small_data(), resume=True)
+    assert without_seconds(again) == without_seconds(result)
+
+
+def test_a_loss_that_is_not_finite_on_the_test_set_alone_ends_a_run():
+    data = small_data()
+    result = train(SMALL, data=replace(data, x_test=torch.full_like(data.x_test, float("inf"))))
+    assert (result.samples, result.diverged) == (300, True)
+    assert result.history[-1].train_loss is not None
+    assert result.history[-1].test_loss is None
+
+
+def test_an_accuracy_that_always_the_same_answer_has_too():
+    data = small_data()
+    most = torch.bincount(data.y_test).max().item() / 100
+    dead = train(replace(SMALL, lr=1e-9), data=data)
+    assert (dead.chance, dead.at_chance) == (most, dead.test_accuracy <= most + 3 * (most * (1 - most) / 100) ** 0.5)
+    assert not train(SMALL, data=data).at_chance
+    alike = replace(data, y_test=torch.full_like(data.y_test, 3))
+    assert train(SMALL, data=alike).at_chance  # of one class nothing can be told
+
+
+def test_each_evaluation_is_told(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
+    seen = []
+    result = train(replace(SMALL, evaluate_every="20 updates"), data=small_data(), progress=seen.append)
+    told = [now for now in seen if now.evaluation is not None]
+    assert [now.evaluation for now in told] == list(result.history)
+    assert [(now.samples, now.batch_size, now.lr) for now in told] == [
+        (found.samples, found.batch_size, found.lr) for found in result.history
+    ]
+    passed = zip((0, *result.history[:-1]), result.history, strict=True)
+    rates = [
+        found.samples / found.seconds
+        if before == 0
+        else (found.samples - before.samples) / (found.seconds - before.seconds)
+        for before, found in passed
+    ]
+    assert [now.samples_per_second for now in told] == pytest.approx(rates)
+    assert told[-1].seconds_left == 0
+    assert all(now.seconds_left > 0 for now in told[:-1])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_with_an_index():
+    result = train(replace(WILD, device="cuda:0"), data=small_data())
+    assert (result.samples, result.diverged) == (300, True)
+    assert train(replace(SMALL, device="cuda:0"), data=small_data()).best_accuracy > 0.5

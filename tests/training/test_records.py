@@ -71,3 +71,16 @@ def test_of_text_nothing_is_kept_and_a_result_of_before_has_nothing():
 def test_damaged_bits(text):
     with pytest.raises(ValueError, match=f"`test_right` must be what `packed` wrote, got {re.escape(repr(text))}"):
         unpacked(text)
+
+
+@pytest.mark.parametrize("key", ["train_loss", "test_loss"])
+def test_a_result_says_whether_its_run_diverged(key):
+    lost = replace(RESULT.history[1], **{key: None})
+    found = replace(RESULT, history=(RESULT.history[0], lost), chance=0.1, at_chance=True)
+    assert (RESULT.diverged, found.diverged, found.diverged_at) == (False, True, lost)
+    values = json.loads(json.dumps(found.to_json()))
+    assert (values["diverged"], values["at_chance"], values["chance"]) == (True, True, 0.1)
+    assert RunResult.from_json(values) == found
+    for name in ("diverged", "at_chance", "chance"):  # as a run wrote it before these were kept
+        del values[name]
+    assert RunResult.from_json(values) == replace(found, chance=None, at_chance=False)

@@ -17,7 +17,7 @@ _NEEDS: Final = ("typer", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 when all is well, 2 after an error of the user's, 130 after Ctrl-C.
+    """Runs the command line and exits: 0 if all is well, 2 after a user's error, 3 if a run diverged, 130 after Ctrl-C.
 
     Args:
         arguments: what is typed behind `adabatch`; None for those of this process.

@@ -1,8 +1,9 @@
-"""The progress bar of a run."""
+"""The progress of a run: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from rich import progress as bars
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """Shows samples, batch size, LR, throughput, accuracy and time left while it is entered; on a terminal only.
+    """Shows how a run goes while it is entered: a bar on a terminal, else a line for each evaluation, on stderr.
 
     What is done before the first update has a line of its own, wherever it goes.
 
@@ -51,7 +52,37 @@ class Bar:
             if self._lines:
                 print(now.note, file=sys.stderr, flush=True)
             return
+        if self._lines and now.evaluation is not None:
+            print(evaluation_line(now, seconds_left=now.seconds_left), file=sys.stderr, flush=True)
         state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
         if now.test_accuracy is not None:
             state += f"  test {100 * now.test_accuracy:.1f} %"
         self._bars.update(self._row, total=now.total_samples, completed=now.samples, state=state)
+
+
+def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:
+    """One evaluation as a line of a log.
+
+    Args:
+        now: with the evaluation.
+        seconds_left: of whatever is under way; None: not known yet.
+    """
+    found = now.evaluation
+    assert found is not None
+    epoch = f"{now.samples * now.epochs / now.total_samples:.2f}".rstrip("0").rstrip(".")
+    parts = [
+        f"epoch {epoch}/{now.epochs}",
+        f"test {100 * found.test_accuracy:.2f} %",
+        f"test loss {_loss(found.test_loss)}",
+        f"training loss {_loss(found.train_loss)}",
+        f"batch {found.batch_size:,}",
+        f"LR {found.lr:.3g}",
+        f"{now.samples_per_second:,.0f}/s",
+    ]
+    if seconds_left is not None:
+        parts.append(f"{timedelta(seconds=round(seconds_left))} left")
+    return "  ".join(parts)
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

@@ -16,10 +16,19 @@ RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = "Run", "Growing batch", "Optimizer", "Sp
 TaskArgument = Annotated[
     str, typer.Argument(metavar="TASK", help="digits, mnist, cifar10 and more; see adabatch list.")
 ]
+TaskOrFile = Annotated[
+    str | None,
+    typer.Argument(metavar="TASK", help="digits, mnist, cifar10 and more; see adabatch list. --config has one too."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Initial weights and order of samples.", rich_help_panel=RUN)]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="auto, cpu or cuda; auto: a GPU if there is one.", rich_help_panel=RUN),
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="Where to train; auto: a CUDA GPU if there is one, else the CPU.",
+        rich_help_panel=RUN,
+    ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="Of torch on the CPU.", rich_help_panel=RUN)]
 Workers = Annotated[
@@ -68,6 +77,24 @@ Out = Annotated[
     typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for what is found.", rich_help_panel=OUTPUT),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, also for errors.", rich_help_panel=OUTPUT)]
+Telling = Annotated[
+    bool | None,
+    typer.Option(
+        "--progress/--quiet",
+        help="Say on standard error how it goes: a bar, or in a log a line for each evaluation; else unless --json.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        parser=path_of,
+        metavar="FILE",
+        help="Settings as in this JSON file or run folder (its config.json); flags go on top.",
+        rich_help_panel=RUN,
+    ),
+]
 Model = Annotated[str | None, typer.Option("--model", help="The network; see adabatch list.", rich_help_panel=RUN)]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.", rich_help_panel=RUN)]
 BatchSize = Annotated[
@@ -107,6 +134,15 @@ GhostBatchSize = Annotated[
 ]
 LR = Annotated[
     float | None, typer.Option("--lr", help="Learning rate at the first batch size.", rich_help_panel=OPTIMIZER)
+]
+TaskLR = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        help="Learning rate at the first batch size; else by task, of SGD and of Adam: digits 0.006, 0.001; mnist and "
+        "fashion_mnist 0.02, 0.001; cifar10 and cifar100 0.01, 0.001; imagenet 0.1, 0.001; gpt-tiny 0.1, 0.001.",
+        rich_help_panel=OPTIMIZER,
+    ),
 ]
 LRSchedule = Annotated[
     str | None,
@@ -183,7 +219,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "coupling": Coupling,
     "micro_batch_size": MicroBatchSize,
     "ghost_batch_size": GhostBatchSize,
-    "lr": LR,
+    "lr": TaskLR,
     "lr_schedule": LRSchedule,
     "momentum": Momentum,
     "weight_decay": WeightDecay,

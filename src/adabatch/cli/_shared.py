@@ -23,10 +23,13 @@ import adabatch
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from adabatch.training import RunConfig
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 USER_ERROR: Final = 2
+DIVERGED: Final = 3
 INTERRUPTED: Final = 130
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _ALSO: Final = {"maximum": "max_batch_size"}  # what schedules call it, and the option
@@ -81,16 +84,55 @@ def with_preset(name: str | None, task: str, settings: dict[str, Any]) -> dict[s
         ValueError: if there is no such preset, or none for the task or the network, or the network is not here.
     """
     from adabatch import _checks, models, planner, tasks
+    from adabatch.training import on_top
 
     if name is None:
         return settings
     tasks.get(task)
     found = planner.find(name, task=task, model=settings.get("model"))
     _checks.one_of("model", found.model, models.names(), remedy=f"{name} is for adabatch plan alone")
-    base = found.settings()
-    if "growth" in settings or "rule" in settings:  # one way to grow takes the place of the other
-        base |= {"growth": None, "rule": None}
-    return {key: value for key, value in {**base, **settings}.items() if value is not None or key == "max_batch_size"}
+    merged = on_top(found.settings(), settings, task=task)
+    return {key: value for key, value in merged.items() if value is not None or key == "max_batch_size"}
+
+
+def with_file(file: Path | None, task: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The task and settings on top of those of a file.
+
+    Args:
+        file: what the user gave as `config`; None for none.
+        task: data set by name; None for the file's.
+        settings: fields of `training.RunConfig` that the user gave.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if the file is none of settings, or no task is given.
+    """
+    if file is None:
+        if task is None:
+            raise ValueError("Missing argument 'TASK'; --help shows what there is")
+        return task, settings
+    from adabatch import tasks
+    from adabatch.training import on_top, read_settings
+
+    base = read_settings(file)
+    named = base.pop("task", None)
+    task = named if task is None else task
+    if task is None:
+        raise ValueError(f"`task` must be given where the file has none, got none in {file}")
+    tasks.get(task)
+    return task, on_top(base, settings, task=task)
+
+
+def run_config(task: str, settings: dict[str, Any], *, file: Path | None) -> RunConfig:
+    """The settings of a run; what is wrong with those of a file is said with its name."""
+    from adabatch.training import RunConfig
+
+    try:
+        return RunConfig.for_task(task, **settings)
+    except (TypeError, ValueError) as error:
+        if file is None:
+            raise
+        raise type(error)(f"{error}; what is not given is as in `config` {file}") from None
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -107,6 +149,12 @@ def fail(message: str, *, as_json: bool, argument: str | None = None) -> NoRetur
         argument: the option at fault; None takes the first one in backticks.
     """
     raise typer.Exit(_report(message, as_json=as_json, argument=argument))
+
+
+def loudly(head: str, message: str) -> None:
+    """Prints one line on standard error, its head in red on a terminal."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"{head}:", style="bold red", end=" ")
+    print(message, file=sys.stderr)
 
 
 def interrupted(message: str, *, as_json: bool) -> NoReturn:
@@ -214,8 +262,7 @@ def _report(message: str, *, as_json: bool, argument: str | None) -> int:
         with contextlib.suppress(OSError):  # where standard output itself is full, the exit code tells
             print_json({"error": {"message": message, "argument": argument}})
     else:
-        Console(stderr=True, soft_wrap=True, highlight=False).print("error:", style="bold red", end=" ")
-        print(message, file=sys.stderr)
+        loudly("error", message)
     return USER_ERROR
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -12,12 +13,13 @@ from rich import progress as bars
 from rich.console import Console
 
 from adabatch.cli import _shared
-from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, TaskArgument, of_a_run
-from adabatch.cli.train import check_growth
+from adabatch.cli._bar import evaluation_line
+from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
+from adabatch.cli.train import check_growth, merged_settings
 
 if TYPE_CHECKING:
     from adabatch.study.compare import Turn
-    from adabatch.training import Progress, RunResult
+    from adabatch.training import Progress, RunConfig, RunResult
 
 WIDE = 110
 Seeds = Annotated[
@@ -42,22 +44,24 @@ Arms = Annotated[
 @_shared.guarded
 @of_a_run()
 def command(
-    task: TaskArgument,
+    task: TaskOrFile = None,
     *,
     seeds: Seeds = 10,
     arm: Arms = None,
     target: Target = None,
     preset: Preset = None,
+    config: SettingsFile = None,
     settings: dict[str, Any],
     out: Out = None,
+    progress: Telling = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
-    --growth, --rule or --preset say otherwise) and uncoupled (the same growth, LR left alone), in turns. Prints a
-    table; the folder gets compare.json, compare.md, compare.png, report.html and the runs. The same command again goes
-    on after a kill.
+    --growth, --rule, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone), in turns.
+    Prints a table; the folder gets compare.json, compare.md, compare.png, report.html and the runs. The same command
+    again goes on after a kill. An arm with another optimizer has the LR that the task has for it, unless it says one.
 
     Examples:
         adabatch compare digits
@@ -70,12 +74,14 @@ def command(
 
         adabatch compare digits --arm adaptive --arm 'root: growth=2 coupling=power(0.5)' --arm 'big: batch-size=64'
     """
-    settings = _shared.with_preset(preset, task, settings)
-    if "rule" not in settings:
-        settings.setdefault("growth", 2.0)
-    check_growth(settings, preset)
+    task, merged = merged_settings(task, settings, preset=preset, file=config)
+    if merged.get("rule") is None and merged.get("growth") is None:
+        merged["growth"] = 2.0
+    check_growth(settings, merged, preset)
+    run = _shared.run_config(task, merged, file=config)
     folder = out or Path("runs") / f"compare-{task}"
-    compare = _compare(task, settings, arms=arm or [], seeds=seeds, target=target, out=folder, show=not as_json)
+    show = not as_json if progress is None else progress
+    compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show)
     notes = _write(compare, folder)
     if target is not None and not any(record["to_target"]["reached"] for record in compare["arms"]):
         if not as_json:
@@ -92,8 +98,7 @@ def command(
 
 
 def _compare(
-    task: str,
-    settings: dict[str, Any],
+    config: RunConfig,
     *,
     arms: list[str],
     seeds: int,
@@ -109,11 +114,11 @@ def _compare(
     _checks.whole("seeds", seeds)
     if target is not None:
         checked_target(target)
-    config = training.RunConfig.for_task(task, **settings)
-    data = tasks.get(task).load(config.data)
+    training.pick_device(config.device)  # before data are read
+    data = tasks.get(config.task).load(config.data)
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
-    bar = RunsBar(task, show=show)
+    bar = RunsBar(config.task, show=show)
     try:
         with bar:
             return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
@@ -159,7 +164,7 @@ def _show(compare: dict[str, Any], notes: list[str]) -> None:
 
 
 class RunsBar:
-    """Shows how far all runs are: a bar on a terminal, else a line for each run that is finished, on stderr.
+    """Shows how far all runs are: a bar on a terminal, else lines on stderr, for each evaluation and each finished run.
 
     Args:
         title: what is compared.
@@ -171,6 +176,8 @@ class RunsBar:
 
     def __init__(self, title: str, *, show: bool) -> None:
         self.done = 0
+        self._begun: float | None = None  # the first run that is trained here
+        self._found = 0  # runs that were there before
         console = Console(stderr=True, highlight=False)
         self._lines = show and not console.is_terminal
         self._bars = bars.Progress(
@@ -201,13 +208,30 @@ class RunsBar:
         """
         from adabatch.training import Progress
 
-        share, state = 0.0, f"run {turn.number}/{turn.total}  {turn.arm.name}, seed {turn.seed}"
+        share, place = 0.0, f"run {turn.number}/{turn.total}  {turn.arm.name}, seed {turn.seed}"
+        state = place
+        if now is None and turn.reused:
+            self._found += 1
+        elif now is None and self._begun is None:
+            self._begun = time.monotonic()
         if isinstance(now, Progress):
             share = now.samples / now.total_samples
             state += f"  batch {now.batch_size:,}  {now.samples_per_second:,.0f}/s"
+            if self._lines and now.note is not None:
+                print(f"{place}  {now.note}", file=sys.stderr, flush=True)
+            if self._lines and now.evaluation is not None:
+                line = evaluation_line(now, seconds_left=self._seconds_left(turn, share))
+                print(f"{place}  {line}", file=sys.stderr, flush=True)
         elif now is not None:
             self.done, share = turn.number, 1.0
             state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
+            state += "  diverged" if now.diverged else "  no better than chance" if now.at_chance else ""
             if self._lines:
                 print(f"{state}{' (found there)' if turn.reused else ''}", file=sys.stderr, flush=True)
         self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)
+
+    def _seconds_left(self, turn: Turn, share: float) -> float:
+        """Of the comparison, if the runs that are left take as long as those trained here so far."""
+        passed = turn.number - 1 + share
+        began = time.monotonic() if self._begun is None else self._begun
+        return (time.monotonic() - began) * (turn.total - passed) / (passed - self._found)

@@ -48,10 +48,11 @@ def command(
         adabatch probe digits --batch-size 8 --out runs/probe-8
     """
     from adabatch.study.probe import probe
-    from adabatch.training import RunConfig, writing
+    from adabatch.training import RunConfig, pick_device, writing
     from adabatch.training.folder import write_json
 
     config = RunConfig.for_task(task, **settings)
+    pick_device(config.device)  # before anything is written
     folder = out or Path("runs") / f"probe-{task}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from adabatch.cli import _shared
 from adabatch.cli._bar import Bar
-from adabatch.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, TaskArgument, of_a_run
+from adabatch.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
 
 if TYPE_CHECKING:
     from adabatch.training import RunConfig, RunResult
@@ -36,18 +36,21 @@ MicroBatchSize = Annotated[
 @_shared.guarded
 @of_a_run(micro_batch_size=MicroBatchSize)
 def command(
-    task: TaskArgument,
+    task: TaskOrFile = None,
     *,
     preset: Preset = None,
+    config: SettingsFile = None,
     settings: dict[str, Any],
     out: Out = None,
     resume: Resume = False,
+    progress: Telling = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one network on TASK, with a constant batch or a growing one.
 
-    What is not given is as the preset or the task has it. The run folder holds settings, versions, metrics, decisions,
-    checkpoints, the result and report.html. Ctrl-C saves; --resume goes on to the very same result.
+    What is not given is as the preset, the file or the task has it. The run folder holds settings, versions, metrics,
+    decisions, checkpoints, the result and report.html. Ctrl-C saves; --resume goes on to the very same result. A run
+    whose loss is not finite ends there, with exit code 3.
 
     Examples:
         adabatch train digits
@@ -59,15 +62,17 @@ def command(
         adabatch train cifar10 --preset adabatch --model resnet20
 
         adabatch train digits --out runs/mine --resume
+
+        adabatch train --config runs/mine --seed 1
     """
     micro_batch_size = settings.pop("micro_batch_size", None)
     settings |= _micro_batch_size(micro_batch_size)
-    config, folder = _config(task, settings, preset=preset, out=out, resume=resume)
+    run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
     if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
         from adabatch.training import with_fastest_micro_batch
 
-        config = with_fastest_micro_batch(config)
-    _train(config, folder, resume=resume, as_json=as_json)
+        run = with_fastest_micro_batch(run)
+    _train(run, folder, resume=resume, as_json=as_json, show=not as_json if progress is None else progress)
 
 
 def _micro_batch_size(given: str | None) -> dict[str, int]:
@@ -80,55 +85,91 @@ def _micro_batch_size(given: str | None) -> dict[str, int]:
 
 
 def _config(
-    task: str, settings: dict[str, Any], *, preset: str | None, out: Path | None, resume: bool
+    task: str | None,
+    settings: dict[str, Any],
+    *,
+    preset: str | None,
+    file: Path | None,
+    out: Path | None,
+    resume: bool,
 ) -> tuple[RunConfig, Path]:
     """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
     from dataclasses import replace
 
-    from adabatch.training import RunConfig, saved_config
+    from adabatch.training import saved_config
 
-    settings = _shared.with_preset(preset, task, settings)
     if resume:
+        if file is not None:
+            raise ValueError(
+                "`config` must come without `resume`, got both; the settings of a run that goes on are in `out`"
+            )
         if out is None:
             raise ValueError("`resume` must come with `out`, the folder of the run, got none")
-        return replace(saved_config(out), task=task, **settings), out
-    check_growth(settings, preset)
-    return RunConfig.for_task(task, **settings), out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
+        saved = saved_config(out)
+        task, merged = merged_settings(saved.task if task is None else task, settings, preset=preset, file=None)
+        return replace(saved, task=task, **merged), out
+    task, merged = merged_settings(task, settings, preset=preset, file=file)
+    check_growth(settings, merged, preset)
+    folder = out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    return _shared.run_config(task, merged, file=file), folder
 
 
-def check_growth(settings: dict[str, Any], preset: str | None) -> None:
+def merged_settings(
+    task: str | None, settings: dict[str, Any], *, preset: str | None, file: Path | None
+) -> tuple[str, dict[str, Any]]:
+    """The task and its settings: those given on top of a preset's or a file's.
+
+    Args:
+        task: data set by name; None for the file's.
+        settings: fields of `training.RunConfig` that the user gave.
+        preset: its name; None for none.
+        file: a file of settings; None for none.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if preset and file are both given, or one of them does not fit.
+    """
+    if preset is not None and file is not None:
+        raise ValueError("`config` must come without `preset`, got both; take one, and what differs as options")
+    task, merged = _shared.with_file(file, task, settings)
+    return task, _shared.with_preset(preset, task, merged)
+
+
+def check_growth(given: dict[str, Any], settings: dict[str, Any], preset: str | None) -> None:
     """Raises where settings of growth would go unnoticed.
 
     Args:
-        settings: fields of `training.RunConfig`, those of the preset included.
+        given: fields of `training.RunConfig` that the user gave.
+        settings: all of them, those of a file or a preset included.
         preset: its name; None for none.
 
     Raises:
         ValueError: if one of them comes without growth.
     """
-    if preset is not None or "growth" in settings:
+    if preset is not None or settings.get("growth") is not None:
         return
     needing, reason = ["every", "max_batch_size", "coupling"], "without it the batch is constant"
-    if "rule" in settings:
+    if settings.get("rule") is not None:
         needing, reason = ["every"], "a rule grows where the LR falls"
     for name in needing:
-        if name in settings:
+        if name in given:
             raise ValueError(f"`{name}` must come with `growth`, got it alone; {reason}")
 
 
-def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None:
+def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool, show: bool) -> None:
     from adabatch.training import Interrupted, train
 
     if resume and not (out / "checkpoints" / "last.pt").exists() and not (out / "result.json").exists():
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     try:
-        with Bar(config.task, show=not as_json) as bar:
+        with Bar(config.task, show=show) as bar:
             result = train(config, out, resume=resume, progress=bar.show)
     except Interrupted:
         again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
         _shared.interrupted(f"interrupted; the run is saved in {out}; to go on: {again}", as_json=as_json)
-    if config.grows and len(result.batch_sizes) == 1:
+    if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
         print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
+    _warn(config, result, out)
     page = _page(out)
     if as_json:
         _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
@@ -136,6 +177,26 @@ def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool) -> None
         console = _shared.console()
         console.print(summary(config, result))
         console.print(f"run folder: {out}", page, sep="\n", markup=False)  # brackets in a path are no markup
+    if result.diverged:
+        raise typer.Exit(_shared.DIVERGED)
+
+
+def _warn(config: RunConfig, result: RunResult, out: Path) -> None:
+    """Says what nobody should miss: a run that diverged, or is no better than chance."""
+    if (found := result.diverged_at) is not None:
+        _shared.loudly(
+            "diverged",
+            f"the loss was not finite {found.updates:,} updates after the start, so the training ended in epoch "
+            f"{result.epochs:,} of {config.epochs:,}; what it found is in {out}; take a lower --lr than {config.lr:g}, "
+            "or warmup:5+ in front of the --lr-schedule",
+        )
+    elif result.at_chance and result.chance is not None:
+        _shared.loudly(
+            "no better than chance",
+            f"{100 * result.test_accuracy:.2f} % test accuracy, less than three standard errors above the "
+            f"{100 * result.chance:.2f} % of always answering the most frequent class; take another --lr than "
+            f"{config.lr:g}, or train longer",
+        )
 
 
 def _page(out: Path) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from adabatch import couplings
+from adabatch import couplings, tasks
 from adabatch.training import RunConfig
 
 STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
@@ -90,7 +90,7 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
 
     Args:
         texts: each the name of a standard arm, or `name: key=value ...` with flags of `adabatch train` as keys; what
-            is not given is as in fixed-small, which does not grow.
+            is not given is as in fixed-small, which does not grow; with another optimizer the LR is the task's for it.
         adaptive: the configuration of the arm adaptive.
         dataset_size: samples in an epoch, at least 1.
 
@@ -146,6 +146,8 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
             raise ValueError(f"`arm` {name} must set each key once, got {key} twice")
         changes[field] = _value(name, key, value)
     try:
+        if "optimizer" in changes:  # an LR belongs to an optimizer
+            changes = {**tasks.get(base.task).in_place_of(base.optimizer, changes["optimizer"]), **changes}
         config = replace(base, **changes)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`arm` {name}: {error}") from None

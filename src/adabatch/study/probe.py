@@ -14,7 +14,7 @@ from adabatch import _checks, memory, tasks, training
 from adabatch.study.statistics import Ratio, paired_ratio, spread
 from adabatch.tasks import Data
 from adabatch.training import RunConfig
-from adabatch.training.device import threads
+from adabatch.training.device import entered, threads, wait_for
 from adabatch.training.parts import Parts
 
 FORMAT: Final = 1
@@ -56,7 +56,7 @@ def probe(
         memory.tune_allocator()
     data = tasks.get(config.task).load(config.data) if data is None else data
     sizes = batch_sizes(config, maximum=maximum, dataset_size=data.dataset_size)
-    with threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with threads(config.threads), entered(device):
         versions = training.versions(device)
         rates, failed = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
     return {
@@ -226,7 +226,7 @@ class Steps:
         """Seconds that `count` steps at `batch_size` take; fetching the batches is part of them."""
         parts, batches = self._parts, self._batches
         parts.loader.batch_size = batch_size
-        self._wait()
+        wait_for(self._device)
         begin = time.perf_counter()
         for _ in range(count):
             inputs, targets = next(batches)
@@ -235,14 +235,10 @@ class Steps:
             parts.optimizer.zero_grad()
             parts.loss(parts.forward(inputs), targets).backward()
             parts.optimizer.step()
-        self._wait()
+        wait_for(self._device)
         return time.perf_counter() - begin
 
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Whole batches, epoch after epoch."""
         while True:
             yield from self._parts.loader
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)

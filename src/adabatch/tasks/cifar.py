@@ -36,6 +36,7 @@ DEFAULTS: Final = MappingProxyType(
         "epochs": 100,
     }
 )
+ADAM: Final = MappingProxyType({"lr": 0.001})
 
 
 def load(data: Path | str | None = None, *, name: str, hub: str, label: str, classes: int) -> Data:
@@ -159,6 +160,7 @@ CIFAR10: Final = Task(
     default_model="resnet20",
     models=MODELS,
     defaults=MappingProxyType({**DEFAULTS, "target": 0.85}),
+    by_optimizer={"adam": ADAM, "adamw": ADAM},
     load=partial(load, name="cifar10", hub="uoft-cs/cifar10", label="label", classes=10),
 )
 CIFAR100: Final = Task(
@@ -167,5 +169,6 @@ CIFAR100: Final = Task(
     default_model="resnet20",
     models=MODELS,
     defaults=MappingProxyType({**DEFAULTS, "target": 0.55}),
+    by_optimizer={"adam": ADAM, "adamw": ADAM},
     load=partial(load, name="cifar100", hub="uoft-cs/cifar100", label="fine_label", classes=100),
 )

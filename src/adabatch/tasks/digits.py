@@ -27,6 +27,7 @@ DEFAULTS: Final = MappingProxyType(
         "target": 0.95,
     }
 )
+ADAM: Final = MappingProxyType({"lr": 0.001})
 
 
 def load(data: Path | str | None = None) -> Data:
@@ -72,5 +73,6 @@ DIGITS: Final = Task(
     default_model="small_cnn",
     models=("small_cnn", "mlp"),
     defaults=DEFAULTS,
+    by_optimizer={"adam": ADAM, "adamw": ADAM},
     load=load,
 )

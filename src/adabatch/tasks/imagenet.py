@@ -39,6 +39,7 @@ DEFAULTS: Final = MappingProxyType(
         "target": 0.7,
     }
 )
+ADAM: Final = MappingProxyType({"lr": 0.001})  # torch's own, not tried here
 
 
 @dataclass(frozen=True)
@@ -215,5 +216,6 @@ IMAGENET: Final = Task(
     default_model="resnet50",
     models=("resnet50", "alexnet", "vgg19_bn"),
     defaults=DEFAULTS,
+    by_optimizer={"adam": ADAM, "adamw": ADAM},
     load=load,
 )

@@ -25,6 +25,7 @@ DEFAULTS: Final = MappingProxyType(
         "epochs": 10,
     }
 )
+ADAM: Final = MappingProxyType({"lr": 0.001})
 
 
 def load(data: Path | str | None = None, *, name: str, hub: str) -> Data:
@@ -72,6 +73,7 @@ MNIST: Final = Task(
     default_model="small_cnn",
     models=("small_cnn", "mlp"),
     defaults=MappingProxyType({**DEFAULTS, "target": 0.985}),
+    by_optimizer={"adam": ADAM, "adamw": ADAM},
     load=partial(load, name="mnist", hub="ylecun/mnist"),
 )
 FASHION_MNIST: Final = Task(
@@ -80,5 +82,6 @@ FASHION_MNIST: Final = Task(
     default_model="small_cnn",
     models=("small_cnn", "mlp"),
     defaults=MappingProxyType({**DEFAULTS, "target": 0.9}),
+    by_optimizer={"adam": ADAM, "adamw": ADAM},
     load=partial(load, name="fashion_mnist", hub="zalando-datasets/fashion_mnist"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -138,6 +138,7 @@ class Task:
             target is measured to.
         load: reads the data; its argument is the user's data folder or None.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens to count.
+        by_optimizer: for optimizers other than that of `defaults`, the settings that go with each: above all its LR.
     """
 
     name: str
@@ -147,6 +148,31 @@ class Task:
     defaults: Mapping[str, Any]
     load: Callable[[Path | str | None], Data]
     tokens_per_sample: int | None = None
+    by_optimizer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def settings(self, optimizer: str | None = None) -> dict[str, Any]:
+        """The settings of `defaults`, the target aside, with what goes with an optimizer; None for their own.
+
+        Example:
+            >>> from adabatch.tasks import get
+            >>> get("mnist").settings()["lr"], get("mnist").settings("adam")["lr"]
+            (0.02, 0.001)
+        """
+        found = {name: value for name, value in self.defaults.items() if name != "target"}
+        if optimizer is None:
+            return found
+        return {**found, **self.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
+
+    def in_place_of(self, before: str, optimizer: str) -> dict[str, Any]:
+        """What changes of the settings where `optimizer` takes the place of another: what the task has otherwise.
+
+        Example:
+            >>> from adabatch.tasks import get
+            >>> get("mnist").in_place_of("sgd", "adamw"), get("mnist").in_place_of("sgd", "nesterov")
+            ({'lr': 0.001}, {})
+        """
+        old, new = self.settings(before), self.settings(optimizer)
+        return {name: value for name, value in new.items() if name != "optimizer" and value != old[name]}
 
     @property
     def target(self) -> float:

@@ -34,6 +34,8 @@ DEFAULTS: Final = MappingProxyType(
         "target": 0.5,
     }
 )
+ADAM: Final = MappingProxyType({"weight_decay": 0.0})  # where it is no more than a penalty, 0.1 would rule
+SGD: Final = MappingProxyType({"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0})
 
 
 def load(data: Path | str | None = None) -> Data:
@@ -130,6 +132,7 @@ GPT_TINY: Final = Task(
     default_model="gpt",
     models=("gpt",),
     defaults=DEFAULTS,
+    by_optimizer={"adam": ADAM, "sgd": SGD, "nesterov": SGD},
     load=load,
     tokens_per_sample=CONTEXT,
 )

@@ -9,6 +9,7 @@ from adabatch.training.folder import saved_config, saved_result, writing
 from adabatch.training.interrupt import Interrupted
 from adabatch.training.loop import train
 from adabatch.training.records import Evaluation, Progress, RunResult, unpacked
+from adabatch.training.settings_file import on_top, read_settings
 
 __all__ = [
     "Evaluation",
@@ -16,7 +17,9 @@ __all__ = [
     "Progress",
     "RunConfig",
     "RunResult",
+    "on_top",
     "pick_device",
+    "read_settings",
     "saved_config",
     "saved_result",
     "train",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 import adabatch as ab
 from adabatch import memory, tasks
 from adabatch.training import device as devices
@@ -32,7 +30,7 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
         memory.tune_allocator()
     loaded = tasks.get(config.task).load(config.data) if data is None else data
     config = replace(config, micro_batch_size=None)
-    with devices.threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with devices.threads(config.threads), devices.entered(device):
         parts = Parts(config, loaded, device)
 
         def step(batch: Any) -> None:

@@ -8,9 +8,9 @@ from heapq import merge
 from typing import Any, Final
 
 from adabatch import _checks, couplings, schedules, tasks, units
+from adabatch.training import device as devices
 from adabatch.training import lr_schedule, optimizers
 
-DEVICES: Final = ("auto", "cpu", "cuda")
 PRECISIONS: Final = ("float32", "bf16")
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
@@ -51,7 +51,7 @@ class RunConfig:
         micro_batch_size: samples per forward and backward pass; None for whole batches.
         ghost_batch_size: samples over which batch norm takes its statistics, see `norm.ghost`; None for the whole pass.
         seed: initial weights and the order of samples are functions of it, at least 0.
-        device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
+        device: `"auto"` (a CUDA GPU if there is one, else the CPU), `"cpu"`, `"cuda"`, `"cuda:N"` or `"mps"`.
         threads: of torch on the CPU; None for torch's own number. A small network is fastest with one.
         data: the data folder; None: as the task does without one.
         evaluate_every: how often the test set is evaluated, a duration; it is at the end in any case.
@@ -105,7 +105,7 @@ class RunConfig:
         task = tasks.get(self.task)
         _checks.one_of("model", self.model, task.models)
         _checks.one_of("optimizer", self.optimizer, optimizers.NAMES)
-        _checks.one_of("device", self.device, DEVICES)
+        devices.check_name(self.device)
         _checks.one_of("precision", self.precision, PRECISIONS)
         for name in ("drop_last", "channels_last", "compile", "cuda_graphs"):
             value = getattr(self, name)
@@ -124,6 +124,8 @@ class RunConfig:
             _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
         if self.ghost_batch_size is not None:
             _checks.whole("ghost_batch_size", self.ghost_batch_size, minimum=2, remedy="one sample has no spread")
+        if self.data is not None and not isinstance(self.data, str):
+            raise TypeError(f"`data` must be text, the name of a folder, got {self.data!r}")
         if self.threads is not None:
             _checks.whole("threads", self.threads, maximum=MOST_THREADS)
         if self.workers is not None:
@@ -199,8 +201,9 @@ class RunConfig:
 
         Args:
             task: name of the task.
-            **settings: fields of this class. The task's defaults never include growth. With a rule the coupling is
-                the rule's own, and the limit a tenth of the data, unless others are given.
+            **settings: fields of this class. The task's defaults never include growth. LR and what else goes with the
+                optimizer are as the task has them for it, unless others are given. With a rule the coupling is the
+                rule's own, and the limit a tenth of the data, unless others are given.
 
         Raises:
             ValueError: if a value is out of range or a name unknown.
@@ -208,7 +211,7 @@ class RunConfig:
         """
         _check_names(settings)
         found = tasks.get(task)
-        defaults = {name: value for name, value in found.defaults.items() if name != "target"}
+        defaults = found.settings(settings.get("optimizer"))
         if settings.get("rule") is not None:
             coupling = schedules.from_lr([(0, 1.0)], rule=settings["rule"]).coupling
             defaults |= {"coupling": coupling, "max_batch_size": None}

@@ -3,30 +3,91 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 import adabatch
-from adabatch import _checks
+
+NAMES: Final = ("auto", "cpu", "cuda", "cuda:N", "mps")
+_NAME: Final = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?|mps")
+
+
+def check_name(name: Any) -> None:
+    """Raises unless `name` is a device's name, be it there or not.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"`device` must be one of {', '.join(NAMES)}, got {name!r}")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device `name`; `"auto"` is a GPU where there is one.
+    """The device `name`; `"auto"` is a CUDA GPU where there is one, else the CPU.
 
     Raises:
         ValueError: if it is not there.
     """
-    _checks.one_of("device", name, ("auto", "cpu", "cuda"))
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise ValueError("`device` must be there, got 'cuda', and torch sees no GPU; use auto or cpu")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    check_name(name)
+    kind, _, index = name.partition(":")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        kind = "cuda" if gpus else "cpu"
+    elif kind == "cuda" and not gpus:
+        raise ValueError(f"`device` must be there, got {name!r}, and torch sees no GPU; use auto or cpu")
+    elif kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("`device` must be there, got 'mps', and torch sees no GPU of Apple's; use auto or cpu")
+    if not index:
+        return torch.device(kind)
+    if int(index) >= gpus:
+        there = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
+        raise ValueError(f"`device` must be there, got {name!r}, and torch sees {there}; use one of them, auto or cpu")
+    return torch.device(kind, int(index))
+
+
+@contextmanager
+def entered(device: torch.device) -> Iterator[None]:
+    """While it is entered, a GPU with an index is the current one; torch's random state is as before afterwards.
+
+    Args:
+        device: on which a run computes.
+    """
+    kinds = [device] if device.type == "cuda" else []
+    state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with ExitStack() as around:
+        if device.type == "cuda" and device.index is not None:
+            around.enter_context(torch.cuda.device(device))
+        around.enter_context(torch.random.fork_rng(devices=kinds))
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def is_read_freely(device: torch.device) -> bool:
+    """Whether a number may be read after every update; on a GPU that would wait for each."""
+    return device.type == "cpu"
+
+
+def longest_float(device: torch.device) -> torch.dtype:
+    """What sums are kept in: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @contextmanager

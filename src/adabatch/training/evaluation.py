@@ -9,8 +9,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from adabatch.training.device import longest_float
+
 CHUNK: Final = 1024
 NUMBERS: Final = 2**24  # that a chunk of inputs may have
+ERRORS: Final = 3.0  # standard errors up to which an accuracy is not told from chance
 
 
 def chunk_of(shape: Mapping[str, int]) -> int:
@@ -62,6 +65,36 @@ def share(right: Tensor) -> float:
     return int(right.sum().item()) / right.numel()
 
 
+def chance(targets: Tensor) -> float:
+    """The share of the most frequent class, which always answering it gets right: at least 1 / classes.
+
+    Args:
+        targets: classes, int64, of any shape.
+
+    Example:
+        >>> chance(torch.tensor([0, 1, 1, 2]))
+        0.5
+    """
+    return int(torch.bincount(targets.flatten().cpu()).max()) / targets.numel()
+
+
+def chance_end(share: float, *, count: int) -> float:
+    """The accuracy up to which a classifier is not told from one that always answers the most frequent class.
+
+    That is three standard errors above the share `p` of that class: `p + 3 sqrt(p (1 - p) / count)`. Guesses among all
+    classes are covered, since `p` is at least 1 / classes.
+
+    Args:
+        share: as `chance` returns it.
+        count: how many targets there are.
+
+    Example:
+        >>> chance_end(0.5, count=900)
+        0.55
+    """
+    return share + ERRORS * math.sqrt(share * (1 - share) / count)
+
+
 def judge(
     model: nn.Module,
     inputs: Tensor,
@@ -78,14 +111,14 @@ def judge(
     """
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=targets.device)
+    loss = torch.zeros((), dtype=longest_float(targets.device), device=targets.device)
     right = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
     try:
         with torch.inference_mode():
             for start in range(0, len(targets), chunk):
                 part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
                 scores = model(part if prepare is None else prepare(part)).float()
-                loss += nn.functional.cross_entropy(scores, wanted).double() * wanted.numel()
+                loss += nn.functional.cross_entropy(scores, wanted).to(loss.dtype) * wanted.numel()
                 right[start : start + chunk] = scores.argmax(dim=1) == wanted
     finally:
         model.train(was_training)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adabatch.schedules import Plan
+from adabatch.training import device as devices
 from adabatch.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _one_pass(parts: Parts, size: int) -> None:
 def _as_before(parts: Parts) -> Iterator[None]:
     """Batch norm's statistics and random numbers are as they were afterwards."""
     kept = [buffer.clone() for buffer in parts.model.buffers()]
-    with torch.random.fork_rng(devices=[parts.device] if parts.device.type == "cuda" else []):
+    with devices.entered(parts.device):
         try:
             yield
         finally:

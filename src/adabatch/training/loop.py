@@ -6,7 +6,7 @@ import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from adabatch.training import device as devices
 from adabatch.training import folder as folders
 from adabatch.training import forward
 from adabatch.training.config import RunConfig
-from adabatch.training.evaluation import share
+from adabatch.training.evaluation import chance, chance_end, share
 from adabatch.training.folder import RunFolder
 from adabatch.training.interrupt import Interrupted, Interrupts
 from adabatch.training.parts import Parts
@@ -53,7 +53,7 @@ def train(
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
 
     Returns:
-        What was found.
+        What was found; of a run whose loss was not finite up to there, see `RunResult.diverged`.
 
     Raises:
         ValueError: if settings do not fit the data or the device, or those of the run to resume.
@@ -85,7 +85,7 @@ def train(
     config.check_lr(loaded.dataset_size)
     with ExitStack() as around:
         around.enter_context(devices.threads(config.threads))
-        around.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
         parts = Parts(config, loaded, device)
         folder = None
@@ -99,6 +99,10 @@ def _finished(config: RunConfig, out: Path) -> RunResult | None:
     """The result in `out` if its run is finished and has these settings."""
     folders.check_same(config, folders.saved_config(out))
     return folders.saved_result(out)
+
+
+class _DivergedError(Exception):
+    """A loss was not finite; what was found until then is the result."""
 
 
 class Run:
@@ -129,17 +133,29 @@ class Run:
         self._decisions: list[Decision] = []
         self._updates = self._samples = 0
         self._seen = 0  # samples of the stretch under way
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
+        self._loss_sum = torch.zeros((), dtype=devices.longest_float(parts.device), device=parts.device)
         self._loss_samples = 0  # that the loss is the sum over
         self._stretch = (0, 0)  # where it began: clock, batch size
         self._stop = self._end  # the clock at which the loop looks up
         self._right: str | None = None  # of the last evaluation, once it is there
         self._next_report = 0.0
+        self._mark = (0, 0.0)  # clock and time of the evaluation before, or where this process began
+        self._look_often = devices.is_read_freely(parts.device)
 
     def run(self, *, target: float) -> RunResult:
         """Trains to the end."""
         self._restore()
         forward.try_sizes(self._parts, tell=self._note)
+        self._mark = self._loader.clock, time.perf_counter()
+        with suppress(_DivergedError):
+            self._train()
+        result = self._result(target)
+        if self._folder is not None:
+            self._folder.finish(result)
+        return result
+
+    def _train(self) -> None:
+        """Every epoch that is left."""
         whole = self._parts.config.micro_batch_size is None and self._parts.device.type == "cpu"
         while self._loader.clock < self._end:
             self._begin_stretch()
@@ -148,10 +164,6 @@ class Run:
             lr = self._parts.batches.last_lr[0]
             self._parts.lr_scheduler.step()
             self._look_up(lr, epoch_ended=True)
-        result = self._result(target)
-        if self._folder is not None:
-            self._folder.finish(result)
-        return result
 
     # The loops of a user.
 
@@ -203,7 +215,8 @@ class Run:
         self._updates += 1
         self._seen += samples
         clock = self._loader.clock
-        if (clock >= self._stop or self._interrupts.seen) and clock % self._N:
+        lost = self._look_often and not math.isfinite(self._loss_sum.item())
+        if (clock >= self._stop or self._interrupts.seen or lost) and clock % self._N:
             self._end_stretch()
             self._look_up(self._parts.batches.last_lr[0], epoch_ended=False)
             self._begin_stretch()
@@ -243,11 +256,17 @@ class Run:
         return math.ceil((done // length + 1) * length)
 
     def _look_up(self, lr: float, *, epoch_ended: bool) -> None:
-        """Between two updates: evaluates and saves when it is time, and ends the run if the user wants it."""
+        """Between two updates: evaluates and saves when it is time; ends a run that diverged, or that the user ends.
+
+        What diverged is no state to go on from: the checkpoint before it stays.
+        """
         clock, best = self._loader.clock, False
         self._log_decisions()
-        if clock >= self._next_evaluation() or clock == self._end:
+        lost = not math.isfinite(self._loss_sum.item())
+        if lost or clock >= self._next_evaluation() or clock == self._end:
             best = self._evaluate(lr)
+            if self._history[-1].diverged:
+                raise _DivergedError
         elif not (epoch_ended or self._interrupts.seen):
             return
         if self._folder is not None:
@@ -260,9 +279,8 @@ class Run:
         clock = self._loader.clock
         test_loss, right = self._parts.evaluate()
         accuracy = share(right)
-        if clock == self._end:
-            self._right = packed(right)
-        best = all(accuracy > found.test_accuracy for found in self._history)
+        seconds = self._watch.seconds - (self._history[-1].seconds if self._history else 0.0)
+        rate = self._loss_samples / seconds
         found = Evaluation(
             samples=clock,
             epoch=clock // self._N,
@@ -274,11 +292,15 @@ class Run:
             test_loss=_finite(test_loss),
             test_accuracy=accuracy,
         )
+        best = not found.diverged and all(accuracy > before.test_accuracy for before in self._history)
+        if clock == self._end or found.diverged:
+            self._right = packed(right)
         self._loss_sum.zero_()
         self._loss_samples = 0
         self._history.append(found)
         if self._folder is not None:
             self._folder.log(found)
+        self._report_evaluation(found, samples_per_second=rate)
         return best
 
     def _log_decisions(self) -> None:
@@ -291,41 +313,41 @@ class Run:
 
     def _note(self, note: str) -> None:
         """Tells what is done before the first update."""
-        if self._progress is not None:
-            config = self._parts.config
-            self._progress(
-                Progress(
-                    samples=self._loader.clock,
-                    total_samples=self._end,
-                    epoch=self._loader.clock // self._N,
-                    epochs=config.epochs,
-                    batch_size=config.batch_size,
-                    lr=config.lr,
-                    samples_per_second=0.0,
-                    seconds=self._watch.seconds,
-                    test_accuracy=None,
-                    note=note,
-                )
-            )
+        config = self._parts.config
+        self._tell(
+            batch_size=config.batch_size, lr=config.lr, samples_per_second=0.0, seconds=self._watch.seconds, note=note
+        )
 
     def _report(self) -> None:
         self._next_report = time.perf_counter() + REPORT_SECONDS
-        clock, seconds = self._loader.clock, self._watch.elapsed()
-        start, size = self._stretch
-        assert self._progress is not None
-        self._progress(
-            Progress(
-                samples=clock,
-                total_samples=self._end,
-                epoch=clock // self._N,
-                epochs=self._parts.config.epochs,
-                batch_size=size,
-                lr=self._parts.batches.last_lr[0],
-                samples_per_second=(clock - start) / seconds,
-                seconds=self._watch.seconds + seconds,
-                test_accuracy=self._history[-1].test_accuracy if self._history else None,
-            )
+        seconds, (start, size) = self._watch.elapsed(), self._stretch
+        self._tell(
+            batch_size=size,
+            lr=self._parts.batches.last_lr[0],
+            samples_per_second=(self._loader.clock - start) / seconds,
+            seconds=self._watch.seconds + seconds,
         )
+
+    def _report_evaluation(self, found: Evaluation, *, samples_per_second: float) -> None:
+        (clock, began), now = self._mark, time.perf_counter()
+        self._mark = found.samples, now
+        self._tell(
+            batch_size=found.batch_size,
+            lr=found.lr,
+            samples_per_second=samples_per_second,
+            seconds=found.seconds,
+            evaluation=found,
+            seconds_left=(self._end - found.samples) * (now - began) / max(1, found.samples - clock),
+        )
+
+    def _tell(self, **now: Any) -> None:
+        """Tells where the run stands."""
+        if self._progress is None:
+            return
+        clock, epochs = self._loader.clock, self._parts.config.epochs
+        accuracy = self._history[-1].test_accuracy if self._history else None
+        place: dict[str, Any] = {"samples": clock, "total_samples": self._end, "epoch": clock // self._N}
+        self._progress(Progress(**place, epochs=epochs, test_accuracy=accuracy, **now))
 
     # State and result.
 
@@ -368,12 +390,14 @@ class Run:
 
     def _result(self, target: float) -> RunResult:
         reached = next((found for found in self._history if found.test_accuracy >= target), None)
+        last, targets = self._history[-1], self._parts.data.y_test
+        most = chance(targets)
         return RunResult(
-            test_accuracy=self._history[-1].test_accuracy,
+            test_accuracy=last.test_accuracy,
             best_accuracy=max(found.test_accuracy for found in self._history),
             updates=self._updates,
             samples=self._samples,
-            epochs=self._parts.config.epochs,
+            epochs=-(-last.samples // self._N),
             train_seconds=self._watch.seconds,
             samples_per_second=self._watch.samples_per_second(),
             batch_sizes=self._watch.batch_sizes,
@@ -383,6 +407,8 @@ class Run:
             updates_to_target=reached.updates if reached else None,
             seconds_to_target=reached.seconds if reached else None,
             test_right=self._right,
+            chance=most,
+            at_chance=last.test_accuracy <= chance_end(most, count=targets.numel()),
         )
 
 

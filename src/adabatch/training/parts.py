@@ -80,7 +80,7 @@ class Parts:
             seed=config.seed,
             num_workers=workers,
             persistent_workers=workers > 0,
-            device=self.device if reads and self.device.type == "cuda" else None,
+            device=self.device if reads and self.device.type != "cpu" else None,
         )
 
     @property
@@ -110,6 +110,8 @@ class Parts:
         state["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["rng_cuda"] = torch.cuda.get_rng_state(self.device)
+        elif self.device.type == "mps":
+            state["rng_mps"] = torch.mps.get_rng_state()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -124,6 +126,8 @@ class Parts:
             torch.set_rng_state(state["rng"])
             if self.device.type == "cuda" and "rng_cuda" in state:
                 torch.cuda.set_rng_state(state["rng_cuda"], self.device)
+            elif self.device.type == "mps" and "rng_mps" in state:
+                torch.mps.set_rng_state(state["rng_mps"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"`checkpoint` must be of this run, got one that does not fit it ({reason})") from None

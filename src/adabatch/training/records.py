@@ -15,7 +15,7 @@ from adabatch.types import Decision
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands, for a progress bar.
+    """Where a run stands, for a progress bar or a log.
 
     Attributes:
         samples: the clock, in samples.
@@ -24,10 +24,14 @@ class Progress:
         epochs: epochs in all.
         batch_size: of the update trained on last, in samples.
         lr: the LR in force in it.
-        samples_per_second: since the run or the last evaluation started; training only.
+        samples_per_second: of training, since the epoch or the batch size began; at an evaluation since the one
+            before.
         seconds: of training so far.
         test_accuracy: of the last evaluation, a fraction; None before the first.
         note: what is done before the first update; None while it trains.
+        evaluation: the one just made, of which it tells; None between evaluations.
+        seconds_left: of the run, evaluations and checkpoints included, as the stretch since the evaluation before went;
+            None between evaluations.
     """
 
     samples: int
@@ -40,6 +44,8 @@ class Progress:
     seconds: float
     test_accuracy: float | None
     note: str | None = None
+    evaluation: Evaluation | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ class RunResult:
         best_accuracy: the highest of all evaluations.
         updates: optimizer updates.
         samples: samples trained on.
-        epochs: epochs.
+        epochs: epochs, the last one perhaps not to its end where the run diverged.
         train_seconds: seconds of training: no evaluation, no checkpoint, no start-up.
         samples_per_second: for each batch size the samples trained on per second.
         batch_sizes: the batch sizes in the order in which they occurred.
@@ -133,6 +139,9 @@ class RunResult:
         seconds_to_target: seconds of training until then; None if none did.
         test_right: for each test sample whether it was right at the end, as `packed` writes it; None: of text, or the
             run was written before this was kept.
+        chance: share of the test set's most frequent class, which always answering it gets right; None: the run was
+            written before this was kept.
+        at_chance: whether the accuracy at the end is not told from that, see `evaluation.chance_end`.
     """
 
     test_accuracy: float
@@ -149,6 +158,8 @@ class RunResult:
     updates_to_target: int | None
     seconds_to_target: float | None
     test_right: str | None = None
+    chance: float | None = None
+    at_chance: bool = False
 
     def first_at(self, accuracy: float) -> Evaluation | None:
         """The first evaluation whose test accuracy is at least `accuracy`; None if there is none."""
@@ -159,13 +170,19 @@ class RunResult:
         """The first evaluation at which a loss was not finite; None if there is none."""
         return next((found for found in self.history if found.diverged), None)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss was not finite; then the run ended there."""
+        return self.diverged_at is not None
+
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values; the batch sizes that are keys become text."""
+        """The record as plain values, with `diverged`; the batch sizes that are keys become text."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["samples_per_second"] = {str(size): rate for size, rate in self.samples_per_second.items()}
         values["batch_sizes"] = list(self.batch_sizes)
         values["history"] = [asdict(found) for found in self.history]
         values["decisions"] = [asdict(decision) for decision in self.decisions]
+        values["diverged"] = self.diverged
         return values
 
     @classmethod
@@ -176,7 +193,7 @@ class RunResult:
             ValueError: if it is no such record.
         """
         try:
-            read = dict(values)
+            read = {name: value for name, value in dict(values).items() if name != "diverged"}  # the history tells
             read["samples_per_second"] = {int(size): rate for size, rate in read["samples_per_second"].items()}
             read["batch_sizes"] = tuple(read["batch_sizes"])
             read["history"] = tuple(Evaluation(**found) for found in read["history"])

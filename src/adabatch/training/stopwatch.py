@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from adabatch.training.device import wait_for
+
 
 class Stopwatch:
     """Measures stretches of training, each at one batch size, and waits for the device at both ends.
@@ -36,7 +38,7 @@ class Stopwatch:
 
     def start(self) -> None:
         """Begins a stretch."""
-        self._wait()
+        wait_for(self._device)
         self._started = time.perf_counter()
 
     def elapsed(self) -> float:
@@ -50,7 +52,7 @@ class Stopwatch:
             batch_size: that it was trained at.
             samples: trained on in it; a stretch without any is not counted.
         """
-        self._wait()
+        wait_for(self._device)
         seconds = self.elapsed()
         self._started = None
         if samples:
@@ -65,7 +67,3 @@ class Stopwatch:
     def load_state_dict(self, state: list[list[Any]]) -> None:
         """Goes on from what `state_dict` returned."""
         self._by_size = {size: [samples, seconds] for size, samples, seconds in state}
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
