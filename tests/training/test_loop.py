@@ -92,8 +92,8 @@ def test_of_equal_evaluations_the_first_is_the_best(tmp_path):
     config = replace(SMALL, growth=None, lr=1e-12, lr_schedule="constant")  # nothing is learnt: all are equal
     result = train(config, tmp_path, data=small_data(), target=1.0)
     assert len({found.test_accuracy for found in result.history}) == 1
-    assert len(checkpoint.read(tmp_path / "checkpoints" / "best.pt")["history"]) == 1
-    assert len(checkpoint.read(tmp_path / "checkpoints" / "last.pt")["history"]) == 4
+    assert checkpoint.read(tmp_path / "checkpoints" / "best.pt")["evaluations"] == 1
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.pt")["evaluations"] == 4
 
 
 def test_a_target_that_is_met_exactly_is_reached():
@@ -289,8 +289,8 @@ def test_the_run_folder(tmp_path):
     assert saved_result(tmp_path) == result
     assert RunResult.from_json(json.loads((tmp_path / "result.json").read_text())) == result
     last, best = (checkpoint.read(tmp_path / "checkpoints" / name) for name in ("last.pt", "best.pt"))
-    assert len(last["history"]) == 4
-    assert best["history"][-1]["test_accuracy"] == result.best_accuracy
+    assert last["evaluations"] == 4
+    assert result.history[best["evaluations"] - 1].test_accuracy == result.best_accuracy
     assert not list(tmp_path.rglob(".*"))
 
 
