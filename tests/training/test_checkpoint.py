@@ -124,7 +124,10 @@ def test_foreign_files(tmp_path):
     with pytest.raises(ValueError, match="must be one of adabatch's runs, got something else"):
         checkpoint.read(path)
     torch.save({"kind": checkpoint.KIND, "format": 99}, path)
-    with pytest.raises(ValueError, match="must be of format 1, got 99; use the version of adabatch that wrote it"):
+    with pytest.raises(ValueError, match="must be of format 2, got 99; use the version of adabatch that wrote it"):
+        checkpoint.read(path)
+    torch.save({"kind": checkpoint.KIND, "format": 1, "history": []}, path)  # which held all evaluations
+    with pytest.raises(ValueError, match="must be of format 2, got 1; use the version of adabatch that wrote it"):
         checkpoint.read(path)
 
 
@@ -133,7 +136,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "owned"),)
 
-    torch.save({"kind": checkpoint.KIND, "format": 1, "evil": Evil()}, tmp_path / "last.pt")
+    torch.save({"kind": checkpoint.KIND, "format": 2, "evil": Evil()}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="must hold tensors, numbers and text alone, got more; remove"):
         checkpoint.read(tmp_path / "last.pt")
     assert not (tmp_path / "owned").exists()
@@ -142,3 +145,41 @@ def test_code_in_a_file_is_not_run(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         checkpoint.read(tmp_path / "last.pt")
+
+
+def test_what_is_no_file_is_said_and_nothing_waits(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name, words in (("folder", "a folder"), ("pipe", "a pipe"), ("device", "a device")):
+        path = tmp_path / name
+        with pytest.raises(
+            ValueError, match=rf"`checkpoint` {path} must be whole, got {words} in place of a file; remove"
+        ):
+            checkpoint.read(path)
+
+
+def test_the_remedy_is_the_callers(tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"got a damaged file \(.*\); take the other one$"):
+        checkpoint.read(tmp_path / "last.pt", remedy="take the other one")
+
+
+def test_a_second_name_for_one_file_stays_one(tmp_path):
+    checkpoint.write(tmp_path / "last.pt", {"count": 1}, also=tmp_path / "best.pt")
+    checkpoint.name_also(tmp_path / "best.pt", tmp_path / "last.pt")
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
+    checkpoint.write(tmp_path / "last.pt", {"count": 2})
+    checkpoint.name_also(tmp_path / "best.pt", tmp_path / "last.pt")
+    assert checkpoint.read(tmp_path / "last.pt")["count"] == 1
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
+
+
+def test_where_a_folder_cannot_be_opened_as_on_windows(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)
+    checkpoint.write(tmp_path / "last.pt", {"count": 1})
+    monkeypatch.undo()
+    assert checkpoint.read(tmp_path / "last.pt")["count"] == 1

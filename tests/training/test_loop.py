@@ -93,8 +93,8 @@ def test_of_equal_evaluations_the_first_is_the_best(tmp_path):
     config = replace(SMALL, growth=None, lr=1e-12, lr_schedule="constant")  # nothing is learnt: all are equal
     result = train(config, tmp_path, data=small_data(), target=1.0)
     assert len({found.test_accuracy for found in result.history}) == 1
-    assert len(checkpoint.read(tmp_path / "checkpoints" / "best.pt")["history"]) == 1
-    assert len(checkpoint.read(tmp_path / "checkpoints" / "last.pt")["history"]) == 4
+    assert checkpoint.read(tmp_path / "checkpoints" / "best.pt")["evaluations"] == 1
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.pt")["evaluations"] == 4
 
 
 def test_a_target_that_is_met_exactly_is_reached():
@@ -293,8 +293,8 @@ def test_the_run_folder(tmp_path):
     assert saved_result(tmp_path) == result
     assert RunResult.from_json(json.loads((tmp_path / "result.json").read_text())) == result
     last, best = (checkpoint.read(tmp_path / "checkpoints" / name) for name in ("last.pt", "best.pt"))
-    assert len(last["history"]) == 4
-    assert best["history"][-1]["test_accuracy"] == result.best_accuracy
+    assert last["evaluations"] == 4
+    assert result.history[best["evaluations"] - 1].test_accuracy == result.best_accuracy
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -431,7 +431,7 @@ def test_what_was_saved_before_a_run_diverged_stays(tmp_path):
     good = train(replace(config, epochs=2), data=small_data())
     assert [found.test_loss for found in result.history[:2]] == [found.test_loss for found in good.history]
     last = checkpoint.read(tmp_path / "checkpoints" / "last.pt")
-    assert len(last["history"]) == 2
+    assert last["evaluations"] == 2
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
     assert train(config, tmp_path, data=small_data(), resume=True) == result

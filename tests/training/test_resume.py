@@ -82,6 +82,10 @@ def test_many_interrupts_in_one_run(tmp_path, unbroken):
         {"optimizer": "adamw", "coupling": "sqrt", "lr": 0.001},
         {"micro_batch_size": 7},
         {"lr_schedule": "cosine", "optimizer": "nesterov", "weight_decay": 1e-3},
+        {"lr_schedule": "onecycle", "momentum": 0.0},
+        {"lr_schedule": "wsd:2"},
+        {"lr_schedule": "exponential:0.7"},
+        {"lr_schedule": "milestones:0.3:1,3"},
     ],
     ids=str,
 )
@@ -196,12 +200,12 @@ def test_other_settings_are_named(unbroken):
 HELD = {
     **{"task": "mnist", "model": "small_cnn", "batch_size": 8, "growth": 4.0, "every": "1 epoch", "max_batch_size": 32},
     **{"rule": "smith", "drop_last": True, "coupling": "none", "lr": 0.5, "lr_schedule": "constant", "momentum": 0.5},
-    **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 5, "micro_batch_size": 8, "ghost_batch_size": 8},
+    **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
     **{"compile": True, "cuda_graphs": True},
 }
 WITH = {"rule": {"growth": None}, "cuda_graphs": {"compile": True}}  # what they do not go without
-FREE = {"data": "elsewhere", "device": "auto", "workers": 1}
+FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 updates"}
 
 
 @pytest.mark.parametrize("name", HELD)
@@ -245,7 +249,10 @@ def test_a_checkpoint_that_lacks_something(tmp_path):
     state = checkpoint.read(path)
     del state["parts"]["optimizer"]
     checkpoint.write(path, state)
-    with pytest.raises(ValueError, match="`checkpoint` must be of this run, got one that does not fit it"):
+    with pytest.raises(
+        ValueError,
+        match=rf"`checkpoint` {path} must be of this run, got one that does not fit it \(no 'optimizer'\); remove",
+    ):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
 
 
@@ -253,7 +260,7 @@ def test_other_data(tmp_path):
     interrupted_at(5, OFTEN, tmp_path)
     data = small_data()
     fewer = replace(data, x_train=data.x_train[:200], y_train=data.y_train[:200])
-    with pytest.raises(ValueError, match=r"`checkpoint` must be of this run, .*dataset_size"):
+    with pytest.raises(ValueError, match="`data` must hold what the run began with, got other samples; give the"):
         train(OFTEN, tmp_path, data=fewer, resume=True)
 
 

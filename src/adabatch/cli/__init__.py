@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,7 +18,9 @@ _NEEDS: Final = ("typer", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 if all is well, 2 after a user's error, 3 if a run diverged, 130 after Ctrl-C.
+    """Runs the command line and exits: 0 if all is well, 2 after a user's error, 3 if a run diverged.
+
+    After a signal it is as a shell expects: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Args:
         arguments: what is typed behind `adabatch`; None for those of this process.
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _print_whatever_comes()
     given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
-        code = app()(given, prog_name="adabatch", standalone_mode=False)
+        code = _call(given, ends=arguments is None)
     except OSError as error:  # of the help and the version; commands tell of their own
         sys.exit(_shared.report_system(error, as_json="--json" in given))
     except Exception as error:
@@ -68,6 +71,28 @@ def _print_whatever_comes() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _call(given: list[str], *, ends: bool) -> Any:
+    """Calls a command; one that was interrupted heeds no further signals.
+
+    Args:
+        given: what was typed.
+        ends: whether this process ends with it; else signals are heeded again.
+    """
+    import typer
+
+    from adabatch.cli import _shared
+
+    before = {number: signal.getsignal(number) for number in _shared.SIGNALS}
+    try:
+        return app()(given, prog_name="adabatch", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):  # outside of a command, or while it says that it was interrupted
+        _shared.handle(dict.fromkeys(before, signal.SIG_IGN))
+        return _shared.BY_SIGNAL + signal.SIGINT
+    finally:
+        if not ends:
+            _shared.handle(before)
 
 
 def _help(command: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
@@ -43,7 +44,8 @@ class Bar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bars.stop()
+        with suppress(OSError):  # the terminal is gone
+            self._bars.stop()
 
     def show(self, now: Progress) -> None:
         """Shows where the run stands."""

@@ -207,6 +207,24 @@ WeightDecay = Annotated[
 Optimizer = Annotated[
     str | None, typer.Option("--optimizer", help="sgd, nesterov, adam or adamw.", rich_help_panel=OPTIMIZER)
 ]
+EvaluateEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--evaluate-every",
+        metavar="DURATION",
+        help="Evaluate the test set after each: '2 epochs', '500 updates'.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+SaveEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--save-every",
+        metavar="TIME|DURATION",
+        help="Save after each: '5 min', '2 epochs', '500 updates'; else with each evaluation and epoch.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 SETTINGS: Final[dict[str, Any]] = {
     "model": Model,
@@ -234,6 +252,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "compile": Compile,
     "cuda_graphs": CudaGraphs,
     "data": DataFolder,
+    "evaluate_every": EvaluateEvery,
+    "save_every": SaveEvery,
 }
 """The options that are settings of a run, `training.RunConfig`, by name."""
 

@@ -7,10 +7,12 @@ import functools
 import inspect
 import json
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
 
@@ -30,7 +32,8 @@ R = TypeVar("R")
 
 USER_ERROR: Final = 2
 DIVERGED: Final = 3
-INTERRUPTED: Final = 130
+BY_SIGNAL: Final = 128  # and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
+SIGNALS: Final = tuple(number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
 _PACKAGE: Final = str(Path(__file__).parents[1])
 _ALSO: Final = {"maximum": "max_batch_size"}  # what schedules call it, and the option
 _BACKTICKED: Final = re.compile(r"`([a-z_]+)`")
@@ -157,13 +160,47 @@ def loudly(head: str, message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def interrupted(message: str, *, as_json: bool) -> NoReturn:
-    """Prints what was interrupted and how to go on, and exits with code 130."""
-    if as_json:
-        print_json({"interrupted": {"message": message}})
-    else:
-        print(message, file=sys.stderr)
-    raise typer.Exit(INTERRUPTED)
+def interrupted(message: str, *, as_json: bool, number: int = signal.SIGINT) -> NoReturn:
+    """Prints what was interrupted and how to go on, and exits with 128 and the signal's number, as shells have it.
+
+    Args:
+        message: in words.
+        as_json: whether the user asked for JSON.
+        number: of the signal.
+    """
+    handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))  # the command is ending: a traceback would hide what it says
+    with contextlib.suppress(OSError):  # where the terminal is gone, the exit code tells
+        if as_json:
+            print_json({"interrupted": {"message": message}})
+        else:
+            print(message, file=sys.stderr)
+    raise typer.Exit(BY_SIGNAL + number)
+
+
+def handle(handlers: Mapping[int, Any]) -> None:
+    """Sets handlers of signals, where that can be done: in the main thread.
+
+    Args:
+        handlers: for each signal its own.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def unheard(tell: Callable[P, None]) -> Callable[P, None]:
+    """The same, but where the terminal or the pipe that it writes to is gone, nothing is told and all goes on.
+
+    Args:
+        tell: writes to standard output or error.
+    """
+
+    @functools.wraps(tell)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with contextlib.suppress(OSError):
+            tell(*args, **kwargs)
+
+    return run
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -185,7 +222,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except typer.Exit:
             raise
         except KeyboardInterrupt as error:
-            interrupted(str(error) or "interrupted", as_json=as_json)
+            interrupted(str(error) or "interrupted", as_json=as_json, number=getattr(error, "number", signal.SIGINT))
         except OSError as error:
             message = _system_words(error)
         except (ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -81,7 +83,7 @@ def command(
     run = _shared.run_config(task, merged, file=config)
     folder = out or Path("runs") / f"compare-{task}"
     show = not as_json if progress is None else progress
-    compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show)
+    compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
     notes = _write(compare, folder)
     if target is not None and not any(record["to_target"]["reached"] for record in compare["arms"]):
         if not as_json:
@@ -105,11 +107,13 @@ def _compare(
     target: float | None,
     out: Path,
     show: bool,
+    as_json: bool,
 ) -> dict[str, Any]:
     """Trains what is not trained yet."""
     from adabatch import _checks, tasks, training
     from adabatch.study.arms import chosen_arms
     from adabatch.study.compare import checked_target, compare
+    from adabatch.training.interrupt import Interrupts
 
     _checks.whole("seeds", seeds)
     if target is not None:
@@ -119,14 +123,17 @@ def _compare(
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
     bar = RunsBar(config.task, show=show)
-    try:
-        with bar:
-            return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be repeated; "
-            "to go on, give the same command again"
-        ) from None
+    tell = _shared.unheard(bar.show)
+    with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
+        try:
+            with bar:
+                return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=tell)
+        except KeyboardInterrupt as error:
+            message = (
+                f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be "
+                "repeated; to go on, give the same command again"
+            )
+            _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
 
 
 def _write(compare: dict[str, Any], out: Path) -> list[str]:
@@ -197,7 +204,8 @@ class RunsBar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bars.stop()
+        with suppress(OSError):  # the terminal is gone
+            self._bars.stop()
 
     def show(self, turn: Turn, now: Progress | RunResult | None) -> None:
         """Shows where the comparison stands.

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
 ]
+ResumeFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--resume-from",
+        metavar="best",
+        help="Go on from the best checkpoint in --out, where the last one is lost.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 MicroBatchSize = Annotated[
     str | None,
@@ -43,14 +52,16 @@ def command(
     settings: dict[str, Any],
     out: Out = None,
     resume: Resume = False,
+    resume_from: ResumeFrom = None,
     progress: Telling = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one network on TASK, with a constant batch or a growing one.
 
     What is not given is as the preset, the file or the task has it. The run folder holds settings, versions, metrics,
-    decisions, checkpoints, the result and report.html. Ctrl-C saves; --resume goes on to the very same result. A run
-    whose loss is not finite ends there, with exit code 3.
+    decisions, checkpoints, the result and report.html. Ctrl-C, SIGTERM and a closed connection save and end it, with
+    exit code 130, 143 or 129; --resume goes on to the very same result, with more --epochs beyond it. A run whose loss
+    is not finite ends there, with exit code 3.
 
     Examples:
         adabatch train digits
@@ -67,12 +78,14 @@ def command(
     """
     micro_batch_size = settings.pop("micro_batch_size", None)
     settings |= _micro_batch_size(micro_batch_size)
+    resume = resume or resume_from is not None
     run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
     if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
         from adabatch.training import with_fastest_micro_batch
 
         run = with_fastest_micro_batch(run)
-    _train(run, folder, resume=resume, as_json=as_json, show=not as_json if progress is None else progress)
+    show = not as_json if progress is None else progress
+    _train(run, folder, resume_from=(resume_from or "last") if resume else None, as_json=as_json, show=show)
 
 
 def _micro_batch_size(given: str | None) -> dict[str, int]:
@@ -156,17 +169,23 @@ def check_growth(given: dict[str, Any], settings: dict[str, Any], preset: str | 
             raise ValueError(f"`{name}` must come with `growth`, got it alone; {reason}")
 
 
-def _train(config: RunConfig, out: Path, *, resume: bool, as_json: bool, show: bool) -> None:
+def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> None:
     from adabatch.training import Interrupted, train
+    from adabatch.training.interrupt import Interrupts
 
-    if resume and not (out / "checkpoints" / "last.pt").exists() and not (out / "result.json").exists():
+    resume, left = resume_from is not None, ("checkpoints/last.pt", "checkpoints/best.pt", "result.json")
+    if resume and not any((out / name).exists() for name in left):
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
-    try:
-        with Bar(config.task, show=show) as bar:
-            result = train(config, out, resume=resume, progress=bar.show)
-    except Interrupted:
-        again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
-        _shared.interrupted(f"interrupted; the run is saved in {out}; to go on: {again}", as_json=as_json)
+    with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
+        try:
+            with Bar(config.task, show=show) as bar:
+                result = train(
+                    config, out, resume=resume, resume_from=resume_from or "last", progress=_shared.unheard(bar.show)
+                )
+        except Interrupted as error:
+            again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
+            message = f"interrupted; the run is saved in {out}; to go on: {again}"
+            _shared.interrupted(message, as_json=as_json, number=error.number)
     if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
         print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
     _warn(config, result, out)

@@ -189,6 +189,8 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
     global inside  # noqa: PLW0603
     inside = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
+    if hasattr(signal, "SIGHUP"):  # which a terminal that closes sends to all of its processes
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its handler for that is its own, too
     signal.set_wakeup_fd(-1)
     torch.set_num_threads(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from adabatch import _files
 from adabatch.report import page_kinds as kinds
 
 Json = Mapping[str, Any]
@@ -50,7 +50,7 @@ class Run:
         Args:
             clock: in samples, at most that of the last evaluation.
         """
-        place = bisect_left([found["samples"] for found in self.history], clock)
+        place = bisect_left(self.history, clock, key=lambda found: found["samples"])
         end = self.history[min(place, len(self.history) - 1)]
         start: Json = self.history[place - 1] if place else {"samples": 0, "updates": 0, "seconds": 0.0}
         marks: list[int] = [
@@ -173,7 +173,7 @@ def _check_arms(file: Path, compare: Json) -> None:
 
 def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = _files.json_of(file)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
@@ -188,9 +188,10 @@ def _lines(file: Path) -> list[Json]:
     """The records of a JSON lines file; none when it is missing. A last line that is cut off is still being written."""
     if not file.exists():
         return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
     try:
-        return [json.loads(line) for line in whole.splitlines()]
+        _files.check_file(file)
+        whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+        return [_files.values_of(line) for line in whole.splitlines()]
     except ValueError as error:
         raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
 

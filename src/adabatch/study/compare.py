@@ -10,7 +10,6 @@ The folder of a comparison:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 import torch
 
-from adabatch import _checks, couplings, tasks, training
+from adabatch import _checks, _files, couplings, tasks, training
 from adabatch.study.arms import Arm
 from adabatch.study.outcome import MARGIN, outcome
 from adabatch.tasks import Data
@@ -27,7 +26,7 @@ from adabatch.training import Progress, RunConfig, RunResult, lock, optimizers, 
 from adabatch.training.config import LARGEST_SEED
 from adabatch.training.device import threads
 from adabatch.training.folder import differences, write_json
-from adabatch.training.interrupt import Interrupts
+from adabatch.training.interrupt import Interrupted, Interrupts
 
 FORMAT: Final = 1
 _TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
@@ -100,7 +99,7 @@ def compare(
         ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
         BlockingIOError: if another process trains in `out`.
         OSError: if `out` cannot be written.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; the same call again goes on.
+        Interrupted: after Ctrl-C, SIGTERM or SIGHUP; the same call again goes on.
     """
     seeds = _checked_seeds(seeds)
     config = _one_task(arms)
@@ -184,8 +183,9 @@ def _run_all(
 
 def _stop_if(interrupts: Interrupts) -> None:
     """Ends the comparison if the user wants it; a run that was at its end by then is finished."""
-    if interrupts.seen:
-        raise KeyboardInterrupt("interrupted; finished runs are kept, and the same comparison again goes on")
+    if interrupts.number is not None:
+        kept = "finished runs are kept, and the same comparison again goes on"
+        raise Interrupted(None, interrupts.number, kept=kept)
 
 
 def _silent(now: Progress | RunResult | None) -> None:
@@ -264,7 +264,7 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -
             raise ValueError(f"`out` must be empty or hold a comparison, got other files in {out}; give another --out")
         return
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))["versions"]
+        before = _files.json_of(note)["versions"]
         differing = [key for key in _TIMING if before[key] != versions[key]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`out` must hold a whole comparison, got a damaged {note} ({error}); {remedy}") from error
@@ -286,7 +286,7 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -
 def _check_data(out: Path, fingerprint: str) -> None:
     """Raises when runs in `out` were trained on other data; call it after `_check_folder`."""
     note = out / "comparison.json"
-    before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    before = _files.json_of(note) if note.exists() else {}
     if before.get("data", fingerprint) != fingerprint:
         raise ValueError(
             f"`data` must hold what the comparison in {out} began with, got other samples; give the former data, in "

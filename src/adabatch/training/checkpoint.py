@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import torch
 
-FORMAT: Final = 1
+from adabatch import _files
+
+FORMAT: Final = 2
 KIND: Final = "adabatch run"
 
 
@@ -37,33 +39,47 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
             file.flush()
             os.fsync(file.fileno())
         if also is not None:
-            _name_also(draft, also)
+            name_also(draft, also)
         draft.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, remedy: str = "remove the run folder to start again") -> dict[str, Any]:
     """The state that `write` wrote.
+
+    Args:
+        path: the file.
+        remedy: what helps where it is damaged or something else, in words.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or something else.
+        OSError: if it cannot be read.
     """
-    remedy = "remove the run folder to start again"
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise ValueError(f"`checkpoint` {path} must be whole, got a damaged {broken}; {remedy}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's own advice would be to run what is in there
-        raise ValueError(f"`checkpoint` {path} must hold tensors, numbers and text alone, got more; {remedy}") from None
-    except (zipfile.BadZipFile, EOFError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"`checkpoint` {path} must be whole, got a damaged file ({reason}); {remedy}") from None
+        _files.check_file(path)
+    except ValueError as error:
+        raise ValueError(f"`checkpoint` {path} must be whole, got {error}; {remedy}") from None
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            file.seek(0)
+            state = None if broken is not None else torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except pickle.UnpicklingError:  # torch's own advice would be to run what is in there
+            raise ValueError(
+                f"`checkpoint` {path} must hold tensors, numbers and text alone, got more; {remedy}"
+            ) from None
+        except Exception as error:  # a damaged file may fail in any of the steps of reading it
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"`checkpoint` {path} must be whole, got a damaged file ({reason}); {remedy}") from None
+    if broken is not None:
+        raise ValueError(f"`checkpoint` {path} must be whole, got a damaged {broken}; {remedy}")
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise ValueError(f"`checkpoint` {path} must be one of adabatch's runs, got something else; {remedy}")
     if state.get("format") != FORMAT:
@@ -74,15 +90,25 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _name_also(draft: Path, also: Path) -> None:
-    """Gives the draft a second name, in one step; a copy has it where a file has but one name, as on exFAT."""
+def name_also(path: Path, also: Path) -> None:
+    """Gives a file a second name, in one step; a copy has it where a file has but one name, as on exFAT.
+
+    Args:
+        path: the file.
+        also: the second name; a file that has it now loses it.
+
+    Raises:
+        OSError: if that fails.
+    """
+    if also.exists() and also.samefile(path):
+        return
     link = also.with_name(f".{also.name}.draft")
     link.unlink(missing_ok=True)
     try:
         try:
-            os.link(draft, link)
+            os.link(path, link)
         except OSError:
-            _copy(draft, link)
+            _copy(path, link)
         link.replace(also)
     except BaseException:
         link.unlink(missing_ok=True)
@@ -96,9 +122,19 @@ def _copy(path: Path, to: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a change of names last."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """Makes a change of names last, also where the machine loses its power; not on Windows, which opens no folder.
+
+    Args:
+        folder: in which it was.
+
+    Raises:
+        OSError: if that fails.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     finally:

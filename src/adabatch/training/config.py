@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from adabatch import _checks, couplings, schedules, tasks, units
 from adabatch.training import device as devices
-from adabatch.training import lr_schedule, optimizers
+from adabatch.training import lr_schedule, optimizers, saving
 
 PRECISIONS: Final = ("float32", "bf16")
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
@@ -24,6 +24,7 @@ ADDED: Final = (
     "cuda_graphs",
     "workers",
     "ghost_batch_size",
+    "save_every",
 )
 
 
@@ -55,6 +56,8 @@ class RunConfig:
         threads: of torch on the CPU; None for torch's own number. A small network is fastest with one.
         data: the data folder; None: as the task does without one.
         evaluate_every: how often the test set is evaluated, a duration; it is at the end in any case.
+        save_every: how often the state is saved, a duration or a time such as `"5 min"`; besides at each evaluation
+            that is the best so far, and at the end. None: at every evaluation and at the end of every epoch.
         precision: `"float32"`, or `"bf16"` for autocast to bfloat16 in the network; weights stay float32.
         channels_last: whether images and weights lie in memory pixel by pixel, each with all channels; None: where
             that was measured faster.
@@ -95,6 +98,7 @@ class RunConfig:
     threads: int | None = None
     data: str | None = None
     evaluate_every: str = "1 epoch"
+    save_every: str | None = None
     precision: str = "float32"
     channels_last: bool | None = None
     compile: bool = False
@@ -131,6 +135,8 @@ class RunConfig:
         if self.workers is not None:
             _checks.whole("workers", self.workers, minimum=0)
         self._positive("evaluate_every", self.evaluate_every)
+        if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
+            self._positive("save_every", self.save_every)
         lr_schedule.check(self.lr_schedule)
         coupling = couplings.get(self.coupling)
         self._check_growth()

@@ -4,7 +4,8 @@ config.json           the settings
 versions.json         python, torch, git revision of the working folder, device, threads
 metrics.jsonl         one line per evaluation, by samples
 decisions.jsonl       one line per change of the batch size
-checkpoints/last.pt   the state to resume from; best.pt the same of the best evaluation
+checkpoints/last.pt   the state to resume from, which counts the lines that belong to it; best.pt the same of the
+                      best evaluation
 tensorboard/          the metrics as events, when tensorboard is installed
 result.json           what was found; there when the run is finished
 .lock                 held while a process trains
@@ -12,22 +13,27 @@ result.json           what was found; there when the run is finished
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from adabatch.training import checkpoint, lock
+from adabatch import _files
+from adabatch.training import checkpoint, lock, logs
 from adabatch.training.config import RunConfig
 from adabatch.training.records import Evaluation, RunResult
+from adabatch.training.state import RunState
 from adabatch.types import Decision
 
-_WHERE = ("data", "device", "workers")  # where a run finds its data and what reads them may change when it goes on
+CHECKPOINTS: Final = ("last", "best")
+METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
+_LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
+# Where a run finds its data, what reads them and how often it saves may change when it goes on.
+_WHERE: Final = ("data", "device", "workers", "save_every")
 
 
 class RunFolder:
@@ -38,6 +44,7 @@ class RunFolder:
         config: of the run.
         versions: what the result depends on besides.
         resume: whether to go on with the run that is there.
+        resume_from: the checkpoint to go on from, `"last"` or `"best"`.
 
     Raises:
         FileExistsError: if a run is there and `resume` is False, or a comparison is there.
@@ -47,10 +54,21 @@ class RunFolder:
         OSError: if the folder cannot be written.
     """
 
-    def __init__(self, path: Path, *, config: RunConfig, versions: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        config: RunConfig,
+        versions: Mapping[str, Any],
+        resume: bool,
+        resume_from: str = "last",
+    ) -> None:
         self.path = path
-        self._last, self._best = path / "checkpoints" / "last.pt", path / "checkpoints" / "best.pt"
+        self._last, self._best = (path / "checkpoints" / f"{name}.pt" for name in CHECKPOINTS)
+        self._from = path / "checkpoints" / f"{resume_from}.pt"
+        self._config = config
         self._events: Any = None
+        self._unsynced: set[str] = set()  # logs that were added to since the last checkpoint
         self._around = ExitStack()
         try:
             if resume:
@@ -66,7 +84,8 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._around.enter_context(lock.held(self.path))
-        if any(file.exists() for file in (self.path / "config.json", self._last, self.path / "result.json")):
+        left = (self.path / "config.json", self._last, self._best, self.path / "result.json")
+        if any(file.exists() for file in left):
             raise FileExistsError(
                 f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
             )
@@ -86,32 +105,121 @@ class RunFolder:
             for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
                 draft.unlink()  # of a run that was killed
 
-    def state(self) -> dict[str, Any] | None:
-        """The state to resume from; None if none was saved yet."""
-        return checkpoint.read(self._last) if self._last.exists() else None
+    def state(self) -> RunState | None:
+        """The state to resume from; None if none was saved yet.
 
-    def save(self, state: Mapping[str, Any], *, best: bool) -> None:
-        """Writes the state to resume from, and if `best` a copy that stays."""
-        with writing(self.path):
-            checkpoint.write(self._last, state, also=self._best if best else None)
+        Raises:
+            FileNotFoundError: if that checkpoint is gone, and another one or the result is there.
+            ValueError: if it is damaged.
+        """
+        if not self._from.exists():
+            if self._from == self._last and not self._best.exists() and not (self.path / "result.json").exists():
+                return None
+            raise FileNotFoundError(f"`resume` must find {self._from}, which is not there; {self._remedy()}")
+        values = checkpoint.read(self._from, remedy=self._remedy())
+        with self.fitting():
+            return RunState.from_dict(values)
 
-    def restart(self, history: Iterable[Evaluation], decisions: Iterable[Decision]) -> None:
-        """Cuts the logs back to what the state that is resumed from knows."""
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Turns whatever a damaged state, or one of another run, leads to into an error that names its file.
+
+        Raises:
+            ValueError: with a remedy.
+        """
+        try:
+            yield
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"`checkpoint` {self._from} must be of this run, got one that does not fit it ({reason}); "
+                f"{self._remedy()}"
+            ) from None
+
+    def _remedy(self) -> str:
+        """What helps where the state to resume from is of no use."""
+        again = "remove the run folder to start again"
+        other = next((path for path in (self._last, self._best) if path != self._from and path.exists()), None)
+        return again if other is None else f"{other.name} is there: take {other.stem} as `resume_from`, or {again}"
+
+    def save(self, state: RunState, *, best: bool) -> None:
+        """Writes the state to resume from, after the logs that it counts on, and if `best` a copy that stays."""
         with writing(self.path):
-            for name, records in (("metrics", history), ("decisions", decisions)):
-                lines = [json.dumps(asdict(record), allow_nan=False) + "\n" for record in records]
-                write_text(self.path / f"{name}.jsonl", "".join(lines))
+            for name in self._unsynced:
+                logs.sync(self.path / name)
+            self._unsynced.clear()
+            checkpoint.write(self._last, state.to_dict(), also=self._best if best else None)
+
+    def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
+        """Makes the folder agree with the state that is resumed from, in an order that bears to be broken off anywhere.
+
+        The logs are cut back to what it knows. Where it is the best one, it becomes the last one; where the run is to
+        train for more epochs, the result of fewer goes and the settings tell the new length.
+
+        Args:
+            state: None: nothing was saved yet.
+
+        Returns:
+            What the logs hold then.
+
+        Raises:
+            ValueError: if a log holds less than the state knows, or something else.
+        """
+        kept = self._kept(state)
+        with writing(self.path):
+            if state is not None:
+                checkpoint.name_also(self._from, self._last)
+                checkpoint.sync_folder(self._last.parent)
+            saved = saved_config(self.path)
+            if saved.epochs != self._config.epochs:
+                (self.path / "result.json").unlink(missing_ok=True)
+                write_json(self.path / "config.json", replace(saved, epochs=self._config.epochs).to_json())
+            for name, (_, size) in kept.items():
+                if size:
+                    os.truncate(self.path / name, size)
+                else:
+                    write_text(self.path / name, "")
+            checkpoint.sync_folder(self.path)
+        return kept[METRICS][0], kept[DECISIONS][0]
+
+    def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
+        """For each log what a state knows of it, and the bytes which that takes."""
+        kept: dict[str, tuple[list[Any], int]] = {}
+        counts = (0, 0) if state is None else (state.evaluations, state.decisions)
+        for (name, kind), count in zip(_LOGS.items(), counts, strict=True):
+            try:
+                kept[name] = logs.read(self.path / name, kind, count)
+                if name == METRICS and state is not None:
+                    state.check_history(kept[name][0])
+            except ValueError as error:
+                raise ValueError(
+                    f"`out` must hold what its checkpoint {self._from.name} counts on, got a damaged "
+                    f"{self.path / name} ({error}); {self._remedy()}"
+                ) from None
+        return kept
 
     def log(self, evaluation: Evaluation) -> None:
         """Adds a line to the metrics, and events."""
         with writing(self.path):
-            _append(self.path / "metrics.jsonl", evaluation)
+            self._add(METRICS, evaluation)
             self._log_events(evaluation)
 
     def log_decision(self, decision: Decision) -> None:
         """Adds a line to the decisions."""
         with writing(self.path):
-            _append(self.path / "decisions.jsonl", decision)
+            self._add(DECISIONS, decision)
+
+    def _add(self, name: str, record: Evaluation | Decision) -> None:
+        logs.append(self.path / name, record)
+        self._unsynced.add(name)
 
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
@@ -149,7 +257,7 @@ def saved_config(path: Path) -> RunConfig:
     if not file.exists():
         raise FileNotFoundError(f"`out` must hold a run to resume, got {str(path)!r}, which has no config.json")
     try:
-        return RunConfig.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return RunConfig.from_json(_files.json_of(file))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`out` must hold a run to resume, got a damaged {file} ({error}); take another folder"
@@ -166,7 +274,7 @@ def saved_result(path: Path) -> RunResult | None:
     if not file.exists():
         return None
     try:
-        return RunResult.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return RunResult.from_json(_files.json_of(file))
     except ValueError as error:
         raise ValueError(f"`out` must hold a run, got a damaged {file} ({error}); remove the file and resume") from None
 
@@ -212,26 +320,14 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def _append(path: Path, record: Any) -> None:
-    """Adds one line whole or not at all."""
-    line = (json.dumps(asdict(record), allow_nan=False) + "\n").encode()
-    with path.open("ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        except BaseException:
-            file.truncate(before)
-            raise
-
-
 def check_same(config: RunConfig, saved: RunConfig) -> None:
-    """Checks that a run may go on with `config`; where its data are and its device may change.
+    """Checks that a run may go on with `config`; where its data are and its device may change, and it may grow longer.
 
     Raises:
         ValueError: if another setting differs.
     """
-    if differ := differences(config, saved):
+    differ = differences(config, replace(saved, epochs=max(saved.epochs, config.epochs)))
+    if differ:
         raise ValueError(
             f"`resume` must keep the settings of the run, got others (now and saved): {'; '.join(differ)}; "
             "leave them out or take another folder"

@@ -7,7 +7,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,15 +14,17 @@ import torch
 
 import adabatch as ab
 from adabatch import _checks, memory, tasks, units
+from adabatch.data.pool import WorkerDiedError
 from adabatch.training import device as devices
+from adabatch.training import extension, forward, saving
 from adabatch.training import folder as folders
-from adabatch.training import forward
 from adabatch.training.config import RunConfig
 from adabatch.training.evaluation import chance, chance_end, share
 from adabatch.training.folder import RunFolder
 from adabatch.training.interrupt import Interrupted, Interrupts
 from adabatch.training.parts import Parts
 from adabatch.training.records import Evaluation, Progress, RunResult, packed
+from adabatch.training.state import RunState
 from adabatch.training.stopwatch import Stopwatch
 from adabatch.types import Decision
 
@@ -35,6 +36,7 @@ def train(
     out: Path | None = None,
     *,
     resume: bool = False,
+    resume_from: str = "last",
     data: tasks.Data | None = None,
     progress: Callable[[Progress], None] | None = None,
     target: float | None = None,
@@ -42,12 +44,14 @@ def train(
     """Trains as `config` says; on the CPU of one machine the result is a function of it, bit for bit.
 
     torch's random state and number of threads are as before afterwards. On the CPU glibc's allocator is tuned, see
-    `memory.tune_allocator`. While it trains, Ctrl-C and SIGTERM take effect after the update under way.
+    `memory.tune_allocator`. While it trains, Ctrl-C, SIGTERM and SIGHUP take effect after the update under way.
 
     Args:
         config: the settings.
         out: the run folder; None keeps nothing.
-        resume: go on with the run in `out`, from its last checkpoint; a finished run is returned as it is.
+        resume: go on with the run in `out`, from its last checkpoint; a finished run is returned as it is, unless it is
+            to train for more epochs than it has, which goes where its LR schedule does not depend on their number.
+        resume_from: with `resume`, the checkpoint to go on from: `"last"`, or `"best"` where that one is lost.
         data: the task's data if they are loaded already.
         progress: called a few times per second.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
@@ -61,7 +65,7 @@ def train(
         FileNotFoundError: if there is no run to resume, or no data.
         BlockingIOError: if another process trains in `out`.
         OSError: if `out` cannot be written.
-        Interrupted: after Ctrl-C or SIGTERM; the state is saved.
+        Interrupted: after Ctrl-C, SIGTERM or SIGHUP; the state is saved.
 
     Example:
         >>> result = train(RunConfig.for_task("digits", epochs=1, batch_size=64))
@@ -74,6 +78,9 @@ def train(
             raise ValueError(f"`target` must be a fraction of at most 1, got {target!r}; 95 % is 0.95")
     if resume and out is None:
         raise ValueError("`resume` must come with `out`, the folder of the run, got none")
+    _checks.one_of("resume_from", resume_from, folders.CHECKPOINTS)
+    if resume_from != folders.CHECKPOINTS[0] and not resume:
+        raise ValueError(f"`resume_from` must come with `resume`, got {resume_from!r} alone")
     device = devices.pick_device(config.device)
     if device.type == "cpu":
         memory.tune_allocator()
@@ -90,15 +97,17 @@ def train(
         parts = Parts(config, loaded, device)
         folder = None
         if out is not None:
-            folder = RunFolder(out, config=config, versions=devices.versions(device), resume=resume)
+            versions = devices.versions(device)
+            folder = RunFolder(out, config=config, versions=versions, resume=resume, resume_from=resume_from)
             around.callback(folder.close)
         return Run(parts, folder=folder, interrupts=interrupts, progress=progress).run(target=aim)
 
 
 def _finished(config: RunConfig, out: Path) -> RunResult | None:
     """The result in `out` if its run is finished and has these settings."""
-    folders.check_same(config, folders.saved_config(out))
-    return folders.saved_result(out)
+    saved = folders.saved_config(out)
+    folders.check_same(config, saved)
+    return folders.saved_result(out) if config.epochs == saved.epochs else None
 
 
 class _DivergedError(Exception):
@@ -130,6 +139,7 @@ class Run:
         self._end = self._N * parts.config.epochs
         self._watch = Stopwatch(parts.device)
         self._history: list[Evaluation] = []
+        self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
         self._updates = self._samples = 0
         self._seen = 0  # samples of the stretch under way
@@ -141,6 +151,10 @@ class Run:
         self._next_report = 0.0
         self._mark = (0, 0.0)  # clock and time of the evaluation before, or where this process began
         self._look_often = devices.is_read_freely(parts.device)
+        save_every = None if parts.config.save_every is None else saving.interval(parts.config.save_every)
+        self._save_every = save_every if isinstance(save_every, units.Duration) else None
+        self._timer = saving.Timer(save_every if isinstance(save_every, float) and folder is not None else None)
+        self._saved = (0, 0)  # clock and updates when the run was saved last
 
     def run(self, *, target: float) -> RunResult:
         """Trains to the end."""
@@ -159,7 +173,13 @@ class Run:
         whole = self._parts.config.micro_batch_size is None and self._parts.device.type == "cpu"
         while self._loader.clock < self._end:
             self._begin_stretch()
-            (self._epoch if whole else self._epoch_by_parts)()
+            try:
+                (self._epoch if whole else self._epoch_by_parts)()
+            except WorkerDiedError:  # of a signal that is to end the run and that all of its processes got
+                if not self._interrupts.seen:
+                    raise
+                self._end_stretch()
+                self._look_up(self._parts.batches.last_lr[0], epoch_ended=False)
             self._end_stretch()
             lr = self._parts.batches.last_lr[0]
             self._parts.lr_scheduler.step()
@@ -216,7 +236,7 @@ class Run:
         self._seen += samples
         clock = self._loader.clock
         lost = self._look_often and not math.isfinite(self._loss_sum.item())
-        if (clock >= self._stop or self._interrupts.seen or lost) and clock % self._N:
+        if (clock >= self._stop or self._interrupts.seen or self._timer.over or lost) and clock % self._N:
             self._end_stretch()
             self._look_up(self._parts.batches.last_lr[0], epoch_ended=False)
             self._begin_stretch()
@@ -232,7 +252,7 @@ class Run:
         self._stretch, self._seen = (clock, size), 0
         following = bisect_right(self._plan.starts_samples, clock)
         changes = self._plan.starts_samples[following : following + 1]
-        self._stop = min(*changes, self._next_evaluation(), self._end)
+        self._stop = min(*changes, self._next_evaluation(), self._next_save(), self._end)
         self._watch.start()
 
     def _end_stretch(self) -> None:
@@ -242,18 +262,17 @@ class Run:
 
     def _next_evaluation(self) -> int:
         """The clock at which the test set is due next."""
-        every = units.duration(self._parts.config.evaluate_every)
-        if every.unit == "updates":
-            done = self._history[-1].updates if self._history else 0
-            due = (done // int(every.count) + 1) * int(every.count)
-            return self._plan.clock_of(min(due, self._plan.updates))
-        length = every.exact
-        if every.unit == "epochs":
-            length *= self._N
-        elif every.unit == "tokens":
-            length /= self._parts.config.tokens_per_sample or 1
-        done = self._history[-1].samples if self._history else 0
-        return math.ceil((done // length + 1) * length)
+        last = (self._history[-1].samples, self._history[-1].updates) if self._history else (0, 0)
+        return self._next(units.duration(self._parts.config.evaluate_every), *last)
+
+    def _next_save(self) -> int:
+        """The clock at which the run is to be saved next; the end where that goes by evaluations or by time."""
+        return self._end if self._save_every is None else self._next(self._save_every, *self._saved)
+
+    def _next(self, every: units.Duration, clock: int, updates: int) -> int:
+        """The clock at which something is due that was done last at `clock`, after so many `updates`."""
+        tokens = self._parts.config.tokens_per_sample
+        return saving.next_clock(every, self._plan, clock=clock, updates=updates, tokens_per_sample=tokens)
 
     def _look_up(self, lr: float, *, epoch_ended: bool) -> None:
         """Between two updates: evaluates and saves when it is time; ends a run that diverged, or that the user ends.
@@ -262,17 +281,20 @@ class Run:
         """
         clock, best = self._loader.clock, False
         self._log_decisions()
-        lost = not math.isfinite(self._loss_sum.item())
+        lost, due = not math.isfinite(self._loss_sum.item()), epoch_ended
         if lost or clock >= self._next_evaluation() or clock == self._end:
-            best = self._evaluate(lr)
+            best, due = self._evaluate(lr), True
             if self._history[-1].diverged:
                 raise _DivergedError
-        elif not (epoch_ended or self._interrupts.seen):
-            return
-        if self._folder is not None:
-            self._folder.save(self._state(), best=best)
-        if self._interrupts.seen and clock < self._end:
-            raise Interrupted(self._folder.path if self._folder is not None else None)
+        if self._parts.config.save_every is not None:
+            due = best or clock >= min(self._next_save(), self._end) or self._timer.over
+        if self._folder is not None and (due or self._interrupts.seen):
+            with self._interrupts.held():
+                self._folder.save(self._state(), best=best)
+            self._saved = (clock, self._updates)
+            self._timer.restart()
+        if (number := self._interrupts.number) is not None and clock < self._end:
+            raise Interrupted(self._folder.path if self._folder is not None else None, number)
 
     def _evaluate(self, lr: float) -> bool:
         """Evaluates the test set; returns whether it was the best so far."""
@@ -292,7 +314,8 @@ class Run:
             test_loss=_finite(test_loss),
             test_accuracy=accuracy,
         )
-        best = not found.diverged and all(accuracy > before.test_accuracy for before in self._history)
+        best = not found.diverged and accuracy > self._best
+        self._best = max(accuracy, self._best)
         if clock == self._end or found.diverged:
             self._right = packed(right)
         self._loss_sum.zero_()
@@ -351,20 +374,20 @@ class Run:
 
     # State and result.
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "config": self._parts.config.to_json(),
-            "data": self._fingerprint,
-            "parts": self._parts.state_dict(),
-            "updates": self._updates,
-            "samples": self._samples,
-            "loss_sum": self._loss_sum.item(),
-            "loss_samples": self._loss_samples,
-            "stopwatch": self._watch.state_dict(),
-            "history": [asdict(found) for found in self._history],
-            "decisions": [asdict(decision) for decision in self._decisions],
-            "test_right": self._right,
-        }
+    def _state(self) -> RunState:
+        return RunState(
+            config=self._parts.config,
+            data=self._fingerprint,
+            parts=self._parts.state_dict(),
+            updates=self._updates,
+            samples=self._samples,
+            loss_sum=self._loss_sum.item(),
+            loss_samples=self._loss_samples,
+            stopwatch=self._watch.state_dict(),
+            evaluations=len(self._history),
+            decisions=len(self._decisions),
+            test_right=self._right,
+        )
 
     def _restore(self) -> None:
         """Goes on from the run folder's state, if there is one."""
@@ -372,21 +395,32 @@ class Run:
             return
         state = self._folder.state()
         if state is not None:
-            folders.check_same(self._parts.config, RunConfig.from_json(state["config"]))
-            self._parts.load_state_dict(state["parts"])
-            if state.get("data", self._fingerprint) != self._fingerprint:
+            folders.check_same(self._parts.config, state.config)
+            if state.data != self._fingerprint:
                 raise ValueError(
-                    "`data` must hold what the run began with, got other samples of the same number; give the former "
-                    "data, in whatever folder, or start a new run"
+                    "`data` must hold what the run began with, got other samples; give the former data, in whatever "
+                    "folder, or start a new run"
                 )
-            self._updates, self._samples = state["updates"], state["samples"]
-            self._loss_sum.fill_(state["loss_sum"])
-            self._loss_samples = state["loss_samples"]
-            self._watch.load_state_dict(state["stopwatch"])
-            self._history = [Evaluation(**found) for found in state["history"]]
-            self._decisions = [Decision(**decision) for decision in state["decisions"]]
-            self._right = state.get("test_right")
-        self._folder.restart(self._history, self._decisions)
+            with self._folder.fitting():
+                self._parts.load_state_dict(state.parts)
+            extension.check(self._parts.config, state.config, epochs=self._loader.clock // self._N)
+            with self._folder.fitting():
+                self._go_on(state)
+        self._history, self._decisions = self._folder.restart(state)
+        self._best = max((found.test_accuracy for found in self._history), default=-1.0)
+
+    def _go_on(self, state: RunState) -> None:
+        """Counts on from a state; raises where its counts do not belong to the place of its parts."""
+        self._watch.load_state_dict(state.stopwatch)
+        self._updates, self._samples, self._loss_samples = state.updates, state.samples, state.loss_samples
+        self._loss_sum.fill_(state.loss_sum)
+        clock = self._loader.clock
+        self._right = state.test_right if clock == self._end else None
+        self._saved = (clock, self._updates)
+        if self._updates > self._plan.updates or self._plan.clock_of(self._updates) != clock:
+            raise ValueError(f"{self._updates:,} updates do not lead to sample {clock:,}")
+        if not self._loss_samples <= self._samples <= clock or self._watch.samples != self._samples:
+            raise ValueError(f"{self._samples:,} samples are not those trained on up to sample {clock:,}")
 
     def _result(self, target: float) -> RunResult:
         reached = next((found for found in self._history if found.test_accuracy >= target), None)

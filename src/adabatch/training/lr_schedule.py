@@ -74,12 +74,13 @@ def curve(text: str, *, epochs: int) -> list[tuple[units.Duration | int, float]]
     return lr_clock.curve(build(text, optimizer, epochs=epochs), epochs=epochs)
 
 
-def shares(text: str, *, epochs: int) -> list[float]:
+def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
     """The learning rate in each epoch of the schedule that `text` describes, as shares of the first LR.
 
     Args:
         text: as `build` takes it.
         epochs: length of the training.
+        count: how many epochs to tell of, one more than the training has at most; None: all of the training.
 
     Raises:
         ValueError: if the text is malformed or a number out of range.
@@ -89,7 +90,7 @@ def shares(text: str, *, epochs: int) -> list[float]:
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    return lr_clock.sample(build(text, optimizer, epochs=epochs), epochs)
+    return lr_clock.sample(build(text, optimizer, epochs=epochs), epochs if count is None else count)
 
 
 def check(text: str) -> None:

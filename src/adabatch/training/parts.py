@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import adabatch as ab
 from adabatch import models, norm, tasks
@@ -36,13 +37,7 @@ class Parts:
         self.model = self._network().to(device)
         self.forward: Callable[[Tensor], Tensor] = forward.build(self.model, config, data.shape, device)
         self.loss = torch.nn.CrossEntropyLoss()
-        self.optimizer = optimizers.build(
-            config.optimizer,
-            self.model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        self.optimizer = self._optimizer(self.model.parameters())
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
         self.loader = self._loader()
         self.loader.micro_batch_size = config.micro_batch_size
@@ -54,6 +49,12 @@ class Parts:
             coupling=coupling,
             epochs=config.epochs,
             tokens_per_sample=config.tokens_per_sample,
+        )
+
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        config = self.config
+        return optimizers.build(
+            config.optimizer, parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
 
     def _network(self) -> torch.nn.Module:
@@ -105,8 +106,9 @@ class Parts:
             return judge(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run goes on from; tensors, numbers, text, dicts and lists."""
-        state = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        """What the run goes on from besides its settings; tensors, numbers, text, dicts and lists."""
+        state = {name: getattr(self, name).state_dict() for name in ("model", "loader", "batches")}
+        state["optimizer"] = self.optimizer.state_dict()["state"]
         state["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["rng_cuda"] = torch.cuda.get_rng_state(self.device)
@@ -117,20 +119,36 @@ class Parts:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned.
 
+        What the settings say is not read: the LR follows from the epochs passed, the optimizer keeps its groups.
+
         Raises:
-            ValueError: if the state is of another run.
+            Exception: of many kinds, if the state is damaged or of another run.
         """
-        try:
-            for name in _STATEFUL:
-                getattr(self, name).load_state_dict(state[name])
-            torch.set_rng_state(state["rng"])
-            if self.device.type == "cuda" and "rng_cuda" in state:
-                torch.cuda.set_rng_state(state["rng_cuda"], self.device)
-            elif self.device.type == "mps" and "rng_mps" in state:
-                torch.mps.set_rng_state(state["rng_mps"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ValueError(f"`checkpoint` must be of this run, got one that does not fit it ({reason})") from None
+        held = {name: value.dtype for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(state["model"])
+        if held != {name: value.dtype for name, value in state["model"].items()}:
+            raise ValueError("model must have weights of the network's own types")
+        self.loader.load_state_dict(state["loader"])
+        if self.loader.clock > self.data.dataset_size * self.config.epochs:
+            raise ValueError(f"loader stands at sample {self.loader.clock:,}, after the end")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+            for _ in range(self.loader.clock // self.data.dataset_size):
+                self.lr_scheduler.step()
+        self._load_moments(state["optimizer"])
+        self.batches.load_state_dict({**state["batches"], "schedule": self.batches.state_dict()["schedule"]})
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "rng_cuda" in state:
+            torch.cuda.set_rng_state(state["rng_cuda"], self.device)
+        elif self.device.type == "mps" and "rng_mps" in state:
+            torch.mps.set_rng_state(state["rng_mps"])
 
-
-_STATEFUL = ("model", "optimizer", "lr_scheduler", "loader", "batches")
+    def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
+        """Gives the optimizer its moments back; those of a parameter of two numbers show which there must be."""
+        probe = nn.Parameter(torch.zeros(2))
+        probe.grad = torch.zeros(2)
+        small = self._optimizer([probe])
+        small.step()
+        if moments or self.loader.clock:
+            optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=[*self.model.parameters()])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -78,6 +78,46 @@ class Evaluation:
     def diverged(self) -> bool:
         """Whether a loss was not finite, which JSON has no number for."""
         return self.train_loss is None or self.test_loss is None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+_LARGEST: Final = 1e300
+_Record = TypeVar("_Record")
+# What a value must be where a field is declared so, in words and as a question.
+_KINDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "int": ("a whole number from 0 on", _whole),
+    "int | None": ("a whole number from 0 on or null", lambda value: value is None or _whole(value)),
+    "float": ("a number from 0 on", lambda value: _number(value) and value >= 0),
+    "float | None": ("a number or null", lambda value: value is None or _number(value)),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "str | None": ("text or null", lambda value: value is None or isinstance(value, str)),
+}
+
+
+def checked(record: _Record) -> _Record:
+    """A record as it is given, if its values are of the kinds that its fields are declared as.
+
+    Args:
+        record: a dataclass that was made from the values of a file.
+
+    Raises:
+        ValueError: if one is of another kind, negative or not finite; or an accuracy above 1.
+    """
+    for field in fields(record):  # type: ignore[arg-type]
+        words, fits = _KINDS.get(str(field.type), ("", lambda _: True))
+        value = getattr(record, field.name)
+        if not fits(value):
+            raise ValueError(f"{field.name} must be {words}, got {repr(value)[:40]}")
+        if field.name.endswith("accuracy") and value > 1:
+            raise ValueError(f"{field.name} must be at most 1, got {value!r}")
+    return record
 
 
 def packed(right: Tensor) -> str | None:
@@ -196,8 +236,19 @@ class RunResult:
             read = {name: value for name, value in dict(values).items() if name != "diverged"}  # the history tells
             read["samples_per_second"] = {int(size): rate for size, rate in read["samples_per_second"].items()}
             read["batch_sizes"] = tuple(read["batch_sizes"])
-            read["history"] = tuple(Evaluation(**found) for found in read["history"])
-            read["decisions"] = tuple(Decision(**decision) for decision in read["decisions"])
-            return cls(**read)
+            read["history"] = tuple(checked(Evaluation(**found)) for found in read["history"])
+            read["decisions"] = tuple(checked(Decision(**decision)) for decision in read["decisions"])
+            found = checked(cls(**read))
+            if not found.history:
+                raise ValueError("no evaluation")
+            if not (found.updates and found.samples and found.epochs and found.train_seconds):
+                raise ValueError("updates, samples, epochs and train_seconds must be above 0")
+            if not all(_whole(size) and size for size in (*found.batch_sizes, *found.samples_per_second)):
+                raise ValueError("batch sizes must be whole numbers from 1 on")
+            if not all(_number(rate) and rate > 0 for rate in found.samples_per_second.values()):
+                raise ValueError("samples per second must be numbers above 0")
+            if found.test_right is not None:
+                unpacked(found.test_right)
+            return found
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"`result` must be what `to_json` wrote, got something else ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -64,6 +65,19 @@ class Stopwatch:
         """Batch size, samples and seconds of each batch size."""
         return [[size, samples, seconds] for size, (samples, seconds) in self._by_size.items()]
 
+    @property
+    def samples(self) -> int:
+        """Of all stretches that have ended."""
+        return int(sum(samples for samples, _ in self._by_size.values()))
+
     def load_state_dict(self, state: list[list[Any]]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Goes on from what `state_dict` returned.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        for row in state:
+            size, samples, seconds = row
+            if not (type(size) is type(samples) is int and min(size, samples) > 0 and 0 <= seconds < math.inf):
+                raise ValueError(f"stopwatch must hold batch sizes, samples and seconds, got {repr(row)[:40]}")
         self._by_size = {size: [samples, seconds] for size, samples, seconds in state}
