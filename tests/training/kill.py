@@ -1,9 +1,9 @@
 """Kills runs at random moments and resumes them: `python -m tests.training.kill FOLDER KILLS`.
 
-Runs go on in forked children, so that only the first one pays for the imports. Every second kill comes while a file is
-being written; the others come after a random share of a run's own processor time, whatever else the machine does. Every
-run that ends is compared with an unbroken one. Prints the kills, those that left a file half written,
-and the runs.
+Runs go on in forked children, so that only the first one pays for the imports; three in ten from the best checkpoint.
+Every second kill comes while a file is being written; the others come after a random share of a run's own processor
+time, whatever else the machine does. Every run that ends is compared with an unbroken one. Prints the kills, those that
+left a file half written, and the runs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from adabatch.training import saved_result, train
 CONFIG = replace(SMALL, epochs=8, evaluate_every="4 updates", threads=1)
 
 
-def start(out: Path, kill: Callable[[], None]) -> int:
-    """A child that trains, or goes on training, and that `kill` has been called in."""
+def start(out: Path, kill: Callable[[], None], *, best: bool) -> int:
+    """A child that trains, or goes on training, perhaps from the best checkpoint, and that `kill` has been called in."""
     pid = os.fork()
     if pid == 0:
         try:
             kill()
-            train(CONFIG, out, data=small_data(), resume=(out / "config.json").exists())
+            resume, best = (out / "config.json").exists(), best and (out / "checkpoints" / "best.pt").exists()
+            train(CONFIG, out, data=small_data(), resume=resume, resume_from="best" if best else "last")
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -85,9 +86,9 @@ def main(folder: Path, kills: int) -> None:
         while broken:
             kill = spare
             if killed < kills:
-                in_file = in_call(rng.choice(["fsync", "link", "replace"]), rng.randint(1, 8))
+                in_file = in_call(rng.choice(["fsync", "link", "replace", "truncate"]), rng.randint(1, 8))
                 kill = in_file if killed % 2 else after_seconds(max(1e-3, rng.random() * length / 2))
-            broken = killed_by_signal(start(out, kill))
+            broken = killed_by_signal(start(out, kill, best=rng.random() < 0.3))
             killed += broken
             while_writing += broken and any(out.rglob(".*draft"))
         result = saved_result(out)

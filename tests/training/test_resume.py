@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.training.checks import SMALL, same, small_data, weights, without_seconds
 
-from adabatch.training import Interrupted, RunConfig, checkpoint, loop, saved_result, train
+from adabatch.training import Interrupted, RunConfig, checkpoint, loop, saved_config, saved_result, train
 
 OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
 
@@ -37,6 +37,10 @@ def logs(out: Path) -> list[str]:
     text = (out / "decisions.jsonl").read_text()
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [text, *(str({**line, "seconds": None}) for line in metrics)]
+
+
+def contents(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +162,154 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path, unbroken):
     assert logs(tmp_path) == logs(folder)
 
 
+# From the best checkpoint, where the last one is lost.
+
+
+@pytest.mark.parametrize("damage", [None, b"PK", b""], ids=str)
+def test_where_the_last_checkpoint_is_lost_the_best_one_is_offered(tmp_path, unbroken, damage):
+    expected, folder = unbroken
+    interrupted_at(30, OFTEN, tmp_path)
+    last = tmp_path / "checkpoints" / "last.pt"
+    last.unlink()
+    if damage is not None:
+        last.write_bytes(damage)
+    before = contents(tmp_path)
+    wrong = (
+        "`resume` must find .*last.pt, which is not there" if damage is None else "`checkpoint` .*last.pt must be whole"
+    )
+    offer = "best.pt is there: take best as `resume_from`, or remove the run folder to start again$"
+    with pytest.raises((FileNotFoundError, ValueError), match=f"^{wrong}.*; {offer}"):
+        train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert contents(tmp_path) == before, "metrics are not overwritten"
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
+    assert without_seconds(result) == without_seconds(expected)
+    assert same(weights(tmp_path), weights(folder))
+    assert logs(tmp_path) == logs(folder)
+    assert not list(tmp_path.rglob(".*draft"))
+
+
+def test_from_the_best_one_although_the_last_one_is_there(tmp_path, unbroken):
+    interrupted_at(32, OFTEN, tmp_path)
+    interrupted_at(1, OFTEN, tmp_path, resume=True)
+    best = checkpoint.read(tmp_path / "checkpoints" / "best.pt")["updates"]
+    assert best < checkpoint.read(tmp_path / "checkpoints" / "last.pt")["updates"]
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
+    assert without_seconds(result) == without_seconds(unbroken[0])
+    assert logs(tmp_path) == logs(unbroken[1])
+
+
+def test_a_best_one_that_is_not_there(tmp_path):
+    interrupted_at(2, OFTEN, tmp_path)  # before the first evaluation
+    message = (
+        "`resume` must find .*best.pt, which is not there; last.pt is there: take last as `resume_from`, or remove"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
+    with pytest.raises(ValueError, match="`resume_from` must be one of last, best, got 'first'"):
+        train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="first")
+    with pytest.raises(ValueError, match="`resume_from` must come with `resume`, got 'best' alone"):
+        train(OFTEN, tmp_path / "new", data=small_data(), resume_from="best")
+
+
+# For more epochs.
+
+
+@pytest.mark.parametrize("evaluate_every", ["1 epoch", "2 epochs", "9 updates"])
+@pytest.mark.parametrize("resume_from", ["last", "best"])
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path, evaluate_every, resume_from):
+    config = replace(SMALL, evaluate_every=evaluate_every, seed=1)
+    expected = train(config, tmp_path / "whole", data=small_data())
+    out, short = tmp_path / "run", replace(config, epochs=2)
+    first = train(short, out, data=small_data())
+    result = train(config, out, data=small_data(), resume=True, resume_from=resume_from)
+    assert same(weights(out), weights(tmp_path / "whole"))
+    assert (result.updates, result.test_accuracy) == (expected.updates, expected.test_accuracy)
+    if evaluate_every != "9 updates":  # else there is one more, at the former end
+        assert without_seconds(result) == without_seconds(expected)
+        assert logs(out) == logs(tmp_path / "whole")
+    assert result.history[: len(first.history) - 1] == first.history[:-1]
+    assert (saved_config(out), saved_result(out)) == (config, result)
+    assert train(config, out, resume=True) == result
+    with pytest.raises(
+        ValueError, match=r"`resume` must keep the settings of the run, .* epochs: 2 and 4; leave them out"
+    ):
+        train(short, out, data=small_data(), resume=True)
+
+
+@pytest.mark.parametrize("update", [3, 17, 20])
+def test_so_does_one_that_was_stopped(tmp_path, update):
+    expected = train(SMALL, tmp_path / "whole", data=small_data())
+    out = tmp_path / "run"
+    interrupted_at(update, replace(SMALL, epochs=2), out)
+    interrupted_at(5, SMALL, out, resume=True)
+    assert saved_config(out) == SMALL
+    assert without_seconds(train(SMALL, out, data=small_data(), resume=True)) == without_seconds(expected)
+    assert logs(out) == logs(tmp_path / "whole")
+
+
+def test_a_batch_that_follows_the_lr_goes_on_too(tmp_path):
+    rule = {"growth": None, "rule": "smith", "max_batch_size": 64, "lr_schedule": "step:0.5:1"}
+    config = replace(SMALL, **rule)
+    expected = train(config, tmp_path / "whole", data=small_data())
+    train(replace(config, epochs=2), tmp_path / "run", data=small_data())
+    result = train(config, tmp_path / "run", data=small_data(), resume=True)
+    assert len(expected.batch_sizes) == 3
+    assert without_seconds(result) == without_seconds(expected)
+
+
+def test_where_the_lr_schedule_depends_on_the_length_it_does_not(tmp_path):
+    config = replace(SMALL, lr_schedule="cosine", epochs=2)
+    train(config, tmp_path, data=small_data())
+    before = contents(tmp_path)
+    message = "`epochs` must stay 2, got 4: the LRs of `lr_schedule` cosine up to epoch 2 depend on the length of the"
+    with pytest.raises(ValueError, match=message):
+        train(replace(config, epochs=4), tmp_path, data=small_data(), resume=True)
+    assert contents(tmp_path) == before
+    for path in (tmp_path / "checkpoints").iterdir():  # to save space
+        path.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"`resume` must find .*last.pt, which is not there; remove the run folder"
+    ):
+        train(replace(SMALL, epochs=4, lr_schedule="cosine"), tmp_path, data=small_data(), resume=True)
+    assert saved_result(tmp_path) is not None
+
+
 # What is refused.
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda lines: [], "0 whole lines of 2"),
+        (lambda lines: lines[:1], "1 whole lines of 2"),
+        (lambda lines: [lines[0], "{"], "line 2: Expecting property name"),
+        (lambda lines: [lines[0], lines[1].replace('"lr": ', '"lr": -')], "line 2: lr must be a number from 0"),
+        (lambda lines: lines[::-1], "evaluations out of order"),
+        (lambda lines: [lines[0], *lines], "evaluations out of order"),
+    ],
+    ids=["empty", "cut", "no JSON", "negative", "in disorder", "twice"],
+)  # fmt: skip
+def test_metrics_that_are_not_those_of_the_checkpoint(tmp_path, damage, reason):
+    interrupted_at(28, replace(OFTEN, lr=1e-9), tmp_path)
+    (tmp_path / "checkpoints" / "best.pt").unlink()
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(line + "\n" for line in damage(file.read_text().splitlines())))
+    before = contents(tmp_path)
+    message = rf"`out` must hold what its checkpoint last.pt counts on, got a damaged {file} \({reason}.*\); remove the"
+    with pytest.raises(ValueError, match=message):
+        train(replace(OFTEN, lr=1e-9), tmp_path, data=small_data(), resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_metrics_of_another_run(tmp_path):
+    interrupted_at(28, OFTEN, tmp_path / "a")
+    interrupted_at(28, replace(OFTEN, evaluate_every="0.6 epochs"), tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "metrics.jsonl", tmp_path / "a" / "metrics.jsonl")
+    message = (
+        r"got a damaged .*metrics.jsonl \(the last evaluation at sample \d+ in place of \d+\); best.pt is there: take"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(OFTEN, tmp_path / "a", data=small_data(), resume=True)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path, unbroken):
@@ -171,7 +322,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, unbroken):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
 
 
-@pytest.mark.parametrize("left", ["config.json", "result.json", "checkpoints/last.pt"])
+@pytest.mark.parametrize("left", ["config.json", "result.json", "checkpoints/last.pt", "checkpoints/best.pt"])
 def test_nor_is_what_is_left_of_one(tmp_path, unbroken, left):
     copy = tmp_path / "copy"
     (copy / left).parent.mkdir(parents=True)

@@ -134,6 +134,8 @@ class RunConfig:
             _checks.whole("threads", self.threads, maximum=MOST_THREADS)
         if self.workers is not None:
             _checks.whole("workers", self.workers, minimum=0)
+        if not isinstance(self.data, str | None):
+            raise TypeError(f"`data` must name a folder, got {self.data!r}")
         self._positive("evaluate_every", self.evaluate_every)
         if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
             self._positive("save_every", self.save_every)
