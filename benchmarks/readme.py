@@ -17,6 +17,8 @@ from typing import Any
 
 from paired import check_clean
 
+from adabatch.report import paired_times
+
 ROOT = Path(__file__).parents[1]
 NAMES = {
     "fixed-small": "`fixed-small`",
@@ -51,11 +53,12 @@ def sizes(arm: dict[str, Any]) -> str:
 def table(compare: dict[str, Any]) -> str:
     """One row per arm."""
     lines = [
-        "| | batch size | updates | test accuracy, % | against small, points | training time | less time |",
+        "| | batch size | updates | test accuracy, % | against small, points | training time | faster |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for arm in compare["arms"]:
-        accuracy, seconds = arm["test_accuracy"], arm["train_seconds"]
+        accuracy, seconds = arm["test_accuracy"], paired_times.seconds(compare, arm)
+        took = f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}"
         against = compare["against_fixed_small"].get(arm["name"])
         difference = time = ""
         if against is not None:
@@ -65,7 +68,7 @@ def table(compare: dict[str, Any]) -> str:
             time = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
         lines.append(
             f"| {NAMES[arm['name']]} | {sizes(arm)} | {arm['updates']:,} | {100 * accuracy['mean']:.1f} ± "
-            f"{100 * accuracy['std']:.1f} | {difference} | {seconds['median']:.2f} s | {time} |"
+            f"{100 * accuracy['std']:.1f} | {difference} | {took} s | {time} |"
         )
     return "\n".join(lines)
 
@@ -79,9 +82,10 @@ def words(compare: dict[str, Any], name: str, page: Path) -> str:
     rare = 1 - 0.05 ** (1 / n)  # of runs, that none of n shows with 5 %
     return (
         f"{n} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
-        f"time ratios are paired by seed, with 95 % intervals; time: median. Differences are in absolute points, over\n"
-        f"seeds, on one fixed test set; the worst seed of `adaptive` is {worst(compare, 'adaptive'):+.2f} from the "
-        f"small batch's.\n{n} seeds cannot show rare failures: where none of {n} runs fails, up to {100 * rare:.0f} % "
+        f"ratios of times are paired by seed, with 95 % intervals; training time: the small batch's median, and that\n"
+        f"divided by the ratio. Differences are in absolute points, over seeds, on one fixed test set; the worst seed\n"
+        f"of `adaptive` is {worst(compare, 'adaptive'):+.2f} from the small batch's.\n"
+        f"{n} seeds cannot show rare failures: where none of {n} runs fails, up to {100 * rare:.0f} % "
         f"may. Made by\n`{COMMANDS[name]}`;\nthe file is [{result(name)}]({up}benchmarks/results/{result(name)})."
     )
 

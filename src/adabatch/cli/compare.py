@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich import progress as bars
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from adabatch.cli import _shared
 from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, TaskArgument, of_a_run
 from adabatch.cli.train import check_growth
 
 if TYPE_CHECKING:
+    from adabatch.report.interim import Interim
     from adabatch.study.compare import Turn
     from adabatch.training import Progress, RunResult
 
@@ -56,8 +60,8 @@ def command(
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
     --growth, --rule or --preset say otherwise) and uncoupled (the same growth, LR left alone), in turns. Prints a
-    table; the folder gets compare.json, compare.md, compare.png, report.html and the runs. The same command again goes
-    on after a kill.
+    table; the folder gets compare.json, compare.md (the table so far until the end), compare.png, report.html and the
+    runs. The same command again goes on after a kill.
 
     Examples:
         adabatch compare digits
@@ -103,6 +107,7 @@ def _compare(
 ) -> dict[str, Any]:
     """Trains what is not trained yet."""
     from adabatch import _checks, tasks, training
+    from adabatch.report.interim import Interim
     from adabatch.study.arms import chosen_arms
     from adabatch.study.compare import checked_target, compare
 
@@ -113,14 +118,15 @@ def _compare(
     data = tasks.get(task).load(config.data)
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
-    bar = RunsBar(task, show=show)
+    interim = Interim(f"{task}, {config.model}", [arm.name for arm in chosen], numbers, {})
+    bar = RunsBar(interim, out, show=show)
     try:
         with bar:
             return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be repeated; "
-            "to go on, give the same command again"
+            f"to go on, give the same command again; {shlex.join(['adabatch', 'report', str(out)])} shows what is there"
         ) from None
 
 
@@ -150,30 +156,36 @@ def _write(compare: dict[str, Any], out: Path) -> list[str]:
 
 
 def _show(compare: dict[str, Any], notes: list[str]) -> None:
+    from adabatch.report import headline
     from adabatch.report.table import compare_table, compare_words
 
     console = _shared.console()
     _shared.print_table(compare_table(compare, narrow=console.is_terminal and console.width < WIDE))
     for sentence in [*compare_words(compare), *notes]:
         console.print(sentence, markup=False)
+    console.print(" ".join(headline.plain(compare)).strip(), markup=False, style="bold")
 
 
 class RunsBar:
-    """Shows how far all runs are: a bar on a terminal, else a line for each run that is finished, on stderr.
+    """Shows how far all runs are, on stderr: a table and a bar on a terminal, else a line for each finished run.
+
+    The table is in compare.md too until the comparison is finished.
 
     Args:
-        title: what is compared.
+        interim: what is compared; no run of it is finished yet.
+        out: the folder of the comparison.
         show: whether to show anything.
 
     Attributes:
         done: runs that are finished.
     """
 
-    def __init__(self, title: str, *, show: bool) -> None:
+    def __init__(self, interim: Interim, out: Path, *, show: bool) -> None:
         self.done = 0
+        self._interim, self._out = interim, out
         console = Console(stderr=True, highlight=False)
         self._lines = show and not console.is_terminal
-        self._bars = bars.Progress(
+        self._bars = _Bars(
             bars.TextColumn("[bold]{task.description}"),
             bars.BarColumn(bar_width=None),
             bars.TextColumn("{task.fields[state]}"),
@@ -183,7 +195,7 @@ class RunsBar:
             refresh_per_second=4,
             disable=not (show and console.is_terminal),
         )
-        self._row = self._bars.add_task(title, total=None, state="warming up")
+        self._row = self._bars.add_task(interim.facts.partition(",")[0], total=None, state="warming up")
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -207,7 +219,35 @@ class RunsBar:
             state += f"  batch {now.batch_size:,}  {now.samples_per_second:,.0f}/s"
         elif now is not None:
             self.done, share = turn.number, 1.0
+            self._add(turn, now)
             state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
             if self._lines:
                 print(f"{state}{' (found there)' if turn.reused else ''}", file=sys.stderr, flush=True)
         self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)
+
+    def _add(self, turn: Turn, result: RunResult) -> None:
+        """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
+        from adabatch.report.interim import Done
+        from adabatch.report.table import interim_table, plain
+        from adabatch.training import writing
+        from adabatch.training.folder import write_text
+
+        diverged = result.diverged_at is not None
+        done = Done(result.test_accuracy, result.updates, result.train_seconds, diverged)
+        self._interim = replace(self._interim, done={**self._interim.done, (turn.arm.name, turn.seed): done})
+        self._bars.table = interim_table(self._interim)
+        if turn.number < turn.total and not turn.reused:
+            words = "\n".join(f"- {sentence}" for sentence in self._interim.sentences())
+            with writing(self._out):
+                write_text(self._out / "compare.md", f"{plain(self._bars.table)}\n\n{words}\n")
+
+
+class _Bars(bars.Progress):
+    """Bars below the table so far."""
+
+    table: RenderableType = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table and the bars."""
+        yield self.table
+        yield from super().get_renderables()
