@@ -3,7 +3,7 @@
 The folder's name says which: `demo`, or one of the others in COMMANDS, after its command with `--out runs/NAME`. Copies
 compare.json to benchmarks/results and the picture to docs/img, and writes the table and the sentences between the
 markers of its page (README.md, or the one in PAGES) and of docs/reproduction.md from that file, so that no figure is
-typed by hand.
+typed by hand. Without a folder it writes them anew from the files in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -136,7 +136,11 @@ def blocks(compare: dict[str, Any], name: str) -> dict[tuple[Path, str], str]:
 
 
 def main() -> None:
-    """Reads the folder named and writes the pages."""
+    """Reads the folder named and writes the pages; without one, from the result files that are kept."""
+    if len(sys.argv) == 1:
+        for name in COMMANDS:
+            write(name)
+        return
     folder = Path(sys.argv[1])
     name = folder.name
     if name not in COMMANDS:
@@ -147,6 +151,12 @@ def main() -> None:
     check_clean(compare["versions"]["git"], kept)
     shutil.copy(folder / "compare.json", kept)
     shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / f"{name}.png")
+    write(name)
+
+
+def write(name: str) -> None:
+    """Writes what stands between the markers, from the result file."""
+    compare = json.loads((ROOT / "benchmarks" / "results" / result(name)).read_text())
     for (page, marker), text in blocks(compare, name).items():
         put(page, marker, text)
 
