@@ -223,7 +223,7 @@ def test_a_probe(tmp_path):
     assert draws(written) == ["throughput"]
     text = shown(written)
     assert (
-        "Growing the batch can make this task at most 1.61x faster here [1.50, 1.70]; no gain is shown beyond 32."
+        "Growing the batch can make this task at most 1.61× faster here [1.50, 1.70]; no gain is shown beyond 32."
         in text
     )
     assert rows_of(written.read_text())["32"] == ["161", "150 to 170", "1.61× [1.50, 1.70]"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -216,7 +217,8 @@ def of_probe(found: Probe) -> Parts:
     points = values["curve"]
     chart = charts.throughput({name: {str(point["batch_size"]): _median(point) for point in points}}, paint)
     versions = values.get("versions", {})
-    title = f"{values['sentence'][:1].upper()}{values['sentence'][1:]}."
+    sentence = re.sub(r"(?<=\d)x\b", words.TIMES, values["sentence"])
+    title = f"{sentence[:1].upper()}{sentence[1:]}."
     lead = f"Real training steps, each batch size in {values['repeats']} {words.plural('turn', values['repeats'])}."
     if values["out_of_memory_at"] is not None:
         lead += f" Out of memory at a batch size of {words.whole(values['out_of_memory_at'])}."
