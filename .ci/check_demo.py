@@ -104,7 +104,7 @@ def differences(compare: dict[str, Any], arms: dict[str, Any]) -> Iterator[Check
         found += [ratio["median"], ratio["low"], ratio["high"]]
         same = same and all(map(close, found, [mean, low, high, *less]))
         yield f"{name}: the file's ratios, intervals and verdict are those of the runs", derived["within_margin"], same
-        print(f"reported: {name} takes {less[0]:.2f}x less time than fixed-small [{less[1]:.2f}, {less[2]:.2f}]")
+        print(f"reported: {name} is {less[0]:.2f}x faster than fixed-small [{less[1]:.2f}, {less[2]:.2f}]")
 
 
 def accuracies(arm: dict[str, Any]) -> list[float]:

@@ -3,7 +3,7 @@
 The folder's name says which: `demo`, or one of the others in COMMANDS, after its command with `--out runs/NAME`. Copies
 compare.json to benchmarks/results and the picture to docs/img, and writes the table and the sentences between the
 markers of its page (README.md, or the one in PAGES) and of docs/reproduction.md from that file, so that no figure is
-typed by hand.
+typed by hand. Without a folder it writes them anew from the files in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from paired import check_clean
+
+from adabatch.report import paired_times
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -51,11 +53,12 @@ def sizes(arm: dict[str, Any]) -> str:
 def table(compare: dict[str, Any]) -> str:
     """One row per arm."""
     lines = [
-        "| | batch size | updates | test accuracy, % | against small, points | training time | less time |",
+        "| | batch size | updates | test accuracy, % | against small, points | training time | faster |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for arm in compare["arms"]:
-        accuracy, seconds = arm["test_accuracy"], arm["train_seconds"]
+        accuracy, seconds = arm["test_accuracy"], paired_times.seconds(compare, arm)
+        took = f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}"
         against = compare["against_fixed_small"].get(arm["name"])
         difference = time = ""
         if against is not None:
@@ -65,7 +68,7 @@ def table(compare: dict[str, Any]) -> str:
             time = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
         lines.append(
             f"| {NAMES[arm['name']]} | {sizes(arm)} | {arm['updates']:,} | {100 * accuracy['mean']:.1f} ± "
-            f"{100 * accuracy['std']:.1f} | {difference} | {seconds['median']:.2f} s | {time} |"
+            f"{100 * accuracy['std']:.1f} | {difference} | {took} s | {time} |"
         )
     return "\n".join(lines)
 
@@ -79,9 +82,10 @@ def words(compare: dict[str, Any], name: str, page: Path) -> str:
     rare = 1 - 0.05 ** (1 / n)  # of runs, that none of n shows with 5 %
     return (
         f"{n} seeds, {machine}. Accuracy: mean ± standard deviation over seeds; differences and\n"
-        f"time ratios are paired by seed, with 95 % intervals; time: median. Differences are in absolute points, over\n"
-        f"seeds, on one fixed test set; the worst seed of `adaptive` is {worst(compare, 'adaptive'):+.2f} from the "
-        f"small batch's.\n{n} seeds cannot show rare failures: where none of {n} runs fails, up to {100 * rare:.0f} % "
+        f"ratios of times are paired by seed, with 95 % intervals; training time: the small batch's median, and that\n"
+        f"divided by the ratio. Differences are in absolute points, over seeds, on one fixed test set; the worst seed\n"
+        f"of `adaptive` is {worst(compare, 'adaptive'):+.2f} from the small batch's.\n"
+        f"{n} seeds cannot show rare failures: where none of {n} runs fails, up to {100 * rare:.0f} % "
         f"may. Made by\n`{COMMANDS[name]}`;\nthe file is [{result(name)}]({up}benchmarks/results/{result(name)})."
     )
 
@@ -132,7 +136,11 @@ def blocks(compare: dict[str, Any], name: str) -> dict[tuple[Path, str], str]:
 
 
 def main() -> None:
-    """Reads the folder named and writes the pages."""
+    """Reads the folder named and writes the pages; without one, from the result files that are kept."""
+    if len(sys.argv) == 1:
+        for name in COMMANDS:
+            write(name)
+        return
     folder = Path(sys.argv[1])
     name = folder.name
     if name not in COMMANDS:
@@ -143,6 +151,12 @@ def main() -> None:
     check_clean(compare["versions"]["git"], kept)
     shutil.copy(folder / "compare.json", kept)
     shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / f"{name}.png")
+    write(name)
+
+
+def write(name: str) -> None:
+    """Writes what stands between the markers, from the result file."""
+    compare = json.loads((ROOT / "benchmarks" / "results" / result(name)).read_text())
     for (page, marker), text in blocks(compare, name).items():
         put(page, marker, text)
 

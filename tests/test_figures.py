@@ -527,3 +527,13 @@ def test_ratios_of_a_file_are_those_of_its_seconds() -> None:
 )
 def test_a_figure_is_seen(sentence: str, found: list[str]) -> None:
     assert FIGURE.findall(sentence) == found
+
+
+@pytest.mark.parametrize("name", readme.COMMANDS)
+def test_the_times_of_a_table_are_those_of_its_ratios(name: str) -> None:
+    rows = [
+        line.split(" | ") for line in readme.table(json.loads((RESULTS / readme.result(name)).read_text())).splitlines()
+    ]
+    times = [float(row[5].removesuffix(" s").replace(",", "")) for row in rows[2:]]
+    ratios = [float(row[6].partition("x")[0]) for row in rows[3:]]
+    assert [times[0] / time for time in times[1:]] == pytest.approx(ratios, rel=0.02)

@@ -1,6 +1,8 @@
+import html
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import time
 import pytest
 
 from adabatch import cli
+from adabatch.cli import compare as module
+from adabatch.report import headline
 
 QUICK = ["digits", "--seeds", "2", "--epochs", "2", "--every", "1", "--batch-size", "64", "--max-batch-size", "128"]
 
@@ -197,3 +201,67 @@ def test_output_in_letters_that_cannot_be_written(finished, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         cli.main(["compare", *QUICK, "--out", str(finished)])
     assert ended.value.code == 0
+
+
+def test_the_last_line_is_the_headline(finished, capsys):
+    code, printed, _ = run(capsys, *QUICK, "--out", finished)
+    title, lead = headline.plain(json.loads((finished / "compare.json").read_text()))
+    assert code == 0
+    assert printed.splitlines()[-1] == f"{title} {lead}"
+    assert printed.splitlines()[0] == (finished / "compare.md").read_text().splitlines()[0]
+    assert printed.splitlines()[0].endswith(f": {title}")
+    page = html.unescape(
+        re.sub("<[^>]*>", "", (finished / "report.html").read_text().split("<main>")[1].split("</h1>")[0])
+    )
+    assert page.replace("×", "x").replace("−", "-").endswith(title)
+
+
+def test_arms_that_diverge_are_not_praised(tmp_path, capsys):
+    """What is fast and wrong: no gain is said of it, and the JSON counts it."""
+    arms = ["--arm", "wild: lr=1e30", "--seeds", "2", "--threads", "1"]
+    code, printed, _ = run(capsys, *QUICK, *arms, "--out", tmp_path / "out")
+    assert code == 0
+    last = printed.splitlines()[-1]
+    assert last == "wild diverged in 2 of 2 runs: no gain is shown. A loss was not finite."
+    assert not re.search("faster|fewer updates [a-z]", " ".join(printed.splitlines()[-9:]))
+    code, printed, _ = run(capsys, *QUICK, *arms, "--out", tmp_path / "out", "--json")
+    assert [(arm["name"], arm["diverged"]) for arm in json.loads(printed)["arms"]] == [("fixed-small", 0), ("wild", 2)]
+
+
+def test_the_table_so_far_while_it_runs(tmp_path, capsys, monkeypatch):
+    """compare.md grows run by run, says what is missing and claims nothing; `report` shows the same."""
+    seen, out = [], tmp_path / "out"
+    add = module.RunsBar._add
+
+    def look(self, turn, result):
+        add(self, turn, result)
+        seen.append((out / "compare.md").read_text() if (out / "compare.md").exists() else "")
+        if turn.number == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.RunsBar, "_add", look)
+    code, _, said = run(capsys, *QUICK, "--arm", "adaptive", "--arm", "big: batch-size=96", "--out", out)
+    assert code == 130
+    assert f"adabatch report {out} shows what is there" in said
+    assert seen[1].startswith("digits, small_cnn. Unfinished: 2 of 6 runs are done\n")
+    assert "- Missing: fixed-small: seed 1; adaptive: seed 1; big: seeds 0, 1.\n" in seen[1]
+    assert "Unfinished: 3 of 6 runs are done" in (out / "compare.md").read_text()
+    assert "faster" not in seen[2]
+    note = json.loads((out / "comparison.json").read_text())
+    assert (note["arms"], note["seeds"], note["task"]) == (["fixed-small", "adaptive", "big"], [0, 1], "digits")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", str(out)])
+    assert ended.value.code == 0
+    assert "Unfinished: 3 of 6 runs are done." in (out / "report.html").read_text()
+    capsys.readouterr()
+    monkeypatch.setattr(module.RunsBar, "_add", add)
+    code, *_ = run(capsys, *QUICK, "--arm", "adaptive", "--arm", "big: batch-size=96", "--out", out)
+    assert code == 0
+    assert "Unfinished" not in (out / "compare.md").read_text() + (out / "report.html").read_text()
+
+
+def test_the_table_so_far_stands_above_the_bar(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    code, _, shown = run(capsys, *QUICK, "--arm", "adaptive", "--out", tmp_path / "out")
+    assert code == 0
+    assert "Unfinished: 3 of 4 runs are done" in shown

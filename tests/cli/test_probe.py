@@ -18,7 +18,7 @@ def test_table_sentence_and_files(tmp_path, capsys):
     assert code == 0
     assert "| batch size |" in printed
     assert "Growing the batch " in printed
-    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["probe.json", "probe.png"]
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["probe.json", "probe.png", "report.html"]
     found = json.loads((tmp_path / "found" / "probe.json").read_text())
     assert [point["batch_size"] for point in found["curve"]] == [64, 128]
     assert found["sentence"][1:] in printed

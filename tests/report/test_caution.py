@@ -6,7 +6,7 @@ from tests.report.page_folders import write_comparison
 from tests.report.test_page_tables import rows_of
 from tests.report.test_table import cells
 
-from adabatch.report import caution, page_parts, page_tables
+from adabatch.report import caution, headline, page_parts, page_tables
 from adabatch.report import page_words as words
 from adabatch.report.page_data import read
 from adabatch.report.table import compare_table, compare_words, plain
@@ -59,13 +59,13 @@ def test_a_file_of_before_is_told_as_far_as_it_goes():
     compare = comparison()
     assert SCOPE in compare_words(compare)
     assert "worst seed" not in " ".join([plain(compare_table(compare)), *compare_words(compare)])
-    assert words.comparison_headline(compare).lead.endswith("within 1 % is shown.")
+    assert headline.of_comparison(compare).lead.endswith("within 1 % is shown.")
 
 
 def test_the_page_says_it_in_its_headline_its_words_and_its_table():
     compare = told(skewed=True)
-    assert words.comparison_headline(compare).lead.endswith(f"is shown; worst seed −0.93; {caution.SKEWED}.")
-    assert words.arm_sentence(compare, "adaptive").endswith(f"is shown; worst seed −0.93; {caution.SKEWED}.")
+    assert headline.of_comparison(compare).lead.endswith(f"is shown; worst seed −0.93; {caution.SKEWED}.")
+    assert headline.arm_sentence(compare, "adaptive").endswith(f"is shown; worst seed −0.93; {caution.SKEWED}.")
     rows = rows_of(page_tables.comparison_table(compare))
     assert rows["worst seed, points"] == ["–", "−11.23", "−0.93", "−5.43"]
     assert rows["over 1,360 test samples"][2] == "+0.30 [−1.70, +2.30]"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.page_folders import GROWING, N, result, write_comparison, write_run
 
-from adabatch.report import page_parts
+from adabatch.report import page
 from adabatch.report.page_data import Comparison, Run, read
 
 
@@ -76,13 +76,18 @@ def test_places_run_forward(clocks):
 
 
 def test_a_folder_of_something_else(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`folder` must be a folder that `adabatch compare` or .* without"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"`folder` must be a folder that adabatch compare, train, plan or probe wrote, .* without",
+    ):
         read(tmp_path)
 
 
-def test_a_comparison_under_way(tmp_path):
+def test_a_comparison_that_has_no_runs_yet(tmp_path):
     (tmp_path / "comparison.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"must hold a finished comparison, .* start the comparison again"):
+    with pytest.raises(
+        FileNotFoundError, match=r"must hold at least one run, got the comparison .* none yet; let it train"
+    ):
         read(tmp_path)
 
 
@@ -152,8 +157,7 @@ def what_is_said(folder):
         found = read(folder)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
-    made = page_parts.of_comparison(found) if isinstance(found, Comparison) else page_parts.of_run(found)
-    return "" if made.body else "no page"
+    return "" if page._PAGES[type(found)](found).body else "no page"
 
 
 @pytest.mark.parametrize("name", ["compare.json", *(f"runs/adaptive/seed-0/{it}.json" for it in ("config", "result"))])

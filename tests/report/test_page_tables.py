@@ -31,7 +31,7 @@ def test_every_figure_of_a_comparison(tmp_path):
     assert rows["batch 32"][0] == "–"
     assert rows["within 1 %"] == ["–", "✗ refuted", "✓ shown", "✗ refuted"]
     ratio = compare["against_fixed_small"]["adaptive"]["seconds_to_target_ratio"]
-    assert rows["less time to 95 %"][2] == f"{ratio['median']:.2f}× [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    assert rows["faster to 95 %"][2] == f"{ratio['median']:.2f}× [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
 def test_some_runs_that_reach_the_target_are_counted(tmp_path):

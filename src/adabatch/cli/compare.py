@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich import progress as bars
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from adabatch.cli import _shared
 from adabatch.cli._bar import evaluation_line
@@ -20,6 +23,7 @@ from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, SettingsFile
 from adabatch.cli.train import check_growth, merged_settings
 
 if TYPE_CHECKING:
+    from adabatch.report.interim import Interim
     from adabatch.study.compare import Turn
     from adabatch.training import Progress, RunConfig, RunResult
 
@@ -62,8 +66,9 @@ def command(
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
     --growth, --rule, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone), in turns.
-    Prints a table; the folder gets compare.json, compare.md, compare.png, report.html and the runs. The same command
-    again goes on after a kill. An arm with another optimizer has the LR that the task has for it, unless it says one.
+    Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png, report.html
+    and the runs. The same command again goes on after a kill. An arm with another optimizer has the LR that the task
+    has for it, unless it says one.
 
     Examples:
         adabatch compare digits
@@ -111,6 +116,7 @@ def _compare(
 ) -> dict[str, Any]:
     """Trains what is not trained yet."""
     from adabatch import _checks, tasks, training
+    from adabatch.report.interim import Interim
     from adabatch.study.arms import chosen_arms
     from adabatch.study.compare import checked_target, compare
     from adabatch.training.interrupt import Interrupts
@@ -122,16 +128,18 @@ def _compare(
     data = tasks.get(config.task).load(config.data)
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
-    bar = RunsBar(config.task, show=show)
+    interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
+    bar = RunsBar(interim, out, show=show)
     tell = _shared.unheard(bar.show)
     with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
         try:
             with bar:
                 return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=tell)
         except KeyboardInterrupt as error:
+            page = shlex.join(["adabatch", "report", str(out)])
             message = (
                 f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be "
-                "repeated; to go on, give the same command again"
+                f"repeated; to go on, give the same command again; {page} shows what is there"
             )
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
 
@@ -162,32 +170,38 @@ def _write(compare: dict[str, Any], out: Path) -> list[str]:
 
 
 def _show(compare: dict[str, Any], notes: list[str]) -> None:
+    from adabatch.report import headline
     from adabatch.report.table import compare_table, compare_words
 
     console = _shared.console()
     _shared.print_table(compare_table(compare, narrow=console.is_terminal and console.width < WIDE))
     for sentence in [*compare_words(compare), *notes]:
         console.print(sentence, markup=False)
+    console.print(" ".join(headline.plain(compare)).strip(), markup=False, style="bold")
 
 
 class RunsBar:
-    """Shows how far all runs are: a bar on a terminal, else lines on stderr, for each evaluation and each finished run.
+    """Shows how far all runs are: a table and a bar on a terminal, else lines for each evaluation and each finished run.
+
+    Both on stderr. The table is in compare.md too until the comparison is finished.
 
     Args:
-        title: what is compared.
+        interim: what is compared; no run of it is finished yet.
+        out: the folder of the comparison.
         show: whether to show anything.
 
     Attributes:
         done: runs that are finished.
     """
 
-    def __init__(self, title: str, *, show: bool) -> None:
+    def __init__(self, interim: Interim, out: Path, *, show: bool) -> None:
         self.done = 0
+        self._interim, self._out = interim, out
         self._begun: float | None = None  # the first run that is trained here
         self._found = 0  # runs that were there before
         console = Console(stderr=True, highlight=False)
         self._lines = show and not console.is_terminal
-        self._bars = bars.Progress(
+        self._bars = _Bars(
             bars.TextColumn("[bold]{task.description}"),
             bars.BarColumn(bar_width=None),
             bars.TextColumn("{task.fields[state]}"),
@@ -197,7 +211,7 @@ class RunsBar:
             refresh_per_second=4,
             disable=not (show and console.is_terminal),
         )
-        self._row = self._bars.add_task(title, total=None, state="warming up")
+        self._row = self._bars.add_task(interim.facts.partition(",")[0], total=None, state="warming up")
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -232,6 +246,7 @@ class RunsBar:
                 print(f"{place}  {line}", file=sys.stderr, flush=True)
         elif now is not None:
             self.done, share = turn.number, 1.0
+            self._add(turn, now)
             state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
             state += "  diverged" if now.diverged else "  no better than chance" if now.at_chance else ""
             if self._lines:
@@ -243,3 +258,30 @@ class RunsBar:
         passed = turn.number - 1 + share
         began = time.monotonic() if self._begun is None else self._begun
         return (time.monotonic() - began) * (turn.total - passed) / (passed - self._found)
+
+    def _add(self, turn: Turn, result: RunResult) -> None:
+        """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
+        from adabatch.report.interim import Done
+        from adabatch.report.table import interim_table, plain
+        from adabatch.training import writing
+        from adabatch.training.folder import write_text
+
+        diverged = result.diverged_at is not None
+        done = Done(result.test_accuracy, result.updates, result.train_seconds, diverged)
+        self._interim = replace(self._interim, done={**self._interim.done, (turn.arm.name, turn.seed): done})
+        self._bars.table = interim_table(self._interim)
+        if turn.number < turn.total and not turn.reused:
+            words = "\n".join(f"- {sentence}" for sentence in self._interim.sentences())
+            with writing(self._out):
+                write_text(self._out / "compare.md", f"{plain(self._bars.table)}\n\n{words}\n")
+
+
+class _Bars(bars.Progress):
+    """Bars below the table so far."""
+
+    table: RenderableType = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table and the bars."""
+        yield self.table
+        yield from super().get_renderables()

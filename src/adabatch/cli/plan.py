@@ -106,8 +106,8 @@ def command(
 ) -> None:
     """Turn an LR schedule into growth of the batch, and see what it saves before training.
 
-    Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json and
-    plan.png. With --preset, what is given goes on top of the preset. LR 0.1 and momentum 0.9 if nothing is said.
+    Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json, plan.png and
+    report.html. With --preset, what is given goes on top of the preset. LR 0.1 and momentum 0.9 if nothing is said.
 
     Examples:
         adabatch plan --preset smith-increase
@@ -142,10 +142,10 @@ def command(
     found, extra = _forecast(settings, probe)
     for note in _probe_notes(probe, found, task=task, model=model, preset=preset):
         print(f"note: {note}", file=sys.stderr)
-    values = {**found.to_json(), **extra}
     title = preset or settings["lr_schedule"]
     if preset is None and settings["growth"] is not None:
         title = f"times {settings['growth']:g} every {units.duration(settings['every'])}"
+    values = {**found.to_json(), **extra, "title": title, "settings": settings}
     if out is not None:
         _write(values, out, title=title)
     if as_json:
@@ -301,12 +301,15 @@ def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_
 
 
 def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
+    from adabatch.report import page
     from adabatch.training import writing
     from adabatch.training.folder import write_json
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "plan.json", values)
+        if page.missing() is None:
+            page.write(out)
         if importlib.util.find_spec("matplotlib") is None:
             print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
             return
@@ -354,5 +357,5 @@ def _sentence(found: Forecast) -> str:
     text = f"{more[0]:,} updates at the constant batch, {more[1]:,} as it grows: {found.update_ratio:.2f}x fewer"
     if found.seconds_before is not None and found.seconds_after is not None:
         ratio = found.seconds_before / found.seconds_after
-        text += f"; {found.seconds_before:,.1f} s become {found.seconds_after:,.1f} s: {ratio:.2f}x less time"
+        text += f"; {found.seconds_before:,.1f} s become {found.seconds_after:,.1f} s: {ratio:.2f}x faster"
     return text

@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Measure how fast TASK trains here at each batch size, and say what growing the batch can gain at most.
 
-    Times real training steps at the first batch size and its doublings, in turns. The folder gets probe.json and
-    probe.png.
+    Times real training steps at the first batch size and its doublings, in turns. The folder gets probe.json,
+    probe.png and report.html.
 
     Examples:
         adabatch probe digits
@@ -80,13 +80,19 @@ def _bar(*, show: bool) -> bars.Progress:
 
 
 def _draw(found: dict[str, Any], folder: Path) -> str:
-    """Draws the picture; returns what to say about the files."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return f"Written to {folder}: probe.json. For the picture run: pip install 'adabatch[plot]'"
-    from adabatch.report.picture import probe_picture
+    """Writes the picture and the page; returns what to say about the files."""
+    from adabatch.report import page
 
-    probe_picture(found, folder / "probe.png")
-    return f"Written to {folder}: probe.json, probe.png."
+    written = ["probe.json"]
+    if importlib.util.find_spec("matplotlib") is not None:
+        from adabatch.report.picture import probe_picture
+
+        probe_picture(found, folder / "probe.png")
+        written.append("probe.png")
+    if page.missing() is None:
+        written.append(page.write(folder).name)
+    note = f"Written to {folder}: {', '.join(written)}."
+    return note if len(written) == 3 else f"{note} For the picture and the page run: pip install 'adabatch[plot]'"
 
 
 def _show(found: dict[str, Any], note: str) -> None:

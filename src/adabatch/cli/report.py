@@ -1,4 +1,4 @@
-"""`adabatch report`: a page of a comparison or of a run, to look at in a browser."""
+"""`adabatch report`: a page of what another command wrote, to look at in a browser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from adabatch.cli import _shared
 from adabatch.cli._options import OUTPUT, AsJson, path_of
 
 FolderArgument = Annotated[
-    Path,
-    typer.Argument(parser=path_of, metavar="FOLDER", help="What adabatch compare or adabatch train wrote with --out."),
+    list[Path],
+    typer.Argument(
+        parser=path_of,
+        metavar="FOLDER",
+        help="What compare, train, plan or probe wrote with --out; or several runs.",
+    ),
 ]
 OutFile = Annotated[
     Path | None,
@@ -23,21 +27,24 @@ OutFile = Annotated[
 
 
 @_shared.guarded
-def command(source: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
+def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
-    Works for a finished comparison and for a run, also one that is still under way.
+    Works for a comparison and for a run, finished or still under way, for a plan and for a probe. Several runs, of
+    whatever settings, come side by side on one page, which is written to the folder that holds them all.
 
     Examples:
         adabatch report runs/demo
 
         adabatch report runs/demo/runs/adaptive/seed-0 --out adaptive.html
+
+        adabatch report runs/demo/runs/adaptive/seed-0 runs/demo/runs/uncoupled/seed-0
     """
     from adabatch.report import page
 
     if out is not None and out.is_dir():
         raise ValueError(f"`out` must be a file, got the folder {str(out)!r}; for example {str(out / page.NAME)!r}")
-    written = page.write(source, out)
+    written = page.write(folder[0], out) if len(folder) == 1 else page.write_together(folder, out)
     if as_json:
         _shared.print_json({"page": str(written)})
     else:

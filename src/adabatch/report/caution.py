@@ -44,6 +44,17 @@ def beside(compare: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return "".join(f"; {clause}" for clause in clauses if clause)
 
 
+def seconds_words(compare: Mapping[str, Any]) -> str:
+    """Which statistic the seconds are, in a sentence.
+
+    Args:
+        compare: the content of a `compare.json`.
+    """
+    if not compare["against_fixed_small"]:
+        return "Seconds: median [smallest, largest]."
+    return "Seconds: fixed-small's median, in the other arms divided by the ratio, [smallest, largest]."
+
+
 def scope(compare: Mapping[str, Any]) -> str:
     """What "within the margin" is over, and what it leaves open, in sentences; empty where nothing is compared.
 

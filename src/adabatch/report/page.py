@@ -10,20 +10,29 @@ import contextlib
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from adabatch.report import page_more as more
 from adabatch.report import page_parts as parts
-from adabatch.report.page_data import Comparison, Run, read
+from adabatch.report.page_data import Comparison, Plan, Probe, Run, Source, Together, Unfinished, read, read_together
 from adabatch.report.page_plot import INK
 
 NAME: Final = "report.html"
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
+_PAGES: Final[dict[type, Callable[[Any], parts.Parts]]] = {
+    Comparison: parts.of_comparison,
+    Run: parts.of_run,
+    Together: more.of_together,
+    Unfinished: more.of_unfinished,
+    Plan: more.of_plan,
+    Probe: more.of_probe,
+}
 
 
 def missing() -> str | None:
@@ -39,25 +48,54 @@ def missing() -> str | None:
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a comparison or of a run, finished or not.
+    """Writes the page of a comparison or of a run, finished or not, of a plan or of a probe.
 
     Args:
-        folder: that `adabatch compare` or `adabatch train` wrote.
+        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
         out: the file to write, replaced whole or not at all; None: `report.html` in the folder.
 
     Returns:
         The file.
 
     Raises:
-        FileNotFoundError: if the folder holds neither, or a file of it is missing.
+        FileNotFoundError: if the folder holds none of these, or a file of it is missing.
         ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
         ModuleNotFoundError: if plotly is missing; see `missing`.
         OSError: if the file cannot be written.
     """
+    _check_there()
+    return _write(html(read(folder)), folder / NAME if out is None else out)
+
+
+def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes the page of several runs of any settings side by side.
+
+    Args:
+        folders: of at least two runs.
+        out: the file to write, replaced whole or not at all; None: `report.html` in the folder that holds them all.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: if one of them holds no run.
+        ValueError: if two are the same, one is damaged or was never evaluated, or `out` is no file.
+        ModuleNotFoundError: if plotly is missing; see `missing`.
+        OSError: if the file cannot be written.
+    """
+    _check_there()
+    found = read_together(folders)
+    around = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    return _write(html(found), around / NAME if out is None else out)
+
+
+def _check_there() -> None:
     if (reason := missing()) is not None:
         raise ModuleNotFoundError(reason)
-    page = html(read(folder))
-    out = (folder / NAME if out is None else out).resolve()  # what a link points to is replaced, not the link
+
+
+def _write(page: str, out: Path) -> Path:
+    out = out.resolve()  # what a link points to is replaced, not the link
     if out.exists() and not out.is_file():
         raise ValueError(f"`out` must be a file, got {str(out)!r}, which is something else; take another place")
     draft = out.with_name(f".{out.name}.draft")
@@ -73,7 +111,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     return out
 
 
-def html(found: Comparison | Run) -> str:
+def html(found: Source) -> str:
     """The page as text.
 
     Args:
@@ -81,7 +119,7 @@ def html(found: Comparison | Run) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    made = parts.of_comparison(found) if isinstance(found, Comparison) else parts.of_run(found)
+    made = _PAGES[type(found)](found)
     style = _asset("page.css") + "".join(
         f'[data-arm="{_css(name)}"]{{--arm:{colour}}}' for name, colour in made.paint.items() if colour != INK
     )

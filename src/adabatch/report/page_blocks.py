@@ -97,7 +97,7 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
 
     Args:
         arms: for each arm what stands beside its name; empty for no legend.
-        axes: what can stand on the x axis.
+        axes: what can stand on the x axis; empty for no switch.
     """
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
@@ -111,7 +111,7 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
         f"<span>{escape(key if key != 'seconds' else 'time')}</span></label>"
         for key in axes
     )
-    switch = f'<fieldset class="switch"><legend>against</legend>{choices}</fieldset>'
+    switch = f'<fieldset class="switch"><legend>against</legend>{choices}</fieldset>' if choices else ""
     return f'<div class="controls">{legend}{switch}</div>'
 
 

@@ -1,4 +1,4 @@
-"""Reads the files of a comparison or of a run into records that a page is made from."""
+"""Reads the files of comparisons, runs, plans and probes into records that a page is made from."""
 
 from __future__ import annotations
 
@@ -92,29 +92,102 @@ class Comparison:
     runs: Mapping[str, Sequence[Run]]
 
 
-def read(folder: Path) -> Comparison | Run:
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A comparison of which runs are missing.
+
+    Attributes:
+        note: what `comparison.json` says.
+        arms: the names of the arms, as far as they are known.
+        seeds: the seeds, as far as they are known.
+        runs: the runs that were evaluated, finished or not, by arm and seed.
+    """
+
+    note: Json
+    arms: Sequence[str]
+    seeds: Sequence[int]
+    runs: Mapping[tuple[str, int], Run]
+
+    def finished(self, arm: str) -> dict[int, Run]:
+        """The finished runs of an arm by seed, in the order of seeds."""
+        found = {seed: self.runs.get((arm, seed)) for seed in self.seeds}
+        return {seed: run for seed, run in found.items() if run is not None and run.result is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several runs of any settings, by name."""
+
+    runs: Mapping[str, Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A forecast: the content of `plan.json`."""
+
+    values: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A throughput curve: the content of `probe.json`."""
+
+    values: Json
+
+
+Source = Comparison | Unfinished | Run | Together | Plan | Probe
+
+
+def read(folder: Path) -> Source:
     """What the folder holds.
 
     Args:
-        folder: of a comparison (it holds `compare.json`) or of a run (it holds `config.json`).
+        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
 
     Raises:
-        FileNotFoundError: if it is neither, or a file of it is missing.
+        FileNotFoundError: if it holds nothing of these, or a file of it is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
     if (folder / "compare.json").exists():
-        return _read_comparison(folder)
+        compare = _json(folder / "compare.json", kinds.COMPARISON)
+        return _read_unfinished(folder) if _lacks_runs(folder, compare) else _read_comparison(folder, compare)
     if (folder / "config.json").exists():
         return read_run(folder)
     if (folder / "comparison.json").exists():
-        raise FileNotFoundError(
-            f"`folder` must hold a finished comparison, got {str(folder)!r}, which has no compare.json yet; "
-            "start the comparison again to go on"
-        )
+        return _read_unfinished(folder)
+    if (folder / "plan.json").exists():
+        return _read_plan(folder / "plan.json")
+    if (folder / "probe.json").exists():
+        return Probe(_json(folder / "probe.json", kinds.PROBE))
     raise FileNotFoundError(
-        f"`folder` must be a folder that `adabatch compare` or `adabatch train` wrote, got {str(folder)!r} without "
-        "compare.json and config.json"
+        f"`folder` must be a folder that adabatch compare, train, plan or probe wrote, got {str(folder)!r} without "
+        "compare.json, config.json, plan.json and probe.json"
     )
+
+
+def read_together(folders: Sequence[Path]) -> Together:
+    """Several runs, each named by the end of its path by which it differs from the others.
+
+    Args:
+        folders: of at least two runs, finished or not.
+
+    Raises:
+        FileNotFoundError: if one of them holds no run.
+        ValueError: if two are the same, or one is damaged, was never evaluated or holds something else.
+    """
+    places = [folder.resolve() for folder in folders]
+    for place, folder in zip(places, folders, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"`folder` must name each run once, got {str(folder)!r} twice; leave one out")
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(
+                f"`folder` must be a run where several are given, got {str(folder)!r} without config.json; anything "
+                "else has a page of its own: give it alone"
+            )
+    deep = max(len(place.parts) for place in places)
+    ends = (["/".join(place.parts[-depth:]) for place in places] for depth in range(1, deep + 1))
+    names = next(names for names in ends if len(set(names)) == len(names))
+    return Together({name: read_run(folder) for name, folder in zip(names, folders, strict=True)})
 
 
 def read_run(folder: Path) -> Run:
@@ -146,15 +219,50 @@ def read_run(folder: Path) -> Run:
     return Run(config, versions, history, decisions, result)
 
 
-def _read_comparison(folder: Path) -> Comparison:
-    file = folder / "compare.json"
-    compare = _json(file, kinds.COMPARISON)
-    _check_arms(file, compare)
+def _read_comparison(folder: Path, compare: Json) -> Comparison:
+    _check_arms(folder / "compare.json", compare)
     runs = {}
     for arm in compare["arms"]:
         folders = [folder / "runs" / arm["name"] / f"seed-{seed}" for seed in compare["seeds"]]
         runs[arm["name"]] = [read_run(path) for path in folders]
     return Comparison(compare, runs)
+
+
+def _lacks_runs(folder: Path, compare: Json) -> bool:
+    """Whether arms or seeds were added to the comparison since its outcome was written."""
+    file = folder / "comparison.json"
+    note = _json(file, kinds.NOTE) if file.exists() else {}
+    more = {*note.get("arms", ())} - {arm["name"] for arm in compare["arms"]}
+    return bool(more or {*note.get("seeds", ())} - {*compare["seeds"]})
+
+
+def _read_unfinished(folder: Path) -> Unfinished:
+    note = _json(folder / "comparison.json", kinds.NOTE)
+    there = sorted((folder / "runs").glob("*/seed-*/config.json"))
+    arms = note.get("arms") or list(dict.fromkeys(file.parts[-3] for file in there))
+    ends = (file.parts[-2].removeprefix("seed-") for file in there)
+    seeds = note.get("seeds") or sorted({int(end) for end in ends if end.isdecimal()})
+    runs = {}
+    for arm in arms:
+        for seed in seeds:
+            path = folder / "runs" / arm / f"seed-{seed}"
+            if (path / "result.json").exists() or _lines(path / "metrics.jsonl"):
+                runs[arm, seed] = read_run(path)
+    if not arms:
+        raise FileNotFoundError(
+            f"`folder` must hold at least one run, got the comparison {str(folder)!r}, which has none yet; let it train"
+        )
+    return Unfinished(note, arms, seeds, runs)
+
+
+def _read_plan(file: Path) -> Plan:
+    values = _json(file, kinds.PLAN)
+    for key in ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before"):
+        if len(values[key]) != len(values["starts_samples"]):
+            raise ValueError(
+                f"`folder` must hold files of this package, got {file} without a value of {key} for each start"
+            )
+    return Plan(values)
 
 
 def _check_arms(file: Path, compare: Json) -> None:

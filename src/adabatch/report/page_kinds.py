@@ -1,4 +1,4 @@
-"""What the values in the files of runs and comparisons must be, so that a page can be made of them."""
+"""What the values in the files of runs, comparisons, plans and probes must be, so that a page can be made of them."""
 
 from __future__ import annotations
 
@@ -119,6 +119,51 @@ COMPARISON: Final = {
     "target?": _maybe(_NUMBER),
     "against_fixed_small": Each(_AGAINST),
     "against_fixed_large?": Each(_AGAINST),
+}
+
+NOTE: Final = {
+    "task?": _TEXT,
+    "model?": _TEXT,
+    "arms?": [_TEXT],
+    "seeds?": [_COUNT],
+    "target?": _maybe(_NUMBER),
+    "versions?": _RECORD,
+}
+PLAN: Final = {
+    "updates_before": _SIZE,
+    "updates_after": _SIZE,
+    "dataset_size": _SIZE,
+    "epochs": _SIZE,
+    "starts_samples": [_COUNT],
+    "sizes": [_SIZE],
+    "lr": [_NUMBER],
+    "lr_before": [_NUMBER],
+    "noise_scale": [_NUMBER],
+    "noise_scale_before": [_NUMBER],
+    "seconds_before?": _maybe(_POSITIVE),
+    "seconds_after?": _maybe(_POSITIVE),
+    "coupling?": _TEXT,
+    "title?": _TEXT,
+    "settings?": _RECORD,
+}
+PROBE: Final = {
+    "task": _TEXT,
+    "model": _TEXT,
+    "device": _TEXT,
+    "versions?": _RECORD,
+    "repeats": _SIZE,
+    "curve": [
+        {
+            "batch_size": _SIZE,
+            "samples_per_second": {"median": _POSITIVE, "min": _POSITIVE, "max": _POSITIVE},
+            "against_first": _maybe(Kind("a ratio with its interval", lambda value: not any(faults(value, _RATIO)))),
+        }
+    ],
+    "fastest": _SIZE,
+    "speedup": _RATIO,
+    "enough": _maybe(_SIZE),
+    "out_of_memory_at": _maybe(_SIZE),
+    "sentence": _TEXT,
 }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Final
 
-from adabatch.report import caution, page_course, page_tables
+from adabatch.report import caution, headline, page_course, page_tables, paired_times
 from adabatch.report import page_blocks as blocks
 from adabatch.report import page_charts as charts
 from adabatch.report import page_plot as plot
@@ -42,18 +42,19 @@ def of_comparison(found: Comparison) -> Parts:
     arms = {arm["name"]: arm for arm in compare["arms"]}
     paint, seeds = plot.colours(list(arms)), len(compare["seeds"])
     drawn, places = _small_charts(found, paint)
-    drawn["course"] = page_course.course(found.runs, ("accuracy", "batch", "lr"), paint, target=compare.get("target"))
-    facts = [compare["task"], compare["model"], _device(compare["device"], compare.get("versions", {}))]
+    panels = ("accuracy", "batch", "lr")
+    drawn["course"] = page_course.course(_on_one_clock(found.runs), panels, paint, target=compare.get("target"))
+    facts = [compare["task"], compare["model"], device(compare["device"], compare.get("versions", {}))]
     note = _course_note(found) if seeds > 1 else "As measured at each evaluation."
     against = compare["against_fixed_small"]
     body = [
-        blocks.header([*facts, f"{seeds} {words.plural('seed', seeds)}"], words.comparison_headline(compare)),
+        blocks.header([*facts, f"{seeds} {words.plural('seed', seeds)}"], headline.of_comparison(compare)),
         blocks.cards(_comparison_cards(compare, arms)),
         blocks.controls({name: f"{100 * arm['test_accuracy']['mean']:.1f} %" for name, arm in arms.items()}, AXES),
         blocks.chart("course", "", note, size="tall"),
         f'<div class="grid">{"".join(places)}</div>',
         blocks.section("All figures", page_tables.comparison_table(compare) + _reading(compare)),
-        blocks.section("In words", blocks.sentences({name: words.arm_sentence(compare, name) for name in against}))
+        blocks.section("In words", blocks.sentences({name: headline.arm_sentence(compare, name) for name in against}))
         if against
         else "",
         blocks.details("Every run in figures", page_tables.runs_table(found)),
@@ -77,7 +78,7 @@ def of_run(run: Run) -> Parts:
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
     if decisions := page_tables.decisions_table(run):
         places.append(blocks.section("How the batch changed", decisions))
-    facts = [run.config["task"], run.config["model"], _device(run.versions.get("device", ""), run.versions)]
+    facts = [run.config["task"], run.config["model"], device(run.versions.get("device", ""), run.versions)]
     body = [
         blocks.header([*facts, f"seed {run.config['seed']}"], words.run_headline(run)),
         blocks.cards(_run_cards(run)),
@@ -105,7 +106,11 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
     ]
     if not compare["against_fixed_small"]:
         return drawn, places
-    drawn |= {"accuracy": charts.accuracy_intervals(compare, paint), "time": charts.time_intervals(compare, paint)}
+    drawn["accuracy"] = charts.accuracy_intervals(compare, paint)
+    against = compare["against_fixed_small"]
+    timed = {name: found for name, found in against.items() if not headline.diverged(compare, (name, headline.BASE))}
+    if timed:
+        drawn["time"] = charts.time_intervals({**compare, "against_fixed_small": timed}, paint)
     margin = f"within {100 * compare['margin']:g} %"
     shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
     shows += ", no run diverged and the seeds differ. The interval is over seeds, on one fixed test set."
@@ -115,64 +120,78 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
     )
     return drawn, [
         blocks.chart("accuracy", "Accuracy against fixed-small", shows, size="short"),
-        blocks.chart("time", "Time against fixed-small", paired, size="short"),
+        *([blocks.chart("time", "Time against fixed-small", paired, size="short")] if timed else []),
         *places,
     ]
 
 
 def _comparison_cards(compare: Json, arms: Mapping[str, Json]) -> list[str]:
-    """What the arm of the headline gained, with the figures that it comes from."""
-    name = words.hero(compare)
+    """What the arm of the headline did, with the figures that it comes from; its accuracy first where it is not kept.
+
+    Of an arm that lost accuracy or diverged its gains are no key figures.
+    """
+    name = headline.hero(compare)
     if name is None:
         return []
-    found, pair = compare["against_fixed_small"][name], {key: arms[key] for key in ("fixed-small", name)}
+    found, pair = compare["against_fixed_small"][name], {key: arms[key] for key in (headline.BASE, name)}
+    accuracy = _accuracy_card(compare, name, found)
+    standing = headline.standing(compare, name)
+    if standing == "bad":
+        means = {key: 100 * arm["test_accuracy"]["mean"] for key, arm in pair.items()}
+        below = blocks.bars(means, {key: f"{value:.2f} %" for key, value in means.items()})
+        lost = {key: f"{arm.get('diverged', 0)} of {arm['test_accuracy']['n']}" for key, arm in pair.items()}
+        made = [accuracy, blocks.card("test accuracy", f"{means[name]:.1f} %", below=below)]
+        if headline.diverged(compare, pair):
+            counts = {key: float(arm.get("diverged", 0)) for key, arm in pair.items()}
+            made.append(blocks.card("runs diverged", lost[name], below=blocks.bars(counts, lost)))
+        return made
+    gains = [_updates_card(found["updates_ratio"], pair), *_time_cards(compare, found, pair)]
+    place = 0 if standing == "open" else 2
+    return [*gains[:place], accuracy, *gains[place:]]
+
+
+def _accuracy_card(compare: Json, name: str, found: Json) -> str:
+    difference = found["accuracy_difference"]
+    return blocks.card(
+        "points of test accuracy",
+        words.signed(100 * difference["mean"]),
+        words.points_note(difference),
+        below=blocks.interval(name, difference, margin=compare["margin"]),
+    )
+
+
+def _updates_card(fewer: float, pair: Mapping[str, Json]) -> str:
     updates = {key: arm["updates"] for key, arm in pair.items()}
-    seconds = {key: arm["train_seconds"]["median"] for key, arm in pair.items()}
-    fewer, less, difference = found["updates_ratio"], found["seconds_ratio"], found["accuracy_difference"]
-    made = [
-        blocks.card(
-            "fewer updates" if fewer >= 1 else "more updates",
-            words.times(max(fewer, 1 / fewer)),
-            below=blocks.bars(updates, {key: words.whole(value) for key, value in updates.items()}),
-        )
-    ]
-    if less["median"]:
-        slower = less["median"] < 1
+    return blocks.card(
+        "fewer updates" if fewer >= 1 else "more updates",
+        words.times(max(fewer, 1 / fewer)),
+        below=blocks.bars(updates, {key: words.whole(value) for key, value in updates.items()}),
+    )
+
+
+def _time_cards(compare: Json, found: Json, pair: Mapping[str, Json]) -> list[str]:
+    """How much faster, in all and to the target, where every run of both arms reached it."""
+    seconds = {key: paired_times.seconds(compare, arm) for key, arm in pair.items()}
+    told: dict[str, tuple[Any, Mapping[str, Any]]] = {"": (found["seconds_ratio"], seconds)}
+    if compare.get("target") is not None:
+        to_target = {key: paired_times.seconds_to_target(compare, arm) for key, arm in pair.items()}
+        told[f" to {100 * compare['target']:g} %"] = (found.get("seconds_to_target_ratio"), to_target)
+    made = []
+    for aim, (ratio, bars) in told.items():
+        if not ratio or not ratio["median"] or None in bars.values():
+            continue
+        slower = ratio["median"] < 1
+        note = words.interval_note(ratio, inverse=slower)
+        how = "bars: fixed-small's median, and that divided by the ratio" if note else ""
         made.append(
             blocks.card(
-                "more time" if slower else "less time",
-                words.times(1 / less["median"] if slower else less["median"]),
-                words.interval_note(less, inverse=slower),
-                below=blocks.bars(seconds, {key: f"{words.seconds(value)} s" for key, value in seconds.items()}),
+                f"{'slower' if slower else 'faster'}{aim}",
+                words.times(1 / ratio["median"] if slower else ratio["median"]),
+                "; ".join(text for text in (note, how) if text),
+                below=blocks.bars(bars, {key: f"{words.seconds(value)} s" for key, value in bars.items()}),
             )
         )
-    made.append(
-        blocks.card(
-            "points of test accuracy",
-            words.signed(100 * difference["mean"]),
-            words.points_note(difference),
-            below=blocks.interval(name, difference, margin=compare["margin"]),
-        )
-    )
-    made += _target_card(compare, found, pair)
     return made
-
-
-def _target_card(compare: Json, found: Json, pair: Mapping[str, Json]) -> list[str]:
-    """Time to the target, where every run of both arms reached it."""
-    ratio = found.get("seconds_to_target_ratio") or {"median": None}
-    seconds: dict[str, Any] = {key: arm.get("seconds_to_target") for key, arm in pair.items()}
-    if not ratio["median"] or compare.get("target") is None or None in seconds.values():
-        return []
-    slower = ratio["median"] < 1
-    return [
-        blocks.card(
-            f"{'more' if slower else 'less'} time to {100 * compare['target']:g} %",
-            words.times(1 / ratio["median"] if slower else ratio["median"]),
-            words.interval_note(ratio, inverse=slower),
-            below=blocks.bars(seconds, {key: f"{words.seconds(value)} s" for key, value in seconds.items()}),
-        )
-    ]
 
 
 def _run_cards(run: Run) -> list[str]:
@@ -199,13 +218,28 @@ def _run_cards(run: Run) -> list[str]:
     return made
 
 
+def _on_one_clock(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """The runs with the seconds that tables and ratios tell of, so that curves end where bars do."""
+    told = paired_times.on_one_clock({name: [run.history for run in seeds] for name, seeds in runs.items()})
+    return {
+        name: [replace(run, history=history) for run, history in zip(seeds, told[name], strict=True)]
+        for name, seeds in runs.items()
+    }
+
+
 def _course_note(found: Comparison) -> str:
     note = "Mean over seeds; the band is one standard deviation."
     differ = any(run.staircase() != runs[0].staircase() for runs in found.runs.values() for run in runs)
     return f"{note} Batch size and learning rate are those of the first seed." if differ else note
 
 
-def _device(kind: str, versions: Json) -> str:
+def device(kind: str, versions: Json) -> str:
+    """A device in words: its kind and, where it is known, its name.
+
+    Args:
+        kind: cpu or cuda.
+        versions: what a run or a comparison says of its machine.
+    """
     name = re.sub(r"\((R|TM|C)\)|\bProcessor\b", "", str(versions.get("device_name") or ""))
     return f"{kind}, {' '.join(name.split())}" if name.strip() else str(kind)
 
@@ -214,7 +248,7 @@ def _reading(compare: Json) -> str:
     if len(compare["seeds"]) == 1:
         return ""
     return (
-        '<p class="note">Accuracy: mean ± standard deviation over seeds. Seconds: median [smallest, largest]. '
+        f'<p class="note">Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)} '
         "Ratios and differences are paired by seed, with 95 % intervals; ratios are the baseline divided by the "
         f"arm. {escape(caution.scope(compare))}</p>"
     )

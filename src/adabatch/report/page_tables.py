@@ -7,7 +7,7 @@ from html import escape
 from pathlib import PurePath
 from typing import Any, Final
 
-from adabatch.report import caution
+from adabatch.report import caution, headline, paired_times
 from adabatch.report import page_words as words
 from adabatch.report.page_data import Comparison, Json, Run
 
@@ -29,14 +29,15 @@ def comparison_table(compare: Json) -> str:
         ("updates", [words.whole(arm["updates"]) for arm in arms]),
         ("samples", [words.whole(arm["samples"]) for arm in arms]),
         ("test accuracy, %" + (" (± std)" if several else ""), [words.accuracy(arm["test_accuracy"]) for arm in arms]),
-        ("training seconds" + (" [min, max]" if several else ""), [_spread(arm["train_seconds"]) for arm in arms]),
+        ("training seconds" + (" [min, max]" if several else ""), [_seconds(compare, arm) for arm in arms]),
     ]
     if any(arm.get("diverged") for arm in arms):
         rows.append(("runs that diverged", [f"{arm.get('diverged', 0)} of {len(compare['seeds'])}" for arm in arms]))
     if compare.get("target") is not None and all("to_target" in arm for arm in arms):
         aim = f"{100 * compare['target']:g} %"
-        rows.append((f"updates to {aim}", [_reached(arm, "updates", words.whole) for arm in arms]))
-        rows.append((f"seconds to {aim}", [_reached(arm, "seconds", words.seconds) for arm in arms]))
+        rows.append((f"updates to {aim}", [_reached(arm, arm.get("updates_to_target"), words.whole) for arm in arms]))
+        seconds = [_reached(arm, paired_times.seconds_to_target(compare, arm), words.seconds) for arm in arms]
+        rows.append((f"seconds to {aim}", seconds))
     speeds: list[Row] = []
     for size in sorted({int(size) for arm in arms for size in arm["samples_per_second"]}):
         rates = [arm["samples_per_second"].get(str(size)) for arm in arms]
@@ -46,24 +47,26 @@ def comparison_table(compare: Json) -> str:
     for baseline in ("fixed-small", "fixed-large"):
         against = compare.get(f"against_{baseline.replace('-', '_')}")
         if against:
-            groups.append((f"against {baseline}", _against(compare, names, against, full=baseline == "fixed-small")))
+            groups.append((f"against {baseline}", _against(compare, names, baseline, against)))
     groups.append(("samples per second at", speeds))
     return table(names, groups, marked=True)
 
 
-def _against(compare: Json, names: Sequence[str], against: Json, *, full: bool) -> list[Row]:
-    def row(label: str, cell: Callable[[Json], str]) -> Row:
-        return label, [cell(against[name]) if name in against else words.NOTHING for name in names]
+def _against(compare: Json, names: Sequence[str], baseline: str, against: Json) -> list[Row]:
+    gains = {name: found for name, found in against.items() if not headline.diverged(compare, (name, baseline))}
 
-    rows = [
-        row("fewer updates", lambda found: f"{found['updates_ratio']:.2f}{words.TIMES}"),
-        row("less time", lambda found: words.ratio_cell(found["seconds_ratio"])),
+    def row(label: str, cell: Callable[[Json], str], of: Json = against) -> Row:
+        return label, [cell(of[name]) if name in of else words.NOTHING for name in names]
+
+    rows = [  # of runs that diverged they tell nothing
+        row("fewer updates", lambda found: f"{found['updates_ratio']:.2f}{words.TIMES}", gains),
+        row("faster", lambda found: words.ratio_cell(found["seconds_ratio"]), gains),
     ]
-    if not full:
+    if baseline != headline.BASE:
         return rows
     if compare.get("target") is not None:
-        label = f"less time to {100 * compare['target']:g} %"
-        rows.append(row(label, lambda found: words.ratio_cell(found.get("seconds_to_target_ratio"))))
+        label = f"faster to {100 * compare['target']:g} %"
+        rows.append(row(label, lambda found: words.ratio_cell(found.get("seconds_to_target_ratio")), gains))
     rows.append(row("accuracy, points", lambda found: words.difference(found["accuracy_difference"])))
     if any(map(caution.by_seed, against.values())):
         rows.append(row("worst seed, points", lambda found: words.worst(caution.by_seed(found))))
@@ -94,9 +97,7 @@ def history_table(run: Run) -> str:
     columns = ["updates", "seconds", "batch size", "LR", "training loss", "test loss", "test accuracy, %"]
     rows = []
     for found in run.history:
-        losses = [
-            words.NOTHING if found.get(key) is None else f"{found[key]:.4g}" for key in ("train_loss", "test_loss")
-        ]
+        losses = [_loss(found.get(key)) for key in ("train_loss", "test_loss")]
         cells = [words.whole(found["updates"]), words.seconds(found["seconds"]), words.whole(found["batch_size"])]
         rows.append(
             (
@@ -105,6 +106,81 @@ def history_table(run: Run) -> str:
             )
         )
     return table(columns, [("", rows)], corner="samples")
+
+
+def together_table(runs: Mapping[str, Run]) -> str:
+    """What each of several runs found so far: a column per run.
+
+    Args:
+        runs: by name.
+    """
+    lasts = {name: run.history[-1] for name, run in runs.items()}
+    every = [(run, lasts[name], run.result or {}) for name, run in runs.items()]
+    rows: list[Row] = [
+        (
+            "state",
+            [
+                "finished" if run.result else f"epoch {at.get('epoch', '?')} of {run.config['epochs']}"
+                for run, at, _ in every
+            ],
+        ),
+        ("batch size", [words.sizes([size for _, size, _ in run.staircase()]) for run, _, _ in every]),
+        ("updates", [words.whole(at["updates"]) for _, at, _ in every]),
+        ("samples", [words.whole(found.get("samples", at["samples"])) for _, at, found in every]),
+        ("test accuracy, %", [f"{100 * at['test_accuracy']:.2f}" for _, at, _ in every]),
+        ("best, %", [f"{100 * max(found['test_accuracy'] for found in run.history):.2f}" for run, _, _ in every]),
+        ("test loss", [_loss(at.get("test_loss")) for _, at, _ in every]),
+        ("training seconds", [words.seconds(at["seconds"]) for _, at, _ in every]),
+    ]
+    if any(words.diverged_at(run) for run in runs.values()):
+        rows.append(("diverged", ["yes" if words.diverged_at(run) else "no" for run in runs.values()]))
+    return table(list(runs), [("", rows)], marked=True)
+
+
+def plan_table(values: Json, *, most: int) -> str:
+    """The rows of a forecast, the first, the last and some between where there are many.
+
+    Args:
+        values: the content of a `plan.json`.
+        most: rows at the most, at least 2.
+    """
+    count = len(values["starts_samples"])
+    shown = range(count) if count <= most else sorted({round(step * (count - 1) / (most - 1)) for step in range(most)})
+    keys = ("lr_before", "lr", "noise_scale", "noise_scale_before")
+    rows = [
+        (
+            words.whole(values["starts_samples"][place]),
+            [
+                f"{values['starts_samples'][place] / values['dataset_size']:.4g}",
+                words.whole(values["sizes"][place]),
+                *(f"{values[key][place]:,.4g}" for key in keys),
+            ],
+        )
+        for place in shown
+    ]
+    columns = ["epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "the same before"]
+    return table(columns, [("", rows)], corner="from sample")
+
+
+def probe_table(points: Sequence[Json]) -> str:
+    """A throughput curve: a row per batch size.
+
+    Args:
+        points: the curve of a `probe.json`.
+    """
+    rows = [
+        (
+            words.whole(point["batch_size"]),
+            [
+                words.whole(point["samples_per_second"]["median"]),
+                " to ".join(words.whole(point["samples_per_second"][end]) for end in ("min", "max")),
+                words.ratio_cell(point["against_first"]),
+            ],
+        )
+        for point in points
+    ]
+    columns = ["samples per second", "lowest to highest", f"against {words.whole(points[0]['batch_size'])}, 95 %"]
+    return table(columns, [("", rows)], corner="batch size")
 
 
 def decisions_table(run: Run) -> str:
@@ -116,14 +192,15 @@ def decisions_table(run: Run) -> str:
     return table(["batch size", "because"], [("", rows)], corner="from sample", kind="prose") if rows else ""
 
 
-def settings_tables(settings: Mapping[str, Json]) -> tuple[str, str]:
+def settings_tables(settings: Mapping[str, Json], *, seed: bool = False) -> tuple[str, str]:
     """The settings in which arms differ, as a table with a column per arm, and those that they share, as a list.
 
     Args:
         settings: for each arm its settings.
+        seed: whether the seed is one of them.
     """
     names = list(settings)
-    keys = [key for key in next(iter(settings.values())) if key != "seed"] if settings else []
+    keys = dict.fromkeys(key for values in settings.values() for key in values if seed or key != "seed")
     values = {key: [_setting(key, settings[name].get(key)) for name in names] for key in keys}
     differ = [(key.replace("_", " "), cells) for key, cells in values.items() if len(set(cells)) > 1]
     shared = [(key.replace("_", " "), cells[0]) for key, cells in values.items() if len(set(cells)) == 1]
@@ -134,10 +211,7 @@ def versions_list(versions: Json) -> str:
     """What the result depends on besides its settings."""
     found = []
     for key, value in versions.items():
-        if isinstance(value, Mapping):
-            changed = ", with changes" if value.get("changed") else ""
-            value = f"{str(value.get('revision', ''))[:12]}{changed}"
-        found.append((key.replace("_", " "), words.plain(value)))
+        found.append((key.replace("_", " "), _setting(key, value)))
     return facts(found)
 
 
@@ -183,21 +257,28 @@ def mark(arm: str) -> str:
     return f'<i class="spot" data-arm="{escape(arm)}"></i>'
 
 
-def _spread(found: Json) -> str:
-    median = words.seconds(found["median"])
+def _seconds(compare: Json, arm: Json) -> str:
+    found, told = arm["train_seconds"], words.seconds(paired_times.seconds(compare, arm))
     if len(found["values"]) == 1:
-        return median
-    return f"{median} [{words.seconds(found['min'])}, {words.seconds(found['max'])}]"
+        return told
+    return f"{told} [{words.seconds(found['min'])}, {words.seconds(found['max'])}]"
 
 
-def _reached(arm: Json, unit: str, form: Callable[[float], str]) -> str:
-    tally, value = arm["to_target"], arm.get(f"{unit}_to_target")
+def _reached(arm: Json, value: float | None, form: Callable[[float], str]) -> str:
+    tally = arm["to_target"]
     if not tally["reached"]:
         return "not reached"
     some = "" if tally["reached"] == tally["n"] else f" ({tally['reached']} of {tally['n']})"
     return f"{words.NOTHING if value is None else form(value)}{some}"
 
 
+def _loss(value: float | None) -> str:
+    return words.NOTHING if value is None else f"{value:.4g}"
+
+
 def _setting(key: str, value: Any) -> str:
-    """Of a data folder only the last part: where it lies is nobody's business."""
+    """Of a data folder only the last part: where it lies is nobody's business; of a revision its beginning."""
+    if isinstance(value, Mapping):
+        changed = ", with changes" if value.get("changed") else ""
+        value = f"{str(value.get('revision', ''))[:12]}{changed}"
     return words.plain(PurePath(value).name if key == "data" and value else value)

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adabatch.report import caution
 from adabatch.report.page_data import Json, Run
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = "\N{EN DASH}"
-SIGNS = {"shown": "good", "not shown": "open", "worse": "bad"}
+AS_MANY = "as many updates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,61 +30,13 @@ class Headline:
     sign: str = ""
 
 
-def hero(compare: Json) -> str | None:
-    """The arm that the headline is about: adaptive, else the first that is compared with fixed-small; None: none."""
-    against = compare["against_fixed_small"]
-    return "adaptive" if "adaptive" in against else next(iter(against), None)
-
-
-def comparison_headline(compare: Json) -> Headline:
-    """What a comparison shows, in two sentences from its figures.
-
-    Args:
-        compare: the content of a `compare.json`.
-    """
-    name = hero(compare)
-    arms = {arm["name"]: arm for arm in compare["arms"]}
-    if name is None:
-        best = max(arms.values(), key=lambda arm: arm["test_accuracy"]["mean"])
-        lead = f"{best['name']} reaches the highest test accuracy: {accuracy(best['test_accuracy'])} %."
-        lost = diverged_words(compare["arms"])
-        title = f"{len(arms)} {plural('arm', len(arms))} on {compare['task']}"
-        return Headline(title, f"{lead} But {lost}: a loss was not finite.", "bad") if lost else Headline(title, lead)
-    found, base = compare["against_fixed_small"][name], arms["fixed-small"]
-    sizes, small = arms[name]["batch_sizes"], " then ".join(whole(size) for size in base["batch_sizes"])
-    who = f"A batch growing from {whole(sizes[0])} to {whole(sizes[-1])}" if len(sizes) > 1 else f"{name}"
-    updates, time = updates_words(found["updates_ratio"]), time_words(found["seconds_ratio"])
-    if is_shown(found["seconds_ratio"]):
-        title = f"{who} takes {updates} and {time} than a fixed batch of {small}."
-    else:
-        title = f"{who} takes {updates} than a fixed batch of {small}; {time}."
-    if lost := diverged_words([arms[name], base]):
-        margin = f"within {100 * compare['margin']:g} %"
-        return Headline(title, f"But {lost}: a loss was not finite, and accuracy {margin} is not shown.", "bad")
-    return Headline(title, _lead(compare, found), _sign(found))
-
-
-def arm_sentence(compare: Json, name: str) -> str:
-    """What one arm did against fixed-small, in one line.
-
-    Args:
-        compare: the content of a `compare.json`.
-        name: of the arm.
-    """
-    found = compare["against_fixed_small"][name]
-    points = difference(found["accuracy_difference"])
-    gains = f"{updates_words(found['updates_ratio'])}, {time_words(found['seconds_ratio'])}"
-    beside = caution.beside(compare, found).replace("-", MINUS)
-    return f"{name}: {gains}; accuracy {points} points: {verdict_words(compare, found)}{beside}."
-
-
 def run_headline(run: Run) -> Headline:
     """What a run found so far, in two sentences."""
     last = run.history[-1]
     place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
     when = f"after {_updates(last)} in {seconds(last['seconds'])} s"
     state, lead, sign = [] if run.result else ["not finished"], _batch_words(run), ""
-    if (lost := next((found for found in run.history if _diverged(found)), None)) is not None:
+    if (lost := diverged_at(run)) is not None:
         state, sign = [*state, "diverged"], "bad"
         lead = f"The loss was not finite {_updates(lost)} after the start. {lead}"
     if run.result is None:
@@ -94,18 +45,13 @@ def run_headline(run: Run) -> Headline:
     return Headline(f"{head}{place} {when}.", lead, sign)
 
 
-def diverged_words(arms: Sequence[Json]) -> str:
-    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did.
-
-    Args:
-        arms: of a `compare.json`.
-    """
-    lost = [
-        f"{arm['name']} diverged in {arm['diverged']} of {arm['test_accuracy']['n']} runs"
-        for arm in arms
-        if arm.get("diverged")
-    ]
-    return " and ".join(lost)
+def diverged_at(run: Run) -> Json | None:
+    """The first evaluation at which a loss was not finite, None if none was; a loss not in the file says nothing."""
+    for found in run.history:
+        losses = [found[key] for key in ("train_loss", "test_loss") if key in found]
+        if any(loss is None or not math.isfinite(loss) for loss in losses):
+            return found
+    return None
 
 
 def verdict_words(compare: Json, found: Json) -> str:
@@ -122,15 +68,17 @@ def verdict_words(compare: Json, found: Json) -> str:
 
 def updates_words(ratio: float) -> str:
     """`"3.4x fewer updates"`, from fixed-small's updates divided by the arm's."""
-    return f"{times(ratio)} fewer updates" if ratio >= 1 else f"{times(1 / ratio)} more updates"
+    if times(max(ratio, 1 / ratio)) == times(1):
+        return AS_MANY
+    return f"{times(ratio)} fewer updates" if ratio > 1 else f"{times(1 / ratio)} more updates"
 
 
 def time_words(ratio: Mapping[str, float | None]) -> str:
-    """`"2.2x less time"`, or that no difference is shown when the interval holds 1."""
+    """`"2.2x faster"`, or that no difference is shown when the interval holds 1."""
     median = ratio["median"]
     if median is None or not is_shown(ratio):
         return "a difference in time is not shown"
-    return f"{times(median)} less time" if median >= 1 else f"{times(1 / median)} more time"
+    return f"{times(median)} faster" if median >= 1 else f"{times(1 / median)} slower"
 
 
 def is_shown(ratio: Mapping[str, float | None]) -> bool:
@@ -226,24 +174,6 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _lead(compare: Json, found: Json) -> str:
-    points, words = difference(found["accuracy_difference"]), verdict_words(compare, found)
-    words += caution.beside(compare, found).replace("-", MINUS)
-    if found.get("within_margin", {}).get("verdict") == "worse":
-        return f"But test accuracy falls: {points} points; {words}."
-    return f"Test accuracy differs by {points} points: {words}."
-
-
-def _sign(found: Json) -> str:
-    return SIGNS.get(found.get("within_margin", {}).get("verdict", ""), "open")
-
-
-def _diverged(found: Json) -> bool:
-    """Whether a loss was not finite at an evaluation; one that is not in the file says nothing."""
-    losses = [found[key] for key in ("train_loss", "test_loss") if key in found]
-    return any(loss is None or not math.isfinite(loss) for loss in losses)
 
 
 def _updates(found: Json) -> str:

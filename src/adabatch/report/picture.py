@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
+
+from adabatch.report import headline, paired_times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +22,7 @@ COLOURS: Final = {"fixed-small": "#0072B2", "adaptive": "#D55E00", "uncoupled": 
 _MORE: Final = ("#000000", "#E69F00", "#56B4E9", "#8C6D31")
 _STYLES: Final = {"fixed-small": "-", "adaptive": "-", "uncoupled": (0, (4, 1.5)), "fixed-large": (0, (1.2, 1.2))}
 _GREY: Final = "#555555"
+_LINE: Final = 118  # letters of a title beside each other
 
 
 def compare_picture(folder: Path, picture: Path) -> None:
@@ -33,6 +37,9 @@ def compare_picture(folder: Path, picture: Path) -> None:
     """
     compare = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     runs = {arm["name"]: _runs(folder, arm["name"], compare["seeds"]) for arm in compare["arms"]}
+    times = paired_times.on_one_clock({name: [run["history"] for run in records] for name, records in runs.items()})
+    for name, records in runs.items():
+        runs[name] = [run | {"history": history} for run, history in zip(records, times[name], strict=True)]
     figure = _figure(9.6, 4.9)
     grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1), width_ratios=(1, 1), hspace=0.14, wspace=0.52)
     accuracy = figure.add_subplot(grid[0, 0])
@@ -65,10 +72,11 @@ def compare_picture(folder: Path, picture: Path) -> None:
     )
     n = len(compare["seeds"])
     head = f"{compare['task']}, {compare['model']} on {compare['device']}: "
-    head += f"mean of {n} seeds, band: one standard deviation; time: median" if n > 1 else "1 seed"
-    head += "".join(
-        f"\n{arm['name']} diverged in {arm['diverged']} of {n} runs" for arm in compare["arms"] if arm.get("diverged")
-    )
+    time_is = "by ratios paired by seed" if compare["against_fixed_small"] else "median"
+    head += f"mean of {n} seeds, band: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
+    title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
+    lines = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
+    head = "\n".join(lines)
     figure.suptitle(head, x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
     _save(figure, picture)
 
@@ -146,7 +154,7 @@ def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
 
 def _accuracy(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, style: dict[str, Any]) -> None:
     """Mean and band at each evaluation, at the median of its times; its samples are the same in every run."""
-    records = list(zip(*(run["history"] for run in runs), strict=True))
+    records = list(zip(*(run["history"] for run in runs), strict=False))  # one that diverged may have been stopped
     xs = [median(record[key] for record in point) for point in records]
     bands = [_mean_and_std([100 * record["test_accuracy"] for record in point]) for point in records]
     axes.plot(xs, [mean for mean, _ in bands], **style)
@@ -192,10 +200,12 @@ def _limits(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, flo
 
 
 def _faster(compare: Mapping[str, Any]) -> bool:
-    found = compare["against_fixed_small"].get("adaptive")
-    if any(arm.get("diverged") for arm in compare["arms"] if arm["name"] in ("adaptive", "fixed-small")):
+    """Whether the arm of the headline is shown to be faster, and to be as accurate."""
+    name = headline.hero(compare)
+    if name is None or headline.standing(compare, name) != "good":
         return False
-    return bool(found and found["seconds_ratio"]["low"] is not None and found["seconds_ratio"]["low"] > 1)
+    low = compare["against_fixed_small"][name]["seconds_ratio"]["low"]
+    return low is not None and low > 1
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:

@@ -9,8 +9,10 @@ from typing import Any, Final
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from adabatch.report import caution
+from adabatch.report import caution, headline, paired_times
+from adabatch.report.interim import COLUMNS, Interim
 
 NOTHING = "-"
 _BOUNDLESS: Final = 1_000_000
@@ -28,8 +30,8 @@ def compare_table(compare: Mapping[str, Any], *, narrow: bool = False) -> Table:
     """
     arms = compare["arms"]
     seeds = arms[0]["test_accuracy"]["n"]
-    title = f"{compare['task']}, {compare['model']} on {compare['device']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    table = _table(title, ["", *(arm["name"] for arm in arms)])
+    facts = f"{compare['task']}, {compare['model']} on {compare['device']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    table = _table(f"{facts}: {headline.plain(compare)[0]}", ["", *(arm["name"] for arm in arms)])
     rows = _arm_rows(compare)
     for baseline in ("fixed-small", "fixed-large"):
         against = compare.get(f"against_{baseline.replace('-', '_')}")
@@ -55,9 +57,14 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
     for name, against in compare["against_fixed_small"].items():
         fewer = against["updates_ratio"]
         updates = f"{fewer:.2f}x fewer updates" if fewer >= 1 else f"{1 / fewer:.2f}x more updates"
-        gained = f"{name} against fixed-small: {updates}, {_speed_words(against['seconds_ratio'])}"
-        within = against["within_margin"]["words"] + caution.beside(compare, against)
-        sentences.append(f"{gained}; accuracy within {margin}: {within}.")
+        gained = f"{updates}, {_speed_words(against['seconds_ratio'])}"
+        within = f"accuracy within {margin}: {against['within_margin']['words']}{caution.beside(compare, against)}"
+        if headline.diverged(compare, (name, headline.BASE)):
+            sentences.append(f"{name} against fixed-small: {within}; updates and time tell nothing.")
+        elif headline.standing(compare, name) == "good":
+            sentences.append(f"{name} against fixed-small: {gained}; {within}.")
+        else:  # what was lost comes first
+            sentences.append(f"{name} against fixed-small: {within}; {gained}.")
     sentences += _target_words(compare)
     for arm in compare["arms"]:
         if arm.get("diverged"):
@@ -66,10 +73,22 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
     sentences += [scope] if (scope := caution.scope(compare)) else []
     if compare["arms"][0]["test_accuracy"]["n"] > 1:
         sentences.append(
-            "Accuracy: mean ± standard deviation over seeds. Seconds: median [smallest, largest]. Ratios and "
-            "differences are paired by seed, with 95 % intervals."
+            f"Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)} Ratios and differences "
+            "are paired by seed, with 95 % intervals."
         )
     return sentences
+
+
+def interim_table(interim: Interim) -> Table:
+    """A comparison under way: a row per arm.
+
+    Args:
+        interim: its finished runs.
+    """
+    table = _table(f"{interim.facts}. {interim.title}", ["", *COLUMNS])
+    for name, cells in interim.rows():
+        table.add_row(Text(name), *cells)
+    return table
 
 
 def probe_table(probe: Mapping[str, Any]) -> Table:
@@ -127,7 +146,7 @@ def plain(table: Table) -> str:
 
 
 def _table(title: str, columns: Sequence[str], *, first: str = "left") -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 and first == "left" else "right", no_wrap=index == 0)
     return table
@@ -141,33 +160,36 @@ def _arm_rows(compare: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("updates", [f"{arm['updates']:,}" for arm in arms]),
         ("samples", [f"{arm['samples']:,}" for arm in arms]),
         ("test accuracy, %", [_accuracy(arm["test_accuracy"]) for arm in arms]),
-        ("training seconds", [_seconds(arm["train_seconds"]) for arm in arms]),
+        ("training seconds", [_seconds(compare, arm) for arm in arms]),
     ]
     sizes = sorted({int(size) for arm in arms for size in arm["samples_per_second"]})
     for size in sizes:
         rates = [arm["samples_per_second"].get(str(size)) for arm in arms]
         rows.append((f"samples/s at {size}", [NOTHING if rate is None else f"{rate:,.0f}" for rate in rates]))
     if target is not None:
-        rows.append((f"updates to {100 * target:g} %", [_reached(arm, "updates", ",.0f") for arm in arms]))
-        rows.append((f"seconds to {100 * target:g} %", [_reached(arm, "seconds", ".2f") for arm in arms]))
+        updates = [_reached(arm, arm["updates_to_target"], ",.0f") for arm in arms]
+        rows.append((f"updates to {100 * target:g} %", updates))
+        seconds = [_reached(arm, paired_times.seconds_to_target(compare, arm), ".2f") for arm in arms]
+        rows.append((f"seconds to {100 * target:g} %", seconds))
     return rows
 
 
 def _against_rows(compare: Mapping[str, Any], against: Mapping[str, Any], baseline: str) -> list[tuple[str, list[str]]]:
     names = [arm["name"] for arm in compare["arms"]]
 
-    def row(label: str, cell: Any) -> tuple[str, list[str]]:
-        return label, [cell(against[name]) if name in against else NOTHING for name in names]
+    def row(label: str, cell: Any, of: Mapping[str, Any] = against) -> tuple[str, list[str]]:
+        return label, [cell(of[name]) if name in of else NOTHING for name in names]
 
-    rows = [
-        row("fewer updates", lambda found: f"{found['updates_ratio']:.2f}x"),
-        row("less time", lambda found: _ratio(found["seconds_ratio"])),
+    gains = {name: found for name, found in against.items() if not headline.diverged(compare, (name, baseline))}
+    rows = [  # of runs that diverged they tell nothing
+        row("fewer updates", lambda found: f"{found['updates_ratio']:.2f}x", gains),
+        row("faster", lambda found: _ratio(found["seconds_ratio"]), gains),
     ]
     if baseline == "fixed-large":
         return rows
     if compare.get("target") is not None:
-        to_target = f"less time to {100 * compare['target']:g} %"
-        rows.append(row(to_target, lambda found: _ratio(found["seconds_to_target_ratio"])))
+        to_target = f"faster to {100 * compare['target']:g} %"
+        rows.append(row(to_target, lambda found: _ratio(found["seconds_to_target_ratio"]), gains))
     rows.append(row("accuracy, points", lambda found: _points(found["accuracy_difference"])))
     if any(map(caution.by_seed, against.values())):
         rows.append(row("worst seed, points", lambda found: _worst(caution.by_seed(found))))
@@ -189,9 +211,9 @@ def _accuracy(found: Mapping[str, Any]) -> str:
     return mean if found["std"] is None else f"{mean} ± {100 * found['std']:.2f}"
 
 
-def _seconds(found: Mapping[str, Any]) -> str:
-    median = f"{found['median']:.2f}"
-    return median if len(found["values"]) == 1 else f"{median} \\[{found['min']:.2f}, {found['max']:.2f}]"
+def _seconds(compare: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
+    found, told = arm["train_seconds"], f"{paired_times.seconds(compare, arm):.2f}"
+    return told if len(found["values"]) == 1 else f"{told} \\[{found['min']:.2f}, {found['max']:.2f}]"
 
 
 def _ratio(found: Mapping[str, float | None] | None) -> str:
@@ -214,11 +236,11 @@ def _points(found: Mapping[str, float | None] | None) -> str:
     return text if low is None or high is None else f"{text} \\[{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
-def _reached(arm: Mapping[str, Any], unit: str, form: str) -> str:
+def _reached(arm: Mapping[str, Any], value: float | None, form: str) -> str:
     tally = arm["to_target"]
     if tally["reached"] == 0:
         return "not reached"
-    value, runs = arm[f"{unit}_to_target"], f"{tally['reached']} of {tally['n']}"
+    runs = f"{tally['reached']} of {tally['n']}"
     if value is None:  # where most runs never arrived, so did the median one
         return f"in {runs} runs"
     return format(value, form) + ("" if tally["reached"] == tally["n"] else f" ({runs})")

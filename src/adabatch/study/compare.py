@@ -2,7 +2,7 @@
 
 The folder of a comparison:
 
-    comparison.json            what may not change between two starts: versions, device, threads, the data
+    comparison.json            what is compared, and what may not change between two starts: versions, device, the data
     runs/ARM/seed-K/           one run folder each; a run whose result.json is there is never repeated
     compare.json               the outcome, written whole at the end
     .lock                      held while a process trains
@@ -115,7 +115,9 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
     with lock.held(out):
         _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
+        names = [arm.name for arm in arms]
         note: dict[str, Any] = {"format": FORMAT, "versions": versions, "data": data.fingerprint()}
+        note |= {"task": config.task, "model": config.model, "arms": names, "seeds": list(seeds), "target": target}
         _check_data(out, note["data"])
         with writing(out):
             write_json(out / "comparison.json", note)

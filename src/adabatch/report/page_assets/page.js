@@ -48,7 +48,7 @@
     return Plotly.react(id, traces, layout, config);
   }
 
-  const chosen = () => document.querySelector("input[name=axis]:checked").value;
+  const chosen = () => document.querySelector("input[name=axis]:checked")?.value;
 
   // Against samples the evaluations of all arms lie at the same places and are told at once, where there is room.
   function against(traces, layout, id, key) {
