@@ -181,9 +181,9 @@ def _show(compare: dict[str, Any], notes: list[str]) -> None:
 
 
 class RunsBar:
-    """Shows how far all runs are: a table and a bar on a terminal, else lines for each evaluation and each finished run.
+    """Shows how far all runs are, on stderr: a table and a bar on a terminal, else lines.
 
-    Both on stderr. The table is in compare.md too until the comparison is finished.
+    Lines are for each evaluation and each finished run. The table is in compare.md too until the end.
 
     Args:
         interim: what is compared; no run of it is finished yet.
