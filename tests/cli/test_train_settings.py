@@ -116,7 +116,7 @@ def test_a_comparison_from_a_file(finished, tmp_path, capsys):
         ('{"task": "digts"}', "`TASK` must be one of digits, mnist"),
         ('{"task": 5}', "`TASK` must be one of digits, mnist"),
         ('{"lr": 0.1}', "`TASK` must be given where the file has none, got none in {file}"),
-        ('{"task": "digits", "growth": NaN}', "`--growth` must be finite, got nan; leave it out for a constant batch; what"),
+        ('{"task": "digits", "growth": NaN}', "`--growth` must be finite, got nan; leave it out for a constant batch"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path, capsys, monkeypatch, content, message):
