@@ -20,7 +20,7 @@ def test_adam_gets_a_learning_rate_of_its_own(tmp_path):
     out = tmp_path / "run"
     assert run("train", "digits", *QUICK, "--optimizer", "adam", "--quiet", "--out", str(out)) == 0
     config = json.loads((out / "config.json").read_text())
-    assert (config["optimizer"], config["lr"]) == ("adam", 0.001)
+    assert (config["optimizer"], config["lr"]) == ("adam", 0.002)
 
 
 def test_the_help_says_the_learning_rates_that_the_tasks_have():
@@ -84,7 +84,7 @@ def test_another_way_to_grow_and_another_optimizer_than_the_files(finished, tmp_
     assert run("train", "--config", str(finished), *rule, "--quiet", "--out", str(out)) == 0
     config = saved_config(out)
     assert (config.growth, config.rule, config.coupling, config.max_batch_size) == (None, "seesaw", "sqrt", 32)
-    assert (config.lr, config.seed) == (0.001, 5)
+    assert (config.lr, config.seed) == (0.002, 5)
 
 
 def test_a_comparison_from_a_file(finished, tmp_path, capsys):
@@ -116,7 +116,7 @@ def test_a_comparison_from_a_file(finished, tmp_path, capsys):
         ('{"task": "digts"}', "`TASK` must be one of digits, mnist"),
         ('{"task": 5}', "`TASK` must be one of digits, mnist"),
         ('{"lr": 0.1}', "`TASK` must be given where the file has none, got none in {file}"),
-        ('{"task": "digits", "growth": NaN}', "`--growth` must be finite, got nan; what is not given"),
+        ('{"task": "digits", "growth": NaN}', "`--growth` must be finite, got nan; leave it out for a constant batch"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path, capsys, monkeypatch, content, message):

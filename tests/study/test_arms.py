@@ -149,4 +149,4 @@ def test_an_arm_with_another_optimizer_has_the_tasks_learning_rate_for_it():
         "d: growth=2 optimizer=adam coupling=sqrt",
     ]
     arms = chosen(*texts, lr=0.05)
-    assert {name: arms[name].lr for name in "abcd"} == {"a": 0.001, "b": 0.3, "c": 0.05, "d": 0.001}
+    assert {name: arms[name].lr for name in "abcd"} == {"a": 0.002, "b": 0.3, "c": 0.05, "d": 0.002}

@@ -37,7 +37,7 @@ def test_settings_go_with_the_optimizer(name):
         expected = {**task.defaults, **task.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
         del expected["target"]
         assert {key: getattr(config, key) for key in expected} == expected
-        assert (config.lr <= 0.001) == optimizer.startswith("adam")
+        assert (config.lr <= 0.002) == optimizer.startswith("adam")
     assert RunConfig.for_task(name) == RunConfig.for_task(name, optimizer=own)
 
 

@@ -330,7 +330,7 @@ def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
 
     def stop(now):
-        if now.samples == 1200:
+        if now.samples == 1200 and now.evaluation is None:
             signal.raise_signal(signal.SIGINT)
 
     result = train(SMALL, tmp_path, data=small_data(), progress=stop)

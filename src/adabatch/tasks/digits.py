@@ -27,7 +27,7 @@ DEFAULTS: Final = MappingProxyType(
         "target": 0.95,
     }
 )
-ADAM: Final = MappingProxyType({"lr": 0.001})
+ADAM: Final = MappingProxyType({"lr": 0.002})
 
 
 def load(data: Path | str | None = None) -> Data:
