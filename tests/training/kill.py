@@ -29,7 +29,7 @@ CONFIG = replace(SMALL, epochs=8, evaluate_every="4 updates", threads=1)
 
 
 def start(out: Path, kill: Callable[[], None], *, best: bool) -> int:
-    """A child that trains, or goes on, perhaps from the best checkpoint, and that `kill` has been called in."""
+    """A child that trains or goes on training, `best` from the best checkpoint, and that `kill` was called in."""
     pid = os.fork()
     if pid == 0:
         try:

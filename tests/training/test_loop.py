@@ -5,6 +5,7 @@ import math
 import signal
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ from tests.training.checks import SMALL, same, small_data, weights, without_seco
 import adabatch as ab
 from adabatch import models, tasks
 from adabatch.tasks.augment import CropFlip
-from adabatch.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train, unpacked
+from adabatch.training import (
+    Interrupted,
+    RunConfig,
+    RunResult,
+    checkpoint,
+    folder,
+    loop,
+    saved_result,
+    train,
+    unpacked,
+)
 from adabatch.training.parts import Parts
 
 
@@ -310,8 +321,8 @@ def test_tensorboard_events(tmp_path):
     assert [event.value for event in events.Scalars("batch_size")] == [16, 32, 64, 64]
 
 
-@pytest.mark.parametrize(("name", "number"), [("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM)])
-def test_an_interrupt_saves_at_the_next_update(tmp_path, monkeypatch, name, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_saves_at_the_next_update(tmp_path, monkeypatch, number):
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
 
     def stop(now):
@@ -320,10 +331,75 @@ def test_an_interrupt_saves_at_the_next_update(tmp_path, monkeypatch, name, numb
 
     with pytest.raises(Interrupted, match="interrupted; the run is saved in") as caught:
         train(SMALL, tmp_path, data=small_data(), progress=stop)
-    assert caught.value.out == tmp_path
+    assert (caught.value.out, caught.value.number) == (tmp_path, number)
     assert checkpoint.read(tmp_path / "checkpoints" / "last.pt")["updates"] in (7, 8)
     with pytest.raises(Interrupted, match="interrupted; nothing is saved"):
         train(SMALL, data=small_data(), progress=stop)
+
+
+PLAN = SMALL.plan(300)
+
+
+@pytest.fixture
+def saves(monkeypatch):
+    """What is saved: clock, whether it is the best, bytes of the checkpoint, bytes written by this process so far."""
+    found = []
+
+    class Watched(folder.RunFolder):
+        def save(self, state, *, best):
+            super().save(state, best=best)
+            written = Path("/proc/self/io").read_text().splitlines()[1].split()[1]
+            size = (self.path / "checkpoints" / "last.pt").stat().st_size
+            found.append((state.parts["loader"]["clock"], best, size, int(written)))
+
+    monkeypatch.setattr(loop, "RunFolder", Watched)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("save_every", "clocks"),
+    [
+        (None, [160, 300, 460, 600, 760, 900, 1092, 1200]),
+        ("1 epoch", [300, 600, 900, 1200]),
+        ("1000 epochs", [1200]),
+        ("10 updates", [PLAN.clock_of(update) for update in (10, 20, 30, 40)] + [1200]),
+        (
+            "500 samples",
+            [min(c for c in map(PLAN.clock_of, range(PLAN.updates)) if c >= due) for due in (500, 1000)] + [1200],
+        ),
+        ("1 hour", [1200]),
+    ],
+)
+def test_a_run_is_saved_when_it_is_due_where_it_is_the_best_and_at_the_end(tmp_path, saves, save_every, clocks):
+    config = replace(SMALL, evaluate_every="0.5 epochs")
+    expected = without_seconds(train(config, data=small_data()))
+    result = train(replace(config, save_every=save_every), tmp_path, data=small_data())
+    assert without_seconds(result) == expected
+    history = result.history
+    best = [e.samples for n, e in enumerate(history) if all(e.test_accuracy > b.test_accuracy for b in history[:n])]
+    assert [clock for clock, is_best, *_ in saves if is_best] == best
+    assert [clock for clock, *_ in saves] == sorted({*clocks, *best})
+
+
+def test_a_run_is_saved_after_a_time(tmp_path, saves):
+    result = train(replace(SMALL, save_every="0.000001 s"), tmp_path, data=small_data())
+    assert len(saves) == result.updates
+    assert without_seconds(result) == without_seconds(train(SMALL, data=small_data()))
+    nowhere = train(replace(SMALL, save_every="0.000001 s"), data=small_data())
+    assert without_seconds(nowhere) == without_seconds(result)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux, which counts bytes written")
+def test_checkpoints_are_of_one_size_and_each_evaluation_writes_as_much_as_the_one_before(tmp_path, saves):
+    """However long the run is: the history is added to, and not written again."""
+    config = replace(SMALL, growth=None, batch_size=8, evaluate_every="1 updates", lr_schedule="constant")
+    result = train(config, tmp_path, data=small_data())
+    assert len(result.history) == len(saves) == 152
+    _, _, sizes, written = zip(*saves, strict=True)
+    assert max(sizes) - min(sizes) <= 192, "counters grow by bytes, and files are padded"
+    steps = [after - before for before, after in pairwise(written)]
+    assert max(steps[-50:]) <= max(steps[:50]) + 192
+    assert max(steps) < 2 * max(sizes)
 
 
 def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):
