@@ -45,7 +45,7 @@ def test_a_real_run_and_a_real_comparison(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FOLDER"], "`folder` must be a folder that `adabatch compare` or `adabatch train` wrote, got "),
+        (["FOLDER"], "`FOLDER` must be a folder that `adabatch compare` or `adabatch train` wrote, got "),
         (["FOLDER/run", "--out", "FOLDER"], "`--out` must be a file, got the folder "),
         (["FOLDER/run", "--out", "FOLDER/none/page.html"], "`--out` must be a file that can be written, got "),
     ],
@@ -85,3 +85,15 @@ def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
     code, printed, errors = run(capsys, "report", tmp_path / name)
     assert (code, errors) == (0, "")
     assert printed == f"Written to {tmp_path / name / 'report.html'}; open it in a browser.\n"
+
+
+def test_a_damaged_run_of_a_comparison_is_named_with_what_to_delete(tmp_path, capsys):
+    write_comparison(tmp_path)
+    run_folder = tmp_path / "runs" / "adaptive" / "seed-0"
+    (run_folder / "result.json").write_text("{")
+    code, _, errors = run(capsys, "report", tmp_path)
+    assert code == 2
+    assert errors.startswith(f"error: `FOLDER` must hold whole files, got a damaged {run_folder / 'result.json'} (")
+    assert errors.endswith(f"; delete {run_folder} and start the command that wrote it again\n")
+    (tmp_path / "compare.json").write_text("{}")
+    assert run(capsys, "report", tmp_path)[2].endswith("; start the command that wrote it again\n")

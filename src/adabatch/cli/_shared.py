@@ -29,7 +29,7 @@ R = TypeVar("R")
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
 _PACKAGE: Final = str(Path(__file__).parents[1])
-_ALSO: Final = {"maximum": "max_batch_size"}  # what schedules call it, and the option
+_ALSO: Final = {"maximum": "max_batch_size", "folder": "out"}  # what schedules and pages call it, and the option
 _BACKTICKED: Final = re.compile(r"`([a-z_]+)`")
 
 

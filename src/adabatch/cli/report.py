@@ -23,7 +23,7 @@ OutFile = Annotated[
 
 
 @_shared.guarded
-def command(source: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
+def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
     Works for a finished comparison and for a run, also one that is still under way.
@@ -37,7 +37,7 @@ def command(source: FolderArgument, out: OutFile = None, as_json: AsJson = False
 
     if out is not None and out.is_dir():
         raise ValueError(f"`out` must be a file, got the folder {str(out)!r}; for example {str(out / page.NAME)!r}")
-    written = page.write(source, out)
+    written = page.write(folder, out)
     if as_json:
         _shared.print_json({"page": str(written)})
     else:

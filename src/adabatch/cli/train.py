@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from adabatch.cli import _shared
+from adabatch.cli import _folders, _shared
 from adabatch.cli._bar import Bar
 from adabatch.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, TaskArgument, of_a_run
 
@@ -52,13 +53,13 @@ def command(
     Examples:
         adabatch train digits
 
-        adabatch train digits --growth 2 --every 4 --max-batch-size 256
+        adabatch train digits --growth 2 --every 4 --max-batch-size 256 --out runs/mine
+
+        adabatch train digits --out runs/mine --resume
 
         adabatch train mnist --data ../data --growth 2 --every '2 epochs' --optimizer adam --coupling sqrt
 
         adabatch train cifar10 --preset adabatch --model resnet20
-
-        adabatch train digits --out runs/mine --resume
     """
     micro_batch_size = settings.pop("micro_batch_size", None)
     settings |= _micro_batch_size(micro_batch_size)
@@ -67,7 +68,8 @@ def command(
         from adabatch.training import with_fastest_micro_batch
 
         config = with_fastest_micro_batch(config)
-    _train(config, folder, resume=resume, as_json=as_json)
+    with _folders.new(folder) if out is None else nullcontext(folder) as own:
+        _train(config, own, resume=resume, as_json=as_json)
 
 
 def _micro_batch_size(given: str | None) -> dict[str, int]:
