@@ -119,7 +119,10 @@ def test_the_allowed_arrows_have_no_circle() -> None:
 
 
 def test_importing_the_face_loads_no_torch() -> None:
-    code = "import sys, adabatch; adabatch.epochs(2); adabatch.schedules.constant(); print('torch' in sys.modules)"
+    code = (
+        "import sys, adabatch as ab; ab.epochs(2); ab.schedules.constant(); ab.couplings.get('sqrt')\n"
+        "ab.scale_up(lr=0.1, momentum=0.9, batch_size=128, to_lr=0.5); dir(ab); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -262,3 +262,13 @@ def test_without_matplotlib_json_stays_json(tmp_path, capsys, monkeypatch):
     assert (code, json.loads(printed)) == (0, json.loads((tmp_path / "plan.json").read_text()))
     assert notes == "no picture without matplotlib; run: pip install 'adabatch[plot]'\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "report.html"]
+
+
+def test_an_earlier_plan_keeps_its_files_under_other_names(tmp_path, capsys):
+    assert run(capsys, "--preset", "adabatch", "--out", tmp_path)[2] == ""
+    before = (tmp_path / "plan.json").read_text()
+    code, _, told = run(capsys, "--preset", "smith-increase", "--out", tmp_path)
+    assert (code, told) == (0, f"note: the plan that was in {tmp_path} before is plan-1.json now\n")
+    assert (tmp_path / "plan-1.json").read_text() == before
+    assert (tmp_path / "plan.json").read_text() != before
+    assert (tmp_path / "plan-1.png").exists()

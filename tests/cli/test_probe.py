@@ -61,3 +61,12 @@ def test_figures_are_whole_on_a_narrow_terminal(tmp_path, capsys, monkeypatch):
     code, printed, _ = run(capsys, *QUICK, "--out", tmp_path)
     assert (code, "…" in printed) == (0, False)
     assert "lowest to highest" in printed
+
+
+def test_an_earlier_probe_keeps_its_files_under_other_names(tmp_path, capsys):
+    assert run(capsys, *QUICK, "--out", tmp_path)[2] == ""
+    before = [(tmp_path / name).read_bytes() for name in ("probe.json", "probe.png")]
+    code, _, told = run(capsys, *QUICK, "--out", tmp_path, "--json")
+    assert (code, told) == (0, f"note: the probe that was in {tmp_path} before is probe-1.json now\n")
+    assert [(tmp_path / name).read_bytes() for name in ("probe-1.json", "probe-1.png")] == before
+    assert (tmp_path / "probe.json").read_bytes() != before[0]

@@ -135,3 +135,15 @@ def test_pages_of_a_real_plan_and_a_real_probe(tmp_path, capsys):
         page.unlink()
         assert run(capsys, "report", tmp_path / folder)[0] == 0
         assert words in page.read_text()
+
+
+def test_a_damaged_run_of_a_comparison_is_named_with_what_to_delete(tmp_path, capsys):
+    write_comparison(tmp_path)
+    run_folder = tmp_path / "runs" / "adaptive" / "seed-0"
+    (run_folder / "result.json").write_text("{")
+    code, _, errors = run(capsys, "report", tmp_path)
+    assert code == 2
+    assert errors.startswith(f"error: `FOLDER` must hold whole files, got a damaged {run_folder / 'result.json'} (")
+    assert errors.endswith(f"; delete {run_folder} and start the command that wrote it again\n")
+    (tmp_path / "compare.json").write_text("{}")
+    assert run(capsys, "report", tmp_path)[2].endswith("; start the command that wrote it again\n")

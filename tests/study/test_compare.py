@@ -1,7 +1,9 @@
 import json
+import re
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.study.checks import arms, config
@@ -11,7 +13,7 @@ from adabatch.report.page_kinds import COMPARISON, faults
 from adabatch.study import compare as module
 from adabatch.study.arms import Arm
 from adabatch.study.compare import compare, interleaved
-from adabatch.training import Progress, RunResult, lock, loop, saved_result, unpacked
+from adabatch.training import Progress, RunResult, checkpoint, lock, loop, saved_result, unpacked
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +268,43 @@ def test_a_damaged_note_is_refused(out, data, content):
 
 def test_a_damaged_result_is_refused(out, data):
     (out / "runs" / "adaptive" / "seed-5" / "result.json").write_text("{")
-    with pytest.raises(ValueError, match=r"damaged .*seed-5/result.json"):
+    with pytest.raises(ValueError, match=r"damaged .*seed-5/result.json") as error:
         compare(arms(), seeds=[3, 5], out=out, data=data)
+    assert follow(error, out)
+    compare(arms(), seeds=[3, 5], out=out, data=data)
+
+
+def follow(error, out):
+    """Does what an error in a comparison says: deletes the path that it names, which is one of a run."""
+    words = r"`out` must hold whole runs, got a damaged (.*); delete it and give the same command again, which trains "
+    path = Path(re.fullmatch(f"{words}what is missing", str(error.value))[1])
+    assert path.is_relative_to(out / "runs")
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", b"{"), ("config.json", None), ("last.pt", b"PK"), ("last.pt", "model")],
+)
+def test_a_damaged_run_is_named_with_what_to_delete(out, finished, data, name, content):
+    folder = out / "runs" / "adaptive" / "seed-3"
+    file = next(folder.rglob(name))
+    if name == "last.pt":
+        (folder / "result.json").unlink()  # it is read where the run goes on
+    if content is None:
+        file.unlink()
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        state = checkpoint.read(file)
+        del state["parts"][content]
+        checkpoint.write(file, state)
+    with pytest.raises(ValueError, match="`out` must hold whole runs") as error:
+        compare(arms(), seeds=[3, 5], out=out, data=data)
+    assert follow(error, out)
+    found = compare(arms(), seeds=[3, 5], out=out, data=data)
+    assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
 
 
 def test_other_files_are_not_mixed_with(tmp_path, data):

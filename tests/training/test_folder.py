@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -87,3 +88,28 @@ def test_only_one_process_trains_in_a_folder(tmp_path):
     with pytest.raises(FileExistsError, match="`out` must not hold a run yet"):
         train(config, tmp_path / "run")
     assert not list(tmp_path.rglob(".lock"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread ends
+@pytest.mark.parametrize("change", ["a file of that name", "a name that is not UTF-8", "gone in the middle"])
+def test_events_that_cannot_be_written_end_no_training(tmp_path, change):
+    """They are said once."""
+    pytest.importorskip("tensorboard")
+    out = tmp_path / (os.fsdecode(b"run-\xff") if change == "a name that is not UTF-8" else "run")
+    out.mkdir()
+    if change == "a file of that name":
+        (out / "tensorboard").write_text("")
+    message = r"^no more events for TensorBoard are written in .*run.* \(\w+: .*\); the training goes on without$"
+    events = []
+
+    def progress(now):
+        if change == "gone in the middle" and now.epoch == 1 and not events:
+            events.append(shutil.move(out / "tensorboard", tmp_path))
+            (out / "tensorboard").write_text("")
+
+    config = RunConfig.for_task("digits", model="mlp", epochs=4)
+    with pytest.warns(UserWarning, match=message) as told:
+        result = train(config, out, progress=progress)
+    assert len(told) == 1
+    assert len(result.history) == len((out / "metrics.jsonl").read_text().splitlines()) == 4
+    assert saved_result(out) == result

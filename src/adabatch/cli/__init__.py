@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from adabatch.cli import _docstrings, _streams
+
 COMMANDS: Final = ("train", "compare", "probe", "plan", "report", "list")
 _NEEDS: Final = ("typer", "rich")
 
@@ -22,26 +24,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     After a signal it is as a shell expects: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
+    Where nobody reads standard output to its end, as with `| head`, the work is done all the same, in silence, and the
+    exit code is 141 as that of other tools.
+
     Args:
         arguments: what is typed behind `adabatch`; None for those of this process.
     """
+    with _streams.forgiving() as output:
+        code = _run(sys.argv[1:] if arguments is None else arguments, ends=arguments is None)
+    sys.exit(_streams.READER_GONE if output.gone and not code else code)
+
+
+def _run(given: Sequence[str], *, ends: bool) -> int:
+    """Runs what was typed, after which this process `ends` or does not; returns the exit code."""
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         print(f"the command line needs {' and '.join(missing)}; run: pip install 'adabatch[cli]'", file=sys.stderr)
-        sys.exit(2)
+        return 2
     from adabatch.cli import _shared
 
     _print_whatever_comes()
-    given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
-        code = _call(given, ends=arguments is None)
-    except OSError as error:  # of the help and the version; commands tell of their own
-        sys.exit(_shared.report_system(error, as_json="--json" in given))
+        code = _call(given, ends=ends)
+        sys.stdout.flush()
+    except OSError as error:  # of the help, the version and the flush; commands tell of their own
+        return _shared.report_system(error, as_json="--json" in given)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own errors have it
             raise
-        sys.exit(_shared.report_usage(error, as_json="--json" in given))
-    sys.exit(code if isinstance(code, int) else 0)
+        return _shared.report_usage(error, as_json="--json" in given)
+    return code if isinstance(code, int) else 0
 
 
 def app() -> Any:
@@ -62,7 +74,7 @@ def app() -> Any:
     made.callback()(_shared.callback)
     for name in COMMANDS:
         command = importlib.import_module(f"adabatch.cli.{name}").command
-        made.command(name, help=_help(command))(command)
+        made.command(name, help=_help(name, command))(command)
     return made
 
 
@@ -73,7 +85,7 @@ def _print_whatever_comes() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _call(given: list[str], *, ends: bool) -> Any:
+def _call(given: Sequence[str], *, ends: bool) -> Any:
     """Calls a command; one that was interrupted heeds no further signals.
 
     Args:
@@ -95,6 +107,7 @@ def _call(given: list[str], *, ends: bool) -> Any:
             _shared.handle(before)
 
 
-def _help(command: Any) -> str:
+def _help(name: str, command: Any) -> str:
     """A command's docstring with its examples set apart, as Markdown wants them."""
-    return inspect.cleandoc(command.__doc__).replace("\nExamples:\n", "\nExamples:\n\n")
+    text = inspect.getdoc(command) or _docstrings.read(f"adabatch.cli.{name}", "command")
+    return text.replace("\nExamples:\n", "\nExamples:\n\n")

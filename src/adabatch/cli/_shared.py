@@ -35,7 +35,7 @@ DIVERGED: Final = 3
 BY_SIGNAL: Final = 128  # and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
 SIGNALS: Final = tuple(number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
 _PACKAGE: Final = str(Path(__file__).parents[1])
-_ALSO: Final = {"maximum": "max_batch_size"}  # what schedules call it, and the option
+_ALSO: Final = {"maximum": "max_batch_size", "folder": "out"}  # what schedules and pages call it, and the option
 _BACKTICKED: Final = re.compile(r"`([a-z_]+)`")
 
 

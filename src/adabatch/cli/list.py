@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from adabatch.cli import _shared
+from adabatch.cli import _docstrings, _shared
 from adabatch.cli._options import AsJson
 
 if TYPE_CHECKING:
@@ -42,15 +40,15 @@ def command(as_json: AsJson = False) -> None:
 
 
 def contents() -> dict[str, dict[str, str]]:
-    """Name and line of everything, by kind; read from each package's `__all__` and docstrings."""
-    from adabatch import couplings, models, schedules, tasks
+    """Name and line of everything, by kind; read from each package's `__all__` and docstrings, without torch."""
+    from adabatch import tasks
     from adabatch.planner import PRESETS
 
     return {
-        "schedules": _constructors(schedules),
-        "couplings": _constructors(couplings),
+        "schedules": _docstrings.first_lines("adabatch.schedules"),
+        "couplings": _docstrings.first_lines("adabatch.couplings"),
         "tasks": {name: tasks.get(name).summary for name in tasks.names()},
-        "models": {name: models.summary(name) for name in models.names()},
+        "models": _docstrings.first_lines("adabatch.models"),
         "presets": {name: _preset(presets) for name, presets in PRESETS.items()},
     }
 
@@ -73,13 +71,3 @@ def _preset(presets: tuple[Preset, ...]) -> str:
         said = "; ".join(f"{text} ({', '.join(tasks)})" for text, tasks in doubts.items())
         line += f"; recalled, not found in print: {said}"
     return line
-
-
-def _constructors(package: ModuleType) -> dict[str, str]:
-    """Those in a package's `__all__` that live in a file of their own name: one per schedule or coupling."""
-    found = {name: getattr(package, name) for name in package.__all__}
-    return {
-        name: (inspect.getdoc(item) or "").partition("\n")[0]
-        for name, item in found.items()
-        if getattr(item, "__module__", None) == f"{package.__name__}.{name}"
-    }

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from adabatch import _checks, units
-from adabatch.cli import _shared
+from adabatch.cli import _folders, _shared
 from adabatch.cli._options import (
     GROWTH,
     LR,
@@ -307,6 +307,8 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        if (kept := _folders.set_aside(out, "plan.json", "plan.png")) is not None:
+            print(f"note: the plan that was in {out} before is {kept} now", file=sys.stderr)
         write_json(out / "plan.json", values)
         if page.missing() is None:
             page.write(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich import progress as bars
 from rich.console import Console
 
-from adabatch.cli import _shared
+from adabatch.cli import _folders, _shared
 from adabatch.cli._options import GROWTH, RUN, AsJson, Out, TaskArgument, of_a_run
 
 Maximum = Annotated[
@@ -38,7 +39,7 @@ def command(
     """Measure how fast TASK trains here at each batch size, and say what growing the batch can gain at most.
 
     Times real training steps at the first batch size and its doublings, in turns. The folder gets probe.json,
-    probe.png and report.html.
+    probe.png and report.html; an earlier probe there keeps its files under other names.
 
     Examples:
         adabatch probe digits
@@ -66,8 +67,11 @@ def command(
             progress=lambda done, total: bar.update(row, completed=done, total=total),
         )
     with writing(folder):
+        kept = _folders.set_aside(folder, "probe.json", "probe.png")
         write_json(folder / "probe.json", found)
         note = _draw(found, folder)
+    if kept is not None:
+        print(f"note: the probe that was in {folder} before is {kept} now", file=sys.stderr)
     if as_json:
         _shared.print_json(found)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from adabatch.cli import _shared
+from adabatch.cli import _folders, _shared
 from adabatch.cli._bar import Bar
 from adabatch.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
 
@@ -66,13 +67,13 @@ def command(
     Examples:
         adabatch train digits
 
-        adabatch train digits --growth 2 --every 4 --max-batch-size 256
+        adabatch train digits --growth 2 --every 4 --max-batch-size 256 --out runs/mine
+
+        adabatch train digits --out runs/mine --resume
 
         adabatch train mnist --data ../data --growth 2 --every '2 epochs' --optimizer adam --coupling sqrt
 
         adabatch train cifar10 --preset adabatch --model resnet20
-
-        adabatch train digits --out runs/mine --resume
 
         adabatch train --config runs/mine --seed 1
     """
@@ -85,7 +86,9 @@ def command(
 
         run = with_fastest_micro_batch(run)
     show = not as_json if progress is None else progress
-    _train(run, folder, resume_from=(resume_from or "last") if resume else None, as_json=as_json, show=show)
+    source = (resume_from or "last") if resume else None
+    with _folders.new(folder) if out is None else nullcontext(folder) as own:
+        _train(run, own, resume_from=source, as_json=as_json, show=show)
 
 
 def _micro_batch_size(given: str | None) -> dict[str, int]:

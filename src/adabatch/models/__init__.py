@@ -31,7 +31,6 @@ __all__ = [
     "resnet44",
     "resnet50",
     "small_cnn",
-    "summary",
     "vgg19_bn",
     "wrn16_4",
 ]
@@ -55,16 +54,6 @@ _TEXT: Final = {"vocabulary": 2, "context": 1}
 def names() -> list[str]:
     """The names that `build` knows."""
     return list(_MODELS)
-
-
-def summary(name: str) -> str:
-    """One line about the network `name`.
-
-    Raises:
-        ValueError: if there is no such network.
-    """
-    _checks.one_of("model", name, _MODELS)
-    return (_MODELS[name].__doc__ or "").partition("\n")[0]
 
 
 def build(name: str, **shape: int) -> nn.Module:

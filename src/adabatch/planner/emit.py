@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from adabatch import _checks
-from adabatch.training import lr_schedule as lr_text
 
 _TORCH: Final = "torch.optim.lr_scheduler"
 
@@ -45,6 +44,8 @@ def emit_python(
         growth = ab.from_lr(lr_scheduler, dataset_size=50000, epochs=90, batch_size=128, maximum=2048)
         batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs=90)
     """
+    from adabatch.training import lr_schedule as lr_text  # loads torch
+
     lr_text.check(lr_schedule)
     numbers = {"dataset_size": dataset_size, "epochs": epochs, "batch_size": batch_size}
     settings = [f"{name}={_checks.whole(name, value)}" for name, value in numbers.items()]

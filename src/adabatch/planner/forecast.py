@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-import torch
-
 from adabatch import _checks, couplings
 from adabatch.planner.course import Course
 from adabatch.planner.timing import Timing
@@ -143,5 +141,7 @@ def _in_force(rule: couplings.Coupling, lr: float, momentum: float, ratio: float
 @cache
 def _defaults() -> dict[str, Any]:
     """What a parameter group of torch's SGD or AdamW holds, for couplings of more than LR and momentum."""
+    import torch  # here, so that whoever asks for presets alone is spared it
+
     param = [torch.nn.Parameter(torch.zeros(1))]
     return torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults

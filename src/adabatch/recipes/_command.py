@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adabatch.cli import _docstrings, _streams
 from adabatch.study.claims import Claim
 from adabatch.training.device import threads
 from adabatch.training.folder import write_json
@@ -14,6 +15,7 @@ from adabatch.training.folder import write_json
 Found = dict[str, Any]
 
 
+@_streams.forgiving()
 def command(
     arguments: Sequence[str] | None,
     *,
@@ -29,12 +31,12 @@ def command(
 ) -> Found:
     """Runs a recipe on one thread, writes its result and its picture, and prints its claims.
 
-    Bad input and Ctrl-C end it in one line, with the exit codes 2 and 130.
+    Bad input and Ctrl-C end it in one line, with the exit codes 2 and 130; a reader that goes away ends nothing.
 
     Args:
         arguments: of the command line; the process's own where None.
         file: of the recipe.
-        description: its text for `--help`.
+        description: its text for `--help`; None for the docstring of the recipe, from its source.
         name: of the result file.
         data: help of `--data`.
         seeds: default of `--seeds`.
@@ -49,7 +51,7 @@ def command(
     option, default, text = length
     parser = argparse.ArgumentParser(
         prog=f"python -m adabatch.recipes.{Path(file).stem}",
-        description=description,
+        description=description or _docstrings.read(f"adabatch.recipes.{Path(file).stem}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", help=data)
@@ -75,5 +77,5 @@ def command(
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for claim in claims(found):
-        print(claim)
+        print(claim, flush=True)
     return found

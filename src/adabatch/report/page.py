@@ -100,7 +100,7 @@ def _write(page: str, out: Path) -> Path:
         raise ValueError(f"`out` must be a file, got {str(out)!r}, which is something else; take another place")
     draft = out.with_name(f".{out.name}.draft")
     try:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_text(page, encoding="utf-8", errors="replace")  # a path in it may hold any bytes
         os.replace(draft, out)
     except OSError as error:
         with contextlib.suppress(OSError):  # nothing was written where even this fails

@@ -287,7 +287,7 @@ def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
             f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
         ) from None
     except ValueError as error:
-        raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
+        raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error}); {_remedy(file)}") from None
     _check(file, values, shape)
     return dict(values)
 
@@ -301,12 +301,17 @@ def _lines(file: Path) -> list[Json]:
         whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
         return [_files.values_of(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error})") from None
+        raise ValueError(f"`folder` must hold whole files, got a damaged {file} ({error}); {_remedy(file)}") from None
 
 
 def _check(file: Path, values: Any, shape: Mapping[str, Any]) -> None:
     wrong = next(kinds.faults(values, shape), None)
     if wrong is not None:
-        raise ValueError(
-            f"`folder` must hold files of this package, got {file} {wrong}; start the command that wrote it again"
-        )
+        raise ValueError(f"`folder` must hold files of this package, got {file} {wrong}; {_remedy(file)}")
+
+
+def _remedy(damaged: Path) -> str:
+    """What helps: a run that is there is not written again."""
+    folder = damaged if damaged.is_dir() else damaged.parent
+    deleted = f"delete {folder} and " if (folder / "config.json").exists() else ""
+    return f"{deleted}start the command that wrote it again"

@@ -11,6 +11,7 @@ The folder of a comparison:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -168,7 +169,7 @@ def _run_all(
     """The results of every arm in the order of seeds; what is finished already is read."""
     results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
     turns = list(interleaved(arms, seeds))
-    before = {(arm.name, seed): saved_result(run_folder(out, arm.name, seed)) for arm, seed in turns}
+    before = {(arm.name, seed): _result(run_folder(out, arm.name, seed)) for arm, seed in turns}
     with Interrupts() as interrupts:
         if None in before.values():
             _warm_up(arms, data, interrupts)
@@ -199,7 +200,26 @@ def _train(turn: Turn, out: Path, data: Data, target: float, tell: Callable[[Pro
     folder = run_folder(out, turn.arm.name, turn.seed)
     config = replace(turn.arm.config, seed=turn.seed)
     resume = (folder / "config.json").exists()
-    return training.train(config, folder, resume=resume, data=data, progress=tell, target=target)
+    with _deletable(folder) if resume else nullcontext():
+        return training.train(config, folder, resume=resume, data=data, progress=tell, target=target)
+
+
+def _result(folder: Path) -> RunResult | None:
+    """The result of a run; None if it is not finished."""
+    with _deletable(folder / "result.json"):
+        return saved_result(folder)
+
+
+@contextmanager
+def _deletable(damaged: Path) -> Iterator[None]:
+    """Says of a run that cannot go on what helps in a comparison, which resumes no run by its name."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"`out` must hold whole runs, got a damaged {damaged}; delete it and give the same command again, which "
+            "trains what is missing"
+        ) from error
 
 
 def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
@@ -276,13 +296,20 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -
             f"{remedy}"
         )
     for arm in arms:
-        for path in sorted((out / "runs" / arm.name).glob("seed-*/config.json")):
-            saved = replace(saved_config(path.parent), seed=arm.config.seed)
-            if differ := differences(saved, arm.config):
+        for folder in sorted((out / "runs" / arm.name).glob("seed-*")):
+            with _deletable(folder):
+                saved = _saved_config(folder)
+            if saved is not None and (differ := differences(replace(saved, seed=arm.config.seed), arm.config)):
                 raise ValueError(
                     f"`out` holds a comparison of other settings (there and now): {arm.name} has "
                     f"{'; '.join(differ)}; {remedy}"
                 )
+
+
+def _saved_config(folder: Path) -> RunConfig | None:
+    """The settings of a run; None if it was never begun."""
+    left = ("config.json", "result.json", "checkpoints/last.pt")
+    return saved_config(folder) if any((folder / name).exists() for name in left) else None
 
 
 def _check_data(out: Path, fingerprint: str) -> None:

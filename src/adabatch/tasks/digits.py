@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
 from adabatch.tasks.task import Data, Task
 
 TRAIN: Final = 1437
@@ -45,6 +43,7 @@ def load(data: Path | str | None = None) -> Data:
     """
     if data is not None:
         raise ValueError(f"`data` must not be given for digits, got {str(data)!r}; its data come with scikit-learn")
+    import numpy as np
     import torch
 
     try:

@@ -16,8 +16,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,7 @@ class RunFolder:
         self._from = path / "checkpoints" / f"{resume_from}.pt"
         self._config = config
         self._events: Any = None
+        self._without_events = importlib.util.find_spec("tensorboard") is None
         self._unsynced: set[str] = set()  # logs that were added to since the last checkpoint
         self._around = ExitStack()
         try:
@@ -207,10 +209,20 @@ class RunFolder:
         return kept
 
     def log(self, evaluation: Evaluation) -> None:
-        """Adds a line to the metrics, and events."""
+        """Adds a line to the metrics, and events where they can be written."""
         with writing(self.path):
             self._add(METRICS, evaluation)
+        if self._without_events:
+            return
+        try:
             self._log_events(evaluation)
+        except Exception as error:  # whatever it is: events are for looking at, and end no training
+            self._without_events = True
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            warnings.warn(
+                f"no more events for TensorBoard are written in {self.path} ({reason}); the training goes on without",
+                stacklevel=2,
+            )
 
     def log_decision(self, decision: Decision) -> None:
         """Adds a line to the decisions."""
@@ -229,13 +241,12 @@ class RunFolder:
     def close(self) -> None:
         """Closes the events and lets others write."""
         if self._events is not None:
-            self._events.close()
+            with suppress(Exception):  # they are flushed at each evaluation
+                self._events.close()
         self._around.close()
 
     def _log_events(self, evaluation: Evaluation) -> None:
         if self._events is None:
-            if importlib.util.find_spec("tensorboard") is None:
-                return
             from torch.utils.tensorboard import SummaryWriter
 
             writer: Any = SummaryWriter

@@ -1,0 +1,108 @@
+"""What is read from the source is what Python itself finds, and is there where Python strips it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adabatch import cli, models, recipes
+from adabatch.cli import _docstrings
+from adabatch.tasks import get, names
+
+HELPS = (
+    "import sys; from adabatch import cli\n"
+    "for name in ['', *cli.COMMANDS]:\n"
+    "    try: cli.main([*name.split(), '--help'])\n"
+    "    except SystemExit as done: assert done.code == 0"
+)
+
+
+def python(*arguments, optimize, **environment):
+    """Standard output of Python; 2 strips docstrings and asserts."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONOPTIMIZE": optimize, "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("package", ["schedules", "couplings", "models"])
+def test_first_lines_are_those_of_what_the_package_offers(package):
+    offered = importlib.import_module(f"adabatch.{package}")
+    things = {name: getattr(offered, name) for name in offered.__all__ if name.islower()}
+    of_files = {name: thing for name, thing in things.items() if thing.__module__ != offered.__name__}
+    assert _docstrings.first_lines(f"adabatch.{package}") == {
+        name: inspect.getdoc(thing).partition("\n")[0] for name, thing in of_files.items()
+    }
+    if package == "models":
+        assert set(of_files) == set(models.names())
+
+
+def test_docstrings_of_modules_and_of_what_is_not_there():
+    assert _docstrings.read("adabatch.cli.list") == inspect.getdoc(importlib.import_module("adabatch.cli.list"))
+    assert _docstrings.read("adabatch") == inspect.getdoc(importlib.import_module("adabatch"))
+    assert _docstrings.read("adabatch.cli", "main") == inspect.getdoc(cli.main)
+    assert _docstrings.read("adabatch.cli", "nothing") == ""
+    assert _docstrings.read("adabatch.compiled_only", "main") == ""
+
+
+def test_help_and_list_are_the_same_without_docstrings():
+    assert "Examples:" in python("-c", HELPS, optimize="")
+    assert python("-c", HELPS, optimize="2") == python("-c", HELPS, optimize="")
+    assert python("-m", "adabatch", "list", optimize="2") == python("-m", "adabatch", "list", optimize="")
+
+
+def test_list_loads_neither_torch_nor_numpy():
+    code = (
+        "import sys; from adabatch import cli\n"
+        "try: cli.main(['list', *sys.argv[1:]])\n"
+        "except SystemExit as done: print(done.code, [m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    for more in ([], ["--json"]):
+        assert python("-c", code, *more, optimize="").splitlines()[-1] == "0 []"
+
+
+@pytest.mark.slow
+def test_every_command_runs_without_docstrings(tmp_path):
+    """Those that train give the very numbers that they give with them."""
+    quick = ["digits", "--model", "mlp", "--epochs", "1", "--device", "cpu", "--json", "--out"]
+    found = {}
+    for optimize in ("", "2"):
+        out = tmp_path / f"python{optimize}"
+        more = {"PYTHONPYCACHEPREFIX": str(tmp_path / "cache")} if optimize else {}
+        run = json.loads(python("-m", "adabatch", "train", *quick, out / "run", optimize=optimize, **more))
+        found[optimize] = [(line["train_loss"], line["test_loss"]) for line in run["history"]]
+        compare = ["compare", *quick, out / "compare", *["--seeds", "1", "--growth", "2", "--every", "0.5"]]
+        arms = json.loads(python("-m", "adabatch", *compare, optimize=optimize, **more))["arms"]
+        found[optimize] += [arm["test_accuracy"] for arm in arms]
+        python("-m", "adabatch", "report", out / "run", optimize=optimize, **more)
+        python("-m", "adabatch", "plan", "--preset", "adabatch", "--out", out / "plan", optimize=optimize, **more)
+        probe = ["digits", "--batch-size", "64", "--max-batch-size", "128", "--repeats", "1", "--seconds", "0.01"]
+        python("-m", "adabatch", "probe", *probe, "--out", out / "probe", optimize=optimize, **more)
+    assert found[""] == found["2"]
+
+
+@pytest.mark.slow
+def test_the_help_of_recipes_is_the_same_without_docstrings():
+    for file in Path(recipes.__file__).parent.glob("[a-z]*.py"):
+        command = ["-m", f"adabatch.recipes.{file.stem}", "--help"]
+        text = python(*command, optimize="")
+        assert f"python -m adabatch.recipes.{file.stem} --data DATA --out" in text
+        assert python(*command, optimize="2") == text
+
+
+def test_tasks_are_listed_by_their_own_words(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["list", "--json"])
+    assert json.loads(capsys.readouterr().out)["tasks"] == {name: get(name).summary for name in names()}
