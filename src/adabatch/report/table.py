@@ -70,6 +70,10 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
         if arm.get("diverged"):
             n = arm["test_accuracy"]["n"]
             sentences.append(f"{arm['name']} diverged in {arm['diverged']} of {n} runs: a loss was not finite.")
+    for arm in compare["arms"]:
+        if arm.get("at_chance"):
+            n = arm["test_accuracy"]["n"]
+            sentences.append(f"{arm['name']} ended no better than chance in {arm['at_chance']} of {n} runs.")
     sentences += [scope] if (scope := caution.scope(compare)) else []
     if compare["arms"][0]["test_accuracy"]["n"] > 1:
         sentences.append(
