@@ -56,7 +56,8 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
     sentences = []
     for name, against in compare["against_fixed_small"].items():
         fewer = against["updates_ratio"]
-        updates = f"{fewer:.2f}x fewer updates" if fewer >= 1 else f"{1 / fewer:.2f}x more updates"
+        updates = f"{fewer:.2f}x fewer updates" if fewer > 1 else f"{1 / fewer:.2f}x more updates"
+        updates = "as many updates" if f"{fewer:.2f}" == "1.00" else updates
         gained = f"{updates}, {_speed_words(against['seconds_ratio'])}"
         within = f"accuracy within {margin}: {against['within_margin']['words']}{caution.beside(compare, against)}"
         if headline.diverged(compare, (name, headline.BASE)):
