@@ -290,3 +290,15 @@ def test_no_chart_tells_the_speed_of_runs_that_diverged(tmp_path):
     made = page_parts.of_comparison(read(tmp_path))
     assert "time" not in made.charts
     assert 'id="time"' not in made.body
+
+
+def test_runs_no_better_than_chance_are_counted_and_earn_no_praise():
+    reason = "3 of the baseline's 3 runs ended no better than chance"
+    compare = against(comparison(), within_margin=judged("not shown", f"not shown, {reason}"))
+    for arm in compare["arms"]:
+        arm["at_chance"] = 3 if arm["name"] in ("fixed-small", "adaptive") else 0
+    found = headline.of_comparison(compare)
+    assert found.title.endswith("is not shown to be as accurate as a fixed batch of 16.")
+    assert found.lead.endswith(f"within 1 % is not shown, {reason}.")
+    assert "fixed-small ended no better than chance in 3 of 3 runs." in compare_words(compare)
+    assert "runs no better than chance</th><td>3 of 3</td><td>0 of 3</td>" in page_tables.comparison_table(compare)

@@ -57,3 +57,13 @@ def test_plain_values():
     assert words.sizes([16]) == "16"
     assert words.sizes([16, 32, 64]) == "16, 32, 64"
     assert words.sizes([256, 512, 1024, 2048]) == "256 to 2,048"
+
+
+def test_a_run_no_better_than_chance_says_so_first(tmp_path):
+    write_run(tmp_path)
+    run = read_run(tmp_path)
+    found = words.run_headline(replace(run, result={**run.result, "at_chance": True, "chance": 0.1028}))
+    assert found.title.startswith("No better than chance: 97.")
+    assert found.lead.startswith("Always answering the most frequent class gets 10.3 %. The batch went from 16 to 256")
+    assert found.sign == "bad"
+    assert words.run_headline(replace(run, result={**run.result, "at_chance": False, "chance": 0.1})).sign == ""

@@ -85,6 +85,14 @@ def test_words_say_what_is_shown():
     )
 
 
+def test_words_about_as_many_updates():
+    compare = comparison()
+    compare["against_fixed_small"]["adaptive"]["updates_ratio"] = 1.0
+    assert compare_words(compare)[1].startswith(
+        "adaptive against fixed-small: as many updates, 1.67x faster [1.62, 1.72];"
+    )
+
+
 def test_words_about_the_target():
     compare = comparison()
     assert any("reached by fixed-large in 0 of 3 runs" in sentence for sentence in compare_words(compare))

@@ -215,3 +215,25 @@ def test_the_interval_over_samples_is_there_where_every_run_kept_what_was_right(
     found = outcome(kept, target=0.9)["against_fixed_small"]
     assert found["adaptive"][key] is None
     assert found["fixed-large"][key] is not None
+
+
+def test_nothing_is_shown_against_a_baseline_at_chance(results):
+    """As good as chance is no praise, however firmly it is shown."""
+    results["fixed-small"] = [replace(found, chance=0.95, at_chance=True) for found in results["fixed-small"]]
+    results["adaptive"] = [replace(found, chance=0.95, at_chance=True) for found in results["adaptive"]]
+    found = outcome(results, target=0.9)
+    assert [arm["at_chance"] for arm in found["arms"]] == [3, 3, 0]
+    words = "not shown, 3 of the baseline's 3 runs ended no better than chance"
+    assert found["against_fixed_small"]["adaptive"]["within_margin"] == {"verdict": "not shown", "words": words}
+    results["fixed-small"][0] = diverged(results["fixed-small"][0])
+    found = outcome(results, target=0.9)
+    assert (found["arms"][0]["diverged"], found["arms"][0]["at_chance"]) == (1, 2)
+    words = "not shown, 1 of the baseline's 3 runs diverged"
+    assert found["against_fixed_small"]["adaptive"]["within_margin"]["words"] == words
+
+
+def test_an_arm_at_chance_against_a_baseline_that_learned_is_counted_and_judged_by_its_interval(results):
+    results["fixed-large"] = [replace(found, at_chance=True) for found in results["fixed-large"]]
+    found = outcome(results, target=0.9)
+    assert [arm["at_chance"] for arm in found["arms"]] == [0, 0, 3]
+    assert found["against_fixed_small"]["fixed-large"]["within_margin"]["verdict"] == "worse"

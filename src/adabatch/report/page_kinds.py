@@ -79,6 +79,7 @@ RESULT: Final = {
     "target?": _maybe(_NUMBER),
     "updates_to_target?": _maybe(_COUNT),
     "seconds_to_target?": _maybe(_AMOUNT),
+    "chance?": _maybe(_AMOUNT),
 }
 _RATIO: Final = {name: _maybe(_POSITIVE) for name in ("median", "low", "high")}
 _DIFFERENCE: Final = {"mean": _NUMBER, "low": _maybe(_NUMBER), "high": _maybe(_NUMBER)}
@@ -104,6 +105,7 @@ _ARM: Final = {
     "train_seconds": {"median": _AMOUNT, "min": _AMOUNT, "max": _AMOUNT, "values": [_AMOUNT]},
     "samples_per_second": _RATES,
     "diverged?": _COUNT,
+    "at_chance?": _COUNT,
     "updates_to_target?": _maybe(_AMOUNT),
     "seconds_to_target?": _maybe(_AMOUNT),
     "to_target?": {"reached": _COUNT, "n": _COUNT},

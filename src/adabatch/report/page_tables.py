@@ -33,6 +33,9 @@ def comparison_table(compare: Json) -> str:
     ]
     if any(arm.get("diverged") for arm in arms):
         rows.append(("runs that diverged", [f"{arm.get('diverged', 0)} of {len(compare['seeds'])}" for arm in arms]))
+    if any(arm.get("at_chance") for arm in arms):
+        chance = [f"{arm.get('at_chance', 0)} of {len(compare['seeds'])}" for arm in arms]
+        rows.append(("runs no better than chance", chance))
     if compare.get("target") is not None and all("to_target" in arm for arm in arms):
         aim = f"{100 * compare['target']:g} %"
         rows.append((f"updates to {aim}", [_reached(arm, arm.get("updates_to_target"), words.whole) for arm in arms]))

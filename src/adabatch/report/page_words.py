@@ -39,6 +39,10 @@ def run_headline(run: Run) -> Headline:
     if (lost := diverged_at(run)) is not None:
         state, sign = [*state, "diverged"], "bad"
         lead = f"The loss was not finite {_updates(lost)} after the start. {lead}"
+    elif run.result and run.result.get("at_chance"):
+        state, sign, chance = ["no better than chance"], "bad", run.result.get("chance")
+        told = "" if chance is None else f"Always answering the most frequent class gets {100 * chance:.1f} %. "
+        lead = f"{told}{lead}"
     if run.result is None:
         lead = f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
     head = f"{', '.join(state).capitalize()}: " if state else ""

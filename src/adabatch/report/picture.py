@@ -75,9 +75,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     time_is = "by ratios paired by seed" if compare["against_fixed_small"] else "median"
     head += f"mean of {n} seeds, band: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
-    lines = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
-    head = "\n".join(lines)
-    figure.suptitle(head, x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
+    above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
+    figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
     _save(figure, picture)
 
 

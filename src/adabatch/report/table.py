@@ -56,7 +56,8 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
     sentences = []
     for name, against in compare["against_fixed_small"].items():
         fewer = against["updates_ratio"]
-        updates = f"{fewer:.2f}x fewer updates" if fewer >= 1 else f"{1 / fewer:.2f}x more updates"
+        updates = f"{fewer:.2f}x fewer updates" if fewer > 1 else f"{1 / fewer:.2f}x more updates"
+        updates = "as many updates" if f"{fewer:.2f}" == "1.00" else updates
         gained = f"{updates}, {_speed_words(against['seconds_ratio'])}"
         within = f"accuracy within {margin}: {against['within_margin']['words']}{caution.beside(compare, against)}"
         if headline.diverged(compare, (name, headline.BASE)):
@@ -70,6 +71,10 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
         if arm.get("diverged"):
             n = arm["test_accuracy"]["n"]
             sentences.append(f"{arm['name']} diverged in {arm['diverged']} of {n} runs: a loss was not finite.")
+    for arm in compare["arms"]:
+        if arm.get("at_chance"):
+            n = arm["test_accuracy"]["n"]
+            sentences.append(f"{arm['name']} ended no better than chance in {arm['at_chance']} of {n} runs.")
     sentences += [scope] if (scope := caution.scope(compare)) else []
     if compare["arms"][0]["test_accuracy"]["n"] > 1:
         sentences.append(

@@ -35,13 +35,14 @@ def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin
     return found
 
 
-def verdict(difference: statistics.Difference, *, margin: float, diverged: str = "") -> dict[str, str]:
+def verdict(difference: statistics.Difference, *, margin: float, lost: str = "") -> dict[str, str]:
     """Whether "within the margin" is shown by the interval, and not just by the mean.
 
     Args:
         difference: of accuracies, the arm minus the baseline, as fractions.
         margin: the loss that is allowed, as a fraction.
-        diverged: which runs diverged, in words; empty: none did. The accuracy of such a run is chance.
+        lost: which runs learned nothing, in words: they diverged, or the baseline's are no better than chance, as
+            good as which anything is. Empty: none.
 
     Returns:
         `verdict`: `"shown"` (the whole interval lies above minus the margin), `"worse"` (it lies below), else
@@ -49,8 +50,8 @@ def verdict(difference: statistics.Difference, *, margin: float, diverged: str =
         a clause with its reason.
     """
     low, high, allowed = difference.low, difference.high, f"-{100 * margin:.2f}"
-    if diverged:
-        return {"verdict": "not shown", "words": f"not shown, {diverged}"}
+    if lost:
+        return {"verdict": "not shown", "words": f"not shown, {lost}"}
     if low is None or high is None:
         return {"verdict": "not shown", "words": "not shown, one seed gives no interval"}
     if high - low < statistics.TIED:
@@ -81,6 +82,7 @@ def _arm(name: str, runs: Sequence[RunResult], target: float) -> dict[str, Any]:
             for size in sizes
         },
         "diverged": _diverged(runs),
+        "at_chance": _at_chance(runs),
         "updates_to_target": _censored_median(updates),
         "seconds_to_target": _censored_median(seconds),
         "to_target": {
@@ -115,7 +117,7 @@ def _against(runs: Sequence[RunResult], base: Sequence[RunResult], target: float
             "unseen_failures": statistics.unseen_share(len(by_seed)),
         },
         "accuracy_difference_over_samples": _over_samples(runs, base),
-        "within_margin": verdict(difference, margin=margin, diverged=_diverged_words(runs, base)),
+        "within_margin": verdict(difference, margin=margin, lost=_lost_words(runs, base)),
     }
 
 
@@ -132,10 +134,18 @@ def _diverged(runs: Sequence[RunResult]) -> int:
     return sum(run.diverged_at is not None for run in runs)
 
 
-def _diverged_words(runs: Sequence[RunResult], base: Sequence[RunResult]) -> str:
+def _at_chance(runs: Sequence[RunResult]) -> int:
+    """Runs that ended no better than chance without a loss that was not finite."""
+    return sum(run.at_chance and run.diverged_at is None for run in runs)
+
+
+def _lost_words(runs: Sequence[RunResult], base: Sequence[RunResult]) -> str:
     found = {"its": _diverged(runs), "the baseline's": _diverged(base)}
     words = [f"{count} of {whose} {len(runs)} runs" for whose, count in found.items() if count]
-    return f"{' and '.join(words)} diverged" if words else ""
+    if words:
+        return f"{' and '.join(words)} diverged"
+    at_chance = _at_chance(base)
+    return f"{at_chance} of the baseline's {len(base)} runs ended no better than chance" if at_chance else ""
 
 
 def _target_ratio(runs: Sequence[RunResult], base: Sequence[RunResult], target: float) -> statistics.Ratio:
