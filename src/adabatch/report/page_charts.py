@@ -49,7 +49,9 @@ def every_run(comparison: Comparison, paint: Mapping[str, str]) -> Chart:
             for seed, value, time in zip(compare["seeds"], accuracies, seconds, strict=True)
         ]
         dots = {"size": 9, "symbol": shape, "opacity": 0.55}
-        traces.append(plot.trace(name, seconds, accuracies, text) | {"mode": "markers", "marker": dots})
+        traces.append(
+            plot.trace(name, seconds, accuracies, text) | {"mode": "markers", "marker": dots, "cliponaxis": False}
+        )
         if len(seconds) > 1:
             ring = {"symbol": f"{shape}-open"}
             traces.append(_middle(arm, paired_times.seconds(compare, arm), ring))
@@ -63,7 +65,7 @@ def _middle(arm: Json, seconds: float, marker: Chart) -> Chart:
     name, mean = arm["name"], 100 * arm["test_accuracy"]["mean"]
     text = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(seconds)} s"
     ring = marker | {"size": 17, "line": {"width": 2.5}}
-    return plot.trace(name, [seconds], [mean], [text]) | {"mode": "markers", "marker": ring}
+    return plot.trace(name, [seconds], [mean], [text]) | {"mode": "markers", "marker": ring, "cliponaxis": False}
 
 
 def accuracy_intervals(compare: Json, paint: Mapping[str, str]) -> Chart:

@@ -54,7 +54,7 @@ def course(
             line = {"dash": plot.dash(name, paint), "width": 2.4 if place == 0 else 2}
             for trace, places in _PANELS[panel](name, seeds, line):
                 if "marker" in trace:
-                    trace["marker"] |= {"symbol": plot.symbol(list(paint).index(name))}
+                    trace["marker"] = {"symbol": plot.symbol(list(paint).index(name)), **trace["marker"]}
                 traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
                 for key in AXES:
                     xs[key].append(places[key])
@@ -99,16 +99,14 @@ def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
 
 
 def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
-    """Loss of the first run on the test set and, dotted, on what was trained on."""
+    """Loss of the first run on the test set and, dotted or hollow, on what was trained on."""
     drawn: Drawn = []
     for key, dash in (("test_loss", "solid"), ("train_loss", "dot")):
         points = [found for found in runs[0].history if found.get(key) is not None]
         short = [f"<b>{key.replace('_', ' ')}</b> {found[key]:.4g}" for found in points]
-        style = {
-            "mode": "lines" if len(points) > 1 else "markers",
-            "line": plot.mark(line, dash=dash),
-            "marker": {"size": 7},
-        }
+        style: Chart = {"mode": "lines", "line": plot.mark(line, dash=dash)}
+        if len(points) == 1:
+            style = {"mode": "markers", "marker": {"size": 8} | ({"symbol": "circle-open"} if dash == "dot" else {})}
         drawn.append((_hovered(name, points, [found[key] for found in points], short) | style, _places(points)))
     return drawn
 
@@ -209,6 +207,8 @@ def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
 
 def _floor(runs: Mapping[str, Sequence[Run]]) -> float:
     """The lowest accuracy shown: 15 points below the worst arm's end, so that the ends can be told apart."""
+    if all(len(run.history) == 1 for seeds in runs.values() for run in seeds):
+        return 0.0  # ends without a curve are told by their figures
     worst = min(fmean(100 * run.history[-1]["test_accuracy"] for run in seeds) for seeds in runs.values())
     first = min(100 * float(run.history[0]["test_accuracy"]) for seeds in runs.values() for run in seeds)
     return max(first - 1, worst - 15, 0.0)
