@@ -187,3 +187,22 @@ def test_labels_are_moved_apart(wanted, low, found):
     names = [str(place) for place in range(len(wanted))]
     made = spread(dict(zip(names, wanted, strict=True)), dict.fromkeys(names, 1.0), low)
     assert [made[name] for name in names] == pytest.approx(found)
+
+
+def test_an_arm_that_ends_below_a_cut_axis_is_named_without_a_mark(tmp_path, drawn):
+    compare = comparison()
+    compare["arms"][3]["test_accuracy"]["values"] = [0.1, 0.1, 0.1]
+    write(tmp_path, compare)
+    for seed in compare["seeds"]:  # it had been as good as the others
+        file = tmp_path / "runs" / "uncoupled" / f"seed-{seed}" / "result.json"
+        values = json.loads(file.read_text())
+        for entry in values["history"][:-3]:
+            entry["test_accuracy"] = 0.8
+        file.write_text(json.dumps(values))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    for axes in (drawn[0].axes[0], drawn[0].axes[2]):
+        low, high = axes.get_ylim()
+        ends = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+        assert len(ends) == 3
+        assert all(low <= end <= high for end in ends)
+        assert "uncoupled 10.0" in [label.get_text() for label in axes.texts]

@@ -120,7 +120,8 @@ def gpt_ramp_picture(found: Mapping[str, Any], picture: Path) -> None:
     for axes in (by_tokens, size, lr):
         axes.set_xlabel("tokens")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
     n = found["seeds"]
     _legend(figure, by_tokens, f"A small GPT on tiny Shakespeare: mean of {n} seeds, band: one standard deviation")
     _save(figure, picture)

@@ -280,7 +280,8 @@ def _label_ends(
     named = []
     for name, place in spread(wanted, heights, -free).items():
         colour = styles[name]["color"]
-        axes.plot(*ends[name], marker=styles[name]["marker"], markersize=5, color=colour, clip_on=False)
+        if low <= ends[name][1] <= high:  # one that diverged may end below a cut axis
+            axes.plot(*ends[name], marker=styles[name]["marker"], markersize=5, color=colour, clip_on=False)
         named.append(
             axes.annotate(
                 labels[name],
