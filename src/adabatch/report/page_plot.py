@@ -98,7 +98,8 @@ def log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
     length = math.log10(high) - math.log10(low)
     margin = room * length if length > 1e-6 else 0.3
     ends = [math.log10(low) - margin, math.log10(high) + margin]
-    found = ticks.logarithmic(10 ** ends[0], 10 ** ends[1]) if length > 1e-6 else [low]
+    low, high = (10 ** min(max(end, -300.0), 300.0) for end in ends) if length > 1e-6 else (low, low)  # of floats
+    found = ticks.logarithmic(low, high)
     text = [f"{tick:.3g}{suffix}" for tick in found]
     return {"type": "log", "range": ends, "tickvals": found, "ticktext": text}
 

@@ -79,8 +79,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     time.set_xlabel("training time, seconds")
     time.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     time.locator_params(axis="x", nbins=5)
-    named = _label_ends(accuracy, ends["samples"], labels, styles, below=size)
-    named += _label_ends(time, ends["seconds"], labels, styles)
+    named = _label_ends(figure, accuracy, ends["samples"], labels, styles, below=size)
+    named += _label_ends(figure, time, ends["seconds"], labels, styles)
     _make_room(figure, named)
     accuracy.set_title("The same data ...", **_title())
     time.set_title("... in less time", **_title()) if _faster(compare) else time.set_title(
@@ -254,6 +254,7 @@ def _label(name: str, accuracy: float) -> str:
 
 
 def _label_ends(
+    figure: Figure,
     axes: Axes,
     ends: Mapping[str, tuple[float, float]],
     labels: Mapping[str, str],
@@ -264,6 +265,7 @@ def _label_ends(
     """Names each line right of the plot at the height of its end, moved apart where they would overlap.
 
     Args:
+        figure: that holds them.
         axes: of the plot.
         ends: of the lines.
         labels: their names.
@@ -271,7 +273,7 @@ def _label_ends(
         below: a plot under it, beside which there is room too.
     """
     low, high = axes.get_ylim()
-    tall = axes.get_figure().get_size_inches()[1]
+    tall = figure.get_figheight()
     inches = axes.get_position().height * tall
     free = (axes.get_position().y0 - below.get_position().y0) * tall if below else 0.0
     wanted = {name: (min(max(y, low), high) - low) / (high - low) * inches for name, (_, y) in ends.items()}

@@ -31,8 +31,10 @@ def logarithmic(low: float, high: float, most: int = 5) -> list[float]:
         most: ticks at the most.
 
     Returns:
-        At least two, but for an axis on which no two can stand.
+        At least two, but for an axis without a length.
     """
+    if not high > low:
+        return [low]
     ends = math.log10(low), math.log10(high)
     powers = range(max(math.floor(ends[0]), -300), min(math.ceil(ends[1]) + 1, 300))  # that floats can hold
     for digits in ((1, 2, 5), (1, 3), (1,)):
@@ -40,7 +42,10 @@ def logarithmic(low: float, high: float, most: int = 5) -> list[float]:
         if len(found) <= most:
             break
     stride = math.ceil(len(found) / most) or 1
-    return found[::stride] if len(found[::stride]) > 1 else _between(even(low, high, most - 1), ends)
+    if len(found[::stride]) > 1:
+        return found[::stride]
+    choices = (_between(even(low, high, steps), ends) for steps in range(most - 1, 4 * most))
+    return next((choice for choice in choices if len(choice) > 1), [low, high])
 
 
 def even(low: float, high: float, most: int) -> list[float]:
