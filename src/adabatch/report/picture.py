@@ -237,7 +237,7 @@ def mark_cut(axes: Axes) -> None:
     """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
     strokes = [(-1, -0.5), (1, 0.5)]
     axes.plot(
-        [0, 0], [0.025, 0.05], transform=axes.transAxes, marker=strokes, markersize=9, linestyle="none",
+        (0, 0), (0.025, 0.05), transform=axes.transAxes, marker=strokes, markersize=9, linestyle="none",
         color="#000000", clip_on=False,
     )  # fmt: skip
 

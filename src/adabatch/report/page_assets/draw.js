@@ -42,9 +42,6 @@ function cut(text, most) {
   return kept === text ? text : `${kept.trimEnd()}\u2026`;
 }
 
-// The ends of the intervals of a trace, which its axis must hold.
-const reach = ({ y, error_y: error }) => (error ? y.flatMap((value, at) => [value - error.arrayminus[at], value + error.array[at]]) : []);
-
 // Draws, and returns what the pointer needs: scales of the axes and the points that say something, in pixels.
 function draw(element, chart, { hidden, zoom }) {
   const { layout } = chart;
@@ -57,7 +54,7 @@ function draw(element, chart, { hidden, zoom }) {
   const deep = height - t - b;
   const ys = Object.fromEntries(rows.map((key) => {
     const [bottom, top] = layout[key].domain || [0, 1];
-    const values = of(key).flatMap((trace) => [...trace.y, ...reach(trace)]);
+    const values = of(key).flatMap((trace) => trace.y);
     const made = scale(layout[key], values, t + (1 - bottom) * deep, t + (1 - top) * deep, zoom && zoom[key]);
     return [key, { ...made, across: false }];
   }));
@@ -146,7 +143,7 @@ function marks(trace, x, y, frame, points, key) {
     const { width = 2, dash, shape } = trace.line || {};
     parts.push(`<path class="line" stroke-width="${width}"${dashes(dash, width)} d="${path(places, shape)}"/>`);
   }
-  parts.push(whiskers(trace, "x", x, y), whiskers(trace, "y", x, y));
+  if (trace.error_x) parts.push(whisker(trace, x, places[0]));
   if (mode.includes("markers")) {
     const { size = 6, symbol = "circle", opacity = 1, line } = trace.marker || {};
     const open = symbol.endsWith("-open"), look = SYMBOLS[symbol.replace("-open", "")];
@@ -188,16 +185,10 @@ function path(places, shape) {
   return made;
 }
 
-// Intervals around points: lines with a stroke at each end.
-function whiskers(trace, along, x, y) {
-  const error = trace[`error_${along}`];
-  if (!error) return "";
-  const { array, arrayminus, thickness = 2, width = 5 } = error;
-  const drawn = trace[along].map((value, at) => {
-    const [low, high] = [value - arrayminus[at], value + array[at]].map((end) => round((along === "x" ? x : y).pixel(end)));
-    const middle = round(along === "x" ? y.pixel(trace.y[at]) : x.pixel(trace.x[at]));
-    const stroke = (end) => (along === "x" ? `M${end} ${middle - width}v${2 * width}` : `M${middle - width} ${end}h${2 * width}`);
-    return (along === "x" ? `M${low} ${middle}H${high}` : `M${middle} ${low}V${high}`) + stroke(low) + stroke(high);
-  });
-  return `<path class="whisker" stroke-width="${thickness}" d="${drawn.join("")}"/>`;
+// The interval around a point: a line with a stroke at each end.
+function whisker(trace, x, [, top]) {
+  const { array, arrayminus, thickness, width } = trace.error_x;
+  const [low, high] = [trace.x[0] - arrayminus[0], trace.x[0] + array[0]].map((value) => round(x.pixel(value)));
+  const y = round(top), stroke = `${y - width}v${2 * width}`;
+  return `<path class="whisker" stroke-width="${thickness}" d="M${low} ${y}H${high}M${low} ${stroke}M${high} ${stroke}"/>`;
 }
