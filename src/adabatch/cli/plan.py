@@ -308,8 +308,7 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "plan.json", values)
-        if page.missing() is None:
-            page.write(out)
+        page.write(out)
         if importlib.util.find_spec("matplotlib") is None:
             print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
             return

@@ -51,8 +51,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
         runs[name] = [run | {"history": history} for run, history in zip(records, times[name], strict=True)]
     ends = {key: {name: _end(records, key) for name, records in runs.items()} for key in ("samples", "seconds")}
     labels = {name: _label(name, accuracy) for name, (_, accuracy) in ends["samples"].items()}
-    lines = sum(label.count("\n") + 1 for label in labels.values())
-    figure = _figure(9.6, max(4.9, lines * _LINE_INCHES / 0.77 + 0.3))
+    rows = sum(label.count("\n") + 1 for label in labels.values())
+    figure = _figure(9.6, max(4.9, rows * _LINE_INCHES / 0.77 + 0.3))
     grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1))
     figure.subplots_adjust(hspace=0.14)
     accuracy = figure.add_subplot(grid[0, 0])
