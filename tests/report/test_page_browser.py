@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tests.report.chromium import DESKTOP, HOW_TO_INSTALL, PHONE, Chromium, executable
 from tests.report.page_folders import GROWING, write_comparison, write_run
+from tests.report.test_page import long_run
 
 from adabatch.report import page
 
@@ -400,3 +401,27 @@ def test_without_chromium_the_tests_say_how_to_get_it(tmp_path):
     )
     assert done.stdout.startswith("None ")
     assert "apt-get install -y chromium" in done.stdout
+
+
+def test_a_run_with_many_changes_makes_no_endless_page(browser, tmp_path):
+    long_run(tmp_path, 10_000)
+    browser.open(page.write(tmp_path))
+    assert browser.run("document.documentElement.scrollHeight") < 3000
+    assert browser.run("document.querySelector('.prose').scrollHeight") > 3000, "the rest is there to scroll to"
+    assert browser.complaints() == []
+    assert (
+        browser.run("Math.max(...[...document.querySelectorAll('#course .line')].map(e => e.getAttribute('d').length))")
+        < 30_000
+    )
+
+
+def test_what_the_pointer_is_told_lies_over_everything(browser, gallery):
+    browser.open(gallery["ten"])
+    hover(browser, 0.6)
+    assert browser.run("getComputedStyle(document.querySelector('.controls')).position") == "static"
+    top = (
+        "(() => { const b = document.querySelector('#course + .tip').getBoundingClientRect();"
+        "document.querySelector('#course + .tip').style.pointerEvents = 'auto';"
+        "return document.elementFromPoint(b.x + b.width / 2, Math.max(b.y, 0) + 20).closest('.tip') !== null; })()"
+    )
+    assert browser.run(top)

@@ -49,7 +49,7 @@ function listen(element, shown, look) {
     const points = [...new Set(mine.map((point) => point.trace))].map((trace) => nearest(mine.filter((p) => p.trace === trace)));
     const rows = points.map((point) => {
       const other = point.value === first.value ? "" : ` (at ${wholeNumber(point.value)})`;
-      return `<li data-arm="${safe(point.arm)}">${inHtml(point.text + other)}</li>`;
+      return `<li data-arm="${safe(point.arm)}">${inHtml(point.text.replaceAll("<br>", ", ") + other)}</li>`;
     });
     const head = `<p>${wholeNumber(first.value)} ${safe(shown().unit)}</p>`;
     return { left: first.left, top: top ?? first.top, points, html: `${head}<ul>${rows.join("")}</ul>`, value: first.value };
