@@ -253,6 +253,11 @@ def gallery(tmp_path_factory):
     write_comparison(folder / "one", names=("mine",), seeds=2)
     write_run(folder / "once", replace(GROWING, epochs=1))
     diverge(folder / "diverged", write_comparison(folder / "diverged"))
+    write_run(folder / "close")
+    file = folder / "close" / "result.json"  # of batch sizes whose numbers have no room beside each other
+    values = json.loads(file.read_text())
+    values["samples_per_second"] = {str(size): 2.0 * size for size in (10_000, 10_100, 10_200, 10_300, 40_000)}
+    file.write_text(json.dumps(values))
     return {path.name: page.write(path) for path in folder.iterdir()}
 
 
@@ -288,7 +293,7 @@ OVERLAPS = """(() => {
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("name", ["ten", "one", "once", "diverged"])
+@pytest.mark.parametrize("name", ["ten", "one", "once", "diverged", "close"])
 def test_no_text_of_a_chart_runs_over_another(browser, gallery, name, window):
     browser.open(gallery[name], device=WINDOWS[window])
     assert browser.run(OVERLAPS) == []
@@ -315,6 +320,13 @@ def test_every_axis_has_ticks_and_no_panel_is_empty(browser, gallery, name, wind
       });
     }).length"""
     assert browser.run(empty) == 0
+
+
+def test_a_long_name_makes_no_wide_column(browser, gallery):
+    browser.open(gallery["ten"])
+    head = "[...document.querySelectorAll('thead th')].find(th => th.textContent.startsWith('a-name'))"
+    assert browser.run(f"{head}.getBoundingClientRect().width") <= 190
+    assert browser.run(f"{head}.textContent") == LONG
 
 
 def test_a_long_name_is_whole_in_the_legend_and_under_the_pointer(browser, gallery):
@@ -425,3 +437,10 @@ def test_what_the_pointer_is_told_lies_over_everything(browser, gallery):
         "return document.elementFromPoint(b.x + b.width / 2, Math.max(b.y, 0) + 20).closest('.tip') !== null; })()"
     )
     assert browser.run(top)
+
+
+def test_a_cut_axis_is_marked(browser, pages, gallery):
+    browser.open(pages["comparison"])
+    assert browser.run("document.querySelectorAll('#course .break').length") == 1
+    browser.open(gallery["once"])
+    assert browser.run("document.querySelectorAll('#course .break').length") == 0
