@@ -66,16 +66,6 @@ def test_errors_are_one_line(tmp_path, capsys, arguments, message):
     assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["run"]
 
 
-def test_without_plotly(tmp_path, capsys, monkeypatch):
-    write_run(tmp_path)
-    monkeypatch.setattr(
-        "adabatch.report.page.missing", lambda: "the page needs plotly; run: pip install 'adabatch[plot]'"
-    )
-    code, _, errors = run(capsys, "report", tmp_path)
-    assert code == 2
-    assert "pip install 'adabatch[plot]'" in errors
-
-
 def test_help_shows_examples(capsys):
     code, printed, _ = run(capsys, "report", "--help")
     assert code == 0

@@ -43,7 +43,7 @@ def stopped_and_resumed(monkeypatch, capsys, out, *command: str) -> dict:
     assert run("train", command[0], "--out", str(out), "--resume", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["updates"], found["test_accuracy"] >= 0) == (3, True)
-    assert (out / "report.html").stat().st_size > 1_000_000
+    assert 20_000 < (out / "report.html").stat().st_size < 200_000
     return found
 
 
@@ -163,17 +163,6 @@ def test_what_cannot_be_chosen(flags, message, tmp_path, capsys):
     assert run("train", *flags, "--out", str(tmp_path / "run")) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_run_without_plotly_is_finished_and_says_so(tmp_path, capsys, monkeypatch):
-    from adabatch.report import page
-
-    monkeypatch.setattr(page, "missing", lambda: "`report` needs plotly, which is not installed; run: pip install x")
-    few = ["--model", "mlp", "--epochs", "1", "--device", "cpu"]
-    assert run("train", "digits", *few, "--out", str(tmp_path / "run")) == 0
-    assert "no page: report needs plotly, which is not installed; run: pip install x" in capsys.readouterr().out
-    assert saved_result(tmp_path / "run") is not None
-    assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_page_that_cannot_be_written_fails_no_run(tmp_path, capsys, monkeypatch):

@@ -1,12 +1,13 @@
 import errno
 import json
 import re
+import subprocess
+import sys
 
-import plotly.graph_objects as go
 import pytest
 from tests.report.page_folders import GROWING, write_comparison, write_run
 
-from adabatch.report import page, page_parts
+from adabatch.report import page
 from adabatch.report.page_data import read
 
 
@@ -47,21 +48,56 @@ def test_nothing_outside_the_file_is_named(text):
     assert "default-src 'none'" in shown
 
 
-@pytest.mark.parametrize("names", [("fixed-small", "adaptive"), ("adaptive", "mine"), ("fixed-small",)])
-@pytest.mark.parametrize("seeds", [1, 2, 6])
-def test_plotly_knows_every_property_of_every_chart(tmp_path, names, seeds):
-    write_comparison(tmp_path, names=names, seeds=seeds)
-    for chart in page_parts.of_comparison(read(tmp_path)).charts.values():
-        go.Figure(data=chart["traces"], layout=chart["layout"])
+def test_a_page_is_small(text):
+    assert len(text.encode()) < 200_000
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_plotly_knows_every_property_of_a_runs_charts(tmp_path, finished):
-    write_run(tmp_path, finished=finished)
-    made = page_parts.of_run(read(tmp_path))
-    assert list(made.charts) == (["course", "throughput"] if finished else ["course"])
-    for chart in made.charts.values():
-        go.Figure(data=chart["traces"], layout=chart["layout"])
+def long_run(folder, evaluations):
+    found = write_run(folder).to_json()
+    one = found["history"][0]
+    found["history"] = [
+        one | {"samples": 64 * place, "epoch": place // 23, "updates": place, "seconds": place / 7, "lr": 0.1 / place}
+        | {"test_accuracy": 0.9 - 0.3 / place**0.5, "test_loss": 1 + 1 / place, "train_loss": 1 / place}
+        for place in range(1, evaluations + 1)
+    ]  # fmt: skip
+    found["decisions"] = [
+        {"clock": 64 * 7 * place, "batch_size": 16 + place, "reason": "x"} for place in range(1, 1400)
+    ]
+    (folder / "result.json").write_text(json.dumps(found))
+
+
+def test_a_page_of_10_000_evaluations_is_small(tmp_path):
+    long_run(tmp_path, 10_000)
+    text = page.write(tmp_path).read_text()
+    assert len(text.encode()) < 1_500_000
+    shown = re.sub("<[^>]*>", "", without_scripts(text))
+    assert re.search(r"[\d,]+ of 10,000 evaluations; the folder of the run holds all of them\.", shown)
+    assert re.search(r"[\d,]+ of 1,399 changes; the folder of the run holds all of them\.", shown)
+    (line,) = [t for t in data_of(text)["charts"]["course"]["traces"] if t["yaxis"] == "y" and "text" in t]
+    assert (line["x"][0], line["x"][-1]) == (64, 640_000)
+
+
+def test_of_a_short_run_nothing_is_left_out(tmp_path):
+    long_run(tmp_path, 400)
+    assert "evaluations; the folder" not in page.write(tmp_path).read_text()
+
+
+def test_ten_long_arms_make_a_small_page(tmp_path):
+    names = ("fixed-small", *(f"mine-{place}" for place in range(9)))
+    write_comparison(tmp_path, names=names, seeds=1)
+    for name in names:
+        long_run(tmp_path / "runs" / name / "seed-0", 10_000)
+    assert len(page.write(tmp_path).read_bytes()) < 3_000_000
+
+
+def test_a_page_needs_no_extra(comparison, tmp_path):
+    """It is written with torch and numpy alone."""
+    code = (
+        "import sys; from pathlib import Path; sys.modules |= dict.fromkeys(['matplotlib', 'plotly', 'rich', 'typer']);"
+        "from adabatch.report import page; page.write(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(comparison), str(tmp_path / "page.html")], check=True)
+    assert (tmp_path / "page.html").read_text() == page.html(read(comparison))
 
 
 def test_every_chart_has_its_place(text):
@@ -74,6 +110,7 @@ def test_a_legend_entry_for_every_arm_in_its_colour(text):
     arms = re.findall(r'class="chip" aria-pressed="true" data-arm="([^"]*)"', text)
     assert arms == ["fixed-small", "fixed-large", "adaptive", "uncoupled"]
     assert '[data-arm="adaptive"]{--arm:#D55E00}' in text
+    assert re.search(r'prefers-color-scheme: dark\) \{.*\[data-arm="adaptive"\]\{--arm:#F2722B\}', text)
     assert {trace["meta"]["arm"] for trace in data_of(text)["charts"]["course"]["traces"]} == set(arms)
 
 
@@ -168,13 +205,6 @@ def test_where_the_data_lie_is_nobodys_business(tmp_path):
     text = page.write(tmp_path).read_text()
     assert "somebody" not in text
     assert "<dd>cifar</dd>" in text
-
-
-def test_without_plotly_it_says_what_to_install(comparison, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'adabatch[plot]'" in page.missing()
-    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'adabatch[plot]'")):
-        page.write(comparison)
 
 
 @pytest.mark.parametrize("place", ["missing/report.html", "file/report.html"])

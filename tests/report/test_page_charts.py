@@ -25,7 +25,12 @@ def test_throughput_by_batch_size(found, paint):
     assert by_arm["adaptive"]["y"] == [rates["adaptive"][str(size)] for size in (16, 32, 64, 128, 256)]
     assert by_arm["fixed-large"]["x"] == [256]
     assert chart["layout"]["xaxis"]["ticktext"] == ["16", "32", "64", "128", "256"]
-    assert {name: trace["line"]["color"] for name, trace in by_arm.items()} == paint
+    assert {name: trace["line"]["dash"] for name, trace in by_arm.items()} == {
+        "fixed-small": "solid",
+        "fixed-large": "dot",
+        "adaptive": "solid",
+        "uncoupled": "dash",
+    }
 
 
 def test_a_mark_for_every_run_and_a_ring_for_every_arm(found, paint):
@@ -69,3 +74,16 @@ def test_one_seed_draws_no_interval(tmp_path, paint):
     for chart in (charts.accuracy_intervals(found.compare, paint), charts.time_intervals(found.compare, paint)):
         assert not any("error_x" in trace for trace in chart["traces"])
     assert len(charts.every_run(found, paint)["traces"]) == 4
+
+
+def test_an_arm_has_one_mark_in_all_charts(found):
+    """Also in one that tells of some arms only."""
+    paint = colours(list(found.runs))
+    (trace,) = charts.throughput({"uncoupled": {"16": 1.0}}, paint)["traces"]
+    dots = [trace for trace in charts.every_run(found, paint)["traces"] if trace["name"] == "uncoupled"]
+    assert dots[0]["marker"]["symbol"] == trace["marker"]["symbol"]
+
+
+def test_intervals_of_many_arms_have_room(found, paint):
+    chart = charts.time_intervals(found.compare, paint)
+    assert chart["layout"]["height"] >= 45 * 3

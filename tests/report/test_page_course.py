@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -86,7 +87,6 @@ def test_panels_do_not_overlap(found):
     assert domains[0][1] == 1
     assert domains[2][0] == pytest.approx(0)
     assert domains[0][0] > domains[1][1] > domains[1][0] > domains[2][1] > domains[2][0]
-    assert layout["xaxis"]["anchor"] == "y3"
 
 
 def test_the_ends_can_be_told_apart(found):
@@ -129,3 +129,43 @@ def test_lr_of_a_run_is_told_where_it_was_measured(tmp_path):
     assert trace["y"] == [found["lr"] for found in run.history]
     assert trace["x"] == [found["samples"] for found in run.history]
     assert trace["mode"] == "lines+markers"
+
+
+def test_the_pointer_is_told_batch_size_and_lr(found):
+    _, trace = curve(drawn(found), "adaptive", 0)
+    assert trace["text"][2].endswith(" %<br>batch 32, LR 0.0084")
+
+
+def test_a_cut_axis_says_so(found):
+    layout = drawn(found)["layout"]
+    assert layout["yaxis"]["cut"] is True
+    assert layout["annotations"][0]["text"] == "<b>Test accuracy</b>, % (axis cut at 78.3)"
+    whole = {"adaptive": [_lost(run) for run in found.runs["adaptive"]]}
+    layout = course(whole, PANELS, colours(list(whole)), target=None)["layout"]
+    assert layout["yaxis"]["cut"] is False
+    assert layout["annotations"][0]["text"] == "<b>Test accuracy</b>, %"
+
+
+def _lost(run):
+    return replace(
+        run, history=[entry | {"test_accuracy": 0.1 * (place == 3)} for place, entry in enumerate(run.history)]
+    )
+
+
+def test_one_evaluation_is_a_mark_with_its_value(found):
+    once = {name: [replace(run, history=run.history[-1:]) for run in runs] for name, runs in found.runs.items()}
+    chart = course(once, PANELS, colours(list(once)), target=None)
+    told = [trace["texttemplate"] for trace in chart["traces"] if "texttemplate" in trace]
+    assert told == [
+        f"{fmean(100 * run.history[-1]['test_accuracy'] for run in runs):.1f} %" for runs in found.runs.values()
+    ]
+    assert not any("texttemplate" in trace for trace in drawn(found)["traces"])
+
+
+def test_ten_arms_differ_in_dashes_and_marks(found):
+    runs = {f"mine-{place}": found.runs["adaptive"] for place in range(10)}
+    chart = course(runs, PANELS, colours(list(runs)), target=None)
+    marks = [trace["marker"]["symbol"] for trace in chart["traces"] if trace["yaxis"] == "y" and "marker" in trace]
+    assert len(set(marks)) == 10
+    dashes = {trace["line"]["dash"] for trace in chart["traces"] if trace["yaxis"] == "y" and "line" in trace}
+    assert len(dashes) == 5

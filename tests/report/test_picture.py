@@ -1,3 +1,4 @@
+import itertools
 import json
 import textwrap
 
@@ -7,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tests.report.checks import comparison, write
 
-from adabatch.report import headline
-from adabatch.report.picture import compare_picture, probe_picture
+from adabatch.report import headline, picture
+from adabatch.report.picture import compare_picture, probe_picture, spread
 
 
 def colours(path, colour):
@@ -100,3 +101,108 @@ def test_the_throughput_curve_is_drawn(tmp_path):
     probe = {"task": "digits", "model": "cnn_small", "device": "cpu", "repeats": 9, "curve": curve}
     probe_picture(probe, tmp_path / "probe.png")
     assert colours(tmp_path / "probe.png", "#0072B2") > 300
+
+
+LONG = "a-name-as-long-as-they-get-in-a-study-with-a-momentum-of-0.98"
+
+
+def own_arms(folder, names):
+    """A comparison of arms that are all like adaptive, but for their names."""
+    like = comparison()["arms"][2]
+    compare = {**comparison(), "arms": [{**like, "name": name} for name in names], "against_fixed_small": {}}
+    write(folder, compare)
+    compare_picture(folder, folder / "compare.png")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be saved."""
+    figures = []
+    save = picture._save
+
+    def keep(figure, path):
+        save(figure, path)
+        figures.append(figure)
+
+    monkeypatch.setattr(picture, "_save", keep)
+    return figures
+
+
+@pytest.mark.parametrize(
+    "names", [["mine"], ["mine", LONG], [*"abcdefgh", LONG, f"{LONG}-too"], [f"{LONG}-{k}" for k in range(10)]]
+)
+def test_names_run_over_nothing(tmp_path, drawn, names):
+    own_arms(tmp_path, names)
+    (figure,) = drawn
+    plots = [axes.get_window_extent() for axes in figure.axes]
+    labels = [text for axes in figure.axes for text in axes.texts]
+    assert len(labels) == 2 * len(names)
+    assert {"".join(label.get_text().rsplit(maxsplit=1)[0].split("\n")) for label in labels} == set(names)
+    boxes = [label.get_window_extent() for label in labels]
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    numbers = [text.get_window_extent() for axes in figure.axes for text in axes.get_yticklabels()]
+    assert not [1 for box in boxes for other in [*plots, *numbers] if box.overlaps(other)]
+
+
+def test_ten_own_arms_are_told_apart(tmp_path, drawn):
+    own_arms(tmp_path, [f"mine-{place}" for place in range(10)])
+    lines = [line for line in drawn[0].axes[0].lines if len(line.get_xdata()) > 2]
+    ends = [line for line in drawn[0].axes[0].lines if len(line.get_xdata()) == 1]
+    assert len({line.get_color() for line in lines}) == 10
+    assert len({line.get_linestyle() for line in lines} | {str(line._dash_pattern) for line in lines}) >= 5
+    assert len({line.get_marker() for line in ends}) == 10
+
+
+def test_a_cut_axis_is_marked(tmp_path, drawn):
+    own_arms(tmp_path, ["mine"])
+    for axes in (drawn[0].axes[0], drawn[0].axes[2]):
+        assert axes.get_ylim()[0] > 0
+        assert axes.get_ylabel() == "test accuracy, %, axis cut"
+        assert any(line.get_transform() == axes.transAxes for line in axes.lines)
+
+
+def test_a_name_is_no_formula(tmp_path, drawn):
+    own_arms(tmp_path, ["$x^$", "$a$"])
+    assert [label.get_text() for label in drawn[0].axes[0].texts] == ["$x^$ 95.2", "$a$ 95.2"]
+
+
+def test_many_batch_sizes_have_ticks_at_powers_of_two(tmp_path, drawn):
+    compare = comparison(names=("fixed-small", "adaptive"))
+    compare["arms"][1]["batch_sizes"] = list(range(16, 257, 12))
+    write(tmp_path, compare)
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert [text.get_text() for text in drawn[0].axes[1].get_yticklabels()] == ["16", "32", "64", "128", "256"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "low", "found"),
+    [
+        ([1.0, 3.0], 0, [1.0, 3.0]),
+        ([3.0, 3.0], 0, [3.0, 2.0]),
+        ([0.0, 0.2, 0.4], 0, [0.5, 1.5, 2.5]),
+        ([0.0, 0.2], -5, [-0.8, 0.2]),
+    ],
+)
+def test_labels_are_moved_apart(wanted, low, found):
+    names = [str(place) for place in range(len(wanted))]
+    made = spread(dict(zip(names, wanted, strict=True)), dict.fromkeys(names, 1.0), low)
+    assert [made[name] for name in names] == pytest.approx(found)
+
+
+def test_an_arm_that_ends_below_a_cut_axis_is_named_without_a_mark(tmp_path, drawn):
+    compare = comparison()
+    compare["arms"][3]["test_accuracy"]["values"] = [0.1, 0.1, 0.1]
+    write(tmp_path, compare)
+    for seed in compare["seeds"]:  # it had been as good as the others
+        file = tmp_path / "runs" / "uncoupled" / f"seed-{seed}" / "result.json"
+        values = json.loads(file.read_text())
+        for entry in values["history"][:-3]:
+            entry["test_accuracy"] = 0.8
+        file.write_text(json.dumps(values))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    for axes in (drawn[0].axes[0], drawn[0].axes[2]):
+        low, high = axes.get_ylim()
+        ends = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+        assert len(ends) == 3
+        assert all(low <= end <= high for end in ends)
+        assert "uncoupled 10.0" in [label.get_text() for label in axes.texts]

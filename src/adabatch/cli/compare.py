@@ -146,6 +146,7 @@ def _compare(
 
 def _write(compare: dict[str, Any], out: Path) -> list[str]:
     """Writes table, picture and page; returns what to say about the files."""
+    from adabatch.report import page
     from adabatch.report.table import compare_table, compare_words, plain
     from adabatch.training import writing
     from adabatch.training.folder import write_text
@@ -159,13 +160,10 @@ def _write(compare: dict[str, Any], out: Path) -> list[str]:
 
             compare_picture(out, out / "compare.png")
             written.append("compare.png")
-        if importlib.util.find_spec("plotly") is not None:
-            from adabatch.report import page
-
-            written.append(page.write(out).name)
+        written.append(page.write(out).name)
     notes = [f"Written to {out}: {', '.join(written)}."]
     if len(written) < 4:
-        notes.append("For the picture and the page run: pip install 'adabatch[plot]'")
+        notes.append("For the picture run: pip install 'adabatch[plot]'")
     return notes
 
 

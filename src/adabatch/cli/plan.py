@@ -310,8 +310,7 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
         if (kept := _folders.set_aside(out, "plan.json", "plan.png")) is not None:
             print(f"note: the plan that was in {out} before is {kept} now", file=sys.stderr)
         write_json(out / "plan.json", values)
-        if page.missing() is None:
-            page.write(out)
+        page.write(out)
         if importlib.util.find_spec("matplotlib") is None:
             print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
             return

@@ -93,10 +93,9 @@ def _draw(found: dict[str, Any], folder: Path) -> str:
 
         probe_picture(found, folder / "probe.png")
         written.append("probe.png")
-    if page.missing() is None:
-        written.append(page.write(folder).name)
+    written.append(page.write(folder).name)
     note = f"Written to {folder}: {', '.join(written)}."
-    return note if len(written) == 3 else f"{note} For the picture and the page run: pip install 'adabatch[plot]'"
+    return note if len(written) == 3 else f"{note} For the picture run: pip install 'adabatch[plot]'"
 
 
 def _show(found: dict[str, Any], note: str) -> None:

@@ -225,11 +225,9 @@ def _page(out: Path) -> str:
     """Writes the page of a run; returns what to say about it. The run is finished either way."""
     from adabatch.report import page
 
-    if (reason := page.missing()) is not None:
-        return f"no page: {reason.replace('`', '')}"
     try:
         return f"page: {page.write(out)}"
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError) as error:
         return f"no page: {str(error).replace('`', '')}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,7 +55,9 @@ def dont_decay_picture(found: Mapping[str, Any], picture: Path) -> None:
         accuracy_by_updates.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         accuracy_by_updates.locator_params(axis="x", nbins=4)
     for row, axes in enumerate(grid[:, 0]):
-        axes.set_ylabel("test accuracy, %" if row % 2 else "training loss")
+        axes.set_ylabel("test accuracy, %, axis cut" if row % 2 else "training loss")
+    for axes in grid[1::2].flat:
+        _mark_cut(axes)
     n = found["seeds"]
     _legend(figure, grid[0, 0], f"Fashion-MNIST in small: mean of {n} seeds, band: one standard deviation")
     _save(figure, picture)
@@ -75,12 +78,13 @@ def scaled_start_picture(found: Mapping[str, Any], picture: Path) -> None:
         _line(accuracy, of["updates_by_epoch"], of["curves"]["test_accuracy"], arm, scale=100)
     loss.set_xlabel("epochs")
     loss.set_ylabel("training loss")
-    accuracy.set_ylabel("test accuracy, %")
+    accuracy.set_ylabel("test accuracy, %, axis cut")
     for axes in (by_updates, accuracy):
         axes.set_xscale("log")
         axes.set_xlabel("updates")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     by_updates.sharey(loss)
+    _mark_cut(accuracy)
     n = found["seeds"]
     _legend(figure, loss, f"Larger starts, Fashion-MNIST in small: mean of {n} seeds, band: one standard deviation")
     _save(figure, picture)
@@ -99,23 +103,40 @@ def gpt_ramp_picture(found: Mapping[str, Any], picture: Path) -> None:
     for arm, of in found["arms"].items():
         _line(by_tokens, of["tokens"], of["curves"]["test_loss"], arm)
         _line(by_time, of["curves"]["cpu_seconds"]["mean"], of["curves"]["test_loss"], arm)
-        size.plot(of["tokens"], of["batch_sizes"], linewidth=1.5, marker=".", **_STYLES[arm])
-        lr.plot(of["tokens"], of["lr_in_force"], linewidth=1.5, marker=".", **_STYLES[arm])
+        sizes = [of["batch_sizes"][0], *of["batch_sizes"]]
+        size.step([0, *of["tokens"]], sizes, where="pre", linewidth=1.5, **_STYLES[arm])
+        lr.plot(*_with_jumps(of["tokens"], of["lr_in_force"], of["batch_sizes"]), linewidth=1.5, **_STYLES[arm])
     ends = [of["curves"]["test_loss"]["mean"] for of in found["arms"].values()]
     middles = [curve[len(curve) // 4] for curve in ends]
     by_tokens.set_ylim(min(min(curve) for curve in ends) - 0.03, max(middles))
     by_time.sharey(by_tokens)
     by_tokens.set_ylabel("test loss, nats per character")
     by_time.set_xlabel("CPU seconds of one thread")
+    every = sorted({size for of in found["arms"].values() for size in of["batch_sizes"]})
+    if len(every) <= 6:
+        size.set_yticks(every)
     size.set_ylabel("batch size, sequences")
     lr.set_ylabel("LR in force")
     for axes in (by_tokens, size, lr):
         axes.set_xlabel("tokens")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
     n = found["seeds"]
     _legend(figure, by_tokens, f"A small GPT on tiny Shakespeare: mean of {n} seeds, band: one standard deviation")
     _save(figure, picture)
+
+
+def _with_jumps(xs: Sequence[float], values: Sequence[float], sizes: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Values at evaluations; where the batch grew since the last one they jump right after that one."""
+    places, heights = [xs[0]], [values[0]]
+    for before, place in pairwise(range(len(xs))):
+        if sizes[place] != sizes[before]:
+            places.append(xs[before])
+            heights.append(values[place])
+        places.append(xs[place])
+        heights.append(values[place])
+    return places, heights
 
 
 def _line(axes: Axes, xs: Any, curve: Mapping[str, list[float]], arm: str, *, scale: float = 1.0) -> None:
@@ -125,6 +146,14 @@ def _line(axes: Axes, xs: Any, curve: Mapping[str, list[float]], arm: str, *, sc
     high = [scale * (value + std) for value, std in zip(curve["mean"], curve["std"], strict=True)]
     axes.fill_between(xs, low, high, color=style["color"], alpha=0.13, linewidth=0)
     axes.plot(xs, mean, label=arm, linewidth=1.7, **style)
+
+
+def _mark_cut(axes: Axes) -> None:
+    """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
+    axes.plot(
+        [0, 0], [0.025, 0.055], transform=axes.transAxes, marker=[(-1, -0.5), (1, 0.5)], markersize=9, linestyle="none",
+        color="#000000", clip_on=False,
+    )  # fmt: skip
 
 
 def _figure(width: float, height: float) -> Figure:

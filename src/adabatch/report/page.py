@@ -1,16 +1,15 @@
 """Pages of finished comparisons and of runs: one HTML file with everything in it, that needs no network.
 
-It holds plotly's script, the charts as JSON, the tables and the style. A policy in the file forbids it to load
+It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
 anything, so what it shows is what was found, wherever it is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any, Final
 
 from adabatch.report import page_more as more
 from adabatch.report import page_parts as parts
+from adabatch.report.look import ON_DARK
 from adabatch.report.page_data import Comparison, Plan, Probe, Run, Source, Together, Unfinished, read, read_together
-from adabatch.report.page_plot import INK
 
 NAME: Final = "report.html"
+_SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
@@ -33,18 +33,6 @@ _PAGES: Final[dict[type, Callable[[Any], parts.Parts]]] = {
     Plan: more.of_plan,
     Probe: more.of_probe,
 }
-
-
-def missing() -> str | None:
-    """Why no page can be written here, and the remedy; None when all is there.
-
-    Example:
-        >>> missing() is None or "pip install" in missing()
-        True
-    """
-    if importlib.util.find_spec("plotly") is None:
-        return "`report` needs plotly, which is not installed; run: pip install 'adabatch[plot]'"
-    return None
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
@@ -60,10 +48,8 @@ def write(folder: Path, out: Path | None = None) -> Path:
     Raises:
         FileNotFoundError: if the folder holds none of these, or a file of it is missing.
         ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
-        ModuleNotFoundError: if plotly is missing; see `missing`.
         OSError: if the file cannot be written.
     """
-    _check_there()
     return _write(html(read(folder)), folder / NAME if out is None else out)
 
 
@@ -80,18 +66,11 @@ def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         FileNotFoundError: if one of them holds no run.
         ValueError: if two are the same, one is damaged or was never evaluated, or `out` is no file.
-        ModuleNotFoundError: if plotly is missing; see `missing`.
         OSError: if the file cannot be written.
     """
-    _check_there()
     found = read_together(folders)
     around = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
     return _write(html(found), around / NAME if out is None else out)
-
-
-def _check_there() -> None:
-    if (reason := missing()) is not None:
-        raise ModuleNotFoundError(reason)
 
 
 def _write(page: str, out: Path) -> Path:
@@ -117,12 +96,9 @@ def html(found: Source) -> str:
     Args:
         found: what `page_data.read` read.
     """
-    from plotly.offline import get_plotlyjs
-
     made = _PAGES[type(found)](found)
-    style = _asset("page.css") + "".join(
-        f'[data-arm="{_css(name)}"]{{--arm:{colour}}}' for name, colour in made.paint.items() if colour != INK
-    )
+    style = _asset("page.css") + _colours(made.paint)
+    script = "".join(_asset(name) for name in _SCRIPTS)
     data = {"charts": made.charts, "axes": parts.AXES}
     return "".join(
         [
@@ -133,9 +109,18 @@ def html(found: Source) -> str:
             f"<title>{escape(made.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n",
             made.body,
             f'<script type="application/json" id="data">{_script_safe(data)}</script>\n',
-            f"<script>{get_plotlyjs()}</script>\n<script>{_asset('page.js')}</script>\n</body>\n</html>\n",
+            f'<script>"use strict";\n(() => {{\n{script}}})();</script>\n</body>\n</html>\n',
         ]
     )
+
+
+def _colours(paint: Mapping[str, str]) -> str:
+    """The style that gives arms their colours, on a light ground and on a dark one."""
+    light, dark = (
+        "".join(f'[data-arm="{_css(name)}"]{{--arm:{colour}}}' for name, colour in found.items())
+        for found in (paint, {name: ON_DARK[colour] for name, colour in paint.items()})
+    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{{dark}}}"
 
 
 def _asset(name: str) -> str:
@@ -149,9 +134,9 @@ def _script_safe(values: Any) -> str:
 
 
 def _finite(values: Any) -> Any:
-    """The same without infinities and NaNs, which JSON does not know: a loss may have become one."""
+    """The same with as many digits as can be seen, without infinities and NaNs: a loss may have become one."""
     if isinstance(values, float):
-        return values if abs(values) < float("inf") else None
+        return float(f"{values:.7g}") if abs(values) < float("inf") else None
     if isinstance(values, dict):
         return {key: _finite(value) for key, value in values.items()}
     if isinstance(values, Sequence) and not isinstance(values, str):

@@ -101,9 +101,9 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
     """
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
-        f'data-dash="{plot.dash(name)}"><i class="line"></i>'
+        f'title="{escape(name)}" data-dash="{plot.dash(name, arms)}" data-symbol="{plot.symbol(place)}">'
         f"<span>{escape(name)}</span><b>{escape(note)}</b></button>"
-        for name, note in arms.items()
+        for place, (name, note) in enumerate(arms.items())
     )
     legend = f'<div class="legend" role="group" aria-label="Arms shown">{chips}</div>' if chips else ""
     choices = "".join(
@@ -127,7 +127,8 @@ def chart(name: str, title: str, note: str, *, size: str = "") -> str:
     head = f"<h2>{escape(title)}</h2>" if title else ""
     label = escape(title or "Accuracy, batch size and learning rate")
     return (
-        f'<section class="card">{head}<div class="chart {size}" id="{name}" role="img" aria-label="{label}"></div>'
+        f'<section class="card">{head}<div class="chart {size}" id="{name}" tabindex="0" role="group" '
+        f'aria-roledescription="chart" aria-label="{label}; arrow keys read it"></div>'
         f'<p class="note">{_text(note)}</p></section>'
     )
 

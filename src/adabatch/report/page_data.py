@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,7 +39,9 @@ class Run:
         steps = [(0, int(self.config["batch_size"]), "")]
         for decision in self.decisions:
             step = (int(decision["clock"]), int(decision["batch_size"]), str(decision.get("reason", "")))
-            steps = [step] if step[0] == 0 else [*steps, step]
+            if step[0] == 0:
+                steps.clear()
+            steps.append(step)
         return steps
 
     def at(self, clock: int) -> dict[str, float]:
@@ -53,15 +56,19 @@ class Run:
         place = bisect_left(self.history, clock, key=lambda found: found["samples"])
         end = self.history[min(place, len(self.history) - 1)]
         start: Json = self.history[place - 1] if place else {"samples": 0, "updates": 0, "seconds": 0.0}
-        marks: list[int] = [
-            start["samples"],
-            *(c for c, _, _ in self.staircase() if start["samples"] < c < end["samples"]),
-        ]
+        steps = self.staircase()
+        marks: list[int] = [start["samples"], *(c for c, _, _ in steps if start["samples"] < c < end["samples"])]
         pieces = list(zip(marks, [*marks[1:], end["samples"]], strict=True))
         found: dict[str, float] = {"samples": clock}
-        for key, cost in (("updates", self._update_cost), ("seconds", self._second_cost)):
-            whole = sum((stop - begin) * cost(begin) for begin, stop in pieces)
-            past = sum((min(stop, clock) - begin) * cost(begin) for begin, stop in pieces if begin < clock)
+        rates = self.result["samples_per_second"] if self.result else {}
+        sizes = {begin: _size_at(steps, begin) for begin in marks}
+        speeds: dict[str, Mapping[int, float]] = {
+            "updates": sizes,
+            "seconds": {begin: rates.get(str(size)) or 1.0 for begin, size in sizes.items()},
+        }
+        for key, speed in speeds.items():
+            whole = sum((stop - begin) / speed[begin] for begin, stop in pieces)
+            past = sum((min(stop, clock) - begin) / speed[begin] for begin, stop in pieces if begin < clock)
             share = past / whole if whole else 0.0
             found[key] = start[key] + (end[key] - start[key]) * share
         found["updates"] = round(found["updates"])
@@ -69,14 +76,7 @@ class Run:
 
     def size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
-        return [size for start, size, _ in self.staircase() if start <= clock][-1]
-
-    def _update_cost(self, clock: int) -> float:
-        return 1 / self.size_at(clock)
-
-    def _second_cost(self, clock: int) -> float:
-        rates = self.result["samples_per_second"] if self.result else {}
-        return 1 / (rates.get(str(self.size_at(clock))) or 1.0)
+        return _size_at(self.staircase(), clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +277,10 @@ def _check_arms(file: Path, compare: Json) -> None:
             raise ValueError(
                 f"`folder` must hold files of this package, got {file} without a value for each seed of {arm['name']}"
             )
+
+
+def _size_at(steps: Sequence[tuple[int, int, str]], clock: int) -> int:
+    return steps[bisect_right(steps, clock, key=itemgetter(0)) - 1][1]
 
 
 def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:

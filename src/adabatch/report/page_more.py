@@ -202,10 +202,10 @@ def _stairs(values: Json, lines: Mapping[str, Sequence[float]], paint: Mapping[s
             f"epoch {start / values['dataset_size']:.4g}"
             for start, height in zip(starts, ys, strict=True)
         ]
-        line = {"color": paint[name], "width": 2, "dash": plot.dash(name), "shape": "hv"}
+        line = {"width": 2, "dash": plot.dash(name, paint), "shape": "hv"}
         traces.append(plot.trace(name, starts, ys, text) | {"mode": "lines", "line": line})
     layout = plot.layout("samples")
-    layout["xaxis"] |= {"rangemode": "tozero", "tickformat": "~s"}
+    layout["xaxis"] |= {"rangemode": "tozero"}
     return {"traces": traces, "layout": layout}
 
 

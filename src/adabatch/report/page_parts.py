@@ -14,9 +14,11 @@ from adabatch.report import page_charts as charts
 from adabatch.report import page_plot as plot
 from adabatch.report import page_words as words
 from adabatch.report.page_data import Comparison, Json, Run
+from adabatch.report.thinning import thinned
 
 AXES: Final = page_course.AXES
 _THIS: Final = "this run"
+_ROWS: Final = 500  # evaluations and decisions in a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class Parts:
     Attributes:
         title: of the window.
         body: HTML.
-        charts: plotly's JSON by the id of the element that each is drawn in.
-        paint: the colour of each arm.
+        charts: in the words of `page_plot`, by the id of the element that each is drawn in.
+        paint: the colour of each arm on a light ground.
     """
 
     title: str
@@ -76,8 +78,10 @@ def of_run(run: Run) -> Parts:
     if result.get("samples_per_second"):
         drawn["throughput"] = charts.throughput({_THIS: result["samples_per_second"]}, paint)
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
-    if decisions := page_tables.decisions_table(run):
-        places.append(blocks.section("How the batch changed", decisions))
+    (few,) = thinned([run], _ROWS)
+    if decisions := page_tables.decisions_table(few):
+        note = _some_of(few.decisions, run.decisions, "changes")
+        places.append(blocks.section("How the batch changed", decisions + note))
     facts = [run.config["task"], run.config["model"], device(run.versions.get("device", ""), run.versions)]
     body = [
         blocks.header([*facts, f"seed {run.config['seed']}"], words.run_headline(run)),
@@ -85,7 +89,10 @@ def of_run(run: Run) -> Parts:
         blocks.controls({}, AXES),
         blocks.chart("course", "", "As measured at each evaluation.", size="taller" if losses else "tall"),
         f'<div class="grid">{"".join(places)}</div>',
-        blocks.details("Every evaluation in figures", page_tables.history_table(run)),
+        blocks.details(
+            f"{'Every evaluation' if len(few.history) == len(run.history) else 'Evaluations'} in figures",
+            page_tables.history_table(few) + _some_of(few.history, run.history, "evaluations"),
+        ),
         blocks.settings({_THIS: run.config}, run.versions),
         blocks.FOOTER,
     ]
@@ -225,6 +232,14 @@ def _on_one_clock(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
         name: [replace(run, history=history) for run, history in zip(seeds, told[name], strict=True)]
         for name, seeds in runs.items()
     }
+
+
+def _some_of(shown: Sequence[Json], every: Sequence[Json], what: str) -> str:
+    """That a table leaves rows out; empty where it does not."""
+    if len(shown) == len(every):
+        return ""
+    few, all_of_them = words.whole(len(shown)), words.whole(len(every))
+    return f'<p class="note">{few} of {all_of_them} {what}; the folder of the run holds all of them.</p>'
 
 
 def _course_note(found: Comparison) -> str:

@@ -1,45 +1,35 @@
-"""What the charts of a page share: colours, traces, layouts and ticks, as plotly's plain JSON.
+"""What the charts of a page share: traces, layouts and ticks.
 
-Every trace carries its arm in `meta`, so that one legend on the page shows and hides it in all charts. Colours of
-text and grid belong to the theme; the page adds them.
+A chart is `{"traces": [...], "layout": {...}}` in the words of plotly's JSON, of which `page_assets/draw.js` knows what
+the charts here use and nothing else. Every trace carries its arm in `meta`: one legend on the page shows and hides it
+in all charts, and the page's style gives it its colour, for a light and for a dark ground.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from adabatch.report import picture
+from adabatch.report import look, ticks
 
 Chart = dict[str, Any]
 Numbers = Sequence[float]
 
-INK: Final = "#000000"  # the page replaces it by the colour of its text
-_DASHES: Final = {"uncoupled": "dash", "fixed-large": "dot"}
-_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-_BAND: Final = 0.16
-
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each arm: the same as in the PNG picture, told apart with every common colour blindness."""
-    return picture._colours(names)
+    """A colour for each arm on a light ground, the same as in the PNG picture; see `look`."""
+    return look.colours(names)
 
 
-def dash(name: str) -> str:
-    """The line style of an arm, so that lines differ in grey too."""
-    return _DASHES.get(name, "solid")
+def dash(name: str, names: Iterable[str] = ()) -> str:
+    """The dash of an arm's lines among those arms; see `look`."""
+    return look.dash(name, names)
 
 
 def symbol(place: int) -> str:
-    """The mark of the arm at that place."""
-    return _SYMBOLS[place % len(_SYMBOLS)]
-
-
-def faint(colour: str) -> str:
-    """A colour as it fills a band."""
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{_BAND})"
+    """The mark of the arm at that place; see `look`."""
+    return look.symbol(place)
 
 
 def trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
@@ -49,13 +39,10 @@ def trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None 
         name: of the arm.
         xs: where its points lie.
         ys: their heights.
-        text: what each point answers to the pointer; None: nothing.
+        text: what each point answers to the pointer; of markup `<b>` and `<br>` count. None: nothing.
     """
     made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
-    made["showlegend"] = False
-    if text is None:
-        return made | {"hoverinfo": "skip"}
-    return made | {"text": list(text), "hovertemplate": "%{text}<extra></extra>"}
+    return made if text is None else made | {"text": list(text)}
 
 
 def layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom: int = 44) -> Chart:
@@ -63,45 +50,44 @@ def layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom
 
     Args:
         title: of the x axis.
-        left: margin in pixels.
+        left: margin in pixels; it grows with the texts of the ticks.
         right: margin in pixels.
         top: margin in pixels.
         bottom: margin in pixels.
     """
     return {
         "margin": {"l": left, "r": right, "t": top, "b": bottom},
-        "hovermode": "closest",
-        "showlegend": False,
-        "xaxis": {"title": {"text": title, "standoff": 8}, "zeroline": False, "showgrid": False, "showline": True},
-        "yaxis": {"zeroline": False, "showline": False, "automargin": True},
+        "xaxis": {"title": {"text": title}},
+        "yaxis": {},
     }
 
 
 def vertical(x: float, style: str) -> Chart:
     """A line across the whole height."""
-    line = {"color": "rgba(128,128,128,.75)", "width": 1.2, "dash": style}
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line, "layer": "below"}
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1.2, "dash": style}}
 
 
 def sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
     """A log axis with ticks at batch sizes.
 
     Args:
-        sizes: that occur; ticks stand at them.
+        sizes: that occur; ticks stand at them, or at powers of two where there are too many.
         most: ticks at the most.
         margin: at both ends, as a share of the length.
     """
-    kept = sorted(set(sizes))
-    while len(kept) > most:
-        kept = [*kept[:-1:2], kept[-1]] if len(kept) % 2 == 0 else kept[::2]
+    kept = ticks.sizes(sizes, most)
     low, high = math.log10(min(sizes)), math.log10(max(sizes))
     room = margin * (high - low) or 0.3
-    ticks = {"tickmode": "array", "tickvals": kept, "ticktext": [f"{size:,}" for size in kept]}
-    return {"type": "log", "range": [low - room, high + room], **ticks}
+    return {
+        "type": "log",
+        "range": [low - room, high + room],
+        "tickvals": kept,
+        "ticktext": [f"{size:,}" for size in kept],
+    }
 
 
 def log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
-    """A log axis with ticks at 1, 2 and 5 times powers of ten, fewer of them where there are many.
+    """A log axis with ticks at round values.
 
     Args:
         values: that it holds, above 0.
@@ -109,17 +95,13 @@ def log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
         room: at both ends, as a share of the length.
     """
     low, high = min(values), max(values)
-    margin = room * (math.log10(high) - math.log10(low)) or 0.3
+    length = math.log10(high) - math.log10(low)
+    margin = room * length if length > 1e-6 else 0.3
     ends = [math.log10(low) - margin, math.log10(high) + margin]
-    powers = range(max(math.floor(ends[0]), -300), min(math.ceil(ends[1]) + 1, 300))  # that floats can hold
-    for digits in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [digit * 10.0**power for power in powers for digit in digits]
-        ticks = [tick for tick in ticks if ends[0] <= math.log10(tick) <= ends[1]]
-        if len(ticks) <= 5:
-            break
-    ticks = ticks if len(ticks) > 1 else sorted({low, high})
-    text = [f"{tick:.3g}{suffix}" for tick in ticks]
-    return {"type": "log", "range": ends, "tickmode": "array", "tickvals": ticks, "ticktext": text}
+    low, high = (10 ** min(max(end, -300.0), 300.0) for end in ends) if length > 1e-6 else (low, low)  # of floats
+    found = ticks.logarithmic(low, high)
+    text = [f"{tick:.3g}{suffix}" for tick in found]
+    return {"type": "log", "range": ends, "tickvals": found, "ticktext": text}
 
 
 def mark(value: Mapping[str, Any], **changes: Any) -> Chart:

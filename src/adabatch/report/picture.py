@@ -11,18 +11,27 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from adabatch.report import headline, paired_times
+from adabatch.report import headline, look, paired_times, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
-# Okabe and Ito's colours, told apart with every common colour blindness; line styles tell them apart in grey.
-COLOURS: Final = {"fixed-small": "#0072B2", "adaptive": "#D55E00", "uncoupled": "#CC79A7", "fixed-large": "#009E73"}
-_MORE: Final = ("#000000", "#E69F00", "#56B4E9", "#8C6D31")
-_STYLES: Final = {"fixed-small": "-", "adaptive": "-", "uncoupled": (0, (4, 1.5)), "fixed-large": (0, (1.2, 1.2))}
+_STYLES: Final[dict[str, Any]] = {
+    "solid": "-",
+    "dash": (0, (4, 1.5)),
+    "dot": (0, (1.2, 1.2)),
+    "dashdot": (0, (4, 1.2, 1, 1.2)),
+    "longdash": (0, (8, 2)),
+}
+_MARKERS: Final = dict(
+    zip((look.symbol(place) for place in range(10)), ("o", "D", "s", "^", "P", "*", "v", "X", "p", "h"), strict=True)
+)
 _GREY: Final = "#555555"
 _LINE: Final = 118  # letters of a title beside each other
+_LETTERS: Final = 24  # of a label on a line
+_LINE_INCHES: Final = 0.17  # a line of a label
 
 
 def compare_picture(folder: Path, picture: Path) -> None:
@@ -40,32 +49,39 @@ def compare_picture(folder: Path, picture: Path) -> None:
     times = paired_times.on_one_clock({name: [run["history"] for run in records] for name, records in runs.items()})
     for name, records in runs.items():
         runs[name] = [run | {"history": history} for run, history in zip(records, times[name], strict=True)]
-    figure = _figure(9.6, 4.9)
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1), width_ratios=(1, 1), hspace=0.14, wspace=0.52)
+    ends = {key: {name: _end(records, key) for name, records in runs.items()} for key in ("samples", "seconds")}
+    labels = {name: _label(name, accuracy) for name, (_, accuracy) in ends["samples"].items()}
+    rows = sum(label.count("\n") + 1 for label in labels.values())
+    figure = _figure(9.6, max(4.9, rows * _LINE_INCHES / 0.77 + 0.3))
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1))
+    figure.subplots_adjust(hspace=0.14)
     accuracy = figure.add_subplot(grid[0, 0])
     size = figure.add_subplot(grid[1, 0], sharex=accuracy)
     time = figure.add_subplot(grid[:, 1])
-    colours = _colours(list(runs))
+    styles = _styles(list(runs))
     for name, records in runs.items():
-        style: dict[str, Any] = {"color": colours[name], "linestyle": _STYLES.get(name, "-"), "linewidth": 1.8}
+        style: dict[str, Any] = {key: styles[name][key] for key in ("color", "linestyle", "linewidth")}
         _accuracy(accuracy, records, "samples", style)
         _accuracy(time, records, "seconds", style)
         size.plot(*_steps(records[0]), **style)
     limits = _limits(runs)
     for axes in (accuracy, time):
         axes.set_ylim(*limits)
-        axes.set_ylabel("test accuracy, %")
+        axes.set_ylabel("test accuracy, %" + (", axis cut" if limits[0] > 0 else ""))
+        if limits[0] > 0:
+            mark_cut(axes)
     accuracy.tick_params(labelbottom=False)
     size.set_yscale("log", base=2)
     _powers(size, [value for records in runs.values() for value in _steps(records[0])[1]])
     size.set_ylabel("batch size")
     size.set_xlabel("samples trained on")
-    size.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _count_axis(size, max(x for x, _ in ends["samples"].values()))
     time.set_xlabel("training time, seconds")
-    for axes in (size, time):
-        axes.locator_params(axis="x", nbins=5)
-    _label_ends(accuracy, {name: _end(records, "samples") for name, records in runs.items()}, colours)
-    _label_ends(time, {name: _end(records, "seconds") for name, records in runs.items()}, colours)
+    time.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    time.locator_params(axis="x", nbins=5)
+    named = _label_ends(figure, accuracy, ends["samples"], labels, styles, below=size)
+    named += _label_ends(figure, time, ends["seconds"], labels, styles)
+    _make_room(figure, named)
     accuracy.set_title("The same data ...", **_title())
     time.set_title("... in less time", **_title()) if _faster(compare) else time.set_title(
         "... against time", **_title()
@@ -96,7 +112,8 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
     axes.plot(sizes, medians, color="#0072B2", marker="o", markersize=4, linewidth=1.8)
     axes.axhline(medians[0], color=_GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [str(size) for size in sizes])
+    shown = ticks.sizes(sizes, 12)
+    axes.set_xticks(shown, [f"{size:,}" for size in shown])
     axes.minorticks_off()
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -141,9 +158,18 @@ def _runs(folder: Path, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    others = [name for name in names if name not in COLOURS]
-    return {name: COLOURS.get(name) or _MORE[others.index(name) % len(_MORE)] for name in names}
+def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each arm is drawn: colour, line and the mark at its end."""
+    colours = look.colours(names)
+    return {
+        name: {
+            "color": colours[name],
+            "linestyle": _STYLES[look.dash(name, names)],
+            "linewidth": 1.8,
+            "marker": _MARKERS[look.symbol(place)],
+        }
+        for place, name in enumerate(names)
+    }
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
@@ -174,10 +200,9 @@ def _steps(run: Mapping[str, Any]) -> tuple[list[float], list[int]]:
 
 
 def _powers(axes: Axes, sizes: Sequence[int]) -> None:
-    """Ticks at the smallest and the largest size and at every other power of two between."""
-    ticks = sorted(set(sizes))
-    ticks = ticks if len(ticks) <= 3 else [*ticks[:-1:2], *ticks[-1:]]
-    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    """Ticks at sizes, or at powers of two where there are many."""
+    shown = ticks.sizes(sizes, 5)
+    axes.set_yticks(shown, [f"{tick:,}" for tick in shown])
     axes.minorticks_off()
 
 
@@ -207,28 +232,103 @@ def _faster(compare: Mapping[str, Any]) -> bool:
     return low is not None and low > 1
 
 
-def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
-    """Names each line right of the plot at the height of its end, moved apart where they would overlap."""
+def mark_cut(axes: Axes) -> None:
+    """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
+    strokes = [(-1, -0.5), (1, 0.5)]
+    axes.plot(
+        (0, 0), (0.025, 0.05), transform=axes.transAxes, marker=strokes, markersize=9, linestyle="none",
+        color="#000000", clip_on=False,
+    )  # fmt: skip
+
+
+def _count_axis(axes: Axes, high: float) -> None:
+    """Samples, tokens or updates along an axis, in figures that do not run into each other."""
+    axes.xaxis.set_major_formatter(lambda value, _: ticks.short(value) if high >= 1e6 else f"{value:,.0f}")
+    axes.locator_params(axis="x", nbins=5)
+
+
+def _label(name: str, accuracy: float) -> str:
+    """An arm and its accuracy, on as many lines as a long name takes."""
+    return "\n".join(textwrap.wrap(f"{name} {accuracy:.1f}", _LETTERS))
+
+
+def _label_ends(
+    figure: Figure,
+    axes: Axes,
+    ends: Mapping[str, tuple[float, float]],
+    labels: Mapping[str, str],
+    styles: Mapping[str, Mapping[str, Any]],
+    *,
+    below: Axes | None = None,
+) -> list[Annotation]:
+    """Names each line right of the plot at the height of its end, moved apart where they would overlap.
+
+    Args:
+        figure: that holds them.
+        axes: of the plot.
+        ends: of the lines.
+        labels: their names.
+        styles: of the lines.
+        below: a plot under it, beside which there is room too.
+    """
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.04 / axes.get_position().height
-    heights: dict[str, float] = {}
-    top = math.inf
-    for name, (_, accuracy) in sorted(ends.items(), key=lambda item: -item[1][1]):
-        top = min(accuracy, top - gap)
-        heights[name] = top
+    tall = figure.get_figheight()
+    inches = axes.get_position().height * tall
+    free = (axes.get_position().y0 - below.get_position().y0) * tall if below else 0.0
+    wanted = {name: (min(max(y, low), high) - low) / (high - low) * inches for name, (_, y) in ends.items()}
+    heights = {name: _LINE_INCHES * (label.count("\n") + 1) for name, label in labels.items()}
     right = max(x for x, _ in ends.values())
-    for name, height in heights.items():
-        axes.plot(*ends[name], marker="o", markersize=4, color=colours[name], clip_on=False)
-        axes.annotate(
-            f"{name} {ends[name][1]:.1f}",
-            xy=ends[name],
-            xytext=(right * 1.035, height),
-            fontsize=8.5,
-            color=colours[name],
-            va="center",
-            annotation_clip=False,
+    named = []
+    for name, place in spread(wanted, heights, -free).items():
+        colour = styles[name]["color"]
+        if low <= ends[name][1] <= high:  # one that diverged may end below a cut axis
+            axes.plot(*ends[name], marker=styles[name]["marker"], markersize=5, color=colour, clip_on=False)
+        named.append(
+            axes.annotate(
+                labels[name],
+                xy=(1, place / inches),
+                xycoords="axes fraction",
+                xytext=(9, 0),
+                textcoords="offset points",
+                fontsize=8.5,
+                color=colour,
+                va="center",
+                annotation_clip=False,
+                parse_math=False,
+            )
         )
     axes.set_xlim(0, right * 1.02)
+    return named
+
+
+def spread(wanted: Mapping[str, float], heights: Mapping[str, float], low: float) -> dict[str, float]:
+    """The middles of labels as near to what is wanted as they can stand without overlap.
+
+    Args:
+        wanted: the middle of each.
+        heights: of each, in the same unit.
+        low: that none goes below, as long as there is room above.
+    """
+    order = sorted(wanted, key=lambda name: -wanted[name])
+    found: dict[str, float] = {}
+    edge = math.inf
+    for name in order:
+        found[name] = min(wanted[name], edge - heights[name] / 2)
+        edge = found[name] - heights[name] / 2
+    edge = low
+    for name in reversed(order):
+        found[name] = max(found[name], edge + heights[name] / 2)
+        edge = found[name] + heights[name] / 2
+    return found
+
+
+def _make_room(figure: Figure, named: Sequence[Annotation]) -> None:
+    """Two columns of plots as far apart as the names of the lines between them take."""
+    widest = max(label.get_window_extent().width for label in named) / figure.dpi
+    left, plot, gap, right = 0.8, 2.95, 0.9 + widest, 0.25 + widest
+    width = left + 2 * plot + gap + right
+    figure.set_size_inches(width, figure.get_size_inches()[1])
+    figure.subplots_adjust(left=left / width, right=1 - right / width, wspace=gap / plot)
 
 
 def _title() -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adabatch.report.picture import _figure, _save, _title
+from adabatch.report import ticks
+from adabatch.report.picture import _count_axis, _figure, _save, _title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +35,8 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
         _stairs(axes, forecast["starts_samples"], forecast[after], end, {**_AFTER, "label": "growing batch"})
         _stairs(axes, forecast["starts_samples"], values, end, {**_BEFORE, "label": "constant batch"})
     size.set_yscale("log", base=2)
-    ticks = _few(forecast["sizes"])
-    size.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    shown = ticks.sizes(forecast["sizes"], 6)
+    size.set_yticks(shown, [f"{tick:,}" for tick in shown])
     size.minorticks_off()
     for axes, name in ((lr, "LR in force"), (size, "batch size"), (noise, "noise scale")):
         axes.set_ylabel(name)
@@ -43,12 +44,14 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     lr.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     high = max(forecast["noise_scale_before"])
     noise.set_yscale("log")
-    noise.set_ylim(max(high / 2000, 0.7 * min(forecast["noise_scale"])), 1.5 * high)
-    noise.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    limits = max(high / 2000, 0.7 * min(forecast["noise_scale"])), 1.5 * high
+    noise.set_ylim(*limits)
+    shown_noise = ticks.logarithmic(*limits)
+    noise.set_yticks(shown_noise, [f"{tick:,.6g}" for tick in shown_noise])
     noise.minorticks_off()
     noise.set_xlabel("samples")
     noise.set_xlim(0, end)
-    noise.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _count_axis(noise, end)
     lr.legend(frameon=False, fontsize=8.5, loc="best")
     counts = f"{forecast['updates_before']:,} updates become {forecast['updates_after']:,}"
     lr.set_title(f"{title}: {counts}" if title else counts, **_title())
@@ -57,13 +60,3 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
 
 def _stairs(axes: Axes, starts: Sequence[int], values: Sequence[float], end: int, style: Mapping[str, Any]) -> None:
     axes.step([*starts, end], [*values, values[-1]], where="post", **style)
-
-
-def _few(sizes: Sequence[int]) -> list[int]:
-    """At most 6 of many sizes, the smallest and the largest among them, evenly apart by ratio."""
-    distinct = sorted(set(sizes))
-    if len(distinct) <= 6:
-        return distinct
-    low, high = distinct[0], distinct[-1]
-    wanted = [low * (high / low) ** (step / 4) for step in range(5)]
-    return sorted({min(distinct, key=lambda size: abs(size - value)) for value in wanted})

@@ -1,83 +1,92 @@
-"use strict";
-// Draws the charts in the colours of the theme; one legend and one switch of the x axis serve all of them.
-(() => {
-  const { charts, axes } = JSON.parse(document.getElementById("data").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const coarse = matchMedia("(pointer: coarse)").matches;
-  const hidden = new Set();
-  const INK = "#000000";
-  const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset" };
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// Draws all charts; one legend and one switch of the x axis serve all of them.
+const { charts, axes: units } = JSON.parse(document.getElementById("data").textContent);
+const coarse = matchMedia("(pointer: coarse)").matches;
+const hidden = new Set();
+const views = {}; // for each chart what is drawn of it
 
-  // The part of a layout that belongs to the theme, by the paths that plotly's relayout takes.
-  function theme(layout) {
-    const ink = colour("--ink"), muted = colour("--muted"), grid = colour("--grid"), line = colour("--line");
-    const found = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": muted, "font.size": 12,
-      "font.family": getComputedStyle(document.body).fontFamily,
-      "hoverlabel.bgcolor": colour("--card"), "hoverlabel.bordercolor": colour("--muted"),
-      "hoverlabel.font.color": ink, "hoverlabel.font.size": 13, "hoverlabel.align": "left",
-    };
-    for (const key of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
-      found[`${key}.gridcolor`] = grid;
-      found[`${key}.linecolor`] = line;
-    }
-    (layout.annotations || []).forEach((_, place) => { found[`annotations[${place}].font.color`] = ink; });
-    return found;
-  }
+const chosen = () => document.querySelector("input[name=axis]:checked")?.value || "samples";
 
-  function set(target, path, value) {
-    const keys = path.replace(/\[(\d+)\]/g, ".$1").split(".");
-    const last = keys.pop();
-    let place = target;
-    for (const key of keys) place = place[key] ??= {};
-    place[last] = value;
-  }
-
-  // Black lines would be lost on a dark ground.
-  const inked = (value) => JSON.parse(JSON.stringify(value).replaceAll(`"${INK}"`, JSON.stringify(colour("--ink"))));
-
-  function draw(id) {
-    const { traces, layout } = inked(charts[id]);
-    for (const [path, value] of Object.entries(theme(layout))) set(layout, path, value);
-    layout.dragmode = coarse ? false : "zoom"; // a finger scrolls the page
-    for (const trace of traces) trace.visible = !hidden.has(trace.meta.arm);
-    const key = chosen();
-    layout.uirevision = "zoom"; // a zoom stays while arms come and go
-    if (charts[id].xs) against(traces, layout, id, key);
-    return Plotly.react(id, traces, layout, config);
-  }
-
-  const chosen = () => document.querySelector("input[name=axis]:checked")?.value;
-
-  // Against samples the evaluations of all arms lie at the same places and are told at once, where there is room.
-  function against(traces, layout, id, key) {
-    const together = key === "samples" && !coarse && innerWidth > 760;
-    traces.forEach((trace, place) => {
-      trace.x = charts[id].xs[key][place];
-      if (together && trace.customdata) trace.hovertemplate = "%{customdata}<extra></extra>";
+// Against samples the evaluations of all arms lie at the same places and are told at once, where there is room.
+function render(id) {
+  const view = views[id], { traces, layout, xs } = charts[id];
+  const key = chosen();
+  let chart = charts[id];
+  if (xs) {
+    const placed = traces.map((trace, at) => {
+      const places = Object.fromEntries(Object.keys(xs).map((key) => [key, xs[key][at]]));
+      return { ...trace, x: places[key], places };
     });
-    layout.hovermode = together ? "x unified" : "closest";
-    layout.hoverdistance = together ? -1 : 20; // -1: as far as it is
-    layout.xaxis.title.text = axes[key];
-    layout.xaxis.unifiedhovertitle = { text: `%{x:,d} ${axes[key]}` };
-    Object.assign(layout.xaxis, { spikethickness: 1, spikedash: "dot", spikecolor: colour("--muted") });
-    layout.uirevision = key;
+    chart = { traces: placed, layout: { ...layout, xaxis: { ...layout.xaxis, title: { text: units[key] } } } };
   }
+  view.hide?.();
+  view.chart = chart;
+  view.drawn = {
+    ...draw(view.element, chart, { hidden, zoom: view.zoom }),
+    course: Boolean(xs), together: Boolean(xs) && key === "samples" && !coarse && innerWidth > 760, unit: units[key],
+  };
+}
 
-  const drawAll = () => Promise.all(Object.keys(charts).map(draw));
+// A part of the x axis, with the heights that the curves have there.
+function closer(view, range) {
+  if (!range) return null;
+  const zoom = { xaxis: range };
+  const { xaxis } = view.chart.layout;
+  const inner = xaxis.type === "log" ? Math.log10 : (value) => value;
+  for (const key of view.drawn.rows) {
+    if (view.chart.layout[key].type) continue;
+    const heights = view.chart.traces.filter((trace) => `yaxis${(trace.yaxis || "y").slice(1)}` === key && !trace.fill && !hidden.has(trace.meta.arm))
+      .flatMap((trace) => trace.y.filter((value, at) => value !== null && inner(trace.x[at]) >= range[0] && inner(trace.x[at]) <= range[1]));
+    if (new Set(heights).size > 1) zoom[key] = ends({}, heights);
+  }
+  return zoom;
+}
 
-  for (const chip of document.querySelectorAll(".chip")) {
-    chip.addEventListener("click", () => {
-      const arm = chip.dataset.arm;
-      hidden.has(arm) ? hidden.delete(arm) : hidden.add(arm);
-      chip.setAttribute("aria-pressed", String(!hidden.has(arm)));
-      drawAll();
-    });
-  }
-  for (const choice of document.querySelectorAll("input[name=axis]")) {
-    choice.addEventListener("change", () => Object.keys(charts).filter((id) => charts[id].xs).forEach(draw));
-  }
-  dark.addEventListener("change", drawAll);
-  drawAll().then(() => { document.documentElement.dataset.drawn = "yes"; });
-})();
+const renderAll = () => Object.keys(charts).forEach(render);
+
+for (const id of Object.keys(charts)) {
+  const view = (views[id] = { element: document.getElementById(id), zoom: null });
+  render(id);
+  view.hide = listen(view.element, () => view.drawn, (range) => {
+    view.zoom = closer(view, range);
+    render(id);
+  });
+  let width = view.element.clientWidth;
+  new ResizeObserver(() => {
+    if (view.element.clientWidth !== width) { width = view.element.clientWidth; render(id); }
+  }).observe(view.element);
+}
+for (const chip of document.querySelectorAll(".chip")) {
+  const { dash, symbol } = chip.dataset;
+  const icon = `<path stroke-width="3"${dashes(dash, 3)} d="M0 6H38"/><path class="mark" transform="translate(19 6)scale(4.2)" d="${SYMBOLS[symbol]}"/>`;
+  chip.insertAdjacentHTML("afterbegin", `<svg viewBox="0 0 38 12" aria-hidden="true">${icon}</svg>`);
+  chip.addEventListener("click", () => {
+    const { arm } = chip.dataset;
+    hidden.has(arm) ? hidden.delete(arm) : hidden.add(arm);
+    chip.setAttribute("aria-pressed", String(!hidden.has(arm)));
+    renderAll();
+  });
+}
+for (const choice of document.querySelectorAll("input[name=axis]")) {
+  choice.addEventListener("change", () => Object.keys(charts).filter((id) => charts[id].xs).forEach((id) => {
+    views[id].zoom = null;
+    render(id);
+  }));
+}
+
+// A table that goes on beyond its right edge says so, until its end is seen.
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "more";
+  hint.textContent = "more columns to the right \u2192";
+  hint.setAttribute("aria-hidden", "true");
+  box.before(hint);
+  const look = () => {
+    const over = box.scrollWidth - box.clientWidth > 1;
+    hint.hidden = !over;
+    box.classList.toggle("cut", over && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  box.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(box);
+  look();
+}
+document.documentElement.dataset.drawn = "yes";
