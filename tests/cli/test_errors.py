@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -231,6 +232,14 @@ def test_a_fault_of_the_program_keeps_its_traceback():
         other(as_json=False)
 
 
+@pytest.fixture
+def _signals_as_before():
+    before = {number: signal.getsignal(number) for number in _shared.SIGNALS}
+    yield
+    _shared.handle(before)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
 def test_an_interrupt_outside_training():
     import typer
 
@@ -241,6 +250,7 @@ def test_an_interrupt_outside_training():
     with pytest.raises(typer.Exit) as caught:
         command(as_json=False)
     assert caught.value.exit_code == 130
+    assert {signal.getsignal(number) for number in _shared.SIGNALS} == {signal.SIG_IGN}, "it is ending"
 
 
 def test_nothing_asked_for_prints_the_help_alone(capsys):
