@@ -62,6 +62,7 @@ def run(evaluations: int, folder: Path) -> dict[str, Any]:
         "start": times[WARM_UP + stretch] - times[WARM_UP],
         "end": times[-1] - times[-1 - stretch],
         "stretch": stretch,
+        "evaluations": len(times),
         "sizes": [NOTED[WARM_UP][1], NOTED[-1][1]],
         "all": times[-1] - times[0],
     }
@@ -70,7 +71,7 @@ def run(evaluations: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Times the runs and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evaluations.json"))
     options = parser.parse_args()
@@ -86,7 +87,7 @@ def main() -> None:
     stretch = runs[0]["stretch"]
     per_second = {name: [stretch / each[name] for each in runs] for name in ("start", "end")}
     results = {
-        "evaluations": options.evaluations,
+        "evaluations": runs[0]["evaluations"],
         "stretch": stretch,
         **at_least(found, BOUND),
         "per_second": per_second,
