@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -267,6 +268,25 @@ def test_a_damaged_note_is_refused(out, data, content):
 def test_a_damaged_result_is_refused(out, data):
     (out / "runs" / "adaptive" / "seed-5" / "result.json").write_text("{")
     with pytest.raises(ValueError, match=r"damaged .*seed-5/result.json"):
+        compare(arms(), seeds=[3, 5], out=out, data=data)
+
+
+@pytest.mark.parametrize(
+    "name", ["comparison.json", "runs/adaptive/seed-5/result.json", "runs/adaptive/seed-5/config.json"]
+)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (os.mkfifo, "a pipe in place of a file"),
+        (os.mkdir, "a folder in place of a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device in place of a file"),
+        (lambda path: path.write_text("[" * 9000 + "]" * 9000), "more than 50 levels of values in each other"),
+    ],
+)
+def test_what_is_no_file_is_refused_and_nothing_waits(out, data, name, damage, words):
+    (out / name).unlink()
+    damage(out / name)
+    with pytest.raises(ValueError, match=rf"got a damaged {out / name} \({words}\); "):
         compare(arms(), seeds=[3, 5], out=out, data=data)
 
 
