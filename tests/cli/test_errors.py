@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,37 @@ def test_damaged_and_foreign_checkpoints(tmp_path, capsys):
     assert "must be one of adabatch's runs" in refused(capsys, "train", "digits", "--out", str(out), "--resume")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", "`--out` must hold a run to resume, got a damaged {file} ({what}); take another folder"),
+        ("result.json", "`--out` must hold a run, got a damaged {file} ({what}); remove the file and resume"),
+        ("checkpoints/last.pt", "`checkpoint` {file} must be whole, got {what}; best.pt is there: take best as "),
+        ("metrics.jsonl", "`--out` must hold what its checkpoint last.pt counts on, got a damaged {file} ({what}); "),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_is_said_and_nothing_waits(tmp_path, capsys, name, words):
+    out = tmp_path / "run"
+    file = out / name
+    assert run("train", "digits", *QUICK, "--out", str(out)) == 0
+    (out / "result.json").unlink()
+    file.unlink(missing_ok=True)
+    capsys.readouterr()
+    for damage, what in (
+        (os.mkfifo, "a pipe"),
+        (os.mkdir, "a folder"),
+        (lambda f: f.symlink_to("/dev/zero"), "a device"),
+    ):
+        damage(file)
+        message = refused(capsys, "train", "digits", "--out", str(out), "--resume")
+        assert message.startswith(words.format(file=file, what=f"{what} in place of a file"))
+        file.rmdir() if what == "a folder" else file.unlink()
+    if file.suffix == ".json":
+        file.write_text('{"task": ' + "[" * 100_000 + "]" * 100_000 + "}")
+        message = refused(capsys, "train", "digits", "--out", str(out), "--resume")
+        assert message.startswith(words.format(file=file, what="more than 50 levels of values in each other"))
+
+
 def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("here already")
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/adabatch")):
@@ -231,6 +263,14 @@ def test_a_fault_of_the_program_keeps_its_traceback():
         other(as_json=False)
 
 
+@pytest.fixture
+def _signals_as_before():
+    before = {number: signal.getsignal(number) for number in _shared.SIGNALS}
+    yield
+    _shared.handle(before)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
 def test_an_interrupt_outside_training():
     import typer
 
@@ -241,6 +281,7 @@ def test_an_interrupt_outside_training():
     with pytest.raises(typer.Exit) as caught:
         command(as_json=False)
     assert caught.value.exit_code == 130
+    assert {signal.getsignal(number) for number in _shared.SIGNALS} == {signal.SIG_IGN}, "it is ending"
 
 
 def test_nothing_asked_for_prints_the_help_alone(capsys):

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
 
 from adabatch import cli
-from adabatch.training import RunConfig, loop, saved_config, saved_result, train
+from adabatch.training import RunConfig, checkpoint, loop, saved_config, saved_result, train
 
 QUICK = ["--model", "mlp", "--epochs", "2", "--device", "cpu"]
 
@@ -99,20 +102,144 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path, capsys, monk
     assert run("train", "digits", *flags, "--out", str(out), "--resume") == 0, "the same settings may be repeated"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+MAIN = [sys.executable, "-c", "from adabatch.cli import main; main()", "train", "digits", "--model", "mlp"]
+
+
+RARELY = ["--evaluate-every", "4000 epochs", "--save-every", "1 hour"]
+
+
+def started(out, *options: str, before=(), until="config.json", **how):
+    """A process that trains, or is about to; it has not saved yet unless that is waited for."""
+    command = [*before, *MAIN, "--epochs", "5000", "--out", str(out), *options]
+    process = subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how})
+    while not (out / until).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+def updates(out) -> int:
+    return int(checkpoint.read(out / "checkpoints" / "last.pt")["updates"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_real_signal_to_a_real_process(tmp_path, number):
+    """It exits as a shell expects of one that a signal ended: 130, 143, 129."""
     out = tmp_path / "run"
-    command = [sys.executable, "-c", "from adabatch.cli import main; main()", "train", "digits", "--epochs", "500"]
-    process = subprocess.Popen([*command, "--out", str(out), "--json"], stdout=subprocess.PIPE, text=True)
-    while not (out / "checkpoints" / "last.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    process = started(out, "--json", *RARELY)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "--resume" in json.loads(printed)["interrupted"]["message"]
-    assert (out / "checkpoints" / "last.pt").exists()
+    printed, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (128 + number, "")
+    assert f"adabatch train digits --out {out} --resume" in json.loads(printed)["interrupted"]["message"]
+    assert updates(out) > 0
     assert not (out / "result.json").exists()
+
+
+def test_a_closed_connection_ends_nothing_that_is_to_outlive_it(tmp_path):
+    out = tmp_path / "run"
+    process = started(out, before=["nohup"], until="checkpoints/last.pt", stdin=subprocess.DEVNULL)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    before = updates(out)
+    while updates(out) == before:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+
+
+def test_a_terminal_that_is_closed(tmp_path):
+    """It is gone before anything can be said: the run is saved, and all of it has ended."""
+    out = tmp_path / "run"
+    master, slave = pty.openpty()
+    process = started(
+        out, *RARELY,
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    os.close(master)
+    assert process.wait(timeout=120) == 129
+    assert updates(out) > 0
+    assert not list(out.rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "pause"),
+    [(signal.SIGINT, 0.001), *(pytest.param(n, p, marks=pytest.mark.slow) for n in (2, 15, 1) for p in (0.0, 0.01))],
+)
+def test_a_key_that_is_held_down(tmp_path, number, pause):
+    """Further signals neither print a traceback nor lose the checkpoint, nor what is said."""
+    out = tmp_path / "run"
+    process = started(out, *RARELY)
+    deadline = time.monotonic() + 0.9
+    for _ in range(5 if not pause else 10**6):
+        if process.poll() is not None or time.monotonic() > deadline:
+            break
+        process.send_signal(number)
+        time.sleep(pause)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert said == f"interrupted; the run is saved in {out}; to go on: adabatch train digits --out {out} --resume\n"
+    assert updates(out) > 0
+    assert not list(out.rglob(".*"))
+
+
+@pytest.mark.slow
+def test_a_key_that_is_held_down_before_it_trains(tmp_path):
+    out = tmp_path / "run"
+    for after in (0.3, 0.6, 0.9, 1.2):
+        process = subprocess.Popen([*MAIN, "--epochs", "5000", "--out", str(out / str(after))], stderr=subprocess.PIPE)
+        time.sleep(after)
+        for _ in range(5):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode in (130, -signal.SIGINT)  # before the command is there, it is Python that ends
+        assert b"Exception ignored" not in said
+
+
+def test_from_the_best_checkpoint_where_the_last_is_gone(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "digits", *QUICK, "--out", str(out), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    (out / "result.json").unlink()
+    (out / "checkpoints" / "last.pt").unlink()
+    metrics = (out / "metrics.jsonl").read_bytes()
+    assert run("train", "digits", "--out", str(out), "--resume") == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"error: `--resume` must find {out}/checkpoints/last.pt, which is not there; best.pt is there: take best as "
+        "`--resume-from`, or remove the run folder to start again\n"
+    )
+    assert (out / "metrics.jsonl").read_bytes() == metrics
+    assert run("train", "digits", "--out", str(out), "--resume-from", "best", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == found["test_accuracy"]
+
+
+def test_more_epochs(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "digits", *QUICK[:2], "--epochs", "1", "--out", str(out)) == 0
+    assert run("train", "digits", "--out", str(out), "--resume", "--epochs", "2") == 0
+    whole = train(RunConfig.for_task("digits", model="mlp", epochs=2))
+    assert saved_result(out).test_accuracy == whole.test_accuracy
+    assert saved_config(out).epochs == 2
+    assert run("train", "digits", *QUICK[:2], "--epochs", "1", "--lr-schedule", "cosine", "--out", str(out) + "2") == 0
+    capsys.readouterr()
+    assert run("train", "digits", "--out", str(out) + "2", "--resume", "--epochs", "2") == 2
+    assert capsys.readouterr().err == (
+        "error: `--epochs` must stay 1, got 2: the LRs of `--lr-schedule` cosine up to epoch 1 depend on the length of "
+        "the training; leave it out, or start a new run of that length\n"
+    )
+
+
+def test_how_often_it_is_evaluated_and_saved(tmp_path):
+    out = tmp_path / "run"
+    options = ["--evaluate-every", "60 updates", "--save-every", "5min"]
+    assert run("train", "digits", *QUICK, *options, "--out", str(out)) == 0
+    assert [found.updates for found in saved_result(out).history] == [60, 120, 180]
+    assert (saved_config(out).evaluate_every, saved_config(out).save_every) == ("60 updates", "5min")
 
 
 def test_help_is_quick_and_loads_no_torch():
@@ -131,7 +258,7 @@ def test_help_is_quick_and_loads_no_torch():
     assert "adabatch train digits --growth 2 --every 4 --max-batch-size 256" in done.stdout
     flags = (
         "model batch-size growth every max-batch-size coupling lr lr-schedule momentum weight-decay optimizer epochs "
-        "micro-batch-size resume json seed device out data"
+        "micro-batch-size resume resume-from evaluate-every save-every json seed device out data"
     )
     for flag in flags.split():
         assert f"--{flag} " in done.stdout
@@ -176,7 +303,8 @@ def test_a_run_without_a_checkpoint_says_that_it_starts_from_its_beginning(tmp_p
     out = tmp_path / "run"
     assert run("train", "digits", *QUICK, "--out", str(out)) == 0
     (out / "result.json").unlink()
-    (out / "checkpoints" / "last.pt").unlink()
+    for path in (out / "checkpoints").iterdir():
+        path.unlink()
     capsys.readouterr()
     assert run("train", "digits", "--out", str(out), "--resume", "--quiet") == 0
     assert capsys.readouterr().err == f"no checkpoint was saved in {out} yet; the run starts from its beginning\n"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from tests.tasks.images import cifar, class_folders, encoded, parquet
 
 from adabatch import cli
-from adabatch.training import loop, saved_config, saved_result
+from adabatch.training import checkpoint, loop, saved_config, saved_result
 
 
 def run(*arguments: str) -> int:
@@ -111,6 +115,26 @@ def test_probe_makes_inputs_of_what_the_loader_hands_out(task, tmp_path, capsys)
     command = ["probe", task, "--data", str(data), "--model", "alexnet", *few, "--device", "cpu", "--threads", "1"]
     assert run(*command, "--out", str(tmp_path / "out"), "--json") == 0
     assert [point["batch_size"] for point in json.loads(capsys.readouterr().out)["curve"]] == [2, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_run_saves_it(tmp_path, number):
+    """As `timeout` and a scheduler send it, and a terminal that is closed: to the workers too."""
+    data, out = class_folders(tmp_path / "data", classes=3, train=20, test=1), tmp_path / "run"
+    few = ["--model", "alexnet", "--batch-size", "2", "--epochs", "1000", "--device", "cpu", "--threads", "1"]
+    rarely = ["--workers", "2", "--save-every", "1 hour", "--evaluate-every", "900 epochs"]
+    command = [sys.executable, "-m", "adabatch", "train", "imagenet", "--data", str(data), *few, *rarely]
+    process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (out / "config.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    time.sleep(2)  # it trains by now, and workers read
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1].startswith(f"interrupted; the run is saved in {out}; to go on: adabatch train")
+    assert checkpoint.read(out / "checkpoints" / "last.pt")["updates"] > 0
 
 
 def test_a_preset_with_flags_on_top(tmp_path, capsys):

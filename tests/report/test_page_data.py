@@ -1,6 +1,8 @@
 import itertools
 import json
+import os
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -121,6 +123,48 @@ def test_a_damaged_log(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{\n{}\n")
     with pytest.raises(ValueError, match=r"got a damaged .*metrics.jsonl"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "versions.json", "metrics.jsonl", "decisions.jsonl", "result.json", "compare.json"]
+)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (os.mkfifo, "a pipe in place of a file"),
+        (os.mkdir, "a folder in place of a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device in place of a file"),
+        (lambda path: path.write_text("[" * 9000 + "]" * 9000 + "\n"), "more than 50 levels of values in each other"),
+    ],
+)
+def test_what_is_no_file_is_said_and_nothing_waits(tmp_path, name, damage, words):
+    write_run(tmp_path, finished=False)
+    (tmp_path / name).unlink(missing_ok=True)
+    damage(tmp_path / name)
+    with pytest.raises(
+        ValueError, match=rf"^`folder` must hold whole files, got a damaged {tmp_path / name} \({words}\)$"
+    ):
+        read(tmp_path)
+
+
+def test_places_in_a_long_history_are_found_without_reading_all_of_it(tmp_path):
+    """A page asks for the place of each evaluation: as often as there are some."""
+    write_run(tmp_path, finished=False)
+    run = read(tmp_path)
+    asked = []
+
+    class Counted(dict):
+        def __getitem__(self, key):
+            asked.append(key)
+            return super().__getitem__(key)
+
+    step = run.history[0]
+    history = [Counted(step, samples=n, updates=n, seconds=float(n)) for n in range(1, 10_001)]
+    long = replace(run, history=history, decisions=[])
+    for clock in (1, 5_000, 10_000):
+        asked.clear()
+        assert long.at(clock)["updates"] == clock
+        assert len(asked) < 100
 
 
 def test_a_run_that_was_never_evaluated(tmp_path):

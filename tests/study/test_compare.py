@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import signal
@@ -305,6 +306,25 @@ def test_a_damaged_run_is_named_with_what_to_delete(out, finished, data, name, c
     assert follow(error, out)
     found = compare(arms(), seeds=[3, 5], out=out, data=data)
     assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["comparison.json", "runs/adaptive/seed-5/result.json", "runs/adaptive/seed-5/config.json"]
+)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (os.mkfifo, "a pipe in place of a file"),
+        (os.mkdir, "a folder in place of a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device in place of a file"),
+        (lambda path: path.write_text("[" * 9000 + "]" * 9000), "more than 50 levels of values in each other"),
+    ],
+)
+def test_what_is_no_file_is_refused_and_nothing_waits(out, data, name, damage, words):
+    (out / name).unlink()
+    damage(out / name)
+    with pytest.raises(ValueError, match=rf"got a damaged {out / name} \({words}\); "):
+        compare(arms(), seeds=[3, 5], out=out, data=data)
 
 
 def test_other_files_are_not_mixed_with(tmp_path, data):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -400,6 +402,36 @@ def test_checkpoints_are_of_one_size_and_each_evaluation_writes_as_much_as_the_o
     steps = [after - before for before, after in pairwise(written)]
     assert max(steps[-50:]) <= max(steps[:50]) + 192
     assert max(steps) < 2 * max(sizes)
+
+
+class Deadly(torch.utils.data.TensorDataset):
+    """In a worker the signal that ends a run comes to both processes while the main one waits for a sample."""
+
+    def __init__(self, *tensors):
+        super().__init__(*tensors)
+        self.read = 0
+
+    def __getitem__(self, index):
+        self.read += torch.utils.data.get_worker_info() is not None
+        if self.read == 100:
+            time.sleep(0.5)
+            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return super().__getitem__(index)
+
+
+def test_a_signal_that_its_workers_got_too_saves_a_run(tmp_path):
+    data, config = small_data(), replace(SMALL, workers=1)
+    parts = {"x_train": torch.arange(300), "transform": ByClock()}
+    deadly = replace(data, files=Deadly(data.x_train, data.y_train), **parts)
+    with pytest.raises(Interrupted, match="the run is saved") as caught:
+        train(config, tmp_path, data=deadly)
+    assert caught.value.number == signal.SIGTERM
+    assert 0 < checkpoint.read(tmp_path / "checkpoints" / "last.pt")["samples"] < 100
+    read = replace(data, files=torch.utils.data.TensorDataset(data.x_train, data.y_train), **parts)
+    result = train(config, tmp_path, data=read, resume=True)
+    assert without_seconds(result) == without_seconds(train(SMALL, data=replace(data, transform=ByClock())))
 
 
 def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):

@@ -80,3 +80,8 @@ def test_numbers_out_of_range():
         rates("wsd:12", 12)
     with pytest.raises(TypeError, match="`lr_schedule` must be text, got 3"):
         lr_schedule.check(3)
+
+
+def test_shares_of_some_epochs_alone():
+    assert lr_schedule.shares("step:0.5:2", epochs=5, count=3) == [1.0, 1.0, 0.5]
+    assert lr_schedule.shares("step:0.5:2", epochs=2, count=3) == [1.0, 1.0, 0.5], "one more than the training has"

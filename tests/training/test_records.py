@@ -51,6 +51,36 @@ def test_something_else(values):
         RunResult.from_json(values)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"test_accuracy": "x"}, "test_accuracy must be a number from 0 on, got 'x'"),
+        ({"best_accuracy": 1.5}, "best_accuracy must be at most 1, got 1.5"),
+        ({"updates": -1}, "updates must be a whole number from 0 on, got -1"),
+        ({"updates": 0}, "updates, samples, epochs and train_seconds must be above 0"),
+        ({"train_seconds": -0.5}, "train_seconds must be a number from 0 on, got -0.5"),
+        ({"target": None}, "target must be a number from 0 on, got None"),
+        ({"updates_to_target": 1.5}, "updates_to_target must be a whole number from 0 on or null, got 1.5"),
+        ({"history": []}, "no evaluation"),
+        ({"history": [{"samples": 1}]}, "missing 8 required positional arguments"),
+        ({"batch_sizes": [0]}, "batch sizes must be whole numbers from 1 on"),
+        ({"samples_per_second": {"16": None}}, "samples per second must be numbers above 0"),
+        ({"samples_per_second": {"x": 1.0}}, "invalid literal for int"),
+        (
+            {"decisions": [{"clock": -1, "batch_size": 2, "reason": ""}]},
+            "clock must be a whole number from 0 on, got -1",
+        ),
+        ({"decisions": [{"clock": 1, "batch_size": 2, "reason": None}]}, "reason must be text, got None"),
+        ({"test_right": 5}, "test_right must be text or null, got 5"),
+        ({"test_right": "3:?"}, "`test_right` must be what `packed` wrote, got '3:[?]'"),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_kind(changes, reason):
+    with pytest.raises(ValueError, match=rf"`result` must be what `to_json` wrote, got something else \(.*{reason}"):
+        RunResult.from_json(RESULT.to_json() | changes)
+
+
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 360])
 def test_what_was_right_goes_there_and_back_as_text(count):
     right = torch.rand(count, generator=torch.Generator().manual_seed(count)) < 0.5

@@ -38,3 +38,12 @@ def test_state():
     other.load_state_dict(watch.state_dict())
     assert other.samples_per_second() == watch.samples_per_second()
     assert other.seconds == pytest.approx(watch.seconds)
+    assert (other.samples, watch.samples) == (160, 160)
+
+
+@pytest.mark.parametrize(
+    "row", [[0, 160, 1.0], [16, -1, 1.0], [16, 160, -1.0], [16, 160, float("nan")], [16.0, 160, 1.0], [True, 160, 1.0]]
+)
+def test_a_state_of_something_else(row):
+    with pytest.raises(ValueError, match="stopwatch must hold batch sizes, samples and seconds, got "):
+        Stopwatch(torch.device("cpu")).load_state_dict([[32, 320, 1.0], row])
