@@ -141,9 +141,8 @@ def test_what_is_no_file_is_said_and_nothing_waits(tmp_path, name, damage, words
     write_run(tmp_path, finished=False)
     (tmp_path / name).unlink(missing_ok=True)
     damage(tmp_path / name)
-    with pytest.raises(
-        ValueError, match=rf"^`folder` must hold whole files, got a damaged {tmp_path / name} \({words}\)$"
-    ):
+    told = rf"^`folder` must hold whole files, got a damaged {tmp_path / name} \({words}\); "
+    with pytest.raises(ValueError, match=f"{told}delete {tmp_path} and start the command that wrote it again$"):
         read(tmp_path)
 
 
@@ -225,7 +224,7 @@ def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name):
     ("name", "key", "value", "message"),
     [
         ("result.json", "samples_per_second", None, "with samples_per_second None, which must be batch sizes with"),
-        ("config.json", "batch_size", 0, "with batch_size 0, which must be a whole number from 1 on; start the"),
+        ("config.json", "batch_size", 0, "with batch_size 0, which must be a whole number from 1 on; delete "),
         ("config.json", "task", 3, "with task 3, which must be text"),
         ("result.json", "history", {}, "with history {}, which must be a list"),
         ("result.json", "target", "high", "with target 'high', which must be a finite number or null"),

@@ -316,6 +316,6 @@ def _check(file: Path, values: Any, shape: Mapping[str, Any]) -> None:
 
 def _remedy(damaged: Path) -> str:
     """What helps: a run that is there is not written again."""
-    folder = damaged if damaged.is_dir() else damaged.parent
+    folder = damaged.parent
     deleted = f"delete {folder} and " if (folder / "config.json").exists() else ""
     return f"{deleted}start the command that wrote it again"
