@@ -292,7 +292,7 @@ class Run:
             test_loss=_finite(test_loss),
             test_accuracy=accuracy,
         )
-        best = not found.diverged and all(accuracy > before.test_accuracy for before in self._history)
+        best = all(accuracy > before.test_accuracy for before in self._history)
         if clock == self._end or found.diverged:
             self._right = packed(right)
         self._loss_sum.zero_()
