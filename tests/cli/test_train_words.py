@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from tests.cli.test_train import QUICK, run
@@ -128,3 +130,15 @@ def test_a_diverged_arm_stops_neither_the_others_nor_the_seeds(tmp_path, capsys)
         "digits", model="mlp", epochs=2, device="cpu", batch_size=64, growth=2.0, max_batch_size=128, every="1", seed=1
     )
     assert compared["arms"][2]["test_accuracy"]["values"][1] == train(alone).test_accuracy
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path):
+    """As with `adabatch train ... 2> >(head -1)`."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "adabatch", "train", "digits", *QUICK, "--epochs", "8", "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith("epoch 1/8  test ")
+        process.stderr.close()
+        process.wait(timeout=300)
+    assert process.returncode == 0
+    assert len(saved_result(out).history) == 8

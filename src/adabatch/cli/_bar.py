@@ -52,14 +52,21 @@ class Bar:
         if now.note is not None:
             self._bars.update(self._row, state=now.note)
             if self._lines:
-                print(now.note, file=sys.stderr, flush=True)
+                say(now.note)
             return
         if self._lines and now.evaluation is not None:
-            print(evaluation_line(now, seconds_left=now.seconds_left), file=sys.stderr, flush=True)
+            say(evaluation_line(now, seconds_left=now.seconds_left))
         state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
         if now.test_accuracy is not None:
             state += f"  test {100 * now.test_accuracy:.1f} %"
         self._bars.update(self._row, total=now.total_samples, completed=now.samples, state=state)
+
+
+def say(line: str) -> None:
+    """Prints a line on standard error; where nobody reads it any more, training goes on without."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:

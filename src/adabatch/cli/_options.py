@@ -140,7 +140,7 @@ TaskLR = Annotated[
     typer.Option(
         "--lr",
         help="Learning rate at the first batch size; else by task, of SGD and of Adam: digits 0.006, 0.002; mnist and "
-        "fashion_mnist 0.02, 0.001; cifar10 and cifar100 0.01, 0.001; imagenet 0.1, 0.001; gpt-tiny 0.1, 0.001.",
+        "fashion_mnist 0.02, 0.001; cifar10 and cifar100 0.01, 0.001; imagenet 0.1, 0.001; gpt-tiny 0.03, 0.001.",
         rich_help_panel=OPTIMIZER,
     ),
 ]

@@ -155,9 +155,10 @@ def fail(message: str, *, as_json: bool, argument: str | None = None) -> NoRetur
 
 
 def loudly(head: str, message: str) -> None:
-    """Prints one line on standard error, its head in red on a terminal."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"{head}:", style="bold red", end=" ")
-    print(message, file=sys.stderr)
+    """Prints one line on standard error, its head in red on a terminal; where it is closed, the exit code tells."""
+    with contextlib.suppress(OSError, ValueError):
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"{head}:", style="bold red", end=" ")
+        print(message, file=sys.stderr)
 
 
 def interrupted(message: str, *, as_json: bool, number: int = signal.SIGINT) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from rich import progress as bars
 from rich.console import Console, RenderableType
 
 from adabatch.cli import _shared
-from adabatch.cli._bar import evaluation_line
+from adabatch.cli._bar import evaluation_line, say
 from adabatch.cli._options import GROWTH, RUN, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
 from adabatch.cli.train import check_growth, merged_settings
 
@@ -238,17 +237,17 @@ class RunsBar:
             share = now.samples / now.total_samples
             state += f"  batch {now.batch_size:,}  {now.samples_per_second:,.0f}/s"
             if self._lines and now.note is not None:
-                print(f"{place}  {now.note}", file=sys.stderr, flush=True)
+                say(f"{place}  {now.note}")
             if self._lines and now.evaluation is not None:
                 line = evaluation_line(now, seconds_left=self._seconds_left(turn, share))
-                print(f"{place}  {line}", file=sys.stderr, flush=True)
+                say(f"{place}  {line}")
         elif now is not None:
             self.done, share = turn.number, 1.0
             self._add(turn, now)
             state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
             state += "  diverged" if now.diverged else "  no better than chance" if now.at_chance else ""
             if self._lines:
-                print(f"{state}{' (found there)' if turn.reused else ''}", file=sys.stderr, flush=True)
+                say(f"{state}{' (found there)' if turn.reused else ''}")
         self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)
 
     def _seconds_left(self, turn: Turn, share: float) -> float:

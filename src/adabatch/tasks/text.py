@@ -35,7 +35,7 @@ DEFAULTS: Final = MappingProxyType(
     }
 )
 ADAM: Final = MappingProxyType({"weight_decay": 0.0})  # where it is no more than a penalty, 0.1 would rule
-SGD: Final = MappingProxyType({"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0})
+SGD: Final = MappingProxyType({"lr": 0.03, "momentum": 0.9, "weight_decay": 0.0})
 
 
 def load(data: Path | str | None = None) -> Data:

@@ -354,13 +354,14 @@ class Run:
     def _report_evaluation(self, found: Evaluation, *, samples_per_second: float) -> None:
         (clock, began), now = self._mark, time.perf_counter()
         self._mark = found.samples, now
+        left = 0 if found.diverged else self._end - found.samples
         self._tell(
             batch_size=found.batch_size,
             lr=found.lr,
             samples_per_second=samples_per_second,
             seconds=found.seconds,
             evaluation=found,
-            seconds_left=(self._end - found.samples) * (now - began) / max(1, found.samples - clock),
+            seconds_left=left * (now - began) / max(1, found.samples - clock),
         )
 
     def _tell(self, **now: Any) -> None:
