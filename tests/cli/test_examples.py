@@ -114,15 +114,18 @@ def run(example: str, here: Path) -> str | None:
     words = shlex.split(f"{example.partition(' #')[0]} {row.more}")
     command = ["-m", "adabatch", *words[1:]] if words[0] == "adabatch" else words[1:]
     environment = {**os.environ, "ADABATCH_DATA": str(REAL), "ADABATCH_CACHE": str(here.parent / "cache")}
-    before = set(here.rglob("*"))
+    before = set(here.glob("runs/*"))
     done = subprocess.run(
         [sys.executable, *command], cwd=here, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         return f"exit code {done.returncode}: {done.stderr}"
-    new = [path for path in sorted(here.rglob("*")) if path not in before]
+    new = [path for path in sorted(here.glob("runs/*")) if path not in before]
     out = here / words[words.index("--out") + 1] if "--out" in words else None
-    folder = out or min((path for path in new if path.parent == here / "runs"), default=here)
+    usual = here / "runs" / "-".join(words[1:3])  # of compare and probe; each training has a folder of its own
+    folder = out or (
+        usual if usual.is_dir() else min((path for path in new if path.parent == here / "runs"), default=here)
+    )
     kind = "recipe" if words[0] == "python" else words[1]
     return CHECKS[kind](done.stdout, folder, words, row.least)
 
@@ -131,7 +134,8 @@ def trained(printed, folder, words, least):
     accuracy = json.loads((folder / "result.json").read_text())["test_accuracy"]
     if f"{100 * accuracy:.2f} %" not in printed:
         return f"{accuracy} is not printed: {printed}"
-    return None if accuracy >= (least or LEAST[words[2]]) else f"a test accuracy of {accuracy}"
+    task = json.loads((folder / "config.json").read_text())["task"]
+    return None if accuracy >= (least or LEAST[task]) else f"a test accuracy of {accuracy}"
 
 
 def compared(printed, folder, words, least):
@@ -141,7 +145,7 @@ def compared(printed, folder, words, least):
         return f"not in the table: {missing}"
     good = [arm for arm in found["arms"] if arm["name"] not in ("fixed-large", "uncoupled", "big")]
     low = {arm["name"]: arm["test_accuracy"]["mean"] for arm in good}
-    return next((f"{low}" for accuracy in low.values() if accuracy < (least or LEAST[words[2]])), None)
+    return next((f"{low}" for accuracy in low.values() if accuracy < (least or LEAST[found["task"]])), None)
 
 
 def probed(printed, folder, words, least):
