@@ -303,7 +303,8 @@ def test_a_run_that_diverges_says_so_in_json_that_others_can_read(tmp_path, caps
 def test_a_full_standard_output(given, buffered):
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, *buffered, "-m", "adabatch", *given]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        plain = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=plain)
     assert done.returncode == 2
     wanted = (
         ""
