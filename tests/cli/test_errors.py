@@ -329,7 +329,8 @@ def test_a_page_replaces_files_alone(tmp_path, capsys):
 def test_a_full_standard_output(given, buffered):
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, *buffered, "-m", "adabatch", *given]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        plain = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=plain)
     assert done.returncode == 2
     wanted = (
         ""

@@ -114,13 +114,13 @@ def run(example: str, here: Path) -> str | None:
     words = shlex.split(f"{example.partition(' #')[0]} {row.more}")
     command = ["-m", "adabatch", *words[1:]] if words[0] == "adabatch" else words[1:]
     environment = {**os.environ, "ADABATCH_DATA": str(REAL), "ADABATCH_CACHE": str(here.parent / "cache")}
-    before = set(here.rglob("*"))
+    before = set(here.glob("runs/*"))
     done = subprocess.run(
         [sys.executable, *command], cwd=here, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         return f"exit code {done.returncode}: {done.stderr}"
-    new = [path for path in sorted(here.rglob("*")) if path not in before]
+    new = [path for path in sorted(here.glob("runs/*")) if path not in before]
     out = here / words[words.index("--out") + 1] if "--out" in words else None
     usual = here / "runs" / "-".join(words[1:3])  # of compare and probe; each training has a folder of its own
     folder = out or (
