@@ -82,6 +82,7 @@ def test_of_a_short_run_nothing_is_left_out(tmp_path):
     assert "evaluations; the folder" not in page.write(tmp_path).read_text()
 
 
+@pytest.mark.slow
 def test_ten_long_arms_make_a_small_page(tmp_path):
     names = ("fixed-small", *(f"mine-{place}" for place in range(9)))
     write_comparison(tmp_path, names=names, seeds=1)

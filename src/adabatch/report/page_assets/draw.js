@@ -19,6 +19,8 @@ const SYMBOLS = {
   hourglass: "M-1 -1H1L.25 0L1 1H-1L-.25 0Z",
 };
 
+// The axis of a trace, as the layout names it.
+const axisOf = (trace) => `yaxis${(trace.yaxis || "y").slice(1)}`;
 const safe = (text) => String(text).replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);
 const round = (value) => Math.round(value * 10) / 10;
 const dashes = (line, width) => (DASHES[line] ? ` stroke-dasharray="${DASHES[line].map((part) => part * width)}"` : "");
@@ -50,7 +52,7 @@ function draw(element, chart, { hidden, zoom }) {
   const traces = chart.traces.filter((trace) => !hidden.has(trace.meta.arm));
   const rows = Object.keys(layout).filter((key) => /^yaxis\d*$/.test(key));
   const { l, r, t, b } = layout.margin;
-  const of = (key) => chart.traces.filter((trace) => `yaxis${(trace.yaxis || "y").slice(1)}` === key);
+  const of = (key) => chart.traces.filter((trace) => axisOf(trace) === key);
   const deep = height - t - b;
   const ys = Object.fromEntries(rows.map((key) => {
     const [bottom, top] = layout[key].domain || [0, 1];
@@ -72,7 +74,7 @@ function draw(element, chart, { hidden, zoom }) {
   parts.push(`<defs>${clips.join("")}</defs>`, axes(frame, layout, x, ys, labels));
   for (const line of layout.shapes || []) parts.push(shape(line, frame, x, ys));
   traces.forEach((trace) => {
-    const key = `yaxis${(trace.yaxis || "y").slice(1)}`;
+    const key = axisOf(trace);
     const made = marks(trace, x, ys[key], frame, points, key);
     const cutting = trace.cliponaxis === false ? "" : ` clip-path="url(#${clip(key)})"`;
     parts.push(`<g class="trace" data-arm="${safe(trace.meta.arm)}"${cutting}>${made}</g>`);
@@ -91,7 +93,8 @@ function axes(frame, layout, x, ys, labels) {
       if (layout[key].showgrid !== false) parts.push(across(place, "rule"));
       const shown = cut(text, frame.left - 10);
       const whole = shown === text ? "" : `<title>${safe(text)}</title>`;
-      parts.push(`<text class="tick" text-anchor="end" x="${frame.left - 7}" y="${round(place) + 4}">${whole}${safe(shown)}</text>`);
+      const at = `x="${frame.left - 7}" y="${round(place) + 4}"`;
+      parts.push(`<text class="tick" text-anchor="end" ${at}>${whole}${safe(shown)}</text>`);
     }
     if (!y.names) parts.push(across(y.from, "axis"));
     if (layout[key].cut && y.low === layout[key].range?.[0]) parts.push(breakMark(frame.left, y.from));
@@ -103,7 +106,8 @@ function axes(frame, layout, x, ys, labels) {
     parts.push(`<path class="axis" d="M${at} ${frame.bottom}v4"/>`);
     const half = widthOf(text) / 2; // a text at an end stays on the chart
     const middle = Math.min(Math.max(at, half), frame.width - half);
-    parts.push(`<text class="tick x" text-anchor="middle" x="${round(middle)}" y="${frame.bottom + 17}">${safe(text)}</text>`);
+    const below = `x="${round(middle)}" y="${frame.bottom + 17}"`;
+    parts.push(`<text class="tick x" text-anchor="middle" ${below}>${safe(text)}</text>`);
   }
   const middle = (frame.left + frame.right) / 2;
   const title = safe(layout.xaxis.title?.text || "");
@@ -152,13 +156,15 @@ function marks(trace, x, y, frame, points, key) {
       const inside = left >= frame.left - 1 && left <= frame.right + 1 && top >= y.to - 1 && top <= y.from + 1;
       if (!inside) continue; // also what is nowhere
       const drawn = open ? ` stroke-width="${(2 * (line?.width || 1.5)) / size}"` : "";
-      parts.push(`<path ${style}${drawn} transform="translate(${round(left)} ${round(top)})scale(${size / 2})" d="${look}"/>`);
+      const moved = `translate(${round(left)} ${round(top)})scale(${size / 2})`;
+      parts.push(`<path ${style}${drawn} transform="${moved}" d="${look}"/>`);
     }
   }
   if (trace.texttemplate) {
     const half = widthOf(trace.texttemplate) / 2;
     const middle = Math.min(Math.max(places[0][0], frame.left + half), frame.width - half - 2);
-    parts.push(`<text class="told" text-anchor="middle" x="${round(middle)}" y="${round(places[0][1]) - 9}">${inSvg(trace.texttemplate)}</text>`);
+    const above = `x="${round(middle)}" y="${round(places[0][1]) - 9}"`;
+    parts.push(`<text class="told" text-anchor="middle" ${above}>${inSvg(trace.texttemplate)}</text>`);
   }
   places.forEach(([left, top], place) => {
     const text = trace.text?.[place];

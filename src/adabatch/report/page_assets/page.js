@@ -32,10 +32,12 @@ function closer(view, range) {
   const zoom = { xaxis: range };
   const { xaxis } = view.chart.layout;
   const inner = xaxis.type === "log" ? Math.log10 : (value) => value;
+  const within = (place) => place >= range[0] && place <= range[1];
   for (const key of view.drawn.rows) {
     if (view.chart.layout[key].type) continue;
-    const heights = view.chart.traces.filter((trace) => `yaxis${(trace.yaxis || "y").slice(1)}` === key && !trace.fill && !hidden.has(trace.meta.arm))
-      .flatMap((trace) => trace.y.filter((value, at) => value !== null && inner(trace.x[at]) >= range[0] && inner(trace.x[at]) <= range[1]));
+    const drawn = view.chart.traces.filter((trace) => !trace.fill && !hidden.has(trace.meta.arm));
+    const seen = (trace) => (value, at) => value !== null && within(inner(trace.x[at]));
+    const heights = drawn.filter((trace) => axisOf(trace) === key).flatMap((trace) => trace.y.filter(seen(trace)));
     if (new Set(heights).size > 1) zoom[key] = ends({}, heights);
   }
   return zoom;
@@ -57,7 +59,8 @@ for (const id of Object.keys(charts)) {
 }
 for (const chip of document.querySelectorAll(".chip")) {
   const { dash, symbol } = chip.dataset;
-  const icon = `<path stroke-width="3"${dashes(dash, 3)} d="M0 6H38"/><path class="mark" transform="translate(19 6)scale(4.2)" d="${SYMBOLS[symbol]}"/>`;
+  const line = `<path stroke-width="3"${dashes(dash, 3)} d="M0 6H38"/>`;
+  const icon = `${line}<path class="mark" transform="translate(19 6)scale(4.2)" d="${SYMBOLS[symbol]}"/>`;
   chip.insertAdjacentHTML("afterbegin", `<svg viewBox="0 0 38 12" aria-hidden="true">${icon}</svg>`);
   chip.addEventListener("click", () => {
     const { arm } = chip.dataset;

@@ -20,8 +20,9 @@ function listen(element, shown, look) {
 
   function show(found) {
     if (!found) return hide();
-    const { frame, x, ys, course } = shown();
-    const marks = found.points.map((point) => `<circle data-arm="${safe(point.arm)}" cx="${round(point.left)}" cy="${round(point.top)}" r="5"/>`);
+    const { frame, course } = shown();
+    const marks = found.points.map(({ arm, left, top }) =>
+      `<circle data-arm="${safe(arm)}" cx="${round(left)}" cy="${round(top)}" r="5"/>`);
     const line = course ? `<path d="M${round(found.left)} ${frame.top}V${frame.bottom}"/>` : "";
     element.querySelector(".pointed").innerHTML = line + marks.join("");
     tip.innerHTML = found.html;
@@ -46,13 +47,14 @@ function listen(element, shown, look) {
     if (!mine.length) return null;
     const nearest = (points) => points.reduce((a, b) => (Math.abs(b.left - left) < Math.abs(a.left - left) ? b : a));
     const first = nearest(mine);
-    const points = [...new Set(mine.map((point) => point.trace))].map((trace) => nearest(mine.filter((p) => p.trace === trace)));
+    const traces = [...new Set(mine.map((point) => point.trace))];
+    const points = traces.map((trace) => nearest(mine.filter((point) => point.trace === trace)));
     const rows = points.map((point) => {
       const other = point.value === first.value ? "" : ` (at ${wholeNumber(point.value)})`;
       return `<li data-arm="${safe(point.arm)}">${inHtml(point.text.replaceAll("<br>", ", ") + other)}</li>`;
     });
     const head = `<p>${wholeNumber(first.value)} ${safe(shown().unit)}</p>`;
-    return { left: first.left, top: top ?? first.top, points, html: `${head}<ul>${rows.join("")}</ul>`, value: first.value };
+    return { left: first.left, top: top ?? first.top, points, html: `${head}<ul>${rows.join("")}</ul>` };
   }
 
   function closest(left, top, near) {
@@ -63,9 +65,12 @@ function listen(element, shown, look) {
 
   function one(point) {
     const { samples, updates, seconds } = point.trace.places || {};
-    const at = samples ? `<br>${wholeNumber(samples[point.place])} samples<br>${wholeNumber(updates[point.place])} updates<br>` +
-      `${secondsText(seconds[point.place])} s` : "";
-    return { left: point.left, top: point.top, points: [point], html: `<ul><li data-arm="${safe(point.arm)}">${inHtml(point.text)}${at}</li></ul>` };
+    const told = samples ? [
+      `${wholeNumber(samples[point.place])} samples`, `${wholeNumber(updates[point.place])} updates`,
+      `${secondsText(seconds[point.place])} s`,
+    ] : [];
+    const html = `<ul><li data-arm="${safe(point.arm)}">${inHtml([point.text, ...told].join("<br>"))}</li></ul>`;
+    return { left: point.left, top: point.top, points: [point], html };
   }
 
   const where = (event) => {
@@ -130,7 +135,8 @@ function listen(element, shown, look) {
     const group = Math.min(Math.max((old ? old.group : 0) + turn, 0), groups.length - 1);
     const along = points.filter((point) => of(point) === groups[group]).sort((a, b) => a.left - b.left);
     const lefts = [...new Set(along.map((point) => point.left))];
-    const past = old ? lefts.reduce((best, left, at) => (Math.abs(left - old.left) < Math.abs(lefts[best] - old.left) ? at : best), 0) : step < 0 ? lefts.length : -1;
+    const nearer = (best, left, at) => (Math.abs(left - old.left) < Math.abs(lefts[best] - old.left) ? at : best);
+    const past = old ? lefts.reduce(nearer, 0) : step < 0 ? lefts.length : -1;
     const at = Math.min(Math.max(past + step, 0), lefts.length - 1);
     const point = along.find((point) => point.left === lefts[at]);
     return { group, left: point.left, found: all ? together(point.left, point.key) : one(point) };
