@@ -94,7 +94,7 @@ def test_ten_long_arms_make_a_small_page(tmp_path):
 def test_a_page_needs_no_extra(comparison, tmp_path):
     """It is written with torch and numpy alone."""
     code = (
-        "import sys; from pathlib import Path; sys.modules |= dict.fromkeys(['matplotlib', 'plotly', 'rich', 'typer']);"
+        "import sys; from pathlib import Path; sys.modules |= dict.fromkeys(['matplotlib', 'rich', 'typer']);"
         "from adabatch.report import page; page.write(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     subprocess.run([sys.executable, "-c", code, str(comparison), str(tmp_path / "page.html")], check=True)

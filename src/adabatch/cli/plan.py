@@ -307,7 +307,7 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        if (kept := _folders.set_aside(out, "plan.json", "plan.png")) is not None:
+        if (kept := _folders.set_aside(out, "plan.json", "plan.png", "report.html")) is not None:
             print(f"note: the plan that was in {out} before is {kept} now", file=sys.stderr)
         write_json(out / "plan.json", values)
         page.write(out)

@@ -67,7 +67,7 @@ def command(
             progress=lambda done, total: bar.update(row, completed=done, total=total),
         )
     with writing(folder):
-        kept = _folders.set_aside(folder, "probe.json", "probe.png")
+        kept = _folders.set_aside(folder, "probe.json", "probe.png", "report.html")
         write_json(folder / "probe.json", found)
         note = _draw(found, folder)
     if kept is not None:
