@@ -37,6 +37,7 @@ class Shorter(NamedTuple):
 
 # `small` holds the first pictures of the data set.
 SHORTER = [
+    Shorter("adabatch train mnist", "--epochs 3"),
     Shorter("adabatch compare mnist", "--data small --epochs 4 --target 0.9"),
     Shorter("adabatch train cifar10", "--data small --epochs 8 --batch-size 32 --every 3 --lr-schedule step:0.375:3"),
     Shorter(
