@@ -104,7 +104,7 @@ def test_closed_streams(closed):
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_no_file_of_a_run_takes_the_place_of_a_closed_stream(tmp_path, closed):
-    done = run_closed(closed, *QUICK, "--out", tmp_path / "run")
+    done = run_closed(closed, *QUICK, "--quiet", "--out", tmp_path / "run")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "mlp"
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1

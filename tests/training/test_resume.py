@@ -188,6 +188,20 @@ def test_where_the_last_checkpoint_is_lost_the_best_one_is_offered(tmp_path, unb
     assert not list(tmp_path.rglob(".*draft"))
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_between_the_names_of_the_first_checkpoint_loses_nothing(tmp_path, unbroken, links):
+    """Its content was there as the best one, under the name of a draft as the last one."""
+    interrupted_at(30, OFTEN, tmp_path)
+    last, best = (tmp_path / "checkpoints" / f"{name}.pt" for name in ("last", "best"))
+    last.unlink()
+    draft = last.with_name(".last.pt.draft")
+    draft.hardlink_to(best) if links else shutil.copy(best, draft)
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(unbroken[0])
+    assert same(weights(tmp_path), weights(unbroken[1]))
+    assert not list(tmp_path.rglob(".*draft"))
+
+
 def test_from_the_best_one_although_the_last_one_is_there(tmp_path, unbroken):
     interrupted_at(32, OFTEN, tmp_path)
     interrupted_at(1, OFTEN, tmp_path, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import pickle
 import shutil
@@ -29,7 +30,7 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
     Raises:
         OSError: if it cannot be written; then no half of it is left.
     """
-    draft = path.with_name(f".{path.name}.draft")
+    draft = _draft(path)
     try:
         with draft.open("wb") as file:
             try:
@@ -45,6 +46,26 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def finish(path: Path, *, also: Path) -> None:
+    """Ends a first `write` that a kill broke off between its two names; else does nothing.
+
+    Args:
+        path: the file.
+        also: its second name.
+
+    Raises:
+        OSError: if that fails.
+    """
+    draft = _draft(path)
+    if not path.exists() and draft.exists() and also.exists() and filecmp.cmp(draft, also, shallow=False):
+        draft.replace(path)
+        sync_folder(path.parent)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
 
 
 def read(path: Path, *, remedy: str = "remove the run folder to start again") -> dict[str, Any]:

@@ -104,6 +104,7 @@ class RunFolder:
         self._around.enter_context(lock.held(self.path))
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
+            checkpoint.finish(self._last, also=self._best)
             for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
                 draft.unlink()  # of a run that was killed
 
