@@ -176,16 +176,17 @@ def listed(printed, folder, words, least):
 def reproduced(printed, folder, words, least):
     (file,) = folder.glob("[a-z]*_*.json")
     found = json.loads(file.read_text())
-    values = [value for key, value in numbers(found) if key in ("test_accuracy.mean", "test_loss.mean")]
+    measures = "test_accuracy.mean", "test_loss.mean"
+    values = [value for key, value in numbers(found) if "arms." in key and key.endswith(measures)]
     good = all(0.75 < value < 1 or 1.5 < value < 2.5 for value in values)
     return None if values and good and len(list(folder.glob("*.png"))) == 1 and printed else f"{values} {printed}"
 
 
 def numbers(found, path=()):
-    """The numbers in JSON with the last two names on their way."""
+    """The numbers in JSON, each with the names on its way."""
     for key, value in found.items() if isinstance(found, dict) else ():
         if isinstance(value, int | float):
-            yield ".".join((*path, key)[-2:]), value
+            yield ".".join((*path, key)), value
         else:
             yield from numbers(value, (*path, key))
 
