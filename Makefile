@@ -10,12 +10,10 @@ help:      ## what there is
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 16
 
 # What the demo needs comes first, so that it is there soon; what the tests need is added when they are asked for.
-# Without a GPU torch is the build for CPUs, where it can be had: pip's own choice brings gigabytes of CUDA.
+# A torch for CPUs alone is taken where pip is set up to find it: its own choice brings gigabytes of CUDA.
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
-	command -v nvidia-smi >/dev/null || $(BIN)/pip install -qqq --no-deps --no-compile --retries 0 --timeout 5 \
-		--constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch || true
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation \
 		torch scikit-learn --editable '.[cli,plot]'
 	touch $@

@@ -408,6 +408,8 @@ FIGURES = [
 # Not ours to measure: a paper's figure, a setting, or arithmetic that a test of its own holds.
 OTHERS = [
     ("README.md", '"as accurate within 1 %"'),  # the claim's name
+    ("README.md", "first, 0.8 GB on the disk, by the line"),  # of torch's own wheels, as du counts them
+    ("README.md", "pip's own choice brings 5.5 GB of CUDA"),
     ("tutorial.md", '"Within 1 %" is shown where the whole interval lies above -1 point'),  # its definition
     ("recipes.md", "The paper: within 1 % of the small batch's test error, in 1.2x (ResNet-20, VGG19_BN) to 1.5x"),
     ("recipes.md", "The paper: up to 6.25x less time on four GPUs with less than 1 % change (a replication says 2 %)."),
