@@ -18,9 +18,9 @@ from typing import Any
 
 from paired import at_least, begin, told, write
 
-from adabatch import tasks
-from adabatch.training import RunConfig, loop, train
-from adabatch.training.folder import RunFolder
+from adabatch.lab import tasks
+from adabatch.lab.training import RunConfig, loop, train
+from adabatch.lab.training.folder import RunFolder
 
 SAMPLES, TEST_SAMPLES = 1_000, 100
 WARM_UP, STRETCH = 100, 1_000

@@ -28,16 +28,17 @@ import pyarrow.parquet as pq
 from paired import at_most, begin, compare, seconds, write
 from PIL import Image
 
-from adabatch import tasks
-from adabatch.study.statistics import paired_ratio
-from adabatch.tasks.decode import cores
+from adabatch.lab import tasks
+from adabatch.lab.study.statistics import paired_ratio
+from adabatch.lab.tasks.decode import cores
 
 BOUND: Final = 1.3
 SECOND_RUN_SECONDS: Final = 3.0
 ENCODED: list[bytes] = []
 SECOND_RUN = """
 import sys
-from adabatch import DataLoader, tasks
+from adabatch import DataLoader
+from adabatch.lab import tasks
 data = tasks.get("cifar10").load(sys.argv[1])
 loader = DataLoader(data.dataset, batch_size=128, shuffle=True, seed=0)
 inputs, targets = next(iter(loader))

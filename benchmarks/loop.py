@@ -20,7 +20,7 @@ from paired import at_most, begin, compare, write
 from torch import nn
 
 import adabatch as ab
-from adabatch.models import build
+from adabatch.lab.models import build
 
 SAMPLES = 1_437
 BOUNDS = {16: 1.05, 128: 1.02}

@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import adabatch as ab
-from adabatch import models
+from adabatch.lab import models
 
 BOUND = 1.03
 SHAPES: dict[str, dict[str, int]] = {

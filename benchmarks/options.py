@@ -21,8 +21,8 @@ import torch
 from paired import begin, trainings, write
 from throughput import data
 
-from adabatch.tasks import Data
-from adabatch.training import RunConfig, train
+from adabatch.lab.tasks import Data
+from adabatch.lab.training import RunConfig, train
 
 PLAIN: dict[str, Any] = {"channels_last": False, "precision": "float32", "compile": False}
 GHOST = PLAIN | {"ghost_batch_size": 128}

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 import adabatch
+from adabatch.lab.study.statistics import paired_ratio
 from adabatch.memory import tune_allocator
-from adabatch.study.statistics import paired_ratio
 
 ROOT = Path(__file__).parents[1]
 PAIRS_OF_A_ROUND = 5

@@ -17,7 +17,7 @@ from typing import Any
 
 from paired import check_clean
 
-from adabatch.report import paired_times
+from adabatch.lab.report import paired_times
 
 ROOT = Path(__file__).parents[1]
 NAMES = {

@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
 import adabatch as ab
-from adabatch import models
+from adabatch.lab import models
 from adabatch.memory import tune_allocator
 
 BATCHES = 4

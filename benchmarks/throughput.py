@@ -21,9 +21,9 @@ import torch
 from paired import at_least, begin, middle, trainings, write
 from torch import Tensor, nn
 
-from adabatch import models, tasks
-from adabatch.tasks.augment import CropFlip
-from adabatch.training import RunConfig, forward, train
+from adabatch.lab import models, tasks
+from adabatch.lab.tasks.augment import CropFlip
+from adabatch.lab.training import RunConfig, forward, train
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BOUND = 0.97

@@ -37,7 +37,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_commands_in_shell_blocks_parse(page: Path) -> None:
     """Each `adabatch ...` line names a command and options that exist."""
     typer = pytest.importorskip("typer")
-    from adabatch.cli import app
+    from adabatch.lab.cli import app
 
     commands = typer.main.get_command(app()).commands
     for line, _, code in blocks(page, "sh"):

@@ -8,9 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from adabatch._version import __version__ as __version__
 from adabatch.accumulate import accumulate
-
-__version__ = "0.1.0"
 
 _HOME = {
     "BatchSizeScheduler": "adabatch.scheduler",
@@ -25,7 +24,7 @@ _HOME = {
     "probe": "adabatch.memory",
     "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
-    "scale_up": "adabatch.planner",
+    "scale_up": "adabatch.couplings._scale_up",
     "schedules": "adabatch.schedules",
     "tokens": "adabatch.units",
     "updates": "adabatch.units",
@@ -38,10 +37,10 @@ __all__ = [
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
     from adabatch.accumulate.foreign import micro_batches
+    from adabatch.couplings._scale_up import scale_up
     from adabatch.data import DataLoader, ResidentLoader, sample_seed
     from adabatch.lr_clock import by_samples, from_lr
     from adabatch.memory import probe
-    from adabatch.planner import scale_up
     from adabatch.scheduler import BatchSizeScheduler
     from adabatch.schedules import Plan
     from adabatch.units import epochs, samples, tokens, updates

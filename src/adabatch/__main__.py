@@ -1,6 +1,6 @@
 """`python -m adabatch`, also under torchrun."""
 
-from adabatch.cli import main
+from adabatch.lab.cli import main
 
 if __name__ == "__main__":
     main()

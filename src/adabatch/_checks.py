@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, Final
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
+
 LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
 
 
@@ -24,13 +26,13 @@ def whole(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None
     if type(value) is int:  # first, since the abstract class is slow to ask and each batch checks several numbers
         number = value
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"`{name}` must be a whole number, got {value!r}{_remedy(remedy)}")
+        raise ArgumentTypeError(name, "must be a whole number", got=f"{value!r}{_remedy(remedy)}")
     else:
         number = int(value)
     if number < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at least {minimum}", got=f"{value!r}{_remedy(remedy)}")
     if maximum is not None and number > maximum:
-        raise ValueError(f"`{name}` must be at most {maximum:,}, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at most {maximum:,}", got=f"{value!r}{_remedy(remedy)}")
     return number
 
 
@@ -53,17 +55,17 @@ def finite(
     if type(value) in (int, float):
         number = value
     elif isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a number, got {value!r}{_remedy(remedy)}")
+        raise ArgumentTypeError(name, "must be a number", got=f"{value!r}{_remedy(remedy)}")
     else:
         number = int(value) if isinstance(value, Integral) else float(value)
     if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError(f"`{name}` must be finite, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, "must be finite", got=f"{value!r}{_remedy(remedy)}")
     if minimum is not None and number < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum:g}, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at least {minimum:g}", got=f"{value!r}{_remedy(remedy)}")
     if above is not None and number <= above:
-        raise ValueError(f"`{name}` must be greater than {above:g}, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be greater than {above:g}", got=f"{value!r}{_remedy(remedy)}")
     if below is not None and number >= below:
-        raise ValueError(f"`{name}` must be less than {below:g}, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be less than {below:g}", got=f"{value!r}{_remedy(remedy)}")
     return number
 
 
@@ -76,5 +78,5 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], *, remedy: str = "") -
     allowed = list(allowed)
     if value not in allowed:
         listed = ", ".join(str(item) for item in allowed)
-        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be one of {listed}", got=f"{value!r}{_remedy(remedy)}")
     return value

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from adabatch._errors import ArgumentError
+
 LEVELS: Final = 50  # in which values may lie in each other; no file of this package has as many
 
 
@@ -22,7 +24,7 @@ def check_file(path: Path) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a pipe" if path.is_fifo() else "a device"
-        raise ValueError(f"{what} in place of a file")
+        raise ArgumentError(None, f"{what} in place of a file")
 
 
 def json_of(path: Path) -> Any:
@@ -50,7 +52,7 @@ def values_of(text: str) -> Any:
     else:
         if _fits(values, LEVELS):
             return values
-    raise ValueError(f"more than {LEVELS} levels of values in each other")
+    raise ArgumentError(None, f"more than {LEVELS} levels of values in each other")
 
 
 def _fits(values: Any, levels: int) -> bool:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Final
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 
 UNITS: Final = ("epochs", "samples", "updates", "tokens")
 _MULTIPLES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -36,13 +37,13 @@ class Duration:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ValueError(
-                f"`unit` must be one of {', '.join(UNITS)}, got {self.unit!r}; write for example `epochs(20)`"
+            raise ArgumentError(
+                "unit", f"must be one of {', '.join(UNITS)}", value=self.unit, remedy="write for example `epochs(20)`"
             )
         number = _checks.finite("count", self.count, minimum=0, remedy="durations run forward")
         if self.unit in ("samples", "updates") and int(number) != number:
-            raise ValueError(
-                f"`count` of {self.unit} must be a whole number, got {self.count!r}; use `epochs` for fractions"
+            raise ArgumentError(
+                "count", f"of {self.unit} must be a whole number", value=self.count, remedy="use `epochs` for fractions"
             )
         object.__setattr__(self, "count", int(number) if int(number) == number else number)
 
@@ -88,7 +89,7 @@ def count(text: str, *, name: str = "count") -> Fraction:
     """
     match = _TEXT.fullmatch(text)
     if match is None or match[3]:
-        raise ValueError(f"`{name}` must be a number such as 768 or 250B, got {text!r}")
+        raise ArgumentError(name, "must be a number such as 768 or 250B", value=text)
     return _number(match, name=name, text=text)
 
 
@@ -112,14 +113,15 @@ def duration(text: str, *, unit: str = "epochs", name: str = "duration") -> Dura
     """
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f"`{name}` must be a number and a unit, such as '20 epochs', '500 updates' or '2M samples' (K, M, B, T), "
-            f"got {text!r}"
+        raise ArgumentError(
+            name,
+            ("must be a number and a unit, such as '20 epochs', '500 updates' or '2M samples' (K, M, B, T)"),
+            value=text,
         )
     found = match[3] or unit
     named = {short: full for full in UNITS for short in (full, full[:-1])}
     if found not in named:
-        raise ValueError(f"`{name}` must be in {', '.join(UNITS)}, got {found!r} in {text!r}")
+        raise ArgumentError(name, f"must be in {', '.join(UNITS)}", got=f"{found!r} in {text!r}")
     number = _number(match, name=name, text=text)
     return Duration(number.numerator if number.denominator == 1 else float(number), named[found])
 
@@ -128,4 +130,4 @@ def _number(match: re.Match[str], *, name: str, text: str) -> Fraction:
     try:
         return Fraction(match[1]) * _MULTIPLES[match[2].upper()]
     except ValueError:
-        raise ValueError(f"`{name}` must be a number such as 768 or 250B, got {text!r}") from None
+        raise ArgumentError(name, "must be a number such as 768 or 250B", value=text) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adabatch.study.statistics import paired_ratio
+from adabatch.lab.study.statistics import paired_ratio
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("paired", ROOT / "benchmarks" / "paired.py")

@@ -10,7 +10,7 @@ import pytest
 ON_GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 FAULTS = """
 import resource, sys, torch
-from adabatch import models
+from adabatch.lab import models
 from adabatch.memory import tune_allocator
 torch.set_num_threads(1)
 if sys.argv[1] == "tuned":

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from adabatch._errors import ArgumentError
+
 
 def rank_and_world(group: Any = None) -> tuple[int, int]:
     """This process's rank and the number of ranks in `group` (default: the world); `(0, 1)` outside a process group."""
@@ -38,19 +40,25 @@ def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) ->
         ValueError: if a group and a mesh are given, the mesh has several dimensions, or this process is in neither.
     """
     if group is not None and mesh is not None:
-        raise ValueError("`group` and `mesh` must not both be given; give the one that spans the data-parallel ranks")
+        raise ArgumentError(
+            "group", "and `mesh` must not both be given", remedy="give the one that spans the data-parallel ranks"
+        )
     if not shard:
         return None, 0, 1
     if mesh is not None:
         if mesh.ndim != 1:
-            raise ValueError(
-                f"`mesh` must have one dimension, the data-parallel one, got {mesh.ndim}; pass a slice such as"
-                " `mesh['dp']`, or flatten: `mesh['replicate', 'shard']._flatten()`"
+            raise ArgumentError(
+                "mesh",
+                "must have one dimension, the data-parallel one",
+                value=mesh.ndim,
+                remedy="pass a slice such as `mesh['dp']`, or flatten: `mesh['replicate', 'shard']._flatten()`",
             )
         group = mesh.get_group()
     rank, world = rank_and_world(group)
     if rank < 0:
-        raise ValueError("`group` must contain this process, got one that does not; build the loader on its ranks only")
+        raise ArgumentError(
+            "group", "must contain this process", got="one that does not", remedy="build the loader on its ranks only"
+        )
     return group, rank, world
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from adabatch._errors import ArgumentTypeError
+
 if TYPE_CHECKING:
     from adabatch.accumulate._micro_batch import MicroBatch
     from adabatch.types import DrivenLoader
@@ -80,8 +82,13 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     from adabatch.types import DrivenLoader
 
     if not isinstance(loader, DrivenLoader):
-        raise TypeError(
-            f"`loader` must be an ab.DataLoader, got {type(loader).__module__}.{type(loader).__name__}; "
-            "ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` wraps any other"
+        raise ArgumentTypeError(
+            "loader",
+            "must be an ab.DataLoader",
+            got=f"{type(loader).__module__}.{type(loader).__name__}",
+            remedy=(
+                "ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` "
+                "wraps any other"
+            ),
         )
     return Stream(loader, model, recover=recover).micro_batches()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adabatch._distributed import gradients
+from adabatch._errors import ArgumentError, UsageError
 from adabatch.memory.untouched import is_out_of_memory
 from adabatch.types import Part
 
@@ -53,9 +54,10 @@ class Attempt:
         """The factor for the summed loss of a micro-batch that weighs `total`."""
         stream = self._stream
         if not stream.models:
-            raise ValueError(
-                "`model` must be given where micro-batches are weighed, since its gradients are corrected after the "
-                "last one; write `accumulate(loader, model)`"
+            raise ArgumentError(
+                "model",
+                ("must be given where micro-batches are weighed, since its gradients are corrected after the last one"),
+                remedy="write `accumulate(loader, model)`",
             )
         if not self._nominal:
             agree = stream.models.reduces and not self.deferred
@@ -161,9 +163,13 @@ class Attempt:
         pairs = zip(self._stream.models.parameters, chosen, strict=True)
         found = [p.grad for p, wanted in pairs if wanted and id(p) not in ignored]
         if any(grad is not None and grad.is_sparse for grad in found):
-            raise ValueError(
-                "`recover` must be False for a model with sparse gradients under DistributedDataParallel, which "
-                "averages them itself; write `accumulate(loader, model, recover=False)`"
+            raise ArgumentError(
+                "recover",
+                (
+                    "must be False for a model with sparse gradients under DistributedDataParallel, which "
+                    "averages them itself"
+                ),
+                remedy="write `accumulate(loader, model, recover=False)`",
             )
         return gradients.Average([grad for grad in found if grad is not None], self._stream.models.group)
 
@@ -173,9 +179,13 @@ class Attempt:
         stream, part = self._stream, self._part
         if self._weights:
             if len(self._weights) != part.count:
-                raise RuntimeError(
-                    f"{len(self._weights)} of {part.count} micro-batches of a batch were weighed, so the gradient is "
-                    "not the batch's; call `micro.weigh(total)` for each, or for none"
+                raise UsageError(
+                    None,
+                    (
+                        f"{len(self._weights)} of {part.count} micro-batches of a batch were weighed, so the "
+                        "gradient is not the batch's"
+                    ),
+                    remedy="call `micro.weigh(total)` for each, or for none",
                 )
             total = self._total()
             factor: Any = torch.where(total > 0, stream.scale * self._nominal / total, 1.0)

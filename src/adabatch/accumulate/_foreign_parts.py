@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
+
 
 def count_samples(data: Any) -> int:
     """Samples in a batch: the length of the first tensor, array or list of strings in it.
@@ -27,8 +29,10 @@ def count_samples(data: Any) -> int:
     """
     found = _first_length(data)
     if found is None:
-        raise TypeError(
-            f"the samples of a batch of {type(data).__name__} cannot be counted; pass `samples=`, a function of a batch"
+        raise ArgumentTypeError(
+            None,
+            f"the samples of a batch of {type(data).__name__} cannot be counted",
+            remedy="pass `samples=`, a function of a batch",
         )
     return found
 
@@ -109,9 +113,10 @@ def check_same(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """
     for name, mine in own.items():
         if state[name] != mine and not (name == "micro_batch_size" and mine is None):
-            raise ValueError(
-                f"`state` must belong to this loader: `{name}` is {state[name]!r} there and {mine!r} here; batches "
-                "of another make are counted, so resume with the same settings"
+            raise ArgumentError(
+                "state",
+                f"must belong to this loader: `{name}` is {state[name]!r} there and {mine!r} here",
+                remedy="batches of another make are counted, so resume with the same settings",
             )
 
 

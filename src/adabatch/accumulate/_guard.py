@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from adabatch._distributed.phantom import is_phantom
+from adabatch._errors import UsageError
 
 if TYPE_CHECKING:
     from adabatch.accumulate._attempt import Attempt
@@ -90,9 +91,13 @@ class Guard:
             RuntimeError: if something did.
         """
         if self._stepped and self._micro is not None:
-            raise RuntimeError(
-                f"`optimizer.step()` came after micro-batch {self._micro.index + 1} of {self._micro.count} was left by "
-                "an error, so the gradients were not the batch's; call `optimizer.zero_grad()` there instead"
+            raise UsageError(
+                "optimizer.step()",
+                (
+                    f"came after micro-batch {self._micro.index + 1} of {self._micro.count} was left by an "
+                    "error, so the gradients were not the batch's"
+                ),
+                remedy="call `optimizer.zero_grad()` there instead",
             )
 
     @property
@@ -151,14 +156,20 @@ class Guard:
         where = f"micro-batch {micro.index + 1} of {micro.count}"
         whose = "" if self._models else "; if it is another network's, write `accumulate(loader, model)` with yours"
         if inside:
-            raise RuntimeError(
-                f"`optimizer.step()` must not be called inside `with micro`, got it in {where}, where gradients are "
-                "not the batch's yet; move it, and what clips or logs gradients, below the `with` block, under "
-                f"`if micro.is_last:`, also out of hooks that step during `backward()`{whose}"
+            raise UsageError(
+                "optimizer.step()",
+                "must not be called inside `with micro`",
+                got=f"it in {where}, where gradients are not the batch's yet",
+                remedy=(
+                    "move it, and what clips or logs gradients, below the `with` block, under `if "
+                    f"micro.is_last:`, also out of hooks that step during `backward()`{whose}"
+                ),
             )
         failed = ", which ran out of memory, and its batch comes again" if micro.failed else ""
-        raise RuntimeError(
-            f"`optimizer.step()` came after {where}{failed}; step after the last one: `if micro.is_last:`{whose}"
+        raise UsageError(
+            "optimizer.step()",
+            f"came after {where}{failed}",
+            remedy=f"step after the last one: `if micro.is_last:`{whose}",
         )
 
     def _check_outside(self, optimizer: torch.optim.Optimizer, held: Iterable[Tensor], *, ours: bool) -> None:
@@ -173,10 +184,14 @@ class Guard:
             strangers = [p for p in strangers if ours and id(p) not in self._joined]
         if strangers and not is_phantom(optimizer):
             why = "corrected by its weight" if attempt.corrected else "put back before it was repeated"
-            raise RuntimeError(
-                f"`model` of `accumulate` must hold all parameters that are trained, got {len(strangers)} in this "
-                f"{type(optimizer).__name__} that it lacks, whose gradients of the batch were not "
-                f"{'averaged over ranks' if averaged else why}; give all modules: `accumulate(loader, [encoder, head])`"
+            raise UsageError(
+                "model",
+                "of `accumulate` must hold all parameters that are trained",
+                got=(
+                    f"{len(strangers)} in this {type(optimizer).__name__} that it lacks, whose gradients of the "
+                    f"batch were not {'averaged over ranks' if averaged else why}"
+                ),
+                remedy="give all modules: `accumulate(loader, [encoder, head])`",
             )
 
     def _is_of_batch(self, parameter: Tensor) -> bool:

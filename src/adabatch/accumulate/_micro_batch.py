@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from adabatch import _checks
+from adabatch._errors import ArgumentTypeError
 from adabatch.types import Part
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ class MicroBatch:
         """
         if isinstance(total, Tensor):
             if total.numel() != 1:
-                raise TypeError(
-                    f"`total` must be one number, got a tensor of shape {tuple(total.shape)}; sum it: `mask.sum()`"
+                raise ArgumentTypeError(
+                    "total",
+                    "must be one number",
+                    got=f"a tensor of shape {tuple(total.shape)}",
+                    remedy="sum it: `mask.sum()`",
                 )
             total = total.detach().reshape(())
         else:
@@ -93,4 +97,6 @@ class MicroBatch:
         return repeat and error is not None
 
     def __iter__(self) -> Iterator[Any]:
-        raise TypeError("a micro-batch must be entered to get its data; write `with micro as (inputs, targets):`")
+        raise ArgumentTypeError(
+            None, "a micro-batch must be entered to get its data", remedy="write `with micro as (inputs, targets):`"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.accumulate._wrapper import Wrapper
 
 
@@ -56,14 +57,18 @@ class Models:
             module, ranks = wrapper.model, wrapper.averaged_over
             if wrapper.reduces:
                 if ranks != self.averaged_over:
-                    raise ValueError(
-                        "`model` must hold modules whose gradients are averaged over the same ranks, got "
-                        f"{self.averaged_over} and {ranks}; wrap them over one process group"
+                    raise ArgumentError(
+                        "model",
+                        "must hold modules whose gradients are averaged over the same ranks",
+                        got=f"{self.averaged_over} and {ranks}",
+                        remedy="wrap them over one process group",
                     )
             elif any(p.requires_grad and id(p) not in averaged for p in module.parameters()):
-                raise ValueError(
-                    "`model` must hold wrapped modules only where gradients are averaged over ranks, got a "
-                    f"{type(module).__name__} whose gradients nobody would average; wrap it as the others are"
+                raise ArgumentError(
+                    "model",
+                    "must hold wrapped modules only where gradients are averaged over ranks",
+                    got=f"a {type(module).__name__} whose gradients nobody would average",
+                    remedy="wrap it as the others are",
                 )
 
     def __bool__(self) -> bool:
@@ -109,11 +114,15 @@ class Models:
 def _listed(given: Any) -> list[torch.nn.Module]:
     modules = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
     if given is not None and not modules:
-        raise ValueError("`model` must name at least one module, got an empty list; leave it out, or give what trains")
+        raise ArgumentError(
+            "model", "must name at least one module", got="an empty list", remedy="leave it out, or give what trains"
+        )
     for module in modules:
         if not isinstance(module, torch.nn.Module):
-            raise TypeError(
-                f"`model` must be a torch.nn.Module or a list of them, got {type(module).__name__}; give the modules "
-                "that are trained: `accumulate(loader, [encoder, head])`"
+            raise ArgumentTypeError(
+                "model",
+                "must be a torch.nn.Module or a list of them",
+                got=type(module).__name__,
+                remedy="give the modules that are trained: `accumulate(loader, [encoder, head])`",
             )
     return modules

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adabatch import _distributed
 from adabatch._distributed import gradients
+from adabatch._errors import ArgumentError, UsageError
 from adabatch.accumulate._attempt import Attempt, power_of_two
 from adabatch.accumulate._guard import Guard
 from adabatch.accumulate._memento import Memento
@@ -99,7 +100,7 @@ class Stream:
                 if self.world > 1
                 else "the loader is of another make, since the gradient of a short last batch is corrected"
             )
-            raise ValueError(f"`model` must be given where {where}; write `accumulate(loader, model)`")
+            raise ArgumentError("model", f"must be given where {where}", remedy="write `accumulate(loader, model)`")
 
     def _again(self, parts: Any, random: RandomStates, part: Part, error: str) -> None:
         """Goes back to the start of the batch, with half the micro-batch size."""
@@ -157,7 +158,11 @@ class Stream:
 def _check_entered(before: MicroBatch | None, micro: MicroBatch) -> None:
     if before is not None and micro.index > 0 and micro.entered != before.entered:
         missing = before if micro.entered else micro
-        raise RuntimeError(
-            f"micro-batch {missing.index + 1} of {missing.count} was not entered, others of its batch were, so the "
-            "gradient is not the batch's; write `with micro as (inputs, targets):` for each"
+        raise UsageError(
+            None,
+            (
+                f"micro-batch {missing.index + 1} of {missing.count} was not entered, others of its batch "
+                "were, so the gradient is not the batch's"
+            ),
+            remedy="write `with micro as (inputs, targets):` for each",
         )

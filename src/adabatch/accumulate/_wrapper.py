@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from adabatch._errors import ArgumentError
+
 _SYNCED: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
 """Batches that a DDP model with a static graph reduced itself."""
 _STATIC_GRAPH_BATCHES: Final = 2
@@ -48,10 +50,11 @@ class Wrapper:
             self.ddp = model if isinstance(model, DistributedDataParallel) else None
             self.sharded = self.ddp is None
         elif any(_is_wrapper(module) for module in model.modules()):
-            raise ValueError(
-                "`model` must be wrapped as a whole where gradients are averaged over ranks, got a "
-                f"{type(model).__name__} with a wrapped part, whose gradients would be averaged once too often; wrap "
-                "the model itself, or call `fully_shard(model)` after its parts"
+            raise ArgumentError(
+                "model",
+                "must be wrapped as a whole where gradients are averaged over ranks",
+                got=(f"a {type(model).__name__} with a wrapped part, whose gradients would be averaged once too often"),
+                remedy="wrap the model itself, or call `fully_shard(model)` after its parts",
             )
         names = getattr(self.ddp, "parameters_to_ignore", ())
         self.ignored = {id(p) for name, p in self.ddp.module.named_parameters() if name in names} if names else set()

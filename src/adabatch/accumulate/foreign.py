@@ -16,6 +16,7 @@ import torch
 
 from adabatch import _checks, _distributed
 from adabatch._distributed import gradients
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.accumulate import _foreign_parts as told
 from adabatch.types import Batch, Driver, Part
 
@@ -100,9 +101,11 @@ class MicroBatches:
         group: Any = None,
     ) -> None:
         if not isinstance(loader, Iterable):
-            raise TypeError(f"`loader` must be an iterable of batches, got {type(loader).__name__}")
+            raise ArgumentTypeError("loader", "must be an iterable of batches", got=type(loader).__name__)
         if hasattr(loader, "parts"):
-            raise TypeError("`loader` must be a loader of another make, got one of adabatch; use it as it is")
+            raise ArgumentTypeError(
+                "loader", "must be a loader of another make", got="one of adabatch", remedy="use it as it is"
+            )
         self._loader, self._count = loader, samples if samples is not None else told.count_samples
         self._group, self._rank, self._world = _distributed.sharing_group(group=group)
         if micro_batch_size is None:
@@ -149,9 +152,11 @@ class MicroBatches:
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         if self._driver is not None:
-            raise ValueError(
-                f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
-                " or call `close()` on its `BatchSizeScheduler` first"
+            raise ArgumentError(
+                "batch_size",
+                "must not be set while a schedule drives this loader",
+                value=value,
+                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
             )
         self._batch_size, self._postponed = self._checked(value), None
 
@@ -162,9 +167,11 @@ class MicroBatches:
 
     @micro_batch_size.setter
     def micro_batch_size(self, value: int | None) -> None:
-        raise ValueError(
-            f"`micro_batch_size` must be set in the loader that is wrapped, got {value!r}; its batches are the "
-            "micro-batches"
+        raise ArgumentError(
+            "micro_batch_size",
+            "must be set in the loader that is wrapped",
+            value=value,
+            remedy="its batches are the micro-batches",
         )
 
     @property
@@ -197,7 +204,9 @@ class MicroBatches:
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
         if self._driver is not None:
-            raise ValueError("`loader` must not be driven by another scheduler; call `close()` on that one first")
+            raise ArgumentError(
+                "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
+            )
         for size in getattr(getattr(driver, "plan", None), "sizes", ()):
             self._checked(size)
         self._driver = driver
@@ -214,7 +223,9 @@ class MicroBatches:
         """Marks the current batch as trained on."""
         batch = self._current
         if batch is None:
-            raise RuntimeError("`commit` needs a batch that was handed out and is not committed; commit each once")
+            raise UsageError(
+                "commit", "needs a batch that was handed out and is not committed", remedy="commit each once"
+            )
         self._begun, self._trained = batch.epoch, True
         self._advance(batch)
 
@@ -239,8 +250,10 @@ class MicroBatches:
         if self._driver is not None:
             self._driver.check_next(begins=True)
         if self._live and not self._over and (self._trained or self._driver is None):
-            raise RuntimeError(
-                "a second iteration of a loader must not begin before the first has ended; leave the first loop"
+            raise UsageError(
+                None,
+                "a second iteration of a loader must not begin before the first has ended",
+                remedy="leave the first loop",
             )
         if self._driver is None and self._before_looks is None:
             self._before_looks = self._at
@@ -263,7 +276,7 @@ class MicroBatches:
             epoch, skip = epoch + 1, 0
         first = next(self._begin_epoch(epoch, skip), _END)
         if first is _END:
-            raise ValueError("`loader` must yield at least one batch, got none")
+            raise ArgumentError("loader", "must yield at least one batch", got="none")
         return first
 
     def forget_looks(self) -> None:
@@ -275,9 +288,9 @@ class MicroBatches:
         self._before_looks = None
 
     def __iter__(self) -> Iterator[Any]:
-        raise TypeError(
-            "`micro_batches` must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of "
-            "an update"
+        raise ArgumentTypeError(
+            "micro_batches",
+            ("must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of an update"),
         )
 
     # The epoch.
@@ -304,8 +317,11 @@ class MicroBatches:
         following = next(source, _END)
         spare = self._passed
         if following is _END and self._taken == 0 and self._world == 1:
-            raise RuntimeError(
-                "`loader` must yield at least one batch an epoch, got none; a generator can be iterated once only"
+            raise UsageError(
+                "loader",
+                "must yield at least one batch an epoch",
+                got="none",
+                remedy="a generator can be iterated once only",
             )
         while self._any(following is not _END):
             self._pass_current()
@@ -315,7 +331,7 @@ class MicroBatches:
                 if data is _END:
                     data = spare
                     if data is _END:
-                        raise RuntimeError(f"`loader` must yield a batch on every rank, got none on rank {self._rank}")
+                        raise UsageError("loader", "must yield a batch on every rank", got=f"none on rank {self._rank}")
                 else:
                     size, spare = self._sized(data), data
                     following = next(source, _END)
@@ -336,9 +352,10 @@ class MicroBatches:
                         self._advance(batch)
                 yield data, self._part
                 if self._serial != serial:
-                    raise RuntimeError(
-                        "an iteration of a loader must not go on after a later one has begun, or a state was loaded; "
-                        "take micro-batches from the latest only"
+                    raise UsageError(
+                        None,
+                        "an iteration of a loader must not go on after a later one has begun, or a state was loaded",
+                        remedy="take micro-batches from the latest only",
                     )
                 if index == count:
                     break
@@ -362,9 +379,11 @@ class MicroBatches:
         if self._postponed is not None:
             self._batch_size, self._postponed = self._postponed, None
         if self._size is not None and clock >= (self._epoch + 1) * self._size:
-            raise RuntimeError(
-                f"`dataset_size` must be what an epoch delivers over all ranks, got {self._size}, and the loader goes "
-                "on behind it; correct it, or leave it out if it is not known"
+            raise UsageError(
+                "dataset_size",
+                "must be what an epoch delivers over all ranks",
+                got=f"{self._size}, and the loader goes on behind it",
+                remedy="correct it, or leave it out if it is not known",
             )
         return Batch(clock, clock + requested, self._epoch, requested, requested, requested // self._world)
 
@@ -407,12 +426,16 @@ class MicroBatches:
         value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
         unit = self._unit()
         if value % unit:
-            raise ValueError(
-                f"`batch_size` must be a multiple of {unit}, micro-batches of {self._micro} on {self._world} ranks, "
-                f"got {value}; give the wrapped loader a batch size that divides it, or use `schedules.round_to`"
+            raise ArgumentError(
+                "batch_size",
+                f"must be a multiple of {unit}, micro-batches of {self._micro} on {self._world} ranks",
+                value=value,
+                remedy="give the wrapped loader a batch size that divides it, or use `schedules.round_to`",
             )
         if self._size is not None and value > self._size:
-            raise ValueError(f"`batch_size` must be at most the data set's {self._size} samples, got {value}; use less")
+            raise ArgumentError(
+                "batch_size", f"must be at most the data set's {self._size} samples", value=value, remedy="use less"
+            )
         return value
 
     def _sized(self, data: Any) -> int:
@@ -456,9 +479,9 @@ class MicroBatches:
             RuntimeError: if the loader is being iterated.
         """
         if self._live:
-            raise RuntimeError("a state must not be loaded during an iteration; load it before the loop")
+            raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(_KEYS) - set(state):
-            raise ValueError(f"`state` must be what `state_dict()` of `micro_batches` gave, got {state!r}")
+            raise ArgumentError("state", "must be what `state_dict()` of `micro_batches` gave", value=state)
         told.check_same(state, {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self._size})
         clock, epoch, taken = (_checks.whole(name, state[name], minimum=0) for name in _KEYS[:3])
         behind = state.get("next_batch_size")

@@ -6,6 +6,7 @@ import ast
 from dataclasses import fields
 from typing import Any
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.couplings._base import Coupling
 from adabatch.couplings.adam_sde import adam_sde
 from adabatch.couplings.linear import linear
@@ -39,18 +40,22 @@ def get(coupling: str | Coupling) -> Coupling:
     if isinstance(coupling, Coupling):
         return coupling
     if not isinstance(coupling, str):
-        raise TypeError(f"`coupling` must be a name or a coupling, got {coupling!r}; write for example 'linear'")
+        raise ArgumentTypeError(
+            "coupling", "must be a name or a coupling", value=coupling, remedy="write for example 'linear'"
+        )
     name, positional, named = _call(coupling)
     if name not in Coupling._kinds:
         form = "; write it as a name or a call with numbers, such as 'power(0.75)'" if "(" in coupling else ""
-        raise ValueError(f"`coupling` must be one of {', '.join(sorted(Coupling._kinds))}, got {coupling!r}{form}")
+        raise ArgumentError(
+            "coupling", f"must be one of {', '.join(sorted(Coupling._kinds))}", got=f"{coupling!r}{form}"
+        )
     try:
         return Coupling._kinds[name](*positional, **named)
     except TypeError:
         known = ", ".join(entry.name for entry in fields(Coupling._kinds[name]))
         form = "power(0.75)" if name == "power" else f"{name}(NAME=VALUE)" if known else name
-        raise ValueError(
-            f"`coupling` {name!r} must get arguments among {known or 'none'}, got {coupling!r}; write {form}"
+        raise ArgumentError(
+            "coupling", f"{name!r} must get arguments among {known or 'none'}", value=coupling, remedy=f"write {form}"
         ) from None
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,11 @@ class Coupling(ABC):
         """
         if self.optimizers is None or any(parent.__name__ in self.optimizers for parent in type(optimizer).__mro__):
             return
-        raise ValueError(
-            f"`coupling` {self.name!r} was derived for {', '.join(sorted(self.optimizers))}, "
-            f"got {type(optimizer).__name__}; {self.instead}"
+        raise ArgumentError(
+            "coupling",
+            f"{self.name!r} was derived for {', '.join(sorted(self.optimizers))}",
+            got=type(optimizer).__name__,
+            remedy=f"{self.instead}",
         )
 
     def in_force(self, group: Mapping[str, Any], ratio: float) -> dict[str, Any]:
@@ -111,11 +114,11 @@ class Coupling(ABC):
             TypeError: if a field has the wrong type.
         """
         if not isinstance(data, Mapping) or "kind" not in data:
-            raise ValueError(f"`data` must be a coupling with a `kind`, got {data!r}")
+            raise ArgumentError("data", "must be a coupling with a `kind`", value=data)
         cls = Coupling._kinds[_checks.one_of("kind", data["kind"], sorted(Coupling._kinds))]
         names, found = [entry.name for entry in fields(cls)], [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):
-            raise ValueError(f"`data` of kind {data['kind']} must have the fields {names}, got {found}")
+            raise ArgumentError("data", f"of kind {data['kind']} must have the fields {names}", got=found)
         return cls(**{name: data[name] for name in names})
 
 
@@ -136,4 +139,4 @@ def check_flag(name: str, value: object) -> None:
         TypeError: if `value` is not a bool.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False, got {value!r}")
+        raise ArgumentTypeError(name, "must be True or False", value=value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
+from adabatch._errors import ArgumentError
 from adabatch.couplings._base import Coupling, check_flag, checked_ratio
 
 
@@ -83,8 +84,10 @@ class adam_sde(Coupling):  # noqa: N801
     def _beta(self, beta: Any, ratio: float) -> Any:
         found = beta**ratio if self.exponential else 1 - ratio * (1 - beta)
         if found < 0:
-            raise ValueError(
-                f"`ratio` must keep 1 - ratio * (1 - beta) at 0 or above, got {ratio:g} with a beta of "
-                f"{float(beta):g}; use `adam_sde(exponential=True)`, or let the batch grow less"
+            raise ArgumentError(
+                "ratio",
+                "must keep 1 - ratio * (1 - beta) at 0 or above",
+                got=f"{ratio:g} with a beta of {float(beta):g}",
+                remedy="use `adam_sde(exponential=True)`, or let the batch grow less",
             )
         return found

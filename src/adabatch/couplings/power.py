@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 from adabatch.couplings._base import Coupling, checked_ratio
 
 
@@ -46,7 +47,7 @@ class power(Coupling):  # noqa: N801
         except OverflowError:
             factor = math.inf
         if not 0 < factor < math.inf:
-            raise ValueError(
-                f"`p` must give an LR factor that a float holds, got {factor:g} from {ratio:g} ** {self.p:g}"
+            raise ArgumentError(
+                "p", "must give an LR factor that a float holds", got=f"{factor:g} from {ratio:g} ** {self.p:g}"
             )
         return factor

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adabatch._errors import ArgumentError
+
 PREFIX: Final = 16  # samples of a pass that are compared
 _MOST_VALUES: Final = 4096  # of one tensor
 
@@ -69,8 +71,14 @@ class Agreement:
 
 def disagreement(what: str) -> ValueError:
     """The error for readers that walk different streams."""
-    return ValueError(
-        "a stream must be the same in every worker with `sharding='stride'`, where each walks all of it and keeps its"
-        f" part: {what}. Where `worker_init_fn` shares the stream out use `sharding='dataset'`; where it only seeds"
-        " generators draw from python's, numpy's or torch's global ones, with `sample_rng=True`"
+    return ArgumentError(
+        None,
+        (
+            "a stream must be the same in every worker with `sharding='stride'`, where each walks all "
+            f"of it and keeps its part: {what}. Where `worker_init_fn` shares the stream out use "
+            "`sharding='dataset'`"
+        ),
+        remedy=(
+            "where it only seeds generators draw from python's, numpy's or torch's global ones, with `sample_rng=True`"
+        ),
     )

@@ -13,32 +13,38 @@ from torch.utils.data import IterableDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 
 
 def check_flags(**flags: Any) -> None:
     """Raises if a flag is not a bool, one of numpy's, 0 or 1."""
     for name, flag in flags.items():
         if not (isinstance(flag, bool | np.bool_) or (isinstance(flag, int) and flag in (0, 1))):
-            raise TypeError(f"`{name}` must be True or False, got {flag!r}")
+            raise ArgumentTypeError(name, "must be True or False", value=flag)
 
 
 def check_together(*, drop_last: bool, run_on: bool, seed: int | None, generator: Any) -> None:
     """Raises if two arguments exclude each other."""
     if drop_last and run_on:
-        raise ValueError("`drop_last` and `run_on` must not both be True: a batch that runs on is never short")
+        raise ArgumentError("drop_last", "and `run_on` must not both be True: a batch that runs on is never short")
     if seed is not None and generator is not None:
-        raise ValueError("`seed` and `generator` must not both be given; the generator only serves to draw a seed")
+        raise ArgumentError(
+            "seed", "and `generator` must not both be given", remedy="the generator only serves to draw a seed"
+        )
 
 
 def check_samplers(sampler: Any, *, shuffle: bool) -> None:
     """Raises if a sampler is given that this loader cannot honour."""
     if isinstance(sampler, DistributedSampler):
-        raise ValueError(
-            "`sampler` must not be a DistributedSampler: this loader cuts each batch over the ranks itself; use"
-            " `shuffle=True`, and `group=` for another group than the world"
+        raise ArgumentError(
+            "sampler",
+            "must not be a DistributedSampler: this loader cuts each batch over the ranks itself",
+            remedy="use `shuffle=True`, and `group=` for another group than the world",
         )
     if sampler is not None and shuffle:
-        raise ValueError("`shuffle` must be False where a `sampler` gives the order; leave one of them out")
+        raise ArgumentError(
+            "shuffle", "must be False where a `sampler` gives the order", remedy="leave one of them out"
+        )
 
 
 def check_formed(batch_sampler: Any, dataset: Any, **others: Any) -> None:
@@ -52,9 +58,9 @@ def check_formed(batch_sampler: Any, dataset: Any, **others: Any) -> None:
     what = "`batch_size=None`, where the data set's items are batches" if batch_sampler is None else "`batch_sampler`"
     for name, given in others.items():
         if given:
-            raise ValueError(f"`{name}` must be left out with {what}, got {given!r}; leave one of them out")
+            raise ArgumentError(name, f"must be left out with {what}", value=given, remedy="leave one of them out")
     if batch_sampler is not None and isinstance(dataset, IterableDataset):
-        raise ValueError("`batch_sampler` must be None for an IterableDataset, which has no sample numbers")
+        raise ArgumentError("batch_sampler", "must be None for an IterableDataset, which has no sample numbers")
 
 
 def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any) -> Any:
@@ -72,7 +78,7 @@ def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any
     }
     for name, is_given in given.items():
         if is_given and workers == 0:
-            raise ValueError(f"`{name}` needs `num_workers` of at least 1, got 0 workers; leave it out")
+            raise ArgumentError(name, "needs `num_workers` of at least 1", got="0 workers", remedy="leave it out")
     if prefetch is not None:
         _checks.whole("prefetch_factor", prefetch, remedy="it counts the runs that each worker fetches ahead")
     warn_of_crowd(workers)
@@ -80,7 +86,7 @@ def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any
         _checks.one_of("multiprocessing_context", context, multiprocessing.get_all_start_methods())
         return multiprocessing.get_context(context)
     if context is not None and not isinstance(context, BaseContext):
-        raise TypeError(f"`multiprocessing_context` must be a start method or a context, got {context!r}")
+        raise ArgumentTypeError("multiprocessing_context", "must be a start method or a context", value=context)
     return context
 
 
@@ -100,15 +106,19 @@ def check_sharding(sharding: Any, dataset: Any) -> str:
     """`sharding`, if it is one and goes with the data set."""
     _checks.one_of("sharding", sharding, ("stride", "dataset"))
     if sharding == "dataset" and not isinstance(dataset, IterableDataset):
-        raise ValueError("`sharding` must be 'stride' for a data set with sample numbers; the loader shares it out")
+        raise ArgumentError(
+            "sharding", "must be 'stride' for a data set with sample numbers", remedy="the loader shares it out"
+        )
     return str(sharding)
 
 
 def check_stream(*, shuffle: bool, sampler: Any, run_on: bool) -> None:
     """Raises if an argument does not go with a stream."""
     if shuffle:
-        raise ValueError("`shuffle` must be False for an IterableDataset, whose order is its own; shuffle inside it")
+        raise ArgumentError(
+            "shuffle", "must be False for an IterableDataset, whose order is its own", remedy="shuffle inside it"
+        )
     if sampler is not None:
-        raise ValueError("`sampler` must be None for an IterableDataset, which has no sample numbers")
+        raise ArgumentError("sampler", "must be None for an IterableDataset, which has no sample numbers")
     if run_on:
-        raise ValueError("`run_on` must be False for an IterableDataset; let the stream itself repeat")
+        raise ArgumentError("run_on", "must be False for an IterableDataset", remedy="let the stream itself repeat")

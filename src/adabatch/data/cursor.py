@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, UsageError
 from adabatch.data.order import items_of
 from adabatch.types import Batch, Driver, Part
 
@@ -100,7 +101,9 @@ class Cursor:
         """
         value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
         if value > self.size:
-            raise ValueError(f"`batch_size` must be at most the data set's {self.size} samples, got {value}; use less")
+            raise ArgumentError(
+                "batch_size", f"must be at most the data set's {self.size} samples", value=value, remedy="use less"
+            )
         return value
 
     @property
@@ -113,9 +116,11 @@ class Cursor:
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         if self.driver is not None:
-            raise ValueError(
-                f"`batch_size` must not be set while a schedule drives this loader, got {value!r}; change the schedule,"
-                " or call `close()` on its `BatchSizeScheduler` first"
+            raise ArgumentError(
+                "batch_size",
+                "must not be set while a schedule drives this loader",
+                value=value,
+                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
             )
         demand = self.demand
         demand.batch_size, demand.postponed = self.checked(value), None
@@ -223,8 +228,8 @@ class Cursor:
         """Moves behind the batch that is out."""
         batch = self.current
         if batch is None:
-            raise RuntimeError(
-                "`commit` needs a batch that was handed out and is not committed; commit each batch once"
+            raise UsageError(
+                "commit", "needs a batch that was handed out and is not committed", remedy="commit each batch once"
             )
         self.position = batch.clock + batch.size if self.demand.driver is None else batch.end
         self.current = None
@@ -291,7 +296,9 @@ class Cursor:
     def attach(self, driver: Driver) -> None:
         """See `DrivenLoader.attach`."""
         if self.driver is not None:
-            raise ValueError("`loader` must not be driven by another scheduler; call `close()` on that one first")
+            raise ArgumentError(
+                "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
+            )
         self.demand.driver = driver
 
     def detach(self) -> None:
@@ -325,7 +332,10 @@ def check_share(size: int, world: int, *, tail: bool = False) -> None:
         what = f"the last batch of an epoch, of {size} samples," if tail else f"a batch of {size} samples"
         multiples, ends = f"use multiples of {world} (`schedules.round_to`)", "`drop_last=True` or `run_on=True`"
         remedy = f"set {ends}, and {multiples}" if tail else f"{multiples}, and for the ends of epochs {ends}"
-        raise ValueError(
-            f"`batch_size` must be shared evenly in a plain loop: {what} does not divide over {world} ranks;"
-            f" {remedy}, or iterate with `adabatch.accumulate(loader, model)`, which weights uneven shares exactly"
+        raise ArgumentError(
+            "batch_size",
+            f"must be shared evenly in a plain loop: {what} does not divide over {world} ranks",
+            remedy=(
+                f"{remedy}, or iterate with `adabatch.accumulate(loader, model)`, which weights uneven shares exactly"
+            ),
         )

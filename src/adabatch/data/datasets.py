@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.data.order import LARGEST
 
 
@@ -21,14 +22,18 @@ def size_of(dataset: Any) -> int:
     try:
         size = len(columns[0]) if columns else len(dataset)
     except TypeError:
-        raise TypeError(
-            f"`dataset` must have a length and be indexed by sample number, got {type(dataset).__name__};"
-            " give it `__len__` and `__getitem__`"
+        raise ArgumentTypeError(
+            "dataset",
+            "must have a length and be indexed by sample number",
+            got=type(dataset).__name__,
+            remedy="give it `__len__` and `__getitem__`",
         ) from None
     if size < 1:
-        raise ValueError("`dataset` must hold at least one sample, got none; check the path or the filter that made it")
+        raise ArgumentError(
+            "dataset", "must hold at least one sample", got="none", remedy="check the path or the filter that made it"
+        )
     if size > LARGEST:
-        raise ValueError(f"`dataset` must hold at most 2^48 samples, got {size}; use a stream")
+        raise ArgumentError("dataset", "must hold at most 2^48 samples", value=size, remedy="use a stream")
     return size
 
 
@@ -44,7 +49,9 @@ def columns_of(dataset: Any) -> tuple[Tensor, ...]:
     if type(dataset) is tuple and dataset and all(isinstance(column, Tensor) for column in dataset):
         if len({len(column) for column in dataset}) > 1:
             lengths = ", ".join(str(len(column)) for column in dataset)
-            raise ValueError(f"`dataset` must be tensors of one length, got {lengths}; put samples of a kind in a list")
+            raise ArgumentError(
+                "dataset", "must be tensors of one length", value=lengths, remedy="put samples of a kind in a list"
+            )
         return dataset
     return ()
 
@@ -70,11 +77,14 @@ def length_of_sampler(sampler: Any) -> int:
     try:
         size = len(sampler)
     except TypeError:
-        raise TypeError(
-            f"`sampler` must have a length, the samples of an epoch, got {type(sampler).__name__}; give it `__len__`"
+        raise ArgumentTypeError(
+            "sampler",
+            "must have a length, the samples of an epoch",
+            got=type(sampler).__name__,
+            remedy="give it `__len__`",
         ) from None
     if size < 1:
-        raise ValueError("`sampler` must draw at least one sample, got a length of 0")
+        raise ArgumentError("sampler", "must draw at least one sample", got="a length of 0")
     return size
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from adabatch._errors import ArgumentError
 from adabatch.data.tree import mapping_like
 
 
@@ -24,10 +25,12 @@ def checked_device(device: Any) -> torch.device | None:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"`device` must name a device such as 'cuda:0' or 'cpu', got {device!r}") from None
+        raise ArgumentError("device", "must name a device such as 'cuda:0' or 'cpu'", value=device) from None
     if found.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"`device` must be one that this machine has, got {device!r}; use 'cpu' or leave it out")
+            raise ArgumentError(
+                "device", "must be one that this machine has", value=device, remedy="use 'cpu' or leave it out"
+            )
         index: int | None = found.index
         if index is None:
             found = torch.device("cuda", torch.cuda.current_device())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, UsageError
 from adabatch.data import worker
 from adabatch.data.cursor import Cursor
 from adabatch.data.order import Order, SampledOrder
@@ -31,8 +32,8 @@ class Face:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED:
-            raise ValueError(
-                f"`{name}` must not be assigned once a loader is built, got {value!r}; build another loader"
+            raise ArgumentError(
+                name, "must not be assigned once a loader is built", value=value, remedy="build another loader"
             )
         super().__setattr__(name, value)
 
@@ -119,9 +120,11 @@ class Face:
     def batch_size(self, value: int) -> None:
         _check_outside("batch_size")
         if self._formed:
-            raise ValueError(
-                f"`batch_size` must not be set where a `batch_sampler` or the data set forms the batches, got"
-                f" {value!r}; build the loader with a `batch_size` and without `batch_sampler`"
+            raise ArgumentError(
+                "batch_size",
+                "must not be set where a `batch_sampler` or the data set forms the batches",
+                value=value,
+                remedy="build the loader with a `batch_size` and without `batch_sampler`",
             )
         self._place.cursor.batch_size = value
 
@@ -137,9 +140,11 @@ class Face:
         if value is not None:
             value = _checks.whole("micro_batch_size", value, remedy="None trains on whole rank batches")
             if self.dataset_size is not None and value > self.dataset_size:
-                raise ValueError(
-                    f"`micro_batch_size` must be at most the data set's {self.dataset_size} samples, got {value};"
-                    " None trains on whole rank batches"
+                raise ArgumentError(
+                    "micro_batch_size",
+                    f"must be at most the data set's {self.dataset_size} samples",
+                    value=value,
+                    remedy="None trains on whole rank batches",
                 )
         self._micro_batch_size = value
 
@@ -177,9 +182,11 @@ class Face:
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
         if self._formed:
-            raise ValueError(
-                "`loader` must form its batches itself to be driven by a schedule, got one with a `batch_sampler` or"
-                " `batch_size=None`; build it with a `batch_size`, or wrap another loader in `ab.micro_batches`"
+            raise ArgumentError(
+                "loader",
+                "must form its batches itself to be driven by a schedule",
+                got="one with a `batch_sampler` or `batch_size=None`",
+                remedy="build it with a `batch_size`, or wrap another loader in `ab.micro_batches`",
             )
         self._place.attach(driver)
 
@@ -198,4 +205,4 @@ class Face:
 
 def _check_outside(name: str) -> None:
     if worker.inside:
-        raise RuntimeError(f"`{name}` must be set in the main process, not inside a worker, which has a copy")
+        raise UsageError(name, "must be set in the main process, not inside a worker, which has a copy")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from adabatch._errors import ArgumentTypeError, UsageError
 from adabatch.data.cursor import Cursor, check_share
 from adabatch.data.order import items_of
 from adabatch.data.place import Place
@@ -76,8 +77,8 @@ class Pass:
             cursor, epoch = self.place.cursor, self.place.next_epoch
             return 0 if cursor.open is not None else cursor.count(cursor.start_of(epoch), epoch)
         if self.assigned != self.cursor.demand.assigned:
-            raise TypeError(
-                "an iteration during which `batch_size` was assigned has no length: the sizes to come are open"
+            raise ArgumentTypeError(
+                None, ("an iteration during which `batch_size` was assigned has no length: the sizes to come are open")
             )
         return self.cursor.count(self.start, self.epoch)
 
@@ -236,7 +237,7 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
         """
         batch = self._batch
         if batch is None:
-            raise RuntimeError("`again` needs a batch of which a micro-batch was handed out")
+            raise UsageError("again", "needs a batch of which a micro-batch was handed out")
         self.cursor.repeat(batch)
         self._cut(batch)
 
@@ -257,9 +258,13 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
 def _refuse_stop(error: BaseException) -> None:
     """Raises if `error` would end the loop as if the epoch were over."""
     if isinstance(error, StopIteration):
-        raise RuntimeError(
-            "`StopIteration` must not come out of a data set's `__getitem__` or a `collate_fn`, since it would end the"
-            " loop without a word; raise another error"
+        raise UsageError(
+            "StopIteration",
+            (
+                "must not come out of a data set's `__getitem__` or a `collate_fn`, since it would end the "
+                "loop without a word"
+            ),
+            remedy="raise another error",
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, default_collate, default_convert
 
 from adabatch import _checks, _distributed
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.data import arguments, building, datasets, sources, state
 from adabatch.data.assembler import Assembler, Learned
 from adabatch.data.cursor import Cursor
@@ -223,7 +224,9 @@ class DataLoader(Face):
         finally:
             looked.close()
         if found is None:
-            raise ValueError("`peek` needs a batch to show, got none: the iteration that would begin now is empty")
+            raise ArgumentError(
+                "peek", "needs a batch to show", got="none: the iteration that would begin now is empty"
+            )
         return found[0]
 
     def _supply(self) -> Supply:
@@ -235,9 +238,11 @@ class DataLoader(Face):
         if self._joined == (rank, world):
             return
         if self._joined is not None:
-            raise RuntimeError(
-                f"the process group must not change while a loader lives, got rank {rank} of {world} after rank"
-                f" {self._joined[0]} of {self._joined[1]}; build a new loader and load this one's state into it"
+            raise UsageError(
+                None,
+                "the process group must not change while a loader lives",
+                got=f"rank {rank} of {world} after rank {self._joined[0]} of {self._joined[1]}",
+                remedy="build a new loader and load this one's state into it",
             )
         if world > 1 and self._drawn:
             self._seed = _distributed.same_for_all(self._seed, group)
@@ -259,10 +264,13 @@ class DataLoader(Face):
         if size != cursor.size:
             epoch = self._place.next_epoch
             if cursor.driver is not None:
-                raise ValueError(
-                    f"`dataset` must keep its size while a schedule drives its loader: it has {size:,} samples at epoch"
-                    f" {epoch}, and the plan counts on {cursor.size:,}; call `close()` on the BatchSizeScheduler and"
-                    " make another, with the rest of the schedule"
+                raise ArgumentError(
+                    "dataset",
+                    (
+                        f"must keep its size while a schedule drives its loader: it has {size:,} samples at epoch "
+                        f"{epoch}, and the plan counts on {cursor.size:,}"
+                    ),
+                    remedy="call `close()` on the BatchSizeScheduler and make another, with the rest of the schedule",
                 )
             self._place.cursor = cursor.fork()  # an iteration that goes on keeps what it began with
             self._place.cursor.resize(size, epoch)
@@ -359,8 +367,9 @@ class DataLoader(Face):
         if front is None:
             self._measure()
         if front is not None and front.assigned != front.cursor.demand.assigned:
-            raise TypeError(
-                "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"
+            raise ArgumentTypeError(
+                None,
+                ("a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"),
             )
         cursor = front.cursor if front is not None else self._place.cursor
         return cursor.count_whole(self._place.epoch)
@@ -381,13 +390,15 @@ class DataLoader(Face):
         epoch = _checks.whole("epoch", epoch, minimum=0)
         front, cursor = self._place.front, self._place.cursor
         if front is not None and not front.over:
-            raise RuntimeError("`set_epoch` must not be called during an iteration; call it before the loop")
+            raise UsageError("set_epoch", "must not be called during an iteration", remedy="call it before the loop")
         if epoch == self._place.next_epoch:
             return
         if cursor.driver is not None:
-            raise ValueError(
-                f"`epoch` must be {self._place.next_epoch}, the next one, while a schedule drives this loader, got"
-                f" {epoch}; epochs are counted without this call; to go on from elsewhere load a state"
+            raise ArgumentError(
+                "epoch",
+                f"must be {self._place.next_epoch}, the next one, while a schedule drives this loader",
+                value=epoch,
+                remedy="epochs are counted without this call; to go on from elsewhere load a state",
             )
         cursor.current = cursor.begun = cursor.open = None
         cursor.move_to(epoch)
@@ -426,7 +437,7 @@ class DataLoader(Face):
         """
         cursor, front = self._place.cursor, self._place.front
         if cursor.driver is not None and front is not None and front.trained and not front.over:
-            raise RuntimeError("a state must not be loaded during an iteration; load it before the loop")
+            raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
         found = state.checked(state_dict, kinds=state.KINDS)
         own = self._identity()
         if self._drawn:

@@ -22,6 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
+
 # Both numbers of rounds are measured by tests/data/test_order.py; they stay, since states hold no more than a seed.
 # From SMALL samples on pairs that share a digit betray 4 rounds in any epoch and 6 in a few hundred epochs, but not 8.
 # A small grid mixes more slowly: up to 64 samples such pairs betray 8 rounds, and at 5 to 8 samples the share of epochs
@@ -321,9 +323,11 @@ class SampledEpoch:
             _put_back(self._generators, kept)
         if len(drawn) < wanted or more:
             got = before + len(drawn) + more
-            raise ValueError(
-                f"`sampler` must draw as many samples as its length {self._size}, got"
-                f" {'at least ' if more == SAMPLED_BLOCK else ''}{got} in epoch {self._epoch}; correct its `__len__`"
+            raise ArgumentError(
+                "sampler",
+                f"must draw as many samples as its length {self._size}",
+                got=f"{'at least ' if more == SAMPLED_BLOCK else ''}{got} in epoch {self._epoch}",
+                remedy="correct its `__len__`",
             )
         return self._array(drawn)
 
@@ -334,9 +338,11 @@ class SampledEpoch:
                 return np.fromiter(map(int, drawn), np.int64, len(drawn))
         for item in drawn:
             if isinstance(item, float | np.floating) or (isinstance(item, Tensor) and item.is_floating_point()):
-                raise TypeError(
-                    f"`sampler` must give sample numbers or other keys of the data set, got the fraction {item!r} in"
-                    f" epoch {self._epoch}; make whole numbers of them, for example by `int`"
+                raise ArgumentTypeError(
+                    "sampler",
+                    "must give sample numbers or other keys of the data set",
+                    got=f"the fraction {item!r} in epoch {self._epoch}",
+                    remedy="make whole numbers of them, for example by `int`",
                 )
         found = np.empty(len(drawn), dtype=object)
         for i, item in enumerate(drawn):  # at once, numpy would look into lists

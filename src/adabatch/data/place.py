@@ -7,6 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from adabatch._errors import UsageError
 from adabatch.types import Batch, Driver
 
 if TYPE_CHECKING:
@@ -76,9 +77,13 @@ class Place:
         if driver is not None:
             driver.check_next(begins=True)
             if front is not None and front.trained and not (front.stuck or front.done):
-                raise RuntimeError(
-                    "a second iteration of a loader must not begin before the first has ended; evaluate with another"
-                    " loader; this one drives the schedule; leave the first loop, or call `close()` on its iterator"
+                raise UsageError(
+                    None,
+                    "a second iteration of a loader must not begin before the first has ended",
+                    remedy=(
+                        "evaluate with another loader; this one drives the schedule; leave the first loop, or call "
+                        "`close()` on its iterator"
+                    ),
                 )
         elif self._before_looks is None:
             self._before_looks = self.cursor.fork()
@@ -105,9 +110,13 @@ class Place:
         if by.cursor is self.shown and by.seen == self._moves:
             return
         if by.seen != self._moves and by.cursor.driver is not None:
-            raise RuntimeError(
-                "an iteration of a loader that a schedule drives must not go on after a later one was trained on, or a"
-                " state was loaded; take batches from the latest iterator only"
+            raise UsageError(
+                None,
+                (
+                    "an iteration of a loader that a schedule drives must not go on after a later one was "
+                    "trained on, or a state was loaded"
+                ),
+                remedy="take batches from the latest iterator only",
             )
         self.shown, self._front = by.cursor, weakref.ref(by)
 
@@ -119,9 +128,11 @@ class Place:
         """
         cursor, batch = self.shown, self.shown.current
         if batch is not None and self._thread != threading.get_ident():
-            raise RuntimeError(
-                "a batch of a loader that a schedule drives must be taken by the thread that trains on it, got another"
-                " thread, which runs ahead; batches are prefetched by `num_workers=` and moved ahead by `device=`"
+            raise UsageError(
+                None,
+                "a batch of a loader that a schedule drives must be taken by the thread that trains on it",
+                got="another thread, which runs ahead",
+                remedy="batches are prefetched by `num_workers=` and moved ahead by `device=`",
             )
         cursor.commit()
         assert batch is not None

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
+from adabatch._errors import UsageError
 from adabatch.data.streams import Opening
 from adabatch.data.transport import Channel
 from adabatch.data.worker import Reply, Setting, Task, work
@@ -22,7 +23,7 @@ _PATIENCE_SECONDS = 5.0
 _ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # this process's ends of all pairs
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerDiedError(UsageError):
     """A worker process ended without being asked to, or does not answer."""
 
 
@@ -102,8 +103,9 @@ class Pool:
         """
         if (self._behind or timeout) and not self._answers(number, timeout):
             raise WorkerDiedError(
-                f"DataLoader timed out after {timeout:g} seconds, in which worker {number} sent nothing; raise"
-                " `timeout` or look for a sample that takes that long"
+                None,
+                f"DataLoader timed out after {timeout:g} seconds, in which worker {number} sent nothing",
+                remedy="raise `timeout` or look for a sample that takes that long",
             )
         try:
             reply = self._channels[number].receive()
@@ -155,9 +157,12 @@ class Pool:
         signaled = code is not None and code < 0
         how = f"is killed by signal: {-(code or 0)}" if signaled else f"ended with exit code {code}"
         raise WorkerDiedError(  # begun as torch's, for which users look in their logs
-            f"DataLoader worker (pid {process.pid}) {how}: worker {number}, while it fetched samples; nothing is"
-            " lost, iterate again to go on. Out of memory is the usual reason: use fewer workers or a smaller"
-            " `prefetch_factor`"
+            None,
+            f"DataLoader worker (pid {process.pid}) {how}: worker {number}, while it fetched samples",
+            remedy=(
+                "nothing is lost, iterate again to go on. Out of memory is the usual reason: use fewer workers or a"
+                " smaller `prefetch_factor`"
+            ),
         )
 
     def pids(self) -> list[int]:

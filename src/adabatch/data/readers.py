@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adabatch._errors import ArgumentError
 from adabatch.data.order import Order
 from adabatch.data.rng import SampleRng
 
@@ -122,9 +123,10 @@ class MapReader:
 def _counted(found: list[Any], items: list[Any]) -> list[Any]:
     """`found`, which must be as many samples as `items`."""
     if len(found) != len(items):
-        raise ValueError(
-            f"`__getitems__` must return one sample for each number: {len(items)} were asked for and {len(found)} came;"
-            " where it returns batches give a `collate_fn` that takes them"
+        raise ArgumentError(
+            "__getitems__",
+            f"must return one sample for each number: {len(items)} were asked for and {len(found)} came",
+            remedy="where it returns batches give a `collate_fn` that takes them",
         )
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adabatch._errors import ArgumentTypeError
 from adabatch.data import building, datasets, sources
 from adabatch.data.assembler import Ahead
 from adabatch.data.cursor import Cursor
@@ -85,9 +86,11 @@ class ResidentLoader(DataLoader):
     ) -> None:
         columns = datasets.columns_of(dataset)
         if not columns:
-            raise TypeError(
-                f"`dataset` must be a TensorDataset, a tensor or a tuple of tensors, got {type(dataset).__name__};"
-                " `DataLoader(..., device=...)` moves batches of anything else"
+            raise ArgumentTypeError(
+                "dataset",
+                "must be a TensorDataset, a tensor or a tuple of tensors",
+                got=type(dataset).__name__,
+                remedy="`DataLoader(..., device=...)` moves batches of anything else",
             )
         if device is None and torch.accelerator.is_available():
             device = torch.accelerator.current_accelerator()

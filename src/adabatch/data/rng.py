@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from adabatch._errors import UsageError
 from adabatch.data.order import mix
 
 _WORDS: Final = 624
@@ -52,9 +53,10 @@ def sample_seed() -> int:
         True
     """
     if not _current:
-        raise RuntimeError(
-            "`sample_seed` must be called while a sample is fetched by a loader with `sample_rng=True`; call it inside"
-            " `__getitem__`"
+        raise UsageError(
+            "sample_seed",
+            "must be called while a sample is fetched by a loader with `sample_rng=True`",
+            remedy="call it inside `__getitem__`",
         )
     _asked[0] = True
     return _current[-1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
+
 if TYPE_CHECKING:
     from adabatch.data.cursor import Cursor
 
@@ -35,19 +37,26 @@ def checked(state: Any, *, kinds: Mapping[str, type]) -> dict[str, Any]:
         TypeError: if `state` is no mapping.
     """
     if not isinstance(state, Mapping):
-        raise TypeError(f"`state` must be a dict from `state_dict()`, got {type(state).__name__}")
+        raise ArgumentTypeError("state", "must be a dict from `state_dict()`", got=type(state).__name__)
     if state.get("format") != FORMAT:
-        raise ValueError(
-            f"`state` must be a loader's state of format {FORMAT}, got format {state.get('format')!r}; it is damaged or"
-            " written by another version"
+        raise ArgumentError(
+            "state",
+            f"must be a loader's state of format {FORMAT}",
+            got=f"format {state.get('format')!r}",
+            remedy="it is damaged or written by another version",
         )
     for name, kind in kinds.items():
         if name not in state:
-            raise ValueError(f"`state` is damaged: `{name}` is missing; save it again or use an older checkpoint")
+            raise ArgumentError(
+                "state", f"is damaged: `{name}` is missing", remedy="save it again or use an older checkpoint"
+            )
         value: Any = state[name]
         if type(value) is not kind or (kind is int and state[name] < 0):
-            raise ValueError(
-                f"`state` is damaged: `{name}` must be {_described(kind)}, got {value!r}; use an older checkpoint"
+            raise ArgumentError(
+                "state",
+                f"is damaged: `{name}` must be {_described(kind)}",
+                value=value,
+                remedy="use an older checkpoint",
             )
     return dict(state)
 
@@ -80,9 +89,11 @@ def open_epoch(state: Mapping[str, Any], epoch: int) -> int | None:
     """
     found = state.get("open_epoch")
     if found is not None and (type(found) is not int or found not in (epoch - 1, epoch)):
-        raise ValueError(
-            f"`state` is damaged: `open_epoch` must be {epoch} or the epoch before, got {found!r}; use an older"
-            " checkpoint"
+        raise ArgumentError(
+            "state",
+            f"is damaged: `open_epoch` must be {epoch} or the epoch before",
+            got=found,
+            remedy="use an older checkpoint",
         )
     return found
 
@@ -97,7 +108,7 @@ def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         f"`{name}` is {state[name]!r} there and {mine!r} here" for name, mine in own.items() if state[name] != mine
     ]
     if differences:
-        raise ValueError(f"`state` must belong to this loader: {', '.join(differences)}; {_REMEDY}")
+        raise ArgumentError("state", f"must belong to this loader: {', '.join(differences)}", remedy=_REMEDY)
 
 
 def checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict[str, Any]:
@@ -118,13 +129,17 @@ def checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict
     place = found.get("place", "missing")
     offset, chunk = (state["clock"] - found["base"] if whole else -1), found.get("chunk")
     if chunk == 0 or not _is_place(place, offset, chunk, None if state["sharding"] == "stride" else readers):
-        raise ValueError(
-            f"`state` is damaged: `stream` must hold a place in the stream, got {stream!r}; use an older one"
+        raise ArgumentError(
+            "state", "is damaged: `stream` must hold a place in the stream", value=stream, remedy="use an older one"
         )
     if state["sharding"] != "stride" and place is not None and place["rank"] != rank:
-        raise ValueError(
-            f"`state` must be of this rank where a stream shares itself out: it is of rank {place['rank']}, this is"
-            f" rank {rank}; save and load a state on each rank"
+        raise ArgumentError(
+            "state",
+            (
+                f"must be of this rank where a stream shares itself out: it is of rank {place['rank']}, "
+                f"this is rank {rank}"
+            ),
+            remedy="save and load a state on each rank",
         )
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from adabatch import _checks
+from adabatch._errors import ArgumentTypeError
 from adabatch.data.cursor import Cursor
 from adabatch.types import Batch
 
@@ -150,8 +151,10 @@ class StreamCursor(Cursor):
             TypeError: if it has none.
         """
         if self.sized is None:
-            raise TypeError(
-                "a loader over a stream without `__len__` has no length; count the batches, or give the stream one"
+            raise ArgumentTypeError(
+                None,
+                "a loader over a stream without `__len__` has no length",
+                remedy="count the batches, or give the stream one",
             )
         self._counted = True
         stop = self.base + self.sized

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from adabatch._errors import ArgumentError
 from adabatch.data.agreement import PREFIX, Prints, print_of
 from adabatch.data.order import seed_of
 from adabatch.data.readers import SampleError
@@ -344,7 +345,7 @@ def packed(state: Any) -> Any:
 def _packed(state: Any) -> Any:
     if isinstance(state, dict):
         if _TENSOR in state:
-            raise ValueError("a key that is used here")
+            raise ArgumentError(None, "a key that is used here")
         return {key: _packed(value) for key, value in state.items()}
     if isinstance(state, list):
         return [_packed(value) for value in state]
@@ -371,9 +372,11 @@ def unpacked(state: Any) -> Any:
         raw, dtype = bytearray(base64.b64decode(text, validate=True)), getattr(torch, name)
         return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
     except Exception as error:
-        raise ValueError(
-            f"`state` is damaged: `{_TENSOR}` must hold a tensor, got {str(state[_TENSOR])[:80]}; use an older"
-            " checkpoint"
+        raise ArgumentError(
+            "state",
+            f"is damaged: `{_TENSOR}` must hold a tensor",
+            got=f"{str(state[_TENSOR])[:80]}",
+            remedy="use an older checkpoint",
         ) from error
 
 

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
+from adabatch._errors import UsageError
+
 _INLINE_BYTES: Final = 16 * 1024
 _MOST_DESCRIPTORS: Final = 200
 _HEADER: Final = struct.Struct("!QB")  # bytes that follow, descriptors that come along
@@ -173,15 +175,19 @@ class Channel:
             body = bytearray(size)
             self._fill(memoryview(body))
             if len(descriptors) != count:
-                raise RuntimeError(
-                    f"a run of samples came with {count} open files, of which this process could take"
-                    f" {len(descriptors)}; raise its limit (`ulimit -n`) or lower `prefetch_factor`"
+                raise UsageError(
+                    None,
+                    (
+                        f"a run of samples came with {count} open files, of which this process could take "
+                        f"{len(descriptors)}"
+                    ),
+                    remedy="raise its limit (`ulimit -n`) or lower `prefetch_factor`",
                 )
             _received.descriptors = descriptors
             try:
                 return reduction.ForkingPickler.loads(body)
             except (EOFError, OSError) as error:  # not the channel's
-                raise RuntimeError(f"a run of samples could not be unpickled: {error!r}") from error
+                raise UsageError(None, f"a run of samples could not be unpickled: {error!r}") from error
         finally:
             _received.descriptors = []
             for descriptor in descriptors:

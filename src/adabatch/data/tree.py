@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adabatch._errors import ArgumentTypeError, UsageError
+
 
 def cut(data: Any, first: int, last: int) -> Any:
     """Samples `first` to `last` (exclusive) of a collated run.
@@ -68,8 +70,10 @@ def _rebuilt(runs: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
         return type(head)(*(combine([run[i] for run in runs]) for i in range(len(head))))
     if isinstance(head, list | tuple):
         if any(len(run) != len(head) for run in runs):  # torch's own word on such a batch
-            raise RuntimeError("each element in list of batch should be of equal size")
+            raise UsageError(None, "each element in list of batch should be of equal size")
         return type(head)(combine([run[i] for run in runs]) for i in range(len(head)))
-    raise TypeError(
-        f"batches of {type(head).__name__} cannot be cut and joined; pass a `collate_fn`, which gets the samples"
+    raise ArgumentTypeError(
+        None,
+        f"batches of {type(head).__name__} cannot be cut and joined",
+        remedy="pass a `collate_fn`, which gets the samples",
     )

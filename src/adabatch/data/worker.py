@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
+from adabatch._errors import ArgumentTypeError
 from adabatch.data.agreement import Prints
 from adabatch.data.readers import MapReader, SampleError, seed_all
 from adabatch.data.streams import Opening, StreamReader
@@ -113,7 +114,7 @@ def collated(samples: list[Any], what: str) -> Any:
     try:
         if all(_form(sample) == first for sample in samples):
             return default_collate(samples)
-        raise TypeError("the samples differ in their types or keys")
+        raise ArgumentTypeError(None, "the samples differ in their types or keys")
     except Exception as error:  # it may be a batch's or only the run's
         return Apart(samples, Failure.of(what, error))
 

@@ -12,6 +12,7 @@ import torch
 from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.lr_clock._baseline import Baseline
 from adabatch.lr_clock._length import FAR, HOPELESS, is_epochs, is_too_short
 from adabatch.lr_clock._sample import check_scheduler, last_step, places, steps_taken
@@ -63,25 +64,33 @@ class SamplesLR:
         """
         part = self._loader.part
         if part is not None and not part.is_last:
-            raise RuntimeError(
-                f"`step()` of `by_samples` was called after micro-batch {part.index + 1} of {part.count}; "
-                "call it after the last one: `if micro.is_last:`"
+            raise UsageError(
+                "step()",
+                f"of `by_samples` was called after micro-batch {part.index + 1} of {part.count}",
+                remedy="call it after the last one: `if micro.is_last:`",
             )
         self._check_owner()
         if self._loader.dataset_size != self._baseline.dataset_size:
-            raise RuntimeError(
-                f"`by_samples` was made for a data set of {self._baseline.dataset_size} samples, but the loader's has "
-                f"{self._loader.dataset_size} now, of which the LR scheduler knows nothing; step the LR scheduler "
-                "itself from here on, once after each update"
+            raise UsageError(
+                "by_samples",
+                (
+                    f"was made for a data set of {self._baseline.dataset_size} samples, but the loader's has "
+                    f"{self._loader.dataset_size} now, of which the LR scheduler knows nothing"
+                ),
+                remedy="step the LR scheduler itself from here on, once after each update",
             )
         batch = self._loader.current
         clock = self._loader.clock if batch is None else batch.end
         passed = self._baseline.update_at(clock)
         target = passed if self._end is None else min(passed, self._end)
         if target < self._taken and not self._checked:
-            raise RuntimeError(
-                f"`by_samples` stands behind update {self._taken:,} of the base batch size, but the loader at sample "
-                f"{clock:,} is at update {target:,}; load the states of loader, LR scheduler and `by_samples` together"
+            raise UsageError(
+                "by_samples",
+                (
+                    f"stands behind update {self._taken:,} of the base batch size, but the loader at sample "
+                    f"{clock:,} is at update {target:,}"
+                ),
+                remedy="load the states of loader, LR scheduler and `by_samples` together",
             )
         before = not self._checked and batch is None  # of a loop that goes on from here
         if not self._checked:
@@ -116,12 +125,13 @@ class SamplesLR:
         names = {"format", "updates", *_IDENTITY}
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != names:
             found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(f"`state` must be what `state_dict()` of `by_samples` gave, got {found}")
+            raise ArgumentError("state", "must be what `state_dict()` of `by_samples` gave", got=found)
         for name, ours in self._identity().items():
             if state[name] != ours:
-                raise ValueError(
-                    f"`state` must have the same {name}: it was saved with {state[name]}, this run has {ours}; "
-                    "resume with the same settings"
+                raise ArgumentError(
+                    "state",
+                    f"must have the same {name}: it was saved with {state[name]}, this run has {ours}",
+                    remedy="resume with the same settings",
                 )
         self._taken, self._checked = _checks.whole("updates", state["updates"], minimum=0), False
         self._places = None
@@ -142,7 +152,9 @@ class SamplesLR:
             f"training of {epochs:,} epochs after {steps:,}"
         )
         if is_epochs(end, epochs, steps) or is_too_short(end, steps) == HOPELESS:
-            raise ValueError(f"{said}; one that counts epochs is stepped itself after each epoch, or give `end`")
+            raise ArgumentError(
+                None, f"{said}", remedy="one that counts epochs is stepped itself after each epoch, or give `end`"
+            )
         if is_too_short(end, steps) or end > FAR * steps:
             remedy = "give it the length of the training, or `end` if it is meant"
             warnings.warn(f"{said}; {remedy}", UserWarning, stacklevel=3)
@@ -171,16 +183,20 @@ class SamplesLR:
     def _check_owner(self) -> None:
         found = steps_taken(self._lr_scheduler)
         if found != self._taken:
-            raise RuntimeError(
-                f"the LR scheduler of `by_samples` must be stepped by `by_samples` alone, got {found:,} steps instead "
-                f"of {self._taken:,}; take `lr_scheduler.step()` out of the loop, and when resuming load both states"
+            raise UsageError(
+                None,
+                "the LR scheduler of `by_samples` must be stepped by `by_samples` alone",
+                got=f"{found:,} steps instead of {self._taken:,}",
+                remedy="take `lr_scheduler.step()` out of the loop, and when resuming load both states",
             )
         if self._places is None:
             self._check_optimizer()
         elif self._places != places(self._lr_scheduler):
-            raise RuntimeError(
-                "the LR scheduler of `by_samples` must be stepped by `by_samples` alone, got one of which a part took "
-                "steps of its own; take the `step()` of single parts out of the loop"
+            raise UsageError(
+                None,
+                "the LR scheduler of `by_samples` must be stepped by `by_samples` alone",
+                got="one of which a part took steps of its own",
+                remedy="take the `step()` of single parts out of the loop",
             )
 
     def _check_optimizer(self) -> None:
@@ -188,12 +204,15 @@ class SamplesLR:
         groups = self._lr_scheduler.optimizer.param_groups
         for group, last in zip(groups, self._lr_scheduler.get_last_lr(), strict=True):
             if not math.isclose(float(group["lr"]), float(last), rel_tol=_SAME, abs_tol=_SAME * abs(float(last))):
-                raise RuntimeError(
-                    f"the optimizer of `by_samples` must have the LR that its LR scheduler left, {float(last):g}, got "
-                    f"{float(group['lr']):g}, with which it was stepped already; when resuming load the optimizer's "
-                    "state too, before training goes on; to go on with another LR give every parameter group the new "
-                    "`lr` and `initial_lr`, make LR scheduler and `by_samples` anew without their states, and call "
-                    "`step()` once before the loop"
+                raise UsageError(
+                    None,
+                    f"the optimizer of `by_samples` must have the LR that its LR scheduler left, {float(last):g}",
+                    got=f"{float(group['lr']):g}, with which it was stepped already",
+                    remedy=(
+                        "when resuming load the optimizer's state too, before training goes on; to go on with "
+                        "another LR give every parameter group the new `lr` and `initial_lr`, make LR scheduler "
+                        "and `by_samples` anew without their states, and call `step()` once before the loop"
+                    ),
                 )
 
 
@@ -252,14 +271,16 @@ def by_samples(
     """
     check_scheduler(lr_scheduler)
     if not isinstance(loader, DrivenLoader):
-        raise TypeError(
-            f"`loader` must be an ab.DataLoader, got {type(loader).__name__}; it says where the data stands"
+        raise ArgumentTypeError(
+            "loader", "must be an ab.DataLoader", got=type(loader).__name__, remedy="it says where the data stands"
         )
     if base_batch_size is None:
         if loader.clock > 0:
-            raise ValueError(
-                f"`base_batch_size` must be given when the loader has passed samples ({loader.clock:,}), got None; its "
-                "batch may have grown"
+            raise ArgumentError(
+                "base_batch_size",
+                f"must be given when the loader has passed samples ({loader.clock:,})",
+                value=None,
+                remedy="its batch may have grown",
             )
         base_batch_size = loader.batch_size
     baseline = Baseline(
@@ -269,8 +290,10 @@ def by_samples(
         bool(getattr(loader, "run_on", False)),
     )
     if baseline.per_epoch == 0:
-        raise ValueError(
-            f"`base_batch_size` must be at most the {loader.dataset_size} samples of the data, got {base_batch_size}"
+        raise ArgumentError(
+            "base_batch_size",
+            f"must be at most the {loader.dataset_size} samples of the data",
+            value=base_batch_size,
         )
     last = last_step(lr_scheduler) if end is None else _checks.whole("end", end)
     return SamplesLR(lr_scheduler, loader, baseline, last, meant=end is not None)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks, schedules, units
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.lr_clock._baseline import Baseline
 from adabatch.lr_clock._length import check_length
 from adabatch.lr_clock._sample import check_scheduler, last_step, sample
@@ -81,13 +82,15 @@ def from_lr(
         maximum = dataset_size // 10
     settings: dict[str, Any] = {"rule": rule, "start": batch_size, "maximum": maximum, "round_to": round_to}
     if counts is not None and (isinstance(lr_scheduler, Iterable) or callable(lr_scheduler)):
-        raise ValueError(
-            f"`counts` must be left out unless a torch LR scheduler is converted, got {counts}; a table has thresholds "
-            "in samples or Durations, and a function takes samples"
+        raise ArgumentError(
+            "counts",
+            "must be left out unless a torch LR scheduler is converted",
+            value=counts,
+            remedy="a table has thresholds in samples or Durations, and a function takes samples",
         )
     if isinstance(lr_scheduler, type):
-        raise TypeError(
-            f"`lr_scheduler` must be an LR scheduler, got the class {lr_scheduler.__name__}; make one of it"
+        raise ArgumentTypeError(
+            "lr_scheduler", "must be an LR scheduler", got=f"the class {lr_scheduler.__name__}", remedy="make one of it"
         )
     if isinstance(lr_scheduler, Iterable):
         return schedules.from_lr(lr_scheduler, **settings)
@@ -146,9 +149,9 @@ def _table(
 ) -> list[tuple[Duration | int, float]]:
     check_scheduler(lr_scheduler)
     if not isinstance(counts, Duration):
-        raise TypeError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts!r}")
+        raise ArgumentTypeError("counts", "must be a length such as epochs(1) or updates(1)", value=counts)
     if counts.count == 0 or counts.unit == "tokens":
-        raise ValueError(f"`counts` must be a length such as epochs(1) or updates(1), got {counts}")
+        raise ArgumentError("counts", "must be a length such as epochs(1) or updates(1)", value=counts)
     total = None if epochs is None else _checks.whole("epochs", epochs)
     starts: list[Duration | int]
     if counts.unit == "epochs":
@@ -186,8 +189,8 @@ def _steps(lr_scheduler: torch_lr.LRScheduler, steps: int | None) -> int:
         return steps
     last = last_step(lr_scheduler)
     if last is None:
-        raise ValueError(
-            f"`epochs` must be given, got None: {type(lr_scheduler).__name__} does not say how long it lasts"
+        raise ArgumentError(
+            "epochs", "must be given", got=f"None: {type(lr_scheduler).__name__} does not say how long it lasts"
         )
     return last + 1
 
@@ -203,5 +206,5 @@ def _number(count: Any) -> int | float:
 
 def _given(name: str, value: int | None, what: str) -> int:
     if value is None:
-        raise ValueError(f"`{name}` must be given for {what}, got None")
+        raise ArgumentError(name, f"must be given for {what}", value=None)
     return _checks.whole(name, value)

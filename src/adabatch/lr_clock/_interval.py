@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.types import DrivenLoader
 from adabatch.units import Duration
 
@@ -27,9 +28,13 @@ class Interval:
             RuntimeError: if the data set has another size than when this was made.
         """
         if self._loader.dataset_size != self._size:
-            raise RuntimeError(
-                f"`every` was made for a data set of {self._size} samples, but the loader's has "
-                f"{self._loader.dataset_size} now; call `every` again"
+            raise UsageError(
+                "every",
+                (
+                    f"was made for a data set of {self._size} samples, but the loader's has "
+                    f"{self._loader.dataset_size} now"
+                ),
+                remedy="call `every` again",
             )
         part = self._loader.part
         if part is not None and not part.is_last:
@@ -50,9 +55,9 @@ class Interval:
             ValueError: if it is no such state, or of another length.
         """
         if not isinstance(state, dict) or set(state) != {"format", "seen", "length"} or state["format"] != 1:
-            raise ValueError(f"`state` must be what `state_dict()` of `every` gave, got {state!r}")
+            raise ArgumentError("state", "must be what `state_dict()` of `every` gave", value=state)
         if state["length"] != str(self._length):
-            raise ValueError(f"`state` must be of the same length, {self._length}, got {state['length']}")
+            raise ArgumentError("state", f"must be of the same length, {self._length}", value=state["length"])
         self._seen = int(state["seen"])
 
     def _count(self) -> int:
@@ -85,17 +90,22 @@ def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | No
         [False, True, False, True]
     """
     if not isinstance(length, Duration):
-        raise TypeError(f"`length` must be a length such as samples(1000) or epochs(1), got {length!r}")
+        raise ArgumentTypeError("length", "must be a length such as samples(1000) or epochs(1)", value=length)
     if length.count == 0 or length.unit == "updates":
-        raise ValueError(
-            f"`length` must be above 0 in epochs, samples or tokens, got {length}; an update is no fixed amount of data"
+        raise ArgumentError(
+            "length",
+            "must be above 0 in epochs, samples or tokens",
+            value=length,
+            remedy="an update is no fixed amount of data",
         )
     per = loader.dataset_size if length.unit == "epochs" else 1
     count = length.exact
     if length.unit == "tokens":
         if tokens_per_sample is None:
-            raise ValueError(f"`tokens_per_sample` must be given to count {length}, got None; or use `samples`")
+            raise ArgumentError(
+                "tokens_per_sample", f"must be given to count {length}", value=None, remedy="or use `samples`"
+            )
         count /= _checks.whole("tokens_per_sample", tokens_per_sample)
     if per is None:
-        raise ValueError(f"`length` must be in samples or tokens for a stream, got {length}")
+        raise ArgumentError("length", "must be in samples or tokens for a stream", value=length)
     return Interval(loader, length, count * per)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Final
 
+from adabatch._errors import ArgumentError
 from adabatch.lr_clock._sample import last_step, sample
 from adabatch.units import Duration
 
@@ -29,22 +30,28 @@ def check_length(lr_scheduler: Any, lrs: list[float], *, counts: Duration, epoch
         ValueError: if the curve is over in a hundredth of the training, or its end is the number of epochs.
     """
     steps, end, over = len(lrs), last_step(lr_scheduler), _last_change(lrs)
-    said = f"`counts` must be what one step of the LR scheduler counts, got {counts}: {type(lr_scheduler).__name__}"
+    said = f"{counts}: {type(lr_scheduler).__name__}"
     if counts.unit != "epochs" and over:
-        early = f"{said} is over after {end or over:,} of the {steps:,} such steps in {epochs:,} epochs"
-        early += "; give a longer unit such as `counts=ab.epochs(1)`, or the falls as a table if they are meant"
+        early = _error(
+            f"{said} is over after {end or over:,} of the {steps:,} such steps in {epochs:,} epochs",
+            "give a longer unit such as `counts=ab.epochs(1)`, or the falls as a table if they are meant",
+        )
         if (end is not None and is_epochs(end, epochs, steps)) or is_too_short(over, steps) == HOPELESS:
-            raise ValueError(early)
+            raise early
         if is_too_short(over, steps):
-            warnings.warn(early, UserWarning, stacklevel=stacklevel)
+            warnings.warn(str(early), UserWarning, stacklevel=stacklevel)
     remedy = "give a shorter unit such as `counts=ab.updates(1)`, or the LR scheduler the length of the training"
     if end is not None:
         said += f" ends after {end:,} such steps, the training of {epochs:,} epochs after {steps:,}"
         if end > FAR * steps:
-            warnings.warn(f"{said}; {remedy}", UserWarning, stacklevel=stacklevel)
+            warnings.warn(str(_error(said, remedy)), UserWarning, stacklevel=stacklevel)
     elif not over and (fall := _first_fall(lr_scheduler, steps)) is not None:
         said += f" falls first after {fall:,} such steps, the training of {epochs:,} epochs ends after {steps:,}"
-        warnings.warn(f"{said}, so nothing grows; {remedy}", UserWarning, stacklevel=stacklevel)
+        warnings.warn(str(_error(f"{said}, so nothing grows", remedy)), UserWarning, stacklevel=stacklevel)
+
+
+def _error(got: str, remedy: str) -> ArgumentError:
+    return ArgumentError("counts", "must be what one step of the LR scheduler counts", got=got, remedy=remedy)
 
 
 def is_too_short(end: int, steps: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 
 _EXACT: Final = (1e-9, 1e-12)  # of LRs that are numbers: spread between parameter groups, and what counts as 0
 _ROUNDED: Final = (1e-3, 1e-6)  # of LRs that are tensors, mostly in single precision, of which a course adds up errors
@@ -53,9 +54,11 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
     _checks.whole("steps", steps, maximum=MOST_STEPS, remedy="give a function of samples, or a table of its changes")
     check_scheduler(lr_scheduler)
     if steps_taken(lr_scheduler) != 0:
-        raise ValueError(
-            f"`lr_scheduler` must stand at its first step to be sampled, got one that took {steps_taken(lr_scheduler)};"
-            " sample it before training, and when resuming before its state is loaded"
+        raise ArgumentError(
+            "lr_scheduler",
+            "must stand at its first step to be sampled",
+            got=f"one that took {steps_taken(lr_scheduler)}",
+            remedy="sample it before training, and when resuming before its state is loaded",
         )
     last = last_step(lr_scheduler) if freeze else None
     twin = _copy(lr_scheduler)
@@ -103,9 +106,11 @@ def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
         return int(lr_scheduler.last_epoch)
     counts = [steps_taken(part) for part in lr_scheduler._schedulers]  # it does not count itself
     if len(set(counts)) > 1:
-        raise RuntimeError(
-            "the parts of a ChainedScheduler must have taken as many steps each, got "
-            f"{', '.join(f'{count:,}' for count in counts)}; take the `step()` of single parts out of the loop"
+        raise UsageError(
+            None,
+            "the parts of a ChainedScheduler must have taken as many steps each",
+            got=f"{', '.join(f'{count:,}' for count in counts)}",
+            remedy="take the `step()` of single parts out of the loop",
         )
     return counts[0]
 
@@ -122,15 +127,21 @@ def check_scheduler(lr_scheduler: Any) -> None:
         TypeError: if it is none of torch's LR schedulers, or follows a measurement.
     """
     if isinstance(lr_scheduler, torch_lr.ReduceLROnPlateau):
-        raise TypeError(
-            "`lr_scheduler` must be a function of progress, got ReduceLROnPlateau, which waits for a measurement; "
-            "step that one yourself, and grow the batch by a schedule such as `ab.schedules.geometric`, or choose "
-            "the falls ahead with MultiStepLR"
+        raise ArgumentTypeError(
+            "lr_scheduler",
+            "must be a function of progress",
+            got="ReduceLROnPlateau, which waits for a measurement",
+            remedy=(
+                "step that one yourself, and grow the batch by a schedule such as "
+                "`ab.schedules.geometric`, or choose the falls ahead with MultiStepLR"
+            ),
         )
     if not isinstance(lr_scheduler, torch_lr.LRScheduler):
-        raise TypeError(
-            f"`lr_scheduler` must be one of torch.optim.lr_scheduler, got {type(lr_scheduler).__name__}; "
-            "other LRs go as a function of samples or a table"
+        raise ArgumentTypeError(
+            "lr_scheduler",
+            "must be one of torch.optim.lr_scheduler",
+            got=type(lr_scheduler).__name__,
+            remedy="other LRs go as a function of samples or a table",
         )
 
 
@@ -189,9 +200,11 @@ def _advance(twin: torch_lr.LRScheduler, step: int, steps: int) -> None:
     try:
         twin.step()
     except ValueError as error:
-        raise ValueError(
-            f"`lr_scheduler` must last for {steps:,} steps, got {type(twin).__name__}, which ended before step "
-            f"{step:,} ({' '.join(str(error).split())}); give it the length of the training"
+        raise ArgumentError(
+            "lr_scheduler",
+            f"must last for {steps:,} steps",
+            got=f"{type(twin).__name__}, which ended before step {step:,} ({' '.join(str(error).split())})",
+            remedy="give it the length of the training",
         ) from error
 
 
@@ -202,9 +215,11 @@ def _row(twin: torch_lr.LRScheduler, step: int) -> list[float]:
         if -_tolerances(group["lr"])[1] * float(group.get("initial_lr", 0)) <= lr < 0:  # rounding below 0
             row[index] = 0.0
         elif not (math.isfinite(lr) and lr >= 0):
-            raise ValueError(
-                f"`lr_scheduler` must give finite LRs of at least 0, got {lr} after {step:,} steps; "
-                "mend it, or let it end there"
+            raise ArgumentError(
+                "lr_scheduler",
+                "must give finite LRs of at least 0",
+                got=f"{lr} after {step:,} steps",
+                remedy="mend it, or let it end there",
             )
     return row
 
@@ -220,11 +235,17 @@ def _one_course(rows: list[list[float]], tolerances: tuple[float, float]) -> lis
     for step, row in enumerate(rows):
         shares = [row[index] / peaks[index] for index in used]
         if shares and max(shares) - min(shares) > relative * max(shares) + absolute:
-            raise ValueError(
-                "`lr_scheduler` must give all parameter groups LRs that keep their proportions, got "
-                f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "
-                f"{', '.join(f'{lr:g}' for lr in peaks)}; one batch size cannot follow several courses, "
-                "so convert the one that matters as a function of samples or a table"
+            raise ArgumentError(
+                "lr_scheduler",
+                "must give all parameter groups LRs that keep their proportions",
+                got=(
+                    f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "
+                    f"{', '.join(f'{lr:g}' for lr in peaks)}"
+                ),
+                remedy=(
+                    "one batch size cannot follow several courses, so convert the one that matters as a "
+                    "function of samples or a table"
+                ),
             )
     first = used[0] if used else 0
     return [row[first] for row in rows]

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-import adabatch
+from adabatch._version import __version__
 from adabatch.memory.allocator import tune_allocator
 from adabatch.memory.curve import Curve
 
@@ -49,7 +49,7 @@ def key(
         "shapes": shapes,
         "device": [device.type, *_hardware(device)],
         "ranks": ranks,
-        "versions": [adabatch.__version__, torch.__version__, torch.version.cuda, platform.python_version()],
+        "versions": [__version__, torch.__version__, torch.version.cuda, platform.python_version()],
         "allocator": tune_allocator.cache_info().currsize,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

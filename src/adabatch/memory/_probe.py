@@ -12,6 +12,7 @@ import torch
 
 from adabatch import _checks, _distributed
 from adabatch._distributed import gradients
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.memory import _cached
 from adabatch.memory._peak import NO_PEAK, free_bytes, peak_bytes
 from adabatch.memory._samples import Make, maker, shapes
@@ -75,7 +76,7 @@ def probe(
     """
     optimizers = _checked_optimizers(optimizer)
     if not callable(step):
-        raise TypeError(f"`step` must be a function of a batch, got {type(step).__name__}")
+        raise ArgumentTypeError("step", "must be a function of a batch", got=type(step).__name__)
     group, ranks = _sharing(loader)
     largest = _largest(loader, ranks) if maximum is None else _checks.whole("maximum", maximum)
     if memory_budget is not None:
@@ -193,9 +194,11 @@ class _Trial:
                 break
             size *= 2
         if not peaks:
-            raise ValueError(
-                f"`memory_budget` must fit one micro-batch of {size} samples, got {budget}; use a smaller model or "
-                "activation checkpointing"
+            raise ArgumentError(
+                "memory_budget",
+                f"must fit one micro-batch of {size} samples",
+                value=budget,
+                remedy="use a smaller model or activation checkpointing",
             )
         return peaks, guesses, stopped
 
@@ -273,7 +276,9 @@ def _checked_optimizers(given: Any) -> list[torch.optim.Optimizer]:
     optimizers = list(given) if isinstance(given, list | tuple) else [given]
     for each in optimizers:
         if not isinstance(each, torch.optim.Optimizer):
-            raise TypeError(f"`optimizer` must be a torch.optim.Optimizer or a list of them, got {type(each).__name__}")
+            raise ArgumentTypeError(
+                "optimizer", "must be a torch.optim.Optimizer or a list of them", got=type(each).__name__
+            )
     return optimizers
 
 

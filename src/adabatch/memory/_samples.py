@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from adabatch._errors import ArgumentError, ArgumentTypeError
+
 Make = Callable[[int], Any]
 
 
@@ -30,7 +32,7 @@ def maker(loader: Any) -> Make:
     batch = _first(loader)
     have = _length(batch)
     if have == 0:
-        raise ValueError("`loader` must yield batches of at least one sample, got an empty one")
+        raise ArgumentError("loader", "must yield batches of at least one sample", got="an empty one")
 
     def make(size: int) -> Any:
         return resized(batch, have, size)
@@ -42,17 +44,21 @@ def _first(loader: Any) -> Any:
     if hasattr(loader, "peek"):
         return loader.peek()
     if not hasattr(loader, "__iter__"):
-        raise TypeError(f"`loader` must be a loader or a function from a size to a batch, got {type(loader).__name__}")
+        raise ArgumentTypeError(
+            "loader", "must be a loader or a function from a size to a batch", got=type(loader).__name__
+        )
     with _generators_kept(loader):
         iterator = iter(loader)
         if iterator is loader:
-            raise TypeError(
-                "`loader` must be one that can be iterated again, got an iterator, of which a batch would be lost; "
-                "pass the loader itself, or a function from a size to a batch"
+            raise ArgumentTypeError(
+                "loader",
+                "must be one that can be iterated again",
+                got="an iterator, of which a batch would be lost",
+                remedy="pass the loader itself, or a function from a size to a batch",
             )
         batch = next(iterator, None)
     if batch is None:
-        raise ValueError("`loader` must yield at least one batch, got none")
+        raise ArgumentError("loader", "must yield at least one batch", got="none")
     return batch
 
 
@@ -78,8 +84,11 @@ def _length(batch: Any) -> int:
             return len(leaf)
         if _is_column(leaf):
             return len(leaf)
-    raise TypeError(
-        f"`loader` must yield batches with tensors, got {type(batch).__name__}; pass a function from a size to a batch"
+    raise ArgumentTypeError(
+        "loader",
+        "must yield batches with tensors",
+        got=type(batch).__name__,
+        remedy="pass a function from a size to a batch",
     )
 
 

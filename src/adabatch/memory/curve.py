@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ class Curve:
         """
         sizes = [_checks.whole("batch_sizes", size) for size in batch_sizes]
         if not sizes:
-            raise ValueError("`batch_sizes` must name at least one batch size, got none; the first is compared with")
+            raise ArgumentError(
+                "batch_sizes", "must name at least one batch size", got="none", remedy="the first is compared with"
+            )
         rates = {size: size / (self.seconds(-(-size // self.ranks)) + self.update_seconds) for size in sizes}
         return {size: rate / rates[sizes[0]] for size, rate in rates.items()}
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.norm._channels_last import GhostInChannelsLast
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -168,13 +169,17 @@ def ghost(model: Module, size: int = 128) -> Module:
     _checks.whole("size", size)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     if not layers:
-        raise ValueError(f"`model` must have batch norm layers, got {type(model).__name__} without any; leave it as is")
+        raise ArgumentError(
+            "model", "must have batch norm layers", got=f"{type(model).__name__} without any", remedy="leave it as is"
+        )
     for name, module in layers:
         _check_kind(name or "the model itself", module)
         if size == 1 and isinstance(module, nn.BatchNorm1d):
-            raise ValueError(
-                "`size` must be at least 2 for BatchNorm1d, which has one number per sample and channel, got 1 for the "
-                f"layer {name or 'itself'}; take 128"
+            raise ArgumentError(
+                "size",
+                "must be at least 2 for BatchNorm1d, which has one number per sample and channel",
+                got=f"1 for the layer {name or 'itself'}",
+                remedy="take 128",
             )
     exchanged = {id(module): _ghost_of(module, size) for _, module in layers}
     for parent in list(model.modules()):
@@ -187,16 +192,20 @@ def ghost(model: Module, size: int = 128) -> Module:
 def _check_kind(name: str, module: _BatchNorm) -> None:
     """Raises unless the layer is one of torch's three, not yet exchanged."""
     if isinstance(module, _GhostBatchNorm):
-        raise ValueError(
-            f"`model` must not have ghost batch norm already, got a layer with it: {name}; to change the size set the "
-            "layers' `size`"
+        raise ArgumentError(
+            "model",
+            "must not have ghost batch norm already",
+            got=f"a layer with it: {name}",
+            remedy="to change the size set the layers' `size`",
         )
     if type(module) in _KINDS:
         return
     remedy = next((text for kind, text in _REMEDIES.items() if isinstance(module, kind)), "exchange it yourself")
-    raise TypeError(
-        f"`model` must have batch norm layers of the kinds BatchNorm1d, 2d and 3d only, got {type(module).__name__}: "
-        f"{name}; {remedy}"
+    raise ArgumentTypeError(
+        "model",
+        "must have batch norm layers of the kinds BatchNorm1d, 2d and 3d only",
+        got=f"{type(module).__name__}: {name}",
+        remedy=remedy,
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 import torch
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, UsageError
 from adabatch.scheduler._velocity import skips
 
 
@@ -160,13 +161,14 @@ class BiasCorrection:
                 for number in range(first, last + 1)
             }
         except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"`bias_correction` must be what `BatchSizeScheduler.state_dict()` gave, got {state!r} ({error})"
+            raise ArgumentError(
+                "bias_correction", "must be what `BatchSizeScheduler.state_dict()` gave", got=f"{state!r} ({error})"
             ) from None
         if found and max(found) >= count:
-            raise ValueError(
-                f"`state` must be of the same parameters: it names number {max(found)} of an optimizer that has "
-                f"{count}; build model and optimizer as they were when it was saved"
+            raise ArgumentError(
+                "state",
+                (f"must be of the same parameters: it names number {max(found)} of an optimizer that has {count}"),
+                remedy="build model and optimizer as they were when it was saved",
             )
         return found
 
@@ -215,9 +217,13 @@ class BiasCorrection:
             return _FRESH
         if not self._trained and param not in self._loaded:  # in the run that saved it no beta had changed
             return None
-        raise RuntimeError(
-            f"the state of {type(self._optimizer).__name__} counts {steps} steps where the bias correction of "
-            f"BatchSizeScheduler stands at {self._courses[param].steps}; load the states of both from one checkpoint"
+        raise UsageError(
+            None,
+            (
+                f"the state of {type(self._optimizer).__name__} counts {steps} steps where the bias "
+                f"correction of BatchSizeScheduler stands at {self._courses[param].steps}"
+            ),
+            remedy="load the states of both from one checkpoint",
         )
 
 
@@ -230,9 +236,11 @@ def read_states(state: Any, corrections: Sequence[BiasCorrection]) -> list[dict[
     if state is None:
         return [{} for _ in corrections]
     if not isinstance(state, Sequence) or len(state) != len(corrections):
-        raise ValueError(
-            f"`state` must have a `bias_correction` for each of {len(corrections)} optimizers, got {state!r}; "
-            "resume with the optimizers that it was saved with"
+        raise ArgumentError(
+            "state",
+            f"must have a `bias_correction` for each of {len(corrections)} optimizers",
+            value=state,
+            remedy="resume with the optimizers that it was saved with",
         )
     return [correction.read(each) for correction, each in zip(corrections, state, strict=True)]
 
@@ -245,9 +253,11 @@ def check_adam(optimizer: torch.optim.Optimizer) -> None:
     """
     if not isinstance(optimizer, torch.optim.Adam):
         kind = type(optimizer)
-        raise ValueError(
-            "`coupling` changes betas, which needs an optimizer whose bias correction is known: torch.optim.Adam or "
-            f"AdamW, got {kind.__module__}.{kind.__qualname__}; use a coupling of the LR, such as `sqrt`"
+        raise ArgumentError(
+            "coupling",
+            ("changes betas, which needs an optimizer whose bias correction is known: torch.optim.Adam or AdamW"),
+            got=f"{kind.__module__}.{kind.__qualname__}",
+            remedy="use a coupling of the LR, such as `sqrt`",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import torch
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.couplings import Coupling
 from adabatch.scheduler._bias_correction import BiasCorrection, Part, check_adam
 from adabatch.scheduler._guarded import Guard
@@ -216,31 +217,35 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
     for ratio in ratios:
         factor = _checks.finite(f"{coupling.name}.lr_factor({ratio:g})", coupling.lr_factor(ratio), minimum=0)
         if ratio == 1 and factor != 1:
-            raise ValueError(
-                f"`coupling` {coupling.name!r} must leave the base batch size alone, got the factor {factor:g}"
+            raise ArgumentError(
+                "coupling", f"{coupling.name!r} must leave the base batch size alone", got=f"the factor {factor:g}"
             )
         for group in optimizer.param_groups:
             changes = _changes(coupling, group, ratio)
             if ratio == 1:  # where steps do not ask it
                 changed = [key for key, value in changes.items() if key in group and not _equal(group[key], value)]
                 if changed:
-                    raise ValueError(
-                        f"`coupling` {coupling.name!r} must leave the base batch size alone, got another {changed[0]!r}"
-                        " from `in_force` there"
+                    raise ArgumentError(
+                        "coupling",
+                        f"{coupling.name!r} must leave the base batch size alone",
+                        got=f"another {changed[0]!r} from `in_force` there",
                     )
             if "betas" in changes:
                 check_adam(optimizer)
             for key in changes:
                 if key not in group:
-                    raise ValueError(
-                        f"`coupling` {coupling.name!r} must change what {type(optimizer).__name__} has, got {key!r}, "
-                        f"which is none of {', '.join(name for name in group if name != 'params')}"
+                    raise ArgumentError(
+                        "coupling",
+                        f"{coupling.name!r} must change what {type(optimizer).__name__} has",
+                        got=f"{key!r}, which is none of {', '.join(name for name in group if name != 'params')}",
                     )
             for where, cycled in _cycled(group):
                 try:
                     coupling.in_force(cycled, ratio)
                 except ValueError as error:
-                    raise ValueError(f"{error}; it is the `{where}` to which the LR scheduler cycles it") from None
+                    raise ArgumentError(
+                        None, f"{error}", remedy=f"it is the `{where}` to which the LR scheduler cycles it"
+                    ) from None
     for group in optimizer.param_groups:
         _check_lr(group, coupling, ratios)
 
@@ -249,9 +254,11 @@ def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping
     """What the coupling changes in a group."""
     changes: Any = coupling.in_force(group, ratio)
     if not isinstance(changes, Mapping):
-        raise TypeError(
-            f"`in_force` of the coupling {coupling.name!r} must return a dict of what differs, got {changes!r}; "
-            "return {} where nothing does"
+        raise ArgumentTypeError(
+            "in_force",
+            f"of the coupling {coupling.name!r} must return a dict of what differs",
+            value=changes,
+            remedy="return {} where nothing does",
         )
     return changes
 
@@ -264,10 +271,14 @@ def _check_lr(group: dict[str, Any], coupling: Coupling, ratios: Iterable[float]
     for ratio in ratios:
         lr = float(coupling.in_force(group | {"lr": highest}, ratio).get("lr", 0.0))
         if lr >= end:
-            raise ValueError(
-                f"`coupling` {coupling.describe()} must keep the LR in force below {end:g}, where "
-                f"{'float64' if end == math.inf else 'float32'} ends, got {lr:.3g} at {ratio:g} times the base batch "
-                "size; take another coupling, a smaller LR or less growth"
+            raise ArgumentError(
+                "coupling",
+                (
+                    f"{coupling.describe()} must keep the LR in force below {end:g}, where "
+                    f"{'float64' if end == math.inf else 'float32'} ends"
+                ),
+                got=f"{lr:.3g} at {ratio:g} times the base batch size",
+                remedy="take another coupling, a smaller LR or less growth",
             )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from adabatch import _checks, couplings
 from adabatch._distributed.phantom import is_phantom
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
 from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured
@@ -132,9 +133,14 @@ class BatchSizeScheduler:
     def _resolve(self) -> Plan:
         start = self._schedule.initial
         if start not in (None, self._base):
-            raise ValueError(
-                f"`schedule` must start at the loader's batch size of {self._base}, got a start of {start}; "
-                f"give the loader `batch_size={start}` and the optimizer the LR for that size, or leave the start out"
+            raise ArgumentError(
+                "schedule",
+                f"must start at the loader's batch size of {self._base}",
+                got=f"a start of {start}",
+                remedy=(
+                    f"give the loader `batch_size={start}` and the optimizer the LR for that size, or leave the "
+                    "start out"
+                ),
             )
         return self._schedule.plan(
             dataset_size=self._loader.dataset_size,
@@ -182,7 +188,9 @@ class BatchSizeScheduler:
         """
         decay = _checks.finite("decay", decay, minimum=0, remedy="published values lie from 0.99 to 0.9999")
         if decay > 1:
-            raise ValueError(f"`decay` must be at most 1, got {decay}; published values lie from 0.99 to 0.9999")
+            raise ArgumentError(
+                "decay", "must be at most 1", value=decay, remedy="published values lie from 0.99 to 0.9999"
+            )
         batch = self._loader.current
         return math.pow(decay, (self._requested if batch is None else batch.requested) / self._base)
 
@@ -196,22 +204,26 @@ class BatchSizeScheduler:
         self._restore()
         batch, part = self._loader.current, self._loader.part
         if self._closed:
-            raise RuntimeError("`step()` of BatchSizeScheduler was called after `close()`; make a new one")
+            raise UsageError("step()", "of BatchSizeScheduler was called after `close()`", remedy="make a new one")
         if batch is None:
             seen = "called twice for one batch" if self._committed is not None else "called before the first batch"
             if self._elsewhere:
-                raise RuntimeError(
-                    "`step()` of BatchSizeScheduler was called for a batch that is not of its loader: that was made "
-                    "again, or the loop is one batch behind it; make the scheduler for the loader that is iterated. "
-                    f"{_AHEAD}"
+                raise UsageError(
+                    "step()",
+                    (
+                        "of BatchSizeScheduler was called for a batch that is not of its loader: that was made "
+                        "again, or the loop is one batch behind it"
+                    ),
+                    remedy=f"make the scheduler for the loader that is iterated. {_AHEAD}",
                 )
-            raise RuntimeError(
-                f"`step()` of BatchSizeScheduler was {seen}; call it once after each batch's optimizer step"
+            raise UsageError(
+                "step()", f"of BatchSizeScheduler was {seen}", remedy="call it once after each batch's optimizer step"
             )
         if part is not None and not part.is_last:
-            raise RuntimeError(
-                f"`step()` of BatchSizeScheduler was called after micro-batch {part.index + 1} of {part.count}; "
-                "call it after the last one: `if micro.is_last:`"
+            raise UsageError(
+                "step()",
+                f"of BatchSizeScheduler was called after micro-batch {part.index + 1} of {part.count}",
+                remedy="call it after the last one: `if micro.is_last:`",
             )
         if self._clock_of_state is not None:
             self._check_clock()
@@ -259,9 +271,13 @@ class BatchSizeScheduler:
         if not begins:  # a look may come between two loads
             self._check_clock()
         if self._trained is not None:
-            raise RuntimeError(
-                f"`step()` of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
-                f"{self._trained.clock:,}; call it once for each batch, right after the optimizer"
+            raise UsageError(
+                "step()",
+                (
+                    "of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
+                    f"{self._trained.clock:,}"
+                ),
+                remedy="call it once for each batch, right after the optimizer",
             )
 
     # State.
@@ -316,9 +332,13 @@ class BatchSizeScheduler:
             ours["base_batch_size"] = _checks.whole("base_batch_size", state["base_batch_size"])
         for key, what in (("schedule", "schedule"), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
             if state[key] != ours[key]:
-                raise ValueError(
-                    f"`state` must be of the same {what}: it was saved with {json.dumps(state[key])}, "
-                    f"this run has {json.dumps(ours[key])}; resume with the same settings, or start a new run"
+                raise ArgumentError(
+                    "state",
+                    (
+                        f"must be of the same {what}: it was saved with {json.dumps(state[key])}, this run has "
+                        f"{json.dumps(ours[key])}"
+                    ),
+                    remedy="resume with the same settings, or start a new run",
                 )
         clock = _checks.whole("clock", state["clock"], minimum=0)
         held = _checks.whole(HELD, state[HELD]) if HELD in state else None
@@ -338,8 +358,10 @@ class BatchSizeScheduler:
         self._uncoupled.forget()
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            "a BatchSizeScheduler cannot be copied or pickled: it belongs to its optimizer; use `state_dict()`"
+        raise ArgumentTypeError(
+            None,
+            "a BatchSizeScheduler cannot be copied or pickled: it belongs to its optimizer",
+            remedy="use `state_dict()`",
         )
 
     # Around the optimizer's step.
@@ -347,21 +369,28 @@ class BatchSizeScheduler:
     def _before_step(self, optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
         """Checks the moment; the ratio of batch sizes, and whether the step trains on a batch."""
         if is_captured():
-            raise RuntimeError(
-                "`optimizer.step()` must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR, "
-                "since a replay would use one LR for ever; capture forward and backward only"
+            raise UsageError(
+                "optimizer.step()",
+                (
+                    "must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR, since a "
+                    "replay would use one LR for ever"
+                ),
+                remedy="capture forward and backward only",
             )
         batch, part = self._loader.current, self._loader.part
         if batch is None:
             left = self._loader.left
             if left is not None and not is_phantom(optimizer):
-                raise RuntimeError(
-                    f"`optimizer.step()` came after the loader had ended, and the batch at sample {left.clock:,} was "
-                    f"left without one: the loop is one batch behind the loader. {_AHEAD}"
+                raise UsageError(
+                    "optimizer.step()",
+                    (
+                        f"came after the loader had ended, and the batch at sample {left.clock:,} was left without "
+                        f"one: the loop is one batch behind the loader. {_AHEAD}"
+                    ),
                 )
             if self._skipped and not is_phantom(optimizer):
-                raise RuntimeError(
-                    "`optimizer.step()` came after `step()` of BatchSizeScheduler; call the optimizer first"
+                raise UsageError(
+                    "optimizer.step()", "came after `step()` of BatchSizeScheduler", remedy="call the optimizer first"
                 )
             self._elsewhere = not is_phantom(optimizer)
             return self._requested / self._base, False
@@ -371,37 +400,47 @@ class BatchSizeScheduler:
         if self._clock_of_state is not None:
             self._check_clock()
         if part is not None and not part.is_last:
-            raise RuntimeError(
-                f"`optimizer.step()` came after micro-batch {part.index + 1} of {part.count}; "
-                "step after the last one: `if micro.is_last:`"
+            raise UsageError(
+                "optimizer.step()",
+                f"came after micro-batch {part.index + 1} of {part.count}",
+                remedy="step after the last one: `if micro.is_last:`",
             )
         if self._unaware:
             self._check_past(batch.clock)
         end = self.plan.end_samples
         if end is not None and batch.clock >= end and not self.plan.run_on:  # there the last size holds
-            raise RuntimeError(
-                f"`optimizer.step()` came after the plan's end, sample {end:,} of {self.plan.epochs} epochs; give "
-                "`epochs=` the length of the whole training, or leave it out"
+            raise UsageError(
+                "optimizer.step()",
+                f"came after the plan's end, sample {end:,} of {self.plan.epochs} epochs",
+                remedy="give `epochs=` the length of the whole training, or leave it out",
             )
         return batch.requested / self._base, True
 
     def _check_past(self, clock: int) -> None:
         """Once, at the first step: whether the batch may have grown or betas changed before, and nobody told of it."""
         if self._resumed and self._schedule.initial is None and not isinstance(self._schedule, constant):
-            raise RuntimeError(
-                f"`load_state_dict` of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
-                f"the loader's batch may have grown before, so its {self._base} is not what growth starts from; load "
-                "the state of the same checkpoint, or give the schedule its start; if it was only looked at, call "
-                "`loader.set_epoch(0)` before the scheduler is made"
+            raise UsageError(
+                "load_state_dict",
+                (
+                    f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: the "
+                    f"loader's batch may have grown before, so its {self._base} is not what growth starts from"
+                ),
+                remedy=(
+                    "load the state of the same checkpoint, or give the schedule its start; if it was only "
+                    "looked at, call `loader.set_epoch(0)` before the scheduler is made"
+                ),
             )
         past = {
             size for start, size in zip(self.plan.starts_samples, self.plan.batch_sizes, strict=True) if start < clock
         }
         if any(step.changed_betas(size / self._base for size in past) for step in self._steps):
-            raise RuntimeError(
-                f"`load_state_dict` of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
-                f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by; load the "
-                "state of the same checkpoint"
+            raise UsageError(
+                "load_state_dict",
+                (
+                    f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
+                    f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by"
+                ),
+                remedy="load the state of the same checkpoint",
             )
         self._unaware = False
 
@@ -430,9 +469,10 @@ class BatchSizeScheduler:
         expected, clock = self._clock_of_state, self._loader.clock
         self._clock_of_state = None
         if expected != clock:
-            raise RuntimeError(
-                f"`load_state_dict` of BatchSizeScheduler resumed at sample {expected:,}, but the loader stands at "
-                f"{clock:,}; load the loader's state of the same checkpoint too"
+            raise UsageError(
+                "load_state_dict",
+                f"of BatchSizeScheduler resumed at sample {expected:,}, but the loader stands at {clock:,}",
+                remedy="load the loader's state of the same checkpoint too",
             )
 
     def _log_change(self, clock: int) -> None:

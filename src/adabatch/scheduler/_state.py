@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from adabatch._errors import ArgumentError
 from adabatch.schedules import Schedule
 
 FORMAT: Final = 1
@@ -32,8 +33,10 @@ def checked_state(state: object) -> Mapping[str, Any]:
     """
     if not isinstance(state, Mapping) or state.get("format") != FORMAT or set(state) - {MOMENTS, HELD} != set(_KEYS):
         found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
-        raise ValueError(
-            f"`state` must be what `BatchSizeScheduler.state_dict()` gave (format {FORMAT}), got {found}; "
-            "load the state of the scheduler, not of the loader or the optimizer"
+        raise ArgumentError(
+            "state",
+            f"must be what `BatchSizeScheduler.state_dict()` gave (format {FORMAT})",
+            got=found,
+            remedy="load the state of the scheduler, not of the loader or the optimizer",
         )
     return state

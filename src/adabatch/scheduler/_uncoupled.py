@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from adabatch._distributed.phantom import is_phantom
+from adabatch._errors import UsageError
 from adabatch.scheduler._coupled_step import COUPLED, CoupledStep
 from adabatch.types import Batch, DrivenLoader
 
@@ -80,7 +81,7 @@ class UncoupledSteps:
         stepped = list(self._stepped) if self._batch is batch else []
         taken = _names(each for each in stepped if each not in self._beside and self._shares(each))
         if taken and any(step.acts_at(ratio) for step in self._steps):
-            raise RuntimeError(f"{self._none(batch)}, {_instead(taken, 'without')}")
+            raise UsageError(None, f"{self._none(batch)}, {_instead(taken, 'without')}")
         self._idle += 1
         self._instead.update(_names(stepped))
         if not (taken or self._idle == _IDLE_BATCHES) or self._warned:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, Final, cast
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._runs import Walk
 from adabatch.schedules.plan import Plan, check_horizon, fingerprint
 from adabatch.units import Duration
@@ -58,13 +59,18 @@ class Context:
             return Fraction(self.walk.end_of(first + math.ceil(count) - 1))
         if duration.unit == "epochs":
             if self.dataset_size is None:
-                raise ValueError(
-                    f"`dataset_size` must be given to count {duration}, got None, as of a stream; or use `samples`"
+                raise ArgumentError(
+                    "dataset_size",
+                    f"must be given to count {duration}",
+                    got="None, as of a stream",
+                    remedy="or use `samples`",
                 )
             count *= self.dataset_size
         elif duration.unit == "tokens":
             if self.tokens_per_sample is None:
-                raise ValueError(f"`tokens_per_sample` must be given to count {duration}, got None; or use `samples`")
+                raise ArgumentError(
+                    "tokens_per_sample", f"must be given to count {duration}", value=None, remedy="or use `samples`"
+                )
             count /= self.tokens_per_sample
         return self.origin + count
 
@@ -109,9 +115,11 @@ class Schedule(ABC):
         """
         found = self._couplings()
         if len(found) > 1:
-            raise ValueError(
-                f"`coupling` must be given for a schedule whose parts bring different ones, got {' and '.join(found)}; "
-                "name the one that the optimizer needs"
+            raise ArgumentError(
+                "coupling",
+                "must be given for a schedule whose parts bring different ones",
+                got=" and ".join(found),
+                remedy="name the one that the optimizer needs",
             )
         return found[0] if found else "linear"
 
@@ -166,9 +174,11 @@ class Schedule(ABC):
         if tokens_per_sample is not None:
             _checks.whole("tokens_per_sample", tokens_per_sample)
         if epochs is None and not self.finite:
-            raise ValueError(
-                "`epochs` must be given for a schedule that grows for ever, got None; "
-                "or bound it with `maximum` or `clamp(schedule, maximum=...)`"
+            raise ArgumentError(
+                "epochs",
+                "must be given for a schedule that grows for ever",
+                value=None,
+                remedy="or bound it with `maximum` or `clamp(schedule, maximum=...)`",
             )
         walk = Walk(dataset_size=dataset_size, epochs=epochs, drop_last=drop_last, run_on=run_on)
         context = Context(
@@ -184,9 +194,11 @@ class Schedule(ABC):
             if walk.end is not None and clock >= walk.end:
                 break
             if number >= MAX_STAGES:
-                raise ValueError(
-                    f"a schedule must change at most {MAX_STAGES:,} times in a plan, got more by clock {clock:,}; "
-                    "change less often, by more"
+                raise ArgumentError(
+                    None,
+                    f"a schedule must change at most {MAX_STAGES:,} times in a plan",
+                    got=f"more by clock {clock:,}",
+                    remedy="change less often, by more",
                 )
             walk.register(clock, size)
         misfit = self._misfit(context)
@@ -215,13 +227,13 @@ class Schedule(ABC):
             TypeError: if a field has the wrong type.
         """
         if not isinstance(data, Mapping) or "kind" not in data:
-            raise ValueError(f"`data` must be a schedule with a `kind`, got {data!r}")
+            raise ArgumentError("data", "must be a schedule with a `kind`", value=data)
         kind = _checks.one_of("kind", data["kind"], sorted(Schedule._kinds))
         cls = Schedule._kinds[kind]
         names = [entry.name for entry in fields(cast("Any", cls))]
         found = [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):
-            raise ValueError(f"`data` of kind {kind} must have the fields {', '.join(names)}, got {', '.join(found)}")
+            raise ArgumentError("data", f"of kind {kind} must have the fields {', '.join(names)}", got=", ".join(found))
         return cls(**{name: _decode(data[name]) for name in names})
 
     def fingerprint(self) -> str:
@@ -233,12 +245,14 @@ class Schedule(ABC):
             _checks.whole("batch_size", batch_size)
         if self.initial is None:
             if batch_size is None:
-                raise ValueError("`batch_size` must be given for a schedule without a start of its own, got None")
+                raise ArgumentError("batch_size", "must be given for a schedule without a start of its own", value=None)
             return int(batch_size)
         if batch_size is not None and batch_size != self.initial:
-            raise ValueError(
-                f"`batch_size` must be {self.initial}, the start of the schedule, got {batch_size}; "
-                "change either, or leave the start out"
+            raise ArgumentError(
+                "batch_size",
+                f"must be {self.initial}, the start of the schedule",
+                value=batch_size,
+                remedy="change either, or leave the start out",
             )
         return self.initial
 
@@ -251,9 +265,9 @@ def check_length(name: str, value: Any) -> None:
         ValueError: if it is 0.
     """
     if not isinstance(value, Duration):
-        raise TypeError(f"`{name}` must be a length such as epochs(20) or updates(500), got {value!r}")
+        raise ArgumentTypeError(name, "must be a length such as epochs(20) or updates(500)", value=value)
     if value.count == 0:
-        raise ValueError(f"`{name}` must be longer than 0, got {value}; write for example epochs(20)")
+        raise ArgumentError(name, "must be longer than 0", value=value, remedy="write for example epochs(20)")
 
 
 def check_schedule(name: str, value: Any) -> None:
@@ -263,7 +277,7 @@ def check_schedule(name: str, value: Any) -> None:
         TypeError: if it is not.
     """
     if not isinstance(value, Schedule):
-        raise TypeError(f"`{name}` must be a schedule such as constant(128), got {value!r}")
+        raise ArgumentTypeError(name, "must be a schedule such as constant(128)", value=value)
 
 
 def from_start(size: int | None) -> str:

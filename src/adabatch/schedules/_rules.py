@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 
 _TEXT: Final = re.compile(r"\s*([a-z]+)\s*(?:\(\s*([^()\s]+)\s*\))?\s*")
 _EXAMPLES: Final = "write smith, seesaw, hybrid(1) or power(0.75)"
@@ -46,7 +47,7 @@ def rule(text: Any) -> Rule:
         ValueError: if the name is unknown or its number out of range.
     """
     if not isinstance(text, str):
-        raise TypeError(f"`rule` must be text, got {text!r}; {_EXAMPLES}")
+        raise ArgumentTypeError("rule", "must be text", value=text, remedy=_EXAMPLES)
     match = _TEXT.fullmatch(text)
     name, number = (match[1], match[2]) if match else ("", None)
     if name == "smith" and number is None:
@@ -57,7 +58,7 @@ def rule(text: Any) -> Rule:
         return Rule(f"hybrid({int(number)})", "linear(any_optimizer=True)", falls=int(number))
     if name == "power" and number is not None:
         return _power(number, text)
-    raise ValueError(f"`rule` must be one of smith, seesaw, hybrid(k) and power(p), got {text!r}; {_EXAMPLES}")
+    raise ArgumentError("rule", "must be one of smith, seesaw, hybrid(k) and power(p)", value=text, remedy=_EXAMPLES)
 
 
 def _power(number: str, text: str) -> Rule:
@@ -66,6 +67,8 @@ def _power(number: str, text: str) -> Rule:
     except ValueError:
         p = math.nan
     if not 0 <= p <= 1:
-        raise ValueError(f"`rule` must have a power from 0 to 1, got {text!r}; 1 is smith, 0.5 the scaling of seesaw")
+        raise ArgumentError(
+            "rule", "must have a power from 0 to 1", value=text, remedy="1 is smith, 0.5 the scaling of seesaw"
+        )
     p = float(_checks.finite("rule", p))
     return Rule(f"power({p:g})" if float(f"{p:g}") == p else f"power({p!r})", f"power({p!r})")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
+from adabatch._errors import ArgumentError
+
 
 def ceil_div(dividend: int, divisor: int) -> int:
     """`dividend / divisor`, rounded up."""
@@ -92,9 +94,11 @@ class Walk:
         """
         if not self.starts:
             if start != 0:
-                raise ValueError(f"the first stage of a schedule must start at clock 0, got {start:,}")
+                raise ArgumentError(None, "the first stage of a schedule must start at clock 0", got=f"{start:,}")
         elif start < self.starts[-1]:
-            raise ValueError(f"stages must come in the order of the clock, got {start:,} after {self.starts[-1]:,}")
+            raise ArgumentError(
+                None, "stages must come in the order of the clock", got=f"{start:,} after {self.starts[-1]:,}"
+            )
         elif start == self.starts[-1]:  # the stage before held for no sample
             self.starts.pop()
             self.sizes.pop()
@@ -169,7 +173,9 @@ class Walk:
         if N is None or not self._too_large():
             return
         where = f" from epoch {self._clock // N} (clock {self._clock:,}) on" if self._clock else ""
-        raise ValueError(
-            f"`batch_size` must be at most the {N:,} samples of the data set, got {size:,}{where}; "
-            f"bound the schedule with `maximum` or `clamp(schedule, maximum={N})`"
+        raise ArgumentError(
+            "batch_size",
+            f"must be at most the {N:,} samples of the data set",
+            got=f"{size:,}{where}",
+            remedy=f"bound the schedule with `maximum` or `clamp(schedule, maximum={N})`",
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 from adabatch.schedules._base import Context, Schedule, Stage, check_schedule
 
 
@@ -41,12 +42,14 @@ class clamp(Schedule):  # noqa: N801
     def __post_init__(self) -> None:
         check_schedule("schedule", self.schedule)
         if self.minimum is None and self.maximum is None:
-            raise ValueError("`maximum` or `minimum` must be given, got None for both; or leave `clamp` out")
+            raise ArgumentError(
+                "maximum", "or `minimum` must be given", got="None for both", remedy="or leave `clamp` out"
+            )
         for name in ("minimum", "maximum"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
         if self.minimum is not None and self.maximum is not None and self.maximum < self.minimum:
-            raise ValueError(f"`maximum` must be at least `minimum` = {self.minimum}, got {self.maximum}")
+            raise ArgumentError("maximum", f"must be at least `minimum` = {self.minimum}", value=self.maximum)
         if self.initial is not None:
             self._check_start(self.initial)
 
@@ -88,7 +91,9 @@ class clamp(Schedule):  # noqa: N801
     def _check_start(self, size: int) -> None:
         if self._bounded(size) != size:
             name = "maximum" if self.maximum is not None and size > self.maximum else "minimum"
-            raise ValueError(
-                f"`{name}` must leave the batch size that training starts with, {size}, as it is, "
-                f"got {getattr(self, name)}; start with {self._bounded(size)} instead"
+            raise ArgumentError(
+                name,
+                f"must leave the batch size that training starts with, {size}, as it is",
+                value=getattr(self, name),
+                remedy=f"start with {self._bounded(size)} instead",
             )

@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any, Final
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._base import Context, Schedule, Stage, from_start
 from adabatch.schedules._rules import rule as read_rule
 from adabatch.units import Duration
@@ -100,9 +101,11 @@ class from_lr(Schedule):  # noqa: N801
             if self.maximum is not None:
                 self._check_maximum(self.maximum, self.start)
         if callable(lr) and read.falls:
-            raise ValueError(
-                f"`lr` must be a table under the rule {read.text}, which counts falls, got a function of samples; "
-                "give its falls as a table such as {0: 0.1, 5000: 0.02}"
+            raise ArgumentError(
+                "lr",
+                f"must be a table under the rule {read.text}, which counts falls",
+                got="a function of samples",
+                remedy="give its falls as a table such as {0: 0.1, 5000: 0.02}",
             )
         shares = self._searched(lr, end) if callable(lr) else self._tabled(lr, end)
         if read.falls is not None:
@@ -138,11 +141,15 @@ class from_lr(Schedule):  # noqa: N801
         for threshold, share in self.lr:
             at = context.at(threshold) if threshold.count else context.origin
             if at < last:
-                raise ValueError(f"`lr` must have increasing thresholds, got {threshold} (clock {float(at):,.10g})")
+                raise ArgumentError(
+                    "lr", "must have increasing thresholds", got=f"{threshold} (clock {float(at):,.10g})"
+                )
             if share == 0 and maximum is None:
-                raise ValueError(
-                    f"`maximum` must be given where the LR falls to 0, got None (at clock {float(at):,.10g}, "
-                    "of a stream); the batch is at the maximum there"
+                raise ArgumentError(
+                    "maximum",
+                    "must be given where the LR falls to 0",
+                    got=f"None (at clock {float(at):,.10g}, of a stream)",
+                    remedy="the batch is at the maximum there",
                 )
             size = self._size(start, share)
             yield at, int(size if maximum is None else min(size, maximum))
@@ -194,24 +201,30 @@ class from_lr(Schedule):  # noqa: N801
         if dataset_size is None:
             return None
         if dataset_size // 10 < start <= dataset_size and any(share < 1 for _, share in self.lr):
-            raise ValueError(
-                f"`maximum` must be given where the start, {start}, is above a tenth of the {dataset_size:,} samples, "
-                "got None; beyond a tenth the exchange of LR for batch size is a poor approximation"
+            raise ArgumentError(
+                "maximum",
+                f"must be given where the start, {start}, is above a tenth of the {dataset_size:,} samples",
+                value=None,
+                remedy="beyond a tenth the exchange of LR for batch size is a poor approximation",
             )
         return max(self._multiple_below(dataset_size // 10), start)
 
     def _check_start(self, start: int) -> None:
         if start % self.round_to:
-            raise ValueError(
-                f"`round_to` must divide the batch size that training starts with, {start}, got {self.round_to}; "
-                f"start with {max(round(start / self.round_to), 1) * self.round_to} instead"
+            raise ArgumentError(
+                "round_to",
+                f"must divide the batch size that training starts with, {start}",
+                value=self.round_to,
+                remedy=f"start with {max(round(start / self.round_to), 1) * self.round_to} instead",
             )
 
     def _check_maximum(self, maximum: int, start: int) -> None:
         if maximum < start:
-            raise ValueError(
-                f"`maximum` must be at least the batch size that growth starts from, {start}, got {maximum}; "
-                "raise it or start smaller"
+            raise ArgumentError(
+                "maximum",
+                f"must be at least the batch size that growth starts from, {start}",
+                value=maximum,
+                remedy="raise it or start smaller",
             )
 
     # LRs.
@@ -219,15 +232,19 @@ class from_lr(Schedule):  # noqa: N801
     def _tabled(self, lr: Any, end: int | None) -> list[tuple[Any, float]]:
         """The table with each LR as a share of the highest one so far."""
         if end is not None:
-            raise ValueError(f"`end` must be left out for a table, got {end}; it is for a function of samples")
+            raise ArgumentError(
+                "end", "must be left out for a table", value=end, remedy="it is for a function of samples"
+            )
         if isinstance(lr, str) or not isinstance(lr, Iterable):
-            raise TypeError(f"`lr` must be a function of samples or a table such as {{0: 0.1, 5000: 0.02}}, got {lr!r}")
+            raise ArgumentTypeError(
+                "lr", "must be a function of samples or a table such as {0: 0.1, 5000: 0.02}", value=lr
+            )
         pairs = [_pair(item) for item in (lr.items() if isinstance(lr, Mapping) else lr)]
         if not pairs or _count(pairs[0][0]) != 0:
-            raise ValueError(f"`lr` must begin at threshold 0, got {pairs[0][0] if pairs else 'nothing'}")
+            raise ArgumentError("lr", "must begin at threshold 0", value=pairs[0][0] if pairs else "nothing")
         for (before, _), (after, _) in pairwise(pairs):
             if _count(after) == 0 or (_unit(before) == _unit(after) and _count(after) <= _count(before)):
-                raise ValueError(f"`lr` must have increasing thresholds, got {after} after {before}")
+                raise ArgumentError("lr", "must have increasing thresholds", got=f"{after} after {before}")
         peak, shares = 0.0, []
         for at, value in pairs:
             peak = max(peak, value)
@@ -239,7 +256,7 @@ class from_lr(Schedule):  # noqa: N801
         """Where the size changes under a function of samples, with the LR there as a share of the highest so far."""
         if self.start is None or end is None:
             name = "start" if self.start is None else "end"
-            raise ValueError(f"`{name}` must be given with a function of samples, got None; or give a table")
+            raise ArgumentError(name, "must be given with a function of samples", value=None, remedy="or give a table")
         end = _checks.whole("end", end)
 
         def value(at: int) -> float:
@@ -284,15 +301,17 @@ def _pair(item: Any) -> tuple[Any, float]:
     try:
         at, lr = item
     except (TypeError, ValueError):
-        raise TypeError(f"`lr` must be pairs of a threshold and an LR, got {item!r}") from None
+        raise ArgumentTypeError("lr", "must be pairs of a threshold and an LR", value=item) from None
     if isinstance(at, Duration):
         if at.unit == "updates":
-            raise ValueError(
-                f"`lr` must have thresholds in epochs, samples or tokens, got {at}: the number of updates is what this "
-                "schedule changes; give samples, or a torch LR scheduler that counts updates, with `counts`"
+            raise ArgumentError(
+                "lr",
+                "must have thresholds in epochs, samples or tokens",
+                got=f"{at}: the number of updates is what this schedule changes",
+                remedy="give samples, or a torch LR scheduler that counts updates, with `counts`",
             )
     elif isinstance(at, bool) or not isinstance(at, Integral) or at < 0:
-        raise TypeError(f"`lr` must have whole numbers of samples or Durations as thresholds, got {at!r}")
+        raise ArgumentTypeError("lr", "must have whole numbers of samples or Durations as thresholds", value=at)
     return at, _checked_lr(lr, str(at))
 
 
@@ -302,7 +321,9 @@ def _checked_lr(lr: Any, where: str) -> float:
 
 def _check_peak(peak: float) -> None:
     if peak == 0:
-        raise ValueError("`lr` must be above 0 somewhere, got 0 throughout; there is no LR to exchange for batch size")
+        raise ArgumentError(
+            "lr", "must be above 0 somewhere", got="0 throughout", remedy="there is no LR to exchange for batch size"
+        )
 
 
 def _count(at: Duration | int) -> Fraction | int:

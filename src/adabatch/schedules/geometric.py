@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 from adabatch.schedules._base import Context, Schedule, Stage, check_length, from_start
 from adabatch.units import Duration
 
@@ -87,9 +88,13 @@ class geometric(Schedule):  # noqa: N801
         above, below = start, 1
         while not bounds or size < min(bounds):
             if size > _LARGEST:
-                raise ValueError(
-                    f"`maximum` must be given for growth that passes 2**63 samples, as x{self.factor:g} every "
-                    f"{self.every} does after {index:,} intervals, got None"
+                raise ArgumentError(
+                    "maximum",
+                    (
+                        f"must be given for growth that passes 2**63 samples, as x{self.factor:g} every "
+                        f"{self.every} does after {index:,} intervals"
+                    ),
+                    value=None,
                 )
             index, above, below = index + 1, above * factor.numerator, below * factor.denominator
             size = above // below if self.maximum is None else min(above // below, self.maximum)
@@ -102,7 +107,9 @@ class geometric(Schedule):  # noqa: N801
 
     def _check_maximum(self, start: int) -> None:
         if self.maximum is not None and self.maximum < start:
-            raise ValueError(
-                f"`maximum` must be at least the batch size that growth starts from, {start}, got {self.maximum}; "
-                "raise it or start smaller"
+            raise ArgumentError(
+                "maximum",
+                f"must be at least the batch size that growth starts from, {start}",
+                value=self.maximum,
+                remedy="raise it or start smaller",
             )

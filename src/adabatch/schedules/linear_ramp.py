@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 from adabatch.schedules._base import Context, Schedule, Stage, check_length, from_start
 from adabatch.units import Duration
 
@@ -77,8 +78,10 @@ class linear_ramp(Schedule):  # noqa: N801
     def _count(self, start: int) -> int:
         count, rest = divmod(abs(self.end - start), self.increment)
         if rest:
-            raise ValueError(
-                f"`increment` must divide the way from {start} to {self.end}, {abs(self.end - start)}, "
-                f"got {self.increment}; choose a divisor, or use increment=1 with `round_to`"
+            raise ArgumentError(
+                "increment",
+                f"must divide the way from {start} to {self.end}, {abs(self.end - start)}",
+                value=self.increment,
+                remedy="choose a divisor, or use increment=1 with `round_to`",
             )
         return count

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._runs import Runs, Walk, ceil_div
 
 _FORMAT: Final = 1
@@ -79,13 +80,13 @@ class Plan:
         starts = tuple(_checks.whole("starts_samples", start, minimum=0) for start in self.starts_samples)
         sizes = tuple(_checks.whole("batch_sizes", size) for size in self.batch_sizes)
         if not starts or len(starts) != len(sizes):
-            raise ValueError(
-                f"`batch_sizes` must be one per start, got {len(sizes)} for {len(starts)} `starts_samples`"
+            raise ArgumentError(
+                "batch_sizes", "must be one per start", got=f"{len(sizes)} for {len(starts)} `starts_samples`"
             )
         if starts[0] != 0 or any(after <= before for before, after in pairwise(starts)):
-            raise ValueError(f"`starts_samples` must be 0 and then strictly increasing, got {starts}")
+            raise ArgumentError("starts_samples", "must be 0 and then strictly increasing", value=starts)
         if self.end_samples is not None and starts[-1] >= self.end_samples:
-            raise ValueError(f"`starts_samples` must be below the end, {self.end_samples:,}, got {starts[-1]:,}")
+            raise ArgumentError("starts_samples", f"must be below the end, {self.end_samples:,}", got=f"{starts[-1]:,}")
         walk = Walk(dataset_size=self.dataset_size, epochs=self.epochs, drop_last=self.drop_last, run_on=self.run_on)
         for start, size in zip(starts, sizes, strict=True):
             walk.register(start, size)
@@ -171,11 +172,11 @@ class Plan:
         self._check_clock("start", start)
         self._check_clock("stop", stop)
         if stop < start:
-            raise ValueError(f"`stop` must be at least `start` = {start:,}, got {stop:,}")
+            raise ArgumentError("stop", f"must be at least `start` = {start:,}", got=f"{stop:,}")
         N = None if self.run_on else self.dataset_size
         end = None if N is None else (start // N + 1) * N
         if end is not None and stop > end:
-            raise ValueError(f"`stop` must be at most {end:,}, the end of the epoch of `start`, got {stop:,}")
+            raise ArgumentError("stop", f"must be at most {end:,}, the end of the epoch of `start`", got=f"{stop:,}")
         count, clock, index = 0, start, bisect_right(self.starts_samples, start) - 1
         while clock < stop:
             size = self.batch_sizes[index]
@@ -254,7 +255,7 @@ class Plan:
         names = {"format"} | {entry.name for entry in fields(cls) if entry.init}
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT or set(data) != names:
             found = sorted(map(str, data)) if isinstance(data, Mapping) else data
-            raise ValueError(f"`data` must be a plan of format {_FORMAT} with {sorted(names)}, got {found!r}")
+            raise ArgumentError("data", f"must be a plan of format {_FORMAT} with {sorted(names)}", got=found)
         return cls(**{name: value for name, value in data.items() if name != "format"})
 
     def fingerprint(self) -> str:
@@ -279,23 +280,27 @@ class Plan:
 
     def _end(self, what: str) -> int:
         if self.end_samples is None:
-            raise TypeError(f"a plan without end has no `{what}`: plan with `dataset_size` and `epochs`")
+            raise ArgumentTypeError(None, f"a plan without end has no `{what}`: plan with `dataset_size` and `epochs`")
         return self.end_samples
 
     def _check_clock(self, name: str, clock: int) -> None:
         _checks.whole(name, clock, minimum=0)
         if self.end_samples is not None and clock > self.end_samples:
-            raise ValueError(
-                f"`{name}` must be at most {self.end_samples:,}, the end of {self.epochs} epochs, got {clock:,}; "
-                "plan with more `epochs`"
+            raise ArgumentError(
+                name,
+                f"must be at most {self.end_samples:,}, the end of {self.epochs} epochs",
+                got=f"{clock:,}",
+                remedy="plan with more `epochs`",
             )
 
     def _check_update(self, update: int, *, last: int) -> None:
         _checks.whole("update", update, minimum=0)
         if self.end_samples is not None and update >= self.updates + last:
-            raise ValueError(
-                f"`update` must be below {self.updates + last:,}, the end of {self.epochs} epochs, got {update:,}; "
-                "plan with more `epochs`"
+            raise ArgumentError(
+                "update",
+                f"must be below {self.updates + last:,}, the end of {self.epochs} epochs",
+                got=f"{update:,}",
+                remedy="plan with more `epochs`",
             )
 
 
@@ -308,15 +313,19 @@ def check_horizon(dataset_size: int | None, epochs: int | None, *, drop_last: bo
     """
     for name, value in (("drop_last", drop_last), ("run_on", run_on)):
         if not isinstance(value, bool):
-            raise TypeError(f"`{name}` must be True or False, got {value!r}")
+            raise ArgumentTypeError(name, "must be True or False", value=value)
     if dataset_size is not None:
         _checks.whole("dataset_size", dataset_size)
     if epochs is not None:
         _checks.whole("epochs", epochs)
         if dataset_size is None:
-            raise ValueError(f"`epochs` must be None for a stream, got {epochs}; give `dataset_size` to count epochs")
+            raise ArgumentError(
+                "epochs", "must be None for a stream", value=epochs, remedy="give `dataset_size` to count epochs"
+            )
     if drop_last and run_on:
-        raise ValueError("`drop_last` and `run_on` must not both be True; batches that run on leave nothing to drop")
+        raise ArgumentError(
+            "drop_last", "and `run_on` must not both be True", remedy="batches that run on leave nothing to drop"
+        )
 
 
 def fingerprint(data: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adabatch import _checks
+from adabatch._errors import ArgumentError
 from adabatch.schedules._base import Context, Schedule, Stage, check_schedule
 
 
@@ -75,7 +76,9 @@ class round_to(Schedule):  # noqa: N801
 
     def _check_start(self, size: int) -> None:
         if self._rounded(size) != size:
-            raise ValueError(
-                f"`multiple` must divide the batch size that training starts with, {size}, got {self.multiple}; "
-                f"start with {self._rounded(size)} instead"
+            raise ArgumentError(
+                "multiple",
+                f"must divide the batch size that training starts with, {size}",
+                value=self.multiple,
+                remedy=f"start with {self._rounded(size)} instead",
             )

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from adabatch import _checks, units
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._base import Context, Schedule, Stage
 from adabatch.units import Duration
 
@@ -53,11 +54,13 @@ class steps(Schedule):  # noqa: N801
             pairs = tuple(_pair(item, unit) for item in (changes.items() if isinstance(changes, Mapping) else changes))
         if not pairs or pairs[0][0].count != 0:
             found = str(pairs[0][0]) if pairs else "nothing"
-            raise ValueError(f"`changes` must begin at threshold 0, got {found}; write for example '0:128 50000:256'")
+            raise ArgumentError(
+                "changes", "must begin at threshold 0", got=found, remedy="write for example '0:128 50000:256'"
+            )
         for (before, _), (after, _) in pairwise(pairs):
             if after.count == 0 or (before.unit == after.unit and after.exact <= before.exact):
-                raise ValueError(
-                    f"`changes` must have increasing thresholds, got {after} after {before}; give each once"
+                raise ArgumentError(
+                    "changes", "must have increasing thresholds", got=f"{after} after {before}", remedy="give each once"
                 )
         object.__setattr__(self, "changes", pairs)
 
@@ -81,9 +84,10 @@ class steps(Schedule):  # noqa: N801
         for threshold, size in self.changes:
             start = context.at(threshold) if threshold.count else context.origin
             if last is not None and start <= last[1]:
-                raise ValueError(
-                    f"`changes` must have increasing thresholds, got {threshold} (clock {float(start):,.10g}) after "
-                    f"{last[0]} (clock {float(last[1]):,.10g})"
+                raise ArgumentError(
+                    "changes",
+                    "must have increasing thresholds",
+                    got=f"{threshold} (clock {float(start):,.10g}) after {last[0]} (clock {float(last[1]):,.10g})",
                 )
             yield start, size
             last = threshold, start
@@ -97,12 +101,12 @@ class steps(Schedule):  # noqa: N801
 def _read(item: str, unit: str) -> tuple[Duration, int]:
     threshold, colon, size = item.partition(":")
     if not colon:
-        raise ValueError(
-            f"`changes` must be thresholds and sizes such as '0:768 250B:1536', got {item!r}; begin with '0:'"
+        raise ArgumentError(
+            "changes", "must be thresholds and sizes such as '0:768 250B:1536'", value=item, remedy="begin with '0:'"
         )
     number = units.count(size, name="changes")
     if number.denominator != 1:
-        raise ValueError(f"`changes` must have whole batch sizes, got {size!r}")
+        raise ArgumentError("changes", "must have whole batch sizes", value=size)
     return units.duration(threshold, unit=unit, name="changes"), _checks.whole("changes", number.numerator)
 
 
@@ -110,7 +114,7 @@ def _pair(item: Any, unit: str) -> tuple[Duration, int]:
     try:
         threshold, size = item
     except (TypeError, ValueError):
-        raise TypeError(f"`changes` must be pairs of a threshold and a size, got {item!r}") from None
+        raise ArgumentTypeError("changes", "must be pairs of a threshold and a size", value=item) from None
     if not isinstance(threshold, Duration):
         threshold = Duration(threshold, unit)
     return threshold, _checks.whole("changes", size, remedy="batch sizes count samples")

@@ -1,0 +1,94 @@
+"""The errors of this package: argument, rule, value and remedy, in one line and as attributes."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Self
+
+
+class _Missing:
+    """No value."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+MISSING: Final = _Missing()
+
+
+class AdabatchError(Exception):
+    """What this package raises about its input; `str()` of it is one line.
+
+    Args:
+        argument: the name of the argument at fault; None where it is none.
+        rule: what must hold.
+        value: what was given.
+        got: what was given in words; None tells `value`, text in quotes.
+        remedy: what to do.
+
+    Attributes:
+        argument: the name of the argument at fault or None.
+        rule: what must hold.
+        value: what was given; the words for it where they say more; None without one.
+        remedy: what to do; empty where that is plain.
+
+    Example:
+        >>> error = ArgumentError("factor", "must be greater than 1", value=0.5, remedy="to shrink use `steps`")
+        >>> print(error)
+        `factor` must be greater than 1, got 0.5; to shrink use `steps`
+        >>> error.argument, error.value
+        ('factor', 0.5)
+    """
+
+    def __init__(
+        self, argument: str | None, rule: str, *, value: Any = MISSING, got: str | None = None, remedy: str = ""
+    ) -> None:
+        self.argument, self.rule, self.remedy = argument, rule, remedy
+        self.value = (None if value is MISSING else value) if got is None or value is not MISSING else got
+        told = (
+            got
+            if got is not None
+            else ""
+            if value is MISSING
+            else repr(value)
+            if isinstance(value, str)
+            else str(value)
+        )
+        self._told = told
+        super().__init__(
+            (f"`{argument}` " if argument else "") + rule + (told and f", got {told}") + (remedy and f"; {remedy}")
+        )
+
+    def __reduce__(self) -> Any:
+        return _again, (type(self), self.args, vars(self))
+
+    def and_then(self, remedy: str) -> Self:
+        """The same error with more to do about it.
+
+        Args:
+            remedy: follows on what there is.
+        """
+        more = "; ".join(filter(None, (self.remedy, remedy)))
+        return type(self)(self.argument, self.rule, value=self.value, got=self._told or None, remedy=more)
+
+
+class ArgumentError(AdabatchError, ValueError):
+    """A value that an argument must not have."""
+
+
+class ArgumentTypeError(AdabatchError, TypeError):
+    """A value of a type that an argument must not have."""
+
+
+class UsageError(AdabatchError, RuntimeError):
+    """A call at a moment at which it must not come."""
+
+
+class MissingPackageError(AdabatchError, ModuleNotFoundError):
+    """A package that an extra installs is missing."""
+
+
+def _again(kind: type[AdabatchError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AdabatchError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error

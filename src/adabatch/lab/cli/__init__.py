@@ -1,0 +1,113 @@
+"""The command line: one file per command, loaded when the command is called for.
+
+A command is a module here with a function `command`; its help, options and examples are its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from adabatch.lab.cli import _docstrings, _streams
+
+COMMANDS: Final = ("train", "compare", "probe", "plan", "report", "list")
+_NEEDS: Final = ("typer", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 if all is well, 2 after a user's error, 3 if a run diverged.
+
+    After a signal it is as a shell expects: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+
+    Where nobody reads standard output to its end, as with `| head`, the work is done all the same, in silence, and the
+    exit code is 141 as that of other tools.
+
+    Args:
+        arguments: what is typed behind `adabatch`; None for those of this process.
+    """
+    with _streams.forgiving() as output:
+        code = _run(sys.argv[1:] if arguments is None else arguments, ends=arguments is None)
+    sys.exit(_streams.READER_GONE if output.gone and not code else code)
+
+
+def _run(given: Sequence[str], *, ends: bool) -> int:
+    """Runs what was typed, after which this process `ends` or does not; returns the exit code."""
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"the command line needs {' and '.join(missing)}; run: pip install 'adabatch[cli]'", file=sys.stderr)
+        return 2
+    from adabatch.lab.cli import _shared
+
+    _print_whatever_comes()
+    try:
+        code = _call(given, ends=ends)
+        sys.stdout.flush()
+    except OSError as error:  # of the help, the version and the flush; commands tell of their own
+        return _shared.report_system(error, as_json="--json" in given)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own errors have it
+            raise
+        return _shared.report_usage(error, as_json="--json" in given)
+    return code if isinstance(code, int) else 0
+
+
+def app() -> Any:
+    """The typer application with every command."""
+    import typer
+
+    from adabatch.lab.cli import _shared
+
+    made = typer.Typer(
+        name="adabatch",
+        help="Grow the batch size while a network trains, exactly. Start with: adabatch compare digits",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_shared.callback)
+    for name in COMMANDS:
+        command = importlib.import_module(f"adabatch.lab.cli.{name}").command
+        made.command(name, help=_help(name, command))(command)
+    return made
+
+
+def _print_whatever_comes() -> None:
+    """A letter that standard output cannot write, such as ± in ASCII, becomes a question mark and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _call(given: Sequence[str], *, ends: bool) -> Any:
+    """Calls a command; one that was interrupted heeds no further signals.
+
+    Args:
+        given: what was typed.
+        ends: whether this process ends with it; else signals are heeded again.
+    """
+    import typer
+
+    from adabatch.lab.cli import _shared
+
+    before = {number: signal.getsignal(number) for number in _shared.SIGNALS}
+    try:
+        return app()(given, prog_name="adabatch", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):  # outside of a command, or while it says that it was interrupted
+        _shared.handle(dict.fromkeys(before, signal.SIG_IGN))
+        return _shared.BY_SIGNAL + signal.SIGINT
+    finally:
+        if not ends:
+            _shared.handle(before)
+
+
+def _help(name: str, command: Any) -> str:
+    """A command's docstring with its examples set apart, as Markdown wants them."""
+    text = inspect.getdoc(command) or _docstrings.read(f"adabatch.lab.cli.{name}", "command")
+    return text.replace("\nExamples:\n", "\nExamples:\n\n")

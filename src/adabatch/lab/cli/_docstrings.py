@@ -1,0 +1,52 @@
+"""Docstrings read from the source: `python -OO` strips them elsewhere, and to import a network would load torch."""
+
+from __future__ import annotations
+
+import ast
+from importlib import resources
+
+
+def read(module: str, name: str | None = None) -> str:
+    """The docstring of a module of this package, or of a function or a class in it; empty where there is none.
+
+    Args:
+        module: by its full name.
+        name: of the function or the class; None for the module itself.
+
+    Example:
+        >>> read("adabatch.lab.models.mlp", "mlp").partition(".")[0]
+        'A perceptron with one hidden layer of 128'
+    """
+    tree = _tree(module)
+    nodes = [tree] if name is None else [node for node in tree.body if getattr(node, "name", None) == name]
+    found = [node for node in nodes if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)]
+    return (ast.get_docstring(found[0]) or "") if found else ""
+
+
+def first_lines(package: str) -> dict[str, str]:
+    """Name and line of what a package offers by a name in lower case: what is in its `__all__` and in a file there.
+
+    Args:
+        package: by its full name.
+
+    Example:
+        >>> first_lines("adabatch.couplings")["none"]
+        "No coupling: the LR stays as the user's scheduler has it, for any optimizer."
+    """
+    homes: dict[str, str] = {}
+    offered: list[str] = []
+    for node in _tree(package).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+            homes |= {alias.name: str(node.module) for alias in node.names}
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+            offered = ast.literal_eval(node.value)
+    return {name: read(homes[name], name).partition("\n")[0] for name in offered if name.islower() and name in homes}
+
+
+def _tree(module: str) -> ast.Module:
+    """The source of a module; none where compiled files alone are installed."""
+    root, parts = resources.files("adabatch"), module.split(".")[1:]
+    file = root.joinpath(*parts, "__init__.py")
+    if not file.is_file():
+        file = root.joinpath(*parts[:-1], f"{parts[-1]}.py")
+    return ast.parse(file.read_text(encoding="utf-8") if file.is_file() else "")

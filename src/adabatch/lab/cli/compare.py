@@ -1,0 +1,288 @@
+"""`adabatch compare`: a growing batch against fixed ones, over seeds."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+from rich import progress as bars
+from rich.console import Console, RenderableType
+
+from adabatch._errors import ArgumentError
+from adabatch.lab.cli import _shared
+from adabatch.lab.cli._bar import evaluation_line, say
+from adabatch.lab.cli._options import GROWTH, RUN, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
+from adabatch.lab.cli.train import check_growth, merged_settings
+
+if TYPE_CHECKING:
+    from adabatch.lab.report.interim import Interim
+    from adabatch.lab.study.compare import Turn
+    from adabatch.lab.training import Progress, RunConfig, RunResult
+
+WIDE = 110
+Seeds = Annotated[
+    int,
+    typer.Option("--seeds", help="How many seeds, from --seed on; 6 or more for firm intervals.", rich_help_panel=RUN),
+]
+Target = Annotated[
+    float | None,
+    typer.Option("--target", help="Test accuracy to count time up to, such as 0.95.", rich_help_panel=RUN),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        metavar="TEXT",
+        help="Only this arm (repeatable): fixed-small, fixed-large, adaptive, uncoupled, or 'NAME: KEY=VALUE ...'.",
+        rich_help_panel=GROWTH,
+    ),
+]
+
+
+@_shared.guarded
+@of_a_run()
+def command(
+    task: TaskOrFile = None,
+    *,
+    seeds: Seeds = 10,
+    arm: Arms = None,
+    target: Target = None,
+    preset: Preset = None,
+    config: SettingsFile = None,
+    settings: dict[str, Any],
+    out: Out = None,
+    progress: Telling = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
+
+    Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
+    --growth, --rule, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone), in turns.
+    Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png, report.html
+    and the runs. The same command again goes on after a kill. An arm with another optimizer has the LR that the task
+    has for it, unless it says one.
+
+    Examples:
+        adabatch compare digits
+
+        adabatch compare digits --seeds 3 --growth 4 --every '3 epochs' --out runs/by-four
+
+        adabatch compare mnist --data ../data --seeds 3 --target 0.98
+
+        adabatch compare cifar10 --preset adabatch --model alexnet --seeds 5
+
+        adabatch compare digits --arm adaptive --arm 'root: growth=2 coupling=power(0.5)' --arm 'big: batch-size=64'
+    """
+    task, merged = merged_settings(task, settings, preset=preset, file=config)
+    if merged.get("rule") is None and merged.get("growth") is None:
+        merged["growth"] = 2.0
+    check_growth(settings, merged, preset)
+    run = _shared.run_config(task, merged, file=config)
+    folder = out or Path("runs") / f"compare-{task}"
+    show = not as_json if progress is None else progress
+    compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
+    notes = _write(compare, folder)
+    if target is not None and not any(record["to_target"]["reached"] for record in compare["arms"]):
+        if not as_json:
+            _show(compare, notes)
+        best = max(value for record in compare["arms"] for value in record["best_accuracy"]["values"])
+        raise ArgumentError(
+            "target",
+            "must be reached by at least one run",
+            got=f"{target:g}, the best is {best:.4g}",
+            remedy=f"all results are in {folder}; the same command with a lower target reads them again",
+        )
+    if as_json:
+        _shared.print_json(compare)
+    else:
+        _show(compare, notes)
+
+
+def _compare(
+    config: RunConfig,
+    *,
+    arms: list[str],
+    seeds: int,
+    target: float | None,
+    out: Path,
+    show: bool,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Trains what is not trained yet."""
+    from adabatch import _checks
+    from adabatch.lab import tasks, training
+    from adabatch.lab.report.interim import Interim
+    from adabatch.lab.study.arms import chosen_arms
+    from adabatch.lab.study.compare import checked_target, compare
+    from adabatch.lab.training.interrupt import Interrupts
+
+    _checks.whole("seeds", seeds)
+    if target is not None:
+        checked_target(target)
+    training.pick_device(config.device)  # before data are read
+    data = tasks.get(config.task).load(config.data)
+    chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
+    numbers = range(config.seed, config.seed + seeds)
+    interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
+    bar = RunsBar(interim, out, show=show)
+    tell = _shared.unheard(bar.show)
+    with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
+        try:
+            with bar:
+                return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=tell)
+        except KeyboardInterrupt as error:
+            page = shlex.join(["adabatch", "report", str(out)])
+            message = (
+                f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be "
+                f"repeated; to go on, give the same command again; {page} shows what is there"
+            )
+            _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
+
+
+def _write(compare: dict[str, Any], out: Path) -> list[str]:
+    """Writes table, picture and page; returns what to say about the files."""
+    from adabatch.lab.report import page
+    from adabatch.lab.report.table import compare_table, compare_words, plain
+    from adabatch.lab.training import writing
+    from adabatch.lab.training.folder import write_text
+
+    words = "\n".join(f"- {sentence}" for sentence in compare_words(compare))
+    written = ["compare.json", "compare.md"]
+    with writing(out):
+        write_text(out / "compare.md", f"{plain(compare_table(compare))}\n\n{words}\n")
+        if importlib.util.find_spec("matplotlib") is not None:
+            from adabatch.lab.report.picture import compare_picture
+
+            compare_picture(out, out / "compare.png")
+            written.append("compare.png")
+        written.append(page.write(out).name)
+    notes = [f"Written to {out}: {', '.join(written)}."]
+    if len(written) < 4:
+        notes.append("For the picture run: pip install 'adabatch[plot]'")
+    return notes
+
+
+def _show(compare: dict[str, Any], notes: list[str]) -> None:
+    from adabatch.lab.report import headline
+    from adabatch.lab.report.table import compare_table, compare_words
+
+    console = _shared.console()
+    _shared.print_table(compare_table(compare, narrow=console.is_terminal and console.width < WIDE))
+    for sentence in [*compare_words(compare), *notes]:
+        console.print(sentence, markup=False)
+    console.print(" ".join(headline.plain(compare)).strip(), markup=False, style="bold")
+
+
+class RunsBar:
+    """Shows how far all runs are, on stderr: a table and a bar on a terminal, else lines.
+
+    Lines are for each evaluation and each finished run. The table is in compare.md too until the end.
+
+    Args:
+        interim: what is compared; no run of it is finished yet.
+        out: the folder of the comparison.
+        show: whether to show anything.
+
+    Attributes:
+        done: runs that are finished.
+    """
+
+    def __init__(self, interim: Interim, out: Path, *, show: bool) -> None:
+        self.done = 0
+        self._interim, self._out = interim, out
+        self._begun: float | None = None  # the first run that is trained here
+        self._found = 0  # runs that were there before
+        console = Console(stderr=True, highlight=False)
+        self._lines = show and not console.is_terminal
+        self._bars = _Bars(
+            bars.TextColumn("[bold]{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.TextColumn("{task.fields[state]}"),
+            bars.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not (show and console.is_terminal),
+        )
+        self._row = self._bars.add_task(interim.facts.partition(",")[0], total=None, state="warming up")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(OSError):  # the terminal is gone
+            self._bars.stop()
+
+    def show(self, turn: Turn, now: Progress | RunResult | None) -> None:
+        """Shows where the comparison stands.
+
+        Args:
+            turn: the run under way.
+            now: None before it, its progress, or its result.
+        """
+        from adabatch.lab.training import Progress
+
+        share, place = 0.0, f"run {turn.number}/{turn.total}  {turn.arm.name}, seed {turn.seed}"
+        state = place
+        if now is None and turn.reused:
+            self._found += 1
+        elif now is None and self._begun is None:
+            self._begun = time.monotonic()
+        if isinstance(now, Progress):
+            share = now.samples / now.total_samples
+            state += f"  batch {now.batch_size:,}  {now.samples_per_second:,.0f}/s"
+            if self._lines and now.note is not None:
+                say(f"{place}  {now.note}")
+            if self._lines and now.evaluation is not None:
+                line = evaluation_line(now, seconds_left=self._seconds_left(turn, share))
+                say(f"{place}  {line}")
+        elif now is not None:
+            self.done, share = turn.number, 1.0
+            self._add(turn, now)
+            state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
+            state += "  diverged" if now.diverged else "  no better than chance" if now.at_chance else ""
+            if self._lines:
+                say(f"{state}{' (found there)' if turn.reused else ''}")
+        self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)
+
+    def _seconds_left(self, turn: Turn, share: float) -> float:
+        """Of the comparison, if the runs that are left take as long as those trained here so far."""
+        passed = turn.number - 1 + share
+        began = time.monotonic() if self._begun is None else self._begun
+        return (time.monotonic() - began) * (turn.total - passed) / (passed - self._found)
+
+    def _add(self, turn: Turn, result: RunResult) -> None:
+        """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
+        from adabatch.lab.report.interim import Done
+        from adabatch.lab.report.table import interim_table, plain
+        from adabatch.lab.training import writing
+        from adabatch.lab.training.folder import write_text
+
+        diverged = result.diverged_at is not None
+        done = Done(result.test_accuracy, result.updates, result.train_seconds, diverged)
+        self._interim = replace(self._interim, done={**self._interim.done, (turn.arm.name, turn.seed): done})
+        self._bars.table = interim_table(self._interim)
+        if turn.number < turn.total and not turn.reused:
+            words = "\n".join(f"- {sentence}" for sentence in self._interim.sentences())
+            with writing(self._out):
+                write_text(self._out / "compare.md", f"{plain(self._bars.table)}\n\n{words}\n")
+
+
+class _Bars(bars.Progress):
+    """Bars below the table so far."""
+
+    table: RenderableType = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table and the bars."""
+        yield self.table
+        yield from super().get_renderables()

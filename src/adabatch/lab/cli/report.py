@@ -1,0 +1,54 @@
+"""`adabatch report`: a page of what another command wrote, to look at in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adabatch._errors import ArgumentError
+from adabatch.lab.cli import _shared
+from adabatch.lab.cli._options import OUTPUT, AsJson, path_of
+
+FolderArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=path_of,
+        metavar="FOLDER",
+        help="What compare, train, plan or probe wrote with --out; or several runs.",
+    ),
+]
+OutFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", parser=path_of, metavar="FILE", help="The page; else report.html in FOLDER.", rich_help_panel=OUTPUT
+    ),
+]
+
+
+@_shared.guarded
+def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
+    """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
+
+    Works for a comparison and for a run, finished or still under way, for a plan and for a probe. Several runs, of
+    whatever settings, come side by side on one page, which is written to the folder that holds them all.
+
+    Examples:
+        adabatch report runs/demo
+
+        adabatch report runs/demo/runs/adaptive/seed-0 --out adaptive.html
+
+        adabatch report runs/demo/runs/adaptive/seed-0 runs/demo/runs/uncoupled/seed-0
+    """
+    from adabatch.lab.report import page
+
+    if out is not None and out.is_dir():
+        raise ArgumentError(
+            "out", "must be a file", got=f"the folder {str(out)!r}", remedy=f"for example {str(out / page.NAME)!r}"
+        )
+    written = page.write(folder[0], out) if len(folder) == 1 else page.write_together(folder, out)
+    if as_json:
+        _shared.print_json({"page": str(written)})
+    else:
+        _shared.console().print(f"Written to {written}; open it in a browser.", soft_wrap=True, markup=False)

@@ -1,0 +1,264 @@
+"""`adabatch train`: one run, with a constant or a growing batch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from adabatch._errors import ArgumentError
+from adabatch.lab.cli import _folders, _shared
+from adabatch.lab.cli._bar import Bar
+from adabatch.lab.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
+
+if TYPE_CHECKING:
+    from adabatch.lab.training import RunConfig, RunResult
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
+]
+ResumeFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--resume-from",
+        metavar="best",
+        help="Go on from the best checkpoint in --out, where the last one is lost.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+MicroBatchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--micro-batch-size",
+        metavar="N|auto",
+        help="Samples per forward and backward pass; auto measures the fastest.",
+        rich_help_panel=GROWTH,
+    ),
+]
+
+
+@_shared.guarded
+@of_a_run(micro_batch_size=MicroBatchSize)
+def command(
+    task: TaskOrFile = None,
+    *,
+    preset: Preset = None,
+    config: SettingsFile = None,
+    settings: dict[str, Any],
+    out: Out = None,
+    resume: Resume = False,
+    resume_from: ResumeFrom = None,
+    progress: Telling = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one network on TASK, with a constant batch or a growing one.
+
+    What is not given is as the preset, the file or the task has it. The run folder holds settings, versions, metrics,
+    decisions, checkpoints, the result and report.html. Ctrl-C, SIGTERM and a closed connection save and end it, with
+    exit code 130, 143 or 129; --resume goes on to the very same result, with more --epochs beyond it. A run whose loss
+    is not finite ends there, with exit code 3.
+
+    Examples:
+        adabatch train digits
+
+        adabatch train digits --growth 2 --every 4 --max-batch-size 256 --out runs/mine
+
+        adabatch train digits --out runs/mine --resume
+
+        adabatch train mnist --data ../data --growth 2 --every '2 epochs' --optimizer adam --coupling sqrt
+
+        adabatch train cifar10 --preset adabatch --model resnet20
+
+        adabatch train --config runs/mine --seed 1
+    """
+    micro_batch_size = settings.pop("micro_batch_size", None)
+    settings |= _micro_batch_size(micro_batch_size)
+    resume = resume or resume_from is not None
+    run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
+    if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
+        from adabatch.lab.training import with_fastest_micro_batch
+
+        run = with_fastest_micro_batch(run)
+    show = not as_json if progress is None else progress
+    source = (resume_from or "last") if resume else None
+    with _folders.new(folder) if out is None else nullcontext(folder) as own:
+        _train(run, own, resume_from=source, as_json=as_json, show=show)
+
+
+def _micro_batch_size(given: str | None) -> dict[str, int]:
+    """The setting; nothing where none is given, or where it is to be measured."""
+    if given is None or given == "auto":
+        return {}
+    if not given.strip().lstrip("+-").isdigit():
+        raise ArgumentError(
+            "micro_batch_size", "must be a whole number or auto", value=given, remedy="auto measures the fastest"
+        )
+    return {"micro_batch_size": int(given)}
+
+
+def _config(
+    task: str | None,
+    settings: dict[str, Any],
+    *,
+    preset: str | None,
+    file: Path | None,
+    out: Path | None,
+    resume: bool,
+) -> tuple[RunConfig, Path]:
+    """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
+    from dataclasses import replace
+
+    from adabatch.lab.training import saved_config
+
+    if resume:
+        if file is not None:
+            raise ArgumentError(
+                "config",
+                "must come without `resume`",
+                got="both",
+                remedy="the settings of a run that goes on are in `out`",
+            )
+        if out is None:
+            raise ArgumentError("resume", "must come with `out`, the folder of the run", got="none")
+        saved = saved_config(out)
+        task, merged = merged_settings(saved.task if task is None else task, settings, preset=preset, file=None)
+        return replace(saved, task=task, **merged), out
+    task, merged = merged_settings(task, settings, preset=preset, file=file)
+    check_growth(settings, merged, preset)
+    folder = out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    return _shared.run_config(task, merged, file=file), folder
+
+
+def merged_settings(
+    task: str | None, settings: dict[str, Any], *, preset: str | None, file: Path | None
+) -> tuple[str, dict[str, Any]]:
+    """The task and its settings: those given on top of a preset's or a file's.
+
+    Args:
+        task: data set by name; None for the file's.
+        settings: fields of `training.RunConfig` that the user gave.
+        preset: its name; None for none.
+        file: a file of settings; None for none.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if preset and file are both given, or one of them does not fit.
+    """
+    if preset is not None and file is not None:
+        raise ArgumentError(
+            "config", "must come without `preset`", got="both", remedy="take one, and what differs as options"
+        )
+    task, merged = _shared.with_file(file, task, settings)
+    return task, _shared.with_preset(preset, task, merged)
+
+
+def check_growth(given: dict[str, Any], settings: dict[str, Any], preset: str | None) -> None:
+    """Raises where settings of growth would go unnoticed.
+
+    Args:
+        given: fields of `training.RunConfig` that the user gave.
+        settings: all of them, those of a file or a preset included.
+        preset: its name; None for none.
+
+    Raises:
+        ValueError: if one of them comes without growth.
+    """
+    if preset is not None or settings.get("growth") is not None:
+        return
+    needing, reason = ["every", "max_batch_size", "coupling"], "without it the batch is constant"
+    if settings.get("rule") is not None:
+        needing, reason = ["every"], "a rule grows where the LR falls"
+    for name in needing:
+        if name in given:
+            raise ArgumentError(name, "must come with `growth`", got="it alone", remedy=reason)
+
+
+def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> None:
+    from adabatch.lab.training import Interrupted, train
+    from adabatch.lab.training.interrupt import Interrupts
+
+    resume, left = resume_from is not None, ("checkpoints/last.pt", "checkpoints/best.pt", "result.json")
+    if resume and not any((out / name).exists() for name in left):
+        print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
+    with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
+        try:
+            with Bar(config.task, show=show) as bar:
+                result = train(
+                    config, out, resume=resume, resume_from=resume_from or "last", progress=_shared.unheard(bar.show)
+                )
+        except Interrupted as error:
+            again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
+            message = f"interrupted; the run is saved in {out}; to go on: {again}"
+            _shared.interrupted(message, as_json=as_json, number=error.number)
+    if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
+        print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
+    _warn(config, result, out)
+    page = _page(out)
+    if as_json:
+        _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
+    else:
+        console = _shared.console()
+        console.print(summary(config, result))
+        console.print(f"run folder: {out}", page, sep="\n", markup=False)  # brackets in a path are no markup
+    if result.diverged:
+        raise typer.Exit(_shared.DIVERGED)
+
+
+def _warn(config: RunConfig, result: RunResult, out: Path) -> None:
+    """Says what nobody should miss: a run that diverged, or is no better than chance."""
+    if (found := result.diverged_at) is not None:
+        _shared.loudly(
+            "diverged",
+            f"the loss was not finite {found.updates:,} updates after the start, so the training ended in epoch "
+            f"{result.epochs:,} of {config.epochs:,}; what it found is in {out}; take a lower --lr than {config.lr:g}, "
+            "or warmup:5+ in front of the --lr-schedule",
+        )
+    elif result.at_chance and result.chance is not None:
+        _shared.loudly(
+            "no better than chance",
+            f"{100 * result.test_accuracy:.2f} % test accuracy, less than three standard errors above the "
+            f"{100 * result.chance:.2f} % of always answering the most frequent class; take another --lr than "
+            f"{config.lr:g}, or train longer",
+        )
+
+
+def _page(out: Path) -> str:
+    """Writes the page of a run; returns what to say about it. The run is finished either way."""
+    from adabatch.lab.report import page
+
+    try:
+        return f"page: {page.write(out)}"
+    except (OSError, ValueError) as error:
+        return f"no page: {str(error).replace('`', '')}"
+
+
+def summary(config: RunConfig, result: RunResult) -> Table:
+    """The table at the end of a run."""
+    table = Table(title=f"{config.task}, {config.model}", title_justify="left", show_header=False)
+    table.add_row("test accuracy", f"{100 * result.test_accuracy:.2f} % (best {100 * result.best_accuracy:.2f} %)")
+    table.add_row("batch sizes", " ".join(f"{size:,}" for size in result.batch_sizes))
+    table.add_row("updates", f"{result.updates:,}")
+    table.add_row("samples", f"{result.samples:,} in {_epochs(result.epochs)}")
+    table.add_row("training", f"{result.train_seconds:.2f} s")
+    rates = [f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items()]
+    table.add_row("samples per second", ", ".join(rates))
+    if (found := result.diverged_at) is not None:
+        words = f"the loss was not finite {found.updates:,} updates after the start; a lower --lr may help"
+        table.add_row("[bold red]diverged[/]", words)
+    aim = f"{100 * result.target:.4g} % test accuracy"
+    if result.updates_to_target is None:
+        table.add_row(aim, "not reached")
+    else:
+        table.add_row(aim, f"after {result.updates_to_target:,} updates, {result.seconds_to_target:.2f} s")
+    return table
+
+
+def _epochs(count: int) -> str:
+    return f"{count:,} epoch" if count == 1 else f"{count:,} epochs"

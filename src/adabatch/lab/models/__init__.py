@@ -1,0 +1,96 @@
+"""Networks by name, as plain functions that return a `torch.nn.Module`.
+
+To add one: a function in a file of its own and a line in `__all__` and `_MODELS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from torch import nn
+
+from adabatch import _checks
+from adabatch._errors import ArgumentError
+from adabatch.lab.models.alexnet import alexnet
+from adabatch.lab.models.gpt import gpt
+from adabatch.lab.models.mlp import mlp
+from adabatch.lab.models.resnet import resnet20, resnet32, resnet44
+from adabatch.lab.models.resnet50 import resnet50
+from adabatch.lab.models.small_cnn import small_cnn
+from adabatch.lab.models.vgg import vgg19_bn
+from adabatch.lab.models.wide_resnet import wrn16_4
+
+__all__ = [
+    "alexnet",
+    "build",
+    "gpt",
+    "mlp",
+    "names",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet50",
+    "small_cnn",
+    "vgg19_bn",
+    "wrn16_4",
+]
+_MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "small_cnn": small_cnn,
+    "mlp": mlp,
+    "alexnet": alexnet,
+    "vgg19_bn": vgg19_bn,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet44": resnet44,
+    "wrn16_4": wrn16_4,
+    "resnet50": resnet50,
+    "gpt": gpt,
+}
+_FOR_TEXT: Final = ("gpt",)
+_IMAGES: Final = {"in_channels": 1, "image_size": 1, "classes": 2}  # the smallest of each
+_TEXT: Final = {"vocabulary": 2, "context": 1}
+
+
+def names() -> list[str]:
+    """The names that `build` knows."""
+    return list(_MODELS)
+
+
+def build(name: str, **shape: int) -> nn.Module:
+    """The network `name` for inputs of a shape; its initial weights are drawn from torch's default generator.
+
+    Args:
+        name: one of `names()`.
+        **shape: of a network for square images `in_channels`, at least 1, `image_size`, the height and width in pixels,
+            and `classes`, at least 2; for text `vocabulary`, at least 2, and `context`, the tokens in a sequence.
+
+    Returns:
+        The network, on the CPU, in training mode.
+
+    Raises:
+        ValueError: if the name is unknown, the network is not for such inputs, or a number is too small for it.
+        TypeError: if a number is not whole.
+
+    Example:
+        >>> import torch
+        >>> build("small_cnn", in_channels=1, image_size=8, classes=10)(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+    """
+    _checks.one_of("model", name, _MODELS)
+    expected = _TEXT if name in _FOR_TEXT else _IMAGES
+    missing = [key for key in expected if key not in shape]
+    if missing and set(shape) < set(expected):
+        raise ArgumentError(
+            missing[0], f"must be given for {name}, which is described by {', '.join(expected)}", got="none"
+        )
+    if set(shape) != set(expected):
+        raise ArgumentError(
+            "model",
+            f"must be a network for inputs described by {', '.join(shape) or 'nothing'}",
+            got=f"{name}, which is described by {', '.join(expected)}",
+            remedy="choose one that the task names",
+        )
+    for key, minimum in expected.items():
+        _checks.whole(key, shape[key], minimum=minimum)
+    return _MODELS[name](**shape)

@@ -1,0 +1,81 @@
+"""The command line of a recipe: `python -m adabatch.lab.recipes.NAME --out FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adabatch.lab.cli import _docstrings, _streams
+from adabatch.lab.study.claims import Claim
+from adabatch.lab.training.device import threads
+from adabatch.lab.training.folder import write_json
+
+Found = dict[str, Any]
+
+
+@_streams.forgiving()
+def command(
+    arguments: Sequence[str] | None,
+    *,
+    file: str,
+    description: str | None,
+    name: str,
+    data: str,
+    seeds: int,
+    length: tuple[str, int, str],
+    run: Callable[[str | None, Path, int, int], Found],
+    draw: Callable[[Mapping[str, Any], Path], object],
+    claims: Callable[[Mapping[str, Any]], Iterable[Claim]],
+) -> Found:
+    """Runs a recipe on one thread, writes its result and its picture, and prints its claims.
+
+    Bad input and Ctrl-C end it in one line, with the exit codes 2 and 130; a reader that goes away ends nothing.
+
+    Args:
+        arguments: of the command line; the process's own where None.
+        file: of the recipe.
+        description: its text for `--help`; None for the docstring of the recipe, from its source.
+        name: of the result file.
+        data: help of `--data`.
+        seeds: default of `--seeds`.
+        length: of a run: option, default and help.
+        run: takes `--data`, `--out`, `--seeds` and the length, and returns the content of the result file.
+        draw: draws it.
+        claims: checks it.
+
+    Returns:
+        The content of the result file.
+    """
+    option, default, text = length
+    parser = argparse.ArgumentParser(
+        prog=f"python -m adabatch.lab.recipes.{Path(file).stem}",
+        description=description or _docstrings.read(f"adabatch.lab.recipes.{Path(file).stem}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", help=data)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; the same command resumes")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"runs of each arm ({seeds})")
+    parser.add_argument(f"--{option}", type=int, default=default, help=f"{text} ({default:,})")
+    parser.add_argument("--result", type=Path, help=f"result file; OUT/{name}.json without it")
+    parser.add_argument("--picture", type=Path, help=f"PNG; OUT/{name.replace('_', '-')}.png without it")
+    options = parser.parse_args(arguments)
+    result = options.result or options.out / f"{name}.json"
+    picture = options.picture or options.out / f"{name.replace('_', '-')}.png"
+    for flag, path, suffix in (("--result", result, ".json"), ("--picture", picture, ".png")):
+        if path.suffix != suffix or path.is_dir():
+            parser.error(f"{flag} must be the path of a file that ends in {suffix}, got {str(path)!r}")
+    try:
+        with threads(1):
+            found = run(options.data, options.out, options.seeds, getattr(options, option))
+        result.parent.mkdir(parents=True, exist_ok=True)
+        write_json(result, found)
+        draw(found, picture)
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted: finished runs are kept, the same command goes on\n")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    for claim in claims(found):
+        print(claim, flush=True)
+    return found

@@ -1,0 +1,153 @@
+"""The training that the Fashion-MNIST recipes share: a user's own loop, an LR scheduler turned into growth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d
+
+import adabatch as ab
+from adabatch._errors import ArgumentError
+from adabatch.lab import tasks
+from adabatch.lab.training.evaluation import evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run starts with.
+
+    Attributes:
+        optimizer: `"sgd"`, `"momentum"`, `"nesterov"` or `"adam"`.
+        lr: the first learning rate.
+        momentum: of SGD, where it has one.
+        batch_size: the first one, in samples.
+    """
+
+    optimizer: str
+    lr: float
+    momentum: float
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a run lasts and where its LR falls.
+
+    Attributes:
+        epochs: passes over the data.
+        falls: epochs at which the LR schedule falls.
+        factor: by which it falls.
+    """
+
+    epochs: int
+    falls: tuple[int, ...]
+    factor: float
+
+
+def load(data: Path | str | None, *, samples: int, batch_size: int) -> tasks.Data:
+    """The first `samples` pictures of Fashion-MNIST's training set and all of its test set, averaged to 14x14.
+
+    Args:
+        data: as of the task `fashion_mnist`.
+        samples: how many to train on.
+        batch_size: the largest that a run starts with; there are at least ten times as many samples, since a batch
+            grows up to a tenth of them.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    whole = tasks.get("fashion_mnist").load(data)
+    least, most = 10 * batch_size, whole.dataset_size
+    if not least <= samples <= most:
+        raise ArgumentError(
+            "samples", f"must be from {least:,} to {most:,}", value=samples, remedy="choose another number"
+        )
+    return replace(
+        whole,
+        x_train=avg_pool2d(whole.x_train[:samples], 2),
+        y_train=whole.y_train[:samples],
+        x_test=avg_pool2d(whole.x_test, 2),
+        note=f"the first {samples:,} training pictures, all {len(whole.y_test):,} test pictures, averaged to 14x14",
+    )
+
+
+def build_optimizer(start: Start, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that a run starts with."""
+    if start.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=start.lr)
+    momentum = {"sgd": 0.0, "momentum": start.momentum, "nesterov": start.momentum}[start.optimizer]
+    return torch.optim.SGD(model.parameters(), lr=start.lr, momentum=momentum, nesterov=start.optimizer == "nesterov")
+
+
+def train(
+    data: tasks.Data,
+    start: Start,
+    length: Length,
+    *,
+    model: Callable[[], nn.Module],
+    rule: str,
+    coupling: str | None = None,
+    seed: int,
+    tell: Callable[[float], None],
+) -> dict[str, Any]:
+    """Trains once; initial weights and order of the data depend on the seed alone.
+
+    Args:
+        data: to train and evaluate on.
+        start: what it starts with.
+        length: how long it lasts.
+        model: makes the network.
+        rule: of `ab.from_lr`: how falls of the LR become growth of the batch.
+        coupling: how the LR follows the batch size; None: as the rule wants it.
+        seed: of everything random.
+        tell: called with the share that is done.
+
+    Returns:
+        A JSON-safe record: `history` (one entry per epoch), final values, `updates` and `planned_updates`.
+    """
+    torch.manual_seed(seed)
+    net, loss_fn = model(), nn.CrossEntropyLoss()
+    optimizer = build_optimizer(start, net)
+    loader = ab.DataLoader(data.dataset, batch_size=start.batch_size, shuffle=True, seed=seed)
+    lr_scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(length.falls), gamma=1 / length.factor)
+    growth = ab.from_lr(
+        lr_scheduler, dataset_size=data.dataset_size, epochs=length.epochs, batch_size=start.batch_size, rule=rule
+    )
+    planned = growth.plan(dataset_size=data.dataset_size, epochs=length.epochs)
+    batches = ab.BatchSizeScheduler(
+        optimizer, loader, growth, coupling=coupling or growth.coupling, epochs=length.epochs
+    )
+    history: list[dict[str, float]] = []
+    updates, seconds = 0, 0.0
+    for epoch in range(length.epochs):
+        began = time.perf_counter()
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss_fn(net(inputs), targets).backward()
+            optimizer.step()
+            batches.step()
+            updates += 1
+        seconds += time.perf_counter() - began
+        train_loss, _ = evaluate(net, data.x_train, data.y_train)
+        test_loss, test_accuracy = evaluate(net, data.x_test, data.y_test)
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "updates": updates,
+                "seconds": seconds,
+                "batch_size": planned.batch_size_at(epoch * data.dataset_size),
+                "lr": batches.last_lr[0],
+                "train_loss": train_loss,
+                "test_loss": test_loss,
+                "test_accuracy": test_accuracy,
+            }
+        )
+        lr_scheduler.step()
+        tell((epoch + 1) / length.epochs)
+    return {**history[-1], "planned_updates": planned.updates, "history": history}

@@ -1,0 +1,161 @@
+"""Pages of finished comparisons and of runs: one HTML file with everything in it, that needs no network.
+
+It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
+anything, so what it shows is what was found, wherever it is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from adabatch._errors import ArgumentError
+from adabatch.lab.report import page_more as more
+from adabatch.lab.report import page_parts as parts
+from adabatch.lab.report.look import ON_DARK
+from adabatch.lab.report.page_data import (
+    Comparison,
+    Plan,
+    Probe,
+    Run,
+    Source,
+    Together,
+    Unfinished,
+    read,
+    read_together,
+)
+
+NAME: Final = "report.html"
+_SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
+_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+)
+_PAGES: Final[dict[type, Callable[[Any], parts.Parts]]] = {
+    Comparison: parts.of_comparison,
+    Run: parts.of_run,
+    Together: more.of_together,
+    Unfinished: more.of_unfinished,
+    Plan: more.of_plan,
+    Probe: more.of_probe,
+}
+
+
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a comparison or of a run, finished or not, of a plan or of a probe.
+
+    Args:
+        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
+        out: the file to write, replaced whole or not at all; None: `report.html` in the folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: if the folder holds none of these, or a file of it is missing.
+        ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
+        OSError: if the file cannot be written.
+    """
+    return _write(html(read(folder)), folder / NAME if out is None else out)
+
+
+def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes the page of several runs of any settings side by side.
+
+    Args:
+        folders: of at least two runs.
+        out: the file to write, replaced whole or not at all; None: `report.html` in the folder that holds them all.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: if one of them holds no run.
+        ValueError: if two are the same, one is damaged or was never evaluated, or `out` is no file.
+        OSError: if the file cannot be written.
+    """
+    found = read_together(folders)
+    around = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    return _write(html(found), around / NAME if out is None else out)
+
+
+def _write(page: str, out: Path) -> Path:
+    out = out.resolve()  # what a link points to is replaced, not the link
+    if out.exists() and not out.is_file():
+        raise ArgumentError(
+            "out", "must be a file", got=f"{str(out)!r}, which is something else", remedy="take another place"
+        )
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        draft.write_text(page, encoding="utf-8", errors="replace")  # a path in it may hold any bytes
+        os.replace(draft, out)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # nothing was written where even this fails
+            draft.unlink()
+        raise type(error)(
+            f"`out` must be a file that can be written, got {str(out)!r} ({error.strerror}); take another place"
+        ) from error
+    return out
+
+
+def html(found: Source) -> str:
+    """The page as text.
+
+    Args:
+        found: what `page_data.read` read.
+    """
+    made = _PAGES[type(found)](found)
+    style = _asset("page.css") + _colours(made.paint)
+    script = "".join(_asset(name) for name in _SCRIPTS)
+    data = {"charts": made.charts, "axes": parts.AXES}
+    return "".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+            '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n',
+            f"<title>{escape(made.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n",
+            made.body,
+            f'<script type="application/json" id="data">{_script_safe(data)}</script>\n',
+            f'<script>"use strict";\n(() => {{\n{script}}})();</script>\n</body>\n</html>\n',
+        ]
+    )
+
+
+def _colours(paint: Mapping[str, str]) -> str:
+    """The style that gives arms their colours, on a light ground and on a dark one."""
+    light, dark = (
+        "".join(f'[data-arm="{_css(name)}"]{{--arm:{colour}}}' for name, colour in found.items())
+        for found in (paint, {name: ON_DARK[colour] for name, colour in paint.items()})
+    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{{dark}}}"
+
+
+def _asset(name: str) -> str:
+    return resources.files("adabatch.lab.report").joinpath("page_assets", name).read_text(encoding="utf-8")
+
+
+def _script_safe(values: Any) -> str:
+    """JSON that no text in it can break out of; what is not finite is left out."""
+    text = json.dumps(_finite(values), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(values: Any) -> Any:
+    """The same with as many digits as can be seen, without infinities and NaNs: a loss may have become one."""
+    if isinstance(values, float):
+        return float(f"{values:.7g}") if abs(values) < float("inf") else None
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return [_finite(value) for value in values]
+    return values
+
+
+def _css(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else f"\\{ord(letter):x} " for letter in text)

@@ -1,0 +1,332 @@
+"""Reads the files of comparisons, runs, plans and probes into records that a page is made from."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from adabatch import _files
+from adabatch._errors import ArgumentError
+from adabatch.lab.report import page_kinds as kinds
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as its folder tells it.
+
+    Attributes:
+        config: the settings.
+        versions: what the result depends on besides; empty when the folder does not say.
+        history: every evaluation, at least one, in the order of samples.
+        decisions: every change of the batch size.
+        result: what a finished run found; None for an unfinished one.
+    """
+
+    config: Json
+    versions: Json
+    history: Sequence[Json]
+    decisions: Sequence[Json]
+    result: Json | None
+
+    def staircase(self) -> list[tuple[int, int, str]]:
+        """The batch size: clock in samples from which it holds, size, reason; the first one starts at 0."""
+        steps = [(0, int(self.config["batch_size"]), "")]
+        for decision in self.decisions:
+            step = (int(decision["clock"]), int(decision["batch_size"]), str(decision.get("reason", "")))
+            if step[0] == 0:
+                steps.clear()
+            steps.append(step)
+        return steps
+
+    def at(self, clock: int) -> dict[str, float]:
+        """Samples, updates and seconds when the data position is `clock`.
+
+        Exact where an evaluation stands; between two it divides their updates and seconds by what each batch size
+        takes for its samples.
+
+        Args:
+            clock: in samples, at most that of the last evaluation.
+        """
+        place = bisect_left(self.history, clock, key=lambda found: found["samples"])
+        end = self.history[min(place, len(self.history) - 1)]
+        start: Json = self.history[place - 1] if place else {"samples": 0, "updates": 0, "seconds": 0.0}
+        steps = self.staircase()
+        marks: list[int] = [start["samples"], *(c for c, _, _ in steps if start["samples"] < c < end["samples"])]
+        pieces = list(zip(marks, [*marks[1:], end["samples"]], strict=True))
+        found: dict[str, float] = {"samples": clock}
+        rates = self.result["samples_per_second"] if self.result else {}
+        sizes = {begin: _size_at(steps, begin) for begin in marks}
+        speeds: dict[str, Mapping[int, float]] = {
+            "updates": sizes,
+            "seconds": {begin: rates.get(str(size)) or 1.0 for begin, size in sizes.items()},
+        }
+        for key, speed in speeds.items():
+            whole = sum((stop - begin) / speed[begin] for begin, stop in pieces)
+            past = sum((min(stop, clock) - begin) / speed[begin] for begin, stop in pieces if begin < clock)
+            share = past / whole if whole else 0.0
+            found[key] = start[key] + (end[key] - start[key]) * share
+        found["updates"] = round(found["updates"])
+        return found
+
+    def size_at(self, clock: int) -> int:
+        """The batch size of a batch that starts at `clock`."""
+        return _size_at(self.staircase(), clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        compare: the content of `compare.json`.
+        runs: for each arm its runs, one per seed.
+    """
+
+    compare: Json
+    runs: Mapping[str, Sequence[Run]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A comparison of which runs are missing.
+
+    Attributes:
+        note: what `comparison.json` says.
+        arms: the names of the arms, as far as they are known.
+        seeds: the seeds, as far as they are known.
+        runs: the runs that were evaluated, finished or not, by arm and seed.
+    """
+
+    note: Json
+    arms: Sequence[str]
+    seeds: Sequence[int]
+    runs: Mapping[tuple[str, int], Run]
+
+    def finished(self, arm: str) -> dict[int, Run]:
+        """The finished runs of an arm by seed, in the order of seeds."""
+        found = {seed: self.runs.get((arm, seed)) for seed in self.seeds}
+        return {seed: run for seed, run in found.items() if run is not None and run.result is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several runs of any settings, by name."""
+
+    runs: Mapping[str, Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A forecast: the content of `plan.json`."""
+
+    values: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A throughput curve: the content of `probe.json`."""
+
+    values: Json
+
+
+Source = Comparison | Unfinished | Run | Together | Plan | Probe
+
+
+def read(folder: Path) -> Source:
+    """What the folder holds.
+
+    Args:
+        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
+
+    Raises:
+        FileNotFoundError: if it holds nothing of these, or a file of it is missing.
+        ValueError: if a file is damaged or of another kind, or the run was never evaluated.
+    """
+    if (folder / "compare.json").exists():
+        compare = _json(folder / "compare.json", kinds.COMPARISON)
+        return _read_unfinished(folder) if _lacks_runs(folder, compare) else _read_comparison(folder, compare)
+    if (folder / "config.json").exists():
+        return read_run(folder)
+    if (folder / "comparison.json").exists():
+        return _read_unfinished(folder)
+    if (folder / "plan.json").exists():
+        return _read_plan(folder / "plan.json")
+    if (folder / "probe.json").exists():
+        return Probe(_json(folder / "probe.json", kinds.PROBE))
+    raise FileNotFoundError(
+        f"`folder` must be a folder that adabatch compare, train, plan or probe wrote, got {str(folder)!r} without "
+        "compare.json, config.json, plan.json and probe.json"
+    )
+
+
+def read_together(folders: Sequence[Path]) -> Together:
+    """Several runs, each named by the end of its path by which it differs from the others.
+
+    Args:
+        folders: of at least two runs, finished or not.
+
+    Raises:
+        FileNotFoundError: if one of them holds no run.
+        ValueError: if two are the same, or one is damaged, was never evaluated or holds something else.
+    """
+    places = [folder.resolve() for folder in folders]
+    for place, folder in zip(places, folders, strict=True):
+        if places.count(place) > 1:
+            raise ArgumentError(
+                "folder", "must name each run once", got=f"{str(folder)!r} twice", remedy="leave one out"
+            )
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(
+                f"`folder` must be a run where several are given, got {str(folder)!r} without config.json; anything "
+                "else has a page of its own: give it alone"
+            )
+    deep = max(len(place.parts) for place in places)
+    ends = (["/".join(place.parts[-depth:]) for place in places] for depth in range(1, deep + 1))
+    names = next(names for names in ends if len(set(names)) == len(names))
+    return Together({name: read_run(folder) for name, folder in zip(names, folders, strict=True)})
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, finished or not.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        FileNotFoundError: if its settings are missing.
+        ValueError: if a file is damaged, or the run was never evaluated.
+    """
+    config = _json(folder / "config.json", kinds.CONFIG)
+    versions = _json(folder / "versions.json") if (folder / "versions.json").exists() else {}
+    file = folder / "result.json"
+    result = _json(file, kinds.RESULT) if file.exists() else None
+    if result is not None:
+        history, decisions = result["history"], result["decisions"]
+    else:
+        history, decisions = _lines(folder / "metrics.jsonl"), _lines(folder / "decisions.jsonl")
+    if not history:
+        raise ArgumentError(
+            "folder", "must hold a run that was evaluated at least once", value=str(folder), remedy="let it train on"
+        )
+    for found in history:
+        _check(folder, found, kinds.EVALUATION)
+    for decision in decisions:
+        _check(folder, decision, kinds.DECISION)
+    return Run(config, versions, history, decisions, result)
+
+
+def _read_comparison(folder: Path, compare: Json) -> Comparison:
+    _check_arms(folder / "compare.json", compare)
+    runs = {}
+    for arm in compare["arms"]:
+        folders = [folder / "runs" / arm["name"] / f"seed-{seed}" for seed in compare["seeds"]]
+        runs[arm["name"]] = [read_run(path) for path in folders]
+    return Comparison(compare, runs)
+
+
+def _lacks_runs(folder: Path, compare: Json) -> bool:
+    """Whether arms or seeds were added to the comparison since its outcome was written."""
+    file = folder / "comparison.json"
+    note = _json(file, kinds.NOTE) if file.exists() else {}
+    more = {*note.get("arms", ())} - {arm["name"] for arm in compare["arms"]}
+    return bool(more or {*note.get("seeds", ())} - {*compare["seeds"]})
+
+
+def _read_unfinished(folder: Path) -> Unfinished:
+    note = _json(folder / "comparison.json", kinds.NOTE)
+    there = sorted((folder / "runs").glob("*/seed-*/config.json"))
+    arms = note.get("arms") or list(dict.fromkeys(file.parts[-3] for file in there))
+    ends = (file.parts[-2].removeprefix("seed-") for file in there)
+    seeds = note.get("seeds") or sorted({int(end) for end in ends if end.isdecimal()})
+    runs = {}
+    for arm in arms:
+        for seed in seeds:
+            path = folder / "runs" / arm / f"seed-{seed}"
+            if (path / "result.json").exists() or _lines(path / "metrics.jsonl"):
+                runs[arm, seed] = read_run(path)
+    if not arms:
+        raise FileNotFoundError(
+            f"`folder` must hold at least one run, got the comparison {str(folder)!r}, which has none yet; let it train"
+        )
+    return Unfinished(note, arms, seeds, runs)
+
+
+def _read_plan(file: Path) -> Plan:
+    values = _json(file, kinds.PLAN)
+    for key in ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before"):
+        if len(values[key]) != len(values["starts_samples"]):
+            raise ArgumentError(
+                "folder", "must hold files of this package", got=f"{file} without a value of {key} for each start"
+            )
+    return Plan(values)
+
+
+def _check_arms(file: Path, compare: Json) -> None:
+    """That what is compared is there, once for each seed."""
+    names = [arm["name"] for arm in compare["arms"]]
+    against = [*compare["against_fixed_small"], *compare.get("against_fixed_large", ())]
+    wanted = [*against, *(["fixed-small"] if compare["against_fixed_small"] else [])]
+    if missing := [name for name in wanted if name not in names]:
+        raise ArgumentError("folder", "must hold files of this package", got=f"{file} without the arm {missing[0]!r}")
+    for arm in compare["arms"]:
+        if any(len(arm[key]["values"]) != len(compare["seeds"]) for key in ("test_accuracy", "train_seconds")):
+            raise ArgumentError(
+                "folder",
+                "must hold files of this package",
+                got=f"{file} without a value for each seed of {arm['name']}",
+            )
+
+
+def _size_at(steps: Sequence[tuple[int, int, str]], clock: int) -> int:
+    return steps[bisect_right(steps, clock, key=itemgetter(0)) - 1][1]
+
+
+def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
+    try:
+        values = _files.json_of(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
+        ) from None
+    except ValueError as error:
+        raise ArgumentError(
+            "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
+        ) from None
+    _check(file, values, shape)
+    return dict(values)
+
+
+def _lines(file: Path) -> list[Json]:
+    """The records of a JSON lines file; none when it is missing. A last line that is cut off is still being written."""
+    if not file.exists():
+        return []
+    try:
+        _files.check_file(file)
+        whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+        return [_files.values_of(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise ArgumentError(
+            "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
+        ) from None
+
+
+def _check(file: Path, values: Any, shape: Mapping[str, Any]) -> None:
+    wrong = next(kinds.faults(values, shape), None)
+    if wrong is not None:
+        raise ArgumentError(
+            "folder", "must hold files of this package", got=f"{file} {wrong}", remedy=f"{_remedy(file)}"
+        )
+
+
+def _remedy(damaged: Path) -> str:
+    """What helps: a run that is there is not written again."""
+    folder = damaged.parent
+    deleted = f"delete {folder} and " if (folder / "config.json").exists() else ""
+    return f"{deleted}start the command that wrote it again"

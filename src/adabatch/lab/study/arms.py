@@ -1,0 +1,201 @@
+"""The arms of a comparison: which runs are trained against each other.
+
+Every arm is a `RunConfig` of its own. The LR schedule is the same in all of them: growth couples on top of it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from adabatch import couplings
+from adabatch._errors import AdabatchError, ArgumentError
+from adabatch.lab import tasks
+from adabatch.lab.training import RunConfig
+
+STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
+_ADAM: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}  # torch's; no setting of a run changes them
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OF_GROWTH: Final = ("every", "max-batch-size", "coupling")  # play no part where the batch is constant
+_EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=power(0.5)'"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        name: a word that is also the name of a folder.
+        config: what it trains; its seed is replaced by each seed of the comparison.
+    """
+
+    name: str
+    config: RunConfig
+
+
+def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
+    """The four arms that show whether growth pays and whether the coupling is what makes it work.
+
+    Args:
+        adaptive: the configuration of the adaptive arm: a growing batch with a coupling.
+        dataset_size: samples in an epoch, at least 1.
+
+    Returns:
+        `fixed-small`: the adaptive arm without growth. `fixed-large`: the largest batch from the start, its LR,
+        momentum and weight decay scaled by the adaptive arm's coupling (linear: the large batch at its best); betas
+        and eps are torch's in all arms. `adaptive`. `uncoupled`: the same growth without a coupling.
+
+    Raises:
+        ValueError: if `adaptive` does not grow before its end or has no coupling, so that arms would be the same.
+    """
+    if not adaptive.grows:
+        raise ArgumentError(
+            "growth", "must be given for the adaptive arm", value=None, remedy="for example `--growth 2 --every 4`"
+        )
+    coupling = couplings.get(adaptive.coupling)
+    if coupling.name == "none":
+        raise ArgumentError(
+            "coupling", "must not be none, which is the arm uncoupled already", remedy="for example linear"
+        )
+    largest = largest_batch(adaptive, dataset_size=dataset_size)
+    if largest == adaptive.batch_size:
+        name, sooner = (
+            ("growth", "grow sooner (`every`)") if adaptive.rule is None else ("rule", "follow an LR that falls")
+        )
+        raise ArgumentError(
+            name,
+            (
+                f"must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms "
+                "are the same training"
+            ),
+            remedy=f"let it {sooner} or come to more (`max_batch_size`), or train longer",
+        )
+    group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
+    scaled = coupling.in_force(group, largest / adaptive.batch_size)
+    settings = {name: value for name, value in scaled.items() if name not in _ADAM}
+    arms = {
+        "fixed-small": _constant(adaptive),
+        "fixed-large": replace(_constant(adaptive), batch_size=largest, **settings),
+        "adaptive": adaptive,
+        "uncoupled": replace(adaptive, coupling="none"),
+    }
+    return tuple(Arm(name, arms[name]) for name in STANDARD)
+
+
+def _constant(config: RunConfig) -> RunConfig:
+    """The same without growth."""
+    return replace(config, growth=None, rule=None)
+
+
+def largest_batch(config: RunConfig, *, dataset_size: int) -> int:
+    """The largest batch size that a run comes to, in samples; tails of epochs aside."""
+    return int(config.plan(dataset_size).sizes[-1])
+
+
+def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
+    """The arms that the user asked for; the four standard ones when nothing is asked for.
+
+    Args:
+        texts: each the name of a standard arm, or `name: key=value ...` with flags of `adabatch train` as keys; what
+            is not given is as in fixed-small, which does not grow; with another optimizer the LR is the task's for it.
+        adaptive: the configuration of the arm adaptive.
+        dataset_size: samples in an epoch, at least 1.
+
+    Returns:
+        The arms in the order given; fixed-small, which the others are measured against, is put first when missing.
+
+    Raises:
+        ValueError: if a text is malformed, a key unknown or without use, a value not of its kind, or two arms share a
+            name.
+    """
+    if not texts:
+        return standard_arms(adaptive, dataset_size=dataset_size)
+    base = _constant(adaptive)
+    arms: dict[str, Arm] = {}
+    for text in texts:
+        name, colon, settings = text.partition(":")
+        name = name.strip()
+        if not colon and name in STANDARD:
+            known = {arm.name: arm for arm in standard_arms(adaptive, dataset_size=dataset_size)}
+            arm = known[name]
+        else:
+            arm = _parse(name, settings, colon, base)
+        if arm.name in arms:
+            raise ArgumentError("arm", "names must differ", got=f"{arm.name!r} twice", remedy="rename one")
+        arms[arm.name] = arm
+    if "fixed-small" not in arms:
+        arms = {"fixed-small": Arm("fixed-small", base), **arms}
+    return tuple(arms.values())
+
+
+def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
+    if not colon:
+        raise ArgumentError(
+            "arm", f"must be one of {', '.join(STANDARD)} or 'name: key=value ...'", value=name, remedy=_EXAMPLE
+        )
+    if not _NAME.fullmatch(name):
+        raise ArgumentError("arm", "must have a name of letters, digits, '.', '_' and '-'", value=name, remedy=_EXAMPLE)
+    changes: dict[str, Any] = {}
+    try:
+        items = shlex.split(settings)
+    except ValueError as error:
+        raise ArgumentError("arm", f"{name} must have closed quotes", got=f"{settings.strip()!r} ({error})") from None
+    if not items:
+        raise ArgumentError("arm", f"{name} must set something", got="nothing after the colon", remedy=_EXAMPLE)
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not value:
+            raise ArgumentError("arm", f"{name} must be made of key=value", value=item, remedy=_EXAMPLE)
+        if key not in _KEYS:
+            raise ArgumentError("arm", f"{name} must have keys among {', '.join(_KEYS)}", value=key, remedy=_EXAMPLE)
+        field = key.replace("-", "_")
+        if field in changes:
+            raise ArgumentError("arm", f"{name} must set each key once", got=f"{key} twice")
+        changes[field] = _value(name, key, value)
+    try:
+        if "optimizer" in changes:  # an LR belongs to an optimizer
+            changes = {**tasks.get(base.task).in_place_of(base.optimizer, changes["optimizer"]), **changes}
+        config = replace(base, **changes)
+    except AdabatchError as error:
+        raise type(error)("arm", f"{name}: {error}") from None
+    unused = [] if config.grows else [key for key in _OF_GROWTH if key.replace("-", "_") in changes]
+    if unused:
+        raise ArgumentError(
+            "arm",
+            f"{name} must set growth where it sets {', '.join(unused)}",
+            got="no growth",
+            remedy="without it the batch is constant",
+        )
+    return Arm(name, config)
+
+
+def _value(name: str, key: str, value: str) -> Any:
+    read, kind = _KEYS[key]
+    try:
+        return read(value)
+    except ValueError:
+        raise ArgumentError("arm", f"{name} must have {kind} as {key}", value=value) from None
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda value: None if value == "none" else read(value)
+
+
+_KEYS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "model": (str, "a name"),
+    "batch-size": (int, "a whole number"),
+    "growth": (_or_none(float), "a number or none"),
+    "every": (str, "a duration"),
+    "max-batch-size": (_or_none(int), "a whole number or none"),
+    "coupling": (str, "a name"),
+    "lr": (float, "a number"),
+    "lr-schedule": (str, "a schedule"),
+    "momentum": (float, "a number"),
+    "weight-decay": (float, "a number"),
+    "optimizer": (str, "a name"),
+    "epochs": (int, "a whole number"),
+    "micro-batch-size": (_or_none(int), "a whole number or none"),
+}

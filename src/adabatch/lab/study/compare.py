@@ -1,0 +1,335 @@
+"""Comparisons: arms trained over seeds, interleaved, resumable, summed up in one `compare.json`.
+
+The folder of a comparison:
+
+    comparison.json            what is compared, and what may not change between two starts: versions, device, the data
+    runs/ARM/seed-K/           one run folder each; a run whose result.json is there is never repeated
+    compare.json               the outcome, written whole at the end
+    .lock                      held while a process trains
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from adabatch import _checks, _files, couplings
+from adabatch._errors import ArgumentError
+from adabatch.lab import tasks, training
+from adabatch.lab.study.arms import Arm
+from adabatch.lab.study.outcome import MARGIN, outcome
+from adabatch.lab.tasks import Data
+from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
+from adabatch.lab.training.config import LARGEST_SEED
+from adabatch.lab.training.device import threads
+from adabatch.lab.training.folder import differences, write_json
+from adabatch.lab.training.interrupt import Interrupted, Interrupts
+
+FORMAT: Final = 1
+_TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of a comparison, as progress reports name it.
+
+    Attributes:
+        number: its place in the order of runs, from 1.
+        total: how many runs there are.
+        arm: the arm.
+        seed: the seed.
+        reused: whether its result was already there.
+    """
+
+    number: int
+    total: int
+    arm: Arm
+    seed: int
+    reused: bool
+
+
+def interleaved(arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[Arm, int]]:
+    """All runs, seed by seed, the arms of each seed one after the other and the first arm another one each time.
+
+    So a machine that drifts slows the runs of a pair alike, and no arm always follows the same one's heat.
+
+    Args:
+        arms: the arms.
+        seeds: the seeds.
+
+    Yields:
+        An arm and a seed.
+
+    Example:
+        >>> [f"{arm}{seed}" for arm, seed in interleaved(["a", "b"], [0, 1])]  # any objects serve as arms
+        ['a0', 'b0', 'b1', 'a1']
+    """
+    for turn, seed in enumerate(seeds):
+        start = turn % len(arms)
+        for arm in [*arms[start:], *arms[:start]]:
+            yield arm, seed
+
+
+def compare(
+    arms: Sequence[Arm],
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    target: float | None = None,
+    data: Data | None = None,
+    progress: Callable[[Turn, Progress | RunResult | None], None] | None = None,
+) -> dict[str, Any]:
+    """Trains every arm with every seed and sums up what was found.
+
+    Args:
+        arms: the arms, of one task; names differ.
+        seeds: at least one whole number of at least 0, no two alike.
+        out: the folder of the comparison; runs that are finished there are taken as they are.
+        target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
+        data: the task's data, loaded before; None: loaded here, once.
+        progress: called before each run with None, during it with where it stands, and after it with its result.
+
+    Returns:
+        The content of `compare.json`, which is written too.
+
+    Raises:
+        ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
+        BlockingIOError: if another process trains in `out`.
+        OSError: if `out` cannot be written.
+        Interrupted: after Ctrl-C, SIGTERM or SIGHUP; the same call again goes on.
+    """
+    seeds = _checked_seeds(seeds)
+    config = _one_task(arms)
+    task = tasks.get(config.task)
+    target = checked_target(task.target if target is None else target)
+    with threads(config.threads):
+        versions = training.versions(training.pick_device(config.device))
+    _check_folder(out, arms, versions)
+    data = task.load(config.data) if data is None else data
+    for arm in arms:
+        _check_arm(arm, data.dataset_size)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with lock.held(out):
+        _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
+        names = [arm.name for arm in arms]
+        note: dict[str, Any] = {"format": FORMAT, "versions": versions, "data": data.fingerprint()}
+        note |= {"task": config.task, "model": config.model, "arms": names, "seeds": list(seeds), "target": target}
+        _check_data(out, note["data"])
+        with writing(out):
+            write_json(out / "comparison.json", note)
+        results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
+        found = {
+            "format": FORMAT,
+            "task": config.task,
+            "model": config.model,
+            "device": versions["device"],
+            "versions": versions,
+            "seeds": list(seeds),
+            "target": target,
+            "margin": MARGIN,
+            "settings": {arm.name: _settings(arm.config) for arm in arms},
+            **outcome(results, target=target),
+        }
+        with writing(out):
+            write_json(out / "compare.json", found)
+    return found
+
+
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """The folder of one run of a comparison."""
+    return out / "runs" / arm / f"seed-{seed}"
+
+
+def checked_target(target: float) -> float:
+    """`target` as a float.
+
+    Raises:
+        ValueError: if it is not in (0, 1].
+    """
+    remedy = "it is a test accuracy as a fraction, for example 0.95"
+    if _checks.finite("target", target, above=0, remedy=remedy) > 1:
+        raise ArgumentError("target", "must be at most 1", value=target, remedy=remedy)
+    return float(target)
+
+
+def _run_all(
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    *,
+    out: Path,
+    data: Data,
+    target: float,
+    progress: Callable[[Turn, Progress | RunResult | None], None] | None,
+) -> dict[str, list[RunResult]]:
+    """The results of every arm in the order of seeds; what is finished already is read."""
+    results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
+    turns = list(interleaved(arms, seeds))
+    before = {(arm.name, seed): _result(run_folder(out, arm.name, seed)) for arm, seed in turns}
+    with Interrupts() as interrupts:
+        if None in before.values():
+            _warm_up(arms, data, interrupts)
+        for number, (arm, seed) in enumerate(turns, 1):
+            done = before[arm.name, seed]
+            turn = Turn(number, len(turns), arm, seed, done is not None)
+            tell = _silent if progress is None else partial(progress, turn)
+            tell(None)
+            results[arm.name][seed] = _train(turn, out, data, target, tell) if done is None else done
+            tell(results[arm.name][seed])
+            _stop_if(interrupts)
+    return {name: [by_seed[seed] for seed in seeds] for name, by_seed in results.items()}
+
+
+def _stop_if(interrupts: Interrupts) -> None:
+    """Ends the comparison if the user wants it; a run that was at its end by then is finished."""
+    if interrupts.number is not None:
+        kept = "finished runs are kept, and the same comparison again goes on"
+        raise Interrupted(None, interrupts.number, kept=kept)
+
+
+def _silent(now: Progress | RunResult | None) -> None:
+    """Progress that nobody asked for."""
+
+
+def _train(turn: Turn, out: Path, data: Data, target: float, tell: Callable[[Progress], None]) -> RunResult:
+    """One run; what a kill left of it is taken up again."""
+    folder = run_folder(out, turn.arm.name, turn.seed)
+    config = replace(turn.arm.config, seed=turn.seed)
+    resume = (folder / "config.json").exists()
+    with _deletable(folder) if resume else nullcontext():
+        return training.train(config, folder, resume=resume, data=data, progress=tell, target=target)
+
+
+def _result(folder: Path) -> RunResult | None:
+    """The result of a run; None if it is not finished."""
+    with _deletable(folder / "result.json"):
+        return saved_result(folder)
+
+
+@contextmanager
+def _deletable(damaged: Path) -> Iterator[None]:
+    """Says of a run that cannot go on what helps in a comparison, which resumes no run by its name."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise ArgumentError(
+            "out",
+            "must hold whole runs",
+            got=f"a damaged {damaged}",
+            remedy="delete it and give the same command again, which trains what is missing",
+        ) from error
+
+
+def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
+    """A few updates at every batch size that will occur: first steps of a shape cost more, whoever takes them."""
+    shapes = {}
+    for arm in arms:
+        config = arm.config
+        for size in config.plan(data.dataset_size).sizes:
+            parts = config.micro_batch_size and min(config.micro_batch_size, 4 * size)
+            short = replace(config, growth=None, rule=None, batch_size=size, micro_batch_size=parts)
+            short = replace(short, epochs=1, lr_schedule="constant", evaluate_every="1 epoch", seed=0)
+            shapes[config.model, config.optimizer, size] = short
+    for (_, _, size), config in shapes.items():
+        few = replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size])
+        training.train(config, data=replace(few, x_test=data.x_test[:1], y_test=data.y_test[:1]))
+        _stop_if(interrupts)
+
+
+def _one_task(arms: Sequence[Arm]) -> RunConfig:
+    if not arms:
+        raise ArgumentError("arms", "must hold at least one arm", got="none")
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise ArgumentError("arms", "must differ in name", got=", ".join(names))
+    for arm in arms:
+        for key in ("task", "device", "data", "threads"):
+            if getattr(arm.config, key) != getattr(arms[0].config, key):
+                raise ArgumentError("arms", f"must share one {key}", got=f"others in {arms[0].name} and {arm.name}")
+    return arms[0].config
+
+
+def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(_checks.whole("seeds", seed, minimum=0) for seed in seeds)
+    remedy = "they count up from the first one; begin with a smaller one"
+    _checks.whole("seeds", max(found, default=0), minimum=0, maximum=LARGEST_SEED, remedy=remedy)
+    if not found or len(set(found)) < len(found):
+        raise ArgumentError("seeds", "must be at least one and all different", value=list(found))
+    return found
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.to_json().items() if key != "seed"}
+
+
+def _check_arm(arm: Arm, dataset_size: int) -> None:
+    """Raises what training would raise hours later: a batch beyond the data, an LR beyond float32, a coupling."""
+    config = arm.config
+    config.check_lr(dataset_size)
+    if config.grows:
+        probe = [torch.nn.Parameter(torch.zeros(1))]
+        couplings.get(config.coupling).check_optimizer(
+            optimizers.build(config.optimizer, probe, lr=config.lr, momentum=config.momentum, weight_decay=0.0)
+        )
+
+
+def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -> None:
+    """Raises when runs in `out` are of other settings, or were timed elsewhere."""
+    remedy = f"give another --out or delete {out}"
+    if out.exists() and not out.is_dir():
+        raise ArgumentError("out", "must be a folder", got=f"the file {out}", remedy="give another --out")
+    note = out / "comparison.json"
+    if not note.exists():
+        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise ArgumentError(
+                "out", "must be empty or hold a comparison", got=f"other files in {out}", remedy="give another --out"
+            )
+        return
+    try:
+        before = _files.json_of(note)["versions"]
+        differing = [key for key in _TIMING if before[key] != versions[key]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(
+            "out", "must hold a whole comparison", got=f"a damaged {note} ({error})", remedy=remedy
+        ) from error
+    for key in differing:
+        raise ArgumentError(
+            "out",
+            (f"holds a comparison with {key} {before[key]}, now it is {versions[key]}: times would not compare"),
+            remedy=remedy,
+        )
+    for arm in arms:
+        for folder in sorted((out / "runs" / arm.name).glob("seed-*")):
+            with _deletable(folder):
+                saved = _saved_config(folder)
+            if saved is not None and (differ := differences(replace(saved, seed=arm.config.seed), arm.config)):
+                raise ArgumentError(
+                    "out",
+                    f"holds a comparison of other settings (there and now): {arm.name} has {'; '.join(differ)}",
+                    remedy=remedy,
+                )
+
+
+def _saved_config(folder: Path) -> RunConfig | None:
+    """The settings of a run; None if it was never begun."""
+    left = ("config.json", "result.json", "checkpoints/last.pt")
+    return saved_config(folder) if any((folder / name).exists() for name in left) else None
+
+
+def _check_data(out: Path, fingerprint: str) -> None:
+    """Raises when runs in `out` were trained on other data; call it after `_check_folder`."""
+    note = out / "comparison.json"
+    before = _files.json_of(note) if note.exists() else {}
+    if before.get("data", fingerprint) != fingerprint:
+        raise ArgumentError(
+            "data",
+            f"must hold what the comparison in {out} began with",
+            got="other samples",
+            remedy="give the former data, in whatever folder, or another --out",
+        )

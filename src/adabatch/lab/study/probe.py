@@ -1,0 +1,248 @@
+"""Throughput against batch size: how much faster a growing batch can make a task on this machine, at most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from adabatch import _checks, memory
+from adabatch._errors import ArgumentError
+from adabatch.lab import tasks, training
+from adabatch.lab.study.statistics import Ratio, paired_ratio, spread
+from adabatch.lab.tasks import Data
+from adabatch.lab.training import RunConfig
+from adabatch.lab.training.device import entered, threads, wait_for
+from adabatch.lab.training.parts import Parts
+
+FORMAT: Final = 1
+GAIN: Final = 1.03
+
+
+def probe(
+    config: RunConfig,
+    *,
+    maximum: int | None = None,
+    repeats: int = 9,
+    seconds: float = 0.15,
+    data: Data | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measures samples per second of real training steps at the batch sizes that a growing batch would pass.
+
+    The batch sizes are measured in turns, so that a drifting machine is fair to all. A step is that of `training`:
+    a batch from the loader, forward, backward, optimizer.
+
+    Args:
+        config: the task, network, optimizer and first batch size; growth plays no part.
+        maximum: the largest batch size; None: four times the task's own, if the data set is as large.
+        repeats: turns, at least 1; intervals of 95 % need no assumption from 6 on.
+        seconds: how long a batch size is measured in each turn, at least one step.
+        data: the task's data if they are loaded already.
+        progress: called with the measurements done and their number.
+
+    Returns:
+        The content of `probe.json`.
+
+    Raises:
+        ValueError: if an argument is out of range or the batch is larger than the data set.
+    """
+    _checks.whole("repeats", repeats)
+    _checks.finite("seconds", seconds, above=0)
+    device = training.pick_device(config.device)
+    if device.type == "cpu":
+        memory.tune_allocator()
+    data = tasks.get(config.task).load(config.data) if data is None else data
+    sizes = batch_sizes(config, maximum=maximum, dataset_size=data.dataset_size)
+    with threads(config.threads), entered(device):
+        versions = training.versions(device)
+        rates, failed = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
+    return {
+        "format": FORMAT,
+        "task": config.task,
+        "model": config.model,
+        "device": versions["device"],
+        "versions": versions,
+        "repeats": repeats,
+        "out_of_memory_at": failed,
+        **conclusion(rates),
+    }
+
+
+def batch_sizes(config: RunConfig, *, maximum: int | None, dataset_size: int) -> list[int]:
+    """The first batch size and its doublings up to `maximum` and the data set.
+
+    Args:
+        config: gives the first batch size, and where `maximum` is None four times its `max_batch_size`.
+        maximum: the largest batch size.
+        dataset_size: samples in an epoch.
+
+    Returns:
+        At least one size, growing.
+
+    Raises:
+        ValueError: if `maximum` or the data set is smaller than the first batch size.
+    """
+    first = config.batch_size
+    if first > dataset_size:
+        raise ArgumentError(
+            "batch_size", f"must be at most the {dataset_size:,} samples of the data set", got=f"{first:,}"
+        )
+    if maximum is None:
+        maximum = max(first, 4 * (config.max_batch_size or 16 * first))
+    _checks.whole("max_batch_size", maximum, minimum=first, remedy=f"the first batch size is {first}")
+    sizes = [first]
+    while 2 * sizes[-1] <= min(maximum, dataset_size):
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    """What a throughput curve says about growing the batch.
+
+    A batch size counts as faster than another if the median of the paired ratios is at least `GAIN` and their 95 %
+    interval lies above 1.
+
+    Args:
+        rates: for each batch size, growing, its samples per second in every turn.
+
+    Returns:
+        The keys `curve`, `fastest`, `speedup`, `enough` and `sentence` of `probe.json`; `enough` is the smallest batch
+        size that no larger one beats, None where that is the largest one measured and larger than the first.
+
+    Example:
+        >>> turns = [0.98, 0.99, 1.0, 1.01, 1.02, 1.03]
+        >>> rates = {size: [rate * turn for turn in turns] for size, rate in {16: 100, 32: 160, 64: 161}.items()}
+        >>> conclusion(rates)["sentence"]
+        'growing the batch can make this task at most 1.61x faster here [1.61, 1.61]; no gain is shown beyond 32'
+    """
+    sizes = list(rates)
+    first = sizes[0]
+    against = {size: paired_ratio(rates[size], rates[first]) for size in sizes}
+    faster = [size for size in sizes[1:] if _faster(against[size])]
+    fastest = max(faster, key=lambda size: against[size].median or 0, default=first)
+    enough = next(
+        size
+        for size in sizes
+        if not any(_faster(paired_ratio(rates[larger], rates[size])) for larger in sizes if larger > size)
+    )
+    rising = enough == sizes[-1] and enough != first
+    return {
+        "curve": [
+            {
+                "batch_size": size,
+                "samples_per_second": spread(rates[size]).to_json(),
+                "against_first": None if size == first else against[size].to_json(),
+            }
+            for size in sizes
+        ],
+        "fastest": fastest,
+        "speedup": against[fastest].to_json(),
+        "enough": None if rising else enough,
+        "sentence": _sentence(against, fastest=fastest, enough=enough, rising=rising),
+    }
+
+
+def _sentence(against: Mapping[int, Ratio], *, fastest: int, enough: int, rising: bool) -> str:
+    first, last = min(against), max(against)
+    if first == last:
+        return f"growing the batch cannot be judged: {first} is the only batch size measured"
+    if fastest == first:
+        best = max((size for size in against if size != first), key=lambda size: against[size].median or 0)
+        if all(ratio.low is None for size, ratio in against.items() if size != first):
+            return f"no gain is shown: too few repeats for an interval (the best, {best}: {_words(against[best])})"
+        found = f"growing the batch brings no speed here: no batch size up to {last} is shown to be at least "
+        return found + f"{GAIN:g}x as fast as {first} (the best, {best}: {_words(against[best])})"
+    speedup = against[fastest]
+    if rising:
+        return (
+            f"growing the batch makes this task {_words(speedup, 'faster here')} at {last}, the largest batch size "
+            "measured; larger ones may gain more"
+        )
+    gain = _words(speedup, "faster here")
+    end = f"nothing is gained beyond {enough}" if fastest <= enough else f"no gain is shown beyond {enough}"
+    return f"growing the batch can make this task at most {gain}; {end}"
+
+
+def _words(ratio: Ratio, what: str = "") -> str:
+    text = f"{ratio.median:.2f}x {what}".rstrip()
+    return text if ratio.low is None else f"{text} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _faster(ratio: Ratio) -> bool:
+    """Whether a gain is shown, and large enough to matter."""
+    return ratio.median is not None and ratio.median >= GAIN and ratio.low is not None and ratio.low > 1
+
+
+def _measure(
+    config: RunConfig,
+    data: Data,
+    device: torch.device,
+    sizes: Sequence[int],
+    *,
+    repeats: int,
+    seconds: float,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[int, list[float]], int | None]:
+    """Samples per second by batch size and turn, and the first batch size that outgrew the device's memory, if any."""
+    steps = Steps(replace(config, growth=None), data, device)
+    counts: dict[int, int] = {}
+    failed = None
+    for size in sizes:
+        try:
+            steps.time(size, 2)  # the first steps of a shape cost more
+            counts[size] = max(1, round(seconds / steps.time(size, 2) * 2))
+        except torch.OutOfMemoryError:
+            failed = size
+            break
+    if not counts:
+        raise ArgumentError("batch_size", "must fit the device's memory", value=failed, remedy="start smaller")
+    rates: dict[int, list[float]] = {size: [] for size in counts}
+    measured = list(counts)
+    for turn in range(repeats):
+        start = turn % len(measured)
+        for size in [*measured[start:], *measured[:start]]:
+            rates[size].append(counts[size] * size / steps.time(size, counts[size]))
+            if progress:
+                progress(sum(len(found) for found in rates.values()), repeats * len(measured))
+    return rates, failed
+
+
+class Steps:
+    """Real training steps of a task at any batch size.
+
+    Args:
+        config: what trains, without growth.
+        data: the task's data.
+        device: where to train.
+    """
+
+    def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
+        self._parts, self._device = Parts(replace(config, drop_last=True), data, device), device
+        self._parts.batches.close()
+        self._batches = self._endless()
+
+    def time(self, batch_size: int, count: int) -> float:
+        """Seconds that `count` steps at `batch_size` take; fetching the batches is part of them."""
+        parts, batches = self._parts, self._batches
+        parts.loader.batch_size = batch_size
+        wait_for(self._device)
+        begin = time.perf_counter()
+        for _ in range(count):
+            inputs, targets = next(batches)
+            if not parts.prepared:
+                inputs, targets = parts.prepare(inputs, targets, clock=0)
+            parts.optimizer.zero_grad()
+            parts.loss(parts.forward(inputs), targets).backward()
+            parts.optimizer.step()
+        wait_for(self._device)
+        return time.perf_counter() - begin
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole batches, epoch after epoch."""
+        while True:
+            yield from self._parts.loader

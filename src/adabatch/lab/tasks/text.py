@@ -1,0 +1,140 @@
+"""Text by character: tiny Shakespeare, or any text file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.request
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from adabatch._errors import ArgumentError
+from adabatch.lab.tasks.task import Data, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONTEXT: Final = 128
+TEST: Final = 0.1  # the last part of the text
+NAMES: Final = ("tinyshakespeare/input.txt", "input.txt")
+URL: Final = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHA256: Final = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+DEFAULTS: Final = MappingProxyType(
+    {
+        "batch_size": 16,
+        "every": "1 epoch",
+        "max_batch_size": 128,
+        "coupling": "sqrt",
+        "lr": 0.001,
+        "lr_schedule": "constant",
+        "momentum": 0.0,
+        "weight_decay": 0.1,
+        "optimizer": "adamw",
+        "epochs": 5,
+        "target": 0.5,
+    }
+)
+ADAM: Final = MappingProxyType({"weight_decay": 0.0})  # where it is no more than a penalty, 0.1 would rule
+SGD: Final = MappingProxyType({"lr": 0.03, "momentum": 0.9, "weight_decay": 0.0})
+
+
+def load(data: Path | str | None = None) -> Data:
+    """Reads a text: the first 90 % of its characters to train on, the rest to evaluate on.
+
+    Args:
+        data: a text file (UTF-8), or a folder that holds `tinyshakespeare/input.txt` or `input.txt`; None takes the
+            environment variable ADABATCH_DATA and, when that is not set, downloads tiny Shakespeare into the cache.
+
+    Returns:
+        Sequences of 128 characters as numbers, int64 `[sequences, 128]`, and for each the characters one further on. A
+        character's number is its place among those that occur, sorted.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is no text or too short.
+        OSError: if the download fails.
+    """
+    import torch
+
+    path = _path(data)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ArgumentError("data", "must be a text file in UTF-8", got=f"{str(path)!r} ({error.reason})") from None
+    vocabulary = sorted(set(text))
+    cut = len(text) - int(len(text) * TEST)
+    if min(cut, len(text) - cut) <= CONTEXT or len(vocabulary) < 2:
+        raise ArgumentError(
+            "data",
+            f"must be a text of at least {11 * CONTEXT} characters, two of them different",
+            got=f"{len(text)} in {str(path)!r}",
+        )
+    number = {character: index for index, character in enumerate(vocabulary)}
+    tokens = torch.tensor([number[character] for character in text])
+    x_train, y_train = _sequences(tokens[:cut])
+    x_test, y_test = _sequences(tokens[cut:])
+    return Data(
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        classes=len(vocabulary),
+        note=f"{x_train.numel():,} characters to train, {x_test.numel():,} to test, {len(vocabulary)} different ones, "
+        f"from {path}",
+        tokens_per_sample=CONTEXT,
+    )
+
+
+def _sequences(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Consecutive sequences, and the same one token further on; what is left over at the end is dropped."""
+    count = (len(tokens) - 1) // CONTEXT
+    return tuple(tokens[first : first + count * CONTEXT].view(count, CONTEXT) for first in (0, 1))  # type: ignore[return-value]
+
+
+def _path(data: Path | str | None) -> Path:
+    """The text file."""
+    from adabatch.lab.tasks import cache
+    from adabatch.lab.tasks.parquet import VARIABLE
+
+    given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
+    if not given:
+        path = cache.location() / "tinyshakespeare.txt"
+        return path if path.exists() else _download(path)
+    if Path(given).is_file():
+        return Path(given)
+    for name in NAMES:
+        if (path := Path(given, name)).is_file():
+            return path
+    raise FileNotFoundError(
+        f"`{argument}` must be a text file or a folder that holds {NAMES[0]} or {NAMES[1]}, got {str(given)!r}; "
+        "leave it out to download tiny Shakespeare"
+    )
+
+
+def _download(path: Path) -> Path:
+    """Fetches tiny Shakespeare."""
+    try:
+        with urllib.request.urlopen(URL, timeout=60) as response:
+            content = response.read()
+    except OSError as error:
+        raise OSError(f"could not download {URL}: {error}; give `data`, a text file") from error
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise OSError(f"{URL} must be tiny Shakespeare, got another text; give `data`, a text file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+    return path
+
+
+GPT_TINY: Final = Task(
+    name="gpt-tiny",
+    summary="tiny Shakespeare, or any text file, by character: 1,003,855 characters to train, 111,539 to test",
+    default_model="gpt",
+    models=("gpt",),
+    defaults=DEFAULTS,
+    by_optimizer={"adam": ADAM, "sgd": SGD, "nesterov": SGD},
+    load=load,
+    tokens_per_sample=CONTEXT,
+)

@@ -1,0 +1,167 @@
+"""Checkpoints: written whole or not at all, read with every doubt."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from adabatch import _files
+from adabatch._errors import ArgumentError
+
+FORMAT: Final = 2
+KIND: Final = "adabatch run"
+
+
+def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> None:
+    """Writes `state` to `path`: a reader finds the former file or the new one, never a part of it.
+
+    Args:
+        path: the file.
+        state: tensors, numbers, text, dicts and lists.
+        also: a second name for the same content, which is there before `path` changes.
+
+    Raises:
+        OSError: if it cannot be written; then no half of it is left.
+    """
+    draft = _draft(path)
+    try:
+        with draft.open("wb") as file:
+            try:
+                torch.save({"kind": KIND, "format": FORMAT, **state}, file)
+            except RuntimeError as error:  # torch hides the system's error behind one of its own
+                raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
+            file.flush()
+            os.fsync(file.fileno())
+        if also is not None:
+            name_also(draft, also)
+        draft.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def finish(path: Path, *, also: Path) -> None:
+    """Ends a first `write` that a kill broke off between its two names; else does nothing.
+
+    Args:
+        path: the file.
+        also: its second name.
+
+    Raises:
+        OSError: if that fails.
+    """
+    draft = _draft(path)
+    if not path.exists() and draft.exists() and also.exists() and filecmp.cmp(draft, also, shallow=False):
+        draft.replace(path)
+        sync_folder(path.parent)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+def read(path: Path, *, remedy: str = "remove the run folder to start again") -> dict[str, Any]:
+    """The state that `write` wrote.
+
+    Args:
+        path: the file.
+        remedy: what helps where it is damaged or something else, in words.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or something else.
+        OSError: if it cannot be read.
+    """
+    try:
+        _files.check_file(path)
+    except ValueError as error:
+        raise ArgumentError("checkpoint", f"{path} must be whole", got=str(error), remedy=remedy) from None
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            file.seek(0)
+            state = None if broken is not None else torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except pickle.UnpicklingError:  # torch's own advice would be to run what is in there
+            raise ArgumentError(
+                "checkpoint", f"{path} must hold tensors, numbers and text alone", got="more", remedy=remedy
+            ) from None
+        except Exception as error:  # a damaged file may fail in any of the steps of reading it
+            reason = str(error).strip().partition("\n")[0]
+            raise ArgumentError(
+                "checkpoint", f"{path} must be whole", got=f"a damaged file ({reason})", remedy=remedy
+            ) from None
+    if broken is not None:
+        raise ArgumentError("checkpoint", f"{path} must be whole", got=f"a damaged {broken}", remedy=remedy)
+    if not isinstance(state, dict) or state.get("kind") != KIND:
+        raise ArgumentError("checkpoint", f"{path} must be one of adabatch's runs", got="something else", remedy=remedy)
+    if state.get("format") != FORMAT:
+        raise ArgumentError(
+            "checkpoint",
+            f"{path} must be of format {FORMAT}",
+            value=state.get("format"),
+            remedy="use the version of adabatch that wrote it",
+        )
+    return state
+
+
+def name_also(path: Path, also: Path) -> None:
+    """Gives a file a second name, in one step; a copy has it where a file has but one name, as on exFAT.
+
+    Args:
+        path: the file.
+        also: the second name; a file that has it now loses it.
+
+    Raises:
+        OSError: if that fails.
+    """
+    if also.exists() and also.samefile(path):
+        return
+    link = also.with_name(f".{also.name}.draft")
+    link.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(path, link)
+        except OSError:
+            _copy(path, link)
+        link.replace(also)
+    except BaseException:
+        link.unlink(missing_ok=True)
+        raise
+
+
+def _copy(path: Path, to: Path) -> None:
+    with path.open("rb") as source, to.open("wb") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a change of names last, also where the machine loses its power; not on Windows, which opens no folder.
+
+    Args:
+        folder: in which it was.
+
+    Raises:
+        OSError: if that fails.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

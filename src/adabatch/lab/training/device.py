@@ -1,0 +1,153 @@
+"""The device of a run, and what a result depends on besides its settings."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+import adabatch
+from adabatch._errors import ArgumentError
+
+NAMES: Final = ("auto", "cpu", "cuda", "cuda:N", "mps")
+_NAME: Final = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?|mps")
+
+
+def check_name(name: Any) -> None:
+    """Raises unless `name` is a device's name, be it there or not.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ArgumentError("device", f"must be one of {', '.join(NAMES)}", value=name)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device `name`; `"auto"` is a CUDA GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    check_name(name)
+    kind, _, index = name.partition(":")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        kind = "cuda" if gpus else "cpu"
+    elif kind == "cuda" and not gpus:
+        raise ArgumentError("device", "must be there", got=f"{name!r}, and torch sees no GPU", remedy="use auto or cpu")
+    elif kind == "mps" and not torch.backends.mps.is_available():
+        raise ArgumentError(
+            "device", "must be there", got="'mps', and torch sees no GPU of Apple's", remedy="use auto or cpu"
+        )
+    if not index:
+        return torch.device(kind)
+    if int(index) >= gpus:
+        there = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
+        raise ArgumentError(
+            "device", "must be there", got=f"{name!r}, and torch sees {there}", remedy="use one of them, auto or cpu"
+        )
+    return torch.device(kind, int(index))
+
+
+@contextmanager
+def entered(device: torch.device) -> Iterator[None]:
+    """While it is entered, a GPU with an index is the current one; torch's random state is as before afterwards.
+
+    Args:
+        device: on which a run computes.
+    """
+    kinds = [device] if device.type == "cuda" else []
+    state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with ExitStack() as around:
+        if device.type == "cuda" and device.index is not None:
+            around.enter_context(torch.cuda.device(device))
+        around.enter_context(torch.random.fork_rng(devices=kinds))
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def is_read_freely(device: torch.device) -> bool:
+    """Whether a number may be read after every update; on a GPU that would wait for each."""
+    return device.type == "cpu"
+
+
+def longest_float(device: torch.device) -> torch.dtype:
+    """What sums are kept in: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Torch computes on the CPU with `number` threads while it is entered; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def versions(device: torch.device) -> dict[str, Any]:
+    """What a result depends on besides its settings: versions, git revision of the working folder, hardware, threads.
+
+    Args:
+        device: that the run uses.
+
+    Returns:
+        JSON-safe values under the keys `adabatch`, `device`, `device_name`, `git`, `numpy`, `platform`, `python`,
+        `threads` and `torch`.
+    """
+    return {
+        "adabatch": adabatch.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "git": _git(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name as its maker writes it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    """Revision of the working folder and whether files differ from it; None outside a repository."""
+    try:
+        revision = _ask_git("rev-parse", "HEAD")
+        return {"revision": revision, "changed": bool(_ask_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _ask_git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -1,0 +1,365 @@
+"""The run folder: everything that a run leaves behind.
+
+config.json           the settings
+versions.json         python, torch, git revision of the working folder, device, threads
+metrics.jsonl         one line per evaluation, by samples
+decisions.jsonl       one line per change of the batch size
+checkpoints/last.pt   the state to resume from, which counts the lines that belong to it; best.pt the same of the
+                      best evaluation
+tensorboard/          the metrics as events, when tensorboard is installed
+result.json           what was found; there when the run is finished
+.lock                 held while a process trains
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from adabatch import _files
+from adabatch._errors import ArgumentError
+from adabatch.lab.training import checkpoint, lock, logs
+from adabatch.lab.training.config import RunConfig
+from adabatch.lab.training.records import Evaluation, RunResult
+from adabatch.lab.training.state import RunState
+from adabatch.types import Decision
+
+CHECKPOINTS: Final = ("last", "best")
+METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
+_LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
+# Where a run finds its data, what reads them and how often it saves may change when it goes on.
+_WHERE: Final = ("data", "device", "workers", "save_every")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder; made when missing.
+        config: of the run.
+        versions: what the result depends on besides.
+        resume: whether to go on with the run that is there.
+        resume_from: the checkpoint to go on from, `"last"` or `"best"`.
+
+    Raises:
+        FileExistsError: if a run is there and `resume` is False, or a comparison is there.
+        BlockingIOError: if another process trains there.
+        FileNotFoundError: if none is there and `resume` is True.
+        ValueError: if the run there has other settings.
+        OSError: if the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        config: RunConfig,
+        versions: Mapping[str, Any],
+        resume: bool,
+        resume_from: str = "last",
+    ) -> None:
+        self.path = path
+        self._last, self._best = (path / "checkpoints" / f"{name}.pt" for name in CHECKPOINTS)
+        self._from = path / "checkpoints" / f"{resume_from}.pt"
+        self._config = config
+        self._events: Any = None
+        self._without_events = importlib.util.find_spec("tensorboard") is None
+        self._unsynced: set[str] = set()  # logs that were added to since the last checkpoint
+        self._around = ExitStack()
+        try:
+            if resume:
+                self._enter_again(config)
+            else:
+                self._enter(config, versions)
+        except BaseException:
+            self._around.close()
+            raise
+
+    def _enter(self, config: RunConfig, versions: Mapping[str, Any]) -> None:
+        """Begins a run."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._around.enter_context(lock.held(self.path))
+        left = (self.path / "config.json", self._last, self._best, self.path / "result.json")
+        if any(file.exists() for file in left):
+            raise FileExistsError(
+                f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
+            )
+        if (self.path / "comparison.json").exists():
+            raise FileExistsError(f"`out` must not hold a comparison, got {str(self.path)!r}; take another folder")
+        with writing(self.path):
+            self._last.parent.mkdir(exist_ok=True)
+            write_json(self.path / "versions.json", versions)
+            write_json(self.path / "config.json", config.to_json())
+
+    def _enter_again(self, config: RunConfig) -> None:
+        """Goes on with the run that is there."""
+        check_same(config, saved_config(self.path))
+        self._around.enter_context(lock.held(self.path))
+        with writing(self.path):
+            self._last.parent.mkdir(exist_ok=True)
+            checkpoint.finish(self._last, also=self._best)
+            for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
+                draft.unlink()  # of a run that was killed
+
+    def state(self) -> RunState | None:
+        """The state to resume from; None if none was saved yet.
+
+        Raises:
+            FileNotFoundError: if that checkpoint is gone, and another one or the result is there.
+            ValueError: if it is damaged.
+        """
+        if not self._from.exists():
+            if self._from == self._last and not self._best.exists() and not (self.path / "result.json").exists():
+                return None
+            raise FileNotFoundError(f"`resume` must find {self._from}, which is not there; {self._remedy()}")
+        values = checkpoint.read(self._from, remedy=self._remedy())
+        with self.fitting():
+            return RunState.from_dict(values)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Turns whatever a damaged state, or one of another run, leads to into an error that names its file.
+
+        Raises:
+            ValueError: with a remedy.
+        """
+        try:
+            yield
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
+            raise ArgumentError(
+                "checkpoint",
+                f"{self._from} must be of this run",
+                got=f"one that does not fit it ({reason})",
+                remedy=f"{self._remedy()}",
+            ) from None
+
+    def _remedy(self) -> str:
+        """What helps where the state to resume from is of no use."""
+        again = "remove the run folder to start again"
+        other = next((path for path in (self._last, self._best) if path != self._from and path.exists()), None)
+        return again if other is None else f"{other.name} is there: take {other.stem} as `resume_from`, or {again}"
+
+    def save(self, state: RunState, *, best: bool) -> None:
+        """Writes the state to resume from, after the logs that it counts on, and if `best` a copy that stays."""
+        with writing(self.path):
+            for name in self._unsynced:
+                logs.sync(self.path / name)
+            self._unsynced.clear()
+            checkpoint.write(self._last, state.to_dict(), also=self._best if best else None)
+
+    def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
+        """Makes the folder agree with the state that is resumed from, in an order that bears to be broken off anywhere.
+
+        The logs are cut back to what it knows. Where it is the best one, it becomes the last one; where the run is to
+        train for more epochs, the result of fewer goes and the settings tell the new length.
+
+        Args:
+            state: None: nothing was saved yet.
+
+        Returns:
+            What the logs hold then.
+
+        Raises:
+            ValueError: if a log holds less than the state knows, or something else.
+        """
+        kept = self._kept(state)
+        with writing(self.path):
+            if state is not None:
+                checkpoint.name_also(self._from, self._last)
+                checkpoint.sync_folder(self._last.parent)
+            saved = saved_config(self.path)
+            if saved.epochs != self._config.epochs:
+                (self.path / "result.json").unlink(missing_ok=True)
+                write_json(self.path / "config.json", replace(saved, epochs=self._config.epochs).to_json())
+            for name, (_, size) in kept.items():
+                if size:
+                    os.truncate(self.path / name, size)
+                else:
+                    write_text(self.path / name, "")
+            checkpoint.sync_folder(self.path)
+        return kept[METRICS][0], kept[DECISIONS][0]
+
+    def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
+        """For each log what a state knows of it, and the bytes which that takes."""
+        kept: dict[str, tuple[list[Any], int]] = {}
+        counts = (0, 0) if state is None else (state.evaluations, state.decisions)
+        for (name, kind), count in zip(_LOGS.items(), counts, strict=True):
+            try:
+                kept[name] = logs.read(self.path / name, kind, count)
+                if name == METRICS and state is not None:
+                    state.check_history(kept[name][0])
+            except ValueError as error:
+                raise ArgumentError(
+                    "out",
+                    f"must hold what its checkpoint {self._from.name} counts on",
+                    got=f"a damaged {self.path / name} ({error})",
+                    remedy=f"{self._remedy()}",
+                ) from None
+        return kept
+
+    def log(self, evaluation: Evaluation) -> None:
+        """Adds a line to the metrics, and events where they can be written."""
+        with writing(self.path):
+            self._add(METRICS, evaluation)
+        if self._without_events:
+            return
+        try:
+            self._log_events(evaluation)
+        except Exception as error:  # whatever it is: events are for looking at, and end no training
+            self._without_events = True
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            warnings.warn(
+                f"no more events for TensorBoard are written in {self.path} ({reason}); the training goes on without",
+                stacklevel=2,
+            )
+
+    def log_decision(self, decision: Decision) -> None:
+        """Adds a line to the decisions."""
+        with writing(self.path):
+            self._add(DECISIONS, decision)
+
+    def _add(self, name: str, record: Evaluation | Decision) -> None:
+        logs.append(self.path / name, record)
+        self._unsynced.add(name)
+
+    def finish(self, result: RunResult) -> None:
+        """Writes the result."""
+        with writing(self.path):
+            write_json(self.path / "result.json", result.to_json())
+
+    def close(self) -> None:
+        """Closes the events and lets others write."""
+        if self._events is not None:
+            with suppress(Exception):  # they are flushed at each evaluation
+                self._events.close()
+        self._around.close()
+
+    def _log_events(self, evaluation: Evaluation) -> None:
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer: Any = SummaryWriter
+            self._events = writer(str(self.path / "tensorboard"), purge_step=evaluation.samples)
+        for name in ("train_loss", "test_loss", "test_accuracy", "batch_size", "lr", "updates", "seconds"):
+            value = getattr(evaluation, name)
+            self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
+        self._events.flush()
+
+
+def saved_config(path: Path) -> RunConfig:
+    """The settings of the run in the folder `path`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if its file is damaged.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        raise FileNotFoundError(f"`out` must hold a run to resume, got {str(path)!r}, which has no config.json")
+    try:
+        return RunConfig.from_json(_files.json_of(file))
+    except (ValueError, TypeError) as error:
+        raise ArgumentError(
+            "out", "must hold a run to resume", got=f"a damaged {file} ({error})", remedy="take another folder"
+        ) from None
+
+
+def saved_result(path: Path) -> RunResult | None:
+    """The result of the run in the folder `path`; None if it is not finished.
+
+    Raises:
+        ValueError: if its file is damaged.
+    """
+    file = path / "result.json"
+    if not file.exists():
+        return None
+    try:
+        return RunResult.from_json(_files.json_of(file))
+    except ValueError as error:
+        raise ArgumentError(
+            "out", "must hold a run", got=f"a damaged {file} ({error})", remedy="remove the file and resume"
+        ) from None
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns an error of the file system into one that names `out`, what was wrong and a remedy.
+
+    Args:
+        folder: that is written to.
+
+    Raises:
+        OSError: of the same kind, when writing fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        raise type(error)(
+            f"`out` must be a folder that can be written, got {str(folder)!r} ({reason}); "
+            "free space or take another folder"
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def check_same(config: RunConfig, saved: RunConfig) -> None:
+    """Checks that a run may go on with `config`; where its data are and its device may change, and it may grow longer.
+
+    Raises:
+        ValueError: if another setting differs.
+    """
+    differ = differences(config, replace(saved, epochs=max(saved.epochs, config.epochs)))
+    if differ:
+        raise ArgumentError(
+            "resume",
+            "must keep the settings of the run",
+            got=f"others (now and saved): {'; '.join(differ)}",
+            remedy="leave them out or take another folder",
+        )
+
+
+def differences(config: RunConfig, other: RunConfig) -> list[str]:
+    """The settings in which two runs differ, as text; where their data are and what reads them is none.
+
+    Args:
+        config: of the one run, whose values come first.
+        other: of the other.
+    """
+    return [text for text in config.differences(other) if text.partition(":")[0] not in _WHERE]

@@ -1,0 +1,255 @@
+"""What a run reports, as frozen records."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from adabatch._errors import ArgumentError
+from adabatch.types import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, for a progress bar or a log.
+
+    Attributes:
+        samples: the clock, in samples.
+        total_samples: the clock at the end of the run.
+        epoch: the epoch under way, from 0.
+        epochs: epochs in all.
+        batch_size: of the update trained on last, in samples.
+        lr: the LR in force in it.
+        samples_per_second: of training, since the epoch or the batch size began; at an evaluation since the one
+            before.
+        seconds: of training so far.
+        test_accuracy: of the last evaluation, a fraction; None before the first.
+        note: what is done before the first update; None while it trains.
+        evaluation: the one just made, of which it tells; None between evaluations.
+        seconds_left: of the run, evaluations and checkpoints included, as the stretch since the evaluation before went;
+            None between evaluations.
+    """
+
+    samples: int
+    total_samples: int
+    epoch: int
+    epochs: int
+    batch_size: int
+    lr: float
+    samples_per_second: float
+    seconds: float
+    test_accuracy: float | None
+    note: str | None = None
+    evaluation: Evaluation | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation on the test set: a line of `metrics.jsonl`.
+
+    Attributes:
+        samples: the clock, in samples.
+        epoch: epochs completed.
+        updates: optimizer updates so far.
+        seconds: of training so far, evaluations and checkpoints aside.
+        batch_size: of the update trained on last, in samples.
+        lr: the LR in force in it.
+        train_loss: mean over the samples trained on since the evaluation before; None: it was not finite.
+        test_loss: mean over the test set; None: it was not finite.
+        test_accuracy: share of the test set that is right.
+    """
+
+    samples: int
+    epoch: int
+    updates: int
+    seconds: float
+    batch_size: int
+    lr: float
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss was not finite, which JSON has no number for."""
+        return self.train_loss is None or self.test_loss is None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+_LARGEST: Final = 1e300
+_Record = TypeVar("_Record")
+# What a value must be where a field is declared so, in words and as a question.
+_KINDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "int": ("a whole number from 0 on", _whole),
+    "int | None": ("a whole number from 0 on or null", lambda value: value is None or _whole(value)),
+    "float": ("a number from 0 on", lambda value: _number(value) and value >= 0),
+    "float | None": ("a number or null", lambda value: value is None or _number(value)),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "str | None": ("text or null", lambda value: value is None or isinstance(value, str)),
+}
+
+
+def checked(record: _Record) -> _Record:
+    """A record as it is given, if its values are of the kinds that its fields are declared as.
+
+    Args:
+        record: a dataclass that was made from the values of a file.
+
+    Raises:
+        ValueError: if one is of another kind, negative or not finite; or an accuracy above 1.
+    """
+    for field in fields(record):  # type: ignore[arg-type]
+        words, fits = _KINDS.get(str(field.type), ("", lambda _: True))
+        value = getattr(record, field.name)
+        if not fits(value):
+            raise ArgumentError(None, f"{field.name} must be {words}", got=f"{repr(value)[:40]}")
+        if field.name.endswith("accuracy") and value > 1:
+            raise ArgumentError(None, f"{field.name} must be at most 1", value=value)
+    return record
+
+
+def packed(right: Tensor) -> str | None:
+    """Which samples are right as text: their number and, in base64, a bit for each, the first in the highest bit.
+
+    Args:
+        right: for each target whether it is right.
+
+    Returns:
+        The text; None where a sample has several targets, as text has.
+
+    Example:
+        >>> packed(Tensor([1, 0, 1]).bool())
+        '3:oA=='
+    """
+    if right.dim() != 1:
+        return None
+    bits = np.packbits(right.cpu().numpy()).tobytes()
+    return f"{len(right)}:{base64.b64encode(bits).decode()}"
+
+
+def unpacked(text: str) -> list[bool]:
+    """What `packed` was given.
+
+    Raises:
+        ValueError: if it is no such text.
+
+    Example:
+        >>> unpacked("3:oA==")
+        [True, False, True]
+    """
+    count, _, bits = text.partition(":")
+    try:
+        found = np.unpackbits(np.frombuffer(base64.b64decode(bits, validate=True), dtype=np.uint8))
+        if not 0 <= len(found) - int(count) < 8:
+            raise ArgumentError(None, f"{len(found)} bits for {count} samples")
+    except ValueError as error:
+        raise ArgumentError("test_right", "must be what `packed` wrote", got=f"{text[:20]!r} ({error})") from None
+    return [bool(bit) for bit in found[: int(count)]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run found: the content of `result.json`.
+
+    Attributes:
+        test_accuracy: at the end, a fraction.
+        best_accuracy: the highest of all evaluations.
+        updates: optimizer updates.
+        samples: samples trained on.
+        epochs: epochs, the last one perhaps not to its end where the run diverged.
+        train_seconds: seconds of training: no evaluation, no checkpoint, no start-up.
+        samples_per_second: for each batch size the samples trained on per second.
+        batch_sizes: the batch sizes in the order in which they occurred.
+        history: every evaluation.
+        decisions: every change of the batch size with its reason.
+        target: the test accuracy that was aimed at.
+        updates_to_target: updates at the first evaluation that reached it; None if none did.
+        seconds_to_target: seconds of training until then; None if none did.
+        test_right: for each test sample whether it was right at the end, as `packed` writes it; None: of text, or the
+            run was written before this was kept.
+        chance: share of the test set's most frequent class, which always answering it gets right; None: the run was
+            written before this was kept.
+        at_chance: whether the accuracy at the end is not told from that, see `evaluation.chance_end`.
+    """
+
+    test_accuracy: float
+    best_accuracy: float
+    updates: int
+    samples: int
+    epochs: int
+    train_seconds: float
+    samples_per_second: Mapping[int, float]
+    batch_sizes: tuple[int, ...]
+    history: tuple[Evaluation, ...]
+    decisions: tuple[Decision, ...]
+    target: float
+    updates_to_target: int | None
+    seconds_to_target: float | None
+    test_right: str | None = None
+    chance: float | None = None
+    at_chance: bool = False
+
+    def first_at(self, accuracy: float) -> Evaluation | None:
+        """The first evaluation whose test accuracy is at least `accuracy`; None if there is none."""
+        return next((found for found in self.history if found.test_accuracy >= accuracy), None)
+
+    @property
+    def diverged_at(self) -> Evaluation | None:
+        """The first evaluation at which a loss was not finite; None if there is none."""
+        return next((found for found in self.history if found.diverged), None)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss was not finite; then the run ended there."""
+        return self.diverged_at is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values, with `diverged`; the batch sizes that are keys become text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["samples_per_second"] = {str(size): rate for size, rate in self.samples_per_second.items()}
+        values["batch_sizes"] = list(self.batch_sizes)
+        values["history"] = [asdict(found) for found in self.history]
+        values["decisions"] = [asdict(decision) for decision in self.decisions]
+        values["diverged"] = self.diverged
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunResult:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError: if it is no such record.
+        """
+        try:
+            read = {name: value for name, value in dict(values).items() if name != "diverged"}  # the history tells
+            read["samples_per_second"] = {int(size): rate for size, rate in read["samples_per_second"].items()}
+            read["batch_sizes"] = tuple(read["batch_sizes"])
+            read["history"] = tuple(checked(Evaluation(**found)) for found in read["history"])
+            read["decisions"] = tuple(checked(Decision(**decision)) for decision in read["decisions"])
+            found = checked(cls(**read))
+            if not found.history:
+                raise ArgumentError(None, "no evaluation")
+            if not (found.updates and found.samples and found.epochs and found.train_seconds):
+                raise ArgumentError(None, "updates, samples, epochs and train_seconds must be above 0")
+            if not all(_whole(size) and size for size in (*found.batch_sizes, *found.samples_per_second)):
+                raise ArgumentError(None, "batch sizes must be whole numbers from 1 on")
+            if not all(_number(rate) and rate > 0 for rate in found.samples_per_second.values()):
+                raise ArgumentError(None, "samples per second must be numbers above 0")
+            if found.test_right is not None:
+                unpacked(found.test_right)
+            return found
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArgumentError("result", "must be what `to_json` wrote", got=f"something else ({error})") from None

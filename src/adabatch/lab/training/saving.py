@@ -1,0 +1,91 @@
+"""When a run is evaluated and saved: after durations of training, or times."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from typing import Final
+
+from adabatch import units
+from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch.schedules import Plan
+
+_TIME: Final = re.compile(r"\s*([0-9.]+)\s*(s|sec|seconds?|min|minutes?|h|hours?)\s*")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_UNCLEAR: Final = re.compile(r"\s*[0-9.]+\s*[mM]\s*")
+
+
+def interval(text: str, *, name: str = "save_every") -> float | units.Duration:
+    """Reads how often a run is saved: a time in seconds, or a duration.
+
+    Args:
+        text: `"5 min"`, `"90 s"`, `"2 h"`, or what `units.duration` reads.
+        name: the argument to name in an error.
+
+    Raises:
+        ValueError: if it is neither, or not longer than 0.
+        TypeError: if it is no text.
+
+    Example:
+        >>> interval("5min"), str(interval("500 updates"))
+        (300.0, '500 updates')
+    """
+    remedy = "write a time such as '5 min', or a duration such as '2 epochs' or '500 updates'"
+    if not isinstance(text, str):
+        raise ArgumentTypeError(name, "must be text", value=text, remedy=remedy)
+    if _UNCLEAR.fullmatch(text):  # K, M, B and T are multiples
+        raise ArgumentError(name, f"must say what {text.strip()!r} is, minutes or millions", remedy=remedy)
+    match = _TIME.fullmatch(text)
+    try:
+        found = float(match[1]) * _SECONDS[match[2][0]] if match else units.duration(text, name=name)
+    except ValueError:
+        raise ArgumentError(name, "must be a time or a duration", value=text, remedy=remedy) from None
+    if not (found.count if isinstance(found, units.Duration) else found):
+        raise ArgumentError(name, "must be longer than 0", value=text)
+    return found
+
+
+def next_clock(every: units.Duration, plan: Plan, *, clock: int, updates: int, tokens_per_sample: int | None) -> int:
+    """The clock at which something is due that comes again and again.
+
+    Args:
+        every: how often it comes, counted from the start of the training.
+        plan: of the training.
+        clock: when it came last.
+        updates: how many there were by then.
+        tokens_per_sample: None where there are no tokens.
+
+    Returns:
+        Position in the data in samples; for updates at most the end.
+    """
+    if every.unit == "updates":
+        due = (updates // int(every.count) + 1) * int(every.count)
+        return plan.clock_of(min(due, plan.updates))
+    length = every.exact
+    if every.unit == "epochs":
+        length *= plan.dataset_size or 1
+    elif every.unit == "tokens":
+        length /= tokens_per_sample or 1
+    return math.ceil((clock // length + 1) * length)
+
+
+class Timer:
+    """Tells when a time is over.
+
+    Args:
+        seconds: None: never.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew."""
+        self._end = None if self._seconds is None else time.monotonic() + self._seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether it is."""
+        return self._end is not None and time.monotonic() >= self._end

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+from adabatch import couplings, schedules
+from adabatch.lab import cli, models, tasks
+from adabatch.lab.planner import PRESETS
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["list", *arguments])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_everything_has_a_line(capsys):
+    lines = run(capsys).splitlines()
+    for name in ("geometric", "linear_ramp", "sqrt", "power", *tasks.names(), *models.names()):
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert len(line.split()) > 3, line
+
+
+def test_json_holds_what_the_packages_offer(capsys):
+    found = json.loads(run(capsys, "--json"))
+    assert list(found) == ["schedules", "couplings", "tasks", "models", "presets"]
+    assert {"constant", "geometric", "steps", "linear_ramp", "clamp", "round_to", "then"} <= set(found["schedules"])
+    assert set(found["schedules"]) <= set(schedules.__all__)
+    assert {"none", "linear", "sqrt", "power"} <= set(found["couplings"]) <= set(couplings.__all__)
+    assert set(found["tasks"]) == set(tasks.names())
+    assert set(found["models"]) == set(models.names())
+    assert set(found["presets"]) == set(PRESETS)
+    assert all(line for kind in found.values() for line in kind.values())
+
+
+def test_the_lines_are_the_docstrings_first(capsys):
+    assert json.loads(run(capsys, "--json"))["schedules"]["constant"] == schedules.constant.__doc__.splitlines()[0]
+
+
+def test_presets_say_for_what_from_where_and_what_is_recalled(capsys):
+    found = json.loads(run(capsys, "--json"))["presets"]
+    assert found["adabatch"].startswith("cifar10: resnet20, vgg19_bn, alexnet; cifar100: resnet20, vgg19_bn, alexnet")
+    assert "arXiv 1712.02029, section 4.1" in found["adabatch"]
+    recalled = found["adabatch"].partition("recalled, not found in print: ")[2]
+    assert "(imagenet)" in recalled
+    assert "cifar" not in recalled
+    assert "the first and the largest batch size (cifar100, cifar10)" in found["adabatch-multi"]

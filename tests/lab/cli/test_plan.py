@@ -1,0 +1,274 @@
+import importlib.util
+import json
+
+import pytest
+import torch
+
+import adabatch as ab
+from adabatch.lab import cli
+from adabatch.lab.planner import PRESETS
+
+COSINE = ["--lr-schedule", "cosine", "--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
+KEYS = "updates_before updates_after sizes starts_samples lr noise_scale seconds_before seconds_after"
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", *map(str, arguments)])
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_table_and_sentence(capsys):
+    code, printed, _ = run(capsys, "--preset", "smith-increase")
+    assert code == 0
+    assert "78,200 updates at the constant batch, 29,240 as it grows: 2.67x fewer" in printed
+    assert "coupling: linear(any_optimizer=True)" in printed
+    assert "5,120" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        (["--growth", 2, "--every", 5, "--maximum", 64], "times 2 every 5 epochs: "),
+        (["--lr-schedule", "step:0.5:5", "--maximum", 64], "step:0.5:5: "),
+        (["--preset", "smith-increase"], "smith-increase: "),
+    ],
+)
+def test_the_table_is_named_after_what_grows_the_batch(given, title, capsys):
+    rest = [] if "--preset" in given else ["--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
+    assert run(capsys, *given, *rest)[1].startswith(title)
+
+
+@pytest.mark.parametrize("columns", [None, 40, 80, 200])
+@pytest.mark.parametrize(
+    ("given", "figure"),
+    [
+        (["--preset", "smith-resnet50"], "102,493,360"),
+        (["--preset", "adabatch", "--task", "imagenet"], "76,870,020"),
+        (["--preset", "smith-large"], "76,870,020"),
+        (["--growth", 2, "--every", 10, "--dataset-size", 1281167, "--epochs", 90, "--batch-size", 256], "102,493,360"),
+    ],
+)
+def test_figures_are_whole_however_narrow_the_place(given, figure, columns, capsys, monkeypatch):
+    """Without columns it is a file or a pipe."""
+    if columns is not None:
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+        monkeypatch.setenv("COLUMNS", str(columns))
+    code, printed, _ = run(capsys, *given)
+    assert (code, "…" in printed) == (0, False)
+    assert f" {figure} " in printed
+    assert ("│" in printed) == (columns is not None)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_plans(name, capsys):
+    code, printed, _ = run(capsys, "--preset", name, "--json")
+    assert code == 0
+    assert set(KEYS.split()) <= set(json.loads(printed))
+
+
+def test_json_files_and_seconds(tmp_path, capsys):
+    probe = tmp_path / "probe.json"
+    probe.write_text(json.dumps({"curve": [{"batch_size": 16, "samples_per_second": {"median": 1600.0}}]}))
+    out = tmp_path / "found"
+    code, printed, _ = run(
+        capsys, *COSINE, "--rule", "seesaw", "--maximum", 64, "--probe", probe, "--out", out, "--json"
+    )
+    assert code == 0
+    found = json.loads(printed)
+    assert found == json.loads((out / "plan.json").read_text())
+    assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
+    assert found["updates_before"] == 20 * 63
+    assert found["seconds_before"] == pytest.approx(20 * 63 * 0.01, rel=0.01)  # a short update takes as long as a whole
+    assert found["seconds_after"] < 1.01 * found["seconds_before"]
+    assert max(found["sizes"]) == 64
+    assert (found["rule"], found["coupling"], found["maximum"]) == ("seesaw", "sqrt", 64)
+    code, printed, _ = run(capsys, *COSINE, "--probe", probe)
+    assert "x faster" in printed
+
+
+def test_what_is_given_goes_on_top_of_a_preset(capsys):
+    code, printed, _ = run(capsys, "--preset", "smith-increase", "--maximum", 50_000, "--json")
+    assert code == 0
+    assert json.loads(printed)["updates_after"] == 29_000
+
+
+def test_the_lines_to_paste_run(capsys):
+    code, printed, _ = run(capsys, *COSINE, "--maximum", 64, "--emit-python")
+    assert code == 0
+    model = torch.nn.Linear(1, 1)
+    space = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+    space["loader"] = ab.DataLoader(torch.arange(1000), batch_size=16)
+    exec(printed, space)
+    assert (
+        space["batches"].plan.updates == json.loads(run(capsys, *COSINE, "--maximum", 64, "--json")[1])["updates_after"]
+    )
+    assert json.loads(run(capsys, *COSINE, "--maximum", 64, "--emit-python", "--json")[1])["python"] == printed.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr-schedule", "cosine"], "`--batch-size` must be given without a preset"),
+        (["--preset", "smith"], "`--preset` must be one of adabatch, fixed, "),
+        ([*COSINE, "--rule", "linear"], "`--rule` must be one of smith, seesaw"),
+        ([*COSINE, "--maximum", 8], "`--maximum` must be at least the batch size that growth starts from, 16, got 8"),
+        ([*COSINE, "--momentum", 1], "`--momentum` must be less than 1, got 1.0"),
+        ([*COSINE, "--lr", 0], "`--lr` must be greater than 0, got 0"),
+        ([*COSINE, "--lr-schedule", "sine"], "`--lr-schedule` must be a schedule, got 'sine'"),
+        ([*COSINE, "--batch-size", 2000], "`--batch-size` must be at most the 1,000 samples"),
+        ([*COSINE, "--round-to", 7], "`--round-to` must divide the batch size that training starts with, 16, got 7"),
+        ([*COSINE, "--probe", "nowhere.json"], "nowhere.json"),
+    ],
+)
+@pytest.mark.parametrize("extra", [[], ["--json"], ["--emit-python"]])
+def test_errors_are_one_line(arguments, message, extra, capsys):
+    if "--probe" in arguments and extra == ["--emit-python"]:
+        return
+    code, printed, error = run(capsys, *arguments, *extra)
+    assert code == 2
+    text = json.loads(printed)["error"]["message"] if extra == ["--json"] else error
+    assert message in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_a_probe_of_another_kind(tmp_path, capsys):
+    (tmp_path / "text").write_text("no JSON")
+    assert (
+        "`--probe` must be a file that `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "text")[2]
+    )
+    (tmp_path / "other").write_text("{}")
+    assert "`--probe` must be what `adabatch probe` wrote" in run(capsys, *COSINE, "--probe", tmp_path / "other")[2]
+
+
+@pytest.mark.parametrize("point", ['"batch_size": 16, "samples_per_second": 1e999', '"batch_size": 1e400'])
+def test_a_probe_that_was_damaged_by_hand(point, tmp_path, capsys):
+    file = tmp_path / "probe.json"
+    file.write_text(f'{{"curve": [{{"samples_per_second": 100, {point}}}]}}')
+    code, _, error = run(capsys, *COSINE, "--probe", file)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`--probe` must be what `adabatch probe` wrote" in error
+
+
+def test_notes_read_what_the_forecast_reads(tmp_path, capsys):
+    file = tmp_path / "probe.json"
+    points = [{"batch_size": size, "samples_per_second": 100} for size in ("64", 128)]
+    file.write_text(json.dumps({"curve": points}))
+    code, _, notes = run(capsys, *COSINE, "--probe", file)
+    assert (code, "the probe measured 64 to 128; beyond, seconds of 16 to 100" in notes) == (0, True)
+
+
+def test_a_preset_of_a_factor_plans_too(capsys):
+    code, printed, _ = run(capsys, "--preset", "adabatch", "--json")
+    found = json.loads(printed)
+    assert (code, found["updates_before"], found["updates_after"]) == (0, 39_000, 15_080)
+    assert found["sizes"] == [128, 256, 512, 1024, 2048]
+    assert found["lr"] == pytest.approx([0.01 * 0.75**k for k in range(5)])
+    code, printed, _ = run(capsys, "--preset", "adabatch", "--rule", "smith", "--json")
+    assert json.loads(printed)["rule"] == "smith"
+
+
+def test_lines_to_paste_need_a_rule(capsys):
+    code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
+    assert code == 2
+    assert "`--emit-python` must come with a rule, by which an LR schedule becomes growth, got none" in error
+
+
+@pytest.mark.parametrize("flag", ["--out", "--probe"])
+def test_lines_to_paste_come_without_what_they_cannot_use(flag, tmp_path, capsys):
+    code, printed, error = run(capsys, *COSINE, "--emit-python", flag, tmp_path / "there")
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert f"`--emit-python` must come without `{flag}`, got both" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_counts_no_tokens(capsys):
+    sizes = ["--batch-size", 16, "--dataset-size", 1437, "--epochs", 14]
+    code, _, error = run(capsys, "--growth", 2, "--every", "1M tokens", *sizes)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`--every` must be in epochs, samples or updates, got '1M tokens'" in error
+    code, printed, _ = run(capsys, "--help")
+    assert (code, "tokens" in printed) == (0, False)
+
+
+def test_a_factor_is_planned_as_it_is_trained(capsys):
+    sizes = ["--growth", "2", "--every", "2", "--maximum", "256", "--batch-size", "16"]
+    code, printed, _ = run(capsys, *sizes, "--dataset-size", "1437", "--epochs", "14", "--json")
+    found = json.loads(printed)
+    assert (code, found["updates_before"], found["updates_after"]) == (0, 1_260, 376)
+    assert found["sizes"] == [16, 32, 64, 128, 256]
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "updates"),
+    [("cifar10", "alexnet", (19_500, 7_520)), ("cifar100", "vgg19_bn", (39_000, 15_080))],
+)
+def test_a_training_of_a_preset(capsys, task, model, updates):
+    code, printed, _ = run(capsys, "--preset", "adabatch", "--task", task, "--model", model, "--json")
+    found = json.loads(printed)
+    assert (code, found["updates_before"], found["updates_after"]) == (0, *updates)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--every", "2"], "`--every` must come with `--growth`, got it alone"),
+        (["--growth", "2", "--rule", "smith"], "`--rule` must come without `--growth`, got both"),
+        (["--growth", "1"], "`--growth` must be greater than 1, got 1"),
+        (["--model", "alexnet"], "`--model` must come with `--preset`"),
+        (["--task", "cifar10"], "`--task` must come with `--preset`"),
+        (["--preset", "adabatch", "--task", "digits"], "`--task` must be one of cifar10, cifar100, imagenet, got "),
+        (["--preset", "adabatch", "--model", "gpt"], "`--model` must be one of resnet20, vgg19_bn, alexnet"),
+    ],
+)
+def test_what_does_not_go_together(capsys, flags, message):
+    code, _, said = run(capsys, *COSINE, *flags)
+    assert code == 2
+    assert message in said
+
+
+def test_growth_by_a_factor_is_not_rounded_in_silence(capsys):
+    for growth in (["--growth", 2, "--every", 1, "--batch-size", 16, "--dataset-size", 100, "--epochs", 6],):
+        code, _, error = run(capsys, *growth, "--round-to", 16)
+        assert (code, error.count("\n")) == (2, 1)
+        assert "`--round-to` must come with a rule, got 16 for growth by a factor" in error
+    assert run(capsys, "--preset", "adabatch", "--round-to", 100)[0] == 2
+
+
+def test_a_probe_of_something_else_is_noted(tmp_path, capsys):
+    curve = [{"batch_size": size, "samples_per_second": 1000.0} for size in (64, 1024)]
+    file = tmp_path / "probe.json"
+    file.write_text(json.dumps({"task": "digits", "model": "small_cnn", "curve": curve}))
+    code, printed, notes = run(capsys, "--preset", "smith-increase", "--probe", file, "--json")
+    assert (code, "seconds_after" in json.loads(printed)) == (0, True)
+    assert "note: the probe is of task digits, the plan of cifar10" in notes
+    assert "note: the probe is of model small_cnn, the plan of wrn16_4" in notes
+    assert "note: the probe measured 64 to 1,024; beyond, seconds of 128 to 5,120 are a guess" in notes
+    _, _, notes = run(capsys, *COSINE, "--batch-size", 64, "--maximum", 128, "--probe", file)
+    assert notes == ""
+
+
+@pytest.mark.parametrize("name", ["m[/b]", "m[red]x", ":snake:"])
+def test_a_path_is_printed_as_it_is(tmp_path, capsys, name):
+    code, printed, _ = run(capsys, *COSINE, "--out", tmp_path / name)
+    assert code == 0
+    assert printed.endswith(f"written to {tmp_path / name}\n")
+
+
+def test_without_matplotlib_json_stays_json(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else find(name))
+    code, printed, notes = run(capsys, *COSINE, "--out", tmp_path, "--json")
+    assert (code, json.loads(printed)) == (0, json.loads((tmp_path / "plan.json").read_text()))
+    assert notes == "no picture without matplotlib; run: pip install 'adabatch[plot]'\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "report.html"]
+
+
+def test_an_earlier_plan_keeps_its_files_under_other_names(tmp_path, capsys):
+    assert run(capsys, "--preset", "adabatch", "--out", tmp_path)[2] == ""
+    before = (tmp_path / "plan.json").read_text()
+    code, _, told = run(capsys, "--preset", "smith-increase", "--out", tmp_path)
+    assert (code, told) == (0, f"note: the plan that was in {tmp_path} before is plan-1.json now\n")
+    assert (tmp_path / "plan-1.json").read_text() == before
+    assert (tmp_path / "plan.json").read_text() != before
+    assert (tmp_path / "plan-1.png").exists()

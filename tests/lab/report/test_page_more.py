@@ -1,0 +1,254 @@
+"""Pages of several runs, of a comparison under way, of a plan and of a probe."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from tests.lab.report.page_folders import GROWING, VERSIONS, write_comparison, write_run
+from tests.lab.report.test_page import data_of, without_scripts
+from tests.lab.report.test_page_data import ODD, places_in, what_is_said, with_another
+from tests.lab.report.test_page_tables import rows_of
+
+from adabatch.lab.report import page
+from adabatch.lab.report.page_data import Plan, Probe, Together, Unfinished, read, read_together
+
+NOTE = {"format": 1, "task": "digits", "model": GROWING.model, "seeds": [0, 1, 2], "target": 0.95, "versions": VERSIONS}
+
+
+def shown(path):
+    return " ".join(re.sub("<[^>]*>", " ", without_scripts(path.read_text(encoding="utf-8"))).split())
+
+
+def draws(path):
+    """The names of the charts."""
+    return sorted(data_of(path.read_text(encoding="utf-8"))["charts"])
+
+
+# Several runs.
+
+
+@pytest.fixture
+def three(tmp_path):
+    write_run(tmp_path / "slow", replace(GROWING, growth=None), name="fixed-small")
+    write_run(tmp_path / "grown")
+    write_run(tmp_path / "other", replace(GROWING, lr=0.01, seed=5), name="uncoupled", finished=False)
+    return [tmp_path / name for name in ("slow", "grown", "other")]
+
+
+def test_several_runs_side_by_side(three, tmp_path):
+    written = page.write_together(three)
+    assert written == tmp_path / "report.html"
+    assert draws(written) == ["course", "throughput"]
+    text = shown(written)
+    assert "3 runs on digits side by side" in text
+    assert re.search(r"(slow|grown) has the highest test accuracy at its last evaluation: 97\.\d\d %\.", text)
+    assert "One run of each does not tell a difference from luck" in text
+    assert "Not finished yet: other." in text
+    rows = rows_of(written.read_text())
+    assert rows["state"] == ["finished", "finished", "epoch 5 of 14"]
+    assert rows["updates"][:2] == ["1,260", "376"]
+    assert rows["growth"] == ["none", "2", "2"]
+    assert rows["seed"] == ["0", "0", "5"]
+    assert "momentum" not in rows
+    assert "diverged" not in rows
+    arms = {trace["meta"]["arm"] for trace in data_of(written.read_text())["charts"]["course"]["traces"]}
+    assert arms == {"slow", "grown", "other"}
+
+
+def test_a_run_among_several_that_diverged(three):
+    found = json.loads((three[1] / "result.json").read_text())
+    found["history"][-1]["train_loss"] = None
+    (three[1] / "result.json").write_text(json.dumps(found))
+    text = shown(page.write_together(three))
+    assert "grown diverged: a loss was not finite." in text
+    assert rows_of(page.write_together(three).read_text())["diverged"] == ["no", "yes", "no"]
+
+
+def test_runs_are_named_by_what_their_paths_differ_in(tmp_path):
+    write_comparison(tmp_path, seeds=2, names=("fixed-small", "adaptive"))
+    folders = [tmp_path / "runs" / arm / "seed-0" for arm in ("fixed-small", "adaptive")]
+    assert list(read_together(folders).runs) == ["fixed-small/seed-0", "adaptive/seed-0"]
+    assert page.write_together(folders) == tmp_path / "runs" / "report.html"
+    assert list(read_together([folders[0], tmp_path / "runs" / "adaptive" / "seed-1"]).runs) == ["seed-0", "seed-1"]
+
+
+def test_runs_of_different_tasks_are_not_ranked(three):
+    config = json.loads((three[0] / "config.json").read_text()) | {"task": "mnist"}
+    (three[0] / "config.json").write_text(json.dumps(config))
+    text = shown(page.write_together(three))
+    assert "3 runs side by side" in text
+    assert "highest" not in text
+    assert rows_of(page.write_together(three).read_text())["task"] == ["mnist", "digits", "digits"]
+
+
+def test_what_cannot_stand_side_by_side(three, tmp_path):
+    with pytest.raises(ValueError, match=r"`folder` must name each run once, got '.*slow' twice; leave one out"):
+        read_together([three[0], three[1], tmp_path / "other" / ".." / "slow"])
+    write_comparison(tmp_path / "comparison", seeds=1, names=("fixed-small", "adaptive"))
+    with pytest.raises(
+        FileNotFoundError, match=r"must be a run where several are given, got '.*comparison' without con"
+    ):
+        read_together([three[0], tmp_path / "comparison"])
+
+
+# A comparison under way.
+
+
+@pytest.fixture
+def under_way(tmp_path):
+    """Three arms, three seeds: seed 0 is done, of seed 1 one arm, and one is being trained."""
+    write_comparison(tmp_path, names=("fixed-small", "adaptive", "uncoupled"))
+    (tmp_path / "compare.json").unlink()
+    (tmp_path / "comparison.json").write_text(json.dumps(NOTE | {"arms": ["fixed-small", "adaptive", "uncoupled"]}))
+    for arm, seed in (("uncoupled", 1), ("fixed-small", 2), ("adaptive", 2), ("uncoupled", 2)):
+        folder = tmp_path / "runs" / arm / f"seed-{seed}"
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    write_run(tmp_path / "runs" / "uncoupled" / "seed-1", replace(GROWING, seed=1), name="uncoupled", finished=False)
+    return tmp_path
+
+
+def test_a_comparison_under_way(under_way):
+    found = read(under_way)
+    assert isinstance(found, Unfinished)
+    assert {name: list(found.finished(name)) for name in found.arms} == {
+        "fixed-small": [0, 1], "adaptive": [0, 1], "uncoupled": [0],
+    }  # fmt: skip
+    written = page.write(under_way)
+    assert draws(written) == ["course"]
+    text = shown(written)
+    assert "Unfinished: 5 of 9 runs are done." in text
+    assert "Missing: fixed-small: seed 2; adaptive: seed 2; uncoupled: seeds 1, 2." in text
+    assert "Nothing is claimed before all runs are done" in text
+    assert "uncoupled, seed 1, is at epoch 5 of 14: 8" in text
+    rows = rows_of(written.read_text())
+    assert [rows[arm][0] for arm in ("fixed-small", "adaptive", "uncoupled")] == ["2 of 3", "2 of 3", "1 of 3"]
+    for word in ("faster", "fewer", "within 1", "✓", "95 %"):
+        assert word not in text
+
+
+def test_a_comparison_to_which_seeds_were_added_is_unfinished(tmp_path):
+    write_comparison(tmp_path, seeds=2, names=("fixed-small", "adaptive"))
+    note = NOTE | {"arms": ["fixed-small", "adaptive"], "seeds": [0, 1]}
+    (tmp_path / "comparison.json").write_text(json.dumps(note))
+    assert not isinstance(read(tmp_path), Unfinished)
+    for more in ({"seeds": [0, 1, 2]}, {"arms": ["fixed-small", "adaptive", "mine"]}):
+        (tmp_path / "comparison.json").write_text(json.dumps(note | more))
+        assert isinstance(read(tmp_path), Unfinished)
+    assert "4 of 6 runs are done" in shown(page.write(tmp_path))
+
+
+def test_a_comparison_of_an_older_version_tells_what_is_there(under_way):
+    (under_way / "comparison.json").write_text(json.dumps({"format": 1, "versions": VERSIONS, "data": "0"}))
+    found = read(under_way)
+    assert (sorted(found.arms), found.seeds) == (["adaptive", "fixed-small", "uncoupled"], [0, 1])
+    assert "5 of 6 runs are done" in shown(page.write(under_way))
+
+
+def test_a_comparison_before_its_first_evaluation(tmp_path):
+    (tmp_path / "comparison.json").write_text(json.dumps(NOTE | {"arms": ["fixed-small", "adaptive"]}))
+    written = page.write(tmp_path)
+    assert draws(written) == []
+    assert "Unfinished: 0 of 6 runs are done." in shown(written)
+
+
+# A plan and a probe.
+
+PLAN = {
+    "updates_before": 1260, "updates_after": 376, "samples": 20118, "dataset_size": 1437, "epochs": 14,
+    "starts_samples": [0, 2874, 5748, 8622, 11496], "sizes": [16, 32, 64, 128, 256],
+    "lr": [0.1, 0.2, 0.4, 0.8, 1.6], "lr_before": [0.1] * 5,
+    "noise_scale": [90.0] * 5, "noise_scale_before": [90.0] * 5,
+    "seconds_before": 12.0, "seconds_after": 5.0, "rule": None, "coupling": "linear", "maximum": 256,
+    "title": "times 2 every 2 epochs", "settings": {"lr_schedule": "constant", "batch_size": 16, "momentum": 0.9},
+}  # fmt: skip
+PROBE = {
+    "format": 1, "task": "digits", "model": "small_cnn", "device": "cpu", "versions": VERSIONS, "repeats": 9,
+    "out_of_memory_at": None, "fastest": 32, "enough": 32, "speedup": {"median": 1.61, "low": 1.5, "high": 1.7},
+    "sentence": "growing the batch can make this task at most 1.61x faster here [1.50, 1.70]; no gain is "
+    "shown beyond 32",
+    "curve": [
+        {"batch_size": 16, "samples_per_second": {"median": 100.0, "min": 90.0, "max": 104.0}, "against_first": None},
+        {
+            "batch_size": 32, "samples_per_second": {"median": 161.0, "min": 150.0, "max": 170.0},
+            "against_first": {"median": 1.61, "low": 1.5, "high": 1.7},
+        },
+    ],
+}  # fmt: skip
+
+
+def test_a_plan(tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    assert isinstance(read(tmp_path), Plan)
+    written = page.write(tmp_path)
+    assert draws(written) == ["batch", "lr", "noise"]
+    text = shown(written)
+    assert "1,260 updates become 376: 3.4× fewer updates." in text
+    assert "The batch goes from 16 to 256 in 4 steps over 14 epochs. Coupling: linear. A forecast:" in text
+    assert "2.4×" in text
+    rows = rows_of(written.read_text())
+    assert rows["5,748"] == ["4", "64", "0.1", "0.4", "90", "90"]
+    assert "lr schedule" in text
+    charts = data_of(written.read_text())["charts"]
+    (growing,) = [trace for trace in charts["batch"]["traces"] if trace["name"] == "growing batch"]
+    assert (growing["x"], growing["y"]) == ([*PLAN["starts_samples"], 14 * 1437], [*PLAN["sizes"], 256])
+    assert growing["line"]["shape"] == "hv"
+
+
+def test_a_plan_of_before_and_a_constant_one(tmp_path):
+    values = {key: value for key, value in PLAN.items() if key not in ("title", "settings", "seconds_before")}
+    (tmp_path / "plan.json").write_text(json.dumps(values | {"updates_after": 1260, "sizes": [16] * 5}))
+    text = shown(page.write(tmp_path))
+    assert "1,260 updates, as many as with a constant batch." in text
+    assert "The batch stays at 16." in text
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | {"sizes": [16]}))
+    with pytest.raises(ValueError, match=r"got .*plan.json without a value of sizes for each start"):
+        read(tmp_path)
+
+
+def test_a_plan_of_many_rows_shows_some(tmp_path):
+    many = {key: PLAN[key] * 100 for key in ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before")}
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | many | {"starts_samples": list(range(0, 20000, 40))}))
+    written = page.write(tmp_path)
+    assert len(rows_of(written.read_text())) == 61
+    assert "Some of the rows; all are in plan.json." in shown(written)
+
+
+def test_a_probe(tmp_path):
+    (tmp_path / "probe.json").write_text(json.dumps(PROBE))
+    assert isinstance(read(tmp_path), Probe)
+    written = page.write(tmp_path)
+    assert draws(written) == ["throughput"]
+    text = shown(written)
+    assert (
+        "Growing the batch can make this task at most 1.61× faster here [1.50, 1.70]; no gain is shown beyond 32."
+        in text
+    )
+    assert rows_of(written.read_text())["32"] == ["161", "150 to 170", "1.61× [1.50, 1.70]"]
+    (trace,) = data_of(written.read_text())["charts"]["throughput"]["traces"]
+    assert (trace["x"], trace["y"]) == ([16, 32], [100.0, 161.0])
+    assert "cpu, Some" in text
+    assert "Out of memory" not in text
+    (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"out_of_memory_at": 64}))
+    assert "Out of memory at a batch size of 64." in shown(page.write(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("plan.json", PLAN), ("probe.json", PROBE), ("comparison.json", NOTE | {"arms": ["a"]})]
+)
+def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name, whole):
+    refused = 0
+    for path in places_in(whole):
+        for odd in ODD:
+            (tmp_path / name).write_text(json.dumps(with_another(whole, path, odd)))
+            said = what_is_said(tmp_path)
+            assert said == "" or said.startswith("`folder` must hold "), (path, odd)
+            refused += said != ""
+    assert refused > 50
+
+
+def test_every_kind_of_source_has_a_page():
+    assert {*page._PAGES} == {*page.Source.__args__}
+    assert Together in page._PAGES

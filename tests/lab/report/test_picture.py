@@ -1,0 +1,208 @@
+import itertools
+import json
+import textwrap
+
+import pytest
+from matplotlib import image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tests.lab.report.checks import comparison, write
+
+from adabatch.lab.report import headline, picture
+from adabatch.lab.report.picture import compare_picture, probe_picture, spread
+
+
+def colours(path, colour):
+    """How many pixels are of nearly that colour."""
+    wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    pixels = image.imread(path)[..., :3]
+    return int((abs(pixels - wanted).max(axis=-1) < 0.02).sum())
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_arm_is_drawn_in_its_colour(tmp_path, seeds):
+    write(tmp_path, comparison(seeds=seeds))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    for colour in ("#0072B2", "#D55E00", "#CC79A7", "#009E73"):
+        assert colours(tmp_path / "compare.png", colour) > 300
+
+
+def test_only_what_is_there_is_drawn(tmp_path):
+    write(tmp_path, comparison(names=("fixed-small", "adaptive")))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert colours(tmp_path / "compare.png", "#CC79A7") == 0
+    assert colours(tmp_path / "compare.png", "#D55E00") > 300
+
+
+def heads_of(folder, compare, monkeypatch):
+    """What stands above the picture, and above its right half."""
+    heads, titles = [], []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: heads.append(text))
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
+    write(folder, compare)
+    compare_picture(folder, folder / "compare.png")
+    return heads[0].split("\n"), titles[1]
+
+
+@pytest.mark.parametrize(("verdict", "right"), [("shown", "... in less time"), ("worse", "... against time")])
+def test_the_title_is_the_headline(tmp_path, monkeypatch, verdict, right):
+    compare = comparison()
+    compare["against_fixed_small"]["adaptive"]["within_margin"] = {"verdict": verdict, "words": verdict}
+    head, title = heads_of(tmp_path, compare, monkeypatch)
+    assert head[:-1] == textwrap.wrap(headline.of_comparison(compare).title, 118)
+    assert head[-1].endswith("on cpu: mean of 3 seeds, band: one standard deviation; time: by ratios paired by seed")
+    assert title == right
+
+
+def test_arms_that_diverged_are_named_above_the_picture(tmp_path, monkeypatch):
+    compare = comparison()
+    compare["arms"][3]["diverged"] = 1
+    head, title = heads_of(tmp_path, compare, monkeypatch)
+    assert (head[0][:9], head[-1]) == ("adaptive,", "uncoupled diverged in 1 of 3 runs")
+    compare["arms"][2]["diverged"] = 2
+    head, title = heads_of(tmp_path, compare, monkeypatch)
+    assert head[0] == "adaptive diverged in 2 of 3 runs: no gain is shown."
+    assert head[-1] == "adaptive diverged in 2 of 3 runs and uncoupled diverged in 1 of 3 runs"
+    assert title == "... against time"
+
+
+def test_a_run_that_diverged_and_was_stopped_is_drawn_as_far_as_it_came(tmp_path):
+    compare = comparison()
+    compare["arms"][3]["diverged"] = 1
+    write(tmp_path, compare)
+    file = tmp_path / "runs" / "uncoupled" / "seed-1" / "result.json"
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps(found | {"history": found["history"][:3], "samples": 4311}))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert colours(tmp_path / "compare.png", "#D55E00") > 300
+
+
+def test_a_missing_run_leaves_no_picture(tmp_path):
+    write(tmp_path, comparison())
+    (tmp_path / "runs" / "adaptive" / "seed-1" / "result.json").unlink()
+    with pytest.raises(FileNotFoundError, match="seed-1"):
+        compare_picture(tmp_path, tmp_path / "compare.png")
+    assert not list(tmp_path.glob("*.png*"))
+
+
+def test_a_picture_is_replaced_whole(tmp_path):
+    write(tmp_path, comparison())
+    (tmp_path / "compare.png").write_text("old")
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert image.imread(tmp_path / "compare.png").shape[0] > 500
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.json", "compare.png", "runs"]
+
+
+def test_the_throughput_curve_is_drawn(tmp_path):
+    curve = [
+        {"batch_size": size, "samples_per_second": {"median": 100.0 * size, "min": 90.0 * size, "max": 110.0 * size}}
+        for size in (16, 32, 64)
+    ]
+    probe = {"task": "digits", "model": "cnn_small", "device": "cpu", "repeats": 9, "curve": curve}
+    probe_picture(probe, tmp_path / "probe.png")
+    assert colours(tmp_path / "probe.png", "#0072B2") > 300
+
+
+LONG = "a-name-as-long-as-they-get-in-a-study-with-a-momentum-of-0.98"
+
+
+def own_arms(folder, names):
+    """A comparison of arms that are all like adaptive, but for their names."""
+    like = comparison()["arms"][2]
+    compare = {**comparison(), "arms": [{**like, "name": name} for name in names], "against_fixed_small": {}}
+    write(folder, compare)
+    compare_picture(folder, folder / "compare.png")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be saved."""
+    figures = []
+    save = picture._save
+
+    def keep(figure, path):
+        save(figure, path)
+        figures.append(figure)
+
+    monkeypatch.setattr(picture, "_save", keep)
+    return figures
+
+
+@pytest.mark.parametrize(
+    "names", [["mine"], ["mine", LONG], [*"abcdefgh", LONG, f"{LONG}-too"], [f"{LONG}-{k}" for k in range(10)]]
+)
+def test_names_run_over_nothing(tmp_path, drawn, names):
+    own_arms(tmp_path, names)
+    (figure,) = drawn
+    plots = [axes.get_window_extent() for axes in figure.axes]
+    labels = [text for axes in figure.axes for text in axes.texts]
+    assert len(labels) == 2 * len(names)
+    assert {"".join(label.get_text().rsplit(maxsplit=1)[0].split("\n")) for label in labels} == set(names)
+    boxes = [label.get_window_extent() for label in labels]
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    numbers = [text.get_window_extent() for axes in figure.axes for text in axes.get_yticklabels()]
+    assert not [1 for box in boxes for other in [*plots, *numbers] if box.overlaps(other)]
+
+
+def test_ten_own_arms_are_told_apart(tmp_path, drawn):
+    own_arms(tmp_path, [f"mine-{place}" for place in range(10)])
+    lines = [line for line in drawn[0].axes[0].lines if len(line.get_xdata()) > 2]
+    ends = [line for line in drawn[0].axes[0].lines if len(line.get_xdata()) == 1]
+    assert len({line.get_color() for line in lines}) == 10
+    assert len({line.get_linestyle() for line in lines} | {str(line._dash_pattern) for line in lines}) >= 5
+    assert len({line.get_marker() for line in ends}) == 10
+
+
+def test_a_cut_axis_is_marked(tmp_path, drawn):
+    own_arms(tmp_path, ["mine"])
+    for axes in (drawn[0].axes[0], drawn[0].axes[2]):
+        assert axes.get_ylim()[0] > 0
+        assert axes.get_ylabel() == "test accuracy, %, axis cut"
+        assert any(line.get_transform() == axes.transAxes for line in axes.lines)
+
+
+def test_a_name_is_no_formula(tmp_path, drawn):
+    own_arms(tmp_path, ["$x^$", "$a$"])
+    assert [label.get_text() for label in drawn[0].axes[0].texts] == ["$x^$ 95.2", "$a$ 95.2"]
+
+
+def test_many_batch_sizes_have_ticks_at_powers_of_two(tmp_path, drawn):
+    compare = comparison(names=("fixed-small", "adaptive"))
+    compare["arms"][1]["batch_sizes"] = list(range(16, 257, 12))
+    write(tmp_path, compare)
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert [text.get_text() for text in drawn[0].axes[1].get_yticklabels()] == ["16", "32", "64", "128", "256"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "low", "found"),
+    [
+        ([1.0, 3.0], 0, [1.0, 3.0]),
+        ([3.0, 3.0], 0, [3.0, 2.0]),
+        ([0.0, 0.2, 0.4], 0, [0.5, 1.5, 2.5]),
+        ([0.0, 0.2], -5, [-0.8, 0.2]),
+    ],
+)
+def test_labels_are_moved_apart(wanted, low, found):
+    names = [str(place) for place in range(len(wanted))]
+    made = spread(dict(zip(names, wanted, strict=True)), dict.fromkeys(names, 1.0), low)
+    assert [made[name] for name in names] == pytest.approx(found)
+
+
+def test_an_arm_that_ends_below_a_cut_axis_is_named_without_a_mark(tmp_path, drawn):
+    compare = comparison()
+    compare["arms"][3]["test_accuracy"]["values"] = [0.1, 0.1, 0.1]
+    write(tmp_path, compare)
+    for seed in compare["seeds"]:  # it had been as good as the others
+        file = tmp_path / "runs" / "uncoupled" / f"seed-{seed}" / "result.json"
+        values = json.loads(file.read_text())
+        for entry in values["history"][:-3]:
+            entry["test_accuracy"] = 0.8
+        file.write_text(json.dumps(values))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    for axes in (drawn[0].axes[0], drawn[0].axes[2]):
+        low, high = axes.get_ylim()
+        ends = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+        assert len(ends) == 3
+        assert all(low <= end <= high for end in ends)
+        assert "uncoupled 10.0" in [label.get_text() for label in axes.texts]

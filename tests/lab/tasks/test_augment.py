@@ -1,0 +1,126 @@
+"""Augmentation against images cut one by one, and what its randomness belongs to."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adabatch.lab.tasks.augment import CropFlip, draws
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+
+
+def transform(**settings: object) -> CropFlip:
+    return CropFlip(MEAN, STD, image_size=9, classes=10, **settings)
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1, 256, (count, 3, 9, 9), generator=generator, dtype=torch.uint8)
+
+
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
+    return ((x.double() / 255 - mean) / std).float()
+
+
+def one_by_one(x: torch.Tensor, seed: int, clock: int, stride: int = 1, padding: int = 2) -> torch.Tensor:
+    """The same crops and flips, an image at a time."""
+    shifts = 2 * padding + 1
+    found = []
+    for index, image in enumerate(x):
+        drawn = int(draws(2 * shifts**2, seed=seed, clock=clock + index * stride, count=1, name="crop and flip")[0])
+        (down, right), mirrored = divmod(drawn // 2, shifts), drawn % 2
+        image = image.flip(-1) if mirrored else image
+        image = torch.nn.functional.pad(image, (padding,) * 4)
+        found.append(image[:, down : down + 9, right : right + 9])
+    return normalised(torch.stack(found))
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 20), seed=st.integers(0, 2**40), clock=st.integers(0, 2**50), stride=st.integers(1, 8))
+def test_batches_are_what_single_images_are(count: int, seed: int, clock: int, stride: int) -> None:
+    x = images(count)
+    found = transform(padding=2).train(x, seed=seed, clock=clock, stride=stride)
+    torch.testing.assert_close(found, one_by_one(x, seed, clock, stride), atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 40), max_size=5), seed=st.integers(0, 9), clock=st.integers(0, 10**6))
+def test_it_does_not_matter_how_samples_are_batched(cuts: list[int], seed: int, clock: int) -> None:
+    x = images(40)
+    whole = transform().train(x, seed=seed, clock=clock)
+    edges = [0, *sorted(cuts), 40]
+    parts = [transform().train(x[a:b], seed=seed, clock=clock + a) for a, b in pairwise(edges)]
+    assert torch.equal(torch.cat(parts), whole)
+    ranks = [transform().train(x[r::3], seed=seed, clock=clock + r, stride=3) for r in range(3)]
+    for rank, part in enumerate(ranks):
+        assert torch.equal(part, whole[rank::3])
+
+
+def test_seed_clock_and_name_matter() -> None:
+    reference = draws(1000, seed=0, clock=0, count=500, name="a")
+    for other in (
+        draws(1000, seed=1, clock=0, count=500, name="a"),
+        draws(1000, seed=0, clock=500, count=500, name="a"),
+        draws(1000, seed=0, clock=0, count=500, name="b"),
+    ):
+        assert (reference == other).mean() < 0.02
+    assert np.array_equal(reference, draws(1000, seed=0, clock=0, count=500, name="a"))
+
+
+def test_draws_are_frozen() -> None:
+    """A change of these numbers would change every run that was ever made."""
+    assert draws(10**6, seed=3, clock=10**9, count=3, name="crop and flip").tolist() == FROZEN
+
+
+FROZEN = [14703, 816072, 196478]
+
+
+@pytest.mark.parametrize("stride", [1, 7, 2**20])
+def test_draws_are_uniform_and_neighbours_are_independent(stride: int) -> None:
+    count, options = 162_000, 162
+    found = draws(options, seed=5, clock=12345, stride=stride, count=count, name="x")
+    assert found.min() == 0
+    assert found.max() == options - 1
+    expected = count / options
+    chi = ((np.bincount(found, minlength=options) - expected) ** 2 / expected).sum()
+    assert abs(chi - (options - 1)) < 5 * np.sqrt(2 * (options - 1))
+    pairs = np.bincount(found[:-1] // 9 * 18 + found[1:] // 9, minlength=324)
+    expected = (count - 1) / 324
+    chi = ((pairs - expected) ** 2 / expected).sum()
+    assert abs(chi - 323) < 5 * np.sqrt(2 * 323)
+
+
+def test_without_crop_or_flip() -> None:
+    x = images(64)
+    assert torch.equal(transform(padding=0, flip=False).train(x, seed=0, clock=0), transform().test(x))
+    torch.testing.assert_close(transform().test(x), normalised(x), atol=1e-5, rtol=1e-5)
+    only_flips = transform(padding=0).train(x, seed=0, clock=0)
+    mirrored = (only_flips == transform().test(x.flip(-1))).flatten(1).all(1)
+    same = (only_flips == transform().test(x)).flatten(1).all(1)
+    assert (mirrored | same).all()
+    assert 15 < mirrored.sum() < 49
+    only_crops = transform(padding=1, flip=False).train(x, seed=0, clock=0)
+    assert not torch.equal(only_crops, transform().test(x))
+
+
+def test_padding_is_black() -> None:
+    white = torch.full((200, 3, 9, 9), 255, dtype=torch.uint8)
+    found = transform().train(white, seed=0, clock=0)
+    black = normalised(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten()
+    torch.testing.assert_close(found.amin((0, 2, 3)), black)
+
+
+def test_inputs_stay_as_they_are() -> None:
+    x = images(8)
+    before = x.clone()
+    transform().train(x, seed=0, clock=0)
+    assert torch.equal(x, before)
+    channels_last = transform().train(x.contiguous(memory_format=torch.channels_last), seed=0, clock=0)
+    assert torch.equal(channels_last, transform().train(x, seed=0, clock=0))

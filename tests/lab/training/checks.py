@@ -1,0 +1,57 @@
+"""What several tests of training need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adabatch.lab import tasks
+from adabatch.lab.training import RunConfig, RunResult, checkpoint
+
+# 45 updates over 300 samples; the batch grows in the middle of epochs, and not where a batch would end by itself.
+SMALL = RunConfig.for_task(
+    "digits", model="mlp", batch_size=16, growth=2.0, every="390 samples", max_batch_size=64, epochs=4,
+    lr=0.005, lr_schedule="warmup:2+step:0.5:2", device="cpu",
+)  # fmt: skip
+
+
+@cache
+def small_data() -> tasks.Data:
+    """The first 300 scans to train on, 100 to test on."""
+    data = tasks.get("digits").load(None)
+    return replace(
+        data, x_train=data.x_train[:300], y_train=data.y_train[:300], x_test=data.x_test[:100], y_test=data.y_test[:100]
+    )
+
+
+def without_seconds(result: RunResult) -> dict[str, Any]:
+    """All of a result that a run determines."""
+    values = result.to_json()
+    for name in ("train_seconds", "samples_per_second", "seconds_to_target"):
+        values.pop(name)
+    for found in values["history"]:
+        found.pop("seconds")
+    return values
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """The network's weights in the last checkpoint of a run folder."""
+    found: dict[str, torch.Tensor] = checkpoint.read(out / "checkpoints" / "last.pt")["parts"]["model"]
+    return found
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two states are equal bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return (
+            isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        )
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adabatch.lab.training import RunConfig
+
+
+def test_the_tasks_settings_hold_unless_others_are_given():
+    config = RunConfig.for_task("digits", lr=0.5)
+    assert (config.task, config.model, config.batch_size, config.lr) == ("digits", "small_cnn", 16, 0.5)
+    assert config.growth is None
+
+
+def test_schedule_of_a_constant_and_of_a_growing_batch():
+    config = RunConfig.for_task("digits", batch_size=128, every="20 epochs", max_batch_size=2048, epochs=100)
+    assert config.plan(50_000).sizes == (128,)
+    grown = replace(config, growth=2.0).plan(50_000)
+    assert grown.sizes == (128, 256, 512, 1024, 2048)
+    assert grown.starts_samples == tuple(k * 20 * 50_000 for k in range(5))
+
+
+def test_json_round_trip():
+    config = RunConfig.for_task("digits", growth=1.5, micro_batch_size=8, data="somewhere")
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_differences_name_the_settings():
+    config = RunConfig.for_task("digits")
+    assert config.differences(config) == []
+    assert replace(config, seed=3, lr=0.1).differences(replace(config, lr=0.2)) == ["lr: 0.1 and 0.2", "seed: 3 and 0"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"growth": 1.0}, "`growth` must be greater than 1, got 1.0; leave it out"),
+        ({"growth": 0.5}, "`growth` must be greater than 1, got 0.5"),
+        ({"growth": 2.0, "max_batch_size": 8}, "`max_batch_size` must be at least `batch_size` = 16, got 8"),
+        ({"every": "0"}, "`every` must be longer than 0, got '0'"),
+        ({"every": "0 samples"}, "`every` must be longer than 0"),
+        ({"every": "4 parsecs"}, "`every` must be in epochs, samples, updates, tokens, got 'parsecs'"),
+        ({"every": "4 tokens"}, "`every` must be one of epochs, samples, updates, got 'tokens'"),
+        ({"evaluate_every": "0"}, "`evaluate_every` must be longer than 0"),
+        ({"save_every": "0 min"}, "`save_every` must be longer than 0, got '0 min'"),
+        ({"save_every": "5m"}, "`save_every` must say what '5m' is, minutes or millions; write a time such as '5 min'"),
+        ({"save_every": "4 tokens"}, "`save_every` must be one of epochs, samples, updates, got 'tokens'"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"micro_batch_size": 0}, "`micro_batch_size` must be at least 1, got 0"),
+        ({"max_batch_size": 0}, "`max_batch_size` must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"threads": 0}, "`threads` must be at least 1"),
+        ({"seed": -1}, "`seed` must be at least 0"),
+        ({"lr": 0.0}, "`lr` must be greater than 0"),
+        ({"lr": float("nan")}, "`lr` must be finite"),
+        ({"lr": 1e308}, r"`lr` must be less than 1e\+35, got 1e\+308; float32 ends near there; take a smaller one"),
+        ({"momentum": 1.0}, "`momentum` must be less than 1"),
+        ({"weight_decay": -1.0}, "`weight_decay` must be at least 0"),
+        ({"optimizer": "lars"}, "`optimizer` must be one of sgd, nesterov, adam, adamw, got 'lars'"),
+        (
+            {"growth": 2.0, "optimizer": "adam"},
+            r"`coupling` must suit the optimizer, linear was derived for sgd, nesterov, got adam; take .* insist with",
+        ),
+        (
+            {"rule": "seesaw", "coupling": "sqrt"},
+            "`rule` seesaw brings the coupling sqrt, which must suit the optimizer, sqrt was derived for adam, adamw, ",
+        ),
+        ({"seed": 2**63}, "`seed` must be at most 9,223,372,036,854,775,807, got 9223372036854775808"),
+        ({"threads": 10**8}, "`threads` must be at most 1,024, got 100000000"),
+        ({"coupling": "cubic"}, "`coupling` must be one of .*linear.*, got 'cubic'"),
+        ({"device": "tpu"}, "`device` must be one of auto, cpu, cuda, cuda:N, mps, got 'tpu'"),
+        ({"model": "vgg"}, "`model` must be one of small_cnn.*, got 'vgg'"),
+        ({"lr_schedule": "step"}, "`lr_schedule` must be a schedule, got 'step'"),
+    ],
+)
+def test_bad_values(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig.for_task("digits", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1.5}, {"batch_size": True}, {"every": 4}, {"lr": "high"}])
+def test_bad_kinds(settings):
+    with pytest.raises(TypeError, match=f"`{next(iter(settings))}` must be"):
+        RunConfig.for_task("digits", **settings)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match=r"`task` must be one of digits, mnist, fashion_mnist.*, got 'digts'"):
+        RunConfig.for_task("digts")
+    with pytest.raises(TypeError, match=r"`settings` must be among .*, got batchsize"):
+        RunConfig.for_task("digits", batchsize=16)
+    with pytest.raises(ValueError, match="`config` must have the settings task, model"):
+        RunConfig.from_json({"task": "digits"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 1438, "max_batch_size": 2000}, "`batch_size` must be at most the 1,437 samples .*, got 1,438"),
+        ({"micro_batch_size": 2000}, "`micro_batch_size` must be at most the 1,437 samples .*, got 2,000"),
+        (
+            {"growth": 4.0, "every": "1", "max_batch_size": None},
+            "`growth` must not take the batch above the 1,437 samples .*; set `max_batch_size`",
+        ),
+    ],
+)
+def test_batches_above_the_data_set(settings, message):
+    config = RunConfig.for_task("digits", **settings)
+    with pytest.raises(ValueError, match=message):
+        config.plan(1437)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"coupling": "power(400)"},
+            r"got 1.29e\+119 with batches of 32 in epoch 2; take a smaller `lr`, another `lr_sc",
+        ),
+        (
+            {"lr": 2e34, "lr_schedule": "step:2:3", "growth": None},
+            r"got 1.6e\+35 with batches of 16 in epoch 9; take a",
+        ),
+        ({"lr": 9e34}, r"got 1.8e\+35 with batches of 32 in epoch 2"),
+        ({"lr": 9e34, "lr_schedule": "step:0.5:1"}, None),
+        ({"lr": 9e34, "coupling": "none"}, None),
+        ({"lr": 9e34, "growth": None}, None),
+    ],
+)
+def test_an_lr_in_force_beyond_float32(settings, message):
+    usual = {"growth": 2.0, "every": "2 epochs", "epochs": 10, "lr": 0.05, "lr_schedule": "constant"}
+    config = RunConfig.for_task("digits", **{**usual, **settings})
+    if message is None:
+        config.check_lr(1437)
+    else:
+        with pytest.raises(ValueError, match="`lr` must stay below 1e.35 with its schedule and coupling, " + message):
+            config.check_lr(1437)
+
+
+def test_the_optimizers_own_settings_hold_unless_others_are_given():
+    adam = RunConfig.for_task("mnist", optimizer="adam")
+    assert (adam.lr, adam.epochs, adam.weight_decay) == (0.001, 10, 0.0)
+    assert RunConfig.for_task("mnist", optimizer="adam", lr=0.5).lr == 0.5
+    assert RunConfig.for_task("mnist").lr == RunConfig.for_task("mnist", optimizer="nesterov").lr == 0.02
+
+
+def test_a_data_folder_is_text():
+    with pytest.raises(TypeError, match="`data` must be text, the name of a folder, got 5"):
+        RunConfig.for_task("digits", data=5)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from adabatch.lab.training.evaluation import CHUNK, chance, chance_end, evaluate, judge, share
+
+
+def test_loss_and_accuracy_over_several_chunks():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(2 * CHUNK + 7, 5), torch.randint(0, 3, (2 * CHUNK + 7,))
+    model = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5))
+    model.train()
+    loss, accuracy = evaluate(model, inputs, targets)
+    assert model.training
+    model.eval()
+    scores = model(inputs).detach()
+    assert loss == pytest.approx(nn.functional.cross_entropy(scores, targets).item(), rel=1e-5)
+    assert accuracy == (scores.argmax(1) == targets).double().mean().item()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_comes_back_also_after_an_error(training):
+    model, targets = nn.Linear(5, 3).train(training), torch.zeros(4, dtype=torch.int64)
+    evaluate(model, torch.randn(4, 5), targets)
+    assert model.training == training
+    with pytest.raises(RuntimeError):
+        evaluate(model, torch.randn(4, 6), targets)
+    assert model.training == training
+
+
+def test_what_is_right_is_told_for_each_target():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(CHUNK + 5, 5), torch.randint(0, 3, (CHUNK + 5,))
+    model = nn.Linear(5, 3)
+    loss, right = judge(model, inputs, targets)
+    assert right.tolist() == (model(inputs).argmax(1) == targets).tolist()
+    assert (loss, share(right)) == evaluate(model, inputs, targets)
+    text = torch.randint(0, 3, (4, 7))
+    _, right = judge(nn.Identity(), torch.randn(4, 3, 7), text)
+    assert right.shape == (4, 7)
+
+
+def test_chance_is_the_most_frequent_class():
+    assert chance(torch.tensor([0, 2, 2, 1, 2, 0])) == 0.5
+    assert chance(torch.tensor([[4, 4], [4, 1]])) == 0.75  # text: every token counts
+    for classes in (2, 10):
+        even = torch.arange(classes).repeat(7)
+        assert chance(even) == pytest.approx(1 / classes)
+
+
+def test_the_end_of_chance_is_three_standard_errors_above():
+    """Of a thousand guessers, few are above; one that knows anything to speak of is."""
+    assert chance_end(0.1, count=900) == pytest.approx(0.13)
+    torch.manual_seed(0)
+    draws = torch.distributions.Binomial(360, torch.tensor(0.12)).sample((1000,)) / 360
+    assert (draws > chance_end(0.12, count=360)).sum() <= 10
+    assert chance_end(1.0, count=5) == 1.0

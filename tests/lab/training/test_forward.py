@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.lab.training.checks import SMALL, small_data
+
+from adabatch.lab.training import RunConfig, forward, train
+from adabatch.lab.training.parts import Parts
+from adabatch.schedules import constant, geometric
+from adabatch.units import epochs
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own, when it compiles
+
+CPU = torch.device("cpu")
+IMAGES = replace(SMALL, model="small_cnn", epochs=2, lr_schedule="constant")
+
+
+def parts_of(config: RunConfig) -> Parts:
+    return Parts(config, small_data(), CPU)
+
+
+def test_by_default_the_network_itself_is_called():
+    parts = parts_of(IMAGES)
+    assert parts.forward is parts.model
+
+
+def test_bf16_computes_in_bfloat16_and_gives_float32():
+    parts = parts_of(replace(IMAGES, precision="bf16"))
+    seen = []
+    parts.model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert parts.forward(torch.zeros(2, 1, 8, 8)).dtype == torch.float32
+    parts.evaluate()
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in parts.model.parameters()} == {torch.float32}
+
+
+def test_channels_last_changes_the_layout_and_not_the_run():
+    parts = parts_of(replace(IMAGES, channels_last=True))
+    (weight,) = [p for p in parts.model.parameters() if p.dim() == 4 and p.shape[1] > 1][:1]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    seen = []
+    parts.model.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    parts.forward(torch.zeros(2, 1, 8, 8))
+    assert seen == [True]
+    found = [  # None: as measured, which is off for this network
+        train(replace(IMAGES, channels_last=last), data=small_data()).history[-1].test_loss for last in (None, True)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_channels_last_is_about_images():
+    text = {"vocabulary": 5, "context": 4}
+    with pytest.raises(ValueError, match="`channels_last` must be left out for text, got True"):
+        forward.build(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
+
+
+def test_cuda_graphs_replay_what_was_compiled_on_a_gpu(monkeypatch):
+    with pytest.raises(ValueError, match="`cuda_graphs` must come with `compile`, got it alone"):
+        replace(IMAGES, cuda_graphs=True)
+    graphs = replace(IMAGES, compile=True, cuda_graphs=True)
+    with pytest.raises(ValueError, match="`cuda_graphs` must be used on a GPU, got the device cpu"):
+        parts_of(graphs)
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode))
+    forward.build(torch.nn.Linear(1, 1), graphs, {"in_channels": 1}, torch.device("cuda"))
+    forward.build(torch.nn.Linear(1, 1), replace(graphs, cuda_graphs=False), {"in_channels": 1}, CPU)
+    assert modes == ["reduce-overhead", None]
+
+
+def test_sizes_that_the_network_sees():
+    plan = geometric(2, epochs(1), maximum=32).plan(dataset_size=44, epochs=3, batch_size=8)
+    assert (plan.sizes, plan.tails) == ((8, 16, 32), (4, 12))
+    assert forward.sizes(plan, None) == forward.sizes(plan, 64) == (32, 16, 12, 8, 4)
+    shares = {len(part) for size in (4, 8, 12, 16, 32) for part in torch.arange(size).tensor_split(-(-size // 10))}
+    assert forward.sizes(plan, 10) == tuple(sorted(shares, reverse=True))
+    assert forward.sizes(constant(10).plan(dataset_size=20, epochs=1), 3) == (3, 2)  # 3, 3, 2, 2
+
+
+def test_nothing_is_tried_where_nothing_is_compiled():
+    said: list[str] = []
+    forward.try_sizes(parts_of(IMAGES), tell=said.append)
+    assert said == []
+
+
+@pytest.mark.slow
+def test_every_size_is_compiled_before_the_first_update_and_none_after_it():
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    config = replace(IMAGES, compile=True)
+    graphs = torch._dynamo.utils.counters["stats"]
+    graphs.clear()
+    notes, later = [], []
+
+    def look(now):
+        (notes if now.note else later).append((now.note, graphs["unique_graphs"]))
+
+    result = train(config, data=small_data(), progress=look)
+    wanted = forward.sizes(config.plan(300), None)
+    assert [note for note, _ in notes] == [
+        f"compiling for {size} samples ({number} of {len(wanted)})" for number, size in enumerate(wanted, 1)
+    ]
+    assert graphs["unique_graphs"] == len(wanted)
+    assert {count for _, count in later} <= {len(wanted)}
+    plain = train(replace(config, compile=False), data=small_data())
+    assert result.history[-1].test_loss == pytest.approx(plain.history[-1].test_loss, rel=1e-3)
+
+
+def test_trying_leaves_statistics_and_random_numbers():
+    parts = parts_of(replace(IMAGES, compile=True))
+    parts.model.append(torch.nn.BatchNorm1d(10))
+    parts.forward = parts.model  # the passes themselves; compiling them is another test's
+    before, state = [b.clone() for b in parts.model.buffers()], torch.get_rng_state()
+    forward.try_sizes(parts, tell=lambda line: None)
+    assert all(torch.equal(a, b) for a, b in zip(before, parts.model.buffers(), strict=True))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None for p in parts.model.parameters())
+
+
+def test_a_size_that_does_not_fit_is_said_before_training():
+    parts = parts_of(replace(IMAGES, compile=True))
+
+    def full(inputs):
+        raise torch.OutOfMemoryError("full")
+
+    parts.forward = full
+    with pytest.raises(ValueError, match=r"`micro_batch_size` must be .*: 32 samples at once are too many; try 16"):
+        forward.try_sizes(parts, tell=lambda line: None)
+
+
+def test_a_network_that_cannot_be_compiled():
+    parts = parts_of(replace(IMAGES, compile=True))
+
+    def broken(inputs):
+        raise RuntimeError("no compiler")
+
+    parts.forward = broken
+    with pytest.raises(ValueError, match="`compile` must be possible here, got no compiler; leave it out"):
+        forward.try_sizes(parts, tell=lambda line: None)
+
+
+def test_short_batches_left_out_are_not_counted(tmp_path):
+    config = replace(SMALL, growth=None, batch_size=64, epochs=3, drop_last=True)
+    result = train(config, tmp_path, data=small_data())
+    assert (result.updates, result.samples) == (3 * 4, 3 * 256)
+    seen = [line.train_loss for line in result.history]
+    rate = json.loads((tmp_path / "result.json").read_text())["samples_per_second"]["64"]
+    assert rate * result.train_seconds == pytest.approx(768)
+    again = train(replace(config, micro_batch_size=20), data=small_data())
+    assert [line.train_loss for line in again.history] == pytest.approx(seen, rel=1e-5)
+    assert [line.samples for line in result.history] == [300, 600, 900]
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "expected"),
+    [("resnet20", "cpu", True), ("alexnet", "cpu", False), ("resnet20", "cuda", False)],
+)
+def test_the_layout_is_what_was_measured_faster_unless_given(model, device, expected):
+    config = RunConfig.for_task("cifar10", model=model)
+    assert forward.channels_last(config, torch.device(device)) is expected
+    assert forward.channels_last(replace(config, channels_last=not expected), torch.device(device)) is not expected

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adabatch.lab import models
+from adabatch.lab.training import optimizers
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("nesterov", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
+def test_each_name_with_its_settings(name, kind):
+    made = optimizers.build(name, [torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.8, weight_decay=0.03)
+    group = made.param_groups[0]
+    assert type(made) is kind
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.03)  # no default of torch's
+    if kind is torch.optim.SGD:
+        assert (group["momentum"], group["nesterov"]) == (0.8, name == "nesterov")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
+    """What is kept after a step is known from another, small optimizer."""
+    momentum = 0.9 if name == "nesterov" else momentum
+
+    def after_a_step(*shapes):
+        parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+        made = optimizers.build(name, parameters, lr=0.1, momentum=momentum, weight_decay=0.0)
+        sum(p.sum() for p in parameters).backward()
+        made.step()
+        return made.state_dict()["state"], parameters
+
+    moments, parameters = after_a_step((3, 4), ())
+    like, _ = after_a_step(2)
+    optimizers.check_moments(moments, like=like, parameters=parameters)
+    if not like:
+        assert moments == {}
+        return
+    with pytest.raises(ValueError, match=r"^optimizer must have moments of 2 parameters$"):
+        optimizers.check_moments({0: moments[0]}, like=like, parameters=parameters)
+    names = ", ".join(like[0])
+    with pytest.raises(ValueError, match=f"^optimizer must keep {names} of parameter 1$"):
+        optimizers.check_moments({0: moments[0], 1: {}}, like=like, parameters=parameters)
+    for key in like[0]:
+        wrong = {0: moments[0] | {key: torch.zeros(7)}, 1: moments[1]}
+        with pytest.raises(ValueError, match=rf"^optimizer must keep another {key} of parameter 0, got tensor"):
+            optimizers.check_moments(wrong, like=like, parameters=parameters)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_parameter_of_every_network_has_moments_after_an_update(name):
+    """Else a checkpoint of such a network would be refused."""
+    if name.startswith("gpt"):
+        network, inputs = models.build(name, vocabulary=11, context=8), torch.randint(11, (2, 8))
+    else:
+        size = 8 if name in ("mlp", "small_cnn") else 64 if name == "resnet50" else 32
+        network = models.build(name, in_channels=1, image_size=size, classes=10)
+        inputs = torch.randn(2, 1, size, size)
+    network(inputs).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
