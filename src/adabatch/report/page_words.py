@@ -58,6 +58,18 @@ def diverged_at(run: Run) -> Json | None:
     return None
 
 
+def epochs(run: Run) -> str:
+    """How far a run came: its epochs, or the one that it is in of how many."""
+    planned, ended = run.config["epochs"], run.result is not None and diverged_at(run) is None
+    some = "" if ended else f"{run.history[-1].get('epoch', '?')} of "
+    return f"{some}{whole(planned)} {plural('epoch', planned)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `"a"`, `"a and b"`, `"a, b and c"`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
 def verdict_words(compare: Json, found: Json) -> str:
     """Whether "within the margin" is shown by the interval."""
     margin = f"within {100 * compare['margin']:g} %"
@@ -167,6 +179,11 @@ def whole(value: float) -> str:
 def plural(word: str, count: float) -> str:
     """The word with an s, but for one."""
     return word if count == 1 else f"{word}s"
+
+
+def runs(count: int) -> str:
+    """So many runs."""
+    return f"{whole(count)} {plural('run', count)}"
 
 
 def plain(value: Any) -> str:
