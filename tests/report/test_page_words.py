@@ -83,3 +83,9 @@ def test_names_in_a_sentence():
     assert [words.listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "", "a", "a and b", "a, b and c",
     ]  # fmt: skip
+
+
+def test_lines_do_not_break_before_a_sign_or_within_an_interval():
+    assert words.html("within 1 % of <b>, by 2.0 [-1, +3] and [1.72, 16.17]") == (
+        "within 1&nbsp;% of &lt;b&gt;, by 2.0 [-1,&nbsp;+3] and [1.72,&nbsp;16.17]"
+    )

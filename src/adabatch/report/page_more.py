@@ -20,7 +20,7 @@ from adabatch.report.page_words import Headline
 _PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"
 _MOST: Final = 60  # rows of a plan's table
-_NOISE: Final = f"LR {words.TIMES} samples of an epoch / (batch size {words.TIMES} (1 {words.MINUS} momentum))."
+_NOISE: Final = "LR × samples of an epoch / (batch size × (1\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}momentum))."
 
 
 def of_together(found: Together) -> Parts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, Final
 
 from adabatch.report import caution, headline, page_course, page_tables, paired_times
@@ -268,5 +267,5 @@ def _reading(compare: Json) -> str:
     )
     return (
         f'<p class="note">Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)} '
-        f"{paired if caution.compared(compare) else ''} {escape(caution.scope(compare))}</p>"
+        f"{paired if caution.compared(compare) else ''} {words.html(caution.scope(compare))}</p>"
     )

@@ -251,9 +251,8 @@ def table(
             span = f'scope="rowgroup" colspan="{len(columns) + 1}"'
             body += f'<tr class="group"><th {span}><span>{escape(title)}</span></th></tr>'
         for label, cells in rows:
-            body += (
-                f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-            )
+            row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            body += f'<tr><th scope="row">{words.html(label)}</th>{row}</tr>'
     head = f'<thead><tr><th scope="col">{escape(corner)}</th>{heads}</tr></thead>'
     return f'<div class="scroll {kind}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 

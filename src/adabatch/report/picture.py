@@ -89,7 +89,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     n = len(compare["seeds"])
     head = f"{compare['task']}, {compare['model']} on {compare['device']}: "
     time_is = "by ratios paired by seed" if compare["against_fixed_small"] else "median"
-    head += f"mean of {n} seeds, band: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
+    mark = "bar" if all(len(run["history"]) == 1 for records in runs.values() for run in records) else "band"
+    head += f"mean of {n} seeds, {mark}: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
     above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
     figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
