@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._random import kept
 
 Make = Callable[[int], Any]
 
@@ -47,7 +47,8 @@ def _first(loader: Any) -> Any:
         raise ArgumentTypeError(
             "loader", "must be a loader or a function from a size to a batch", got=type(loader).__name__
         )
-    with _generators_kept(loader):
+    holders = (getattr(holder, "generator", None) for holder in (loader, getattr(loader, "sampler", None)))
+    with kept(generators=[each for each in holders if isinstance(each, torch.Generator)]):
         iterator = iter(loader)
         if iterator is loader:
             raise ArgumentTypeError(
@@ -60,18 +61,6 @@ def _first(loader: Any) -> Any:
     if batch is None:
         raise ArgumentError("loader", "must yield at least one batch", got="none")
     return batch
-
-
-@contextlib.contextmanager
-def _generators_kept(loader: Any) -> Iterator[None]:
-    """Generators that a torch DataLoader or its sampler draw from stay as they are."""
-    holders = (getattr(holder, "generator", None) for holder in (loader, getattr(loader, "sampler", None)))
-    kept = [(generator, generator.get_state()) for generator in holders if isinstance(generator, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in kept:
-            generator.set_state(state)
 
 
 def _is_column(data: Any) -> bool:

@@ -130,7 +130,7 @@ def test_a_killed_decode_leaves_no_broken_cache(tmp_path: Path, cache_folder: Pa
     code = f"from adabatch import tasks; from adabatch.lab.tasks import decode; decode.FEW = 0; {load}"
     child = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while not list(cache_folder.glob("cifar10-*.partial")):
+    while not list(cache_folder.glob(".cifar10-*.draft")):
         assert time.monotonic() < deadline
         assert child.poll() is None
         time.sleep(0.002)
@@ -140,7 +140,7 @@ def test_a_killed_decode_leaves_no_broken_cache(tmp_path: Path, cache_folder: Pa
     data = tasks.get("cifar10").load(tmp_path)
     for row in (0, 1199, 1200, 2399):
         assert np.array_equal(data.x_train[row], pixels(row % 40).transpose(2, 0, 1))
-    assert not list(cache_folder.glob("*.partial"))
+    assert not list(cache_folder.glob(".*.draft"))
 
 
 @pytest.mark.slow

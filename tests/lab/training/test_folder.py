@@ -34,18 +34,6 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path):
     assert all(line["samples"] == 160 for line in lines)
 
 
-def test_text_is_the_same_whatever_the_locale(tmp_path):
-    code = (
-        "import locale, sys; from pathlib import Path; from adabatch.lab.training.folder import write_text\n"
-        "write_text(Path(sys.argv[1]), '90 \\xb1 1 %, \\u0394'); print(locale.getpreferredencoding(False))\n"
-    )
-    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    file = tmp_path / "compare.md"
-    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True, env=plain)
-    assert done.stdout.lower().startswith(("ansi", "us-ascii", "ascii"))
-    assert file.read_bytes().decode("utf-8") == "90 \xb1 1 %, \u0394"
-
-
 def test_errors_of_the_file_system_name_the_folder(tmp_path):
     (tmp_path / "file").write_text("")
     message = "`out` must be a folder that can be written, got .*; free space or take another folder$"

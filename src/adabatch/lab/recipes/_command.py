@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adabatch._files import write_json
 from adabatch.lab.cli import _docstrings, _streams
 from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.device import threads
-from adabatch.lab.training.folder import write_json
 
 Found = dict[str, Any]
 

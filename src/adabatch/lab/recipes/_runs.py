@@ -23,10 +23,11 @@ from rich.console import Console
 
 from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
+from adabatch._files import write_json, write_text
 from adabatch.lab import training
 from adabatch.lab.study import statistics
 from adabatch.lab.study.compare import interleaved
-from adabatch.lab.training.folder import write_json, write_text, writing
+from adabatch.lab.training.folder import writing
 
 FORMAT: Final = 1
 _FIXED: Final = ("adabatch", "torch", "device_name", "threads")  # of the versions, what seconds and bits depend on

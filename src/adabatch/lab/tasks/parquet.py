@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from adabatch import _files
 from adabatch._errors import ArgumentError, MissingPackageError
 
 VARIABLE: Final = "ADABATCH_DATA"
@@ -127,7 +128,6 @@ def hub_split(folder: Path | None, *, split: str, hub: str, image: str = "image"
             f"{what} needs the package datasets",
             remedy="run: pip install 'adabatch[data]', or give another `data`",
         ) from error
-    from adabatch.lab.tasks import cache
 
     here = [] if folder is None else [str(file) for file in files(folder, split=split)]
     source = hub if folder is None else f"{folder / split}-*.parquet"
@@ -137,7 +137,7 @@ def hub_split(folder: Path | None, *, split: str, hub: str, image: str = "image"
         if folder is None:
             found = datasets.load_dataset(hub, split=split)
         else:
-            place = str(cache.location() / "hub")
+            place = str(_files.cache_folder() / "hub")
             found = datasets.load_dataset("parquet", data_files={split: here}, split=split, cache_dir=place)
     except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         if folder is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.tasks.task import Data, Task
 
@@ -94,12 +95,11 @@ def _sequences(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 def _path(data: Path | str | None) -> Path:
     """The text file."""
-    from adabatch.lab.tasks import cache
     from adabatch.lab.tasks.parquet import VARIABLE
 
     given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
     if not given:
-        path = cache.location() / "tinyshakespeare.txt"
+        path = _files.cache_folder() / "tinyshakespeare.txt"
         return path if path.exists() else _download(path)
     if Path(given).is_file():
         return Path(given)
@@ -122,9 +122,7 @@ def _download(path: Path) -> Path:
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise OSError(f"{URL} must be tiny Shakespeare, got another text; give `data`, a text file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    _files.write(path, lambda file: file.write(content), alone=False)
     return path
 
 

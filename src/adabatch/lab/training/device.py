@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import adabatch
+from adabatch import _random
 from adabatch._errors import ArgumentError
 
 NAMES: Final = ("auto", "cpu", "cuda", "cuda:N", "mps")
@@ -59,22 +60,16 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def entered(device: torch.device) -> Iterator[None]:
-    """While it is entered, a GPU with an index is the current one; torch's random state is as before afterwards.
+    """While it is entered, a GPU with an index is the current one; random states are as before afterwards.
 
     Args:
         device: on which a run computes.
     """
-    kinds = [device] if device.type == "cuda" else []
-    state = torch.mps.get_rng_state() if device.type == "mps" else None
     with ExitStack() as around:
         if device.type == "cuda" and device.index is not None:
             around.enter_context(torch.cuda.device(device))
-        around.enter_context(torch.random.fork_rng(devices=kinds))
-        try:
-            yield
-        finally:
-            if state is not None:
-                torch.mps.set_rng_state(state)
+        around.enter_context(_random.kept(devices=[device]))
+        yield
 
 
 def wait_for(device: torch.device) -> None:

@@ -14,7 +14,6 @@ result.json           what was found; there when the run is finished
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -96,8 +95,8 @@ class RunFolder:
             raise FileExistsError(f"`out` must not hold a comparison, got {str(self.path)!r}; take another folder")
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
-            write_json(self.path / "versions.json", versions)
-            write_json(self.path / "config.json", config.to_json())
+            _files.write_json(self.path / "versions.json", versions)
+            _files.write_json(self.path / "config.json", config.to_json())
 
     def _enter_again(self, config: RunConfig) -> None:
         """Goes on with the run that is there."""
@@ -182,18 +181,18 @@ class RunFolder:
         kept = self._kept(state)
         with writing(self.path):
             if state is not None:
-                checkpoint.name_also(self._from, self._last)
-                checkpoint.sync_folder(self._last.parent)
+                _files.name_also(self._from, self._last)
+                _files.sync_folder(self._last.parent)
             saved = saved_config(self.path)
             if saved.epochs != self._config.epochs:
                 (self.path / "result.json").unlink(missing_ok=True)
-                write_json(self.path / "config.json", replace(saved, epochs=self._config.epochs).to_json())
+                _files.write_json(self.path / "config.json", replace(saved, epochs=self._config.epochs).to_json())
             for name, (_, size) in kept.items():
                 if size:
                     os.truncate(self.path / name, size)
                 else:
-                    write_text(self.path / name, "")
-            checkpoint.sync_folder(self.path)
+                    _files.write_text(self.path / name, "")
+            _files.sync_folder(self.path)
         return kept[METRICS][0], kept[DECISIONS][0]
 
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
@@ -242,7 +241,7 @@ class RunFolder:
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
         with writing(self.path):
-            write_json(self.path / "result.json", result.to_json())
+            _files.write_json(self.path / "result.json", result.to_json())
 
     def close(self) -> None:
         """Closes the events and lets others write."""
@@ -318,25 +317,6 @@ def writing(folder: Path) -> Iterator[None]:
             f"`out` must be a folder that can be written, got {str(folder)!r} ({reason}); "
             "free space or take another folder"
         ) from error
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def check_same(config: RunConfig, saved: RunConfig) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import adabatch as ab
-from adabatch import norm
+from adabatch import _random, norm
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
@@ -114,10 +114,8 @@ class Parts:
         state = {name: getattr(self, name).state_dict() for name in ("model", "loader", "batches")}
         state["optimizer"] = self.optimizer.state_dict()["state"]
         state["rng"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            state["rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        elif self.device.type == "mps":
-            state["rng_mps"] = torch.mps.get_rng_state()
+        if self.device.type != "cpu":
+            state[f"rng_{self.device.type}"] = _random.state_of(self.device)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -142,10 +140,8 @@ class Parts:
         self._load_moments(state["optimizer"])
         self.batches.load_state_dict({**state["batches"], "schedule": self.batches.state_dict()["schedule"]})
         torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and "rng_cuda" in state:
-            torch.cuda.set_rng_state(state["rng_cuda"], self.device)
-        elif self.device.type == "mps" and "rng_mps" in state:
-            torch.mps.set_rng_state(state["rng_mps"])
+        if self.device.type != "cpu" and (kept := state.get(f"rng_{self.device.type}")) is not None:
+            _random.set_state(self.device, kept)
 
     def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
         """Gives the optimizer its moments back; those of a parameter of two numbers show which there must be."""
