@@ -53,14 +53,14 @@ def test_a_pipe_in_place_of_a_log(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"lr": "x"}, "lr must be a number from 0 on, got 'x'"),
-        ({"lr": -1.0}, "lr must be a number from 0 on, got -1.0"),
-        ({"updates": 1.5}, "updates must be a whole number from 0 on, got 1.5"),
-        ({"samples": True}, "samples must be a whole number from 0 on, got True"),
-        ({"test_accuracy": 1.5}, "test_accuracy must be at most 1, got 1.5"),
-        ({"test_loss": []}, r"test_loss must be a number or null, got \[\]"),
+        ({"lr": "x"}, "`lr` must be a number from 0 on, got 'x'"),
+        ({"lr": -1.0}, "`lr` must be a number from 0 on, got -1.0"),
+        ({"updates": 1.5}, "`updates` must be a whole number from 0 on, got 1.5"),
+        ({"samples": True}, "`samples` must be a whole number from 0 on, got True"),
+        ({"test_accuracy": 1.5}, "`test_accuracy` must be at most 1, got 1.5"),
+        ({"test_loss": []}, r"`test_loss` must be a number or null, got \[\]"),
         ({"more": 1}, "unexpected keyword argument 'more'"),
-        ({"seconds": 10**400}, "seconds must be a number from 0 on, got 10"),
+        ({"seconds": 10**400}, "`seconds` must be a number from 0 on, got 10"),
     ],
     ids=str,
 )

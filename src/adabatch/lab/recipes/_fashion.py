@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 import adabatch as ab
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks
-from adabatch.lab.training.evaluation import evaluate
+from adabatch.lab.training.evaluation import accuracy_of, evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def train(
             updates += 1
         seconds += time.perf_counter() - began
         train_loss, _ = evaluate(net, data.x_train, data.y_train)
-        test_loss, test_accuracy = evaluate(net, data.x_test, data.y_test)
+        test_loss, right = evaluate(net, data.x_test, data.y_test)
         history.append(
             {
                 "epoch": epoch + 1,
@@ -145,7 +145,7 @@ def train(
                 "lr": batches.last_lr[0],
                 "train_loss": train_loss,
                 "test_loss": test_loss,
-                "test_accuracy": test_accuracy,
+                "test_accuracy": accuracy_of(right),
             }
         )
         lr_scheduler.step()

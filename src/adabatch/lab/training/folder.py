@@ -26,8 +26,7 @@ from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.training import checkpoint, lock, logs
 from adabatch.lab.training.config import RunConfig
-from adabatch.lab.training.records import Evaluation, RunResult
-from adabatch.lab.training.state import RunState
+from adabatch.lab.training.records import Evaluation, RunResult, RunState
 from adabatch.types import Decision
 
 CHECKPOINTS: Final = ("last", "best")
@@ -35,6 +34,10 @@ METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 # Where a run finds its data, what reads them and how often it saves may change when it goes on.
 _WHERE: Final = ("data", "device", "workers", "save_every")
+# What a damaged state may lead to.
+_WRONG: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
 
 
 class RunFolder:
@@ -132,21 +135,13 @@ class RunFolder:
         """
         try:
             yield
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except _WRONG as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
             raise ArgumentError(
                 "checkpoint",
                 f"{self._from} must be of this run",
                 got=f"one that does not fit it ({reason})",
-                remedy=f"{self._remedy()}",
+                remedy=self._remedy(),
             ) from None
 
     def _remedy(self) -> str:
@@ -198,8 +193,8 @@ class RunFolder:
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
         """For each log what a state knows of it, and the bytes which that takes."""
         kept: dict[str, tuple[list[Any], int]] = {}
-        counts = (0, 0) if state is None else (state.evaluations, state.decisions)
-        for (name, kind), count in zip(_LOGS.items(), counts, strict=True):
+        for name, kind in _LOGS.items():
+            count = 0 if state is None else state.evaluations if name == METRICS else state.decisions
             try:
                 kept[name] = logs.read(self.path / name, kind, count)
                 if name == METRICS and state is not None:
@@ -209,18 +204,20 @@ class RunFolder:
                     "out",
                     f"must hold what its checkpoint {self._from.name} counts on",
                     got=f"a damaged {self.path / name} ({error})",
-                    remedy=f"{self._remedy()}",
+                    remedy=self._remedy(),
                 ) from None
         return kept
 
-    def log(self, evaluation: Evaluation) -> None:
-        """Adds a line to the metrics, and events where they can be written."""
+    def log(self, record: Evaluation | Decision) -> None:
+        """Adds a line to the log of such records, and of an evaluation events, where they can be written."""
+        name = next(name for name, kind in _LOGS.items() if isinstance(record, kind))
         with writing(self.path):
-            self._add(METRICS, evaluation)
-        if self._without_events:
+            logs.append(self.path / name, record)
+        self._unsynced.add(name)
+        if not isinstance(record, Evaluation) or self._without_events:
             return
         try:
-            self._log_events(evaluation)
+            self._log_events(record)
         except Exception as error:  # whatever it is: events are for looking at, and end no training
             self._without_events = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -228,15 +225,6 @@ class RunFolder:
                 f"no more events for TensorBoard are written in {self.path} ({reason}); the training goes on without",
                 stacklevel=2,
             )
-
-    def log_decision(self, decision: Decision) -> None:
-        """Adds a line to the decisions."""
-        with writing(self.path):
-            self._add(DECISIONS, decision)
-
-    def _add(self, name: str, record: Evaluation | Decision) -> None:
-        logs.append(self.path / name, record)
-        self._unsynced.add(name)
 
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
@@ -275,9 +263,8 @@ def saved_config(path: Path) -> RunConfig:
     try:
         return RunConfig.from_json(_files.json_of(file))
     except (ValueError, TypeError) as error:
-        raise ArgumentError(
-            "out", "must hold a run to resume", got=f"a damaged {file} ({error})", remedy="take another folder"
-        ) from None
+        got = f"a damaged {file} ({error})"
+        raise ArgumentError("out", "must hold a run to resume", got=got, remedy="take another folder") from None
 
 
 def saved_result(path: Path) -> RunResult | None:
@@ -292,9 +279,8 @@ def saved_result(path: Path) -> RunResult | None:
     try:
         return RunResult.from_json(_files.json_of(file))
     except ValueError as error:
-        raise ArgumentError(
-            "out", "must hold a run", got=f"a damaged {file} ({error})", remedy="remove the file and resume"
-        ) from None
+        got = f"a damaged {file} ({error})"
+        raise ArgumentError("out", "must hold a run", got=got, remedy="remove the file and resume") from None
 
 
 @contextmanager
@@ -325,8 +311,7 @@ def check_same(config: RunConfig, saved: RunConfig) -> None:
     Raises:
         ValueError: if another setting differs.
     """
-    differ = differences(config, replace(saved, epochs=max(saved.epochs, config.epochs)))
-    if differ:
+    if differ := differences(config, replace(saved, epochs=max(saved.epochs, config.epochs))):
         raise ArgumentError(
             "resume",
             "must keep the settings of the run",
@@ -336,10 +321,16 @@ def check_same(config: RunConfig, saved: RunConfig) -> None:
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
-    """The settings in which two runs differ, as text; where their data are and what reads them is none.
+    """The settings in which two runs differ, each as text; where their data are and what reads them is none.
 
     Args:
         config: of the one run, whose values come first.
         other: of the other.
+
+    Example:
+        >>> differences(RunConfig.for_task("digits"), RunConfig.for_task("digits", seed=3, workers=1))
+        ['seed: 0 and 3']
     """
-    return [text for text in config.differences(other) if text.partition(":")[0] not in _WHERE]
+    mine, theirs = config.to_json(), other.to_json()
+    differ = [name for name in mine if name not in _WHERE and mine[name] != theirs[name]]
+    return [f"{name}: {mine[name]} and {theirs[name]}" for name in differ]
