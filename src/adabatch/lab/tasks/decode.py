@@ -23,7 +23,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from adabatch._errors import ArgumentError, MissingPackageError, UsageError
+from adabatch._errors import ArgumentError, UsageError
+from adabatch.lab.tasks.task import first_line, needs
 
 MODES: Final = {1: "L", 3: "RGB"}
 FEW: Final = 2_000_000  # bytes of image files below which starting processes takes longer than it saves
@@ -107,12 +108,8 @@ class Decoder:
 
 def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
     """Decodes images; which is the first that cannot be used, and why."""
-    try:
+    with needs("decoding images needs pillow"):
         from PIL import Image, JpegImagePlugin, PngImagePlugin
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            None, "decoding images needs pillow", remedy="run: pip install 'adabatch[data]'"
-        ) from error
     # Without the search for the format opening takes half as long.
     openers = {b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile, b"\x89PN": PngImagePlugin.PngImageFile}
     channels, height, width = pixels.shape[1:]
@@ -127,8 +124,7 @@ def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
                     return index, f"must be an image of {width}x{height} in mode {mode}, got {found}"
                 row = np.frombuffer(image.tobytes(), np.uint8)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            line = str(error).strip().partition("\n")[0].rstrip(".")
-            return index, f"must hold an image file that can be decoded: {line}"
+            return index, f"must hold an image file that can be decoded: {first_line(error)}"
         pixels[index] = row.reshape(shape).transpose(2, 0, 1)
     return None
 
