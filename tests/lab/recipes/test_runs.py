@@ -96,9 +96,9 @@ def test_seeds_are_counted(tmp_path, code, seeds):
 
 
 def test_curves_are_means_over_seeds():
-    found = _runs.curve([record("a", 0), record("a", 2)], "loss")
+    found = _runs.over_seeds([record("a", 0), record("a", 2)], "loss")
     assert found == {"mean": [2.0, 4.0], "std": [pytest.approx(2**0.5)] * 2}
-    assert _runs.curve([record("a", 0)], "loss")["std"] == [0.0, 0.0]
+    assert _runs.over_seeds([record("a", 0)], "loss")["std"] == [0.0, 0.0]
 
 
 def test_differences_are_the_arm_minus_the_baseline():

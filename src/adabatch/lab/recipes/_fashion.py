@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -15,7 +15,12 @@ from torch.nn.functional import avg_pool2d
 import adabatch as ab
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks
+from adabatch.lab.recipes._runs import Record, above, below, over_seeds, told
+from adabatch.lab.study import statistics
+from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.evaluation import accuracy_of, evaluate
+
+MARGIN: Final = 0.01  # of accuracy: one point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ def train(
     coupling: str | None = None,
     seed: int,
     tell: Callable[[float], None],
-) -> dict[str, Any]:
+) -> Record:
     """Trains once; initial weights and order of the data depend on the seed alone.
 
     Args:
@@ -151,3 +156,30 @@ def train(
         lr_scheduler.step()
         tell((epoch + 1) / length.epochs)
     return {**history[-1], "planned_updates": planned.updates, "history": history}
+
+
+def arm_of(records: Sequence[Record]) -> dict[str, Any]:
+    """What was found for one arm, of its records, one per seed."""
+    history = records[0]["history"]
+    return {
+        "updates": sorted({record["updates"] for record in records}),
+        "planned_updates": sorted({record["planned_updates"] for record in records}),
+        "batch_sizes": [entry["batch_size"] for entry in history],
+        "lr_in_force": [entry["lr"] for entry in history],
+        "updates_by_epoch": [entry["updates"] for entry in history],
+        "test_accuracy": statistics.summary([record["test_accuracy"] for record in records]).to_json(),
+        "train_loss": statistics.summary([record["train_loss"] for record in records]).to_json(),
+        "seconds": statistics.spread([record["seconds"] for record in records]).to_json(),
+        "curves": {key: over_seeds(records, key) for key in ("train_loss", "test_accuracy")},
+    }
+
+
+def points(difference: Mapping[str, float | None]) -> str:
+    """A difference of accuracies in words."""
+    return told(difference, "points", scale=100)
+
+
+def within(name: str, difference: Mapping[str, float | None]) -> Claim:
+    """The claim that an arm is as accurate as `decay`, to a point."""
+    inside = above(difference, -MARGIN) and below(difference, MARGIN)
+    return Claim(f"{name}: accuracy within 1 point of decay's by the interval", points(difference), inside)

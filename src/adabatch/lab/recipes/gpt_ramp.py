@@ -32,7 +32,7 @@ from adabatch.lab.models import gpt
 from adabatch.lab.recipes import _runs
 from adabatch.lab.recipes._command import command
 from adabatch.lab.recipes._pictures import gpt_ramp_picture
-from adabatch.lab.recipes._runs import Record, against, curve
+from adabatch.lab.recipes._runs import Record, above, against, as_planned, below, over_seeds, told
 from adabatch.lab.study import statistics
 from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.evaluation import evaluate
@@ -225,7 +225,7 @@ def _arm(records: Sequence[Record]) -> dict[str, Any]:
         "lr_in_force": [entry["lr"] for entry in first],
         "test_loss": statistics.summary([record["test_loss"] for record in records]).to_json(),
         "cpu_seconds": statistics.spread([record["cpu_seconds"] for record in records]).to_json(),
-        "curves": {key: curve(records, key) for key in ("test_loss", "cpu_seconds")},
+        "curves": {key: over_seeds(records, key) for key in ("test_loss", "cpu_seconds")},
     }
 
 
@@ -238,36 +238,24 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     Returns:
         One record per claim, held or not.
     """
-    arms = found["arms"]
-    counts = ", ".join(f"{arm} {of['updates'][0]:,}" for arm, of in arms.items())
-    planned = all(of["updates"] == of["planned_updates"] for of in arms.values())
-    nearer = found["ramp_against_the_middle_of_small_and_large"]
-    ratio = found["cpu_seconds_small_to_ramp"]
+    middle, ratio = found["ramp_against_the_middle_of_small_and_large"], found["cpu_seconds_small_to_ramp"]
     interval = "no interval" if ratio["low"] is None else f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
-    checked = [
-        Claim("as many updates as planned", counts, planned),
-        Claim(
-            "ramp: its loss is nearer to small's than to large's, by the interval",
-            f"{_nats(nearer)} to the middle",
-            nearer["high"] is not None and nearer["high"] < 0,
-        ),
-        Claim(
-            "ramp: less CPU time than small, by the interval",
-            f"{ratio['median']:.2f} times {interval}",
-            ratio["low"] is not None and ratio["low"] > 1,
+    nearer = "ramp: its loss is nearer to small's than to large's, by the interval"
+    faster = "ramp: less CPU time than small, by the interval"
+    losses = {arm: found["against_ramp"][arm]["test_loss"] for arm in ("large", "by-updates")}
+    return [
+        as_planned(found["arms"]),
+        Claim(nearer, f"{_nats(middle)} to the middle", below(middle, 0)),
+        Claim(faster, f"{ratio['median']:.2f} times {interval}", above(ratio, 1)),
+        *(
+            Claim(f"{arm}: a higher loss than ramp, by the interval", _nats(loss), above(loss, 0))
+            for arm, loss in losses.items()
         ),
     ]
-    for arm in ("large", "by-updates"):
-        loss = found["against_ramp"][arm]["test_loss"]
-        worse = loss["low"] is not None and loss["low"] > 0
-        checked.append(Claim(f"{arm}: a higher loss than ramp, by the interval", _nats(loss), worse))
-    return checked
 
 
 def _nats(difference: Mapping[str, float | None]) -> str:
-    low, high = difference["low"], difference["high"]
-    interval = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
-    return f"{difference['mean'] or 0:+.3f} nats {interval}"
+    return told(difference, "nats", digits=3)
 
 
 if __name__ == "__main__":
