@@ -8,19 +8,13 @@ from typing import Final
 from torch import Tensor, nn
 
 from adabatch import _checks
-from adabatch.lab.models._init import he_normal, named
+from adabatch.lab.models.convolutional import he_normal, named
 
 EXPANSION: Final = 4  # of a bottleneck's output
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm and the input added; a 1x1 convolution where the shape changes.
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of the output.
-        stride: of the first convolution.
-    """
+    """Two 3x3 convolutions with batch norm and the input added; a 1x1 convolution where the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -39,13 +33,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3 and 1x1 with batch norm and the input added; a 1x1 convolution where the shape changes.
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels between; the output has four times as many.
-        stride: of the 3x3 convolution.
-    """
+    """Convolutions 1x1, 3x3 and 1x1 with batch norm and the input added; a 1x1 convolution where the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -71,11 +59,6 @@ class WideBlock(nn.Module):
     """Batch norm, ReLU and 3x3 convolution, twice, and the input added; where the shape changes, a 1x1 convolution.
 
     That shortcut starts from the input after the first batch norm and ReLU.
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of the output.
-        stride: of the first convolution.
     """
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:

@@ -25,34 +25,21 @@ MARGIN: Final = 0.01  # of accuracy: one point
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run starts with.
+    """What a run starts with."""
 
-    Attributes:
-        optimizer: `"sgd"`, `"momentum"`, `"nesterov"` or `"adam"`.
-        lr: the first learning rate.
-        momentum: of SGD, where it has one.
-        batch_size: the first one, in samples.
-    """
-
-    optimizer: str
+    optimizer: str  # "sgd", "momentum", "nesterov" or "adam"
     lr: float
-    momentum: float
+    momentum: float  # of SGD, where it has one
     batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """How long a run lasts and where its LR falls.
-
-    Attributes:
-        epochs: passes over the data.
-        falls: epochs at which the LR schedule falls.
-        factor: by which it falls.
-    """
+    """How long a run lasts and where its LR falls."""
 
     epochs: int
-    falls: tuple[int, ...]
-    factor: float
+    falls: tuple[int, ...]  # epochs
+    factor: float  # by which the LR falls
 
 
 def load(data: Path | str | None, *, samples: int, batch_size: int) -> tasks.Data:
@@ -102,16 +89,6 @@ def train(
     tell: Callable[[float], None],
 ) -> Record:
     """Trains once; initial weights and order of the data depend on the seed alone.
-
-    Args:
-        data: to train and evaluate on.
-        start: what it starts with.
-        length: how long it lasts.
-        model: makes the network.
-        rule: of `ab.from_lr`: how falls of the LR become growth of the batch.
-        coupling: how the LR follows the batch size; None: as the rule wants it.
-        seed: of everything random.
-        tell: called with the share that is done.
 
     Returns:
         A JSON-safe record: `history` (one entry per epoch), final values, `updates` and `planned_updates`.

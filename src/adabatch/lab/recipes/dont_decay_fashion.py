@@ -66,17 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int = SAMPLES) -> dict[str, Any]:
-    """Trains every optimizer by every arm with every seed.
-
-    Args:
-        data: as of the task `fashion_mnist`.
-        out: the folder of the runs.
-        seeds: how many.
-        samples: pictures to train on, at least ten times the batch size of the start.
-
-    Returns:
-        The content of the result file.
-    """
+    """Trains every optimizer by every arm with every seed; returns the content of the result file."""
     loaded = _fashion.load(data, samples=samples, batch_size=max(start.batch_size for start in STARTS.values()))
     network = partial(models.mlp, image_size=14)
 
@@ -131,14 +121,7 @@ def _largest_gap(one: Mapping[str, list[float]], other: Mapping[str, list[float]
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """What the paper says, as checks of a finished result.
-
-    Args:
-        found: the content of the result file.
-
-    Returns:
-        One record per claim, held or not.
-    """
+    """The claims of the paper, checked against a finished result."""
     checked = []
     for name, optimizer in found["optimizers"].items():
         others = optimizer["against_decay"]

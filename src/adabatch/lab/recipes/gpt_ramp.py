@@ -50,13 +50,7 @@ ARMS: Final = ("small", "ramp", "large", "by-updates")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What is trained and for how long.
-
-    Attributes:
-        tokens: length of the training.
-        width: of the network.
-        layers: of the network.
-    """
+    """What is trained and for how long."""
 
     tokens: int = TOKENS
     width: int = 48
@@ -110,18 +104,7 @@ def batch_schedule(arm: str, size: Size) -> schedules.Schedule:
 
 
 def train(data: tasks.Data, arm: str, size: Size, *, seed: int, tell: Callable[[float], None]) -> Record:
-    """Trains one arm; initial weights and order of the data depend on the seed alone.
-
-    Args:
-        data: of `load`.
-        arm: one of `ARMS`.
-        size: what is trained and for how long.
-        seed: of everything random.
-        tell: called with the share that is done.
-
-    Returns:
-        A JSON-safe record: `history`, final values, `updates` and `planned_updates`.
-    """
+    """Trains one arm and returns its record; initial weights and order of the data depend on the seed alone."""
     torch.manual_seed(seed)
     schedule = batch_schedule(arm, size)
     first = SIZES[-1] if arm == "large" else SIZES[0]
@@ -172,17 +155,7 @@ def train(data: tasks.Data, arm: str, size: Size, *, seed: int, tell: Callable[[
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, size: Size | None = None) -> dict[str, Any]:
-    """Trains every arm with every seed.
-
-    Args:
-        data: as of the task `gpt-tiny`.
-        out: the folder of the runs.
-        seeds: how many.
-        size: what is trained and for how long; None for this recipe's.
-
-    Returns:
-        The content of the result file.
-    """
+    """Trains every arm with every seed; returns the content of the result file."""
     loaded, chosen = load(data), size or Size()
     _checks.whole("tokens", chosen.tokens, minimum=CONTEXT * SIZES[-1], remedy="that is one batch of `large`")
 
@@ -230,14 +203,7 @@ def _arm(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """What the ramp is for, as checks of a finished result.
-
-    Args:
-        found: the content of the result file.
-
-    Returns:
-        One record per claim, held or not.
-    """
+    """The claims that are made for a ramp, checked against a finished result."""
     middle, ratio = found["ramp_against_the_middle_of_small_and_large"], found["cpu_seconds_small_to_ramp"]
     interval = "no interval" if ratio["low"] is None else f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
     nearer = "ramp: its loss is nearer to small's than to large's, by the interval"

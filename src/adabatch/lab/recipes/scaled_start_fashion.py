@@ -71,17 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int = SAMPLES) -> dict[str, Any]:
-    """Trains every arm with every seed.
-
-    Args:
-        data: as of the task `fashion_mnist`.
-        out: the folder of the runs.
-        seeds: how many.
-        samples: pictures to train on, at least 4,000, a tenth of which is the largest start.
-
-    Returns:
-        The content of the result file.
-    """
+    """Trains every arm with every seed; returns the content of the result file."""
     loaded = _fashion.load(data, samples=samples, batch_size=max(start_of(arm).batch_size for arm in ARMS))
     network = partial(models.mlp, image_size=14)
 
@@ -113,14 +103,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """What the paper says, as checks of a finished result.
-
-    Args:
-        found: the content of the result file.
-
-    Returns:
-        One record per claim, held or not.
-    """
+    """The claims of the paper, checked against a finished result."""
     arms = found["arms"]
     updates = [of["updates"][0] for of in arms.values()]
     fewer = sorted(set(updates), reverse=True) == updates

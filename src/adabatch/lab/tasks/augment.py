@@ -83,17 +83,7 @@ class CropFlip:
         return self
 
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
-        """Augmented and normalised images.
-
-        Args:
-            inputs: uint8 `[batch, channels, height, width]`, on any device.
-            seed: of the run.
-            clock: position of the first one in the data, `epoch * N + position`.
-            stride: how far their clocks lie apart.
-
-        Returns:
-            float32, of the same shape, on the same device.
-        """
+        """Augmented and normalised images, float32, of `inputs`, uint8 `[batch, channels, height, width]`."""
         shifts = 2 * self.padding + 1
         drawn = draws(2 * shifts**2, seed=seed, clock=clock, stride=stride, count=len(inputs), name="crop and flip")
         rest, mirrored = np.divmod(drawn, 2)

@@ -62,15 +62,7 @@ def load(data: Path | str | None = None, *, name: str, hub: str, label: str, cla
 
 
 class _Source:
-    """Pixels and labels for the cache: both splits, one after the other.
-
-    Args:
-        folder: where the Parquet files are; None downloads.
-        stack: ends what is started.
-        hub: of the data set on the hub.
-        label: name of the column of labels.
-        classes: number of classes.
-    """
+    """Pixels and labels for the cache: both splits, one after the other."""
 
     def __init__(self, folder: Path | None, stack: ExitStack, *, hub: str, label: str, classes: int) -> None:
         self._folder, self._stack, self._hub, self._label, self._classes = folder, stack, hub, label, classes

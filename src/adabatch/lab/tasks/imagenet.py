@@ -160,12 +160,7 @@ class Encoded(Protocol):
 
 
 class Rows:
-    """The rows of a data set of the package datasets.
-
-    Args:
-        rows: its column `image` undecoded.
-        source: what to call it in an error.
-    """
+    """The rows of a data set of the package datasets."""
 
     def __init__(self, rows: Any, source: str) -> None:
         self._rows, self._source = rows, source
@@ -179,12 +174,7 @@ class Rows:
 
 
 class Files:
-    """Files of a folder.
-
-    Args:
-        folder: that they lie in.
-        names: of the files, relative to it.
-    """
+    """Files of a folder."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._names = str(folder), np.array(names)  # not a list: workers would copy it page by page
@@ -202,10 +192,6 @@ class TrainImages:
     """Random resized crops with their classes, for a loader with workers.
 
     What is random comes from python's generator, which the loader sets from (seed, epoch, position) for each sample.
-
-    Args:
-        encoded: the image files.
-        labels: their classes, int64 `[images]`.
     """
 
     def __init__(self, encoded: Encoded, labels: Tensor) -> None:
@@ -221,13 +207,7 @@ class TrainImages:
 
 
 def centres(encoded: Encoded, numbers: Sequence[int], *, pool: ThreadPoolExecutor) -> npt.NDArray[np.uint8]:
-    """Centre crops, uint8 `[images, 3, 224, 224]`, decoded by the threads of `pool`.
-
-    Args:
-        encoded: the image files.
-        numbers: which of them.
-        pool: its threads decode; pillow works beside the interpreter's lock.
-    """
+    """Centre crops, uint8 `[images, 3, 224, 224]`, decoded by the threads of `pool`."""
     found = np.empty((len(numbers), 3, SIZE, SIZE), dtype=np.uint8)
 
     def one(place: int) -> None:
@@ -266,10 +246,6 @@ def random_box(width: int, height: int) -> tuple[int, int, int, int]:
     Its area is uniform in 8 % to 100 % of the image's, the logarithm of its aspect ratio uniform from 3/4 to 4/3; after
     ten that do not fit it is the largest centred part whose aspect ratio is allowed.
 
-    Args:
-        width: of the image in pixels.
-        height: of the image in pixels.
-
     Example:
         >>> random.seed(0)
         >>> random_box(500, 400)
@@ -292,13 +268,7 @@ def random_box(width: int, height: int) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class FromFiles:
-    """Flips crops that a loader read, and reads what to evaluate on by number.
-
-    Args:
-        encoded: the image files to evaluate on.
-        normalise: flips and normalises.
-        device: where results lie.
-    """
+    """Flips crops that a loader read, and reads what to evaluate on by number."""
 
     encoded: Encoded
     normalise: CropFlip

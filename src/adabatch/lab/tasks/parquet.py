@@ -21,15 +21,10 @@ from adabatch.lab.tasks.task import first_line, given_data, needs
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split, read: encoded images and labels.
+    """One split, read: encoded images and labels."""
 
-    Args:
-        source: what to call it in an error.
-        table: a pyarrow table with the columns `image` and `label`.
-    """
-
-    source: str
-    table: Any
+    source: str  # what to call it in an error
+    table: Any  # of pyarrow, with the columns `image` and `label`
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -61,11 +56,7 @@ def data_folder(
 ) -> Path | None:
     """The folder that holds the files of the data set `name`; None when it has to be downloaded.
 
-    Args:
-        data: what the user gave, else the environment variable ADABATCH_DATA counts.
-        name: of the data set, and of a folder in what is given that may hold it.
-        fits: whether a folder holds it.
-        what: what it must hold, in words; empty for Parquet files.
+    It is the one that the user gave, or one named `name` in it; `what` it must hold in words, where not Parquet files.
 
     Raises:
         FileNotFoundError: if a folder is given and does not hold the data set.
@@ -85,10 +76,6 @@ def data_folder(
 
 def files(folder: Path, *, split: str) -> list[Path]:
     """The files of one split, in order.
-
-    Args:
-        folder: where they are.
-        split: such as `"train"`.
 
     Raises:
         FileNotFoundError: if there are none.
@@ -145,12 +132,7 @@ def _no_parquet(file: Path | str, error: Exception) -> ArgumentError:
 def hub_split(folder: Path | None, *, split: str, hub: str, image: str = "image", label: str = "label") -> Any:
     """One split as a data set of the package datasets, undecoded and read from disk row by row.
 
-    Args:
-        folder: where the Parquet files are, which are unpacked into the cache; None downloads the data set `hub`.
-        split: such as `"train"`.
-        hub: name of the data set on the hub.
-        image: name of the column of images.
-        label: name of the column of labels.
+    The Parquet files of a folder are unpacked into the cache; without a folder `hub` is downloaded.
 
     Raises:
         FileNotFoundError: if the folder has no file of this split.
@@ -214,11 +196,6 @@ def _check_layout(schema: Any, source: str, image: str, label: str) -> None:
 
 def checked_labels(column: Any, *, source: str, classes: int) -> npt.NDArray[np.int64]:
     """The labels of a table.
-
-    Args:
-        column: pyarrow column of whole numbers.
-        source: what to call it in an error.
-        classes: labels must lie in `[0, classes)`.
 
     Raises:
         ValueError: if a label is missing or outside the classes; the message names the row.

@@ -188,11 +188,7 @@ class Task:
 
 
 def given_data(data: Path | str | None) -> tuple[Path | None, str]:
-    """The data folder or file that the user gave, else that of ADABATCH_DATA, else None; and what to call it.
-
-    Args:
-        data: what the user gave.
-    """
+    """The data folder or file that the user gave, else that of ADABATCH_DATA, else None; and what to call it."""
     given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
     return Path(given) if given else None, argument
 
@@ -200,10 +196,6 @@ def given_data(data: Path | str | None) -> tuple[Path | None, str]:
 @contextmanager
 def needs(what: str, *, remedy: str = "run: pip install 'adabatch[data]'") -> Iterator[None]:
     """Turns a package that is missing into an error that says what needs it.
-
-    Args:
-        what: needs it, in words.
-        remedy: what helps.
 
     Raises:
         ModuleNotFoundError: if something that is imported is missing.

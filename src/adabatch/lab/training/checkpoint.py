@@ -21,11 +21,6 @@ KIND: Final = "adabatch run"
 def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> None:
     """Writes `state` to `path`: a reader finds the former file or the new one, never a part of it.
 
-    Args:
-        path: the file.
-        state: tensors, numbers, text, dicts and lists.
-        also: a second name for the same content, which is there before `path` changes.
-
     Raises:
         OSError: if it cannot be written; then no half of it is left.
     """
@@ -42,10 +37,6 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
 
 def finish(path: Path, *, also: Path) -> None:
     """Ends a first `write` that a kill broke off between its two names; else does nothing.
-
-    Args:
-        path: the file.
-        also: its second name.
 
     Raises:
         OSError: if that fails.

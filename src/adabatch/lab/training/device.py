@@ -60,11 +60,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def entered(device: torch.device) -> Iterator[None]:
-    """While it is entered, a GPU with an index is the current one; random states are as before afterwards.
-
-    Args:
-        device: on which a run computes.
-    """
+    """While it is entered, a GPU with an index is the current one; random states are as before afterwards."""
     with ExitStack() as around:
         if device.type == "cuda" and device.index is not None:
             around.enter_context(torch.cuda.device(device))
@@ -103,9 +99,6 @@ def threads(number: int | None) -> Iterator[None]:
 
 def versions(device: torch.device) -> dict[str, Any]:
     """What a result depends on besides its settings: versions, git revision of the working folder, hardware, threads.
-
-    Args:
-        device: that the run uses.
 
     Returns:
         JSON-safe values under the keys `adabatch`, `device`, `device_name`, `git`, `numpy`, `platform`, `python`,

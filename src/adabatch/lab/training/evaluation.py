@@ -19,9 +19,6 @@ ERRORS: Final = 3.0  # standard errors up to which an accuracy is not told from 
 def chunk_of(shape: Mapping[str, int]) -> int:
     """How many samples are evaluated at once, so that large images stay within memory.
 
-    Args:
-        shape: of the inputs, as `tasks.Data.shape` gives it.
-
     Example:
         >>> chunk_of({"in_channels": 1, "image_size": 8}), chunk_of({"in_channels": 3, "image_size": 224})
         (1024, 111)
@@ -76,9 +73,6 @@ def accuracy_of(right: Tensor) -> float:
 
 def chance(targets: Tensor) -> float:
     """The share of the most frequent class, which always answering it gets right: at least 1 / classes.
-
-    Args:
-        targets: classes, int64, of any shape.
 
     Example:
         >>> chance(torch.tensor([0, 1, 1, 2]))

@@ -164,9 +164,6 @@ class RunFolder:
         The logs are cut back to what it knows. Where it is the best one, it becomes the last one; where the run is to
         train for more epochs, the result of fewer goes and the settings tell the new length.
 
-        Args:
-            state: None: nothing was saved yet.
-
         Returns:
             What the logs hold then.
 
@@ -287,9 +284,6 @@ def saved_result(path: Path) -> RunResult | None:
 def writing(folder: Path) -> Iterator[None]:
     """Turns an error of the file system into one that names `out`, what was wrong and a remedy.
 
-    Args:
-        folder: that is written to.
-
     Raises:
         OSError: of the same kind, when writing fails.
     """
@@ -322,10 +316,6 @@ def check_same(config: RunConfig, saved: RunConfig) -> None:
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
     """The settings in which two runs differ, each as text; where their data are and what reads them is none.
-
-    Args:
-        config: of the one run, whose values come first.
-        other: of the other.
 
     Example:
         >>> differences(RunConfig.for_task("digits"), RunConfig.for_task("digits", seed=3, workers=1))

@@ -22,10 +22,6 @@ class Interrupted(KeyboardInterrupt):
         out: the run folder; None if the run has none, and then nothing is saved.
         number: of the signal.
         kept: what is kept, in words, where it is not one run's state.
-
-    Attributes:
-        out: the run folder or None.
-        number: of the signal; a shell expects 128 more as the exit code.
     """
 
     def __init__(self, out: Path | None, number: int = signal.SIGINT, *, kept: str = "") -> None:

@@ -115,14 +115,7 @@ class _DivergedError(Exception):
 
 
 class Trainer:
-    """Trains one run.
-
-    Args:
-        setup: what trains.
-        folder: where it is written; None for nowhere.
-        interrupts: whether the user wants it to end.
-        progress: called a few times per second.
-    """
+    """Trains one run."""
 
     def __init__(
         self,

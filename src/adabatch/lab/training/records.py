@@ -107,9 +107,6 @@ _KINDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
 def checked(record: _Record) -> _Record:
     """A record as it is given, if its values are of the kinds that its fields are declared as.
 
-    Args:
-        record: a dataclass that was made from the values of a file.
-
     Raises:
         ValueError: if one is of another kind, negative or not finite; or an accuracy above 1.
     """
@@ -125,12 +122,6 @@ def checked(record: _Record) -> _Record:
 
 def packed(right: Tensor) -> str | None:
     """Which samples are right as text: their number and, in base64, a bit for each, the first in the highest bit.
-
-    Args:
-        right: for each target whether it is right.
-
-    Returns:
-        The text; None where a sample has several targets, as text has.
 
     Example:
         >>> packed(Tensor([1, 0, 1]).bool())
@@ -294,9 +285,6 @@ class RunState:
     def from_dict(cls, values: Mapping[str, Any]) -> RunState:
         """The state that `to_dict` gave.
 
-        Args:
-            values: as a checkpoint holds them, with entries of its own beside them.
-
         Raises:
             ValueError: if an entry is missing, of another kind or negative.
             TypeError: if a setting is not of its kind.
@@ -314,9 +302,6 @@ class RunState:
 
     def check_history(self, history: Sequence[Evaluation]) -> None:
         """Checks that evaluations are those before this state.
-
-        Args:
-            history: all of them, as the metrics hold them.
 
         Raises:
             ValueError: if they do not follow each other, or the last one is not where the sum of losses begins.

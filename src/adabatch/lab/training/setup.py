@@ -36,11 +36,6 @@ class Setup:
 
     The initial weights depend on the seed and the network alone, so all runs of one seed start alike; the order of
     samples depends on the seed alone. torch's default generator is seeded.
-
-    Args:
-        config: the settings.
-        data: the task's data.
-        device: where to train.
     """
 
     def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device) -> None:
@@ -105,13 +100,7 @@ class Setup:
         return self.data.transform is None and self.data.files is None
 
     def prepare(self, inputs: Tensor, targets: Tensor, *, clock: int) -> tuple[Tensor, Tensor]:
-        """Inputs of the network and targets, for a batch or a micro-batch.
-
-        Args:
-            inputs: as the loader handed them out.
-            targets: the same.
-            clock: position of the first sample in the data.
-        """
+        """Inputs of the network and targets, for a batch or a micro-batch."""
         return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock), targets
 
     def evaluate(self) -> tuple[float, Tensor]:
@@ -170,9 +159,6 @@ class Setup:
         Weights, statistics and random numbers are as before afterwards. Sizes are tried where the network is compiled;
         on a GPU the largest one is in any case, which shows whether it fits into memory.
 
-        Args:
-            tell: called with a line before each size.
-
         Raises:
             ValueError: if a size does not fit into memory, or the network cannot be compiled here.
         """
@@ -229,11 +215,7 @@ class Setup:
 def forward_of(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> Forward:
     """The function that takes prepared inputs to scores in float32: the network itself unless settings ask for more.
 
-    Args:
-        model: the network; its weights change their layout in memory if the settings ask for it.
-        config: the settings.
-        shape: of the inputs, as `tasks.Data.shape` gives it.
-        device: where it trains.
+    The network's weights change their layout in memory where channels are last.
 
     Raises:
         ValueError: if channels are to be last of inputs without channels, or CUDA graphs be replayed elsewhere.
@@ -264,12 +246,7 @@ def forward_of(model: nn.Module, config: RunConfig, shape: Mapping[str, int], de
 
 
 def channels_last(config: RunConfig, device: torch.device) -> bool:
-    """Whether channels are last in memory: as the settings say, else what was measured faster.
-
-    Args:
-        config: the settings.
-        device: where it trains.
-    """
+    """Whether channels are last in memory: as the settings say, else what was measured faster."""
     if config.channels_last is None:
         return device.type == "cpu" and config.model in FASTER_LAST
     return config.channels_last
@@ -282,10 +259,6 @@ def precision(config: RunConfig, device: torch.device) -> AbstractContextManager
 
 def sizes(plan: Plan, micro_batch_size: int | None) -> tuple[int, ...]:
     """The sizes that the network will see, the largest first: those of a plan, or of the micro-batches of its batches.
-
-    Args:
-        plan: of the run.
-        micro_batch_size: samples per forward and backward pass at most; None for whole batches.
 
     Example:
         >>> from adabatch.schedules import steps
@@ -314,10 +287,6 @@ def _graphs(count: int) -> Iterator[None]:
 
 def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = None) -> RunConfig:
     """The settings with the micro-batch size that trains most samples per second here, by `probe`.
-
-    Args:
-        config: the settings; their micro-batch size plays no part.
-        data: the task's data if they are loaded already.
 
     Returns:
         `config` with the fastest power of two up to its largest batch; whole batches where the largest batch is that.

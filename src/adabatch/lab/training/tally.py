@@ -17,9 +17,6 @@ from adabatch.lab.training.records import RunState
 class Tally:
     """Counts in stretches of training, each at one batch size, and waits for the device at both ends of one.
 
-    Args:
-        device: on which the run computes.
-
     Attributes:
         updates: optimizer updates.
         batch_size: of the stretch under way, or of the last one.
@@ -68,13 +65,7 @@ class Tally:
         return 0.0 if self._began is None else time.perf_counter() - self._began
 
     def add(self, loss: Tensor, samples: int, *, times: int = 1) -> None:
-        """Counts an update.
-
-        Args:
-            loss: of its samples.
-            samples: that it was made of.
-            times: what the loss is multiplied by: 1 for a sum, `samples` for a mean.
-        """
+        """Counts an update; its loss counts once as a sum over the samples, or `samples` times as their mean."""
         self._loss_sum.add_(loss, alpha=times)
         self.updates += 1
         self._samples += samples
