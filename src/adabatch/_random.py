@@ -38,7 +38,7 @@ class RandomState:
 
 @contextmanager
 def kept(*, devices: Iterable[torch.device] = (), generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
-    """Whatever is drawn while it is entered, all generators are as before afterwards; see `RandomState`."""
+    """A context after which all generators of a `RandomState` are as they were before."""
     state = RandomState(devices=devices, generators=generators)
     try:
         yield

@@ -25,7 +25,7 @@ MARGIN: Final = 0.01  # of accuracy: one point
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run starts with."""
+    """The start of a run."""
 
     optimizer: str  # "sgd", "momentum", "nesterov" or "adam"
     lr: float
@@ -136,7 +136,7 @@ def train(
 
 
 def arm_of(records: Sequence[Record]) -> dict[str, Any]:
-    """What was found for one arm, of its records, one per seed."""
+    """The result of one arm, of its records, one per seed."""
     history = records[0]["history"]
     return {
         "updates": sorted({record["updates"] for record in records}),

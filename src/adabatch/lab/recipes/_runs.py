@@ -1,4 +1,4 @@
-"""What recipes share: runs in turns, each kept when it is finished, and the result file with what it depends on.
+"""Runs of a recipe in turns, each kept when it is finished; the head of its result file; its claims in words.
 
 The folder of a recipe's run:
 

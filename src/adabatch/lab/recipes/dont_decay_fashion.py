@@ -99,7 +99,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
 
 
 def _optimizer(name: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """What was found for one optimizer: its arms, and each against `decay`."""
+    """The result of one optimizer: its arms, and each against `decay`."""
     runs = {arm: records[f"{name}/{arm}"] for arm in ARMS}
     arms = {arm: _fashion.arm_of(of) for arm, of in runs.items()}
     losses = {arm: of["curves"]["train_loss"] for arm, of in arms.items()}

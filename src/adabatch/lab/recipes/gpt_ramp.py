@@ -50,7 +50,7 @@ ARMS: Final = ("small", "ramp", "large", "by-updates")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What is trained and for how long."""
+    """Length of a training, and size of the network."""
 
     tokens: int = TOKENS
     width: int = 48
@@ -188,7 +188,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, size: Size | 
 
 
 def _arm(records: Sequence[Record]) -> dict[str, Any]:
-    """What was found for one arm."""
+    """The result of one arm."""
     first = records[0]["history"]
     return {
         "updates": sorted({record["updates"] for record in records}),

@@ -43,7 +43,7 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
 
 
 def start_of(arm: str) -> Start:
-    """What an arm starts with: `to_lr` times the LR, its momentum, and the batch size that goes with both."""
+    """The start of an arm: `to_lr` times the LR, its momentum, and the batch size that goes with both."""
     scaled = ab.scale_up(
         lr=LR,
         momentum=MOMENTUM,

@@ -75,7 +75,7 @@ class CropFlip:
 
     @property
     def shape(self) -> Mapping[str, int]:
-        """What `models.build` needs to know."""
+        """The arguments of `models.build` that describe the inputs."""
         return {"in_channels": len(self.mean), "image_size": self.image_size, "classes": self.classes}
 
     def to(self, device: Any) -> CropFlip:  # noqa: ARG002

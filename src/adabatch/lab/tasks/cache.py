@@ -1,6 +1,6 @@
 """Decoded images on disk: files of arrays that are there whole or not at all.
 
-A file holds named arrays behind a header that says format, names, types and shapes. It lies in the folder that the
+A file holds a header that says format, names, types and shapes, and then the arrays. It lies in the folder that the
 environment variable ADABATCH_CACHE names, else in `adabatch` under XDG_CACHE_HOME or `~/.cache`. Its name carries the
 key, a hash of what was decoded and how, so other content or another version of the decoder never meets it.
 

@@ -88,7 +88,7 @@ class _Source:
         return digest.hexdigest()
 
     def shapes(self) -> Shapes:
-        """What there will be; starts what decodes first, so that it is there when it is needed."""
+        """The shapes of all arrays; first starts the decoder, so that it is there when it is needed."""
         size = sum(file.stat().st_size for files in self._files.values() for file in files) if self._files else FEW
         self._decoder = self._stack.enter_context(Decoder(size))
         rows = sum(len(split) for split in self._splits)

@@ -145,7 +145,7 @@ def _by_process(process: Any, encoded: _Images, pixels: Any, first: int, last: i
 
 
 def work(stdin: BinaryIO | None = None) -> None:
-    """What a process does: reads a job and image files from standard input, writes pixels into the job's file."""
+    """Works as a process: reads a job and image files from standard input, writes pixels into the job's file."""
     stream = stdin or sys.stdin.buffer
     line = stream.readline()
     if not line:  # closed without a job

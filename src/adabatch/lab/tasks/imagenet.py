@@ -277,7 +277,7 @@ class FromFiles:
 
     @property
     def shape(self) -> Mapping[str, int]:
-        """What `models.build` needs to know."""
+        """The arguments of `models.build` that describe the inputs."""
         return self.normalise.shape
 
     def to(self, device: Any) -> FromFiles:

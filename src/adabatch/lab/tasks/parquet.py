@@ -42,7 +42,7 @@ class Split:
         return [b for column in self.table.columns for chunk in column.chunks for b in chunk.buffers() if b]
 
     def where(self, row: int) -> str:
-        """What to call a row in an error."""
+        """The name of a row in an error."""
         return f"row {row} of {self.source}"
 
 

@@ -1,4 +1,4 @@
-"""The run folder: everything that a run leaves behind.
+"""The run folder: everything that a run writes.
 
 config.json           the settings
 versions.json         python, torch, git revision of the working folder, device, threads
@@ -145,7 +145,7 @@ class RunFolder:
             ) from None
 
     def _remedy(self) -> str:
-        """What helps where the state to resume from is of no use."""
+        """The remedy where the state to resume from is of no use."""
         again = "remove the run folder to start again"
         other = next((path for path in (self._last, self._best) if path != self._from and path.exists()), None)
         return again if other is None else f"{other.name} is there: take {other.stem} as `resume_from`, or {again}"
@@ -188,7 +188,7 @@ class RunFolder:
         return kept[METRICS][0], kept[DECISIONS][0]
 
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
-        """For each log what a state knows of it, and the bytes which that takes."""
+        """For each log the records that a state counts on, and their bytes."""
         kept: dict[str, tuple[list[Any], int]] = {}
         for name, kind in _LOGS.items():
             count = 0 if state is None else state.evaluations if name == METRICS else state.decisions

@@ -1,4 +1,4 @@
-"""What a run reports and what it goes on from, as frozen records."""
+"""Frozen records: a run's reports, and the state that it goes on from."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def packed(right: Tensor) -> str | None:
 
 
 def unpacked(text: str) -> list[bool]:
-    """What `packed` was given.
+    """The samples that are right, as `packed` was given them.
 
     Raises:
         ValueError: if it is no such text.
@@ -155,7 +155,7 @@ def unpacked(text: str) -> list[bool]:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run found: the content of `result.json`.
+    """The findings of a finished run: the content of `result.json`.
 
     Attributes:
         test_accuracy: at the end, a fraction.

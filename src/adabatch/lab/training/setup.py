@@ -110,7 +110,7 @@ class Setup:
             return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
 
     def state_dict(self) -> dict[str, Any]:
-        """What the run goes on from besides its settings; tensors, numbers, text, dicts and lists."""
+        """All that a run goes on from besides its settings, as tensors, numbers, text, dicts and lists."""
         state = {name: getattr(self, name).state_dict() for name in ("model", "loader", "batches")}
         state["optimizer"] = self.optimizer.state_dict()["state"]
         state["rng"] = torch.get_rng_state()
@@ -276,12 +276,10 @@ def sizes(plan: Plan, micro_batch_size: int | None) -> tuple[int, ...]:
 @contextmanager
 def _graphs(count: int) -> Iterator[None]:
     """A graph for each size, as long as they are few; else one for all sizes."""
-    import torch._dynamo
+    from torch._dynamo import config
 
-    many = count > GRAPHS
-    with torch._dynamo.config.patch(
-        recompile_limit=GRAPHS + 8, automatic_dynamic_shapes=many, assume_static_by_default=True
-    ):
+    limit, many = GRAPHS + 8, count > GRAPHS
+    with config.patch(recompile_limit=limit, automatic_dynamic_shapes=many, assume_static_by_default=True):
         yield
 
 

@@ -1,4 +1,4 @@
-"""What a run counts: updates, samples, losses, and seconds by batch size."""
+"""The counts of a run: updates, samples, losses, and seconds by batch size."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Tally:
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load` goes on from, as fields of `RunState`."""
+        """The counts for `load`, as fields of `RunState`."""
         return {
             "updates": self.updates,
             "samples": self.samples,
