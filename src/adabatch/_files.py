@@ -99,19 +99,35 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a change of names last, also where the machine loses its power; not on Windows, which opens no folder.
-
-    Args:
-        folder: in which it was.
+def append(path: Path, line: bytes) -> None:
+    """Adds to a file, whole or not at all; `sync` makes it last.
 
     Raises:
-        OSError: if that fails.
+        OSError: if it cannot be written.
     """
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except BaseException:
+            file.truncate(before)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Makes what a file or a folder holds last, also where the machine loses its power.
+
+    Raises:
+        OSError: if that fails; of a folder on Windows, which opens none, nothing is said.
+    """
+    folder = path.is_dir()
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_WRONLY)
     except PermissionError:
-        return
+        if folder:
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -56,23 +55,15 @@ class Decoder:
         if workers is None:
             workers = cores() if size >= FEW and sys.executable else 0
         path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        command, around, pipe = [sys.executable, "-c", _CODE], {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
         self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", _CODE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-            for _ in range(workers)
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=around) for _ in range(workers)
         ]
 
     def __enter__(self) -> Decoder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for process in self._processes:
             process.kill()
             process.communicate()
@@ -97,10 +88,8 @@ class Decoder:
             count, parts = len(encoded), len(self._processes)
             bounds = pairwise(count * index // parts for index in range(parts + 1))
             with ThreadPoolExecutor(parts) as pool:
-                given = [
-                    (process, encoded, pixels, *part) for process, part in zip(self._processes, bounds, strict=True)
-                ]
-                errors = list(pool.map(lambda job: _by_process(*job), given))
+                jobs = zip(self._processes, bounds, strict=True)
+                errors = list(pool.map(lambda job: _by_process(job[0], encoded, pixels, *job[1]), jobs))
         for error in errors:
             if error is not None:
                 raise ArgumentError(None, f"{where(error[0])} {error[1]}")

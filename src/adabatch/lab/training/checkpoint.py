@@ -32,7 +32,7 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
             raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
 
     _files.write(path, fill, also=also)
-    _files.sync_folder(path.parent)
+    _files.sync(path.parent)
 
 
 def finish(path: Path, *, also: Path) -> None:
@@ -44,7 +44,7 @@ def finish(path: Path, *, also: Path) -> None:
     draft = _files.draft_of(path)
     if not path.exists() and draft.exists() and also.exists() and filecmp.cmp(draft, also, shallow=False):
         draft.replace(path)
-        _files.sync_folder(path.parent)
+        _files.sync(path.parent)
 
 
 def read(path: Path, *, remedy: str = "remove the run folder to start again") -> dict[str, Any]:

@@ -14,19 +14,20 @@ result.json           what was found; there when the run is finished
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
-from adabatch.lab.training import checkpoint, lock, logs
+from adabatch.lab.training import checkpoint, lock
 from adabatch.lab.training.config import RunConfig
-from adabatch.lab.training.records import Evaluation, RunResult, RunState
+from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
 from adabatch.types import Decision
 
 CHECKPOINTS: Final = ("last", "best")
@@ -34,6 +35,7 @@ METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 # Where a run finds its data, what reads them and how often it saves may change when it goes on.
 _WHERE: Final = ("data", "device", "workers", "save_every")
+_Record = TypeVar("_Record")
 # What a damaged state may lead to.
 _WRONG: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
@@ -154,7 +156,7 @@ class RunFolder:
         """Writes the state to resume from, after the logs that it counts on, and if `best` a copy that stays."""
         with writing(self.path):
             for name in self._unsynced:
-                logs.sync(self.path / name)
+                _files.sync(self.path / name)
             self._unsynced.clear()
             checkpoint.write(self._last, state.to_dict(), also=self._best if best else None)
 
@@ -174,7 +176,7 @@ class RunFolder:
         with writing(self.path):
             if state is not None:
                 _files.name_also(self._from, self._last)
-                _files.sync_folder(self._last.parent)
+                _files.sync(self._last.parent)
             saved = saved_config(self.path)
             if saved.epochs != self._config.epochs:
                 (self.path / "result.json").unlink(missing_ok=True)
@@ -184,7 +186,7 @@ class RunFolder:
                     os.truncate(self.path / name, size)
                 else:
                     _files.write_text(self.path / name, "")
-            _files.sync_folder(self.path)
+            _files.sync(self.path)
         return kept[METRICS][0], kept[DECISIONS][0]
 
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
@@ -193,7 +195,7 @@ class RunFolder:
         for name, kind in _LOGS.items():
             count = 0 if state is None else state.evaluations if name == METRICS else state.decisions
             try:
-                kept[name] = logs.read(self.path / name, kind, count)
+                kept[name] = read_log(self.path / name, kind, count)
                 if name == METRICS and state is not None:
                     state.check_history(kept[name][0])
             except ValueError as error:
@@ -209,7 +211,7 @@ class RunFolder:
         """Adds a line to the log of such records, and of an evaluation events, where they can be written."""
         name = next(name for name, kind in _LOGS.items() if isinstance(record, kind))
         with writing(self.path):
-            logs.append(self.path / name, record)
+            _files.append(self.path / name, (json.dumps(asdict(record), allow_nan=False) + "\n").encode())
         self._unsynced.add(name)
         if not isinstance(record, Evaluation) or self._without_events:
             return
@@ -245,6 +247,31 @@ class RunFolder:
             value = getattr(evaluation, name)
             self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
         self._events.flush()
+
+
+def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record], int]:
+    """The first `count` records of a log, and how many bytes their lines take; the log of none need not be there.
+
+    Raises:
+        ValueError: if there are fewer, or one is damaged; says which, but not of which file.
+        OSError: if it cannot be read.
+    """
+    if not count:
+        return [], 0
+    try:
+        _files.check_file(path)
+        lines = path.read_bytes().split(b"\n", count)
+    except FileNotFoundError:
+        lines = [b""]
+    if len(lines) <= count:  # what follows the last line break is no whole line
+        raise ArgumentError(None, f"{len(lines) - 1:,} whole lines of {count:,}")
+    found = []
+    for number, line in enumerate(lines[:count], 1):
+        try:
+            found.append(checked(kind(**_files.values_of(line.decode()))))
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(None, f"line {number:,}: {error}") from None
+    return found, sum(len(line) + 1 for line in lines[:count])
 
 
 def saved_config(path: Path) -> RunConfig:
