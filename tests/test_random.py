@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from adabatch import _random
+from adabatch._random import GOLDEN, split_mix
 
 
 def drawn(*generators):
@@ -50,3 +51,11 @@ def test_the_state_of_a_device_is_of_its_own(monkeypatch):
         _random.set_state(device, _random.state_of(device) + 5)
     assert calls == [(), (5.0,), (torch.device("cuda", 1),), (5.0, torch.device("cuda", 1))]
     assert torch.equal(_random.state_of(torch.device("cpu")), torch.get_rng_state())
+
+
+def test_it_gives_the_known_numbers_of_splitmix64():
+    """The generator of seed 0 steps by the golden ratio and mixes."""
+    states = np.arange(1, 4, dtype=np.uint64) * GOLDEN
+    known = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert split_mix(states).tolist() == known
+    assert states.tolist() == (np.arange(1, 4, dtype=np.uint64) * GOLDEN).tolist()  # its argument stays

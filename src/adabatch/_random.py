@@ -1,15 +1,29 @@
-"""The states of random generators, to be put back as they were."""
+"""Random numbers: states of generators to be put back, and numbers that are functions of others alone."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64
+
+
+def split_mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scrambles the bits of each word.
+
+    Source:
+        Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014: the mixing of SplitMix64.
+    """
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 class RandomState:
@@ -20,7 +34,7 @@ class RandomState:
         generators: more of torch's, each once or several times.
     """
 
-    def __init__(self, *, devices: Iterable[torch.device] = (), generators: Iterable[torch.Generator] = ()) -> None:
+    def __init__(self, devices: Iterable[torch.device] = (), *, generators: Iterable[torch.Generator] = ()) -> None:
         self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
         self._devices = [(device, state_of(device)) for device in devices]
         self._generators = [(generator, generator.get_state()) for generator in generators]
@@ -37,9 +51,9 @@ class RandomState:
 
 
 @contextmanager
-def kept(*, devices: Iterable[torch.device] = (), generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
+def kept(devices: Iterable[torch.device] = (), *, generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
     """A context after which all generators of a `RandomState` are as they were before."""
-    state = RandomState(devices=devices, generators=generators)
+    state = RandomState(devices, generators=generators)
     try:
         yield
     finally:

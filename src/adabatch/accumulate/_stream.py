@@ -76,7 +76,7 @@ class Stream:
     def _in_turn(self) -> Iterator[MicroBatch]:
         parts: Any = self._loader.parts()
         before: MicroBatch | None = None
-        random = RandomState(devices=self.memento.devices) if self.memento is not None else None
+        random = RandomState(self.memento.devices) if self.memento is not None else None
         for data, part in parts:
             if part.index == 0:
                 attempt = Attempt(self, part)
@@ -91,7 +91,7 @@ class Stream:
             _check_entered(before, micro)
             before = micro
             if part.is_last and self.memento is not None:
-                random = RandomState(devices=self.memento.devices)
+                random = RandomState(self.memento.devices)
 
     def _check_model(self) -> None:
         if not self.models and (self.world > 1 or self.counted_late):

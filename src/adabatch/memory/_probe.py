@@ -83,7 +83,7 @@ def probe(
     if memory_budget is not None:
         memory_budget = _checks.whole("memory_budget", memory_budget)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    states = RandomState(devices={device} - {torch.device("cpu")})
+    states = RandomState({device} - {torch.device("cpu")})
     make = maker(loader)
     states.restore()
     name = _cached.key(step, model, optimizers, shapes(make(1)), device, ranks)

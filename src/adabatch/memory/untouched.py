@@ -29,7 +29,7 @@ class Untouched:
     def __enter__(self) -> None:
         parameters = all_parameters(self._model, self._optimizers)
         devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
-        self._random = RandomState(devices=devices)
+        self._random = RandomState(devices)
         self._modes = [(module, module.training) for module in self._model.modules()]
         self._slots = [
             (module._buffers, name, b) for module in self._model.modules() for name, b in module._buffers.items()

@@ -15,9 +15,9 @@ from torch.nn.functional import avg_pool2d
 import adabatch as ab
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks
+from adabatch.lab.recipes._command import Claim
 from adabatch.lab.recipes._runs import Record, above, below, over_seeds, told
 from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.evaluation import accuracy_of, evaluate
 
 MARGIN: Final = 0.01  # of accuracy: one point

@@ -25,8 +25,8 @@ from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
 from adabatch._files import write_json, write_text
 from adabatch.lab import training
+from adabatch.lab.recipes._command import Claim
 from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
 from adabatch.lab.study.compare import interleaved
 from adabatch.lab.training.folder import writing
 

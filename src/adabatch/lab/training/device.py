@@ -62,7 +62,7 @@ def _missing(name: str, there: str, *, remedy: str = "use auto or cpu") -> Argum
 def entered(device: torch.device) -> Iterator[None]:
     """While it is entered, a GPU with an index is the current one; random states are as before afterwards."""
     current = torch.cuda.device(device) if device.type == "cuda" and device.index is not None else nullcontext()
-    with current, _random.kept(devices=[device]):
+    with current, _random.kept([device]):
         yield
 
 
