@@ -96,5 +96,5 @@ def test_an_error_of_the_recipe_itself_keeps_its_traceback(tmp_path):
     def run(*each):
         raise ValueError("a bug")
 
-    with pytest.raises(ValueError, match="^a bug$"):
+    with pytest.raises(ValueError, match=r"^a bug$"):
         call(["--out", str(tmp_path)], run, [])
