@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch._random import kept
 
 
 def count_samples(data: Any) -> int:
@@ -88,15 +87,22 @@ def seeded(loader: Any, seed: int, epoch: int, rank: int) -> Iterator[None]:
     """
     digest = hashlib.blake2b(f"{seed} {epoch} {rank}".encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little") >> 1
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     own = [getattr(holder, "generator", None) for holder in _holders(loader)]
-    generators = [generator for generator in own if isinstance(generator, torch.Generator)]
-    with kept(generators=generators):
-        for generator in generators:
+    kept = [(generator, generator.get_state()) for generator in own if isinstance(generator, torch.Generator)]
+    try:
+        for generator, _ in kept:
             generator.manual_seed(value)
         random.seed(value)
         np.random.seed(value % 2**32)
         torch.default_generator.manual_seed(value)
         yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+        for generator, state in reversed(kept):  # one may be there twice
+            generator.set_state(state)
 
 
 def check_same(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:

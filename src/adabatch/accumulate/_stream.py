@@ -14,12 +14,12 @@ from torch import Tensor
 from adabatch import _distributed
 from adabatch._distributed import gradients
 from adabatch._errors import ArgumentError, UsageError
-from adabatch._random import RandomState
 from adabatch.accumulate._attempt import Attempt, power_of_two
 from adabatch.accumulate._guard import Guard
 from adabatch.accumulate._memento import Memento
 from adabatch.accumulate._micro_batch import MicroBatch
 from adabatch.accumulate._models import Models
+from adabatch.memory.untouched import RandomStates
 from adabatch.types import DrivenLoader, Part
 
 _WEIGHT_OF_A_SAMPLE: Final[WeakKeyDictionary[Any, dict[bool, float]]] = WeakKeyDictionary()
@@ -76,7 +76,7 @@ class Stream:
     def _in_turn(self) -> Iterator[MicroBatch]:
         parts: Any = self._loader.parts()
         before: MicroBatch | None = None
-        random = RandomState(self.memento.devices) if self.memento is not None else None
+        random = RandomStates(self.memento.devices) if self.memento is not None else None
         for data, part in parts:
             if part.index == 0:
                 attempt = Attempt(self, part)
@@ -91,7 +91,7 @@ class Stream:
             _check_entered(before, micro)
             before = micro
             if part.is_last and self.memento is not None:
-                random = RandomState(self.memento.devices)
+                random = RandomStates(self.memento.devices)
 
     def _check_model(self) -> None:
         if not self.models and (self.world > 1 or self.counted_late):
@@ -102,7 +102,7 @@ class Stream:
             )
             raise ArgumentError("model", f"must be given where {where}", remedy="write `accumulate(loader, model)`")
 
-    def _again(self, parts: Any, random: RandomState, part: Part, error: str) -> None:
+    def _again(self, parts: Any, random: RandomStates, part: Part, error: str) -> None:
         """Goes back to the start of the batch, with half the micro-batch size."""
         share = -(-part.batch.size // self.world)
         size = -(-share // part.count)  # the largest micro-batch of the batch, on any rank

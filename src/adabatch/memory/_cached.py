@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any, Final
 
 import torch
 
-from adabatch import _files
 from adabatch._version import __version__
 from adabatch.memory.allocator import tune_allocator
 from adabatch.memory.curve import Curve
@@ -105,7 +105,9 @@ def _hardware(device: torch.device) -> list[Any]:
 
 
 def _path(name: str) -> Path:
-    return _files.cache_folder() / f"probe-{name}.json"
+    given = os.environ.get("ADABATCH_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adabatch"
+    return (Path(given) if given else base) / f"probe-{name}.json"
 
 
 def load(name: str, *, budget: int | None, maximum: int) -> Curve | None:
@@ -142,4 +144,7 @@ def save(name: str, curve: Curve) -> None:
     path = _path(name)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _files.write(path, lambda file: file.write(json.dumps(curve.to_json()).encode()), alone=False)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(curve.to_json(), file)
+        os.replace(partial, path)

@@ -13,12 +13,11 @@ import torch
 from adabatch import _checks, _distributed
 from adabatch._distributed import gradients
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch._random import RandomState
 from adabatch.memory import _cached
 from adabatch.memory._peak import NO_PEAK, free_bytes, peak_bytes
 from adabatch.memory._samples import Make, maker, shapes
 from adabatch.memory.curve import Curve, Point
-from adabatch.memory.untouched import Untouched, all_parameters, is_out_of_memory
+from adabatch.memory.untouched import RandomStates, Untouched, all_parameters, is_out_of_memory
 
 _ROUNDS: Final = 5
 _CLOSE: Final = 0.8  # sizes this close to the fastest are timed further
@@ -83,7 +82,7 @@ def probe(
     if memory_budget is not None:
         memory_budget = _checks.whole("memory_budget", memory_budget)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    states = RandomState({device} - {torch.device("cpu")})
+    states = RandomStates({device} - {torch.device("cpu")})
     make = maker(loader)
     states.restore()
     name = _cached.key(step, model, optimizers, shapes(make(1)), device, ranks)

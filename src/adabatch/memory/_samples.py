@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch._random import kept
 
 Make = Callable[[int], Any]
 
@@ -47,8 +47,7 @@ def _first(loader: Any) -> Any:
         raise ArgumentTypeError(
             "loader", "must be a loader or a function from a size to a batch", got=type(loader).__name__
         )
-    holders = (getattr(holder, "generator", None) for holder in (loader, getattr(loader, "sampler", None)))
-    with kept(generators=[each for each in holders if isinstance(each, torch.Generator)]):
+    with _generators_kept(loader):
         iterator = iter(loader)
         if iterator is loader:
             raise ArgumentTypeError(
@@ -61,6 +60,18 @@ def _first(loader: Any) -> Any:
     if batch is None:
         raise ArgumentError("loader", "must yield at least one batch", got="none")
     return batch
+
+
+@contextlib.contextmanager
+def _generators_kept(loader: Any) -> Iterator[None]:
+    """Generators that a torch DataLoader or its sampler draw from stay as they are."""
+    holders = (getattr(holder, "generator", None) for holder in (loader, getattr(loader, "sampler", None)))
+    kept = [(generator, generator.get_state()) for generator in holders if isinstance(generator, torch.Generator)]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            generator.set_state(state)
 
 
 def _is_column(data: Any) -> bool:

@@ -1,15 +1,35 @@
-"""Leaving all that a training step touches as it was."""
+"""Leaving things as they were: random states, and all that a training step touches."""
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from adabatch._random import RandomState
+
+class RandomStates:
+    """The random states of python, numpy, torch and some devices, as they are now.
+
+    Args:
+        devices: accelerators.
+    """
+
+    def __init__(self, devices: Iterable[torch.device] = ()) -> None:
+        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self._devices = [(device, torch.get_device_module(device).get_rng_state(device)) for device in devices]
+
+    def restore(self) -> None:
+        """Puts them back."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        for device, state in self._devices:
+            torch.get_device_module(device).set_rng_state(state, device)
 
 
 class Untouched:
@@ -29,7 +49,7 @@ class Untouched:
     def __enter__(self) -> None:
         parameters = all_parameters(self._model, self._optimizers)
         devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
-        self._random = RandomState(devices)
+        self._random = RandomStates(devices)
         self._modes = [(module, module.training) for module in self._model.modules()]
         self._slots = [
             (module._buffers, name, b) for module in self._model.modules() for name, b in module._buffers.items()
