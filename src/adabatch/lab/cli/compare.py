@@ -149,10 +149,10 @@ def _compare(
 
 def _write(compare: dict[str, Any], out: Path) -> list[str]:
     """Writes table, picture and page; returns what to say about the files."""
-    from adabatch._files import write_text
     from adabatch.lab.report import page
     from adabatch.lab.report.table import compare_table, compare_words, plain
     from adabatch.lab.training import writing
+    from adabatch.lab.training.folder import write_text
 
     words = "\n".join(f"- {sentence}" for sentence in compare_words(compare))
     written = ["compare.json", "compare.md"]
@@ -262,10 +262,10 @@ class RunsBar:
 
     def _add(self, turn: Turn, result: RunResult) -> None:
         """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
-        from adabatch._files import write_text
         from adabatch.lab.report.interim import Done
         from adabatch.lab.report.table import interim_table, plain
         from adabatch.lab.training import writing
+        from adabatch.lab.training.folder import write_text
 
         diverged = result.diverged_at is not None
         done = Done(result.test_accuracy, result.updates, result.train_seconds, diverged)

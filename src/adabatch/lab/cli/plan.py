@@ -315,9 +315,9 @@ def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_
 
 
 def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
-    from adabatch._files import write_json
     from adabatch.lab.report import page
     from adabatch.lab.training import writing
+    from adabatch.lab.training.folder import write_json
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -48,9 +48,9 @@ def command(
 
         adabatch probe digits --batch-size 8 --out runs/probe-8
     """
-    from adabatch._files import write_json
     from adabatch.lab.study.probe import probe
     from adabatch.lab.training import RunConfig, pick_device, writing
+    from adabatch.lab.training.folder import write_json
 
     config = RunConfig.for_task(task, **settings)
     pick_device(config.device)  # before anything is written

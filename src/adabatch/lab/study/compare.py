@@ -21,7 +21,6 @@ import torch
 
 from adabatch import _checks, _files, couplings
 from adabatch._errors import ArgumentError
-from adabatch._files import write_json
 from adabatch.lab import tasks, training
 from adabatch.lab.study.arms import Arm
 from adabatch.lab.study.outcome import MARGIN, outcome
@@ -29,7 +28,7 @@ from adabatch.lab.tasks import Data
 from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
 from adabatch.lab.training.config import LARGEST_SEED
 from adabatch.lab.training.device import threads
-from adabatch.lab.training.folder import differences
+from adabatch.lab.training.folder import differences, write_json
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 
 FORMAT: Final = 1

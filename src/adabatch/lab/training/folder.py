@@ -25,6 +25,8 @@ from typing import Any, Final, TypeVar
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
+from adabatch._files import write_json as write_json
+from adabatch._files import write_text as write_text
 from adabatch.lab.training import checkpoint, lock
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
@@ -100,8 +102,8 @@ class RunFolder:
             raise FileExistsError(f"`out` must not hold a comparison, got {str(self.path)!r}; take another folder")
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
-            _files.write_json(self.path / "versions.json", versions)
-            _files.write_json(self.path / "config.json", config.to_json())
+            write_json(self.path / "versions.json", versions)
+            write_json(self.path / "config.json", config.to_json())
 
     def _enter_again(self, config: RunConfig) -> None:
         """Goes on with the run that is there."""
@@ -180,12 +182,12 @@ class RunFolder:
             saved = saved_config(self.path)
             if saved.epochs != self._config.epochs:
                 (self.path / "result.json").unlink(missing_ok=True)
-                _files.write_json(self.path / "config.json", replace(saved, epochs=self._config.epochs).to_json())
+                write_json(self.path / "config.json", replace(saved, epochs=self._config.epochs).to_json())
             for name, (_, size) in kept.items():
                 if size:
                     os.truncate(self.path / name, size)
                 else:
-                    _files.write_text(self.path / name, "")
+                    write_text(self.path / name, "")
             _files.sync(self.path)
         return kept[METRICS][0], kept[DECISIONS][0]
 
@@ -228,7 +230,7 @@ class RunFolder:
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
         with writing(self.path):
-            _files.write_json(self.path / "result.json", result.to_json())
+            write_json(self.path / "result.json", result.to_json())
 
     def close(self) -> None:
         """Closes the events and lets others write."""
