@@ -160,8 +160,11 @@ def over_seeds(records: Sequence[Record], key: str) -> dict[str, list[float]]:
 
 def against(records: Sequence[Record], baseline: Sequence[Record], *keys: str) -> dict[str, Any]:
     """Paired differences of final values with 95 % intervals, an arm minus the baseline of the same seeds."""
-    pairs = {key: ([record[key] for record in of] for of in (records, baseline)) for key in keys}
-    return {key: statistics.paired_difference(*pair).to_json() for key, pair in pairs.items()}
+    found = {}
+    for key in keys:
+        ours, theirs = [record[key] for record in records], [record[key] for record in baseline]
+        found[key] = statistics.paired_difference(ours, theirs).to_json()
+    return found
 
 
 def told(difference: Mapping[str, float | None], unit: str, *, scale: float = 1.0, digits: int = 2) -> str:
