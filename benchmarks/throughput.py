@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks.augment import CropFlip
-from adabatch.lab.training import RunConfig, forward, train
+from adabatch.lab.training import RunConfig, setup, train
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BOUND = 0.97
@@ -54,7 +54,7 @@ def by_hand(config: RunConfig, samples: tasks.Data, device: torch.device) -> flo
     images, labels = samples.x_train.to(device), samples.y_train.to(device)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
     model = models.build(config.model, in_channels=3, image_size=32, classes=10).to(device)
-    last = forward.channels_last(config, device)
+    last = setup.channels_last(config, device)
     if last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)

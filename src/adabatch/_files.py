@@ -1,16 +1,137 @@
-"""Reading files of which nothing is sure: what is no file, no text or no JSON is said in words, and nothing waits."""
+"""Files that are written whole or not at all, and read with every doubt."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from adabatch._errors import ArgumentError
 
+CACHE: Final = "ADABATCH_CACHE"  # the environment variable that names the folder of the cache
 LEVELS: Final = 50  # in which values may lie in each other; no file of this package has as many
+
+
+def cache_folder() -> Path:
+    """The folder of the cache: that of ADABATCH_CACHE, else `adabatch` in XDG_CACHE_HOME or `~/.cache`."""
+    if given := os.environ.get(CACHE):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adabatch"
+
+
+def write(path: Path, fill: Callable[[BinaryIO], object], *, also: Path | None = None, alone: bool = True) -> None:
+    """Writes a file and forces it to disk: a reader finds the former file or the new one, never a part of it.
+
+    Args:
+        path: the file.
+        fill: writes the content into the file that it is given.
+        also: a second name for the same content, which is there before `path` changes.
+        alone: whether no other process writes it at the same time; else each has a draft of its own.
+
+    Raises:
+        OSError: if it cannot be written; then no half of it is left.
+    """
+    with _drafted(path, alone=alone) as draft:
+        with draft.open("wb") as file:
+            fill(file)
+            _sync(file)
+        if also is not None:
+            name_also(draft, also)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text in UTF-8, whole or not at all."""
+    write(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def name_also(path: Path, also: Path) -> None:
+    """Gives a file a second name, in one step; a copy has it where a file has but one name, as on exFAT.
+
+    Args:
+        path: the file.
+        also: the second name; a file that has it now loses it.
+
+    Raises:
+        OSError: if that fails.
+    """
+    if also.exists() and also.samefile(path):
+        return
+    with _drafted(also) as link:
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+        except OSError:
+            with path.open("rb") as source, link.open("wb") as file:
+                shutil.copyfileobj(source, file)
+                _sync(file)
+
+
+def draft_of(path: Path, *, alone: bool = True) -> Path:
+    """The name that a file has while it is written."""
+    return path.with_name(f".{path.name}.draft" if alone else f".{path.name}.{os.getpid()}.draft")
+
+
+@contextmanager
+def _drafted(path: Path, *, alone: bool = True) -> Iterator[Path]:
+    """The name of a draft, which takes the place of `path` at the end; an error removes it."""
+    draft = draft_of(path, alone=alone)
+    try:
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):  # where even that fails, nothing was written
+            draft.unlink()
+        raise
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def append(path: Path, line: bytes) -> None:
+    """Adds to a file, whole or not at all; `sync` makes it last.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except BaseException:
+            file.truncate(before)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Makes what a file or a folder holds last, also where the machine loses its power.
+
+    Raises:
+        OSError: if that fails; of a folder on Windows, which opens none, nothing is said.
+    """
+    folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_WRONLY)
+    except PermissionError:
+        if folder:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_file(path: Path) -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._random import RandomState, kept
 
 # Both numbers of rounds are measured by tests/data/test_order.py; they stay, since states hold no more than a seed.
 # From SMALL samples on pairs that share a digit betray 4 rounds in any epoch and 6 in a few hundred epochs, but not 8.
@@ -286,7 +287,7 @@ class SampledEpoch:
             self._generators.append(own)
         self._seed = seed
         self._blocks: list[npt.NDArray[Any]] = []
-        self._states: Any = None  # of the generators after the last block
+        self._drawn: RandomState | None = None  # the generators after the last block
         self._iterator: Iterator[Any] = iter(())
 
     def at(self, positions: _Int64) -> npt.NDArray[Any]:
@@ -306,21 +307,18 @@ class SampledEpoch:
         before = len(self._blocks) * SAMPLED_BLOCK
         wanted = min(SAMPLED_BLOCK, self._size - before)
         last = before + wanted == self._size
-        kept = _states(self._generators)
-        try:
-            if self._states is None:
+        with kept(generators=self._generators):
+            if self._drawn is None:
                 random.seed(self._seed)
                 np.random.seed(self._seed)
                 for generator in self._generators:
                     generator.manual_seed(self._seed)
                 self._iterator = iter(self._sampler)
             else:
-                _put_back(self._generators, self._states)
+                self._drawn.restore()
             drawn = list(itertools.islice(self._iterator, wanted))
             more = sum(1 for _ in itertools.islice(self._iterator, SAMPLED_BLOCK)) if last else 0
-            self._states = _states(self._generators)
-        finally:
-            _put_back(self._generators, kept)
+            self._drawn = RandomState(generators=self._generators)
         if len(drawn) < wanted or more:
             got = before + len(drawn) + more
             raise ArgumentError(
@@ -355,15 +353,3 @@ def _is_number(item: Any) -> bool:
     if isinstance(item, Tensor):
         return item.dim() == 0 and not item.is_floating_point() and not item.is_complex() and item.dtype != torch.bool
     return isinstance(item, int | np.integer) and not isinstance(item, bool)
-
-
-def _states(generators: list[torch.Generator]) -> Any:
-    """The states of python's and numpy's global generators, and of some of torch's."""
-    return random.getstate(), np.random.get_state(), [generator.get_state() for generator in generators]
-
-
-def _put_back(generators: list[torch.Generator], states: Any) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    for generator, state in zip(generators, states[2], strict=True):
-        generator.set_state(state)

@@ -80,14 +80,14 @@ def test_the_folder_without_out(tmp_path, capsys, monkeypatch):
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     out, flags = tmp_path / "a run", [*QUICK, "--growth", "2", "--every", "1"]
-    original = loop.Run._report
+    original = loop.Trainer._report
 
     def stop(self):
         original(self)
-        if self._updates == 50:
+        if self._tally.updates == 50:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop.Run, "_report", stop)
+    monkeypatch.setattr(loop.Trainer, "_report", stop)
     assert run("train", "digits", *flags, "--out", str(out)) == 130
     printed = capsys.readouterr()
     again = f"adabatch train digits --out '{out}' --resume"

@@ -32,15 +32,15 @@ def _own_cache(tmp_path, monkeypatch):
 
 def stopped_and_resumed(monkeypatch, capsys, out, *command: str) -> dict:
     """What a run of three updates found that was interrupted after the second."""
-    original = loop.Run._after_update
+    original = loop.Trainer._after_update
 
-    def stop(self, samples):
-        if self._updates == 1:
+    def stop(self):
+        if self._tally.updates == 2:
             signal.raise_signal(signal.SIGINT)
-        original(self, samples)
+        original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "_after_update", stop)
+        patch.setattr(loop.Trainer, "_after_update", stop)
         assert run("train", *command, "--out", str(out)) == 130
     assert saved_result(out) is None
     capsys.readouterr()

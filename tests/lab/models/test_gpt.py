@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
+from tests.lab.models import checks, naive
 
 from adabatch.lab import models
 
@@ -87,3 +89,23 @@ def test_networks_for_images_and_for_text_are_not_mixed_up() -> None:
 def test_numbers_that_cannot_be(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.gpt(**change)
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (3, 4)])
+def test_scores_of_gpt_are_those_of_its_docstring(layers, heads):
+    model = checks.with_weights(models.gpt, vocabulary=11, context=9, width=16, layers=layers, heads=heads)
+    model.head.weight = model.token.weight  # moving the network from one device to another parts the two
+    w = copy.deepcopy(dict(model.state_dict()))
+    tokens = torch.randint(11, (2, 7), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        scores, wanted = model(tokens), naive.gpt(w, tokens, layers=layers, heads=heads)
+    assert scores.std() > 1e-3
+    torch.testing.assert_close(scores, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_the_default_gpt_has_four_heads():
+    model = models.build("gpt", vocabulary=11, context=9).eval()
+    tokens = torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = naive.gpt(dict(model.state_dict()), tokens, layers=4, heads=4)
+        torch.testing.assert_close(model(tokens), wanted)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from adabatch._errors import ArgumentError
 from adabatch.lab.recipes import dont_decay_fashion, gpt_ramp, scaled_start_fashion
-from adabatch.lab.recipes._command import command
-from adabatch.lab.study.claims import Claim
+from adabatch.lab.recipes._command import Claim, command
 
 
 def call(arguments, run, drawn):
@@ -44,7 +44,7 @@ def test_result_and_picture_go_where_they_are_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (ValueError("`samples` must be more"), 2, "error: `samples` must be more"),
+        (ArgumentError("samples", "must be more"), 2, "error: `samples` must be more"),
         (FileNotFoundError("no data"), 2, "error: no data"),
         (KeyboardInterrupt(), 130, "interrupted: finished runs are kept, the same command goes on"),
     ],
@@ -85,3 +85,16 @@ def test_help_has_the_recipes_text_and_an_example(recipe, capsys):
     assert shown.startswith(f"usage: python -m {recipe.__name__} ")
     assert f"    python -m {recipe.__name__} --data DATA --out runs/" in shown
     assert "Expected, n = 5" in " ".join(shown.split())
+
+
+def test_a_claim_says_how_it_came_out():
+    assert str(Claim("faster", "2.00x", True)) == "passed: faster; found 2.00x"
+    assert str(Claim("as accurate", "-3.00 points", False)) == "FAILED: as accurate; found -3.00 points"
+
+
+def test_an_error_of_the_recipe_itself_keeps_its_traceback(tmp_path):
+    def run(*each):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match=r"^a bug$"):
+        call(["--out", str(tmp_path)], run, [])

@@ -96,11 +96,27 @@ def test_seeds_are_counted(tmp_path, code, seeds):
 
 
 def test_curves_are_means_over_seeds():
-    found = _runs.curve([record("a", 0), record("a", 2)], "loss")
+    found = _runs.over_seeds([record("a", 0), record("a", 2)], "loss")
     assert found == {"mean": [2.0, 4.0], "std": [pytest.approx(2**0.5)] * 2}
-    assert _runs.curve([record("a", 0)], "loss")["std"] == [0.0, 0.0]
+    assert _runs.over_seeds([record("a", 0)], "loss")["std"] == [0.0, 0.0]
 
 
 def test_differences_are_the_arm_minus_the_baseline():
-    found = _runs.against([record("aaa", 0), record("aaa", 1)], [record("a", 0), record("a", 1)], "score")
-    assert found == {"score": {"mean": 2.0, "low": 2.0, "high": 2.0}}
+    arm, baseline = ([{**record(name, seed), "loss": 5.0 - len(name)} for seed in (0, 1)] for name in ("aaa", "a"))
+    found = _runs.against(arm, baseline, "score", "loss")
+    assert found == {
+        "score": {"mean": 2.0, "low": 2.0, "high": 2.0},
+        "loss": {"mean": -2.0, "low": -2.0, "high": -2.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(-0.001, 0.002, "+0.001 nats [-0.001, +0.002]"), (None, None, "+0.001 nats, no interval")],
+)
+def test_a_difference_in_words(low, high, words):
+    difference = {"mean": 0.001, "low": low, "high": high}
+    assert _runs.told(difference, "nats", digits=3) == words
+    assert _runs.above(difference, -0.002) == _runs.below(difference, 0.003) == (low is not None)
+    assert not _runs.above(difference, -0.001)
+    assert not _runs.below(difference, 0.002)

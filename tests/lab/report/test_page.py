@@ -222,7 +222,7 @@ def test_a_file_system_that_is_read_only(comparison, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     monkeypatch.setattr("pathlib.Path.unlink", refuse)
     with pytest.raises(OSError, match=r"`out` must be a file that can be written, .* \(Read-only file system\); take"):
         page.write(comparison, tmp_path / "report.html")

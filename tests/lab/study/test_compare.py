@@ -108,7 +108,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, finished, data):
 @pytest.mark.parametrize("run", [1, 2, 4])
 def test_an_interrupt_at_the_end_of_a_run_ends_the_comparison(run, number, tmp_path, finished, data, monkeypatch):
     """In a run's last evaluation: that run is finished, no other one begins."""
-    ends, evaluate = [], loop.Run._evaluate
+    ends, evaluate = [], loop.Trainer._evaluate
 
     def interrupted(self, lr):
         if self._folder is not None and self._loader.clock == self._end:
@@ -117,7 +117,7 @@ def test_an_interrupt_at_the_end_of_a_run_ends_the_comparison(run, number, tmp_p
                 signal.raise_signal(number)
         return evaluate(self, lr)
 
-    monkeypatch.setattr(loop.Run, "_evaluate", interrupted)
+    monkeypatch.setattr(loop.Trainer, "_evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt, match="interrupted; finished runs are kept, and the same comparison again"):
         compare(arms(), seeds=[3, 5], out=tmp_path / "out", data=data)
     assert len(ends) == len(stamps(tmp_path / "out")) == run
@@ -128,14 +128,14 @@ def test_an_interrupt_at_the_end_of_a_run_ends_the_comparison(run, number, tmp_p
 
 
 def test_an_interrupt_ends_the_warm_up_at_once(tmp_path, data, monkeypatch):
-    seen, evaluate = [], loop.Run._evaluate
+    seen, evaluate = [], loop.Trainer._evaluate
 
     def interrupted(self, lr):
-        seen.append(len(self._parts.data.y_test))
+        seen.append(len(self._setup.data.y_test))
         signal.raise_signal(signal.SIGINT)
         return evaluate(self, lr)
 
-    monkeypatch.setattr(loop.Run, "_evaluate", interrupted)
+    monkeypatch.setattr(loop.Trainer, "_evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt, match="interrupted; finished runs are kept"):
         compare(arms(), seeds=[0], out=tmp_path / "out", data=data)
     assert seen == [1]  # one evaluation, of one sample

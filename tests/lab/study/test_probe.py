@@ -109,13 +109,13 @@ def test_the_steps_train_on_whole_batches(data, monkeypatch):
 
     steps = Steps(config(growth=None), data, torch.device("cpu"))
     sizes = []
-    steps._parts.model.register_forward_hook(lambda layer, inputs, output: sizes.append(len(inputs[0])))
-    before = [parameter.clone() for parameter in steps._parts.model.parameters()]
+    steps._setup.model.register_forward_hook(lambda layer, inputs, output: sizes.append(len(inputs[0])))
+    before = [parameter.clone() for parameter in steps._setup.model.parameters()]
     assert steps.time(1000, 3) > 0
     steps.time(64, 2)
     steps.time(1000, 1)
     assert sizes == [1000, 1000, 1000, 64, 64, 1000]
-    assert all((old != new).any() for old, new in zip(before, steps._parts.model.parameters(), strict=True))
+    assert all((old != new).any() for old, new in zip(before, steps._setup.model.parameters(), strict=True))
 
 
 def test_out_of_memory_ends_the_curve(data, monkeypatch):

@@ -55,15 +55,6 @@ def test_another_key_is_another_file() -> None:
     assert other["labels"].tolist() == [9] * 5
 
 
-def test_location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert cache.location() == tmp_path / "cache"
-    monkeypatch.delenv("ADABATCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.location() == tmp_path / "adabatch"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.location() == Path.home() / ".cache" / "adabatch"
-
-
 def test_an_error_while_filling_leaves_nothing(folder: Path) -> None:
     def broken(arrays: cache.Arrays) -> None:
         fill(arrays)
@@ -133,12 +124,12 @@ def test_a_killed_process_leaves_no_broken_cache(folder: Path) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert len(list(folder.glob("*.partial"))) == 1
+    assert len(list(folder.glob(".*.draft"))) == 1
     assert not list(folder.glob("*.arrays"))
     shapes = {"x": ("uint8", (1000,))}
     found = cache.arrays("set", key="ab", shapes=lambda: shapes, fill=lambda arrays: arrays["x"].fill(3))
     assert (found["x"] == 3).all()
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".*.draft"))
 
 
 def test_two_processes_make_it_once(tmp_path: Path) -> None:

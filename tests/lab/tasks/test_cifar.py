@@ -16,7 +16,8 @@ from tests.lab.tasks.images import cifar, encoded, pixels
 from tests.lab.tasks.images import parquet as write
 
 from adabatch.lab import tasks
-from adabatch.lab.tasks import decode, parquet
+from adabatch.lab.tasks import cifar as cifar_module
+from adabatch.lab.tasks import parquet
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +55,8 @@ def test_inputs_of_a_network(tmp_path: Path) -> None:
 
 def test_the_second_time_nothing_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tasks.get("cifar10").load(cifar(tmp_path))
-    monkeypatch.setattr(decode, "Decoder", None)
-    monkeypatch.setattr(parquet, "table", None)
+    monkeypatch.setattr(cifar_module, "Decoder", None)
+    monkeypatch.setattr(parquet, "read", None)
     again = tasks.get("cifar10").load(tmp_path)
     assert torch.equal(again.x_train, first.x_train)
     assert torch.equal(again.y_test, first.y_test)
@@ -127,10 +128,10 @@ def test_a_killed_decode_leaves_no_broken_cache(tmp_path: Path, cache_folder: Pa
     images = [encoded(n) for n in range(40)]
     write(tmp_path / "train-00000-of-00001.parquet", images * 60, [n % 10 for n in range(2400)])
     load = f"tasks.get('cifar10').load({str(tmp_path)!r})"
-    code = f"from adabatch import tasks; from adabatch.lab.tasks import decode; decode.FEW = 0; {load}"
+    code = f"from adabatch.lab import tasks; from adabatch.lab.tasks import decode; decode.FEW = 0; {load}"
     child = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while not list(cache_folder.glob("cifar10-*.partial")):
+    while not list(cache_folder.glob(".cifar10-*.draft")):
         assert time.monotonic() < deadline
         assert child.poll() is None
         time.sleep(0.002)
@@ -140,7 +141,7 @@ def test_a_killed_decode_leaves_no_broken_cache(tmp_path: Path, cache_folder: Pa
     data = tasks.get("cifar10").load(tmp_path)
     for row in (0, 1199, 1200, 2399):
         assert np.array_equal(data.x_train[row], pixels(row % 40).transpose(2, 0, 1))
-    assert not list(cache_folder.glob("*.partial"))
+    assert not list(cache_folder.glob(".*.draft"))
 
 
 @pytest.mark.slow

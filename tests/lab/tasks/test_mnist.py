@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.lab.tasks.checks import REAL, png, random_set, table, write
-from tests.lab.tasks.images import bomb
+from tests.lab.tasks.checks import REAL, random_set, write
 
 from adabatch.lab import tasks
-from adabatch.lab.tasks import parquet
 from adabatch.lab.training import RunConfig, train
 
 
@@ -55,120 +48,16 @@ def test_it_trains(folder):
     assert train(config).updates == 5
 
 
-def test_missing_folders_and_files(tmp_path, folder, monkeypatch):
-    mnist = tasks.get("mnist")
-    with pytest.raises(
-        FileNotFoundError, match=r"`data` must be a folder, got '.*nowhere', which is none; leave it out"
-    ):
-        mnist.load(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"`data` must hold fashion_mnist/train-\*.parquet or train-\*.parquet"):
-        tasks.get("fashion_mnist").load(folder)
-    monkeypatch.setenv("ADABATCH_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="`ADABATCH_DATA` must be a folder"):
-        mnist.load(None)
-    (folder / "mnist" / "test-00000-of-00001.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"`data` must hold test-\*.parquet, got .*, which holds none"):
-        mnist.load(folder)
-
-
-def broken(folder: Path, found: pa.Table) -> None:
-    """Puts `found` in place of the test split."""
-    pq.write_table(found, folder / "mnist" / "test-00000-of-00001.parquet")
-
-
-IMAGES, LABELS = random_set(5, seed=2)
-FILES: list[bytes | None] = [png(image) for image in IMAGES]
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (
-            pa.table({"img": [b"x"], "label": [1]}),
-            r"must have the columns image \(a struct with bytes\) and label \(whole numbers\), got img: .*, label",
-        ),
-        (pa.table({"image": [b"x"], "label": [1]}), "must have the columns image .*, got image: binary"),
-        (table(FILES, LABELS.tolist()).drop(["label"]), "must have the columns .* label"),
-        (
-            table(FILES, [0, 1, 10, 3, 4]),
-            r"test-00000-of-00001.parquet must have labels from 0 to 9, got 10 in row 2",
-        ),
-        (table(FILES, [0, 1, 2, 3, -1]), "must have labels from 0 to 9, got -1 in row 4"),
-        (table(FILES, [0, None, 2, 3, 4]), "must have a label in every row, got 1 without one"),
-        (
-            table([*FILES[:3], b"no image", FILES[4]], LABELS.tolist()),
-            "row 3 of .* must hold an image file that can be",
-        ),
-        (table([*FILES[:3], FILES[3][:60], FILES[4]], LABELS.tolist()), "row 3 of .* must hold an image file that can"),
-        (
-            table([*FILES[:3], bomb(), FILES[4]], LABELS.tolist()),
-            "row 3 of .*: Image size .* decompression bomb",
-        ),
-        (table([*FILES[:3], None, FILES[4]], LABELS.tolist()), "row 3 of .* must hold an image file that can be"),
-        (
-            table([png(random_set(1, seed=0, size=8)[0][0])], [1]),
-            "row 0 of .* must be a grey image of 28x28 with 8 bits, got 8x8 of uint8",
-        ),
-        (
-            table([png(np.zeros((28, 28, 3), np.uint8))], [1]),
-            "row 0 of .* must be a grey image of 28x28 with 8 bits, got 28x28x3",
-        ),
-        (table([], []), "must have at least one row, got none"),
-    ],
-    ids=lambda value: value[:30] if isinstance(value, str) else "",
-)
-def test_other_layouts_and_unusable_rows(folder, found, message):
-    broken(folder, found)
-    with pytest.raises(ValueError, match=message):
-        tasks.get("mnist").load(folder)
-
-
-def test_a_file_that_is_no_parquet(folder):
-    (folder / "mnist" / "test-00000-of-00001.parquet").write_text("hello")
-    with pytest.raises(ValueError, match=r"test-00000-of-00001.parquet must be a Parquet file: .*; fetch it again"):
-        tasks.get("mnist").load(folder)
-
-
-def test_without_a_folder_it_is_downloaded(tmp_path, no_variable, monkeypatch):
-    """Through `datasets`, from the hub's name; here a folder of that name stands in for the hub."""
-    datasets = pytest.importorskip("datasets")
-    write(tmp_path / "ylecun" / "mnist", "train", *random_set(20, seed=0))
-    write(tmp_path / "ylecun" / "mnist", "test", *random_set(7, seed=1))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    data = tasks.get("mnist").load(None)
-    assert torch.equal(data.x_train, tasks.get("mnist").load(tmp_path / "ylecun" / "mnist").x_train)
-    assert data.note == "20 to train, 7 to test, from the hub: ylecun/mnist"
-
-
-def test_a_download_that_fails(tmp_path, no_variable, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    with pytest.raises(OSError, match=r"could not download zalando-datasets/fashion_mnist: .*; give `data`, a folder"):
-        tasks.get("fashion_mnist").load(None)
-
-
-@pytest.mark.parametrize("name", ["pyarrow", "PIL", "datasets"])
-def test_a_missing_package_is_named(folder, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=r"run: pip install 'adabatch\[data\]'"):
-        tasks.get("mnist").load(None if name == "datasets" else folder)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="no MNIST: set ADABATCH_DATA to a folder that holds it")
 @pytest.mark.parametrize(("name", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.2860, 0.3530)])
 def test_the_real_data(name, mean, std, no_variable):
     """The figures are the published ones of the training pixels, scaled to [0, 1]."""
-    place = parquet.data_folder(REAL, name=name)
-    _, found = parquet.table(place, split="train", hub="")
-    images, labels = parquet.images_and_labels(found, source="", size=28, classes=10)
-    assert images.shape == (60_000, 28, 28)
-    assert images.mean() / 255 == pytest.approx(mean, abs=5e-5)
-    assert images.std() / 255 == pytest.approx(std, abs=5e-5)
-    counts = np.bincount(labels)
-    assert (counts.min(), counts.max()) == ((5421, 6742) if name == "mnist" else (6000, 6000))
     data = tasks.get(name).load(REAL)
     assert (len(data.y_train), len(data.y_test)) == (60_000, 10_000)
+    assert data.x_train.shape == (60_000, 1, 28, 28)
+    black, white = data.x_train.min().item(), data.x_train.max().item()  # pixels of 0 and of 1
+    assert -black / (white - black) == pytest.approx(mean, abs=5e-5)
+    assert 1 / (white - black) == pytest.approx(std, abs=5e-5)
+    counts = np.bincount(data.y_train)
+    assert (counts.min(), counts.max()) == ((5421, 6742) if name == "mnist" else (6000, 6000))

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from adabatch import _files
 from adabatch.lab.training import checkpoint
 
 
@@ -167,10 +168,10 @@ def test_the_remedy_is_the_callers(tmp_path):
 
 def test_a_second_name_for_one_file_stays_one(tmp_path):
     checkpoint.write(tmp_path / "last.pt", {"count": 1}, also=tmp_path / "best.pt")
-    checkpoint.name_also(tmp_path / "best.pt", tmp_path / "last.pt")
+    _files.name_also(tmp_path / "best.pt", tmp_path / "last.pt")
     assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
     checkpoint.write(tmp_path / "last.pt", {"count": 2})
-    checkpoint.name_also(tmp_path / "best.pt", tmp_path / "last.pt")
+    _files.name_also(tmp_path / "best.pt", tmp_path / "last.pt")
     assert checkpoint.read(tmp_path / "last.pt")["count"] == 1
     assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from adabatch.lab.training.evaluation import CHUNK, chance, chance_end, evaluate, judge, share
+from adabatch.lab.training.evaluation import CHUNK, accuracy_of, chance, chance_end, evaluate
 
 
 def test_loss_and_accuracy_over_several_chunks():
@@ -12,12 +12,12 @@ def test_loss_and_accuracy_over_several_chunks():
     inputs, targets = torch.randn(2 * CHUNK + 7, 5), torch.randint(0, 3, (2 * CHUNK + 7,))
     model = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5))
     model.train()
-    loss, accuracy = evaluate(model, inputs, targets)
+    loss, right = evaluate(model, inputs, targets)
     assert model.training
     model.eval()
     scores = model(inputs).detach()
     assert loss == pytest.approx(nn.functional.cross_entropy(scores, targets).item(), rel=1e-5)
-    assert accuracy == (scores.argmax(1) == targets).double().mean().item()
+    assert accuracy_of(right) == (scores.argmax(1) == targets).double().mean().item()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -34,11 +34,10 @@ def test_what_is_right_is_told_for_each_target():
     torch.manual_seed(0)
     inputs, targets = torch.randn(CHUNK + 5, 5), torch.randint(0, 3, (CHUNK + 5,))
     model = nn.Linear(5, 3)
-    loss, right = judge(model, inputs, targets)
+    _, right = evaluate(model, inputs, targets)
     assert right.tolist() == (model(inputs).argmax(1) == targets).tolist()
-    assert (loss, share(right)) == evaluate(model, inputs, targets)
     text = torch.randint(0, 3, (4, 7))
-    _, right = judge(nn.Identity(), torch.randn(4, 3, 7), text)
+    _, right = evaluate(nn.Identity(), torch.randn(4, 3, 7), text)
     assert right.shape == (4, 7)
 
 

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from adabatch.lab import training
 from adabatch.lab.training import interrupt
 from adabatch.lab.training.interrupt import SIGNALS, Interrupted, Interrupts
 
@@ -128,3 +131,12 @@ def test_what_is_said(tmp_path):
     assert str(Interrupted(None, signal.SIGTERM)) == "interrupted; nothing is saved"
     assert str(Interrupted(None, kept="all is kept")) == "interrupted; all is kept"
     assert [Interrupted(None).number, Interrupted(None, signal.SIGHUP).number] == [signal.SIGINT, signal.SIGHUP]
+
+
+def test_to_import_it_loads_no_torch():
+    """The command looks at signals before it knows what it is to do."""
+    code = "import sys, adabatch.lab.training.interrupt; print([n for n in ('torch', 'numpy') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'; it offers Evaluation, Interrupted, Progress"):
+        training.nothing  # noqa: B018

@@ -27,7 +27,7 @@ from adabatch.lab.training import (
     train,
     unpacked,
 )
-from adabatch.lab.training.parts import Parts
+from adabatch.lab.training.setup import Setup
 
 
 def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], list[tuple[int, int, float]]]:
@@ -479,13 +479,13 @@ def test_ghost_batch_norm():
     labels = torch.randint(10, (24,))
     transform = CropFlip((0.5,) * 3, (0.25,) * 3, image_size=32, classes=10)
     images = tasks.Data(pixels, labels, pixels[:4], labels[:4], 10, "", transform=transform)
-    parts = Parts(config, images, torch.device("cpu"))
+    parts = Setup(config, images, torch.device("cpu"))
     assert {layer.size for layer in parts.model.modules() if hasattr(layer, "running_mean")} == {4}
     ghosts, whole = (train(replace(config, ghost_batch_size=size), data=images).history[-1] for size in (4, None))
     assert ghosts.train_loss != whole.train_loss
     assert train(replace(config, ghost_batch_size=8), data=images).history[-1].train_loss == whole.train_loss
     with pytest.raises(ValueError, match=r"`ghost_batch_size` must come with .* batch norm, got alexnet"):
-        Parts(replace(config, model="alexnet"), images, torch.device("cpu"))
+        Setup(replace(config, model="alexnet"), images, torch.device("cpu"))
 
 
 def test_the_result_keeps_which_test_samples_were_right_at_the_end(tmp_path):

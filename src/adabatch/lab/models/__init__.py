@@ -1,6 +1,6 @@
 """Networks by name, as plain functions that return a `torch.nn.Module`.
 
-To add one: a function in a file of its own and a line in `__all__` and `_MODELS`.
+To add one: a function, and its name in `__all__` and `_ALL`.
 """
 
 from __future__ import annotations
@@ -12,41 +12,17 @@ from torch import nn
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError
-from adabatch.lab.models.alexnet import alexnet
+from adabatch.lab.models.convolutional import alexnet, small_cnn, vgg19_bn
 from adabatch.lab.models.gpt import gpt
 from adabatch.lab.models.mlp import mlp
-from adabatch.lab.models.resnet import resnet20, resnet32, resnet44
-from adabatch.lab.models.resnet50 import resnet50
-from adabatch.lab.models.small_cnn import small_cnn
-from adabatch.lab.models.vgg import vgg19_bn
-from adabatch.lab.models.wide_resnet import wrn16_4
+from adabatch.lab.models.residual import resnet20, resnet32, resnet44, resnet50, wrn16_4
 
 __all__ = [
-    "alexnet",
-    "build",
-    "gpt",
-    "mlp",
-    "names",
-    "resnet20",
-    "resnet32",
-    "resnet44",
-    "resnet50",
-    "small_cnn",
-    "vgg19_bn",
+    "alexnet", "build", "gpt", "mlp", "names", "resnet20", "resnet32", "resnet44", "resnet50", "small_cnn", "vgg19_bn",
     "wrn16_4",
-]
-_MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
-    "small_cnn": small_cnn,
-    "mlp": mlp,
-    "alexnet": alexnet,
-    "vgg19_bn": vgg19_bn,
-    "resnet20": resnet20,
-    "resnet32": resnet32,
-    "resnet44": resnet44,
-    "wrn16_4": wrn16_4,
-    "resnet50": resnet50,
-    "gpt": gpt,
-}
+]  # fmt: skip
+_ALL: Final = (small_cnn, mlp, alexnet, vgg19_bn, resnet20, resnet32, resnet44, wrn16_4, resnet50, gpt)
+_MODELS: Final[dict[str, Callable[..., nn.Module]]] = {model.__name__: model for model in _ALL}
 _FOR_TEXT: Final = ("gpt",)
 _IMAGES: Final = {"in_channels": 1, "image_size": 1, "classes": 2}  # the smallest of each
 _TEXT: Final = {"vocabulary": 2, "context": 1}

@@ -12,12 +12,7 @@ from adabatch._errors import ArgumentError
 
 
 class Attention(nn.Module):
-    """Causal self-attention of several heads.
-
-    Args:
-        width: numbers by which a token is represented.
-        heads: attention heads; they divide `width`.
-    """
+    """Causal self-attention of several heads."""
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
@@ -33,12 +28,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and two linear layers, each after a layer norm and added to its input.
-
-    Args:
-        width: numbers by which a token is represented.
-        heads: attention heads.
-    """
+    """Attention and two linear layers, each after a layer norm and added to its input."""
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
@@ -53,15 +43,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """See `gpt`.
-
-    Args:
-        vocabulary: how many tokens there are.
-        context: tokens in a sequence, at most.
-        width: numbers by which a token is represented.
-        layers: blocks of attention and linear layers.
-        heads: attention heads.
-    """
+    """See `gpt`."""
 
     def __init__(self, *, vocabulary: int, context: int, width: int, layers: int, heads: int) -> None:
         super().__init__()

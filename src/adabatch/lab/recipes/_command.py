@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adabatch._errors import AdabatchError
+from adabatch._files import write_json
 from adabatch.lab.cli import _docstrings, _streams
-from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.device import threads
-from adabatch.lab.training.folder import write_json
 
 Found = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim about figures and how it came out.
+
+    Attributes:
+        text: what is claimed.
+        found: the figures found, in words.
+        holds: whether they show it.
+    """
+
+    text: str
+    found: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.holds else 'FAILED'}: {self.text}; found {self.found}"
 
 
 @_streams.forgiving()
@@ -74,7 +93,7 @@ def command(
         draw(found, picture)
     except KeyboardInterrupt:
         parser.exit(130, "interrupted: finished runs are kept, the same command goes on\n")
-    except (ValueError, OSError) as error:
+    except (AdabatchError, OSError) as error:
         parser.error(str(error))
     for claim in claims(found):
         print(claim, flush=True)

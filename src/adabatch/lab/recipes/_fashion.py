@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -15,39 +15,31 @@ from torch.nn.functional import avg_pool2d
 import adabatch as ab
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks
-from adabatch.lab.training.evaluation import evaluate
+from adabatch.lab.recipes._command import Claim
+from adabatch.lab.recipes._runs import Record, above, below, over_seeds, told
+from adabatch.lab.study import statistics
+from adabatch.lab.training.evaluation import accuracy_of, evaluate
+
+MARGIN: Final = 0.01  # of accuracy: one point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run starts with.
+    """The start of a run."""
 
-    Attributes:
-        optimizer: `"sgd"`, `"momentum"`, `"nesterov"` or `"adam"`.
-        lr: the first learning rate.
-        momentum: of SGD, where it has one.
-        batch_size: the first one, in samples.
-    """
-
-    optimizer: str
+    optimizer: str  # "sgd", "momentum", "nesterov" or "adam"
     lr: float
-    momentum: float
+    momentum: float  # of SGD, where it has one
     batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """How long a run lasts and where its LR falls.
-
-    Attributes:
-        epochs: passes over the data.
-        falls: epochs at which the LR schedule falls.
-        factor: by which it falls.
-    """
+    """How long a run lasts and where its LR falls."""
 
     epochs: int
-    falls: tuple[int, ...]
-    factor: float
+    falls: tuple[int, ...]  # epochs
+    factor: float  # by which the LR falls
 
 
 def load(data: Path | str | None, *, samples: int, batch_size: int) -> tasks.Data:
@@ -95,18 +87,8 @@ def train(
     coupling: str | None = None,
     seed: int,
     tell: Callable[[float], None],
-) -> dict[str, Any]:
+) -> Record:
     """Trains once; initial weights and order of the data depend on the seed alone.
-
-    Args:
-        data: to train and evaluate on.
-        start: what it starts with.
-        length: how long it lasts.
-        model: makes the network.
-        rule: of `ab.from_lr`: how falls of the LR become growth of the batch.
-        coupling: how the LR follows the batch size; None: as the rule wants it.
-        seed: of everything random.
-        tell: called with the share that is done.
 
     Returns:
         A JSON-safe record: `history` (one entry per epoch), final values, `updates` and `planned_updates`.
@@ -135,7 +117,7 @@ def train(
             updates += 1
         seconds += time.perf_counter() - began
         train_loss, _ = evaluate(net, data.x_train, data.y_train)
-        test_loss, test_accuracy = evaluate(net, data.x_test, data.y_test)
+        test_loss, right = evaluate(net, data.x_test, data.y_test)
         history.append(
             {
                 "epoch": epoch + 1,
@@ -145,9 +127,36 @@ def train(
                 "lr": batches.last_lr[0],
                 "train_loss": train_loss,
                 "test_loss": test_loss,
-                "test_accuracy": test_accuracy,
+                "test_accuracy": accuracy_of(right),
             }
         )
         lr_scheduler.step()
         tell((epoch + 1) / length.epochs)
     return {**history[-1], "planned_updates": planned.updates, "history": history}
+
+
+def arm_of(records: Sequence[Record]) -> dict[str, Any]:
+    """The result of one arm, of its records, one per seed."""
+    history = records[0]["history"]
+    return {
+        "updates": sorted({record["updates"] for record in records}),
+        "planned_updates": sorted({record["planned_updates"] for record in records}),
+        "batch_sizes": [entry["batch_size"] for entry in history],
+        "lr_in_force": [entry["lr"] for entry in history],
+        "updates_by_epoch": [entry["updates"] for entry in history],
+        "test_accuracy": statistics.summary([record["test_accuracy"] for record in records]).to_json(),
+        "train_loss": statistics.summary([record["train_loss"] for record in records]).to_json(),
+        "seconds": statistics.spread([record["seconds"] for record in records]).to_json(),
+        "curves": {key: over_seeds(records, key) for key in ("train_loss", "test_accuracy")},
+    }
+
+
+def points(difference: Mapping[str, float | None]) -> str:
+    """A difference of accuracies in words."""
+    return told(difference, "points", scale=100)
+
+
+def within(name: str, difference: Mapping[str, float | None]) -> Claim:
+    """The claim that an arm is as accurate as `decay`, to a point."""
+    inside = above(difference, -MARGIN) and below(difference, MARGIN)
+    return Claim(f"{name}: accuracy within 1 point of decay's by the interval", points(difference), inside)

@@ -28,12 +28,7 @@ _GREY: Final = "#555555"
 
 
 def dont_decay_picture(found: Mapping[str, Any], picture: Path) -> None:
-    """Draws training loss and test accuracy against epochs, and training loss against updates, for each optimizer.
-
-    Args:
-        found: the result of the recipe `dont_decay_fashion`.
-        picture: the PNG file to write.
-    """
+    """Draws training loss and test accuracy against epochs, and training loss against updates, for each optimizer."""
     optimizers = found["optimizers"]
     figure = _figure(2.75 * len(optimizers) + 0.6, 8.6)
     grid = figure.subplots(4, len(optimizers), squeeze=False, sharey="row")
@@ -64,12 +59,7 @@ def dont_decay_picture(found: Mapping[str, Any], picture: Path) -> None:
 
 
 def scaled_start_picture(found: Mapping[str, Any], picture: Path) -> None:
-    """Draws training loss against epochs and updates, and test accuracy against updates, for each start.
-
-    Args:
-        found: the result of the recipe `scaled_start_fashion`.
-        picture: the PNG file to write.
-    """
+    """Draws training loss against epochs and updates, and test accuracy against updates, for each start."""
     figure = _figure(9.6, 3.6)
     loss, by_updates, accuracy = figure.subplots(1, 3)
     for arm, of in found["arms"].items():
@@ -91,12 +81,7 @@ def scaled_start_picture(found: Mapping[str, Any], picture: Path) -> None:
 
 
 def gpt_ramp_picture(found: Mapping[str, Any], picture: Path) -> None:
-    """Draws test loss against tokens and CPU time, and batch size and LR against tokens.
-
-    Args:
-        found: the result of the recipe `gpt_ramp`.
-        picture: the PNG file to write.
-    """
+    """Draws test loss against tokens and CPU time, and batch size and LR against tokens."""
     figure = _figure(9.6, 5.2)
     grid = figure.subplots(2, 2, height_ratios=(2.2, 1))
     (by_tokens, by_time), (size, lr) = grid

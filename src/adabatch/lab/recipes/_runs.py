@@ -1,4 +1,4 @@
-"""What recipes share: runs in turns, each kept when it is finished, and the result file with what it depends on.
+"""Runs of a recipe in turns, each kept when it is finished; the head of its result file; its claims in words.
 
 The folder of a recipe's run:
 
@@ -23,10 +23,12 @@ from rich.console import Console
 
 from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
+from adabatch._files import write_json, write_text
 from adabatch.lab import training
+from adabatch.lab.recipes._command import Claim
 from adabatch.lab.study import statistics
 from adabatch.lab.study.compare import interleaved
-from adabatch.lab.training.folder import write_json, write_text, writing
+from adabatch.lab.training.folder import writing
 
 FORMAT: Final = 1
 _FIXED: Final = ("adabatch", "torch", "device_name", "threads")  # of the versions, what seconds and bits depend on
@@ -149,32 +151,46 @@ def code_sum(texts: Iterable[str]) -> str:
     return hashlib.sha256("".join(ast.dump(tree) for tree in trees).encode()).hexdigest()
 
 
-def curve(records: Sequence[Record], key: str) -> dict[str, list[float]]:
-    """Mean and standard deviation over seeds of a value along the history.
-
-    Args:
-        records: runs of one arm, with a `history` of equally many entries each.
-        key: which value.
-
-    Returns:
-        `mean` and `std`, one number per entry; `std` is 0 for one seed.
-    """
+def over_seeds(records: Sequence[Record], key: str) -> dict[str, list[float]]:
+    """`mean` and `std` over seeds of a value along the `history` of an arm's runs; of one seed `std` is 0."""
     columns = zip(*([entry[key] for entry in record["history"]] for record in records), strict=True)
     found = [statistics.summary(column) for column in columns]
     return {"mean": [one.mean for one in found], "std": [one.std or 0.0 for one in found]}
 
 
 def against(records: Sequence[Record], baseline: Sequence[Record], *keys: str) -> dict[str, Any]:
-    """Paired differences of final values with 95 % intervals, the arm minus the baseline.
+    """Paired differences of final values with 95 % intervals, an arm minus the baseline of the same seeds."""
+    found = {}
+    for key in keys:
+        ours, theirs = [record[key] for record in records], [record[key] for record in baseline]
+        found[key] = statistics.paired_difference(ours, theirs).to_json()
+    return found
 
-    Args:
-        records: runs of the arm, one per seed.
-        baseline: runs of the baseline, of the same seeds.
-        *keys: the values.
+
+def told(difference: Mapping[str, float | None], unit: str, *, scale: float = 1.0, digits: int = 2) -> str:
+    """A difference of `against` in words.
+
+    Example:
+        >>> told({"mean": 0.0125, "low": None, "high": None}, "points", scale=100)
+        '+1.25 points, no interval'
     """
-    return {
-        key: statistics.paired_difference(
-            [record[key] for record in records], [record[key] for record in baseline]
-        ).to_json()
-        for key in keys
-    }
+    mean, low, high = (f"{scale * (difference[name] or 0):+.{digits}f}" for name in ("mean", "low", "high"))
+    known = difference["low"] is not None and difference["high"] is not None
+    return f"{mean} {unit} [{low}, {high}]" if known else f"{mean} {unit}, no interval"
+
+
+def above(difference: Mapping[str, float | None], bound: float) -> bool:
+    """Whether the whole interval of a difference lies above a bound; False without one."""
+    return difference["low"] is not None and difference["low"] > bound
+
+
+def below(difference: Mapping[str, float | None], bound: float) -> bool:
+    """Whether the whole interval of a difference lies below a bound; False without one."""
+    return difference["high"] is not None and difference["high"] < bound
+
+
+def as_planned(arms: Mapping[str, Mapping[str, Any]], name: str = "") -> Claim:
+    """The claim that every arm took as many updates as planned."""
+    counts = ", ".join(f"{arm} {of['updates'][0]:,}" for arm, of in arms.items())
+    held = all(of["updates"] == of["planned_updates"] for of in arms.values())
+    return Claim(f"{name}as many updates as planned", counts, held)

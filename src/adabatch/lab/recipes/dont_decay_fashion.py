@@ -4,7 +4,7 @@
 
 Paper: Wide-ResNet-16-4 on CIFAR-10, batch 128, LR falls by 5 at epochs 60, 120 and 160 of 200. Here: one hidden layer
 of 128 on 8,000 pictures of Fashion-MNIST, batch 16, LR falls by 5 at epochs 2, 6 and 8 of 10; the first one is
-earlier than there, so that it matters whether training goes on behind it. As there, the batch is at most a tenth of the
+earlier than there, so that it matters whether training goes on after it. As there, the batch is at most a tenth of the
 data. Arms: `decay` (the LR falls), `hybrid` (the first fall grows the batch), `increase` (all do) and, so that the
 comparison can fail, `uncoupled`: the same growth, but the LR falls as well.
 
@@ -24,12 +24,10 @@ from typing import Any, Final
 
 from adabatch.lab import models
 from adabatch.lab.recipes import _fashion, _runs
-from adabatch.lab.recipes._command import command
+from adabatch.lab.recipes._command import Claim, command
 from adabatch.lab.recipes._fashion import Length, Start
 from adabatch.lab.recipes._pictures import dont_decay_picture
-from adabatch.lab.recipes._runs import Record, against, curve
-from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
+from adabatch.lab.recipes._runs import Record, against, as_planned, below
 
 # LRs and falls were chosen on seed 0 with sgd, momentum and adam, so that noise matters (the first fall shows) and
 # training is still under way there, so that `uncoupled` has something to lose.
@@ -48,7 +46,6 @@ ARMS: Final[dict[str, dict[str, str]]] = {
 LENGTH: Final = Length(epochs=10, falls=(2, 6, 8), factor=5.0)
 SAMPLES: Final = 8_000
 SEEDS: Final = 5
-MARGIN: Final = 0.01  # of accuracy: one point
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -68,17 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int = SAMPLES) -> dict[str, Any]:
-    """Trains every optimizer by every arm with every seed.
-
-    Args:
-        data: as of the task `fashion_mnist`.
-        out: the folder of the runs.
-        seeds: how many.
-        samples: pictures to train on, at least ten times the batch size of the start.
-
-    Returns:
-        The content of the result file.
-    """
+    """Trains every optimizer by every arm with every seed; returns the content of the result file."""
     loaded = _fashion.load(data, samples=samples, batch_size=max(start.batch_size for start in STARTS.values()))
     network = partial(models.mlp, image_size=14)
 
@@ -102,7 +89,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
         "starts": {name: vars(start) for name, start in STARTS.items()},
         "arms": ARMS,
         "length": vars(LENGTH),
-        "margin": MARGIN,
+        "margin": _fashion.MARGIN,
     }
     names = [f"{optimizer}/{arm}" for optimizer in STARTS for arm in ARMS]
     files = [Path(module) for module in (__file__, str(_fashion.__file__), str(_runs.__file__))]
@@ -111,27 +98,14 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
 
 
 def _optimizer(name: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """What was found for one optimizer: its arms, and each against `decay`."""
+    """The result of one optimizer: its arms, and each against `decay`."""
     runs = {arm: records[f"{name}/{arm}"] for arm in ARMS}
-    curves = {arm: {key: curve(of, key) for key in ("train_loss", "test_accuracy")} for arm, of in runs.items()}
-    arms = {
-        arm: {
-            "updates": sorted({record["updates"] for record in of}),
-            "planned_updates": sorted({record["planned_updates"] for record in of}),
-            "batch_sizes": [entry["batch_size"] for entry in of[0]["history"]],
-            "lr_in_force": [entry["lr"] for entry in of[0]["history"]],
-            "updates_by_epoch": [entry["updates"] for entry in of[0]["history"]],
-            "test_accuracy": statistics.summary([record["test_accuracy"] for record in of]).to_json(),
-            "train_loss": statistics.summary([record["train_loss"] for record in of]).to_json(),
-            "seconds": statistics.spread([record["seconds"] for record in of]).to_json(),
-            "curves": curves[arm],
-        }
-        for arm, of in runs.items()
-    }
+    arms = {arm: _fashion.arm_of(of) for arm, of in runs.items()}
+    losses = {arm: of["curves"]["train_loss"] for arm, of in arms.items()}
     found = {
         arm: {
             **against(runs[arm], runs["decay"], "test_accuracy", "train_loss"),
-            "largest_gap_of_train_loss": _largest_gap(curves[arm]["train_loss"], curves["decay"]["train_loss"]),
+            "largest_gap_of_train_loss": _largest_gap(losses[arm], losses["decay"]),
         }
         for arm in ARMS
         if arm != "decay"
@@ -146,38 +120,20 @@ def _largest_gap(one: Mapping[str, list[float]], other: Mapping[str, list[float]
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """What the paper says, as checks of a finished result.
-
-    Args:
-        found: the content of the result file.
-
-    Returns:
-        One record per claim, held or not.
-    """
+    """The claims of the paper, checked against a finished result."""
     checked = []
     for name, optimizer in found["optimizers"].items():
         others = optimizer["against_decay"]
         for arm in ("hybrid", "increase"):
-            points = others[arm]["test_accuracy"]
-            inside = points["low"] is not None and points["low"] > -MARGIN and points["high"] < MARGIN
-            text = f"{name}, {arm}: accuracy within 1 point of decay's by the interval"
-            checked.append(Claim(text, _points(points), inside))
-        points, gap = others["uncoupled"]["test_accuracy"], others["uncoupled"]["largest_gap_of_train_loss"]["gap"]
+            checked.append(_fashion.within(f"{name}, {arm}", others[arm]["test_accuracy"]))
+        accuracy, gap = others["uncoupled"]["test_accuracy"], others["uncoupled"]["largest_gap_of_train_loss"]["gap"]
         nearer = max(others[arm]["largest_gap_of_train_loss"]["gap"] for arm in ("hybrid", "increase"))
         text = f"{name}, uncoupled: less accurate than decay by the interval, training loss further off than theirs"
-        worse = points["high"] is not None and points["high"] < 0 and gap > 2 * nearer
-        words = f"{_points(points)}, largest gap of the mean losses {gap:.3f} against {nearer:.3f}"
+        worse = below(accuracy, 0) and gap > 2 * nearer
+        words = f"{_fashion.points(accuracy)}, largest gap of the mean losses {gap:.3f} against {nearer:.3f}"
         checked.append(Claim(text, words, worse))
-        planned = all(arm["updates"] == arm["planned_updates"] for arm in optimizer["arms"].values())
-        counts = ", ".join(f"{arm} {of['updates'][0]:,}" for arm, of in optimizer["arms"].items())
-        checked.append(Claim(f"{name}: as many updates as planned", counts, planned))
+        checked.append(as_planned(optimizer["arms"], f"{name}: "))
     return checked
-
-
-def _points(difference: Mapping[str, float | None]) -> str:
-    low, high = difference["low"], difference["high"]
-    interval = "no interval" if low is None or high is None else f"[{100 * low:+.2f}, {100 * high:+.2f}]"
-    return f"{100 * (difference['mean'] or 0):+.2f} points {interval}"
 
 
 if __name__ == "__main__":

@@ -30,11 +30,10 @@ from adabatch import _checks, lr_clock, schedules
 from adabatch.lab import planner, tasks
 from adabatch.lab.models import gpt
 from adabatch.lab.recipes import _runs
-from adabatch.lab.recipes._command import command
+from adabatch.lab.recipes._command import Claim, command
 from adabatch.lab.recipes._pictures import gpt_ramp_picture
-from adabatch.lab.recipes._runs import Record, against, curve
+from adabatch.lab.recipes._runs import Record, above, against, as_planned, below, over_seeds, told
 from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.evaluation import evaluate
 
 CONTEXT: Final = 64
@@ -50,13 +49,7 @@ ARMS: Final = ("small", "ramp", "large", "by-updates")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What is trained and for how long.
-
-    Attributes:
-        tokens: length of the training.
-        width: of the network.
-        layers: of the network.
-    """
+    """Length of a training, and size of the network."""
 
     tokens: int = TOKENS
     width: int = 48
@@ -110,18 +103,7 @@ def batch_schedule(arm: str, size: Size) -> schedules.Schedule:
 
 
 def train(data: tasks.Data, arm: str, size: Size, *, seed: int, tell: Callable[[float], None]) -> Record:
-    """Trains one arm; initial weights and order of the data depend on the seed alone.
-
-    Args:
-        data: of `load`.
-        arm: one of `ARMS`.
-        size: what is trained and for how long.
-        seed: of everything random.
-        tell: called with the share that is done.
-
-    Returns:
-        A JSON-safe record: `history`, final values, `updates` and `planned_updates`.
-    """
+    """Trains one arm and returns its record; initial weights and order of the data depend on the seed alone."""
     torch.manual_seed(seed)
     schedule = batch_schedule(arm, size)
     first = SIZES[-1] if arm == "large" else SIZES[0]
@@ -172,17 +154,7 @@ def train(data: tasks.Data, arm: str, size: Size, *, seed: int, tell: Callable[[
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, size: Size | None = None) -> dict[str, Any]:
-    """Trains every arm with every seed.
-
-    Args:
-        data: as of the task `gpt-tiny`.
-        out: the folder of the runs.
-        seeds: how many.
-        size: what is trained and for how long; None for this recipe's.
-
-    Returns:
-        The content of the result file.
-    """
+    """Trains every arm with every seed; returns the content of the result file."""
     loaded, chosen = load(data), size or Size()
     _checks.whole("tokens", chosen.tokens, minimum=CONTEXT * SIZES[-1], remedy="that is one batch of `large`")
 
@@ -215,7 +187,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, size: Size | 
 
 
 def _arm(records: Sequence[Record]) -> dict[str, Any]:
-    """What was found for one arm."""
+    """The result of one arm."""
     first = records[0]["history"]
     return {
         "updates": sorted({record["updates"] for record in records}),
@@ -225,49 +197,30 @@ def _arm(records: Sequence[Record]) -> dict[str, Any]:
         "lr_in_force": [entry["lr"] for entry in first],
         "test_loss": statistics.summary([record["test_loss"] for record in records]).to_json(),
         "cpu_seconds": statistics.spread([record["cpu_seconds"] for record in records]).to_json(),
-        "curves": {key: curve(records, key) for key in ("test_loss", "cpu_seconds")},
+        "curves": {key: over_seeds(records, key) for key in ("test_loss", "cpu_seconds")},
     }
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """What the ramp is for, as checks of a finished result.
-
-    Args:
-        found: the content of the result file.
-
-    Returns:
-        One record per claim, held or not.
-    """
-    arms = found["arms"]
-    counts = ", ".join(f"{arm} {of['updates'][0]:,}" for arm, of in arms.items())
-    planned = all(of["updates"] == of["planned_updates"] for of in arms.values())
-    nearer = found["ramp_against_the_middle_of_small_and_large"]
-    ratio = found["cpu_seconds_small_to_ramp"]
+    """The claims that are made for a ramp, checked against a finished result."""
+    middle, ratio = found["ramp_against_the_middle_of_small_and_large"], found["cpu_seconds_small_to_ramp"]
     interval = "no interval" if ratio["low"] is None else f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
-    checked = [
-        Claim("as many updates as planned", counts, planned),
-        Claim(
-            "ramp: its loss is nearer to small's than to large's, by the interval",
-            f"{_nats(nearer)} to the middle",
-            nearer["high"] is not None and nearer["high"] < 0,
-        ),
-        Claim(
-            "ramp: less CPU time than small, by the interval",
-            f"{ratio['median']:.2f} times {interval}",
-            ratio["low"] is not None and ratio["low"] > 1,
+    nearer = "ramp: its loss is nearer to small's than to large's, by the interval"
+    faster = "ramp: less CPU time than small, by the interval"
+    losses = {arm: found["against_ramp"][arm]["test_loss"] for arm in ("large", "by-updates")}
+    return [
+        as_planned(found["arms"]),
+        Claim(nearer, f"{_nats(middle)} to the middle", below(middle, 0)),
+        Claim(faster, f"{ratio['median']:.2f} times {interval}", above(ratio, 1)),
+        *(
+            Claim(f"{arm}: a higher loss than ramp, by the interval", _nats(loss), above(loss, 0))
+            for arm, loss in losses.items()
         ),
     ]
-    for arm in ("large", "by-updates"):
-        loss = found["against_ramp"][arm]["test_loss"]
-        worse = loss["low"] is not None and loss["low"] > 0
-        checked.append(Claim(f"{arm}: a higher loss than ramp, by the interval", _nats(loss), worse))
-    return checked
 
 
 def _nats(difference: Mapping[str, float | None]) -> str:
-    low, high = difference["low"], difference["high"]
-    interval = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
-    return f"{difference['mean'] or 0:+.3f} nats {interval}"
+    return told(difference, "nats", digits=3)
 
 
 if __name__ == "__main__":

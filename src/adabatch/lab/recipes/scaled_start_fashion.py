@@ -22,12 +22,10 @@ from typing import Any, Final
 import adabatch as ab
 from adabatch.lab import models
 from adabatch.lab.recipes import _fashion, _runs
-from adabatch.lab.recipes._command import command
+from adabatch.lab.recipes._command import Claim, command
 from adabatch.lab.recipes._fashion import Length, Start
 from adabatch.lab.recipes._pictures import scaled_start_picture
-from adabatch.lab.recipes._runs import Record, against, curve
-from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
+from adabatch.lab.recipes._runs import Record, against, as_planned, below
 
 LR: Final = 0.005
 MOMENTUM: Final = 0.9
@@ -35,7 +33,6 @@ BATCH_SIZE: Final = 16
 LENGTH: Final = Length(epochs=40, falls=(12, 24, 32), factor=5.0)
 SAMPLES: Final = 8_000
 SEEDS: Final = 5
-MARGIN: Final = 0.01  # of accuracy: one point
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "decay": {"rule": "hybrid(0)", "to_lr": 1.0, "to_momentum": MOMENTUM},
     "increase": {"rule": "smith", "to_lr": 1.0, "to_momentum": MOMENTUM},
@@ -45,7 +42,7 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
 
 
 def start_of(arm: str) -> Start:
-    """What an arm starts with: `to_lr` times the LR, its momentum, and the batch size that goes with both."""
+    """The start of an arm: `to_lr` times the LR, its momentum, and the batch size that goes with both."""
     scaled = ab.scale_up(
         lr=LR,
         momentum=MOMENTUM,
@@ -73,17 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int = SAMPLES) -> dict[str, Any]:
-    """Trains every arm with every seed.
-
-    Args:
-        data: as of the task `fashion_mnist`.
-        out: the folder of the runs.
-        seeds: how many.
-        samples: pictures to train on, at least 4,000, a tenth of which is the largest start.
-
-    Returns:
-        The content of the result file.
-    """
+    """Trains every arm with every seed; returns the content of the result file."""
     loaded = _fashion.load(data, samples=samples, batch_size=max(start_of(arm).batch_size for arm in ARMS))
     network = partial(models.mlp, image_size=14)
 
@@ -98,7 +85,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
         "starts": {arm: vars(start_of(arm)) for arm in ARMS},
         "arms": ARMS,
         "length": vars(LENGTH),
-        "margin": MARGIN,
+        "margin": _fashion.MARGIN,
     }
     files = [Path(module) for module in (__file__, str(_fashion.__file__), str(_runs.__file__))]
     records, head = _runs.run_all(train, arms=list(ARMS), seeds=seeds, out=out, settings=settings, files=files)
@@ -106,7 +93,7 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
     return {
         **head,
         "seeds": seeds,
-        "arms": {arm: _arm(of) for arm, of in records.items()},
+        "arms": {arm: _fashion.arm_of(of) for arm, of in records.items()},
         "against_decay": {
             arm: against(of, base, "test_accuracy", "train_loss") for arm, of in records.items() if arm != "decay"
         },
@@ -114,51 +101,19 @@ def run(data: Path | str | None, out: Path, *, seeds: int = SEEDS, samples: int 
     }
 
 
-def _arm(records: Sequence[Record]) -> dict[str, Any]:
-    """What was found for one arm."""
-    return {
-        "updates": sorted({record["updates"] for record in records}),
-        "planned_updates": sorted({record["planned_updates"] for record in records}),
-        "batch_sizes": [entry["batch_size"] for entry in records[0]["history"]],
-        "lr_in_force": [entry["lr"] for entry in records[0]["history"]],
-        "updates_by_epoch": [entry["updates"] for entry in records[0]["history"]],
-        "test_accuracy": statistics.summary([record["test_accuracy"] for record in records]).to_json(),
-        "train_loss": statistics.summary([record["train_loss"] for record in records]).to_json(),
-        "seconds": statistics.spread([record["seconds"] for record in records]).to_json(),
-        "curves": {key: curve(records, key) for key in ("train_loss", "test_accuracy")},
-    }
-
-
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """What the paper says, as checks of a finished result.
-
-    Args:
-        found: the content of the result file.
-
-    Returns:
-        One record per claim, held or not.
-    """
-    arms, checked = found["arms"], []
-    counts = ", ".join(f"{arm} {of['updates'][0]:,}" for arm, of in arms.items())
-    planned = all(of["updates"] == of["planned_updates"] for of in arms.values())
-    checked.append(Claim("as many updates as planned", counts, planned))
+    """The claims of the paper, checked against a finished result."""
+    arms = found["arms"]
     updates = [of["updates"][0] for of in arms.values()]
-    text = "each step of the paper's takes fewer updates: decay, increase, lr, momentum"
-    checked.append(Claim(text, counts, sorted(updates, reverse=True) == updates and len(set(updates)) == len(updates)))
-    for arm in ("increase", "lr"):
-        points = found["against_decay"][arm]["test_accuracy"]
-        inside = points["low"] is not None and points["low"] > -MARGIN and points["high"] < MARGIN
-        checked.append(Claim(f"{arm}: accuracy within 1 point of decay's by the interval", _points(points), inside))
-    points = found["momentum_against_lr"]["test_accuracy"]
-    worse = points["high"] is not None and points["high"] < 0
-    checked.append(Claim("momentum costs accuracy against lr, by the interval", _points(points), worse))
-    return checked
-
-
-def _points(difference: Mapping[str, float | None]) -> str:
-    low, high = difference["low"], difference["high"]
-    interval = "no interval" if low is None or high is None else f"[{100 * low:+.2f}, {100 * high:+.2f}]"
-    return f"{100 * (difference['mean'] or 0):+.2f} points {interval}"
+    fewer = sorted(set(updates), reverse=True) == updates
+    momentum = found["momentum_against_lr"]["test_accuracy"]
+    planned = as_planned(arms)
+    return [
+        planned,
+        Claim("each step of the paper's takes fewer updates: decay, increase, lr, momentum", planned.found, fewer),
+        *(_fashion.within(arm, found["against_decay"][arm]["test_accuracy"]) for arm in ("increase", "lr")),
+        Claim("momentum costs accuracy against lr, by the interval", _fashion.points(momentum), below(momentum, 0)),
+    ]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ anything, so what it shows is what was found, wherever it is opened.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.report import page_more as more
 from adabatch.lab.report import page_parts as parts
@@ -90,13 +90,9 @@ def _write(page: str, out: Path) -> Path:
         raise ArgumentError(
             "out", "must be a file", got=f"{str(out)!r}, which is something else", remedy="take another place"
         )
-    draft = out.with_name(f".{out.name}.draft")
     try:
-        draft.write_text(page, encoding="utf-8", errors="replace")  # a path in it may hold any bytes
-        os.replace(draft, out)
+        _files.write(out, lambda file: file.write(page.encode(errors="replace")))  # a path in it may hold any bytes
     except OSError as error:
-        with contextlib.suppress(OSError):  # nothing was written where even this fails
-            draft.unlink()
         raise type(error)(
             f"`out` must be a file that can be written, got {str(out)!r} ({error.strerror}); take another place"
         ) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from adabatch import _files
 from adabatch.lab.report import headline, look, paired_times, ticks
 
 if TYPE_CHECKING:
@@ -145,12 +145,7 @@ def _save(figure: Figure, picture: Path) -> None:
         axes.tick_params(labelsize=8, colors=_GREY)
         axes.xaxis.label.set_fontsize(9)
         axes.yaxis.label.set_fontsize(9)
-    part = picture.with_name(f".{picture.name}.part")
-    try:
-        figure.savefig(part, format="png", bbox_inches="tight", pad_inches=0.12)
-        os.replace(part, picture)
-    finally:
-        part.unlink(missing_ok=True)
+    _files.write(picture, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.12))
 
 
 def _runs(folder: Path, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from adabatch.lab.study.statistics import Ratio, paired_ratio, spread
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig
 from adabatch.lab.training.device import entered, threads, wait_for
-from adabatch.lab.training.parts import Parts
+from adabatch.lab.training.setup import Setup
 
 FORMAT: Final = 1
 GAIN: Final = 1.03
@@ -222,27 +222,27 @@ class Steps:
     """
 
     def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
-        self._parts, self._device = Parts(replace(config, drop_last=True), data, device), device
-        self._parts.batches.close()
+        self._setup, self._device = Setup(replace(config, drop_last=True), data, device), device
+        self._setup.batches.close()
         self._batches = self._endless()
 
     def time(self, batch_size: int, count: int) -> float:
         """Seconds that `count` steps at `batch_size` take; fetching the batches is part of them."""
-        parts, batches = self._parts, self._batches
-        parts.loader.batch_size = batch_size
+        setup, batches = self._setup, self._batches
+        setup.loader.batch_size = batch_size
         wait_for(self._device)
         begin = time.perf_counter()
         for _ in range(count):
             inputs, targets = next(batches)
-            if not parts.prepared:
-                inputs, targets = parts.prepare(inputs, targets, clock=0)
-            parts.optimizer.zero_grad()
-            parts.loss(parts.forward(inputs), targets).backward()
-            parts.optimizer.step()
+            if not setup.prepared:
+                inputs, targets = setup.prepare(inputs, targets, clock=0)
+            setup.optimizer.zero_grad()
+            setup.loss(setup.forward(inputs), targets).backward()
+            setup.optimizer.step()
         wait_for(self._device)
         return time.perf_counter() - begin
 
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Whole batches, epoch after epoch."""
         while True:
-            yield from self._parts.loader
+            yield from self._setup.loader

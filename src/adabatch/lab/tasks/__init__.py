@@ -1,22 +1,131 @@
 """Tasks by name. Importing this loads no torch; `Task.load` does.
 
-To add one: a file with its `Task`, and a line in `_TASKS`.
+To add one: a file with its `load`, and its record here.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 from adabatch import _checks
-from adabatch.lab.tasks.cifar import CIFAR10, CIFAR100
-from adabatch.lab.tasks.digits import DIGITS
-from adabatch.lab.tasks.imagenet import IMAGENET
-from adabatch.lab.tasks.mnist import FASHION_MNIST, MNIST
 from adabatch.lab.tasks.task import Data, Task
-from adabatch.lab.tasks.text import GPT_TINY
 
 __all__ = ["Data", "Task", "get", "names"]
-_TASKS: Final = {task.name: task for task in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET, GPT_TINY)}
+
+
+def _by(module: str, **how: Any) -> Callable[[Path | str | None], Data]:
+    """The `load` of a module here, with more arguments."""
+
+    def load(data: Path | str | None = None) -> Data:
+        found: Data = importlib.import_module(f"adabatch.lab.tasks.{module}").load(data, **how)
+        return found
+
+    return load
+
+
+def _adam(lr: float) -> dict[str, dict[str, float]]:
+    """The LR of Adam and AdamW."""
+    return {"adam": {"lr": lr}, "adamw": {"lr": lr}}
+
+
+# fmt: off
+_DIGITS: Final = {
+    "batch_size": 16, "every": "2 epochs", "max_batch_size": 256, "coupling": "linear", "lr": 0.006,
+    "lr_schedule": "step:0.65:2", "momentum": 0.9, "weight_decay": 0.0, "optimizer": "sgd", "epochs": 14, "threads": 1,
+}
+_MNIST: Final = {
+    "batch_size": 64, "every": "2 epochs", "max_batch_size": 1024, "coupling": "linear", "lr": 0.02,
+    "lr_schedule": "step:0.5:2", "momentum": 0.9, "weight_decay": 0.0, "optimizer": "sgd", "epochs": 10,
+}
+# AdaBatch's fixed small batch on one GPU (1712.02029, section 4.1); growth and its own LR steps come with the presets.
+_CIFAR: Final = {
+    "batch_size": 128, "every": "20 epochs", "max_batch_size": 2048, "coupling": "linear", "lr": 0.01,
+    "lr_schedule": "step:0.375:20", "momentum": 0.9, "weight_decay": 5e-4, "optimizer": "sgd", "epochs": 100,
+}
+# The defaults of the AdaBatch authors' code.
+_IMAGENET: Final = {
+    "batch_size": 256, "every": "30 epochs", "max_batch_size": None, "coupling": "linear", "lr": 0.1,
+    "lr_schedule": "step:0.1:30", "momentum": 0.9, "weight_decay": 1e-4, "optimizer": "sgd", "epochs": 90,
+}
+_TEXT: Final = {
+    "batch_size": 16, "every": "1 epoch", "max_batch_size": 128, "coupling": "sqrt", "lr": 0.001,
+    "lr_schedule": "constant", "momentum": 0.0, "weight_decay": 0.1, "optimizer": "adamw", "epochs": 5,
+}
+# fmt: on
+_SMALL_MODELS: Final = ("small_cnn", "mlp")
+_CIFAR_MODELS: Final = ("resnet20", "resnet32", "resnet44", "alexnet", "vgg19_bn", "wrn16_4", "small_cnn")
+_SGD_OF_TEXT: Final = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.0}
+_ALL: Final = (
+    Task(
+        name="digits",
+        summary="8x8 scans of handwritten digits that come with scikit-learn: 1,437 to train, 360 to test",
+        models=_SMALL_MODELS,
+        defaults=_DIGITS,
+        by_optimizer=_adam(0.002),
+        target=0.95,
+        load=_by("digits"),
+    ),
+    Task(
+        name="mnist",
+        summary="MNIST: 28x28 handwritten digits, 60,000 to train, 10,000 to test",
+        models=_SMALL_MODELS,
+        defaults=_MNIST,
+        by_optimizer=_adam(0.001),
+        target=0.985,
+        load=_by("mnist", name="mnist", hub="ylecun/mnist"),
+    ),
+    Task(
+        name="fashion_mnist",
+        summary="Fashion-MNIST: 28x28 pictures of clothes, 60,000 to train, 10,000 to test",
+        models=_SMALL_MODELS,
+        defaults=_MNIST,
+        by_optimizer=_adam(0.001),
+        target=0.9,
+        load=_by("mnist", name="fashion_mnist", hub="zalando-datasets/fashion_mnist"),
+    ),
+    Task(
+        name="cifar10",
+        summary="CIFAR-10: 32x32 colour photographs in 10 classes, 50,000 to train, 10,000 to test",
+        models=_CIFAR_MODELS,
+        defaults=_CIFAR,
+        by_optimizer=_adam(0.001),
+        target=0.85,
+        load=_by("cifar", name="cifar10", hub="uoft-cs/cifar10", label="label", classes=10),
+    ),
+    Task(
+        name="cifar100",
+        summary="CIFAR-100: 32x32 colour photographs in 100 classes, 50,000 to train, 10,000 to test",
+        models=_CIFAR_MODELS,
+        defaults=_CIFAR,
+        by_optimizer=_adam(0.001),
+        target=0.55,
+        load=_by("cifar", name="cifar100", hub="uoft-cs/cifar100", label="fine_label", classes=100),
+    ),
+    Task(
+        name="imagenet",
+        summary="ImageNet: photographs in 1,000 classes, 1,281,167 to train, 50,000 to test, read from disk",
+        models=("resnet50", "alexnet", "vgg19_bn"),
+        defaults=_IMAGENET,
+        by_optimizer=_adam(0.001),  # torch's own, not tried here
+        target=0.7,
+        load=_by("imagenet"),
+    ),
+    Task(
+        name="gpt-tiny",
+        summary="tiny Shakespeare, or any text file, by character: 1,003,855 characters to train, 111,539 to test",
+        models=("gpt",),
+        defaults=_TEXT,
+        # Adam's weight decay is no more than a penalty: 0.1 would rule.
+        by_optimizer={"adam": {"weight_decay": 0.0}, "sgd": _SGD_OF_TEXT, "nesterov": _SGD_OF_TEXT},
+        target=0.5,
+        load=_by("text"),
+        tokens_per_sample=128,
+    ),
+)
+_TASKS: Final = {task.name: task for task in _ALL}
 
 
 def names() -> list[str]:

@@ -1,6 +1,6 @@
 """Decoded images on disk: files of arrays that are there whole or not at all.
 
-A file holds named arrays behind a header that says format, names, types and shapes. It lies in the folder that the
+A file holds a header that says format, names, types and shapes, and then the arrays. It lies in the folder that the
 environment variable ADABATCH_CACHE names, else in `adabatch` under XDG_CACHE_HOME or `~/.cache`. Its name carries the
 key, a hash of what was decoded and how, so other content or another version of the decoder never meets it.
 
@@ -19,14 +19,15 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from adabatch import _files
 from adabatch._errors import ArgumentError
+from adabatch._files import CACHE
 
-VARIABLE: Final = "ADABATCH_CACHE"
 FORMAT: Final = 1
 MAGIC: Final = b"adabatch arrays\n"
 ALIGNMENT: Final = 4096
@@ -34,14 +35,6 @@ HEADER: Final = 2**16
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
-
-
-def location() -> Path:
-    """The folder of the cache; it need not exist."""
-    if given := os.environ.get(VARIABLE):
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "adabatch"
 
 
 def arrays(name: str, *, key: str, shapes: Callable[[], Shapes], fill: Callable[[Arrays], None]) -> Arrays:
@@ -67,7 +60,7 @@ def arrays(name: str, *, key: str, shapes: Callable[[], Shapes], fill: Callable[
         [7, 7, 7]
         >>> del os.environ["ADABATCH_CACHE"]
     """
-    folder = location()
+    folder = _files.cache_folder()
     path = folder / f"{name}-{key[:32]}.arrays"
     if (found := _open(path)) is not None:
         return found
@@ -79,7 +72,7 @@ def arrays(name: str, *, key: str, shapes: Callable[[], Shapes], fill: Callable[
                 found = _open(path)
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise OSError(
-            f"the cache folder must be one that can be written, got {str(folder)!r} ({error.strerror}); set {VARIABLE}"
+            f"the cache folder must be one that can be written, got {str(folder)!r} ({error.strerror}); set {CACHE}"
         ) from error
     assert found is not None
     return found
@@ -135,25 +128,20 @@ def _make(path: Path, shapes: Shapes, fill: Callable[[Arrays], None]) -> None:
         places[name] = (kind, shape, size)
         size += -(-math.prod(shape) * np.dtype(kind).itemsize // ALIGNMENT) * ALIGNMENT
     header = MAGIC + json.dumps({"format": FORMAT, "size": size, "arrays": places}).encode()
-    for left in path.parent.glob(f"{path.stem}.*.partial"):  # of a process that was killed: its lock is ours now
+    for left in path.parent.glob(f".{path.name}.*.draft"):  # of a process that was killed: its lock is ours now
         left.unlink(missing_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < size:
         raise OSError(
             f"the cache must have {size / 1e6:,.1f} MB of free disk for {path.name}, got {free / 1e6:,.1f} MB in "
-            f"{str(path.parent)!r}; free some, or set {VARIABLE} to a folder on another disk"
+            f"{str(path.parent)!r}; free some, or set {CACHE} to a folder on another disk"
         )
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(header.ljust(HEADER, b"\0"))
-            file.truncate(size)
-        fill(
-            {name: _mapped(partial, "r+", kind, list(shape), offset) for name, (kind, shape, offset) in places.items()}
-        )
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+
+    def write(file: BinaryIO) -> None:
+        file.write(header.ljust(HEADER, b"\0"))
+        file.truncate(size)
+        file.flush()
+        draft = Path(file.name)
+        fill({name: _mapped(draft, "r+", kind, list(shape), offset) for name, (kind, shape, offset) in places.items()})
+
+    _files.write(path, write, alone=False)

@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from adabatch._errors import ArgumentError, MissingPackageError, UsageError
+from adabatch._errors import ArgumentError, UsageError
+from adabatch.lab.tasks.task import first_line, needs
 
 MODES: Final = {1: "L", 3: "RGB"}
 FEW: Final = 2_000_000  # bytes of image files below which starting processes takes longer than it saves
@@ -55,23 +55,15 @@ class Decoder:
         if workers is None:
             workers = cores() if size >= FEW and sys.executable else 0
         path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        command, around, pipe = [sys.executable, "-c", _CODE], {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
         self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", _CODE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-            for _ in range(workers)
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=around) for _ in range(workers)
         ]
 
     def __enter__(self) -> Decoder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for process in self._processes:
             process.kill()
             process.communicate()
@@ -96,10 +88,8 @@ class Decoder:
             count, parts = len(encoded), len(self._processes)
             bounds = pairwise(count * index // parts for index in range(parts + 1))
             with ThreadPoolExecutor(parts) as pool:
-                given = [
-                    (process, encoded, pixels, *part) for process, part in zip(self._processes, bounds, strict=True)
-                ]
-                errors = list(pool.map(lambda job: _by_process(*job), given))
+                jobs = zip(self._processes, bounds, strict=True)
+                errors = list(pool.map(lambda job: _by_process(job[0], encoded, pixels, *job[1]), jobs))
         for error in errors:
             if error is not None:
                 raise ArgumentError(None, f"{where(error[0])} {error[1]}")
@@ -107,12 +97,8 @@ class Decoder:
 
 def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
     """Decodes images; which is the first that cannot be used, and why."""
-    try:
+    with needs("decoding images needs pillow"):
         from PIL import Image, JpegImagePlugin, PngImagePlugin
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            None, "decoding images needs pillow", remedy="run: pip install 'adabatch[data]'"
-        ) from error
     # Without the search for the format opening takes half as long.
     openers = {b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile, b"\x89PN": PngImagePlugin.PngImageFile}
     channels, height, width = pixels.shape[1:]
@@ -127,8 +113,7 @@ def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
                     return index, f"must be an image of {width}x{height} in mode {mode}, got {found}"
                 row = np.frombuffer(image.tobytes(), np.uint8)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            line = str(error).strip().partition("\n")[0].rstrip(".")
-            return index, f"must hold an image file that can be decoded: {line}"
+            return index, f"must hold an image file that can be decoded: {first_line(error)}"
         pixels[index] = row.reshape(shape).transpose(2, 0, 1)
     return None
 
@@ -149,7 +134,7 @@ def _by_process(process: Any, encoded: _Images, pixels: Any, first: int, last: i
 
 
 def work(stdin: BinaryIO | None = None) -> None:
-    """What a process does: reads a job and image files from standard input, writes pixels into the job's file."""
+    """Works as a process: reads a job and image files from standard input, writes pixels into the job's file."""
     stream = stdin or sys.stdin.buffer
     line = stream.readline()
     if not line:  # closed without a job

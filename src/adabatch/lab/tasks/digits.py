@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
-from adabatch._errors import ArgumentError, MissingPackageError
-from adabatch.lab.tasks.task import Data, Task
+import numpy as np
+import torch
+
+from adabatch._errors import ArgumentError
+from adabatch.lab.tasks.task import Data, needs
 
 TRAIN: Final = 1437
-DEFAULTS: Final = MappingProxyType(
-    {
-        "batch_size": 16,
-        "every": "2 epochs",
-        "max_batch_size": 256,
-        "coupling": "linear",
-        "lr": 0.006,
-        "lr_schedule": "step:0.65:2",
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "optimizer": "sgd",
-        "epochs": 14,
-        "threads": 1,
-        "target": 0.95,
-    }
-)
-ADAM: Final = MappingProxyType({"lr": 0.002})
 
 
 def load(data: Path | str | None = None) -> Data:
@@ -46,15 +31,8 @@ def load(data: Path | str | None = None) -> Data:
         raise ArgumentError(
             "data", "must not be given for digits", value=str(data), remedy="its data come with scikit-learn"
         )
-    import numpy as np
-    import torch
-
-    try:
+    with needs("the task digits needs scikit-learn"):
         from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            None, "the task digits needs scikit-learn", remedy="run: pip install 'adabatch[data]'"
-        ) from error
     found = load_digits()
     order = np.random.RandomState(0).permutation(len(found.target))  # this generator's stream is frozen for good
     images = torch.from_numpy(found.images[order]).float().unsqueeze(1)
@@ -69,14 +47,3 @@ def load(data: Path | str | None = None) -> Data:
         classes=10,
         note="scikit-learn's 1,797 scans; 1,437 to train and 360 to test, mixed with a fixed seed",
     )
-
-
-DIGITS: Final = Task(
-    name="digits",
-    summary="8x8 scans of handwritten digits that come with scikit-learn: 1,437 to train, 360 to test",
-    default_model="small_cnn",
-    models=("small_cnn", "mlp"),
-    defaults=DEFAULTS,
-    by_optimizer={"adam": ADAM, "adamw": ADAM},
-    load=load,
-)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
-from adabatch.lab.tasks.task import Data, Task
+import numpy as np
+import torch
+
+from adabatch.lab.tasks import parquet
+from adabatch.lab.tasks.decode import Decoder
+from adabatch.lab.tasks.task import Data
 
 SIZE: Final = 28
 CLASSES: Final = 10
-DEFAULTS: Final = MappingProxyType(
-    {
-        "batch_size": 64,
-        "every": "2 epochs",
-        "max_batch_size": 1024,
-        "coupling": "linear",
-        "lr": 0.02,
-        "lr_schedule": "step:0.5:2",
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "optimizer": "sgd",
-        "epochs": 10,
-    }
-)
-ADAM: Final = MappingProxyType({"lr": 0.001})
 
 
 def load(data: Path | str | None = None, *, name: str, hub: str) -> Data:
@@ -45,43 +33,21 @@ def load(data: Path | str | None = None, *, name: str, hub: str) -> Data:
         ValueError: if a file has another layout, or an image or a label is unusable.
         OSError: if the download fails.
     """
-    import torch
-
-    from adabatch.lab.tasks import parquet
-
     folder = parquet.data_folder(data, name=name)
-    tables = {split: parquet.table(folder, split=split, hub=hub) for split in ("train", "test")}
-    images, labels = {}, {}
-    for split, (source, table) in tables.items():
-        read = parquet.images_and_labels(table, source=source, size=SIZE, classes=CLASSES)
-        images[split], labels[split] = torch.from_numpy(read[0]).unsqueeze(1), torch.from_numpy(read[1])
-    pixels = images["train"].float()
-    mean, std = pixels.mean(), pixels.std().clamp_min(1.0)
+    splits = [parquet.read(folder, split=split, hub=hub) for split in ("train", "test")]
+    images, labels = [], []
+    for split in splits:
+        labels.append(torch.from_numpy(split.labels(CLASSES)))
+        pixels = np.empty((len(split), 1, SIZE, SIZE), dtype=np.uint8)
+        with Decoder(workers=0) as decoder:
+            decoder.decode(split.images(), pixels, where=split.where)
+        images.append(torch.from_numpy(pixels).float())
+    mean, std = images[0].mean(), images[0].std().clamp_min(1.0)
     return Data(
-        x_train=(pixels - mean) / std,
-        y_train=labels["train"],
-        x_test=(images["test"].float() - mean) / std,
-        y_test=labels["test"],
+        x_train=(images[0] - mean) / std,
+        y_train=labels[0],
+        x_test=(images[1] - mean) / std,
+        y_test=labels[1],
         classes=CLASSES,
-        note=f"{len(labels['train']):,} to train, {len(labels['test']):,} to test, from {folder or 'the hub: ' + hub}",
+        note=f"{len(labels[0]):,} to train, {len(labels[1]):,} to test, from {folder or 'the hub: ' + hub}",
     )
-
-
-MNIST: Final = Task(
-    name="mnist",
-    summary="MNIST: 28x28 handwritten digits, 60,000 to train, 10,000 to test",
-    default_model="small_cnn",
-    models=("small_cnn", "mlp"),
-    defaults=MappingProxyType({**DEFAULTS, "target": 0.985}),
-    by_optimizer={"adam": ADAM, "adamw": ADAM},
-    load=partial(load, name="mnist", hub="ylecun/mnist"),
-)
-FASHION_MNIST: Final = Task(
-    name="fashion_mnist",
-    summary="Fashion-MNIST: 28x28 pictures of clothes, 60,000 to train, 10,000 to test",
-    default_model="small_cnn",
-    models=("small_cnn", "mlp"),
-    defaults=MappingProxyType({**DEFAULTS, "target": 0.9}),
-    by_optimizer={"adam": ADAM, "adamw": ADAM},
-    load=partial(load, name="fashion_mnist", hub="zalando-datasets/fashion_mnist"),
-)

@@ -1,14 +1,22 @@
-"""What a task is: a data set, networks that suit it and sensible settings."""
+"""Tasks: a data set, networks that suit it and sensible settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from adabatch._errors import MissingPackageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+VARIABLE: Final = "ADABATCH_DATA"  # the environment variable that names the data folder
 
 
 class Transform(Protocol):
@@ -16,7 +24,7 @@ class Transform(Protocol):
 
     @property
     def shape(self) -> Mapping[str, int]:
-        """What `models.build` needs to know about the inputs."""
+        """The arguments of `models.build` that describe the inputs."""
 
     @property
     def on_device(self) -> bool:
@@ -62,7 +70,7 @@ class Data:
 
     @property
     def dataset(self) -> Any:
-        """What to give to a loader: pairs of a row of `x_train`, or of what it is the number of, and its class."""
+        """(input, class) pairs for a loader; with `files`, `x_train` holds their numbers."""
         from torch.utils.data import Subset, TensorDataset
 
         if self.files is None:
@@ -78,7 +86,7 @@ class Data:
 
     @property
     def shape(self) -> Mapping[str, int]:
-        """What `models.build` needs to know besides a name."""
+        """The arguments of `models.build` that describe the inputs."""
         if self.transform is not None:
             return self.transform.shape
         if self.tokens_per_sample is not None:
@@ -87,9 +95,7 @@ class Data:
         return {"in_channels": channels, "image_size": size, "classes": self.classes}
 
     def fingerprint(self) -> str:
-        """What tells these data from others: sizes, all classes, and what to train on at 256 places."""
-        import hashlib
-
+        """A hash that tells these data from others: of sizes, all classes, and what to train on at 256 places."""
         count = len(self.x_train)
         places = sorted({count * place // 256 for place in range(256)}) if count else []
         found = hashlib.sha256(f"{count} {len(self.x_test)} {self.classes}".encode())
@@ -132,10 +138,9 @@ class Task:
     Attributes:
         name: what the user types.
         summary: one line about it.
-        default_model: the network when none is chosen.
-        models: names of the networks that suit it, see `adabatch.lab.models`.
-        defaults: settings for `RunConfig.for_task`, and `target`, the test accuracy (a fraction) that the time to
-            target is measured to.
+        models: names of the networks that suit it, see `adabatch.lab.models`; the first one is its default.
+        defaults: settings for `RunConfig.for_task`.
+        target: the test accuracy, a fraction, that the time to target is measured to.
         load: reads the data; its argument is the user's data folder or None.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens to count.
         by_optimizer: for optimizers other than that of `defaults`, the settings that go with each: above all its LR.
@@ -143,28 +148,32 @@ class Task:
 
     name: str
     summary: str
-    default_model: str
     models: tuple[str, ...]
     defaults: Mapping[str, Any]
+    target: float
     load: Callable[[Path | str | None], Data]
     tokens_per_sample: int | None = None
     by_optimizer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def default_model(self) -> str:
+        """The network when none is chosen."""
+        return self.models[0]
+
     def settings(self, optimizer: str | None = None) -> dict[str, Any]:
-        """The settings of `defaults`, the target aside, with what goes with an optimizer; None for their own.
+        """The settings of `defaults` with what goes with an optimizer; None for their own.
 
         Example:
             >>> from adabatch.lab.tasks import get
             >>> get("mnist").settings()["lr"], get("mnist").settings("adam")["lr"]
             (0.02, 0.001)
         """
-        found = {name: value for name, value in self.defaults.items() if name != "target"}
         if optimizer is None:
-            return found
-        return {**found, **self.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
+            return dict(self.defaults)
+        return {**self.defaults, **self.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
 
     def in_place_of(self, before: str, optimizer: str) -> dict[str, Any]:
-        """What changes of the settings where `optimizer` takes the place of another: what the task has otherwise.
+        """The settings that change where `optimizer` takes the place of another one: those that the task has otherwise.
 
         Example:
             >>> from adabatch.lab.tasks import get
@@ -174,7 +183,30 @@ class Task:
         old, new = self.settings(before), self.settings(optimizer)
         return {name: value for name, value in new.items() if name != "optimizer" and value != old[name]}
 
-    @property
-    def target(self) -> float:
-        """The test accuracy, a fraction, that the time to target is measured to."""
-        return float(self.defaults["target"])
+
+# What loaders share.
+
+
+def given_data(data: Path | str | None) -> tuple[Path | None, str]:
+    """The data folder or file that the user gave, else that of ADABATCH_DATA, else None; and what to call it."""
+    given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
+    return Path(given) if given else None, argument
+
+
+@contextmanager
+def needs(what: str, *, remedy: str = "run: pip install 'adabatch[data]'") -> Iterator[None]:
+    """Turns a package that is missing into an error that says what needs it.
+
+    Raises:
+        ModuleNotFoundError: if something that is imported is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(None, what, remedy=remedy) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", line) or type(error).__name__

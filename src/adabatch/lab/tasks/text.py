@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.request
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import torch
+from torch import Tensor
+
+from adabatch import _files
 from adabatch._errors import ArgumentError
-from adabatch.lab.tasks.task import Data, Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from adabatch.lab.tasks.task import Data, given_data
 
 CONTEXT: Final = 128
 TEST: Final = 0.1  # the last part of the text
 NAMES: Final = ("tinyshakespeare/input.txt", "input.txt")
 URL: Final = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256: Final = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-DEFAULTS: Final = MappingProxyType(
-    {
-        "batch_size": 16,
-        "every": "1 epoch",
-        "max_batch_size": 128,
-        "coupling": "sqrt",
-        "lr": 0.001,
-        "lr_schedule": "constant",
-        "momentum": 0.0,
-        "weight_decay": 0.1,
-        "optimizer": "adamw",
-        "epochs": 5,
-        "target": 0.5,
-    }
-)
-ADAM: Final = MappingProxyType({"weight_decay": 0.0})  # where it is no more than a penalty, 0.1 would rule
-SGD: Final = MappingProxyType({"lr": 0.03, "momentum": 0.9, "weight_decay": 0.0})
 
 
 def load(data: Path | str | None = None) -> Data:
@@ -55,8 +37,6 @@ def load(data: Path | str | None = None) -> Data:
         ValueError: if the file is no text or too short.
         OSError: if the download fails.
     """
-    import torch
-
     path = _path(data)
     try:
         text = path.read_text(encoding="utf-8")
@@ -94,17 +74,12 @@ def _sequences(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 def _path(data: Path | str | None) -> Path:
     """The text file."""
-    from adabatch.lab.tasks import cache
-    from adabatch.lab.tasks.parquet import VARIABLE
-
-    given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
-    if not given:
-        path = cache.location() / "tinyshakespeare.txt"
+    given, argument = given_data(data)
+    if given is None:
+        path = _files.cache_folder() / "tinyshakespeare.txt"
         return path if path.exists() else _download(path)
-    if Path(given).is_file():
-        return Path(given)
-    for name in NAMES:
-        if (path := Path(given, name)).is_file():
+    for path in (given, *(given / name for name in NAMES)):
+        if path.is_file():
             return path
     raise FileNotFoundError(
         f"`{argument}` must be a text file or a folder that holds {NAMES[0]} or {NAMES[1]}, got {str(given)!r}; "
@@ -122,19 +97,5 @@ def _download(path: Path) -> Path:
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise OSError(f"{URL} must be tiny Shakespeare, got another text; give `data`, a text file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    _files.write(path, lambda file: file.write(content), alone=False)
     return path
-
-
-GPT_TINY: Final = Task(
-    name="gpt-tiny",
-    summary="tiny Shakespeare, or any text file, by character: 1,003,855 characters to train, 111,539 to test",
-    default_model="gpt",
-    models=("gpt",),
-    defaults=DEFAULTS,
-    by_optimizer={"adam": ADAM, "sgd": SGD, "nesterov": SGD},
-    load=load,
-    tokens_per_sample=CONTEXT,
-)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import torch
 
@@ -23,50 +21,30 @@ KIND: Final = "adabatch run"
 def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> None:
     """Writes `state` to `path`: a reader finds the former file or the new one, never a part of it.
 
-    Args:
-        path: the file.
-        state: tensors, numbers, text, dicts and lists.
-        also: a second name for the same content, which is there before `path` changes.
-
     Raises:
         OSError: if it cannot be written; then no half of it is left.
     """
-    draft = _draft(path)
-    try:
-        with draft.open("wb") as file:
-            try:
-                torch.save({"kind": KIND, "format": FORMAT, **state}, file)
-            except RuntimeError as error:  # torch hides the system's error behind one of its own
-                raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
-            file.flush()
-            os.fsync(file.fileno())
-        if also is not None:
-            name_also(draft, also)
-        draft.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+
+    def fill(file: BinaryIO) -> None:
+        try:
+            torch.save({"kind": KIND, "format": FORMAT, **state}, file)
+        except RuntimeError as error:  # torch hides the system's error behind one of its own
+            raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
+
+    _files.write(path, fill, also=also)
+    _files.sync(path.parent)
 
 
 def finish(path: Path, *, also: Path) -> None:
     """Ends a first `write` that a kill broke off between its two names; else does nothing.
 
-    Args:
-        path: the file.
-        also: its second name.
-
     Raises:
         OSError: if that fails.
     """
-    draft = _draft(path)
+    draft = _files.draft_of(path)
     if not path.exists() and draft.exists() and also.exists() and filecmp.cmp(draft, also, shallow=False):
         draft.replace(path)
-        sync_folder(path.parent)
-
-
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.draft")
+        _files.sync(path.parent)
 
 
 def read(path: Path, *, remedy: str = "remove the run folder to start again") -> dict[str, Any]:
@@ -114,54 +92,3 @@ def read(path: Path, *, remedy: str = "remove the run folder to start again") ->
             remedy="use the version of adabatch that wrote it",
         )
     return state
-
-
-def name_also(path: Path, also: Path) -> None:
-    """Gives a file a second name, in one step; a copy has it where a file has but one name, as on exFAT.
-
-    Args:
-        path: the file.
-        also: the second name; a file that has it now loses it.
-
-    Raises:
-        OSError: if that fails.
-    """
-    if also.exists() and also.samefile(path):
-        return
-    link = also.with_name(f".{also.name}.draft")
-    link.unlink(missing_ok=True)
-    try:
-        try:
-            os.link(path, link)
-        except OSError:
-            _copy(path, link)
-        link.replace(also)
-    except BaseException:
-        link.unlink(missing_ok=True)
-        raise
-
-
-def _copy(path: Path, to: Path) -> None:
-    with path.open("rb") as source, to.open("wb") as file:
-        shutil.copyfileobj(source, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a change of names last, also where the machine loses its power; not on Windows, which opens no folder.
-
-    Args:
-        folder: in which it was.
-
-    Raises:
-        OSError: if that fails.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import adabatch
+from adabatch import _random
 from adabatch._errors import ArgumentError
 
 NAMES: Final = ("auto", "cpu", "cuda", "cuda:N", "mps")
@@ -42,39 +43,27 @@ def pick_device(name: str) -> torch.device:
     if kind == "auto":
         kind = "cuda" if gpus else "cpu"
     elif kind == "cuda" and not gpus:
-        raise ArgumentError("device", "must be there", got=f"{name!r}, and torch sees no GPU", remedy="use auto or cpu")
+        raise _missing(name, "no GPU")
     elif kind == "mps" and not torch.backends.mps.is_available():
-        raise ArgumentError(
-            "device", "must be there", got="'mps', and torch sees no GPU of Apple's", remedy="use auto or cpu"
-        )
+        raise _missing(name, "no GPU of Apple's")
     if not index:
         return torch.device(kind)
     if int(index) >= gpus:
         there = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
-        raise ArgumentError(
-            "device", "must be there", got=f"{name!r}, and torch sees {there}", remedy="use one of them, auto or cpu"
-        )
+        raise _missing(name, there, remedy="use one of them, auto or cpu")
     return torch.device(kind, int(index))
+
+
+def _missing(name: str, there: str, *, remedy: str = "use auto or cpu") -> ArgumentError:
+    return ArgumentError("device", "must be there", got=f"{name!r}, and torch sees {there}", remedy=remedy)
 
 
 @contextmanager
 def entered(device: torch.device) -> Iterator[None]:
-    """While it is entered, a GPU with an index is the current one; torch's random state is as before afterwards.
-
-    Args:
-        device: on which a run computes.
-    """
-    kinds = [device] if device.type == "cuda" else []
-    state = torch.mps.get_rng_state() if device.type == "mps" else None
-    with ExitStack() as around:
-        if device.type == "cuda" and device.index is not None:
-            around.enter_context(torch.cuda.device(device))
-        around.enter_context(torch.random.fork_rng(devices=kinds))
-        try:
-            yield
-        finally:
-            if state is not None:
-                torch.mps.set_rng_state(state)
+    """While it is entered, a GPU with an index is the current one; random states are as before afterwards."""
+    current = torch.cuda.device(device) if device.type == "cuda" and device.index is not None else nullcontext()
+    with current, _random.kept([device]):
+        yield
 
 
 def wait_for(device: torch.device) -> None:
@@ -91,7 +80,7 @@ def is_read_freely(device: torch.device) -> bool:
 
 
 def longest_float(device: torch.device) -> torch.dtype:
-    """What sums are kept in: float64, where the device has it."""
+    """The type that sums are kept in: float64, where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -107,10 +96,7 @@ def threads(number: int | None) -> Iterator[None]:
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """What a result depends on besides its settings: versions, git revision of the working folder, hardware, threads.
-
-    Args:
-        device: that the run uses.
+    """All that a result depends on besides its settings: versions, git revision of the working folder, hardware.
 
     Returns:
         JSON-safe values under the keys `adabatch`, `device`, `device_name`, `git`, `numpy`, `platform`, `python`,

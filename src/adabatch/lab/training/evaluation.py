@@ -19,16 +19,13 @@ ERRORS: Final = 3.0  # standard errors up to which an accuracy is not told from 
 def chunk_of(shape: Mapping[str, int]) -> int:
     """How many samples are evaluated at once, so that large images stay within memory.
 
-    Args:
-        shape: of the inputs, as `tasks.Data.shape` gives it.
-
     Example:
         >>> chunk_of({"in_channels": 1, "image_size": 8}), chunk_of({"in_channels": 3, "image_size": 224})
         (1024, 111)
     """
     image = shape.get("in_channels", 1) * shape.get("image_size", 1) ** 2
     text = shape.get("context", 1) * shape.get("vocabulary", 1)
-    return max(1, min(CHUNK, NUMBERS // math.prod((image, text))))
+    return max(1, min(CHUNK, NUMBERS // (image * text)))
 
 
 def evaluate(
@@ -38,8 +35,8 @@ def evaluate(
     *,
     prepare: Callable[[Tensor], Tensor] | None = None,
     chunk: int = CHUNK,
-) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of a classifier.
+) -> tuple[float, Tensor]:
+    """Mean cross-entropy of a classifier, and for each target whether it has the highest score.
 
     Args:
         model: returns a score for each class, `[samples, classes]`, of text `[samples, classes, tokens]`; it is put
@@ -49,27 +46,33 @@ def evaluate(
         prepare: makes the network's inputs of a part of `inputs`; None: they are that.
         chunk: samples at once.
 
-    Returns:
-        The mean loss and the share of targets that have the highest score.
-
     Example:
         >>> evaluate(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
-        0.5
+        tensor([ True, False])
     """
-    loss, right = judge(model, inputs, targets, prepare=prepare, chunk=chunk)
-    return loss, share(right)
+    was_training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=longest_float(targets.device), device=targets.device)
+    right = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(targets), chunk):
+                part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
+                scores = model(part if prepare is None else prepare(part)).float()
+                loss += nn.functional.cross_entropy(scores, wanted).to(loss.dtype) * wanted.numel()
+                right[start : start + chunk] = scores.argmax(dim=1) == wanted
+    finally:
+        model.train(was_training)
+    return loss.item() / targets.numel(), right
 
 
-def share(right: Tensor) -> float:
-    """The share that is right of what `judge` returned."""
+def accuracy_of(right: Tensor) -> float:
+    """The share of targets that are right, of what `evaluate` returned."""
     return int(right.sum().item()) / right.numel()
 
 
 def chance(targets: Tensor) -> float:
     """The share of the most frequent class, which always answering it gets right: at least 1 / classes.
-
-    Args:
-        targets: classes, int64, of any shape.
 
     Example:
         >>> chance(torch.tensor([0, 1, 1, 2]))
@@ -93,33 +96,3 @@ def chance_end(share: float, *, count: int) -> float:
         0.55
     """
     return share + ERRORS * math.sqrt(share * (1 - share) / count)
-
-
-def judge(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    prepare: Callable[[Tensor], Tensor] | None = None,
-    chunk: int = CHUNK,
-) -> tuple[float, Tensor]:
-    """Mean cross-entropy, and for each target whether it has the highest score; the arguments are those of `evaluate`.
-
-    Example:
-        >>> judge(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
-        tensor([ True, False])
-    """
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros((), dtype=longest_float(targets.device), device=targets.device)
-    right = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(targets), chunk):
-                part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
-                scores = model(part if prepare is None else prepare(part)).float()
-                loss += nn.functional.cross_entropy(scores, wanted).to(loss.dtype) * wanted.numel()
-                right[start : start + chunk] = scores.argmax(dim=1) == wanted
-    finally:
-        model.train(was_training)
-    return loss.item() / targets.numel(), right

@@ -1,4 +1,4 @@
-"""The run folder: everything that a run leaves behind.
+"""The run folder: everything that a run writes.
 
 config.json           the settings
 versions.json         python, torch, git revision of the working folder, device, threads
@@ -19,16 +19,17 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
-from adabatch.lab.training import checkpoint, lock, logs
+from adabatch._files import write_json as write_json
+from adabatch._files import write_text as write_text
+from adabatch.lab.training import checkpoint, lock
 from adabatch.lab.training.config import RunConfig
-from adabatch.lab.training.records import Evaluation, RunResult
-from adabatch.lab.training.state import RunState
+from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
 from adabatch.types import Decision
 
 CHECKPOINTS: Final = ("last", "best")
@@ -36,6 +37,11 @@ METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 # Where a run finds its data, what reads them and how often it saves may change when it goes on.
 _WHERE: Final = ("data", "device", "workers", "save_every")
+_Record = TypeVar("_Record")
+# What a damaged state may lead to.
+_WRONG: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
 
 
 class RunFolder:
@@ -133,25 +139,17 @@ class RunFolder:
         """
         try:
             yield
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except _WRONG as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
             raise ArgumentError(
                 "checkpoint",
                 f"{self._from} must be of this run",
                 got=f"one that does not fit it ({reason})",
-                remedy=f"{self._remedy()}",
+                remedy=self._remedy(),
             ) from None
 
     def _remedy(self) -> str:
-        """What helps where the state to resume from is of no use."""
+        """The remedy where the state to resume from is of no use."""
         again = "remove the run folder to start again"
         other = next((path for path in (self._last, self._best) if path != self._from and path.exists()), None)
         return again if other is None else f"{other.name} is there: take {other.stem} as `resume_from`, or {again}"
@@ -160,7 +158,7 @@ class RunFolder:
         """Writes the state to resume from, after the logs that it counts on, and if `best` a copy that stays."""
         with writing(self.path):
             for name in self._unsynced:
-                logs.sync(self.path / name)
+                _files.sync(self.path / name)
             self._unsynced.clear()
             checkpoint.write(self._last, state.to_dict(), also=self._best if best else None)
 
@@ -169,9 +167,6 @@ class RunFolder:
 
         The logs are cut back to what it knows. Where it is the best one, it becomes the last one; where the run is to
         train for more epochs, the result of fewer goes and the settings tell the new length.
-
-        Args:
-            state: None: nothing was saved yet.
 
         Returns:
             What the logs hold then.
@@ -182,8 +177,8 @@ class RunFolder:
         kept = self._kept(state)
         with writing(self.path):
             if state is not None:
-                checkpoint.name_also(self._from, self._last)
-                checkpoint.sync_folder(self._last.parent)
+                _files.name_also(self._from, self._last)
+                _files.sync(self._last.parent)
             saved = saved_config(self.path)
             if saved.epochs != self._config.epochs:
                 (self.path / "result.json").unlink(missing_ok=True)
@@ -193,16 +188,16 @@ class RunFolder:
                     os.truncate(self.path / name, size)
                 else:
                     write_text(self.path / name, "")
-            checkpoint.sync_folder(self.path)
+            _files.sync(self.path)
         return kept[METRICS][0], kept[DECISIONS][0]
 
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
-        """For each log what a state knows of it, and the bytes which that takes."""
+        """For each log the records that a state counts on, and their bytes."""
         kept: dict[str, tuple[list[Any], int]] = {}
-        counts = (0, 0) if state is None else (state.evaluations, state.decisions)
-        for (name, kind), count in zip(_LOGS.items(), counts, strict=True):
+        for name, kind in _LOGS.items():
+            count = 0 if state is None else state.evaluations if name == METRICS else state.decisions
             try:
-                kept[name] = logs.read(self.path / name, kind, count)
+                kept[name] = read_log(self.path / name, kind, count)
                 if name == METRICS and state is not None:
                     state.check_history(kept[name][0])
             except ValueError as error:
@@ -210,18 +205,20 @@ class RunFolder:
                     "out",
                     f"must hold what its checkpoint {self._from.name} counts on",
                     got=f"a damaged {self.path / name} ({error})",
-                    remedy=f"{self._remedy()}",
+                    remedy=self._remedy(),
                 ) from None
         return kept
 
-    def log(self, evaluation: Evaluation) -> None:
-        """Adds a line to the metrics, and events where they can be written."""
+    def log(self, record: Evaluation | Decision) -> None:
+        """Adds a line to the log of such records, and of an evaluation events, where they can be written."""
+        name = next(name for name, kind in _LOGS.items() if isinstance(record, kind))
         with writing(self.path):
-            self._add(METRICS, evaluation)
-        if self._without_events:
+            _files.append(self.path / name, (json.dumps(asdict(record), allow_nan=False) + "\n").encode())
+        self._unsynced.add(name)
+        if not isinstance(record, Evaluation) or self._without_events:
             return
         try:
-            self._log_events(evaluation)
+            self._log_events(record)
         except Exception as error:  # whatever it is: events are for looking at, and end no training
             self._without_events = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -229,15 +226,6 @@ class RunFolder:
                 f"no more events for TensorBoard are written in {self.path} ({reason}); the training goes on without",
                 stacklevel=2,
             )
-
-    def log_decision(self, decision: Decision) -> None:
-        """Adds a line to the decisions."""
-        with writing(self.path):
-            self._add(DECISIONS, decision)
-
-    def _add(self, name: str, record: Evaluation | Decision) -> None:
-        logs.append(self.path / name, record)
-        self._unsynced.add(name)
 
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
@@ -263,6 +251,31 @@ class RunFolder:
         self._events.flush()
 
 
+def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record], int]:
+    """The first `count` records of a log, and how many bytes their lines take; the log of none need not be there.
+
+    Raises:
+        ValueError: if there are fewer, or one is damaged; says which, but not of which file.
+        OSError: if it cannot be read.
+    """
+    if not count:
+        return [], 0
+    try:
+        _files.check_file(path)
+        lines = path.read_bytes().split(b"\n", count)
+    except FileNotFoundError:
+        lines = [b""]
+    if len(lines) <= count:  # what follows the last line break is no whole line
+        raise ArgumentError(None, f"{len(lines) - 1:,} whole lines of {count:,}")
+    found = []
+    for number, line in enumerate(lines[:count], 1):
+        try:
+            found.append(checked(kind(**_files.values_of(line.decode()))))
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(None, f"line {number:,}: {error}") from None
+    return found, sum(len(line) + 1 for line in lines[:count])
+
+
 def saved_config(path: Path) -> RunConfig:
     """The settings of the run in the folder `path`.
 
@@ -276,9 +289,8 @@ def saved_config(path: Path) -> RunConfig:
     try:
         return RunConfig.from_json(_files.json_of(file))
     except (ValueError, TypeError) as error:
-        raise ArgumentError(
-            "out", "must hold a run to resume", got=f"a damaged {file} ({error})", remedy="take another folder"
-        ) from None
+        got = f"a damaged {file} ({error})"
+        raise ArgumentError("out", "must hold a run to resume", got=got, remedy="take another folder") from None
 
 
 def saved_result(path: Path) -> RunResult | None:
@@ -293,17 +305,13 @@ def saved_result(path: Path) -> RunResult | None:
     try:
         return RunResult.from_json(_files.json_of(file))
     except ValueError as error:
-        raise ArgumentError(
-            "out", "must hold a run", got=f"a damaged {file} ({error})", remedy="remove the file and resume"
-        ) from None
+        got = f"a damaged {file} ({error})"
+        raise ArgumentError("out", "must hold a run", got=got, remedy="remove the file and resume") from None
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turns an error of the file system into one that names `out`, what was wrong and a remedy.
-
-    Args:
-        folder: that is written to.
 
     Raises:
         OSError: of the same kind, when writing fails.
@@ -320,33 +328,13 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
 def check_same(config: RunConfig, saved: RunConfig) -> None:
     """Checks that a run may go on with `config`; where its data are and its device may change, and it may grow longer.
 
     Raises:
         ValueError: if another setting differs.
     """
-    differ = differences(config, replace(saved, epochs=max(saved.epochs, config.epochs)))
-    if differ:
+    if differ := differences(config, replace(saved, epochs=max(saved.epochs, config.epochs))):
         raise ArgumentError(
             "resume",
             "must keep the settings of the run",
@@ -356,10 +344,12 @@ def check_same(config: RunConfig, saved: RunConfig) -> None:
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
-    """The settings in which two runs differ, as text; where their data are and what reads them is none.
+    """The settings in which two runs differ, each as text; where their data are and what reads them is none.
 
-    Args:
-        config: of the one run, whose values come first.
-        other: of the other.
+    Example:
+        >>> differences(RunConfig.for_task("digits"), RunConfig.for_task("digits", seed=3, workers=1))
+        ['seed: 0 and 3']
     """
-    return [text for text in config.differences(other) if text.partition(":")[0] not in _WHERE]
+    mine, theirs = config.to_json(), other.to_json()
+    differ = [name for name in mine if name not in _WHERE and mine[name] != theirs[name]]
+    return [f"{name}: {mine[name]} and {theirs[name]}" for name in differ]

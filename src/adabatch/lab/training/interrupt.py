@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, ClassVar, Final, Self
+from types import FrameType
+from typing import Any, Final, Self
 
 SIGNALS: Final = tuple(number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
 GRACE_SECONDS: Final = 1.0
@@ -22,10 +22,6 @@ class Interrupted(KeyboardInterrupt):
         out: the run folder; None if the run has none, and then nothing is saved.
         number: of the signal.
         kept: what is kept, in words, where it is not one run's state.
-
-    Attributes:
-        out: the run folder or None.
-        number: of the signal; a shell expects 128 more as the exit code.
     """
 
     def __init__(self, out: Path | None, number: int = signal.SIGINT, *, kept: str = "") -> None:
@@ -38,7 +34,7 @@ class Interrupts:
 
     Those that follow within a second are the same wish: of a key that is held down, or of a terminal and a shell that
     both tell it. A later one acts as if nothing was entered, unless something is `held` meanwhile. One that the process
-    ignores, as SIGHUP behind `nohup`, stays ignored. They nest: one that comes is seen by all that are entered, so that
+    ignores, as SIGHUP under `nohup`, stays ignored. They nest: one that comes is seen by all that are entered, so that
     a run which ends well in spite of it does not hide it from those around.
 
     Args:
@@ -48,14 +44,9 @@ class Interrupts:
         number: of the first signal that came; None while none did.
     """
 
-    _entered: ClassVar[list[Interrupts]] = []  # of the main thread, the outermost first; that one has the handlers
-    _holding: ClassVar[bool] = False
-
     def __init__(self, *, waiting: bool = False) -> None:
         self.number: int | None = None
         self._waiting = waiting
-        self._since = 0.0
-        self._before: dict[int, Any] = {}
 
     @property
     def seen(self) -> bool:
@@ -64,40 +55,52 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._entered.append(self)
-            outermost = self._entered[0]
-            self.number = outermost.number
-            if not (self._waiting or outermost._before):
-                outermost._install()
+            _HANDLERS.enter(self, waiting=self._waiting)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
-        if self in self._entered:
-            self._entered.remove(self)
+    def __exit__(self, *_error: object) -> None:
+        _HANDLERS.leave(self)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """While it is entered no signal does more than to be noted: what is written then is written whole."""
-        Interrupts._holding = True
+        _HANDLERS.holding = True
         try:
             yield
         finally:
-            Interrupts._holding = False
+            _HANDLERS.holding = False
 
-    def _install(self) -> None:
+
+class _Handlers:
+    """The handlers of signals, which are there for the outermost of all that are entered."""
+
+    def __init__(self) -> None:
+        self.holding = False
+        self._entered: list[Interrupts] = []  # in the main thread, the outermost first
+        self._since = 0.0  # the first signal
+        self._before: dict[int, Any] = {}  # handlers
+
+    def enter(self, interrupts: Interrupts, *, waiting: bool) -> None:
+        self._entered.append(interrupts)
+        interrupts.number = self._entered[0].number
+        if waiting or self._before:
+            return
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
 
+    def leave(self, interrupts: Interrupts) -> None:
+        if self._entered[:1] == [interrupts]:
+            self._restore()
+        if interrupts in self._entered:
+            self._entered.remove(interrupts)
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if not self.seen:
+        if not self._entered[0].seen:
             self._since = time.monotonic()
-            for entered in self._entered:
-                entered.number = number
-        elif time.monotonic() - self._since >= GRACE_SECONDS and not self._holding:
+            for interrupts in self._entered:
+                interrupts.number = number
+        elif time.monotonic() - self._since >= GRACE_SECONDS and not self.holding:
             self._restore()
             signal.raise_signal(number)
 
@@ -107,3 +110,6 @@ class Interrupts:
             if signal.getsignal(number) == self._note:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
+
+
+_HANDLERS: Final = _Handlers()

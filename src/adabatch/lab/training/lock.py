@@ -30,9 +30,6 @@ def held(folder: Path) -> Iterator[None]:
     The kernel releases the lock when the process ends in whatever way; the file that a killed one left is no hindrance.
     Where there are no such locks (Windows, some network and read-only file systems) nothing is held.
 
-    Args:
-        folder: that is written to; it exists.
-
     Raises:
         BlockingIOError: if someone holds it already.
     """

@@ -10,24 +10,21 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 import adabatch as ab
 from adabatch import _checks, memory, units
 from adabatch._errors import ArgumentError
-from adabatch.data.pool import WorkerDiedError
+from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
-from adabatch.lab.training import extension, forward, saving
+from adabatch.lab.training import extension, saving
 from adabatch.lab.training import folder as folders
 from adabatch.lab.training.config import RunConfig
-from adabatch.lab.training.evaluation import chance, chance_end, share
+from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
 from adabatch.lab.training.folder import RunFolder
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
-from adabatch.lab.training.parts import Parts
-from adabatch.lab.training.records import Evaluation, Progress, RunResult, packed
-from adabatch.lab.training.state import RunState
-from adabatch.lab.training.stopwatch import Stopwatch
+from adabatch.lab.training.records import Evaluation, Progress, RunResult, RunState, packed
+from adabatch.lab.training.setup import Setup
+from adabatch.lab.training.tally import Tally
 from adabatch.types import Decision
 
 REPORT_SECONDS: Final = 0.1
@@ -45,7 +42,7 @@ def train(
 ) -> RunResult:
     """Trains as `config` says; on the CPU of one machine the result is a function of it, bit for bit.
 
-    torch's random state and number of threads are as before afterwards. On the CPU glibc's allocator is tuned, see
+    Random states and torch's number of threads are as before afterwards. On the CPU glibc's allocator is tuned, see
     `memory.tune_allocator`. While it trains, Ctrl-C, SIGTERM and SIGHUP take effect after the update under way.
 
     Args:
@@ -96,13 +93,14 @@ def train(
         around.enter_context(devices.threads(config.threads))
         around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
-        parts = Parts(config, loaded, device)
+        setup = Setup(config, loaded, device)
         folder = None
         if out is not None:
             versions = devices.versions(device)
             folder = RunFolder(out, config=config, versions=versions, resume=resume, resume_from=resume_from)
             around.callback(folder.close)
-        return Run(parts, folder=folder, interrupts=interrupts, progress=progress).run(target=aim)
+        trainer = Trainer(setup, folder=folder, interrupts=interrupts, progress=progress)
+        return trainer.train(target=aim)
 
 
 def _finished(config: RunConfig, out: Path) -> RunResult | None:
@@ -116,156 +114,152 @@ class _DivergedError(Exception):
     """A loss was not finite; what was found until then is the result."""
 
 
-class Run:
-    """One run under way.
-
-    Args:
-        parts: what trains.
-        folder: where it is written; None for nowhere.
-        interrupts: whether the user wants it to end.
-        progress: called a few times per second.
-    """
+class Trainer:
+    """Trains one run."""
 
     def __init__(
         self,
-        parts: Parts,
+        setup: Setup,
         *,
         folder: RunFolder | None,
         interrupts: Interrupts,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._parts, self._folder, self._interrupts, self._progress = parts, folder, interrupts, progress
-        self._loader, self._plan = parts.loader, parts.plan
-        self._N = parts.data.dataset_size
-        self._fingerprint = "" if folder is None else parts.data.fingerprint()
-        self._end = self._N * parts.config.epochs
-        self._watch = Stopwatch(parts.device)
+        self._setup, self._folder, self._interrupts, self._progress = setup, folder, interrupts, progress
+        self._loader, self._plan, self._N = setup.loader, setup.plan, setup.data.dataset_size
+        self._end = self._N * setup.config.epochs
+        self._fingerprint = "" if folder is None else setup.data.fingerprint()
+        self._tally = Tally(setup.device)
         self._history: list[Evaluation] = []
         self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
-        self._updates = self._samples = 0
-        self._seen = 0  # samples of the stretch under way
-        self._loss_sum = torch.zeros((), dtype=devices.longest_float(parts.device), device=parts.device)
-        self._loss_samples = 0  # that the loss is the sum over
-        self._stretch = (0, 0)  # where it began: clock, batch size
-        self._stop = self._end  # the clock at which the loop looks up
         self._right: str | None = None  # of the last evaluation, once it is there
+        self._began = 0  # the clock at which the stretch under way began
+        self._stop = self._end  # the next clock at which a stretch ends
+        self._read_losses = devices.is_read_freely(setup.device)
         self._next_report = 0.0
-        self._mark = (0, 0.0)  # clock and time of the evaluation before, or where this process began
-        self._look_often = devices.is_read_freely(parts.device)
-        save_every = None if parts.config.save_every is None else saving.interval(parts.config.save_every)
+        self._before = (0, 0.0)  # clock and time of the evaluation before, or of the start of this process
+        save_every = None if setup.config.save_every is None else saving.interval(setup.config.save_every)
         self._save_every = save_every if isinstance(save_every, units.Duration) else None
         self._timer = saving.Timer(save_every if isinstance(save_every, float) and folder is not None else None)
         self._saved = (0, 0)  # clock and updates when the run was saved last
 
-    def run(self, *, target: float) -> RunResult:
+    def train(self, *, target: float) -> RunResult:
         """Trains to the end."""
         self._restore()
-        forward.try_sizes(self._parts, tell=self._note)
-        self._mark = self._loader.clock, time.perf_counter()
+        self._setup.try_sizes(tell=self._note)
+        self._before = self._loader.clock, time.perf_counter()
+        config = self._setup.config
+        whole = config.micro_batch_size is None and self._setup.device.type == "cpu"
         with suppress(_DivergedError):
-            self._train()
+            while self._loader.clock < self._end:
+                self._begin_stretch()
+                try:
+                    (self._epoch if whole else self._epoch_of_micro_batches)()
+                except WorkerDiedError:  # of a signal that is to end the run and that all of its processes got
+                    if not self._interrupts.seen:
+                        raise
+                    self._end_stretch()
+                self._end_stretch(epoch_ended=True)
         result = self._result(target)
         if self._folder is not None:
             self._folder.finish(result)
         return result
 
-    def _train(self) -> None:
-        """Every epoch that is left."""
-        whole = self._parts.config.micro_batch_size is None and self._parts.device.type == "cpu"
-        while self._loader.clock < self._end:
-            self._begin_stretch()
-            try:
-                (self._epoch if whole else self._epoch_by_parts)()
-            except WorkerDiedError:  # of a signal that is to end the run and that all of its processes got
-                if not self._interrupts.seen:
-                    raise
-                self._end_stretch()
-                self._look_up(self._parts.batches.last_lr[0], epoch_ended=False)
-            self._end_stretch()
-            lr = self._parts.batches.last_lr[0]
-            self._parts.lr_scheduler.step()
-            self._look_up(lr, epoch_ended=True)
-
     # The loops of a user.
 
     def _epoch(self) -> None:
         """The rest of an epoch, in whole batches."""
-        parts, loader, batches = self._parts, self._loader, self._parts.batches
-        model, loss_fn, optimizer, loss_sum = parts.forward, parts.loss, parts.optimizer, self._loss_sum
-        prepared = parts.prepared
+        setup, loader, batches = self._setup, self._loader, self._setup.batches
+        model, loss_fn, optimizer = setup.forward, setup.loss, setup.optimizer
+        prepared = setup.prepared
         for inputs, targets in loader:
             if not prepared:
-                inputs, targets = parts.prepare(inputs, targets, clock=loader.clock)
+                inputs, targets = setup.prepare(inputs, targets, clock=loader.clock)
             optimizer.zero_grad()
             loss = loss_fn(model(inputs), targets)
             loss.backward()
             optimizer.step()
             batches.step()
-            loss_sum.add_(loss.detach(), alpha=len(targets))
-            self._after_update(len(targets))
+            self._tally.add(loss.detach(), len(targets), times=len(targets))
+            self._after_update()
 
-    def _epoch_by_parts(self) -> None:
-        """The rest of an epoch, in micro-batches, or in batches of which each may come again in parts."""
-        parts, loader, batches = self._parts, self._loader, self._parts.batches
-        model, loss_fn, optimizer, loss_sum = parts.forward, parts.loss, parts.optimizer, self._loss_sum
-        prepared = parts.prepared
+    def _epoch_of_micro_batches(self) -> None:
+        """The rest of an epoch, in micro-batches, or in batches that may be repeated in micro-batches."""
+        setup, loader, batches = self._setup, self._loader, self._setup.batches
+        model, loss_fn, optimizer = setup.forward, setup.loss, setup.optimizer
+        prepared = setup.prepared
         optimizer.zero_grad()
-        before, batch_loss = 0, torch.zeros_like(loss_sum)  # of the micro-batches of the batch before this one
-        for micro in ab.accumulate(loader, parts.model):
+        before, loss_sum = 0, self._tally.new_sum()  # samples and losses of the batch before this micro-batch
+        for micro in ab.accumulate(loader, setup.model):
             if micro.index == 0:
                 before = 0
-                batch_loss.zero_()
+                loss_sum.zero_()
             with micro as (inputs, targets):
                 if not prepared:
-                    inputs, targets = parts.prepare(inputs, targets, clock=loader.clock + before)
+                    inputs, targets = setup.prepare(inputs, targets, clock=loader.clock + before)
                 loss = loss_fn(model(inputs), targets)
                 (loss * micro.weight).backward()
             if micro.failed:  # out of memory: the batch comes again, in smaller micro-batches
                 continue
-            batch_loss.add_(loss.detach(), alpha=micro.size)
+            loss_sum.add_(loss.detach(), alpha=micro.size)
             before += micro.size
             if micro.is_last:
-                loss_sum.add_(batch_loss)
                 optimizer.step()
                 optimizer.zero_grad()
                 batches.step()
-                self._after_update(before)
+                self._tally.add(loss_sum, before)
+                self._after_update()
 
-    def _after_update(self, samples: int) -> None:
-        """Counts, and looks up when it is time; at the end of an epoch that is left to `run`."""
-        self._updates += 1
-        self._seen += samples
+    def _after_update(self) -> None:
+        """Ends the stretch where it is time and begins the next one; at the end of an epoch `train` does so."""
         clock = self._loader.clock
-        lost = self._look_often and not math.isfinite(self._loss_sum.item())
-        if (clock >= self._stop or self._interrupts.seen or self._timer.over or lost) and clock % self._N:
+        diverged = self._read_losses and self._tally.diverged
+        if (clock >= self._stop or self._interrupts.seen or self._timer.over or diverged) and clock % self._N:
             self._end_stretch()
-            self._look_up(self._parts.batches.last_lr[0], epoch_ended=False)
             self._begin_stretch()
         elif self._progress is not None and time.perf_counter() >= self._next_report:
             self._report()
 
-    # What stands around them.
+    # Stretches of training, and what is done between them.
 
     def _begin_stretch(self) -> None:
-        """Starts the clock; the next place to look up is a change of batch size, an evaluation or the epoch's end."""
-        clock = self._loader.clock
-        size = self._plan.batch_size_at(clock)
-        self._stretch, self._seen = (clock, size), 0
-        following = bisect_right(self._plan.starts_samples, clock)
-        changes = self._plan.starts_samples[following : following + 1]
-        self._stop = min(*changes, self._next_evaluation(), self._next_save(), self._end)
-        self._watch.start()
+        """Starts to count; the stretch ends where the batch size changes, or an evaluation or a checkpoint is due."""
+        self._began = clock = self._loader.clock
+        starts = self._plan.starts_samples
+        following = bisect_right(starts, clock)
+        self._stop = min(*starts[following : following + 1], self._next_evaluation(), self._next_save(), self._end)
+        self._tally.start(self._plan.batch_size_at(clock))
 
-    def _end_stretch(self) -> None:
-        self._watch.stop(batch_size=self._stretch[1], samples=self._seen)
-        self._samples += self._seen
-        self._loss_samples += self._seen
+    def _end_stretch(self, *, epoch_ended: bool = False) -> None:
+        """Evaluates and saves where it is due; ends a run that diverged, or that the user ends.
+
+        What diverged is no state to go on from: the checkpoint before it stays.
+        """
+        self._tally.stop()
+        clock, lr, best = self._loader.clock, self._setup.batches.last_lr[0], False
+        if epoch_ended:
+            self._setup.lr_scheduler.step()
+        self._log_decisions()
+        due = epoch_ended
+        if self._tally.diverged or clock >= self._next_evaluation() or clock == self._end:
+            best, due = self._evaluate(lr), True
+            if self._history[-1].diverged:
+                raise _DivergedError
+        if self._setup.config.save_every is not None:
+            due = best or clock >= min(self._next_save(), self._end) or self._timer.over
+        if self._folder is not None and (due or self._interrupts.seen):
+            with self._interrupts.held():
+                self._folder.save(self._state(), best=best)
+            self._saved = (clock, self._tally.updates)
+            self._timer.restart()
+        if (number := self._interrupts.number) is not None and clock < self._end:
+            raise Interrupted(self._folder.path if self._folder is not None else None, number)
 
     def _next_evaluation(self) -> int:
         """The clock at which the test set is due next."""
         last = (self._history[-1].samples, self._history[-1].updates) if self._history else (0, 0)
-        return self._next(units.duration(self._parts.config.evaluate_every), *last)
+        return self._next(units.duration(self._setup.config.evaluate_every), *last)
 
     def _next_save(self) -> int:
         """The clock at which the run is to be saved next; the end where that goes by evaluations or by time."""
@@ -273,89 +267,66 @@ class Run:
 
     def _next(self, every: units.Duration, clock: int, updates: int) -> int:
         """The clock at which something is due that was done last at `clock`, after so many `updates`."""
-        tokens = self._parts.config.tokens_per_sample
+        tokens = self._setup.config.tokens_per_sample
         return saving.next_clock(every, self._plan, clock=clock, updates=updates, tokens_per_sample=tokens)
 
-    def _look_up(self, lr: float, *, epoch_ended: bool) -> None:
-        """Between two updates: evaluates and saves when it is time; ends a run that diverged, or that the user ends.
-
-        What diverged is no state to go on from: the checkpoint before it stays.
-        """
-        clock, best = self._loader.clock, False
-        self._log_decisions()
-        lost, due = not math.isfinite(self._loss_sum.item()), epoch_ended
-        if lost or clock >= self._next_evaluation() or clock == self._end:
-            best, due = self._evaluate(lr), True
-            if self._history[-1].diverged:
-                raise _DivergedError
-        if self._parts.config.save_every is not None:
-            due = best or clock >= min(self._next_save(), self._end) or self._timer.over
-        if self._folder is not None and (due or self._interrupts.seen):
-            with self._interrupts.held():
-                self._folder.save(self._state(), best=best)
-            self._saved = (clock, self._updates)
-            self._timer.restart()
-        if (number := self._interrupts.number) is not None and clock < self._end:
-            raise Interrupted(self._folder.path if self._folder is not None else None, number)
+    def _log_decisions(self) -> None:
+        new = self._setup.batches.decisions
+        for decision in new:
+            self._decisions.append(decision)
+            if self._folder is not None:
+                self._folder.log(decision)
+        new.clear()
 
     def _evaluate(self, lr: float) -> bool:
         """Evaluates the test set; returns whether it was the best so far."""
-        clock = self._loader.clock
-        test_loss, right = self._parts.evaluate()
-        accuracy = share(right)
-        seconds = self._watch.seconds - (self._history[-1].seconds if self._history else 0.0)
-        rate = self._loss_samples / seconds
+        clock, tally = self._loader.clock, self._tally
+        test_loss, right = self._setup.evaluate()
+        seconds = tally.seconds - (self._history[-1].seconds if self._history else 0.0)
+        rate = tally.loss_samples / seconds
         found = Evaluation(
             samples=clock,
             epoch=clock // self._N,
-            updates=self._updates,
-            seconds=self._watch.seconds,
-            batch_size=self._stretch[1],
+            updates=tally.updates,
+            seconds=tally.seconds,
+            batch_size=tally.batch_size,
             lr=lr,
-            train_loss=_finite(self._loss_sum.item() / self._loss_samples),
+            train_loss=_finite(tally.mean_loss()),
             test_loss=_finite(test_loss),
-            test_accuracy=accuracy,
+            test_accuracy=accuracy_of(right),
         )
-        best = not found.diverged and accuracy > self._best
-        self._best = max(accuracy, self._best)
+        best = not found.diverged and found.test_accuracy > self._best
+        self._best = max(found.test_accuracy, self._best)
         if clock == self._end or found.diverged:
             self._right = packed(right)
-        self._loss_sum.zero_()
-        self._loss_samples = 0
         self._history.append(found)
         if self._folder is not None:
             self._folder.log(found)
         self._report_evaluation(found, samples_per_second=rate)
         return best
 
-    def _log_decisions(self) -> None:
-        new = self._parts.batches.decisions
-        for decision in new:
-            self._decisions.append(decision)
-            if self._folder is not None:
-                self._folder.log_decision(decision)
-        new.clear()
+    # Progress.
 
     def _note(self, note: str) -> None:
         """Tells what is done before the first update."""
-        config = self._parts.config
+        config = self._setup.config
         self._tell(
-            batch_size=config.batch_size, lr=config.lr, samples_per_second=0.0, seconds=self._watch.seconds, note=note
+            batch_size=config.batch_size, lr=config.lr, samples_per_second=0.0, seconds=self._tally.seconds, note=note
         )
 
     def _report(self) -> None:
         self._next_report = time.perf_counter() + REPORT_SECONDS
-        seconds, (start, size) = self._watch.elapsed(), self._stretch
+        seconds = self._tally.elapsed()
         self._tell(
-            batch_size=size,
-            lr=self._parts.batches.last_lr[0],
-            samples_per_second=(self._loader.clock - start) / seconds,
-            seconds=self._watch.seconds + seconds,
+            batch_size=self._tally.batch_size,
+            lr=self._setup.batches.last_lr[0],
+            samples_per_second=(self._loader.clock - self._began) / seconds,
+            seconds=self._tally.seconds + seconds,
         )
 
     def _report_evaluation(self, found: Evaluation, *, samples_per_second: float) -> None:
-        (clock, began), now = self._mark, time.perf_counter()
-        self._mark = found.samples, now
+        (clock, began), now = self._before, time.perf_counter()
+        self._before = found.samples, now
         left = 0 if found.diverged else self._end - found.samples
         self._tell(
             batch_size=found.batch_size,
@@ -370,26 +341,29 @@ class Run:
         """Tells where the run stands."""
         if self._progress is None:
             return
-        clock, epochs = self._loader.clock, self._parts.config.epochs
-        accuracy = self._history[-1].test_accuracy if self._history else None
-        place: dict[str, Any] = {"samples": clock, "total_samples": self._end, "epoch": clock // self._N}
-        self._progress(Progress(**place, epochs=epochs, test_accuracy=accuracy, **now))
+        clock = self._loader.clock
+        self._progress(
+            Progress(
+                samples=clock,
+                total_samples=self._end,
+                epoch=clock // self._N,
+                epochs=self._setup.config.epochs,
+                test_accuracy=self._history[-1].test_accuracy if self._history else None,
+                **now,
+            )
+        )
 
     # State and result.
 
     def _state(self) -> RunState:
         return RunState(
-            config=self._parts.config,
+            config=self._setup.config,
             data=self._fingerprint,
-            parts=self._parts.state_dict(),
-            updates=self._updates,
-            samples=self._samples,
-            loss_sum=self._loss_sum.item(),
-            loss_samples=self._loss_samples,
-            stopwatch=self._watch.state_dict(),
+            parts=self._setup.state_dict(),
             evaluations=len(self._history),
             decisions=len(self._decisions),
             test_right=self._right,
+            **self._tally.state_dict(),
         )
 
     def _restore(self) -> None:
@@ -398,7 +372,7 @@ class Run:
             return
         state = self._folder.state()
         if state is not None:
-            folders.check_same(self._parts.config, state.config)
+            folders.check_same(self._setup.config, state.config)
             if state.data != self._fingerprint:
                 raise ArgumentError(
                     "data",
@@ -407,39 +381,37 @@ class Run:
                     remedy="give the former data, in whatever folder, or start a new run",
                 )
             with self._folder.fitting():
-                self._parts.load_state_dict(state.parts)
-            extension.check(self._parts.config, state.config, epochs=self._loader.clock // self._N)
+                self._setup.load_state_dict(state.parts)
+            extension.check(self._setup.config, state.config, epochs=self._loader.clock // self._N)
             with self._folder.fitting():
                 self._go_on(state)
         self._history, self._decisions = self._folder.restart(state)
         self._best = max((found.test_accuracy for found in self._history), default=-1.0)
 
     def _go_on(self, state: RunState) -> None:
-        """Counts on from a state; raises where its counts do not belong to the place of its parts."""
-        self._watch.load_state_dict(state.stopwatch)
-        self._updates, self._samples, self._loss_samples = state.updates, state.samples, state.loss_samples
-        self._loss_sum.fill_(state.loss_sum)
-        clock = self._loader.clock
+        """Counts on from a state; raises where its counts do not belong to the place where the loader stands."""
+        self._tally.load(state)
+        clock, updates = self._loader.clock, state.updates
         self._right = state.test_right if clock == self._end else None
-        self._saved = (clock, self._updates)
-        if self._updates > self._plan.updates or self._plan.clock_of(self._updates) != clock:
-            raise ArgumentError(None, f"{self._updates:,} updates do not lead to sample {clock:,}")
-        if not self._loss_samples <= self._samples <= clock or self._watch.samples != self._samples:
-            raise ArgumentError(None, f"{self._samples:,} samples are not those trained on up to sample {clock:,}")
+        self._saved = (clock, updates)
+        if updates > self._plan.updates or self._plan.clock_of(updates) != clock:
+            raise ArgumentError("updates", f"must lead to sample {clock:,}", got=f"{updates:,}")
+        if not state.loss_samples <= state.samples <= clock:
+            raise ArgumentError("samples", f"must be those trained on up to sample {clock:,}", got=f"{state.samples:,}")
 
     def _result(self, target: float) -> RunResult:
         reached = next((found for found in self._history if found.test_accuracy >= target), None)
-        last, targets = self._history[-1], self._parts.data.y_test
+        last, tally, targets = self._history[-1], self._tally, self._setup.data.y_test
         most = chance(targets)
         return RunResult(
             test_accuracy=last.test_accuracy,
             best_accuracy=max(found.test_accuracy for found in self._history),
-            updates=self._updates,
-            samples=self._samples,
+            updates=tally.updates,
+            samples=tally.samples,
             epochs=-(-last.samples // self._N),
-            train_seconds=self._watch.seconds,
-            samples_per_second=self._watch.samples_per_second(),
-            batch_sizes=self._watch.batch_sizes,
+            train_seconds=tally.seconds,
+            samples_per_second=tally.samples_per_second(),
+            batch_sizes=tally.batch_sizes,
             history=tuple(self._history),
             decisions=tuple(self._decisions),
             target=target,

@@ -1,16 +1,18 @@
-"""What a run reports, as frozen records."""
+"""Frozen records: a run's reports, and the state that it goes on from."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from adabatch._errors import ArgumentError
+from adabatch.lab.training.config import RunConfig
 from adabatch.types import Decision
 
 
@@ -105,9 +107,6 @@ _KINDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
 def checked(record: _Record) -> _Record:
     """A record as it is given, if its values are of the kinds that its fields are declared as.
 
-    Args:
-        record: a dataclass that was made from the values of a file.
-
     Raises:
         ValueError: if one is of another kind, negative or not finite; or an accuracy above 1.
     """
@@ -115,20 +114,14 @@ def checked(record: _Record) -> _Record:
         words, fits = _KINDS.get(str(field.type), ("", lambda _: True))
         value = getattr(record, field.name)
         if not fits(value):
-            raise ArgumentError(None, f"{field.name} must be {words}", got=f"{repr(value)[:40]}")
+            raise ArgumentError(field.name, f"must be {words}", got=repr(value)[:40])
         if field.name.endswith("accuracy") and value > 1:
-            raise ArgumentError(None, f"{field.name} must be at most 1", value=value)
+            raise ArgumentError(field.name, "must be at most 1", value=value)
     return record
 
 
 def packed(right: Tensor) -> str | None:
     """Which samples are right as text: their number and, in base64, a bit for each, the first in the highest bit.
-
-    Args:
-        right: for each target whether it is right.
-
-    Returns:
-        The text; None where a sample has several targets, as text has.
 
     Example:
         >>> packed(Tensor([1, 0, 1]).bool())
@@ -141,7 +134,7 @@ def packed(right: Tensor) -> str | None:
 
 
 def unpacked(text: str) -> list[bool]:
-    """What `packed` was given.
+    """The samples that are right, as `packed` was given them.
 
     Raises:
         ValueError: if it is no such text.
@@ -154,7 +147,7 @@ def unpacked(text: str) -> list[bool]:
     try:
         found = np.unpackbits(np.frombuffer(base64.b64decode(bits, validate=True), dtype=np.uint8))
         if not 0 <= len(found) - int(count) < 8:
-            raise ArgumentError(None, f"{len(found)} bits for {count} samples")
+            raise ValueError(f"{len(found)} bits for {count} samples")
     except ValueError as error:
         raise ArgumentError("test_right", "must be what `packed` wrote", got=f"{text[:20]!r} ({error})") from None
     return [bool(bit) for bit in found[: int(count)]]
@@ -162,7 +155,7 @@ def unpacked(text: str) -> list[bool]:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run found: the content of `result.json`.
+    """The findings of a finished run: the content of `result.json`.
 
     Attributes:
         test_accuracy: at the end, a fraction.
@@ -240,16 +233,82 @@ class RunResult:
             read["history"] = tuple(checked(Evaluation(**found)) for found in read["history"])
             read["decisions"] = tuple(checked(Decision(**decision)) for decision in read["decisions"])
             found = checked(cls(**read))
-            if not found.history:
-                raise ArgumentError(None, "no evaluation")
-            if not (found.updates and found.samples and found.epochs and found.train_seconds):
-                raise ArgumentError(None, "updates, samples, epochs and train_seconds must be above 0")
+            for name in ("history", "updates", "samples", "epochs", "train_seconds"):
+                if not getattr(found, name):
+                    raise ArgumentError(name, "must not be empty or 0")
             if not all(_whole(size) and size for size in (*found.batch_sizes, *found.samples_per_second)):
-                raise ArgumentError(None, "batch sizes must be whole numbers from 1 on")
+                raise ArgumentError("batch_sizes", "must be whole numbers from 1 on")
             if not all(_number(rate) and rate > 0 for rate in found.samples_per_second.values()):
-                raise ArgumentError(None, "samples per second must be numbers above 0")
+                raise ArgumentError("samples_per_second", "must be numbers above 0")
             if found.test_right is not None:
                 unpacked(found.test_right)
             return found
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArgumentError("result", "must be what `to_json` wrote", got=f"something else ({error})") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """All that a run goes on from, but for its evaluations and decisions, which its logs hold.
+
+    Attributes:
+        config: the settings.
+        data: the fingerprint of the data.
+        parts: the states of network, optimizer, loader and batch schedule.
+        updates: optimizer updates so far.
+        samples: samples trained on so far.
+        loss_sum: of the samples since the last evaluation.
+        loss_samples: how many these are.
+        stopwatch: batch size, samples and seconds of each batch size.
+        evaluations: lines of the metrics that belong to it.
+        decisions: lines of the decisions that belong to it.
+        test_right: which test samples were right at the end, once it is there.
+    """
+
+    config: RunConfig
+    data: str
+    parts: Mapping[str, Any]
+    updates: int
+    samples: int
+    loss_sum: Any  # a float, which is not finite where the run diverged
+    loss_samples: int
+    stopwatch: list[list[Any]]
+    evaluations: int
+    decisions: int
+    test_right: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, text, dicts and lists."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"config": self.config.to_json()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunState:
+        """The state that `to_dict` gave.
+
+        Raises:
+            ValueError: if an entry is missing, of another kind or negative.
+            TypeError: if a setting is not of its kind.
+        """
+        names = [field.name for field in fields(cls)]
+        if missing := [name for name in names if name not in values]:
+            raise ArgumentError(missing[0], "must be there")
+        config = RunConfig.from_json(values["config"])
+        state = checked(cls(**{name: values[name] for name in names} | {"config": config}))
+        if not isinstance(state.loss_sum, float) or state.loss_sum < 0:
+            raise ArgumentError("loss_sum", "must be a number from 0 on", got=repr(state.loss_sum)[:40])
+        if state.test_right is not None:
+            unpacked(state.test_right)
+        return state
+
+    def check_history(self, history: Sequence[Evaluation]) -> None:
+        """Checks that evaluations are those before this state.
+
+        Raises:
+            ValueError: if they do not follow each other, or the last one is not where the sum of losses begins.
+        """
+        places = [0, *(found.samples for found in history)]
+        if any(after <= before for before, after in pairwise(places)):
+            raise ArgumentError("samples", "must grow from one evaluation to the next")
+        began = self.parts["loader"]["clock"] - self.loss_samples
+        if places[-1] > began or (places[-1] < began and not self.config.drop_last):  # which passes some samples
+            raise ArgumentError("samples", f"must be {began:,} at the last evaluation", got=f"{places[-1]:,}")

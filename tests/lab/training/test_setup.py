@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.lab.training.checks import SMALL, small_data
 
-from adabatch.lab.training import RunConfig, forward, train
-from adabatch.lab.training.parts import Parts
+from adabatch.lab.training import RunConfig, setup, train, with_fastest_micro_batch
+from adabatch.lab.training.setup import Setup
 from adabatch.schedules import constant, geometric
 from adabatch.units import epochs
 
@@ -18,34 +18,34 @@ CPU = torch.device("cpu")
 IMAGES = replace(SMALL, model="small_cnn", epochs=2, lr_schedule="constant")
 
 
-def parts_of(config: RunConfig) -> Parts:
-    return Parts(config, small_data(), CPU)
+def setup_of(config: RunConfig) -> Setup:
+    return Setup(config, small_data(), CPU)
 
 
 def test_by_default_the_network_itself_is_called():
-    parts = parts_of(IMAGES)
-    assert parts.forward is parts.model
+    made = setup_of(IMAGES)
+    assert made.forward is made.model
 
 
 def test_bf16_computes_in_bfloat16_and_gives_float32():
-    parts = parts_of(replace(IMAGES, precision="bf16"))
+    made = setup_of(replace(IMAGES, precision="bf16"))
     seen = []
-    parts.model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    assert parts.forward(torch.zeros(2, 1, 8, 8)).dtype == torch.float32
-    parts.evaluate()
+    made.model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert made.forward(torch.zeros(2, 1, 8, 8)).dtype == torch.float32
+    made.evaluate()
     assert set(seen) == {torch.bfloat16}
-    assert {p.dtype for p in parts.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in made.model.parameters()} == {torch.float32}
 
 
 def test_channels_last_changes_the_layout_and_not_the_run():
-    parts = parts_of(replace(IMAGES, channels_last=True))
-    (weight,) = [p for p in parts.model.parameters() if p.dim() == 4 and p.shape[1] > 1][:1]
+    made = setup_of(replace(IMAGES, channels_last=True))
+    (weight,) = [p for p in made.model.parameters() if p.dim() == 4 and p.shape[1] > 1][:1]
     assert weight.is_contiguous(memory_format=torch.channels_last)
     seen = []
-    parts.model.register_forward_pre_hook(
+    made.model.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )
-    parts.forward(torch.zeros(2, 1, 8, 8))
+    made.forward(torch.zeros(2, 1, 8, 8))
     assert seen == [True]
     found = [  # None: as measured, which is off for this network
         train(replace(IMAGES, channels_last=last), data=small_data()).history[-1].test_loss for last in (None, True)
@@ -56,7 +56,7 @@ def test_channels_last_changes_the_layout_and_not_the_run():
 def test_channels_last_is_about_images():
     text = {"vocabulary": 5, "context": 4}
     with pytest.raises(ValueError, match="`channels_last` must be left out for text, got True"):
-        forward.build(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
+        setup.forward_of(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
 
 
 def test_cuda_graphs_replay_what_was_compiled_on_a_gpu(monkeypatch):
@@ -64,26 +64,26 @@ def test_cuda_graphs_replay_what_was_compiled_on_a_gpu(monkeypatch):
         replace(IMAGES, cuda_graphs=True)
     graphs = replace(IMAGES, compile=True, cuda_graphs=True)
     with pytest.raises(ValueError, match="`cuda_graphs` must be used on a GPU, got the device cpu"):
-        parts_of(graphs)
+        setup_of(graphs)
     modes = []
     monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode))
-    forward.build(torch.nn.Linear(1, 1), graphs, {"in_channels": 1}, torch.device("cuda"))
-    forward.build(torch.nn.Linear(1, 1), replace(graphs, cuda_graphs=False), {"in_channels": 1}, CPU)
+    setup.forward_of(torch.nn.Linear(1, 1), graphs, {"in_channels": 1}, torch.device("cuda"))
+    setup.forward_of(torch.nn.Linear(1, 1), replace(graphs, cuda_graphs=False), {"in_channels": 1}, CPU)
     assert modes == ["reduce-overhead", None]
 
 
 def test_sizes_that_the_network_sees():
     plan = geometric(2, epochs(1), maximum=32).plan(dataset_size=44, epochs=3, batch_size=8)
     assert (plan.sizes, plan.tails) == ((8, 16, 32), (4, 12))
-    assert forward.sizes(plan, None) == forward.sizes(plan, 64) == (32, 16, 12, 8, 4)
+    assert setup.sizes(plan, None) == setup.sizes(plan, 64) == (32, 16, 12, 8, 4)
     shares = {len(part) for size in (4, 8, 12, 16, 32) for part in torch.arange(size).tensor_split(-(-size // 10))}
-    assert forward.sizes(plan, 10) == tuple(sorted(shares, reverse=True))
-    assert forward.sizes(constant(10).plan(dataset_size=20, epochs=1), 3) == (3, 2)  # 3, 3, 2, 2
+    assert setup.sizes(plan, 10) == tuple(sorted(shares, reverse=True))
+    assert setup.sizes(constant(10).plan(dataset_size=20, epochs=1), 3) == (3, 2)  # 3, 3, 2, 2
 
 
 def test_nothing_is_tried_where_nothing_is_compiled():
     said: list[str] = []
-    forward.try_sizes(parts_of(IMAGES), tell=said.append)
+    setup_of(IMAGES).try_sizes(tell=said.append)
     assert said == []
 
 
@@ -101,7 +101,7 @@ def test_every_size_is_compiled_before_the_first_update_and_none_after_it():
         (notes if now.note else later).append((now.note, graphs["unique_graphs"]))
 
     result = train(config, data=small_data(), progress=look)
-    wanted = forward.sizes(config.plan(300), None)
+    wanted = setup.sizes(config.plan(300), None)
     assert [note for note, _ in notes] == [
         f"compiling for {size} samples ({number} of {len(wanted)})" for number, size in enumerate(wanted, 1)
     ]
@@ -112,36 +112,36 @@ def test_every_size_is_compiled_before_the_first_update_and_none_after_it():
 
 
 def test_trying_leaves_statistics_and_random_numbers():
-    parts = parts_of(replace(IMAGES, compile=True))
-    parts.model.append(torch.nn.BatchNorm1d(10))
-    parts.forward = parts.model  # the passes themselves; compiling them is another test's
-    before, state = [b.clone() for b in parts.model.buffers()], torch.get_rng_state()
-    forward.try_sizes(parts, tell=lambda line: None)
-    assert all(torch.equal(a, b) for a, b in zip(before, parts.model.buffers(), strict=True))
+    made = setup_of(replace(IMAGES, compile=True))
+    made.model.append(torch.nn.BatchNorm1d(10))
+    made.forward = made.model  # the passes themselves; compiling them is another test's
+    before, state = [b.clone() for b in made.model.buffers()], torch.get_rng_state()
+    made.try_sizes(tell=lambda line: None)
+    assert all(torch.equal(a, b) for a, b in zip(before, made.model.buffers(), strict=True))
     assert torch.equal(state, torch.get_rng_state())
-    assert all(p.grad is None for p in parts.model.parameters())
+    assert all(p.grad is None for p in made.model.parameters())
 
 
 def test_a_size_that_does_not_fit_is_said_before_training():
-    parts = parts_of(replace(IMAGES, compile=True))
+    made = setup_of(replace(IMAGES, compile=True))
 
     def full(inputs):
         raise torch.OutOfMemoryError("full")
 
-    parts.forward = full
+    made.forward = full
     with pytest.raises(ValueError, match=r"`micro_batch_size` must be .*: 32 samples at once are too many; try 16"):
-        forward.try_sizes(parts, tell=lambda line: None)
+        made.try_sizes(tell=lambda line: None)
 
 
 def test_a_network_that_cannot_be_compiled():
-    parts = parts_of(replace(IMAGES, compile=True))
+    made = setup_of(replace(IMAGES, compile=True))
 
     def broken(inputs):
         raise RuntimeError("no compiler")
 
-    parts.forward = broken
+    made.forward = broken
     with pytest.raises(ValueError, match="`compile` must be possible here, got no compiler; leave it out"):
-        forward.try_sizes(parts, tell=lambda line: None)
+        made.try_sizes(tell=lambda line: None)
 
 
 def test_short_batches_left_out_are_not_counted(tmp_path):
@@ -162,5 +162,21 @@ def test_short_batches_left_out_are_not_counted(tmp_path):
 )
 def test_the_layout_is_what_was_measured_faster_unless_given(model, device, expected):
     config = RunConfig.for_task("cifar10", model=model)
-    assert forward.channels_last(config, torch.device(device)) is expected
-    assert forward.channels_last(replace(config, channels_last=not expected), torch.device(device)) is not expected
+    assert setup.channels_last(config, torch.device(device)) is expected
+    assert setup.channels_last(replace(config, channels_last=not expected), torch.device(device)) is not expected
+
+
+def test_the_fastest_micro_batch_is_none_or_a_power_of_two_below_the_largest_batch():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    found = with_fastest_micro_batch(replace(SMALL, micro_batch_size=5), data=small_data())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.micro_batch_size in (None, 1, 2, 4, 8, 16, 32)  # the batch grows to 64
+    assert replace(found, micro_batch_size=5) == replace(SMALL, micro_batch_size=5)
+    assert train(found, data=small_data()).updates == 45
+
+
+@pytest.mark.parametrize("given", [None, 1])
+def test_whole_batches_need_no_size(given):
+    single = replace(SMALL, growth=None, batch_size=1, micro_batch_size=given)
+    assert with_fastest_micro_batch(single, data=small_data()).micro_batch_size is None

@@ -31,11 +31,10 @@ def test_settings_go_with_the_optimizer(name):
     task = tasks.get(name)
     own = task.defaults["optimizer"]
     assert own not in task.by_optimizer
-    assert all(set(settings) <= set(task.defaults) - {"target", "optimizer"} for settings in task.by_optimizer.values())
+    assert all(set(settings) <= set(task.defaults) - {"optimizer"} for settings in task.by_optimizer.values())
     for optimizer in optimizers.NAMES:
         config = RunConfig.for_task(name, optimizer=optimizer)
         expected = {**task.defaults, **task.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
-        del expected["target"]
         assert {key: getattr(config, key) for key in expected} == expected
         assert (config.lr <= 0.002) == optimizer.startswith("adam")
     assert RunConfig.for_task(name) == RunConfig.for_task(name, optimizer=own)

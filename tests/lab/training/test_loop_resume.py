@@ -297,9 +297,9 @@ def test_where_the_lr_schedule_depends_on_the_length_it_does_not(tmp_path):
         (lambda lines: [], "0 whole lines of 2"),
         (lambda lines: lines[:1], "1 whole lines of 2"),
         (lambda lines: [lines[0], "{"], "line 2: Expecting property name"),
-        (lambda lines: [lines[0], lines[1].replace('"lr": ', '"lr": -')], "line 2: lr must be a number from 0"),
-        (lambda lines: lines[::-1], "evaluations out of order"),
-        (lambda lines: [lines[0], *lines], "evaluations out of order"),
+        (lambda lines: [lines[0], lines[1].replace('"lr": ', '"lr": -')], "line 2: `lr` must be a number from 0"),
+        (lambda lines: lines[::-1], "`samples` must grow from one evaluation to the next"),
+        (lambda lines: [lines[0], *lines], "`samples` must grow from one evaluation to the next"),
     ],
     ids=["empty", "cut", "no JSON", "negative", "in disorder", "twice"],
 )  # fmt: skip
@@ -319,9 +319,7 @@ def test_metrics_of_another_run(tmp_path):
     interrupted_at(28, OFTEN, tmp_path / "a")
     interrupted_at(28, replace(OFTEN, evaluate_every="0.6 epochs"), tmp_path / "b")
     shutil.copy(tmp_path / "b" / "metrics.jsonl", tmp_path / "a" / "metrics.jsonl")
-    message = (
-        r"got a damaged .*metrics.jsonl \(the last evaluation at sample \d+ in place of \d+\); best.pt is there: take"
-    )
+    message = r"got a damaged .*metrics.jsonl \(`samples` must be \d+ at the last evaluation, got \d+\); best.pt"
     with pytest.raises(ValueError, match=message):
         train(OFTEN, tmp_path / "a", data=small_data(), resume=True)
 

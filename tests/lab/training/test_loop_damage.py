@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.lab.training.checks import SMALL, small_data, without_seconds
-from tests.lab.training.test_resume import interrupted_at
+from tests.lab.training.test_loop_resume import interrupted_at
 
 from adabatch.lab.training import checkpoint, loop, train
 

@@ -1,0 +1,250 @@
+"""Residual networks: ResNet-20, 32 and 44 and Wide ResNet-16-4 for small images, ResNet-50 for ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from torch import Tensor, nn
+
+from adabatch import _checks
+from adabatch.lab.models.convolutional import he_normal, named
+
+EXPANSION: Final = 4  # of a bottleneck's output
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and the input added; a 1x1 convolution where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _downsample(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `[batch, in_channels, height, width]` to `[batch, channels, height / stride, width / stride]`."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """Convolutions 1x1, 3x3 and 1x1 with batch norm and the input added; a 1x1 convolution where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        wide = channels * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, wide, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(wide)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _downsample(in_channels, wide, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `[batch, in_channels, height, width]` to `[batch, 4 * channels, height / stride, width / stride]`."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)  # type: ignore[no-any-return]
+
+
+class WideBlock(nn.Module):
+    """Batch norm, ReLU and 3x3 convolution, twice, and the input added; where the shape changes, a 1x1 convolution.
+
+    That shortcut starts from the input after the first batch norm and ReLU.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut: nn.Conv2d | None = None
+        if stride != 1 or in_channels != channels:
+            self.shortcut = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `[batch, in_channels, height, width]` to `[batch, channels, height / stride, width / stride]`."""
+        active = self.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return self.conv2(self.relu(self.bn2(self.conv1(active)))) + shortcut  # type: ignore[no-any-return]
+
+
+def _downsample(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:
+    """The shortcut where a block changes the shape; None where it does not."""
+    if stride == 1 and in_channels == channels:
+        return None
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels))
+
+
+def _stages(
+    block: Callable[..., nn.Module],
+    channels: int,
+    *,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    expansion: int = 1,
+    name: str = "layer",
+) -> tuple[dict[str, nn.Module], int]:
+    """Stages of blocks, of which all but the first one halve the image; and the channels of their output."""
+    stages: dict[str, nn.Module] = {}
+    for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        layers = []
+        for number in range(count):
+            layers.append(block(channels, width, stride=2 if index and not number else 1))
+            channels = width * expansion
+        stages[f"{name}{index + 1}"] = nn.Sequential(*layers)
+    return stages, channels
+
+
+def _resnet(blocks: int, *, in_channels: int, image_size: int, classes: int) -> nn.Sequential:
+    """A residual network of `6 * blocks + 2` layers with 16, 32 and 64 channels."""
+    _checks.whole("image_size", image_size, minimum=4, remedy="the network halves the image twice")
+    stages, channels = _stages(BasicBlock, 16, widths=(16, 32, 64), blocks=[blocks] * 3)
+    model = nn.Sequential(
+        named(
+            conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(16),
+            relu=nn.ReLU(inplace=True),
+            **stages,
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(channels, classes),
+        )
+    )
+    he_normal(model)
+    return model
+
+
+def resnet20(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+    """ResNet-20 for small images: three stages of three blocks, 16, 32 and 64 channels.
+
+    Args:
+        in_channels: channels of an image.
+        image_size: height and width of an image in pixels, at least 4.
+        classes: number of classes.
+
+    Returns:
+        The network; 272,474 parameters for CIFAR-10.
+
+    Raises:
+        ValueError: if the image is smaller than 4 pixels.
+
+    Example:
+        >>> sum(p.numel() for p in resnet20().parameters())
+        272474
+
+    Source: He et al., 2015, 1512.03385, section 4.2.
+    Departures: shortcuts are 1x1 convolutions with batch norm where the shape changes (option B), as in AdaBatch's
+    code; the paper's CIFAR networks pad with zeros there, which has 2,752 parameters less.
+    """
+    return _resnet(3, in_channels=in_channels, image_size=image_size, classes=classes)
+
+
+def resnet32(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+    """ResNet-32 for small images: three stages of five blocks, 466,906 parameters for CIFAR-10; see `resnet20`.
+
+    Example:
+        >>> sum(p.numel() for p in resnet32().parameters())
+        466906
+    """
+    return _resnet(5, in_channels=in_channels, image_size=image_size, classes=classes)
+
+
+def resnet44(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+    """ResNet-44 for small images: three stages of seven blocks, 661,338 parameters for CIFAR-10; see `resnet20`.
+
+    Example:
+        >>> sum(p.numel() for p in resnet44().parameters())
+        661338
+    """
+    return _resnet(7, in_channels=in_channels, image_size=image_size, classes=classes)
+
+
+def resnet50(*, in_channels: int = 3, image_size: int = 224, classes: int = 1000) -> nn.Sequential:
+    """ResNet-50 for ImageNet; parameters are named as in torchvision.
+
+    Args:
+        in_channels: channels of an image.
+        image_size: height and width of an image in pixels, at least 32.
+        classes: number of classes.
+
+    Returns:
+        The network; 25,557,032 parameters for ImageNet.
+
+    Raises:
+        ValueError: if the image is smaller than 32 pixels.
+
+    Example:
+        >>> sum(p.numel() for p in resnet50(classes=10).parameters())
+        23528522
+
+    Source: He et al., 2015, 1512.03385, table 1.
+    Departures: a stage's stride lies in its first 3x3 convolution, not in the 1x1 before it, as in torchvision, which
+    AdaBatch (1712.02029) trains.
+    """
+    _checks.whole("image_size", image_size, minimum=32, remedy="the network shrinks the image 32 times")
+    widths = (64, 128, 256, 512)
+    stages, channels = _stages(Bottleneck, 64, widths=widths, blocks=(3, 4, 6, 3), expansion=EXPANSION)
+    model = nn.Sequential(
+        named(
+            conv1=nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False),
+            bn1=nn.BatchNorm2d(64),
+            relu=nn.ReLU(inplace=True),
+            maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+            **stages,
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(channels, classes),
+        )
+    )
+    he_normal(model)
+    return model
+
+
+def wrn16_4(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+    """Wide ResNet-16-4 for small images: three stages of two blocks, 64, 128 and 256 channels, no dropout.
+
+    Args:
+        in_channels: channels of an image.
+        image_size: height and width of an image in pixels, at least 4.
+        classes: number of classes.
+
+    Returns:
+        The network; 2,748,890 parameters for CIFAR-10.
+
+    Raises:
+        ValueError: if the image is smaller than 4 pixels.
+
+    Example:
+        >>> sum(p.numel() for p in wrn16_4().parameters())
+        2748890
+
+    Source: Zagoruyko and Komodakis, 2016, 1605.07146, table 1, depth 16, k = 4; the network of 1711.00489, section 5.
+    """
+    _checks.whole("image_size", image_size, minimum=4, remedy="the network halves the image twice")
+    stages, channels = _stages(WideBlock, 16, widths=(64, 128, 256), blocks=(2, 2, 2), name="block")
+    head = nn.Linear(channels, classes)
+    model = nn.Sequential(
+        named(
+            conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+            **stages,
+            bn1=nn.BatchNorm2d(channels),
+            relu=nn.ReLU(inplace=True),
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=head,
+        )
+    )
+    he_normal(model)
+    nn.init.zeros_(head.bias)
+    return model

@@ -1,0 +1,310 @@
+"""The setup of a run: network, optimizer, LR schedule, loader and batch schedule, put together as a user would."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+import adabatch as ab
+from adabatch import _random, memory, norm
+from adabatch._errors import ArgumentError
+from adabatch.lab import models, tasks
+from adabatch.lab.tasks import decode
+from adabatch.lab.training import device as devices
+from adabatch.lab.training import lr_schedule, optimizers
+from adabatch.lab.training.config import RunConfig
+from adabatch.lab.training.evaluation import chunk_of, evaluate
+from adabatch.schedules import Plan
+
+GRAPHS: Final = 32  # batch sizes up to which each gets a graph of its own
+
+# Measured on a CPU with AVX-512, torch 2.13, batches of 64 to 512: 1.25 to 1.5 times the samples per second with
+# ResNet-20, 0.73 to 0.75 with AlexNet. bf16 autocast was 0.41 to 0.5 with either. On a GPU nothing was measured yet.
+FASTER_LAST: Final = ("resnet20", "resnet32", "resnet44")
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class Setup:
+    """Network, optimizer, LR schedule, loader and batch schedule of a run.
+
+    The initial weights depend on the seed and the network alone, so all runs of one seed start alike; the order of
+    samples depends on the seed alone. torch's default generator is seeded.
+    """
+
+    def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.plan = config.plan(data.dataset_size)
+        self.data = data.to(device)
+        torch.manual_seed(config.seed)
+        self.model = self._network().to(device)
+        self.forward: Forward = forward_of(self.model, config, data.shape, device)
+        self.loss = torch.nn.CrossEntropyLoss()
+        self.optimizer = self._optimizer(self.model.parameters())
+        self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
+        self.loader = self._loader()
+        self.loader.micro_batch_size = config.micro_batch_size
+        self.batches = ab.BatchSizeScheduler(
+            self.optimizer,
+            self.loader,
+            config.schedule(),
+            coupling=config.coupling if config.grows else "none",
+            epochs=config.epochs,
+            tokens_per_sample=config.tokens_per_sample,
+        )
+
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        config = self.config
+        return optimizers.build(
+            config.optimizer, parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+
+    def _network(self) -> nn.Module:
+        network, size = models.build(self.config.model, **self.data.shape), self.config.ghost_batch_size
+        if size is None:
+            return network
+        try:
+            return norm.ghost(network, size=size)
+        except ValueError:
+            raise ArgumentError(
+                "ghost_batch_size",
+                "must come with a network that has batch norm",
+                got=f"{self.config.model}, which has none",
+                remedy="leave it out",
+            ) from None
+
+    def _loader(self) -> ab.DataLoader:
+        """The loader of the training data, with worker processes where samples are read from disk."""
+        config, reads = self.config, self.data.files is not None
+        workers = config.workers if config.workers is not None else decode.cores() if reads else 0
+        return ab.DataLoader(
+            self.data.dataset,
+            config.batch_size,
+            shuffle=True,
+            drop_last=config.drop_last,
+            seed=config.seed,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            device=self.device if reads and self.device.type != "cpu" else None,
+        )
+
+    @property
+    def prepared(self) -> bool:
+        """Whether batches are for the network as the loader hands them out; else they go through `prepare`."""
+        return self.data.transform is None and self.data.files is None
+
+    def prepare(self, inputs: Tensor, targets: Tensor, *, clock: int) -> tuple[Tensor, Tensor]:
+        """Inputs of the network and targets, for a batch or a micro-batch."""
+        return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock), targets
+
+    def evaluate(self) -> tuple[float, Tensor]:
+        """Mean loss on the test set, and for each target whether it is right."""
+        data = self.data
+        with precision(self.config, self.device):
+            return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a run goes on from besides its settings, as tensors, numbers, text, dicts and lists."""
+        state = {name: getattr(self, name).state_dict() for name in ("model", "loader", "batches")}
+        state["optimizer"] = self.optimizer.state_dict()["state"]
+        state["rng"] = torch.get_rng_state()
+        if self.device.type != "cpu":
+            state[f"rng_{self.device.type}"] = _random.state_of(self.device)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` returned.
+
+        Settings are not read from it: the LR follows from the epochs passed, the optimizer keeps its groups.
+
+        Raises:
+            Exception: of many kinds, if the state is damaged or of another run.
+        """
+        held = {name: value.dtype for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(state["model"])
+        if held != {name: value.dtype for name, value in state["model"].items()}:
+            raise ArgumentError("model", "must have weights of the network's own types")
+        self.loader.load_state_dict(state["loader"])
+        if self.loader.clock > self.data.dataset_size * self.config.epochs:
+            raise ArgumentError("loader", "must not stand after the end", got=f"sample {self.loader.clock:,}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+            for _ in range(self.loader.clock // self.data.dataset_size):
+                self.lr_scheduler.step()
+        self._load_moments(state["optimizer"])
+        self.batches.load_state_dict({**state["batches"], "schedule": self.batches.state_dict()["schedule"]})
+        torch.set_rng_state(state["rng"])
+        if (kept := state.get(f"rng_{self.device.type}")) is not None:
+            _random.set_state(self.device, kept)
+
+    def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
+        """Gives the optimizer its moments back; those of a parameter of two numbers show which there must be."""
+        probe = nn.Parameter(torch.zeros(2))
+        probe.grad = torch.zeros(2)
+        small = self._optimizer([probe])
+        small.step()
+        if moments or self.loader.clock:
+            optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=[*self.model.parameters()])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+    def try_sizes(self, *, tell: Callable[[str], None]) -> None:
+        """Makes one forward and backward pass at each size that will occur, so that training compiles nothing.
+
+        Weights, statistics and random numbers are as before afterwards. Sizes are tried where the network is compiled;
+        on a GPU the largest one is in any case, which shows whether it fits into memory.
+
+        Raises:
+            ValueError: if a size does not fit into memory, or the network cannot be compiled here.
+        """
+        config, wanted = self.config, sizes(self.plan, self.config.micro_batch_size)
+        if not config.compile:
+            wanted = wanted[:1] if self.device.type == "cuda" else ()
+        if not wanted:
+            return
+        doing = "compiling for" if config.compile else "trying"
+        with self._as_before(), _graphs(len(wanted)):
+            for number, size in enumerate(wanted, 1):
+                tell(f"{doing} {size:,} samples ({number} of {len(wanted)})")
+                try:
+                    self._one_pass(size)
+                except torch.OutOfMemoryError:
+                    raise ArgumentError(
+                        "micro_batch_size",
+                        "must be given where batches do not fit into memory",
+                        got=f"none that does: {size:,} samples at once are too many",
+                        remedy=f"try {max(1, size // 2)}",
+                    ) from None
+                except RuntimeError as error:
+                    if not config.compile:
+                        raise
+                    reason = " ".join(str(error).split())[:200]
+                    raise ArgumentError(
+                        "compile", "must be possible here", got=reason, remedy="leave it out"
+                    ) from error
+
+    def _one_pass(self, size: int) -> None:
+        shape, device = self.data.shape, self.device
+        if "in_channels" in shape:
+            side = shape["image_size"]
+            inputs = torch.zeros(size, shape["in_channels"], side, side, device=device)
+            targets = torch.zeros(size, dtype=torch.int64, device=device)
+        else:
+            inputs = targets = torch.zeros(size, shape["context"], dtype=torch.int64, device=device)
+        self.loss(self.forward(inputs), targets).backward()
+        self.model.zero_grad()
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        """Batch norm's statistics and random numbers are as they were afterwards."""
+        kept = [buffer.clone() for buffer in self.model.buffers()]
+        with devices.entered(self.device):
+            try:
+                yield
+            finally:
+                self.model.zero_grad()
+                for buffer, before in zip(self.model.buffers(), kept, strict=True):
+                    buffer.copy_(before)
+
+
+def forward_of(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> Forward:
+    """The function that takes prepared inputs to scores in float32: the network itself unless settings ask for more.
+
+    The network's weights change their layout in memory where channels are last.
+
+    Raises:
+        ValueError: if channels are to be last of inputs without channels, or CUDA graphs be replayed elsewhere.
+    """
+    last = channels_last(config, device)
+    if last:
+        if "in_channels" not in shape:
+            raise ArgumentError("channels_last", "must be left out for text", got="True", remedy="it is about images")
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    called: Forward = model
+    if config.cuda_graphs and device.type != "cuda":
+        raise ArgumentError(
+            "cuda_graphs", "must be used on a GPU", got=f"the device {device.type}", remedy="leave it out"
+        )
+    if config.compile:
+        called = torch.compile(model, mode="reduce-overhead" if config.cuda_graphs else None)
+    if config.precision == "float32" and not last:
+        return called
+
+    def forward(inputs: Tensor) -> Tensor:
+        if last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with precision(config, device):
+            scores = called(inputs)
+        return scores.float()
+
+    return forward
+
+
+def channels_last(config: RunConfig, device: torch.device) -> bool:
+    """Whether channels are last in memory: as the settings say, else what was measured faster."""
+    if config.channels_last is None:
+        return device.type == "cpu" and config.model in FASTER_LAST
+    return config.channels_last
+
+
+def precision(config: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of the network: autocast, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
+
+
+def sizes(plan: Plan, micro_batch_size: int | None) -> tuple[int, ...]:
+    """The sizes that the network will see, the largest first: those of a plan, or of the micro-batches of its batches.
+
+    Example:
+        >>> from adabatch.schedules import steps
+        >>> plan = steps("0:4 16:8").plan(dataset_size=18, epochs=2)
+        >>> sizes(plan, None), sizes(plan, 3)
+        ((8, 4, 2), (3, 2))
+    """
+    found = {*plan.sizes, *plan.tails}
+    if micro_batch_size is not None:
+        counts = [(size, -(-size // micro_batch_size)) for size in found]
+        found = {share for size, count in counts for share in (size // count, -(-size // count))}
+    return tuple(sorted(found, reverse=True))
+
+
+@contextmanager
+def _graphs(count: int) -> Iterator[None]:
+    """A graph for each size, as long as they are few; else one for all sizes."""
+    from torch._dynamo import config
+
+    limit, many = GRAPHS + 8, count > GRAPHS
+    with config.patch(recompile_limit=limit, automatic_dynamic_shapes=many, assume_static_by_default=True):
+        yield
+
+
+def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = None) -> RunConfig:
+    """The settings with the micro-batch size that trains most samples per second here, by `probe`.
+
+    Returns:
+        `config` with the fastest power of two up to its largest batch; whole batches where the largest batch is that.
+
+    Raises:
+        ValueError: if not even one sample fits.
+    """
+    device = devices.pick_device(config.device)
+    if device.type == "cpu":
+        memory.tune_allocator()
+    loaded = tasks.get(config.task).load(config.data) if data is None else data
+    config = replace(config, micro_batch_size=None)
+    with devices.threads(config.threads), devices.entered(device):
+        setup = Setup(config, loaded, device)
+
+        def step(batch: Any) -> None:
+            inputs, targets = batch if setup.prepared else setup.prepare(*batch, clock=0)
+            setup.loss(setup.forward(inputs), targets).backward()
+
+        largest = max(setup.plan.sizes)
+        curve = ab.probe(step, setup.loader, setup.model, setup.optimizer, maximum=largest)
+        setup.batches.close()
+    return replace(config, micro_batch_size=None if curve.fastest == largest else curve.fastest)
