@@ -4,12 +4,11 @@ import pytest
 from tests.lab.report.checks import comparison
 from tests.lab.report.page_folders import write_comparison
 from tests.lab.report.test_page_tables import rows_of
-from tests.lab.report.test_table import cells
+from tests.lab.report.test_tables import cells
 
-from adabatch.lab.report import caution, headline, page_parts, page_tables
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import read
-from adabatch.lab.report.table import compare_table, compare_words, plain
+from adabatch.lab.report import caution, contents, headline, page_tables, words
+from adabatch.lab.report.folders import read
+from adabatch.lab.report.tables import compare_table, compare_words, plain
 
 SCOPE = "Within 1 %: in absolute points, over 3 seeds, on one fixed test set."
 RARE = "3 seeds cannot show rare failures: where none of 3 runs fails, up to 63 % may (at 95 %)."
@@ -75,7 +74,7 @@ def test_the_page_says_it_in_its_headline_its_words_and_its_table():
 
 def test_the_page_of_a_folder_says_what_its_claim_is_over(tmp_path):
     compare = write_comparison(tmp_path)
-    body = page_parts.of_comparison(read(tmp_path)).body
+    body = contents.of_comparison(read(tmp_path)).body
     assert f"{SCOPE} {RARE}" in body
     assert "The interval is over seeds, on one fixed test set." in body
     worst = compare["against_fixed_small"]["adaptive"]["accuracy_difference_by_seed"]["worst"]

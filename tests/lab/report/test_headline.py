@@ -6,11 +6,11 @@ import re
 import pytest
 from tests.lab.report.checks import comparison
 from tests.lab.report.page_folders import write_comparison
-from tests.lab.report.test_table import cells
+from tests.lab.report.test_tables import cells
 
-from adabatch.lab.report import headline, page_parts, page_tables
-from adabatch.lab.report.page_data import read
-from adabatch.lab.report.table import compare_table, compare_words, plain
+from adabatch.lab.report import contents, headline, page_tables
+from adabatch.lab.report.folders import read
+from adabatch.lab.report.tables import compare_table, compare_words, plain
 
 
 def against(compare, arm="adaptive", **changes):
@@ -262,7 +262,7 @@ def test_of_runs_that_diverged_no_table_tells_gains():
 def cards_of(folder, change):
     found = read(folder)
     compare = change(dict(found.compare))
-    return page_parts._comparison_cards(compare, {arm["name"]: arm for arm in compare["arms"]})
+    return contents._comparison_cards(compare, {arm["name"]: arm for arm in compare["arms"]})
 
 
 def test_the_cards_praise_what_the_headline_praises(tmp_path):
@@ -283,11 +283,11 @@ def test_the_cards_praise_what_the_headline_praises(tmp_path):
 def test_no_chart_tells_the_speed_of_runs_that_diverged(tmp_path):
     compare = lost(write_comparison(tmp_path), uncoupled=2)
     (tmp_path / "compare.json").write_text(json.dumps(compare))
-    charts = page_parts.of_comparison(read(tmp_path)).charts
+    charts = contents.of_comparison(read(tmp_path)).charts
     assert [trace["name"] for trace in charts["time"]["traces"]] == ["fixed-large", "adaptive"]
     assert [trace["name"] for trace in charts["accuracy"]["traces"]] == ["fixed-large", "adaptive", "uncoupled"]
     (tmp_path / "compare.json").write_text(json.dumps(lost(compare, fixed_small=3)))
-    made = page_parts.of_comparison(read(tmp_path))
+    made = contents.of_comparison(read(tmp_path))
     assert "time" not in made.charts
     assert 'id="time"' not in made.body
 

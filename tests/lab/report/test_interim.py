@@ -1,5 +1,5 @@
 from adabatch.lab.report.interim import COLUMNS, Done, Interim
-from adabatch.lab.report.table import interim_table, plain
+from adabatch.lab.report.tables import interim_table, plain
 
 
 def interim(*done, seeds=range(10)):

@@ -2,7 +2,7 @@ import pytest
 from tests.lab.report.page_folders import write_comparison
 
 from adabatch.lab.report import page_charts as charts
-from adabatch.lab.report.page_data import read
+from adabatch.lab.report.folders import read
 from adabatch.lab.report.page_plot import colours
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.lab.report.chromium import DESKTOP, HOW_TO_INSTALL, PHONE, Chromium, executable
 from tests.lab.report.page_folders import GROWING, write_run
-from tests.lab.report.test_page_more import NOTE, PLAN, PROBE
+from tests.lab.report.test_contents import NOTE, PLAN, PROBE
 
 from adabatch.lab.report import page
 

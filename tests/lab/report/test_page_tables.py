@@ -4,7 +4,7 @@ import re
 from tests.lab.report.page_folders import write_comparison, write_run
 
 from adabatch.lab.report import page_tables as tables
-from adabatch.lab.report.page_data import read
+from adabatch.lab.report.folders import read
 
 
 def rows_of(html):

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from tests.lab.report.page_folders import write_comparison
-from tests.lab.report.test_table import cells
+from tests.lab.report.test_tables import cells
 
 from adabatch.lab.report import page, page_charts, paired_times, picture
-from adabatch.lab.report.page_data import read
+from adabatch.lab.report.folders import read
 from adabatch.lab.report.page_plot import colours
-from adabatch.lab.report.table import compare_table, plain
+from adabatch.lab.report.tables import compare_table, plain
 
 BUSY = {"fixed-small": (1118.0, 848.0, 1139.0), "adaptive": (888.0, 712.0, 689.0)}  # a machine that did other work
 RATIO = 1118 / 888  # the median of 1.26, 1.19 and 1.65

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from adabatch.lab.report.page_data import Run
+from adabatch.lab.report.folders import Run
 from adabatch.lab.report.thinning import thinned
 
 

@@ -150,7 +150,7 @@ def _compare(
 def _write(compare: dict[str, Any], out: Path) -> list[str]:
     """Writes table, picture and page; returns what to say about the files."""
     from adabatch.lab.report import page
-    from adabatch.lab.report.table import compare_table, compare_words, plain
+    from adabatch.lab.report.tables import compare_table, compare_words, plain
     from adabatch.lab.training import writing
     from adabatch.lab.training.folder import write_text
 
@@ -172,7 +172,7 @@ def _write(compare: dict[str, Any], out: Path) -> list[str]:
 
 def _show(compare: dict[str, Any], notes: list[str]) -> None:
     from adabatch.lab.report import headline
-    from adabatch.lab.report.table import compare_table, compare_words
+    from adabatch.lab.report.tables import compare_table, compare_words
 
     console = _shared.console()
     _shared.print_table(compare_table(compare, narrow=console.is_terminal and console.width < WIDE))
@@ -263,7 +263,7 @@ class RunsBar:
     def _add(self, turn: Turn, result: RunResult) -> None:
         """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
         from adabatch.lab.report.interim import Done
-        from adabatch.lab.report.table import interim_table, plain
+        from adabatch.lab.report.tables import interim_table, plain
         from adabatch.lab.training import writing
         from adabatch.lab.training.folder import write_text
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from adabatch.lab.report import caution
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Json
-from adabatch.lab.report.page_words import Headline
+from adabatch.lab.report import caution, words
+from adabatch.lab.report.folders import Json
+from adabatch.lab.report.words import Headline
 
 BASE: Final = "fixed-small"
 

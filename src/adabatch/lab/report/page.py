@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from adabatch._errors import ArgumentError
+from adabatch.lab.report import contents as parts
 from adabatch.lab.report import page_more as more
-from adabatch.lab.report import page_parts as parts
-from adabatch.lab.report.look import ON_DARK
-from adabatch.lab.report.page_data import (
+from adabatch.lab.report.folders import (
     Comparison,
     Plan,
     Probe,
@@ -30,6 +29,7 @@ from adabatch.lab.report.page_data import (
     read,
     read_together,
 )
+from adabatch.lab.report.look import ON_DARK
 
 NAME: Final = "report.html"
 _SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
@@ -107,7 +107,7 @@ def html(found: Source) -> str:
     """The page as text.
 
     Args:
-        found: what `page_data.read` read.
+        found: what `folders.read` read.
     """
     made = _PAGES[type(found)](found)
     style = _asset("page.css") + _colours(made.paint)

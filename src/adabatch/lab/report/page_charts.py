@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report import paired_times
-from adabatch.lab.report.page_data import Comparison, Json
+from adabatch.lab.report import paired_times, words
+from adabatch.lab.report.folders import Comparison, Json
 from adabatch.lab.report.page_plot import Chart
 
 

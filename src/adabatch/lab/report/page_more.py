@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from adabatch.lab.report import page_blocks as blocks
+from adabatch.lab.report import blocks, page_tables, words
+from adabatch.lab.report import charts as page_course
 from adabatch.lab.report import page_charts as charts
-from adabatch.lab.report import page_course, page_tables
 from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_words as words
+from adabatch.lab.report.contents import AXES, Parts, device
+from adabatch.lab.report.folders import Json, Plan, Probe, Run, Together, Unfinished
 from adabatch.lab.report.interim import COLUMNS, Done, Interim
-from adabatch.lab.report.page_data import Json, Plan, Probe, Run, Together, Unfinished
-from adabatch.lab.report.page_parts import AXES, Parts, device
-from adabatch.lab.report.page_words import Headline
+from adabatch.lab.report.words import Headline
 
 _PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"

@@ -7,9 +7,8 @@ from html import escape
 from pathlib import PurePath
 from typing import Any, Final
 
-from adabatch.lab.report import caution, headline, paired_times
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Comparison, Json, Run
+from adabatch.lab.report import caution, headline, paired_times, words
+from adabatch.lab.report.folders import Comparison, Json, Run
 
 Row = tuple[str, Sequence[str]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from adabatch.lab.report.page_data import Json, Run
+from adabatch.lab.report.folders import Json, Run
 
 _DRAWN = ("test_accuracy", "test_loss", "train_loss")
 

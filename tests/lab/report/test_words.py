@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 from tests.lab.report.page_folders import write_run
 
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import read_run
+from adabatch.lab.report import words
+from adabatch.lab.report.folders import read_run
 
 
 def points(mean, low, high):

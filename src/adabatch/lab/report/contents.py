@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Final
 
-from adabatch.lab.report import caution, headline, page_course, page_tables, paired_times
-from adabatch.lab.report import page_blocks as blocks
+from adabatch.lab.report import blocks, caution, headline, page_tables, paired_times, words
+from adabatch.lab.report import charts as page_course
 from adabatch.lab.report import page_charts as charts
 from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Comparison, Json, Run
+from adabatch.lab.report.folders import Comparison, Json, Run
 from adabatch.lab.report.thinning import thinned
 
 AXES: Final = page_course.AXES

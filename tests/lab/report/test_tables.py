@@ -2,7 +2,7 @@ import pytest
 from rich.console import Console
 from tests.lab.report.checks import comparison
 
-from adabatch.lab.report.table import compare_table, compare_words, plain, probe_table
+from adabatch.lab.report.tables import compare_table, compare_words, plain, probe_table
 
 
 def cells(text, label):

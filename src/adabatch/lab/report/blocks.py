@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_tables
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Json
-from adabatch.lab.report.page_words import Headline
+from adabatch.lab.report import page_tables, words
+from adabatch.lab.report.folders import Json
+from adabatch.lab.report.words import Headline
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}

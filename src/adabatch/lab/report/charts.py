@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 from typing import Final
 
 from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Json, Run
+from adabatch.lab.report import words
+from adabatch.lab.report.folders import Json, Run
 from adabatch.lab.report.page_plot import Chart
 from adabatch.lab.report.thinning import thinned
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.lab.report.page_folders import GROWING, N, result, write_comparison, write_run
 
 from adabatch.lab.report import page
-from adabatch.lab.report.page_data import Comparison, Run, read
+from adabatch.lab.report.folders import Comparison, Run, read
 
 
 def run_of(config=GROWING, name="run"):

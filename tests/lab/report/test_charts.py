@@ -5,8 +5,8 @@ from statistics import fmean, stdev
 import pytest
 from tests.lab.report.page_folders import N, write_comparison, write_run
 
-from adabatch.lab.report.page_course import AXES, course
-from adabatch.lab.report.page_data import read
+from adabatch.lab.report.charts import AXES, course
+from adabatch.lab.report.folders import read
 from adabatch.lab.report.page_plot import colours
 
 PANELS = ("accuracy", "batch", "lr")
