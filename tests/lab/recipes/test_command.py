@@ -5,8 +5,7 @@ import json
 import pytest
 
 from adabatch.lab.recipes import dont_decay_fashion, gpt_ramp, scaled_start_fashion
-from adabatch.lab.recipes._command import command
-from adabatch.lab.study.claims import Claim
+from adabatch.lab.recipes._command import Claim, command
 
 
 def call(arguments, run, drawn):
@@ -85,3 +84,8 @@ def test_help_has_the_recipes_text_and_an_example(recipe, capsys):
     assert shown.startswith(f"usage: python -m {recipe.__name__} ")
     assert f"    python -m {recipe.__name__} --data DATA --out runs/" in shown
     assert "Expected, n = 5" in " ".join(shown.split())
+
+
+def test_a_claim_says_how_it_came_out():
+    assert str(Claim("faster", "2.00x", True)) == "passed: faster; found 2.00x"
+    assert str(Claim("as accurate", "-3.00 points", False)) == "FAILED: as accurate; found -3.00 points"

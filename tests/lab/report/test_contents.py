@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from tests.lab.report.page_folders import GROWING, VERSIONS, write_comparison, write_run
+from tests.lab.report.test_figures import rows_of
 from tests.lab.report.test_folders import ODD, places_in, what_is_said, with_another
 from tests.lab.report.test_page import data_of, without_scripts
-from tests.lab.report.test_page_tables import rows_of
 
 from adabatch.lab.report import page
 from adabatch.lab.report.folders import Plan, Probe, Together, Unfinished, read, read_together

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.lab.report.page_folders import GROWING, N, result, write_comparison, write_run
 
 from adabatch.lab.report import page
-from adabatch.lab.report.folders import Comparison, Run, read
+from adabatch.lab.report.folders import Finished, Run, read
 
 
 def run_of(config=GROWING, name="run"):
@@ -24,8 +24,8 @@ RUN = run_of()
 def test_a_comparison_has_its_runs(tmp_path):
     compare = write_comparison(tmp_path, seeds=2)
     found = read(tmp_path)
-    assert isinstance(found, Comparison)
-    assert found.compare == compare
+    assert isinstance(found, Finished)
+    assert found.compare.to_json() == compare
     assert {name: [run.config["seed"] for run in runs] for name, runs in found.runs.items()} == {
         arm["name"]: [0, 1] for arm in compare["arms"]
     }

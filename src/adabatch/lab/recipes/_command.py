@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adabatch.lab.cli import _docstrings, _streams
-from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.device import threads
 from adabatch.lab.training.folder import write_json
 
 Found = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim about figures and how it came out.
+
+    Attributes:
+        text: what is claimed.
+        found: the figures found, in words.
+        holds: whether they show it.
+    """
+
+    text: str
+    found: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.holds else 'FAILED'}: {self.text}; found {self.found}"
 
 
 @_streams.forgiving()

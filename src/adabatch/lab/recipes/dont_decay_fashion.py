@@ -24,12 +24,11 @@ from typing import Any, Final
 
 from adabatch.lab import models
 from adabatch.lab.recipes import _fashion, _runs
-from adabatch.lab.recipes._command import command
+from adabatch.lab.recipes._command import Claim, command
 from adabatch.lab.recipes._fashion import Length, Start
 from adabatch.lab.recipes._pictures import dont_decay_picture
 from adabatch.lab.recipes._runs import Record, against, curve
 from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
 
 # LRs and falls were chosen on seed 0 with sgd, momentum and adam, so that noise matters (the first fall shows) and
 # training is still under way there, so that `uncoupled` has something to lose.

@@ -30,11 +30,10 @@ from adabatch import _checks, lr_clock, schedules
 from adabatch.lab import planner, tasks
 from adabatch.lab.models import gpt
 from adabatch.lab.recipes import _runs
-from adabatch.lab.recipes._command import command
+from adabatch.lab.recipes._command import Claim, command
 from adabatch.lab.recipes._pictures import gpt_ramp_picture
 from adabatch.lab.recipes._runs import Record, against, curve
 from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
 from adabatch.lab.training.evaluation import evaluate
 
 CONTEXT: Final = 64

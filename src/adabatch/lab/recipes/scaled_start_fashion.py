@@ -22,12 +22,11 @@ from typing import Any, Final
 import adabatch as ab
 from adabatch.lab import models
 from adabatch.lab.recipes import _fashion, _runs
-from adabatch.lab.recipes._command import command
+from adabatch.lab.recipes._command import Claim, command
 from adabatch.lab.recipes._fashion import Length, Start
 from adabatch.lab.recipes._pictures import scaled_start_picture
 from adabatch.lab.recipes._runs import Record, against, curve
 from adabatch.lab.study import statistics
-from adabatch.lab.study.claims import Claim
 
 LR: Final = 0.005
 MOMENTUM: Final = 0.9

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_tables, words
-from adabatch.lab.report.folders import Json
+from adabatch.lab.comparison import Difference
+from adabatch.lab.report import figures, look, words
+from adabatch.lab.report.figures import Table
 from adabatch.lab.report.words import Headline
+from adabatch.lab.shapes import Json
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}
@@ -67,17 +68,17 @@ def bars(values: Mapping[str, float], text: Mapping[str, str]) -> str:
     return f'<div class="bars">{rows}</div>'
 
 
-def interval(arm: str, found: Mapping[str, float | None], *, margin: float) -> str:
+def interval(arm: str, found: Difference, *, margin: float) -> str:
     """A difference of accuracies as a little picture: its interval, zero and the margin.
 
     Args:
         arm: whose difference.
-        found: mean, low and high as fractions.
+        found: its mean and interval, as fractions.
         margin: as a fraction.
     """
-    mean = found["mean"] or 0.0
-    low = mean if found["low"] is None else found["low"]
-    high = mean if found["high"] is None else found["high"]
+    mean = found.mean
+    low = mean if found.low is None else found.low
+    high = mean if found.high is None else found.high
     left, right = min(low, -margin, 0.0), max(high, 0.0)
     room = 0.12 * (right - left)
     left, right = left - room, right + room
@@ -100,7 +101,7 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
     """
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
-        f'title="{escape(name)}" data-dash="{plot.dash(name, arms)}" data-symbol="{plot.symbol(place)}">'
+        f'title="{escape(name)}" data-dash="{look.dash(name, arms)}" data-symbol="{look.symbol(place)}">'
         f"<span>{escape(name)}</span><b>{escape(note)}</b></button>"
         for place, (name, note) in enumerate(arms.items())
     )
@@ -144,14 +145,44 @@ def details(title: str, content: str) -> str:
 
 def sentences(found: Mapping[str, str]) -> str:
     """A sentence for each arm."""
-    items = "".join(f"<li>{page_tables.mark(name)}{_text(text)}</li>" for name, text in found.items())
+    items = "".join(f"<li>{spot(name)}{_text(text)}</li>" for name, text in found.items())
     return f'<ul class="sentences">{items}</ul>'
 
 
 def settings(found: Mapping[str, Json], versions: Json) -> str:
     """Settings of all arms and versions, closed at first."""
-    differ, shared = page_tables.settings_tables(found)
-    return details("Settings", differ + shared) + details("Versions", page_tables.versions_list(versions))
+    differ, shared = figures.settings(found)
+    return details("Settings", table(differ) + facts(shared)) + details("Versions", facts(figures.versions(versions)))
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values as a list."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def table(found: Table | None) -> str:
+    """A table that scrolls sideways by itself where it is too wide; nothing for None."""
+    if found is None:
+        return ""
+    columns = found.columns
+    heads = "".join(f'<th scope="col">{spot(name) if found.arms else ""}{escape(name)}</th>' for name in columns)
+    body = ""
+    for title, rows in found.groups:
+        if title:
+            span = f'scope="rowgroup" colspan="{len(columns) + 1}"'
+            body += f'<tr class="group"><th {span}><span>{escape(title)}</span></th></tr>'
+        for label, cells in rows:
+            body += (
+                f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+            )
+    head = f'<thead><tr><th scope="col">{escape(found.corner)}</th>{heads}</tr></thead>'
+    return f'<div class="scroll {found.kind}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def spot(arm: str) -> str:
+    """A spot in the colour of an arm; the colours are in the page's style."""
+    return f'<i class="spot" data-arm="{escape(arm)}"></i>'
 
 
 def _text(text: str) -> str:

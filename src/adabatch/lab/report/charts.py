@@ -1,17 +1,25 @@
-"""The main chart of a page: curves against samples, updates or time, one panel below the other on one axis."""
+"""Charts of a page: the main one, throughput, every run, the gains over fixed-small with their intervals, forecasts.
+
+A chart is `{"traces": [...], "layout": {...}}` in the words of plotly's JSON, of which `page_assets/draw.js` knows what
+the charts here use and nothing else. Every trace carries its arm in `meta`: one legend on the page shows and hides it
+in all charts, and the page's style gives it its colour, for a light and for a dark ground.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Final
+from typing import Any, Final
 
-from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import words
-from adabatch.lab.report.folders import Json, Run
-from adabatch.lab.report.page_plot import Chart
+from adabatch.lab.comparison import Against, ArmOutcome, Comparison
+from adabatch.lab.report import look, words
+from adabatch.lab.report.folders import Run
 from adabatch.lab.report.thinning import thinned
+from adabatch.lab.shapes import Json
+
+Chart = dict[str, Any]
+Numbers = Sequence[float]
 
 AXES: Final = {"samples": "samples", "updates": "updates", "seconds": "seconds of training"}
 TITLES: Final = {
@@ -51,10 +59,10 @@ def course(
     xs: dict[str, list[list[float]]] = {key: [] for key in AXES}
     for place, panel in enumerate(panels):
         for name, seeds in few.items():
-            line = {"dash": plot.dash(name, paint), "width": 2.4 if place == 0 else 2}
+            line = {"dash": look.dash(name, paint), "width": 2.4 if place == 0 else 2}
             for trace, places in _PANELS[panel](name, seeds, line):
                 if "marker" in trace:
-                    trace["marker"] = {"symbol": plot.symbol(list(paint).index(name)), **trace["marker"]}
+                    trace["marker"] = {"symbol": look.symbol(list(paint).index(name)), **trace["marker"]}
                 traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
                 for key in AXES:
                     xs[key].append(places[key])
@@ -76,7 +84,7 @@ def _differ(runs: Sequence[Run]) -> bool:
 def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     """Mean and band of one standard deviation; a line per run where runs were evaluated at different samples."""
     if _differ(runs):
-        return [found for run in runs for found in _accuracy(name, [run], plot.mark(line, width=1.2))]
+        return [found for run in runs for found in _accuracy(name, [run], {**line, "width": 1.2})]
     points = list(zip(*(run.history for run in runs), strict=True))
     places = {key: [_mean(found[key] for found in point) for point in points] for key in AXES}
     values = [[100 * found["test_accuracy"] for found in point] for point in points]
@@ -88,14 +96,14 @@ def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
         high = [min(mean + std, 100) for mean, std in zip(means, spreads, strict=True)]
         band = {"mode": "lines", "fill": "toself"}
         around = {key: xs + xs[::-1] for key, xs in places.items()}
-        drawn.append((plot.trace(name, around["samples"], low + high[::-1]) | band, around))
+        drawn.append((_trace(name, around["samples"], low + high[::-1]) | band, around))
     short = [f"<b>{name}</b> {_told(value, point[0])}" for value, point in zip(values, points, strict=True)]
-    drawn.append((plot.trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
+    drawn.append((_trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
     end = {key: xs[-1:] for key, xs in places.items()}
     dot: Chart = {"mode": "markers", "marker": {"size": 9}, "cliponaxis": False}
     if len(points) == 1:  # a curve of one point is none
         dot["texttemplate"] = f"{means[0]:.1f} %"
-    return [*drawn, (plot.trace(name, end["samples"], means[-1:]) | dot, end)]
+    return [*drawn, (_trace(name, end["samples"], means[-1:]) | dot, end)]
 
 
 def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
@@ -104,7 +112,7 @@ def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     for key, dash in (("test_loss", "solid"), ("train_loss", "dot")):
         points = [found for found in runs[0].history if found.get(key) is not None]
         short = [f"<b>{key.replace('_', ' ')}</b> {found[key]:.4g}" for found in points]
-        style: Chart = {"mode": "lines", "line": plot.mark(line, dash=dash)}
+        style: Chart = {"mode": "lines", "line": {**line, "dash": dash}}
         if len(points) == 1:
             style = {"mode": "markers", "marker": {"size": 8} | ({"symbol": "circle-open"} if dash == "dot" else {})}
         drawn.append((_hovered(name, points, [found[key] for found in points], short) | style, _places(points)))
@@ -120,7 +128,7 @@ def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     sizes = [run.size_at(clock) for clock in clocks]
     sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
     short = [f"<b>{name}</b> batch {words.whole(size)}" for size in sizes]
-    style = {"mode": "lines", "line": plot.mark(line, shape="hv")}
+    style = {"mode": "lines", "line": {**line, "shape": "hv"}}
     return [(_hovered(name, points, sizes, short) | style, _places(points))]
 
 
@@ -130,7 +138,7 @@ def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     rates = [found["lr"] for found in runs[0].history]
     short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
     mode = "lines+markers" if len(points) <= _MARKED else "lines"
-    style = {"mode": mode, "line": plot.mark(line, shape="vh"), "marker": {"size": 5}}
+    style = {"mode": mode, "line": {**line, "shape": "vh"}, "marker": {"size": 5}}
     return [(_hovered(name, points, rates, short) | style, _places(points))]
 
 
@@ -154,7 +162,7 @@ def _middles(runs: Sequence[Run], clocks: Sequence[int]) -> list[Json]:
 
 
 def _hovered(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequence[str]) -> Chart:
-    return plot.trace(name, [point["samples"] for point in points], ys, text)
+    return _trace(name, [point["samples"] for point in points], ys, text)
 
 
 def _told(values: Sequence[float], found: Json) -> str:
@@ -175,7 +183,7 @@ def _axis(kind: str, place: int) -> str:
 
 def _stacked(panels: Sequence[str]) -> Chart:
     """A layout with a panel for each name, its title above it, and one x axis below all."""
-    layout = plot.layout(AXES["samples"], top=30)
+    layout = _layout(AXES["samples"], top=30)
     gaps = _GAP * (len(panels) - 1)
     unit = (1 - gaps) / sum(_SHARES[panel] for panel in panels)
     top = 1.0
@@ -198,11 +206,11 @@ def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
         return {"range": [low, high + 0.04 * (high - low) + 0.2], "cut": low > 0}
     firsts = [seeds[0] for seeds in runs.values()]
     if panel == "batch":
-        return plot.sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
+        return _sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
     keys = ("lr",) if panel == "lr" else ("test_loss", "train_loss")
     values: list[float] = [found.get(key) or 0.0 for run in firsts for found in run.history for key in keys]
     values = [value for value in values if 0 < value < math.inf]
-    return plot.log_axis(values, room=0.1) if values else {}
+    return _log_axis(values, room=0.1) if values else {}
 
 
 def _floor(runs: Mapping[str, Sequence[Run]]) -> float:
@@ -221,3 +229,216 @@ def _draw_target(layout: Chart, target: float) -> None:
     ]
     note = {"text": f"target {target:g} %", "xref": "paper", "x": 0.004}
     layout["annotations"].append(note | {"yref": "y", "y": target, "font": {"size": 11}})
+
+
+def throughput(rates: Mapping[str, Mapping[str, float]], paint: Mapping[str, str]) -> Chart:
+    """Samples per second against batch size.
+
+    Args:
+        rates: for each arm samples per second by batch size.
+        paint: the colour of each arm.
+    """
+    traces = []
+    for name, found in rates.items():
+        sizes = sorted(int(size) for size in found)
+        speeds = [found[str(size)] for size in sizes]
+        text = [
+            f"<b>{name}</b><br>{words.whole(speed)} samples/s<br>at batch {words.whole(size)}"
+            for size, speed in zip(sizes, speeds, strict=True)
+        ]
+        line = {"width": 2, "dash": look.dash(name, paint)}
+        marker = {"size": 9, "symbol": look.symbol(list(paint).index(name))}
+        style = {"mode": "lines+markers", "line": line, "marker": marker}
+        traces.append(_trace(name, sizes, speeds, text) | style)
+    layout = _layout("batch size")
+    layout["xaxis"] |= _sizes_axis([int(size) for found in rates.values() for size in found], most=6)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"traces": traces, "layout": layout}
+
+
+def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
+    """Test accuracy against training time, a dot for each run and a ring at each arm's middle."""
+    traces = []
+    for arm in compare.arms:
+        name, shape = arm.name, look.symbol(list(paint).index(arm.name))
+        seconds, accuracies = list(arm.train_seconds.values), [100 * value for value in arm.test_accuracy.values]
+        text = [
+            f"<b>{name}</b>, seed {seed}<br>{value:.2f} %<br>{words.seconds(time)} s"
+            for seed, value, time in zip(compare.seeds, accuracies, seconds, strict=True)
+        ]
+        dots = {"size": 9, "symbol": shape, "opacity": 0.55}
+        traces.append(
+            _trace(name, seconds, accuracies, text) | {"mode": "markers", "marker": dots, "cliponaxis": False}
+        )
+        if len(seconds) > 1:
+            traces.append(_middle(arm, compare.seconds(arm), {"symbol": f"{shape}-open"}))
+    layout = _layout("seconds of training")
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    layout["yaxis"] |= {"ticksuffix": " %"}
+    return {"traces": traces, "layout": layout}
+
+
+def _middle(arm: ArmOutcome, seconds: float, marker: Chart) -> Chart:
+    name, mean = arm.name, 100 * arm.test_accuracy.mean
+    text = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(seconds)} s"
+    ring = marker | {"size": 17, "line": {"width": 2.5}}
+    return _trace(name, [seconds], [mean], [text]) | {"mode": "markers", "marker": ring, "cliponaxis": False}
+
+
+def accuracy_intervals(against: Mapping[str, Against], margin: float, paint: Mapping[str, str]) -> Chart:
+    """Test accuracy minus fixed-small's in points with its interval, an arm to a line, and the margin."""
+    found = {name: arm.accuracy_difference for name, arm in against.items()}
+    points = {
+        name: [None if value is None else 100 * value for value in (one.mean, one.low, one.high)]
+        for name, one in found.items()
+    }
+    chart = _forest(points, {name: words.difference(one) for name, one in found.items()}, paint)
+    ends = [0.0, -100 * margin, *(value for values in points.values() for value in values if value is not None)]
+    room = 0.25 * (max(ends) - min(ends))
+    axis = {"title": {"text": "points of test accuracy"}, "range": [min(ends) - room, max(ends) + room]}
+    chart["layout"]["xaxis"] |= axis
+    chart["layout"]["shapes"] = [_vertical(0, "solid"), _vertical(-100 * margin, "dash")]
+    return chart
+
+
+def time_intervals(against: Mapping[str, Against], paint: Mapping[str, str]) -> Chart:
+    """Fixed-small's training time divided by the arm's with its interval, an arm to a line; right is faster."""
+    found = {name: arm.seconds_ratio for name, arm in against.items() if arm.seconds_ratio.median is not None}
+    ratios = {name: [one.median, one.low, one.high] for name, one in found.items()}
+    chart = _forest(ratios, {name: words.ratio_cell(one) for name, one in found.items()}, paint)
+    ends = [1.0, *(value for values in ratios.values() for value in values if value)]
+    axis = _log_axis(ends, suffix=words.TIMES, room=0.25)
+    chart["layout"]["xaxis"] |= {"title": {"text": f"{words.TIMES} as fast as fixed-small"}, **axis}
+    chart["layout"]["shapes"] = [_vertical(1, "solid")]
+    return chart
+
+
+def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str], paint: Mapping[str, str]) -> Chart:
+    """A dot and its interval for each arm, one below the other, the text above it."""
+    traces = []
+    for name, (centre, low, high) in found.items():
+        style: Chart = {
+            "mode": "markers+text",
+            "texttemplate": text[name],
+            "cliponaxis": False,
+            "marker": {"size": 11, "symbol": look.symbol(list(paint).index(name))},
+        }
+        if centre is not None and low is not None and high is not None:
+            style["error_x"] = {"array": [high - centre], "arrayminus": [centre - low], "thickness": 2.4, "width": 6}
+        traces.append(_trace(name, [centre or 0.0], [name], [f"<b>{name}</b><br>{text[name]}"]) | style)
+    layout = _layout("", top=18)
+    layout["xaxis"] |= {"showgrid": True}
+    rows = len(found)
+    layout["yaxis"] |= {"type": "category", "range": [rows - 0.5, -0.75], "showgrid": False}
+    layout["height"] = 70 + 45 * rows
+    return {"traces": traces, "layout": layout}
+
+
+def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
+    """LR, batch size and noise scale against samples, with a constant batch and with a growing one.
+
+    Args:
+        values: the content of a `plan.json`.
+        paint: the colour of the constant batch, then of the growing one, by name.
+    """
+    first = [values["sizes"][0]] * len(values["sizes"])
+    made = {
+        "lr": _stairs(values, [values["lr_before"], values["lr"]], paint, "LR"),
+        "batch": _stairs(values, [first, values["sizes"]], paint, "batch"),
+        "noise": _stairs(values, [values["noise_scale_before"], values["noise_scale"]], paint, "noise scale"),
+    }
+    made["lr"]["layout"]["yaxis"] |= {"rangemode": "tozero"}
+    made["batch"]["layout"]["yaxis"] |= _sizes_axis(values["sizes"], most=6, margin=0.1)
+    scales = [value for value in (*values["noise_scale"], *values["noise_scale_before"]) if value > 0]
+    made["noise"]["layout"]["yaxis"] |= _log_axis(scales, room=0.1) if scales else {}
+    return made
+
+
+def _stairs(values: Json, lines: Sequence[Numbers], paint: Mapping[str, str], what: str) -> Chart:
+    """The values that hold from each start on, a line for each name."""
+    starts = [*values["starts_samples"], values["dataset_size"] * values["epochs"]]
+    traces = []
+    for name, heights in zip(paint, lines, strict=True):
+        ys = [*heights, heights[-1]]
+        text = [
+            f"<b>{name}</b> {what} {height:,.4g}<br>{words.whole(start)} samples<br>"
+            f"epoch {start / values['dataset_size']:.4g}"
+            for start, height in zip(starts, ys, strict=True)
+        ]
+        line = {"width": 2, "dash": look.dash(name, paint), "shape": "hv"}
+        traces.append(_trace(name, starts, ys, text) | {"mode": "lines", "line": line})
+    layout = _layout("samples")
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    return {"traces": traces, "layout": layout}
+
+
+def _trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
+    """A trace of an arm.
+
+    Args:
+        name: of the arm.
+        xs: where its points lie.
+        ys: their heights.
+        text: what each point answers to the pointer; of markup `<b>` and `<br>` count. None: nothing.
+    """
+    made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
+    return made if text is None else made | {"text": list(text)}
+
+
+def _layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom: int = 44) -> Chart:
+    """A layout with one pair of axes.
+
+    Args:
+        title: of the x axis.
+        left: margin in pixels; it grows with the texts of the ticks.
+        right: margin in pixels.
+        top: margin in pixels.
+        bottom: margin in pixels.
+    """
+    return {
+        "margin": {"l": left, "r": right, "t": top, "b": bottom},
+        "xaxis": {"title": {"text": title}},
+        "yaxis": {},
+    }
+
+
+def _vertical(x: float, style: str) -> Chart:
+    """A line across the whole height."""
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1.2, "dash": style}}
+
+
+def _sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
+    """A log axis with ticks at batch sizes.
+
+    Args:
+        sizes: that occur; ticks stand at them, or at powers of two where there are too many.
+        most: ticks at the most.
+        margin: at both ends, as a share of the length.
+    """
+    kept = look.size_ticks(sizes, most)
+    low, high = math.log10(min(sizes)), math.log10(max(sizes))
+    room = margin * (high - low) or 0.3
+    return {
+        "type": "log",
+        "range": [low - room, high + room],
+        "tickvals": kept,
+        "ticktext": [f"{size:,}" for size in kept],
+    }
+
+
+def _log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
+    """A log axis with ticks at round values.
+
+    Args:
+        values: that it holds, above 0.
+        suffix: after the text of each tick.
+        room: at both ends, as a share of the length.
+    """
+    low, high = min(values), max(values)
+    length = math.log10(high) - math.log10(low)
+    margin = room * length if length > 1e-6 else 0.3
+    ends = [math.log10(low) - margin, math.log10(high) + margin]
+    low, high = (10 ** min(max(end, -300.0), 300.0) for end in ends) if length > 1e-6 else (low, low)  # of floats
+    found = look.log_ticks(low, high)
+    text = [f"{tick:.3g}{suffix}" for tick in found]
+    return {"type": "log", "range": ends, "tickvals": found, "ticktext": text}

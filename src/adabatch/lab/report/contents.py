@@ -1,33 +1,38 @@
-"""What stands on a page: headline, figures, charts and tables of a comparison or of a run, as HTML and JSON."""
+"""The content of each kind of page: headline, key figures, charts and tables, as HTML and JSON."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any, Final
 
-from adabatch.lab.report import blocks, caution, headline, page_tables, paired_times, words
-from adabatch.lab.report import charts as page_course
-from adabatch.lab.report import page_charts as charts
-from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report.folders import Comparison, Json, Run
+from adabatch.lab.comparison import SMALL, Against, ArmOutcome, Comparison, Ratio
+from adabatch.lab.report import blocks, charts, figures, headline, look, words
+from adabatch.lab.report.charts import AXES
+from adabatch.lab.report.figures import COLUMNS, Done, Interim, Table
+from adabatch.lab.report.folders import Finished, Plan, Probe, Run, Together, Unfinished, on_one_clock
 from adabatch.lab.report.thinning import thinned
+from adabatch.lab.report.words import Headline
+from adabatch.lab.shapes import Json
 
-AXES: Final = page_course.AXES
 _THIS: Final = "this run"
 _ROWS: Final = 500  # evaluations and decisions in a table
+_PANELS: Final = ("accuracy", "batch", "lr")
+_CONSTANT, _GROWING = "constant batch", "growing batch"
+_MOST: Final = 60  # rows of a plan's table
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Content:
     """A page but for style and scripts.
 
     Attributes:
         title: of the window.
         body: HTML.
-        charts: in the words of `page_plot`, by the id of the element that each is drawn in.
+        charts: in the words of `charts`, by the id of the element that each is drawn in.
         paint: the colour of each arm on a light ground.
     """
 
@@ -37,50 +42,47 @@ class Parts:
     paint: Mapping[str, str]
 
 
-def of_comparison(found: Comparison) -> Parts:
+def of_comparison(found: Finished) -> Content:
     """The page of a comparison."""
     compare = found.compare
-    arms = {arm["name"]: arm for arm in compare["arms"]}
-    paint, seeds = plot.colours(list(arms)), len(compare["seeds"])
-    drawn, places = _small_charts(found, paint)
-    panels = ("accuracy", "batch", "lr")
-    drawn["course"] = page_course.course(_on_one_clock(found.runs), panels, paint, target=compare.get("target"))
-    facts = [compare["task"], compare["model"], device(compare["device"], compare.get("versions", {}))]
+    names, seeds = [arm.name for arm in compare.arms], len(compare.seeds)
+    paint = look.colours(names)
+    drawn, places = _small_charts(compare, paint)
+    drawn["course"] = charts.course(on_one_clock(found.runs), _PANELS, paint, target=compare.target)
+    facts = [compare.task, compare.model, device(compare.device, compare.versions)]
     note = _course_note(found) if seeds > 1 else "As measured at each evaluation."
-    against = compare["against_fixed_small"]
+    told = {name: headline.arm_sentence(compare, name) for name in compare.against_fixed_small}
     body = [
         blocks.header([*facts, f"{seeds} {words.plural('seed', seeds)}"], headline.of_comparison(compare)),
-        blocks.cards(_comparison_cards(compare, arms)),
-        blocks.controls({name: f"{100 * arm['test_accuracy']['mean']:.1f} %" for name, arm in arms.items()}, AXES),
+        blocks.cards(_comparison_cards(compare)),
+        blocks.controls({arm.name: f"{100 * arm.test_accuracy.mean:.1f} %" for arm in compare.arms}, AXES),
         blocks.chart("course", "", note, size="tall"),
         f'<div class="grid">{"".join(places)}</div>',
-        blocks.section("All figures", page_tables.comparison_table(compare) + _reading(compare)),
-        blocks.section("In words", blocks.sentences({name: headline.arm_sentence(compare, name) for name in against}))
-        if against
-        else "",
-        blocks.details("Every run in figures", page_tables.runs_table(found)),
-        blocks.settings({name: runs[0].config for name, runs in found.runs.items()}, compare.get("versions", {})),
+        blocks.section("All figures", blocks.table(figures.comparison(compare)) + _reading(compare)),
+        blocks.section("In words", blocks.sentences(told)) if told else "",
+        blocks.details("Every run in figures", blocks.table(figures.runs(found))),
+        blocks.settings({name: runs[0].config for name, runs in found.runs.items()}, compare.versions),
         blocks.FOOTER,
     ]
-    return Parts(f"{compare['task']}, {compare['model']}: {', '.join(arms)}", blocks.main(body), drawn, paint)
+    return Content(f"{compare.task}, {compare.model}: {', '.join(names)}", blocks.main(body), drawn, paint)
 
 
-def of_run(run: Run) -> Parts:
+def of_run(run: Run) -> Content:
     """The page of a run."""
     grows = len(run.staircase()) > 1
-    paint = {_THIS: plot.colours(["adaptive" if grows else "fixed-small"]).popitem()[1]}
+    paint = {_THIS: look.COLOURS["adaptive" if grows else SMALL]}
     result = run.result or {}
     losses = any(found.get("test_loss") is not None for found in run.history)
-    panels = ("accuracy", "loss", "batch", "lr") if losses else ("accuracy", "batch", "lr")
-    drawn = {"course": page_course.course({_THIS: [run]}, panels, paint, target=result.get("target"))}
+    panels = ("accuracy", "loss", "batch", "lr") if losses else _PANELS
+    drawn = {"course": charts.course({_THIS: [run]}, panels, paint, target=result.get("target"))}
     places = []
     if result.get("samples_per_second"):
         drawn["throughput"] = charts.throughput({_THIS: result["samples_per_second"]}, paint)
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
     (few,) = thinned([run], _ROWS)
-    if decisions := page_tables.decisions_table(few):
+    if decisions := figures.decisions(few):
         note = _some_of(few.decisions, run.decisions, "changes")
-        places.append(blocks.section("How the batch changed", decisions + note))
+        places.append(blocks.section("How the batch changed", blocks.table(decisions) + note))
     facts = [run.config["task"], run.config["model"], device(run.versions.get("device", ""), run.versions)]
     body = [
         blocks.header([*facts, f"seed {run.config['seed']}"], words.run_headline(run)),
@@ -90,34 +92,33 @@ def of_run(run: Run) -> Parts:
         f'<div class="grid">{"".join(places)}</div>',
         blocks.details(
             f"{'Every evaluation' if len(few.history) == len(run.history) else 'Evaluations'} in figures",
-            page_tables.history_table(few) + _some_of(few.history, run.history, "evaluations"),
+            blocks.table(figures.history(few)) + _some_of(few.history, run.history, "evaluations"),
         ),
         blocks.settings({_THIS: run.config}, run.versions),
         blocks.FOOTER,
     ]
-    return Parts(f"{run.config['task']}, {run.config['model']}: a run", blocks.main(body), drawn, paint)
+    return Content(f"{run.config['task']}, {run.config['model']}: a run", blocks.main(body), drawn, paint)
 
 
-def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The charts beside the main one, and their places."""
-    compare = found.compare
-    rates = {arm["name"]: arm["samples_per_second"] for arm in compare["arms"]}
-    drawn = {"every-run": charts.every_run(found, paint), "throughput": charts.throughput(rates, paint)}
-    several = len(compare["seeds"]) > 1
+    rates = {arm.name: arm.samples_per_second for arm in compare.arms}
+    drawn = {"every-run": charts.every_run(compare, paint), "throughput": charts.throughput(rates, paint)}
+    several = len(compare.seeds) > 1
     ring = ", a ring at each arm's middle" if several else ""
     median = ", median over seeds" if several else ""
     places = [
         blocks.chart("every-run", "Every run", f"A mark for each seed{ring}. Up and left is better."),
         blocks.chart("throughput", "Throughput", f"Samples per second of training at each batch size{median}."),
     ]
-    if not compare["against_fixed_small"]:
+    against = compare.against_fixed_small
+    if not against:
         return drawn, places
-    drawn["accuracy"] = charts.accuracy_intervals(compare, paint)
-    against = compare["against_fixed_small"]
-    timed = {name: found for name, found in against.items() if not headline.diverged(compare, (name, headline.BASE))}
+    drawn["accuracy"] = charts.accuracy_intervals(against, compare.margin, paint)
+    timed = {name: found for name, found in against.items() if not headline.diverged(compare, (name, SMALL))}
     if timed:
-        drawn["time"] = charts.time_intervals({**compare, "against_fixed_small": timed}, paint)
-    margin = f"within {100 * compare['margin']:g} %"
+        drawn["time"] = charts.time_intervals(timed, paint)
+    margin = words.within_words(compare)
     shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
     shows += ", no run diverged and the seeds differ. The interval is over seeds, on one fixed test set."
     shows = shows if several else f"One seed gives no interval: {margin} is not shown."
@@ -131,7 +132,7 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
     ]
 
 
-def _comparison_cards(compare: Json, arms: Mapping[str, Json]) -> list[str]:
+def _comparison_cards(compare: Comparison) -> list[str]:
     """What the arm of the headline did, with the figures that it comes from; its accuracy first where it is not kept.
 
     Of an arm that lost accuracy or diverged its gains are no key figures.
@@ -139,35 +140,31 @@ def _comparison_cards(compare: Json, arms: Mapping[str, Json]) -> list[str]:
     name = headline.hero(compare)
     if name is None:
         return []
-    found, pair = compare["against_fixed_small"][name], {key: arms[key] for key in (headline.BASE, name)}
-    accuracy = _accuracy_card(compare, name, found)
+    found, pair = compare.against_fixed_small[name], [compare.arm(SMALL), compare.arm(name)]
+    interval = words.points_interval(found.accuracy_difference)
+    accuracy = blocks.card(
+        "points of test accuracy",
+        words.points(found.accuracy_difference.mean),
+        f"95 % interval {interval}" if interval else "",
+        below=blocks.interval(name, found.accuracy_difference, margin=compare.margin),
+    )
     standing = headline.standing(compare, name)
     if standing == "bad":
-        means = {key: 100 * arm["test_accuracy"]["mean"] for key, arm in pair.items()}
+        means = {arm.name: 100 * arm.test_accuracy.mean for arm in pair}
         below = blocks.bars(means, {key: f"{value:.2f} %" for key, value in means.items()})
-        lost = {key: f"{arm.get('diverged', 0)} of {arm['test_accuracy']['n']}" for key, arm in pair.items()}
         made = [accuracy, blocks.card("test accuracy", f"{means[name]:.1f} %", below=below)]
-        if headline.diverged(compare, pair):
-            counts = {key: float(arm.get("diverged", 0)) for key, arm in pair.items()}
+        if headline.diverged(compare, means):
+            lost = {arm.name: f"{arm.diverged or 0} of {arm.test_accuracy.n}" for arm in pair}
+            counts = {arm.name: float(arm.diverged or 0) for arm in pair}
             made.append(blocks.card("runs diverged", lost[name], below=blocks.bars(counts, lost)))
         return made
-    gains = [_updates_card(found["updates_ratio"], pair), *_time_cards(compare, found, pair)]
+    updates = _updates_card(found.updates_ratio, {arm.name: arm.updates for arm in pair})
+    gains = [updates, *_time_cards(compare, found, pair)]
     place = 0 if standing == "open" else 2
     return [*gains[:place], accuracy, *gains[place:]]
 
 
-def _accuracy_card(compare: Json, name: str, found: Json) -> str:
-    difference = found["accuracy_difference"]
-    return blocks.card(
-        "points of test accuracy",
-        words.signed(100 * difference["mean"]),
-        words.points_note(difference),
-        below=blocks.interval(name, difference, margin=compare["margin"]),
-    )
-
-
-def _updates_card(fewer: float, pair: Mapping[str, Json]) -> str:
-    updates = {key: arm["updates"] for key, arm in pair.items()}
+def _updates_card(fewer: float, updates: Mapping[str, int]) -> str:
     return blocks.card(
         "fewer updates" if fewer >= 1 else "more updates",
         words.times(max(fewer, 1 / fewer)),
@@ -175,29 +172,33 @@ def _updates_card(fewer: float, pair: Mapping[str, Json]) -> str:
     )
 
 
-def _time_cards(compare: Json, found: Json, pair: Mapping[str, Json]) -> list[str]:
+def _time_cards(compare: Comparison, found: Against, pair: Sequence[ArmOutcome]) -> list[str]:
     """How much faster, in all and to the target, where every run of both arms reached it."""
-    seconds = {key: paired_times.seconds(compare, arm) for key, arm in pair.items()}
-    told: dict[str, tuple[Any, Mapping[str, Any]]] = {"": (found["seconds_ratio"], seconds)}
-    if compare.get("target") is not None:
-        to_target = {key: paired_times.seconds_to_target(compare, arm) for key, arm in pair.items()}
-        told[f" to {100 * compare['target']:g} %"] = (found.get("seconds_to_target_ratio"), to_target)
+    seconds: dict[str, float | None] = {arm.name: compare.seconds(arm) for arm in pair}
+    told: dict[str, tuple[Ratio, Mapping[str, Any]]] = {"": (found.seconds_ratio, seconds)}
+    if compare.target is not None:
+        to_target = {arm.name: compare.seconds_to_target(arm) for arm in pair}
+        told[f" to {100 * compare.target:g} %"] = (found.seconds_to_target_ratio, to_target)
     made = []
     for aim, (ratio, bars) in told.items():
-        if not ratio or not ratio["median"] or None in bars.values():
+        if not ratio.median or None in bars.values():
             continue
-        slower = ratio["median"] < 1
+        slower = ratio.median < 1
         note = words.interval_note(ratio, inverse=slower)
         how = "bars: fixed-small's median, and that divided by the ratio" if note else ""
         made.append(
             blocks.card(
                 f"{'slower' if slower else 'faster'}{aim}",
-                words.times(1 / ratio["median"] if slower else ratio["median"]),
+                words.times(1 / ratio.median if slower else ratio.median),
                 "; ".join(text for text in (note, how) if text),
-                below=blocks.bars(bars, {key: f"{words.seconds(value)} s" for key, value in bars.items()}),
+                below=_seconds_bars(bars),
             )
         )
     return made
+
+
+def _seconds_bars(found: Mapping[str, float]) -> str:
+    return blocks.bars(found, {key: f"{words.seconds(value)} s" for key, value in found.items()})
 
 
 def _run_cards(run: Run) -> list[str]:
@@ -224,15 +225,6 @@ def _run_cards(run: Run) -> list[str]:
     return made
 
 
-def _on_one_clock(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
-    """The runs with the seconds that tables and ratios tell of, so that curves end where bars do."""
-    told = paired_times.on_one_clock({name: [run.history for run in seeds] for name, seeds in runs.items()})
-    return {
-        name: [replace(run, history=history) for run, history in zip(seeds, told[name], strict=True)]
-        for name, seeds in runs.items()
-    }
-
-
 def _some_of(shown: Sequence[Json], every: Sequence[Json], what: str) -> str:
     """That a table leaves rows out; empty where it does not."""
     if len(shown) == len(every):
@@ -241,7 +233,7 @@ def _some_of(shown: Sequence[Json], every: Sequence[Json], what: str) -> str:
     return f'<p class="note">{few} of {all_of_them} {what}; the folder of the run holds all of them.</p>'
 
 
-def _course_note(found: Comparison) -> str:
+def _course_note(found: Finished) -> str:
     note = "Mean over seeds; the band is one standard deviation."
     differ = any(run.staircase() != runs[0].staircase() for runs in found.runs.values() for run in runs)
     return f"{note} Batch size and learning rate are those of the first seed." if differ else note
@@ -258,11 +250,202 @@ def device(kind: str, versions: Json) -> str:
     return f"{kind}, {' '.join(name.split())}" if name.strip() else str(kind)
 
 
-def _reading(compare: Json) -> str:
-    if len(compare["seeds"]) == 1:
+def _reading(compare: Comparison) -> str:
+    if len(compare.seeds) == 1:
         return ""
-    return (
-        f'<p class="note">Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)} '
-        "Ratios and differences are paired by seed, with 95 % intervals; ratios are the baseline divided by the "
-        f"arm. {escape(caution.scope(compare))}</p>"
-    )
+    told = f"{words.reading(compare)}; ratios are the baseline divided by the arm."
+    return f'<p class="note">{told} {escape(words.scope(compare))}</p>'
+
+
+def of_together(found: Together) -> Content:
+    """The page of several runs of any settings."""
+    runs = found.runs
+    paint = look.colours(runs)
+    targets = {(run.result or {}).get("target") for run in runs.values()}
+    target = targets.pop() if len(targets) == 1 else None
+    course = charts.course({name: [run] for name, run in runs.items()}, _PANELS, paint, target=target)
+    drawn, places = {"course": course}, []
+    rates = {name: run.result["samples_per_second"] for name, run in runs.items() if run.result}
+    if any(rates.values()):
+        drawn["throughput"] = charts.throughput({name: found for name, found in rates.items() if found}, paint)
+        places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
+    differ, shared = figures.settings({name: run.config for name, run in runs.items()}, seed=True)
+    others, versions = figures.settings({name: run.versions for name, run in runs.items()})
+    tasks = list(dict.fromkeys(f"{run.config['task']}, {run.config['model']}" for run in runs.values()))
+    body = [
+        blocks.header([*tasks[:3], f"{len(runs)} runs"], _together_headline(runs)),
+        blocks.controls({name: f"{100 * run.history[-1]['test_accuracy']:.1f} %" for name, run in runs.items()}, AXES),
+        blocks.chart("course", "", "As measured at each evaluation.", size="tall"),
+        blocks.section("In what their settings differ", blocks.table(differ) or '<p class="note">In nothing.</p>'),
+        blocks.section("All figures", blocks.table(figures.together(runs))),
+        f'<div class="grid">{"".join(places)}</div>',
+        blocks.details("Settings that they share", blocks.facts(shared)),
+        blocks.details("Versions", blocks.table(others) + blocks.facts(versions)),
+        blocks.FOOTER,
+    ]
+    return Content(f"{', '.join(tasks)}: {', '.join(runs)}", blocks.main(body), drawn, paint)
+
+
+def _together_headline(runs: Mapping[str, Run]) -> Headline:
+    tasks = {run.config["task"] for run in runs.values()}
+    where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
+    sentences = []
+    if where:
+        best = max(runs, key=lambda name: runs[name].history[-1]["test_accuracy"])
+        accuracy = 100 * runs[best].history[-1]["test_accuracy"]
+        sentences.append(f"{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
+    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
+    lost = [name for name, run in runs.items() if words.diverged_at(run)]
+    if lost:
+        sentences.append(f"{' and '.join(lost)} diverged: a loss was not finite.")
+    if going := [name for name, run in runs.items() if run.result is None]:
+        sentences.append(f"Not finished yet: {', '.join(going)}.")
+    return Headline(f"{len(runs)} runs{where} side by side", " ".join(sentences), "bad" if lost else "")
+
+
+def of_unfinished(found: Unfinished) -> Content:
+    """The page of a comparison of which runs are missing."""
+    interim, note = interim_of(found), found.note
+    finished = {name: list(found.finished(name).values()) for name in found.arms}
+    paint, finished = look.colours(found.arms), {name: runs for name, runs in finished.items() if runs}
+    lead = " ".join([*interim.sentences(), *_under_way(found)])
+    legend = {name: f"{len(found.finished(name))} of {len(found.seeds)}" for name in found.arms}
+    drawn, body = {}, [blocks.header([interim.facts, "not finished"], Headline(f"{interim.title}.", lead, "open"))]
+    if finished:
+        drawn["course"] = charts.course(finished, _PANELS, paint, target=note.get("target"))
+        how = "Mean over the seeds that are finished; the band is one standard deviation."
+        body += [blocks.controls(legend, AXES), blocks.chart("course", "", how, size="tall")]
+    body.append(blocks.section("So far", blocks.table(Table(COLUMNS, [("", interim.rows())], corner="arm"))))
+    some = {name: runs[0].config for name, runs in finished.items()}
+    body += [blocks.settings(some, note.get("versions", {})), blocks.FOOTER]
+    return Content(f"{interim.facts}: unfinished", blocks.main(body), drawn, paint)
+
+
+def interim_of(found: Unfinished) -> Interim:
+    """The finished runs of a comparison under way."""
+    done = {
+        (name, seed): Done(
+            run.history[-1]["test_accuracy"],
+            run.history[-1]["updates"],
+            run.history[-1]["seconds"],
+            words.diverged_at(run) is not None,
+        )
+        for name in found.arms
+        for seed, run in found.finished(name).items()
+    }
+    known: Json = next((run.config for run in found.runs.values()), {})
+    names = [str(found.note.get(key) or known.get(key, "")) for key in ("task", "model")]
+    place = device(found.note.get("versions", {}).get("device", ""), {})
+    facts = ", ".join(name for name in names if name) or "comparison"
+    return Interim(f"{facts} on {place}" if place else facts, found.arms, found.seeds, done)
+
+
+def _under_way(found: Unfinished) -> list[str]:
+    """Runs that were begun and are not finished."""
+    told = []
+    for (name, seed), run in found.runs.items():
+        if run.result is None:
+            epoch, accuracy = run.history[-1].get("epoch", "?"), 100 * run.history[-1]["test_accuracy"]
+            told.append(
+                f"{name}, seed {seed}, is at epoch {epoch} of {run.config['epochs']}: {accuracy:.1f} % test accuracy."
+            )
+    return told
+
+
+def of_plan(found: Plan) -> Content:
+    """The page of a forecast."""
+    values = found.values
+    title = str(values.get("title") or "LR schedule")
+    paint = {_CONSTANT: look.COLOURS[SMALL], _GROWING: look.COLOURS["adaptive"]}
+    drawn = charts.forecast(values, paint)
+    shown = blocks.table(figures.plan(values, most=_MOST))
+    note = "" if len(values["sizes"]) <= _MOST else '<p class="note">Some of the rows; all are in plan.json.</p>'
+    _, settings = figures.settings({title: values.get("settings", {})}, seed=True)
+    body = [
+        blocks.header(
+            ["plan", title, f"{words.whole(values['dataset_size'])} samples an epoch"], _plan_headline(values)
+        ),
+        blocks.cards(_plan_cards(values)),
+        blocks.controls({_CONSTANT: "", _GROWING: ""}, {}),
+        blocks.chart("lr", "Learning rate in force", "Against samples.", size="short"),
+        blocks.chart("batch", "Batch size", "Samples per update, against samples.", size="short"),
+        blocks.chart("noise", "Noise scale", "LR x samples of an epoch / (batch size x (1 - momentum)).", size="short"),
+        blocks.section("Where something changes", shown + note),
+        blocks.details("Settings", blocks.facts(settings)) if settings else "",
+        blocks.FOOTER,
+    ]
+    return Content(f"plan: {title}", blocks.main(body), drawn, paint)
+
+
+def _plan_headline(values: Json) -> Headline:
+    before, after, sizes = values["updates_before"], values["updates_after"], values["sizes"]
+    if before == after:
+        title = f"{words.whole(before)} updates, as many as with a constant batch."
+    else:
+        title = f"{words.whole(before)} updates become {words.whole(after)}: {words.updates_words(before / after)}."
+    steps = sum(one != other for one, other in pairwise(sizes))
+    lead = f"The batch stays at {words.whole(sizes[0])}."
+    if steps:
+        change = f"from {words.whole(sizes[0])} to {words.whole(sizes[-1])} in {steps} {words.plural('step', steps)}"
+        lead = f"The batch goes {change} over {words.whole(values['epochs'])} epochs."
+    if values.get("coupling"):
+        lead += f" Coupling: {values['coupling']}."
+    return Headline(title, f"{lead} A forecast: it knows updates exactly, and of accuracy nothing.")
+
+
+def _plan_cards(values: Json) -> list[str]:
+    updates = {_CONSTANT: values["updates_before"], _GROWING: values["updates_after"]}
+    made = [
+        _updates_card(values["updates_before"] / values["updates_after"], updates),
+        blocks.card("largest batch", words.whole(max(values["sizes"])), f"from {words.whole(values['sizes'][0])}"),
+    ]
+    before, after = values.get("seconds_before"), values.get("seconds_after")
+    if before and after:
+        bars = _seconds_bars({_CONSTANT: before, _GROWING: after})
+        faster, times = before >= after, words.times(max(before / after, after / before))
+        made.append(blocks.card("faster" if faster else "slower", times, "by the probe's throughput", below=bars))
+    return made
+
+
+def of_probe(found: Probe) -> Content:
+    """The page of a throughput curve."""
+    values = found.values
+    name = f"{values['task']}, {values['model']}"
+    paint = {name: look.COLOURS[SMALL]}
+    points = values["curve"]
+    chart = charts.throughput({name: {str(point["batch_size"]): _median(point) for point in points}}, paint)
+    versions = values.get("versions", {})
+    sentence = re.sub(r"(?<=\d)x\b", words.TIMES, values["sentence"])
+    title = f"{sentence[:1].upper()}{sentence[1:]}."
+    lead = f"Real training steps, each batch size in {values['repeats']} {words.plural('turn', values['repeats'])}."
+    if values["out_of_memory_at"] is not None:
+        lead += f" Out of memory at a batch size of {words.whole(values['out_of_memory_at'])}."
+    how = "Samples per second of training, median over turns. Ratios are paired by turn, with 95 % intervals."
+    body = [
+        blocks.header(["probe", name, device(values["device"], versions)], Headline(title, lead)),
+        blocks.cards(_probe_cards(values)),
+        blocks.chart("throughput", "Throughput", how, size="tall"),
+        blocks.section("All figures", blocks.table(figures.probe(points))),
+        blocks.details("Versions", blocks.facts(figures.versions(versions))),
+        blocks.FOOTER,
+    ]
+    return Content(f"probe: {name}", blocks.main(body), {"throughput": chart}, paint)
+
+
+def _median(point: Json) -> float:
+    return float(point["samples_per_second"]["median"])
+
+
+def _probe_cards(values: Json) -> list[str]:
+    first, speedup = values["curve"][0], Ratio.of_json(values["speedup"])
+    rate = f"{words.whole(_median(first))} samples per second"
+    made = [blocks.card("first batch size", words.whole(first["batch_size"]), rate)]
+    if values["fastest"] != first["batch_size"] and speedup.median:
+        where = f"at batch {words.whole(values['fastest'])}"
+        note = "; ".join(text for text in (where, words.interval_note(speedup)) if text)
+        made.append(blocks.card("faster at most", words.times(speedup.median), note))
+    if values["enough"] is not None:
+        made.append(
+            blocks.card("batch that is enough", words.whole(values["enough"]), "no larger one is shown to be faster")
+        )
+    return made

@@ -3,18 +3,87 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
-from adabatch.lab.report import page_kinds as kinds
+from adabatch.lab.comparison import SMALL, Comparison, Ratio
+from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
 
-Json = Mapping[str, Any]
+_CONFIG: Final = {
+    "task": Text,
+    "model": Text,
+    "batch_size": Size,
+    "epochs": Size,
+    "seed": Count,
+    "data?": Text | None,
+}
+_EVALUATION: Final = {
+    "samples": Count,
+    "updates": Count,
+    "seconds": Amount,
+    "batch_size": Size,
+    "lr": Number,
+    "test_accuracy": Number,
+    "train_loss?": Loss,
+    "test_loss?": Loss,
+}
+_DECISION: Final = {"clock": Count, "batch_size": Size}
+_RESULT: Final = {
+    "history": List,
+    "decisions": List,
+    "samples_per_second": Rates,
+    "samples?": Count,
+    "target?": Number | None,
+    "updates_to_target?": Count | None,
+    "seconds_to_target?": Amount | None,
+    "chance?": Amount | None,
+}
+_NOTE: Final = {
+    "task?": Text,
+    "model?": Text,
+    "arms?": [Text],
+    "seeds?": [Count],
+    "target?": Number | None,
+    "versions?": Json,
+}
+_PLAN: Final = {
+    "updates_before": Size,
+    "updates_after": Size,
+    "dataset_size": Size,
+    "epochs": Size,
+    "starts_samples": [Count],
+    "sizes": [Size],
+    "lr": [Number],
+    "lr_before": [Number],
+    "noise_scale": [Number],
+    "noise_scale_before": [Number],
+    "seconds_before?": Positive | None,
+    "seconds_after?": Positive | None,
+    "coupling?": Text,
+    "title?": Text,
+    "settings?": Json,
+}
+_RATE: Final = {"median": Positive, "min": Positive, "max": Positive}
+_PROBE: Final = {
+    "task": Text,
+    "model": Text,
+    "device": Text,
+    "versions?": Json,
+    "repeats": Size,
+    "curve": [{"batch_size": Size, "samples_per_second": _RATE, "against_first": Ratio | None}],
+    "fastest": Size,
+    "speedup": Ratio,
+    "enough": Size | None,
+    "out_of_memory_at": Size | None,
+    "sentence": Text,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +150,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Finished:
     """A finished comparison.
 
     Attributes:
-        compare: the content of `compare.json`.
+        compare: what it found.
         runs: for each arm its runs, one per seed.
     """
 
-    compare: Json
+    compare: Comparison
     runs: Mapping[str, Sequence[Run]]
 
 
@@ -136,7 +205,7 @@ class Probe:
     values: Json
 
 
-Source = Comparison | Unfinished | Run | Together | Plan | Probe
+Source = Finished | Unfinished | Run | Together | Plan | Probe
 
 
 def read(folder: Path) -> Source:
@@ -150,8 +219,7 @@ def read(folder: Path) -> Source:
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
     if (folder / "compare.json").exists():
-        compare = _json(folder / "compare.json", kinds.COMPARISON)
-        return _read_unfinished(folder) if _lacks_runs(folder, compare) else _read_comparison(folder, compare)
+        return _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder)
     if (folder / "config.json").exists():
         return read_run(folder)
     if (folder / "comparison.json").exists():
@@ -159,7 +227,7 @@ def read(folder: Path) -> Source:
     if (folder / "plan.json").exists():
         return _read_plan(folder / "plan.json")
     if (folder / "probe.json").exists():
-        return Probe(_json(folder / "probe.json", kinds.PROBE))
+        return Probe(_json(folder / "probe.json", _PROBE))
     raise FileNotFoundError(
         f"`folder` must be a folder that adabatch compare, train, plan or probe wrote, got {str(folder)!r} without "
         "compare.json, config.json, plan.json and probe.json"
@@ -203,10 +271,10 @@ def read_run(folder: Path) -> Run:
         FileNotFoundError: if its settings are missing.
         ValueError: if a file is damaged, or the run was never evaluated.
     """
-    config = _json(folder / "config.json", kinds.CONFIG)
+    config = _json(folder / "config.json", _CONFIG)
     versions = _json(folder / "versions.json") if (folder / "versions.json").exists() else {}
     file = folder / "result.json"
-    result = _json(file, kinds.RESULT) if file.exists() else None
+    result = _json(file, _RESULT) if file.exists() else None
     if result is not None:
         history, decisions = result["history"], result["decisions"]
     else:
@@ -215,32 +283,76 @@ def read_run(folder: Path) -> Run:
         raise ArgumentError(
             "folder", "must hold a run that was evaluated at least once", value=str(folder), remedy="let it train on"
         )
-    for found in history:
-        _check(folder, found, kinds.EVALUATION)
-    for decision in decisions:
-        _check(folder, decision, kinds.DECISION)
+    for records, shape in ((history, _EVALUATION), (decisions, _DECISION)):
+        for found in records:
+            _check(folder, faults(found, shape))
     return Run(config, versions, history, decisions, result)
 
 
-def _read_comparison(folder: Path, compare: Json) -> Comparison:
-    _check_arms(folder / "compare.json", compare)
-    runs = {}
-    for arm in compare["arms"]:
-        folders = [folder / "runs" / arm["name"] / f"seed-{seed}" for seed in compare["seeds"]]
-        runs[arm["name"]] = [read_run(path) for path in folders]
-    return Comparison(compare, runs)
+def read_finished(folder: Path) -> Finished:
+    """The comparison whose outcome is in a folder.
+
+    Args:
+        folder: of the comparison.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged or of another kind.
+    """
+    compare = _read_outcome(folder)
+    places = {arm.name: folder / "runs" / arm.name for arm in compare.arms}
+    return Finished(
+        compare, {name: [read_run(place / f"seed-{seed}") for seed in compare.seeds] for name, place in places.items()}
+    )
 
 
-def _lacks_runs(folder: Path, compare: Json) -> bool:
+def _read_outcome(folder: Path) -> Comparison:
+    file = folder / "compare.json"
+    values = _json(file)
+    _check(file, Comparison.faults(values))
+    return Comparison.of_json(values)
+
+
+def on_one_clock(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """The same runs, in all seeds of an arm with the time that is told of each evaluation, as `Comparison.seconds` is.
+
+    Args:
+        runs: for each arm a run for each seed. An arm whose runs were evaluated at different samples, as where one of
+            them diverged and was stopped, is left as it was measured.
+    """
+    ends = [float(run.history[-1]["seconds"]) for run in runs.get(SMALL, ())]
+    return {name: _aligned(seeds, ends) for name, seeds in runs.items()}
+
+
+def _aligned(runs: Sequence[Run], ends: Sequence[float]) -> list[Run]:
+    places = {tuple(found["samples"] for found in run.history) for run in runs}
+    if len(runs) == 1 or len(places) > 1:
+        return list(runs)
+    points = zip(*(run.history for run in runs), strict=True)
+    told = [_paired([found["seconds"] for found in point], ends) for point in points]
+    return [
+        replace(run, history=[{**found, "seconds": at} for found, at in zip(run.history, told, strict=True)])
+        for run in runs
+    ]
+
+
+def _paired(times: Sequence[float], ends: Sequence[float]) -> float:
+    """The median end, divided by the median of what the ends are to these times."""
+    if len(times) != len(ends) or not all((*times, *ends)):
+        return median(times)
+    return median(ends) / median(end / time for end, time in zip(ends, times, strict=True))
+
+
+def _lacks_runs(folder: Path) -> bool:
     """Whether arms or seeds were added to the comparison since its outcome was written."""
-    file = folder / "comparison.json"
-    note = _json(file, kinds.NOTE) if file.exists() else {}
-    more = {*note.get("arms", ())} - {arm["name"] for arm in compare["arms"]}
-    return bool(more or {*note.get("seeds", ())} - {*compare["seeds"]})
+    file, compare = folder / "comparison.json", _read_outcome(folder)
+    note = _json(file, _NOTE) if file.exists() else {}
+    more = {*note.get("arms", ())} - {arm.name for arm in compare.arms}
+    return bool(more or {*note.get("seeds", ())} - {*compare.seeds})
 
 
 def _read_unfinished(folder: Path) -> Unfinished:
-    note = _json(folder / "comparison.json", kinds.NOTE)
+    note = _json(folder / "comparison.json", _NOTE)
     there = sorted((folder / "runs").glob("*/seed-*/config.json"))
     arms = note.get("arms") or list(dict.fromkeys(file.parts[-3] for file in there))
     ends = (file.parts[-2].removeprefix("seed-") for file in there)
@@ -259,7 +371,7 @@ def _read_unfinished(folder: Path) -> Unfinished:
 
 
 def _read_plan(file: Path) -> Plan:
-    values = _json(file, kinds.PLAN)
+    values = _json(file, _PLAN)
     for key in ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before"):
         if len(values[key]) != len(values["starts_samples"]):
             raise ArgumentError(
@@ -268,27 +380,11 @@ def _read_plan(file: Path) -> Plan:
     return Plan(values)
 
 
-def _check_arms(file: Path, compare: Json) -> None:
-    """That what is compared is there, once for each seed."""
-    names = [arm["name"] for arm in compare["arms"]]
-    against = [*compare["against_fixed_small"], *compare.get("against_fixed_large", ())]
-    wanted = [*against, *(["fixed-small"] if compare["against_fixed_small"] else [])]
-    if missing := [name for name in wanted if name not in names]:
-        raise ArgumentError("folder", "must hold files of this package", got=f"{file} without the arm {missing[0]!r}")
-    for arm in compare["arms"]:
-        if any(len(arm[key]["values"]) != len(compare["seeds"]) for key in ("test_accuracy", "train_seconds")):
-            raise ArgumentError(
-                "folder",
-                "must hold files of this package",
-                got=f"{file} without a value for each seed of {arm['name']}",
-            )
-
-
 def _size_at(steps: Sequence[tuple[int, int, str]], clock: int) -> int:
     return steps[bisect_right(steps, clock, key=itemgetter(0)) - 1][1]
 
 
-def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
+def _json(file: Path, shape: Any = MappingProxyType({})) -> Json:
     try:
         values = _files.json_of(file)
     except FileNotFoundError:
@@ -299,7 +395,7 @@ def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
         raise ArgumentError(
             "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
         ) from None
-    _check(file, values, shape)
+    _check(file, faults(values, shape))
     return dict(values)
 
 
@@ -317,11 +413,10 @@ def _lines(file: Path) -> list[Json]:
         ) from None
 
 
-def _check(file: Path, values: Any, shape: Mapping[str, Any]) -> None:
-    wrong = next(kinds.faults(values, shape), None)
-    if wrong is not None:
+def _check(file: Path, wrong: Iterator[str]) -> None:
+    for fault in wrong:
         raise ArgumentError(
-            "folder", "must hold files of this package", got=f"{file} {wrong}", remedy=f"{_remedy(file)}"
+            "folder", "must hold files of this package", got=f"{file} {fault}", remedy=f"{_remedy(file)}"
         )
 
 

@@ -16,19 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from adabatch._errors import ArgumentError
-from adabatch.lab.report import contents as parts
-from adabatch.lab.report import page_more as more
-from adabatch.lab.report.folders import (
-    Comparison,
-    Plan,
-    Probe,
-    Run,
-    Source,
-    Together,
-    Unfinished,
-    read,
-    read_together,
-)
+from adabatch.lab.report import contents
+from adabatch.lab.report.charts import AXES
+from adabatch.lab.report.folders import Finished, Plan, Probe, Run, Source, Together, Unfinished, read, read_together
 from adabatch.lab.report.look import ON_DARK
 
 NAME: Final = "report.html"
@@ -36,13 +26,13 @@ _SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
-_PAGES: Final[dict[type, Callable[[Any], parts.Parts]]] = {
-    Comparison: parts.of_comparison,
-    Run: parts.of_run,
-    Together: more.of_together,
-    Unfinished: more.of_unfinished,
-    Plan: more.of_plan,
-    Probe: more.of_probe,
+_PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
+    Finished: contents.of_comparison,
+    Run: contents.of_run,
+    Together: contents.of_together,
+    Unfinished: contents.of_unfinished,
+    Plan: contents.of_plan,
+    Probe: contents.of_probe,
 }
 
 
@@ -112,7 +102,7 @@ def html(found: Source) -> str:
     made = _PAGES[type(found)](found)
     style = _asset("page.css") + _colours(made.paint)
     script = "".join(_asset(name) for name in _SCRIPTS)
-    data = {"charts": made.charts, "axes": parts.AXES}
+    data = {"charts": made.charts, "axes": AXES}
     return "".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',

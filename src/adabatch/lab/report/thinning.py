@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from adabatch.lab.report.folders import Json, Run
+from adabatch.lab.report.folders import Run
+from adabatch.lab.shapes import Json
 
 _DRAWN = ("test_accuracy", "test_loss", "train_loss")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from adabatch.lab.report.folders import Json, Run
+from adabatch.lab.comparison import SMALL, Against, Comparison, Difference, Ratio, Summary, lost_words, unjudged
+from adabatch.lab.report.folders import Run
+from adabatch.lab.shapes import Json
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = "\N{EN DASH}"
 AS_MANY = "as many updates"
+SKEWED: Final = "the differences are skewed, so the interval may miss more often than 5 %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +61,26 @@ def diverged_at(run: Run) -> Json | None:
     return None
 
 
-def verdict_words(compare: Json, found: Json) -> str:
-    """Whether "within the margin" is shown by the interval."""
-    margin = f"within {100 * compare['margin']:g} %"
-    within = found.get("within_margin", {})
-    if within.get("verdict") in ("shown", "worse") and found["accuracy_difference"]["low"] is not None:
-        return f"{margin} is {'shown' if within['verdict'] == 'shown' else 'refuted'}"
-    _, _, reason = str(within.get("words", "")).partition(", ")
-    if not reason and found["accuracy_difference"]["low"] is None:
-        reason = "one seed gives no interval"
-    return f"{margin} is not shown" + ("" if reason.startswith("the 95 %") or not reason else f", {reason}")
+def verdict_words(compare: Comparison, name: str) -> str:
+    """Whether "within the margin" of fixed-small is shown by an arm's interval, and its reason where that is another.
+
+    Args:
+        compare: the comparison.
+        name: of the arm.
+    """
+    found, arm, base = compare.against_fixed_small[name], compare.arm(name), compare.arm(SMALL)
+    within, difference, margin = found.within_margin, found.accuracy_difference, within_words(compare)
+    if within.verdict in ("shown", "worse") and difference.low is not None:
+        return f"{margin} is {'shown' if within.verdict == 'shown' else 'refuted'}"
+    if within.words and arm.diverged is None:  # a file of before: it alone knows the reason
+        return f"{margin} is {within.words}"
+    reason = unjudged(difference, lost_words(arm, base))
+    return f"{margin} is not shown" + (f", {reason}" if reason else "")
+
+
+def within_words(compare: Comparison) -> str:
+    """The margin: `"within 1 %"`."""
+    return f"within {100 * compare.margin:g} %"
 
 
 def updates_words(ratio: float) -> str:
@@ -77,18 +90,28 @@ def updates_words(ratio: float) -> str:
     return f"{times(ratio)} fewer updates" if ratio > 1 else f"{times(1 / ratio)} more updates"
 
 
-def time_words(ratio: Mapping[str, float | None]) -> str:
+def time_words(ratio: Ratio) -> str:
     """`"2.2x faster"`, or that no difference is shown when the interval holds 1."""
-    median = ratio["median"]
-    if median is None or not is_shown(ratio):
+    if ratio.median is None or not is_shown(ratio):
         return "a difference in time is not shown"
-    return f"{times(median)} faster" if median >= 1 else f"{times(1 / median)} slower"
+    return f"{times(ratio.median)} faster" if ratio.median >= 1 else f"{times(1 / ratio.median)} slower"
 
 
-def is_shown(ratio: Mapping[str, float | None]) -> bool:
+def speed_words(ratio: Ratio) -> str:
+    """`"2.24x faster [2.10, 2.40]"`, with a clause where no difference is shown; in plain text."""
+    low, high, median = ratio.low, ratio.high, ratio.median or 1.0
+    if median < 1:
+        low, high = None if high is None else 1 / high, None if low is None else 1 / low
+    text = f"{median:.2f}x faster" if median >= 1 else f"{1 / median:.2f}x slower"
+    if low is None or high is None:
+        return text
+    return f"{text} [{low:.2f}, {high:.2f}]" + (" (a difference in speed is not shown)" if low <= 1 <= high else "")
+
+
+def is_shown(ratio: Ratio) -> bool:
     """Whether a ratio differs from 1 by its interval; without an interval it is taken as it is."""
-    median, low, high = ratio["median"], ratio["low"], ratio["high"]
-    return median is not None and (low is None or high is None or not low <= 1 <= high)
+    low, high = ratio.low, ratio.high
+    return ratio.median is not None and (low is None or high is None or not low <= 1 <= high)
 
 
 def times(ratio: float) -> str:
@@ -96,55 +119,42 @@ def times(ratio: float) -> str:
     return f"{ratio:.1f}{TIMES}" if ratio >= 1.95 else f"{ratio:.2f}{TIMES}"
 
 
-def ratio_cell(found: Mapping[str, float | None] | None) -> str:
+def ratio_cell(found: Ratio | None) -> str:
     """A ratio with its interval."""
-    if found is None or found["median"] is None:
+    if found is None or found.median is None:
         return NOTHING
-    if found["low"] is None or found["high"] is None:
-        return f"{found['median']:.2f}{TIMES}"
-    return f"{found['median']:.2f}{TIMES} [{found['low']:.2f}, {found['high']:.2f}]"
+    interval = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.median:.2f}{TIMES}{interval}"
 
 
-def interval_note(found: Mapping[str, float | None], *, inverse: bool = False) -> str:
+def interval_note(found: Ratio, *, inverse: bool = False) -> str:
     """The interval of a ratio, or of its inverse; empty without one."""
-    low, high = found["low"], found["high"]
+    low, high = found.low, found.high
     if low is None or high is None:
         return ""
     low, high = (1 / high, 1 / low) if inverse else (low, high)
     return f"95 % interval [{low:.2f}, {high:.2f}]" + ("; no difference shown" if low <= 1 <= high else "")
 
 
-def points_note(found: Mapping[str, float | None]) -> str:
+def points(value: float | None) -> str:
+    """A difference of accuracies in points."""
+    return NOTHING if value is None else f"{100 * value:+.2f}".replace("-", MINUS)
+
+
+def points_interval(found: Difference) -> str:
     """The interval of a difference of accuracies; empty without one."""
-    low, high = found["low"], found["high"]
-    return "" if low is None or high is None else f"95 % interval [{signed(100 * low)}, {signed(100 * high)}]"
+    return "" if found.low is None or found.high is None else f"[{points(found.low)}, {points(found.high)}]"
 
 
-def worst(found: Mapping[str, float | None]) -> str:
-    """The worst seed's difference of accuracies in points."""
-    value = found.get("worst")
-    return NOTHING if value is None else signed(100 * value)
-
-
-def difference(found: Mapping[str, float | None] | None) -> str:
+def difference(found: Difference | None) -> str:
     """A difference of accuracies in points, with its interval."""
-    if found is None:
-        return NOTHING
-    mean, low, high = found["mean"] or 0.0, found["low"], found["high"]
-    if low is None or high is None:
-        return signed(100 * mean)
-    return f"{signed(100 * mean)} [{signed(100 * low)}, {signed(100 * high)}]"
+    return NOTHING if found is None else f"{points(found.mean)} {points_interval(found)}".rstrip()
 
 
-def signed(value: float) -> str:
-    """With its sign and two places."""
-    return f"{value:+.2f}".replace("-", MINUS)
-
-
-def accuracy(found: Json) -> str:
+def accuracy(found: Summary) -> str:
     """Mean and standard deviation in %, without the sign."""
-    mean = f"{100 * found['mean']:.2f}"
-    return mean if found.get("std") is None else f"{mean} ± {100 * found['std']:.2f}"
+    mean = f"{100 * found.mean:.2f}"
+    return mean if found.std is None else f"{mean} ± {100 * found.std:.2f}"
 
 
 def seconds(value: float) -> str:
@@ -152,16 +162,19 @@ def seconds(value: float) -> str:
     return whole(value) if value >= 99.95 else f"{value:#.3g}"
 
 
-def sizes(found: Sequence[int]) -> str:
-    """Batch sizes in the order in which they came, first and last of more than three."""
-    if len(found) > 3:
-        return f"{whole(found[0])} to {whole(found[-1])}"
-    return ", ".join(whole(size) for size in found)
-
-
 def whole(value: float) -> str:
     """A whole number with its thousands apart."""
     return f"{round(value):,}"
+
+
+def sizes(found: Sequence[int], form: Callable[[float], str] = whole) -> str:
+    """Batch sizes in the order in which they came, first and last of more than three."""
+    return f"{form(found[0])} to {form(found[-1])}" if len(found) > 3 else ", ".join(form(size) for size in found)
+
+
+def typed(text: str) -> str:
+    """The text in signs that every keyboard has, for terminals and files."""
+    return text.translate({ord(MINUS): "-", ord(TIMES): "x", ord(NOTHING): "-"})
 
 
 def plural(word: str, count: float) -> str:
@@ -195,3 +208,54 @@ def _batch_words(run: Run) -> str:
     if first and last:
         words += f", and throughput from {whole(first)} to {whole(last)} samples per second"
     return f"{words}."
+
+
+def beside(compare: Comparison, found: Against) -> str:
+    """Clauses that an arm's claim about accuracy must not be read without: its worst seed, whether seeds are skewed.
+
+    Args:
+        compare: the comparison.
+        found: its arm against a baseline.
+
+    Returns:
+        Clauses that follow a verdict; empty for one seed, which shows nothing.
+    """
+    if len(compare.seeds) == 1:
+        return ""
+    worst, skewed = found.accuracy_difference_by_seed.worst, found.accuracy_difference_by_seed.skewed
+    return ("" if worst is None else f"; worst seed {points(worst)}") + (f"; {SKEWED}" if skewed else "")
+
+
+def reading(compare: Comparison) -> str:
+    """How the figures of several seeds are told, in sentences."""
+    told = "fixed-small's median, in the other arms divided by the ratio," if compare.against_fixed_small else "median"
+    return (
+        f"Accuracy: mean ± standard deviation over seeds. Seconds: {told} [smallest, largest]. Ratios and differences "
+        "are paired by seed, with 95 % intervals"
+    )
+
+
+def scope(compare: Comparison) -> str:
+    """The data that "within the margin" is over, and what it leaves open, in sentences; empty where none is claimed."""
+    against, n = list(compare.against_fixed_small.values()), len(compare.seeds)
+    if not against or n == 1:
+        return ""
+    text = f"{within_words(compare).capitalize()}: in absolute points, over {n} seeds, on one fixed test set."
+    unseen = against[0].accuracy_difference_by_seed.unseen_failures
+    if unseen is not None:
+        text += (
+            f" {n} seeds cannot show rare failures: where none of {n} runs fails, up to {100 * unseen:.0f} % may "
+            "(at 95 %)."
+        )
+    if samples_tested(compare):
+        text += (
+            " The interval over test samples is for the networks trained here: how far another test set would move "
+            "the difference."
+        )
+    return text
+
+
+def samples_tested(compare: Comparison) -> int | None:
+    """How many test samples the intervals over them are of; None where the runs did not keep which ones were right."""
+    kept = [found.accuracy_difference_over_samples for found in compare.against_fixed_small.values()]
+    return next((found.samples for found in kept if found), None)

@@ -22,8 +22,9 @@ import torch
 from adabatch import _checks, _files, couplings
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
+from adabatch.lab.comparison import Comparison
 from adabatch.lab.study.arms import Arm
-from adabatch.lab.study.outcome import MARGIN, outcome
+from adabatch.lab.study.outcome import outcome
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
 from adabatch.lab.training.config import LARGEST_SEED
@@ -84,7 +85,7 @@ def compare(
     target: float | None = None,
     data: Data | None = None,
     progress: Callable[[Turn, Progress | RunResult | None], None] | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Trains every arm with every seed and sums up what was found.
 
     Args:
@@ -96,7 +97,7 @@ def compare(
         progress: called before each run with None, during it with where it stands, and after it with its result.
 
     Returns:
-        The content of `compare.json`, which is written too.
+        What was found; `compare.json` is written of it too.
 
     Raises:
         ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
@@ -125,20 +126,18 @@ def compare(
         with writing(out):
             write_json(out / "comparison.json", note)
         results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
-        found = {
-            "format": FORMAT,
-            "task": config.task,
-            "model": config.model,
-            "device": versions["device"],
-            "versions": versions,
-            "seeds": list(seeds),
-            "target": target,
-            "margin": MARGIN,
-            "settings": {arm.name: _settings(arm.config) for arm in arms},
+        found = Comparison(
+            format=FORMAT,
+            task=config.task,
+            model=config.model,
+            device=versions["device"],
+            versions=versions,
+            seeds=tuple(seeds),
+            settings={arm.name: _settings(arm.config) for arm in arms},
             **outcome(results, target=target),
-        }
+        )
         with writing(out):
-            write_json(out / "compare.json", found)
+            write_json(out / "compare.json", found.to_json())
     return found
 
 
