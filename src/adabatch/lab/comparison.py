@@ -40,17 +40,40 @@ class Spread(Record):
     values: tuple[Amount, ...]
 
 
+class _Interval(Record):
+    """A record with `low` and `high`."""
+
+    __slots__ = ()
+    low: float | None
+    high: float | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its ends; None without one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
 @dataclass(frozen=True, slots=True)
-class Ratio(Record):
+class Ratio(_Interval):
     """The median of paired ratios and its interval; `low` and `high` are None where n is 1, all where none exists."""
 
     median: Positive | None
     low: Positive | None
     high: Positive | None
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether it differs from 1 by its interval; without an interval it is taken as it is."""
+        return self.median is not None and not (self.interval and self.interval[0] <= 1 <= self.interval[1])
+
+    @property
+    def inverse(self) -> Ratio:
+        """The arm divided by the baseline."""
+        return Ratio(*(None if value is None else 1 / value for value in (self.median, self.high, self.low)))
+
 
 @dataclass(frozen=True, slots=True)
-class Difference(Record):
+class Difference(_Interval):
     """The mean of paired differences and its interval; `low` and `high` are None where n is 1."""
 
     mean: Number
@@ -229,7 +252,8 @@ def unjudged(difference: Difference, lost: str = "") -> str:
         difference: of accuracies, as fractions.
         lost: which runs learned nothing, in words.
     """
-    if lost or difference.low is None or difference.high is None:
+    if lost or difference.interval is None:
         return lost or "one seed gives no interval"
-    tied = difference.high - difference.low < TIED  # two equal numbers tell no spread
+    low, high = difference.interval
+    tied = high - low < TIED  # two equal numbers tell no spread
     return "the seeds do not differ, so their spread is unknown" if tied else ""

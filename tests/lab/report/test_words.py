@@ -43,7 +43,7 @@ def test_times(value, text):
 
 def test_intervals():
     assert words.interval_note(Ratio(2.0, 1.6, 2.5)) == "95 % interval [1.60, 2.50]"
-    assert words.interval_note(Ratio(0.5, 0.4, 0.8), inverse=True) == "95 % interval [1.25, 2.50]"
+    assert words.interval_note(Ratio(0.5, 0.4, 0.8).inverse) == "95 % interval [1.25, 2.50]"
     assert words.interval_note(Ratio(1.0, 0.4, 1.8)).endswith("; no difference shown")
     assert words.interval_note(Ratio(1.0, None, None)) == ""
     assert words.ratio_cell(Ratio(None, None, None)) == "–"

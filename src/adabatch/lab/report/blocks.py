@@ -77,8 +77,7 @@ def interval(arm: str, found: Difference, *, margin: float) -> str:
         margin: as a fraction.
     """
     mean = found.mean
-    low = mean if found.low is None else found.low
-    high = mean if found.high is None else found.high
+    low, high = found.interval or (mean, mean)
     left, right = min(low, -margin, 0.0), max(high, 0.0)
     room = 0.12 * (right - left)
     left, right = left - room, right + room

@@ -141,11 +141,10 @@ def _comparison_cards(compare: Comparison) -> list[str]:
     if name is None:
         return []
     found, pair = compare.against_fixed_small[name], [compare.arm(SMALL), compare.arm(name)]
-    interval = words.points_interval(found.accuracy_difference)
     accuracy = blocks.card(
         "points of test accuracy",
         words.points(found.accuracy_difference.mean),
-        f"95 % interval {interval}" if interval else "",
+        words.points_note(found.accuracy_difference),
         below=blocks.interval(name, found.accuracy_difference, margin=compare.margin),
     )
     standing = headline.standing(compare, name)
@@ -184,7 +183,7 @@ def _time_cards(compare: Comparison, found: Against, pair: Sequence[ArmOutcome])
         if not ratio.median or None in bars.values():
             continue
         slower = ratio.median < 1
-        note = words.interval_note(ratio, inverse=slower)
+        note = words.interval_note(ratio.inverse if slower else ratio)
         how = "bars: fixed-small's median, and that divided by the ratio" if note else ""
         made.append(
             blocks.card(

@@ -1,9 +1,9 @@
-"""Reads the files of comparisons, runs, plans and probes into records that a page is made from."""
+"""Reads the folders of comparisons, runs, plans and probes into records that pages and pictures are made from."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -16,73 +16,47 @@ from adabatch._errors import ArgumentError
 from adabatch.lab.comparison import SMALL, Comparison, Ratio
 from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
 
-_CONFIG: Final = {
-    "task": Text,
-    "model": Text,
-    "batch_size": Size,
-    "epochs": Size,
-    "seed": Count,
-    "data?": Text | None,
-}
+_CONFIG: Final = {"task": Text, "model": Text, "batch_size": Size, "epochs": Size, "seed": Count, "data?": Text | None}
 _EVALUATION: Final = {
-    "samples": Count,
-    "updates": Count,
+    **dict.fromkeys(("samples", "updates"), Count),
     "seconds": Amount,
     "batch_size": Size,
-    "lr": Number,
-    "test_accuracy": Number,
-    "train_loss?": Loss,
-    "test_loss?": Loss,
+    **dict.fromkeys(("lr", "test_accuracy"), Number),
+    **dict.fromkeys(("train_loss?", "test_loss?"), Loss),
 }
 _DECISION: Final = {"clock": Count, "batch_size": Size}
 _RESULT: Final = {
-    "history": List,
-    "decisions": List,
+    **dict.fromkeys(("history", "decisions"), List),
     "samples_per_second": Rates,
     "samples?": Count,
     "target?": Number | None,
     "updates_to_target?": Count | None,
-    "seconds_to_target?": Amount | None,
-    "chance?": Amount | None,
+    **dict.fromkeys(("seconds_to_target?", "chance?"), Amount | None),
 }
 _NOTE: Final = {
-    "task?": Text,
-    "model?": Text,
+    **dict.fromkeys(("task?", "model?"), Text),
     "arms?": [Text],
     "seeds?": [Count],
     "target?": Number | None,
     "versions?": Json,
 }
 _PLAN: Final = {
-    "updates_before": Size,
-    "updates_after": Size,
-    "dataset_size": Size,
-    "epochs": Size,
+    **dict.fromkeys(("updates_before", "updates_after", "dataset_size", "epochs"), Size),
     "starts_samples": [Count],
     "sizes": [Size],
-    "lr": [Number],
-    "lr_before": [Number],
-    "noise_scale": [Number],
-    "noise_scale_before": [Number],
-    "seconds_before?": Positive | None,
-    "seconds_after?": Positive | None,
-    "coupling?": Text,
-    "title?": Text,
+    **{key: [Number] for key in ("lr", "lr_before", "noise_scale", "noise_scale_before")},
+    **dict.fromkeys(("seconds_before?", "seconds_after?"), Positive | None),
+    **dict.fromkeys(("coupling?", "title?"), Text),
     "settings?": Json,
 }
-_RATE: Final = {"median": Positive, "min": Positive, "max": Positive}
+_RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
-    "task": Text,
-    "model": Text,
-    "device": Text,
+    **dict.fromkeys(("task", "model", "device", "sentence"), Text),
     "versions?": Json,
-    "repeats": Size,
+    **dict.fromkeys(("repeats", "fastest"), Size),
     "curve": [{"batch_size": Size, "samples_per_second": _RATE, "against_first": Ratio | None}],
-    "fastest": Size,
     "speedup": Ratio,
-    "enough": Size | None,
-    "out_of_memory_at": Size | None,
-    "sentence": Text,
+    **dict.fromkeys(("enough", "out_of_memory_at"), Size | None),
 }
 
 
@@ -127,11 +101,11 @@ class Run:
         end = self.history[min(place, len(self.history) - 1)]
         start: Json = self.history[place - 1] if place else {"samples": 0, "updates": 0, "seconds": 0.0}
         steps = self.staircase()
-        marks: list[int] = [start["samples"], *(c for c, _, _ in steps if start["samples"] < c < end["samples"])]
-        pieces = list(zip(marks, [*marks[1:], end["samples"]], strict=True))
+        begins: list[int] = [start["samples"], *(c for c, _, _ in steps if start["samples"] < c < end["samples"])]
+        pieces = list(zip(begins, [*begins[1:], end["samples"]], strict=True))
         found: dict[str, float] = {"samples": clock}
         rates = self.result["samples_per_second"] if self.result else {}
-        sizes = {begin: _size_at(steps, begin) for begin in marks}
+        sizes = {begin: _size_at(steps, begin) for begin in begins}
         speeds: dict[str, Mapping[int, float]] = {
             "updates": sizes,
             "seconds": {begin: rates.get(str(size)) or 1.0 for begin, size in sizes.items()},
@@ -200,7 +174,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A throughput curve: the content of `probe.json`."""
+    """Throughput against batch size: the content of `probe.json`."""
 
     values: Json
 
@@ -209,25 +183,22 @@ Source = Finished | Unfinished | Run | Together | Plan | Probe
 
 
 def read(folder: Path) -> Source:
-    """What the folder holds.
-
-    Args:
-        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
+    """The record of what `adabatch compare`, `train`, `plan` or `probe` wrote to a folder.
 
     Raises:
         FileNotFoundError: if it holds nothing of these, or a file of it is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
-    if (folder / "compare.json").exists():
-        return _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder)
-    if (folder / "config.json").exists():
-        return read_run(folder)
-    if (folder / "comparison.json").exists():
-        return _read_unfinished(folder)
-    if (folder / "plan.json").exists():
-        return _read_plan(folder / "plan.json")
-    if (folder / "probe.json").exists():
-        return Probe(_json(folder / "probe.json", _PROBE))
+    readers: dict[str, Callable[[Path], Source]] = {
+        "compare.json": lambda folder: _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder),
+        "config.json": read_run,
+        "comparison.json": _read_unfinished,
+        "plan.json": _read_plan,
+        "probe.json": lambda folder: Probe(_json(folder / "probe.json", _PROBE)),
+    }
+    for name, reader in readers.items():
+        if (folder / name).exists():
+            return reader(folder)
     raise FileNotFoundError(
         f"`folder` must be a folder that adabatch compare, train, plan or probe wrote, got {str(folder)!r} without "
         "compare.json, config.json, plan.json and probe.json"
@@ -235,10 +206,7 @@ def read(folder: Path) -> Source:
 
 
 def read_together(folders: Sequence[Path]) -> Together:
-    """Several runs, each named by the end of its path by which it differs from the others.
-
-    Args:
-        folders: of at least two runs, finished or not.
+    """At least two runs, finished or not, each named by the end of its path by which it differs from the others.
 
     Raises:
         FileNotFoundError: if one of them holds no run.
@@ -264,9 +232,6 @@ def read_together(folders: Sequence[Path]) -> Together:
 def read_run(folder: Path) -> Run:
     """The run in a folder, finished or not.
 
-    Args:
-        folder: of the run.
-
     Raises:
         FileNotFoundError: if its settings are missing.
         ValueError: if a file is damaged, or the run was never evaluated.
@@ -291,9 +256,6 @@ def read_run(folder: Path) -> Run:
 
 def read_finished(folder: Path) -> Finished:
     """The comparison whose outcome is in a folder.
-
-    Args:
-        folder: of the comparison.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -370,13 +332,11 @@ def _read_unfinished(folder: Path) -> Unfinished:
     return Unfinished(note, arms, seeds, runs)
 
 
-def _read_plan(file: Path) -> Plan:
-    values = _json(file, _PLAN)
-    for key in ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before"):
-        if len(values[key]) != len(values["starts_samples"]):
-            raise ArgumentError(
-                "folder", "must hold files of this package", got=f"{file} without a value of {key} for each start"
-            )
+def _read_plan(folder: Path) -> Plan:
+    values = _json(folder / "plan.json", _PLAN)
+    keys = ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before")
+    short = (key for key in keys if len(values[key]) != len(values["starts_samples"]))
+    _check(folder / "plan.json", (f"without a value of {key} for each start" for key in short))
     return Plan(values)
 
 
@@ -392,9 +352,7 @@ def _json(file: Path, shape: Any = MappingProxyType({})) -> Json:
             f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
         ) from None
     except ValueError as error:
-        raise ArgumentError(
-            "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
-        ) from None
+        raise _damaged(file, error) from None
     _check(file, faults(values, shape))
     return dict(values)
 
@@ -408,16 +366,17 @@ def _lines(file: Path) -> list[Json]:
         whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
         return [_files.values_of(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise ArgumentError(
-            "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
-        ) from None
+        raise _damaged(file, error) from None
 
 
-def _check(file: Path, wrong: Iterator[str]) -> None:
+def _damaged(file: Path, error: ValueError) -> ArgumentError:
+    got = f"a damaged {file} ({error})"
+    return ArgumentError("folder", "must hold whole files", got=got, remedy=_remedy(file))
+
+
+def _check(file: Path, wrong: Iterable[str]) -> None:
     for fault in wrong:
-        raise ArgumentError(
-            "folder", "must hold files of this package", got=f"{file} {fault}", remedy=f"{_remedy(file)}"
-        )
+        raise ArgumentError("folder", "must hold files of this package", got=f"{file} {fault}", remedy=_remedy(file))
 
 
 def _remedy(damaged: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison says first: the title of its page, of its picture and of its table, and the command's last line.
+"""The first words about a comparison, on its page, picture and table and in the command's last line; a sentence an arm.
 
 A gain is said only of an arm whose accuracy is shown to lie within the margin and of which, as of fixed-small, no run
 diverged: what is faster and wrong is no gain. It is said of
@@ -19,11 +19,7 @@ from adabatch.lab.report.words import Headline
 
 
 def of_comparison(compare: Comparison) -> Headline:
-    """What a comparison shows, in a title and a few more words from its figures.
-
-    Args:
-        compare: the comparison.
-    """
+    """Title and lead of a comparison, with how it came out."""
     if not compare.against_fixed_small:
         return _without_baseline(compare)
     name = hero(compare)
@@ -42,21 +38,13 @@ def of_comparison(compare: Comparison) -> Headline:
 
 
 def plain(compare: Comparison) -> tuple[str, str]:
-    """Title and lead for terminals and files, in signs that every keyboard has.
-
-    Args:
-        compare: the comparison.
-    """
+    """Title and lead for terminals and files, in signs that every keyboard has."""
     found = of_comparison(compare)
     return words.typed(found.title), words.typed(found.lead)
 
 
 def hero(compare: Comparison) -> str | None:
-    """The arm that the headline is about, by the rule above; None: none.
-
-    Args:
-        compare: the comparison.
-    """
+    """The arm that the headline is about, by the rule above; None: none."""
     against = compare.against_fixed_small
     if "adaptive" in against:
         return "adaptive"
@@ -66,15 +54,10 @@ def hero(compare: Comparison) -> str | None:
 
 
 def standing(compare: Comparison, name: str) -> str:
-    """How an arm came out against fixed-small.
+    """How an arm came out against fixed-small, in a sign.
 
-    Args:
-        compare: the comparison.
-        name: of the arm.
-
-    Returns:
-        `"good"`: its accuracy is shown to lie within the margin. `"bad"`: that is refuted, or a run of the two
-        diverged. `"open"`: neither.
+    `"good"`: its accuracy is shown to lie within the margin. `"bad"`: that is refuted, or a run of the two diverged.
+    `"open"`: neither.
     """
     if diverged(compare, (name, SMALL)):
         return "bad"
@@ -83,23 +66,13 @@ def standing(compare: Comparison, name: str) -> str:
 
 
 def diverged(compare: Comparison, names: Iterable[str]) -> str:
-    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did.
-
-    Args:
-        compare: the comparison.
-        names: the arms that are told of.
-    """
+    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did."""
     lost = [arm for name in names if (arm := compare.arm(name)).diverged]
     return " and ".join(f"{arm.name} diverged in {arm.diverged} of {arm.test_accuracy.n} runs" for arm in lost)
 
 
 def arm_sentence(compare: Comparison, name: str) -> str:
-    """What one arm did against fixed-small, in one line; its accuracy first where it is not shown to be kept.
-
-    Args:
-        compare: the comparison.
-        name: of the arm.
-    """
+    """An arm against fixed-small in one line of a page; its accuracy first where it is not shown to be kept."""
     found = compare.against_fixed_small[name]
     accuracy = f"accuracy {words.difference(found.accuracy_difference)} points: {_verdict(compare, name)}"
     gains = f"{words.updates_words(found.updates_ratio)}, {words.time_words(found.seconds_ratio)}"
@@ -107,7 +80,7 @@ def arm_sentence(compare: Comparison, name: str) -> str:
 
 
 def sentences(compare: Comparison) -> list[str]:
-    """What the comparison shows, a sentence per arm with every figure, and what it does not show; in plain text."""
+    """A sentence per arm with every figure, and what the comparison does not show; for terminals and compare.md."""
     made = []
     for name, found in compare.against_fixed_small.items():
         fewer = found.updates_ratio
@@ -118,18 +91,16 @@ def sentences(compare: Comparison) -> list[str]:
         gains = f"{updates}, {words.speed_words(found.seconds_ratio)}"
         made.append(f"{name} against {SMALL}: {_in_order(compare, name, gains, accuracy)}.")
     made += _target_sentences(compare)
-    for arm in compare.arms:
-        if arm.diverged:
-            made.append(f"{diverged(compare, [arm.name])}: a loss was not finite.")
+    made += [f"{diverged(compare, [arm.name])}: a loss was not finite." for arm in compare.arms if arm.diverged]
     for arm in compare.arms:
         if arm.at_chance:
             made.append(f"{arm.name} ended no better than chance in {arm.at_chance} of {arm.test_accuracy.n} runs.")
-    made += [scope] if (scope := words.scope(compare)) else []
-    return [*made, f"{words.reading(compare)}."] if len(compare.seeds) > 1 else made
+    reading = f"{words.reading(compare)}." if len(compare.seeds) > 1 else ""
+    return [*made, *(text for text in (words.scope(compare), reading) if text)]
 
 
 def _in_order(compare: Comparison, name: str, gains: str, accuracy: str) -> str:
-    """What was gained before what was kept, but what was lost first."""
+    """Gains before the accuracy that was kept, but a lost accuracy first."""
     if diverged(compare, (name, SMALL)):
         return f"{accuracy}; updates and time tell nothing"
     return f"{gains}; {accuracy}" if standing(compare, name) == "good" else f"{accuracy}; {gains}"
@@ -155,19 +126,19 @@ def _verdict(compare: Comparison, name: str) -> str:
 def _gains(found: Against) -> tuple[float, float]:
     """How much faster, 1 where nothing is shown, and how many times fewer updates."""
     ratio = found.seconds_ratio
-    return (ratio.median or 1.0) if words.is_shown(ratio) else 1.0, found.updates_ratio
+    return (ratio.median or 1.0) if ratio.is_shown else 1.0, found.updates_ratio
 
 
 def _gain(found: Against, base: str) -> str:
     updates, time = words.updates_words(found.updates_ratio), words.time_words(found.seconds_ratio)
-    shown = words.is_shown(found.seconds_ratio)
+    shown = found.seconds_ratio.is_shown
     if updates == words.AS_MANY:
         return f"takes {updates} as {base}{' and is' if shown else ';'} {time}"
     return f"takes {updates} and is {time} than {base}" if shown else f"takes {updates} than {base}; {time}"
 
 
 def _lead(compare: Comparison, name: str) -> str:
-    """What the title must not be read without."""
+    """The words that the title must not be read without."""
     against = compare.against_fixed_small
     found, others = against[name], [other for other in against if other != name]
     differs = "falls:" if standing(compare, name) == "bad" else "differs by"

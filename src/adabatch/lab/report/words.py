@@ -1,4 +1,4 @@
-"""Figures of a page in words: the headline, the sentences below it and the form of every number."""
+"""Figures in words: the headline of a run, clauses about a comparison and the form of every number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SKEWED: Final = "the differences are skewed, so the interval may miss more often
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """What a page says first.
+    """The first words of a page.
 
     Attributes:
         title: the sentence, in plain text.
@@ -34,7 +34,7 @@ class Headline:
 
 
 def run_headline(run: Run) -> Headline:
-    """What a run found so far, in two sentences."""
+    """The findings of a run so far, in two sentences."""
     last = run.history[-1]
     place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
     when = f"after {_updates(last)} in {seconds(last['seconds'])} s"
@@ -62,12 +62,7 @@ def diverged_at(run: Run) -> Json | None:
 
 
 def verdict_words(compare: Comparison, name: str) -> str:
-    """Whether "within the margin" of fixed-small is shown by an arm's interval, and its reason where that is another.
-
-    Args:
-        compare: the comparison.
-        name: of the arm.
-    """
+    """Whether "within the margin" of fixed-small is shown of an arm, with the reason where that is not its interval."""
     found, arm, base = compare.against_fixed_small[name], compare.arm(name), compare.arm(SMALL)
     within, difference, margin = found.within_margin, found.accuracy_difference, within_words(compare)
     if within.verdict in ("shown", "worse") and difference.low is not None:
@@ -92,26 +87,16 @@ def updates_words(ratio: float) -> str:
 
 def time_words(ratio: Ratio) -> str:
     """`"2.2x faster"`, or that no difference is shown when the interval holds 1."""
-    if ratio.median is None or not is_shown(ratio):
+    if ratio.median is None or not ratio.is_shown:
         return "a difference in time is not shown"
     return f"{times(ratio.median)} faster" if ratio.median >= 1 else f"{times(1 / ratio.median)} slower"
 
 
 def speed_words(ratio: Ratio) -> str:
     """`"2.24x faster [2.10, 2.40]"`, with a clause where no difference is shown; in plain text."""
-    low, high, median = ratio.low, ratio.high, ratio.median or 1.0
-    if median < 1:
-        low, high = None if high is None else 1 / high, None if low is None else 1 / low
-    text = f"{median:.2f}x faster" if median >= 1 else f"{1 / median:.2f}x slower"
-    if low is None or high is None:
-        return text
-    return f"{text} [{low:.2f}, {high:.2f}]" + (" (a difference in speed is not shown)" if low <= 1 <= high else "")
-
-
-def is_shown(ratio: Ratio) -> bool:
-    """Whether a ratio differs from 1 by its interval; without an interval it is taken as it is."""
-    low, high = ratio.low, ratio.high
-    return ratio.median is not None and (low is None or high is None or not low <= 1 <= high)
+    faster = (ratio.median or 1.0) >= 1
+    told = ratio_cell(ratio if faster else ratio.inverse).replace(TIMES, f"x {'faster' if faster else 'slower'}")
+    return told if ratio.interval is None or ratio.is_shown else f"{told} (a difference in speed is not shown)"
 
 
 def times(ratio: float) -> str:
@@ -123,17 +108,18 @@ def ratio_cell(found: Ratio | None) -> str:
     """A ratio with its interval."""
     if found is None or found.median is None:
         return NOTHING
-    interval = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.median:.2f}{TIMES}{interval}"
+    return f"{found.median:.2f}{TIMES} {_interval(found, '{:.2f}'.format)}".rstrip()
 
 
-def interval_note(found: Ratio, *, inverse: bool = False) -> str:
-    """The interval of a ratio, or of its inverse; empty without one."""
-    low, high = found.low, found.high
-    if low is None or high is None:
+def interval_note(found: Ratio) -> str:
+    """The interval of a ratio; empty without one."""
+    if found.interval is None:
         return ""
-    low, high = (1 / high, 1 / low) if inverse else (low, high)
-    return f"95 % interval [{low:.2f}, {high:.2f}]" + ("; no difference shown" if low <= 1 <= high else "")
+    return f"95 % interval {_interval(found, '{:.2f}'.format)}" + ("" if found.is_shown else "; no difference shown")
+
+
+def _interval(found: Ratio | Difference, form: Callable[[float], str]) -> str:
+    return "" if found.interval is None else f"[{form(found.interval[0])}, {form(found.interval[1])}]"
 
 
 def points(value: float | None) -> str:
@@ -141,14 +127,14 @@ def points(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:+.2f}".replace("-", MINUS)
 
 
-def points_interval(found: Difference) -> str:
+def points_note(found: Difference) -> str:
     """The interval of a difference of accuracies; empty without one."""
-    return "" if found.low is None or found.high is None else f"[{points(found.low)}, {points(found.high)}]"
+    return f"95 % interval {_interval(found, points)}" if found.interval else ""
 
 
 def difference(found: Difference | None) -> str:
     """A difference of accuracies in points, with its interval."""
-    return NOTHING if found is None else f"{points(found.mean)} {points_interval(found)}".rstrip()
+    return NOTHING if found is None else f"{points(found.mean)} {_interval(found, points)}".rstrip()
 
 
 def accuracy(found: Summary) -> str:
@@ -211,15 +197,7 @@ def _batch_words(run: Run) -> str:
 
 
 def beside(compare: Comparison, found: Against) -> str:
-    """Clauses that an arm's claim about accuracy must not be read without: its worst seed, whether seeds are skewed.
-
-    Args:
-        compare: the comparison.
-        found: its arm against a baseline.
-
-    Returns:
-        Clauses that follow a verdict; empty for one seed, which shows nothing.
-    """
+    """Clauses after a verdict that it must not be read without: the worst seed, skewed seeds; empty for one seed."""
     if len(compare.seeds) == 1:
         return ""
     worst, skewed = found.accuracy_difference_by_seed.worst, found.accuracy_difference_by_seed.skewed

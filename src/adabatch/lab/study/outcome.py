@@ -62,9 +62,9 @@ def verdict(difference: Difference, *, margin: float, lost: str = "") -> Verdict
     Returns:
         Shown where the whole interval lies above minus the margin, worse where it lies below, else not shown.
     """
-    if (why := comparison.unjudged(difference, lost)) or difference.low is None or difference.high is None:
+    if (why := comparison.unjudged(difference, lost)) or difference.interval is None:
         return Verdict("not shown", f"not shown, {why}")
-    low, high, allowed = difference.low, difference.high, f"-{100 * margin:.2f}"
+    (low, high), allowed = difference.interval, f"-{100 * margin:.2f}"
     interval = f"[{100 * low:+.2f}, {100 * high:+.2f}] points"
     if low > -margin:
         return Verdict("shown", f"shown, the 95 % interval {interval} lies above {allowed}")
