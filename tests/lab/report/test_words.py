@@ -148,3 +148,19 @@ def test_the_page_of_a_folder_says_what_its_claim_is_over(tmp_path):
 @pytest.mark.parametrize("arms", [("fixed-small",), ("fixed-large", "adaptive")])
 def test_without_a_baseline_there_is_no_claim(arms):
     assert words.scope(made(comparison(names=arms) | {"against_fixed_small": {}})) == ""
+
+
+def test_epochs_of_a_run(tmp_path):
+    write_run(tmp_path)
+    run = read_run(tmp_path)
+    assert words.epochs(run) == "14 epochs"
+    assert words.epochs(replace(run, config={**run.config, "epochs": 1})) == "1 epoch"
+    assert words.epochs(replace(run, result=None, history=run.history[:3])) == "3 of 14 epochs"
+    lost = [*run.history[:2], {**run.history[2], "train_loss": None}]
+    assert words.epochs(replace(run, history=lost)) == "3 of 14 epochs", "it was stopped there"
+
+
+def test_names_in_a_sentence():
+    assert [words.listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "", "a", "a and b", "a, b and c",
+    ]  # fmt: skip

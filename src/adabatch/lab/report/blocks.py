@@ -13,6 +13,8 @@ from adabatch.lab.report.words import Headline
 from adabatch.lab.shapes import Json
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
+_NEAR = 0.2  # of the width of an interval: closer than that two ticks have no room side by side
+_LONG = 30  # letters of a column's head
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}
 
 
@@ -46,7 +48,8 @@ def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
         below: HTML.
     """
     small = f'<p class="note">{_text(note)}</p>' if note else ""
-    figure = f'<p class="label">{escape(label)}</p><p class="value">{escape(value)}</p>'
+    kind = "value" if any(letter.isdigit() for letter in value) else "value text"
+    figure = f'<p class="label">{escape(label)}</p><p class="{kind}">{escape(value)}</p>'
     return f'<div class="card figure">{figure}{below}{small}</div>'
 
 
@@ -87,7 +90,11 @@ def interval(arm: str, found: Difference, *, margin: float) -> str:
 
     marks = f'<s style="left:{at(-margin)}" class="margin"></s><s style="left:{at(0)}"></s>'
     bar = f'<b style="left:{at(low)};right:calc(100% - {at(high)})"></b><i style="left:{at(mean)}"></i>'
-    ends = f'<span style="left:{at(-margin)}">{words.MINUS}{100 * margin:g}</span><span style="left:{at(0)}">0</span>'
+    before, after = ("before", "after") if margin < _NEAR * (right - left) else ("", "")
+    ends = (
+        f'<span class="{before}" style="left:{at(-margin)}">{words.MINUS}{100 * margin:g}</span>'
+        f'<span class="{after}" style="left:{at(0)}">0</span>'
+    )
     return f'<div class="interval" data-arm="{escape(arm)}" aria-hidden="true">{marks}{bar}{ends}</div>'
 
 
@@ -165,7 +172,10 @@ def table(found: Table | None) -> str:
     if found is None:
         return ""
     columns = found.columns
-    heads = "".join(f'<th scope="col">{spot(name) if found.arms else ""}{escape(name)}</th>' for name in columns)
+    wide = {name: ' class="long"' if len(name) > _LONG else "" for name in columns}  # so that no head is high
+    heads = "".join(
+        f'<th scope="col"{wide[name]}>{spot(name) if found.arms else ""}{escape(name)}</th>' for name in columns
+    )
     body = ""
     for title, rows in found.groups:
         if title:
@@ -192,6 +202,6 @@ def _text(text: str) -> str:
 def _marked(title: str) -> str:
     """The title with its figures set off: `3.4x fewer updates`, `97.4 %`."""
     made = []
-    for word in escape(title).split(" "):
+    for word in _text(title).split(" "):
         made.append(f"<em>{word}</em>" if word.endswith(words.TIMES) else word)
     return " ".join(made)

@@ -66,14 +66,33 @@ def course(
                 traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
                 for key in AXES:
                     xs[key].append(places[key])
+    if _once(runs):
+        _tell_ends(traces, runs)
     layout = _stacked(panels)
     for place, panel in enumerate(panels):
-        layout[_axis("yaxis", place)] |= _scale(panel, runs)
+        layout[_axis("yaxis", place)] |= _scale(panel, runs, target)
         if layout[_axis("yaxis", place)].get("cut"):
             layout["annotations"][place]["text"] += f" (axis cut at {layout[_axis('yaxis', place)]['range'][0]:.3g})"
     if target is not None:
         _draw_target(layout, 100 * target)
     return {"traces": traces, "layout": layout, "xs": xs}
+
+
+def spread_words(runs: Mapping[str, Sequence[Run]], over: str = "seeds") -> str:
+    """The lines and bands of several seeds, in a sentence.
+
+    Args:
+        runs: for each arm its runs, one per seed.
+        over: what the mean is over.
+    """
+    if _once(runs):
+        return f"Mean over {over} ± one standard deviation."
+    return f"Mean over {over}; the band is one standard deviation."
+
+
+def _once(runs: Mapping[str, Sequence[Run]]) -> bool:
+    """Whether every run was evaluated once, so that there are no lines."""
+    return all(len(run.history) == 1 for seeds in runs.values() for run in seeds)
 
 
 def _differ(runs: Sequence[Run]) -> bool:
@@ -101,9 +120,20 @@ def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     drawn.append((_trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
     end = {key: xs[-1:] for key, xs in places.items()}
     dot: Chart = {"mode": "markers", "marker": {"size": 9}, "cliponaxis": False}
-    if len(points) == 1:  # a curve of one point is none
-        dot["texttemplate"] = f"{means[0]:.1f} %"
     return [*drawn, (_trace(name, end["samples"], means[-1:]) | dot, end)]
+
+
+def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[Run]]) -> None:
+    """Names and figures beside the marks of runs that were evaluated once: a line of one point is none."""
+    for trace in traces:
+        if trace["yaxis"] == "y" and trace.get("mode") == "markers":
+            name = trace["name"]
+            values = [100 * run.history[0]["test_accuracy"] for run in runs[name]]
+            figure = f"{trace['y'][0]:.1f}"
+            if len(values) > 1 and not _differ(runs[name]):
+                figure += f" ± {stdev(values):.1f}"
+            text = f"{name} {figure} %" if len(runs) > 1 else f"{figure} %"
+            trace |= {"texttemplate": text, "textposition": "side"}
 
 
 def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
@@ -198,11 +228,13 @@ def _stacked(panels: Sequence[str]) -> Chart:
     return layout
 
 
-def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
-    """The y axis of a panel."""
+def _scale(panel: str, runs: Mapping[str, Sequence[Run]], target: float | None) -> Chart:
+    """The y axis of a panel; a target a little above all lines is on it."""
     if panel == "accuracy":
         every = [found for seeds in runs.values() for run in seeds for found in run.history]
         high, low = max(100 * found["test_accuracy"] for found in every), _floor(runs)
+        if target is not None and high < 100 * target < high + 0.3 * (high - low):
+            high = 100 * target
         return {"range": [low, high + 0.04 * (high - low) + 0.2], "cut": low > 0}
     firsts = [seeds[0] for seeds in runs.values()]
     if panel == "batch":
@@ -214,12 +246,12 @@ def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
 
 
 def _floor(runs: Mapping[str, Sequence[Run]]) -> float:
-    """The lowest accuracy shown: 15 points below the worst arm's end, so that the ends can be told apart."""
-    if all(len(run.history) == 1 for seeds in runs.values() for run in seeds):
-        return 0.0  # ends without a curve are told by their figures
+    """The lowest accuracy shown."""
+    if _once(runs):
+        return 0.0  # ends without a line are told by their figures
     worst = min(fmean(100 * run.history[-1]["test_accuracy"] for run in seeds) for seeds in runs.values())
     first = min(100 * float(run.history[0]["test_accuracy"]) for seeds in runs.values() for run in seeds)
-    return max(first - 1, worst - 15, 0.0)
+    return look.floor(first, worst)
 
 
 def _draw_target(layout: Chart, target: float) -> None:
@@ -231,14 +263,14 @@ def _draw_target(layout: Chart, target: float) -> None:
     layout["annotations"].append(note | {"yref": "y", "y": target, "font": {"size": 11}})
 
 
-def throughput(rates: Mapping[str, Mapping[str, float]], paint: Mapping[str, str]) -> Chart:
+def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -> Chart:
     """Samples per second against batch size.
 
     Args:
         rates: for each arm samples per second by batch size.
-        paint: the colour of each arm.
+        names: of all arms on the page.
     """
-    traces = []
+    traces, names = [], list(names)
     for name, found in rates.items():
         sizes = sorted(int(size) for size in found)
         speeds = [found[str(size)] for size in sizes]
@@ -246,14 +278,39 @@ def throughput(rates: Mapping[str, Mapping[str, float]], paint: Mapping[str, str
             f"<b>{name}</b><br>{words.whole(speed)} samples/s<br>at batch {words.whole(size)}"
             for size, speed in zip(sizes, speeds, strict=True)
         ]
-        line = {"width": 2, "dash": look.dash(name, paint)}
-        marker = {"size": 9, "symbol": look.symbol(list(paint).index(name))}
+        line = {"width": 2, "dash": look.dash(name, names)}
+        marker = {"size": 9, "symbol": look.symbol(names.index(name))}
         style = {"mode": "lines+markers", "line": line, "marker": marker}
         traces.append(_trace(name, sizes, speeds, text) | style)
     layout = _layout("batch size")
     layout["xaxis"] |= _sizes_axis([int(size) for found in rates.values() for size in found], most=6)
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"traces": traces, "layout": layout}
+
+
+def differ_in_size(rates: Iterable[Mapping[str, float]]) -> bool:
+    """Whether there is more than one batch size: of one the tables tell all.
+
+    Args:
+        rates: samples per second by batch size, of each arm.
+    """
+    return len({size for found in rates for size in found}) > 1
+
+
+def probed(name: str, points: Sequence[Json]) -> Chart:
+    """Samples per second against batch size with their range over turns.
+
+    Args:
+        name: what was probed.
+        points: the batch sizes of a `probe.json`.
+    """
+    sizes, rates = [point["batch_size"] for point in points], [point["samples_per_second"] for point in points]
+    chart = throughput({name: {str(size): rate["median"] for size, rate in zip(sizes, rates, strict=True)}}, [name])
+    around = [rate["min"] for rate in rates] + [rate["max"] for rate in reversed(rates)]
+    band = _trace(name, sizes + sizes[::-1], around) | {"mode": "lines", "fill": "toself"}
+    chart["traces"].insert(0, band)
+    chart["layout"]["xaxis"] |= _sizes_axis(sizes, most=12)
+    return chart
 
 
 def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
@@ -335,17 +392,17 @@ def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str]
 
 
 def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
-    """LR, batch size and noise scale against samples, with a constant batch and with a growing one.
+    """LR, batch size and noise scale against samples, with a growing batch and with a constant one.
 
     Args:
         values: the content of a `plan.json`.
-        paint: the colour of the constant batch, then of the growing one, by name.
+        paint: the colour of the growing batch, then of the constant one, by name.
     """
     first = [values["sizes"][0]] * len(values["sizes"])
     made = {
-        "lr": _stairs(values, [values["lr_before"], values["lr"]], paint, "LR"),
-        "batch": _stairs(values, [first, values["sizes"]], paint, "batch"),
-        "noise": _stairs(values, [values["noise_scale_before"], values["noise_scale"]], paint, "noise scale"),
+        "lr": _stairs(values, [values["lr"], values["lr_before"]], paint, "LR"),
+        "batch": _stairs(values, [values["sizes"], first], paint, "batch"),
+        "noise": _stairs(values, [values["noise_scale"], values["noise_scale_before"]], paint, "noise scale"),
     }
     made["lr"]["layout"]["yaxis"] |= {"rangemode": "tozero"}
     made["batch"]["layout"]["yaxis"] |= _sizes_axis(values["sizes"], most=6, margin=0.1)

@@ -23,6 +23,7 @@ _ROWS: Final = 500  # evaluations and decisions in a table
 _PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"
 _MOST: Final = 60  # rows of a plan's table
+_NOISE: Final = f"LR {words.TIMES} samples of an epoch / (batch size {words.TIMES} (1 {words.MINUS} momentum))."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def of_run(run: Run) -> Content:
     panels = ("accuracy", "loss", "batch", "lr") if losses else _PANELS
     drawn = {"course": charts.course({_THIS: [run]}, panels, paint, target=result.get("target"))}
     places = []
-    if result.get("samples_per_second"):
+    if charts.differ_in_size([result.get("samples_per_second", {})]):
         drawn["throughput"] = charts.throughput({_THIS: result["samples_per_second"]}, paint)
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
     (few,) = thinned([run], _ROWS)
@@ -103,14 +104,15 @@ def of_run(run: Run) -> Content:
 def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The charts beside the main one, and their places."""
     rates = {arm.name: arm.samples_per_second for arm in compare.arms}
-    drawn = {"every-run": charts.every_run(compare, paint), "throughput": charts.throughput(rates, paint)}
+    drawn = {"every-run": charts.every_run(compare, paint)}
     several = len(compare.seeds) > 1
     ring = ", a ring at each arm's middle" if several else ""
     median = ", median over seeds" if several else ""
-    places = [
-        blocks.chart("every-run", "Every run", f"A mark for each seed{ring}. Up and left is better."),
-        blocks.chart("throughput", "Throughput", f"Samples per second of training at each batch size{median}."),
-    ]
+    places = [blocks.chart("every-run", "Every run", f"A mark for each seed{ring}. Up and left is better.")]
+    if charts.differ_in_size(rates.values()):
+        drawn["throughput"] = charts.throughput(rates, paint)
+        how = f"Samples per second of training at each batch size{median}."
+        places.append(blocks.chart("throughput", "Throughput", how))
     against = compare.against_fixed_small
     if not against:
         return drawn, places
@@ -203,10 +205,8 @@ def _seconds_bars(found: Mapping[str, float]) -> str:
 def _run_cards(run: Run) -> list[str]:
     last, result = run.history[-1], run.result or {}
     best = max(found["test_accuracy"] for found in run.history)
-    epochs = run.config["epochs"]
-    done = f"{epochs}" if run.result else f"{last.get('epoch', '?')} of {epochs}"
     trained = result.get("samples", last["samples"])  # without what was dropped at the ends of epochs
-    samples = f"{words.whole(trained)} samples, {done} epochs"
+    samples = f"{words.whole(trained)} samples, {words.epochs(run)}"
     made = [
         blocks.card("test accuracy", f"{100 * last['test_accuracy']:.2f} %", f"best {100 * best:.2f} %"),
         blocks.card("updates", words.whole(last["updates"]), samples),
@@ -219,7 +219,7 @@ def _run_cards(run: Run) -> list[str]:
     if result.get("target") is not None:
         reached, after = result.get("updates_to_target"), result.get("seconds_to_target")
         value = "not reached" if reached is None or after is None else f"{words.seconds(after)} s"
-        note = "" if reached is None else f"{words.whole(reached)} updates"
+        note = "" if reached is None else f"{words.whole(reached)} {words.plural('update', reached)}"
         made.append(blocks.card(f"to {100 * result['target']:g} % test accuracy", value, note))
     return made
 
@@ -233,7 +233,7 @@ def _some_of(shown: Sequence[Json], every: Sequence[Json], what: str) -> str:
 
 
 def _course_note(found: Finished) -> str:
-    note = "Mean over seeds; the band is one standard deviation."
+    note = charts.spread_words(found.runs)
     differ = any(run.staircase() != runs[0].staircase() for runs in found.runs.values() for run in runs)
     return f"{note} Batch size and learning rate are those of the first seed." if differ else note
 
@@ -252,7 +252,7 @@ def device(kind: str, versions: Json) -> str:
 def _reading(compare: Comparison) -> str:
     if len(compare.seeds) == 1:
         return ""
-    told = f"{words.reading(compare)}; ratios are the baseline divided by the arm."
+    told = words.reading(compare, end="; ratios are the baseline divided by the arm")
     return f'<p class="note">{told} {escape(words.scope(compare))}</p>'
 
 
@@ -265,7 +265,7 @@ def of_together(found: Together) -> Content:
     course = charts.course({name: [run] for name, run in runs.items()}, _PANELS, paint, target=target)
     drawn, places = {"course": course}, []
     rates = {name: run.result["samples_per_second"] for name, run in runs.items() if run.result}
-    if any(rates.values()):
+    if charts.differ_in_size(rates.values()):
         drawn["throughput"] = charts.throughput({name: found for name, found in rates.items() if found}, paint)
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
     differ, shared = figures.settings({name: run.config for name, run in runs.items()}, seed=True)
@@ -288,18 +288,17 @@ def of_together(found: Together) -> Content:
 def _together_headline(runs: Mapping[str, Run]) -> Headline:
     tasks = {run.config["task"] for run in runs.values()}
     where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
-    sentences = []
-    if where:
-        best = max(runs, key=lambda name: runs[name].history[-1]["test_accuracy"])
-        accuracy = 100 * runs[best].history[-1]["test_accuracy"]
-        sentences.append(f"{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
-    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
     lost = [name for name, run in runs.items() if words.diverged_at(run)]
-    if lost:
-        sentences.append(f"{' and '.join(lost)} diverged: a loss was not finite.")
+    whole = [name for name in runs if name not in lost]
+    sentences = [f"{words.listed(lost)} diverged: a loss was not finite."] if lost else []
+    if where and len(whole) > 1:
+        best = max(whole, key=lambda name: float(runs[name].history[-1]["test_accuracy"]))
+        accuracy, among = 100 * runs[best].history[-1]["test_accuracy"], "Of the others, " if lost else ""
+        sentences.append(f"{among}{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
+    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
     if going := [name for name, run in runs.items() if run.result is None]:
         sentences.append(f"Not finished yet: {', '.join(going)}.")
-    return Headline(f"{len(runs)} runs{where} side by side", " ".join(sentences), "bad" if lost else "")
+    return Headline(f"{len(runs)} runs{where} side by side.", " ".join(sentences), "bad" if lost else "")
 
 
 def of_unfinished(found: Unfinished) -> Content:
@@ -312,7 +311,7 @@ def of_unfinished(found: Unfinished) -> Content:
     drawn, body = {}, [blocks.header([interim.facts, "not finished"], Headline(f"{interim.title}.", lead, "open"))]
     if finished:
         drawn["course"] = charts.course(finished, _PANELS, paint, target=note.get("target"))
-        how = "Mean over the seeds that are finished; the band is one standard deviation."
+        how = charts.spread_words(finished, "the seeds that are finished")
         body += [blocks.controls(legend, AXES), blocks.chart("course", "", how, size="tall")]
     body.append(blocks.section("So far", blocks.table(Table(COLUMNS, [("", interim.rows())], corner="arm"))))
     some = {name: runs[0].config for name, runs in finished.items()}
@@ -355,7 +354,7 @@ def of_plan(found: Plan) -> Content:
     """The page of a forecast."""
     values = found.values
     title = str(values.get("title") or "LR schedule")
-    paint = {_CONSTANT: look.COLOURS[SMALL], _GROWING: look.COLOURS["adaptive"]}
+    paint = {_GROWING: look.COLOURS["adaptive"], _CONSTANT: look.COLOURS[SMALL]}
     drawn = charts.forecast(values, paint)
     shown = blocks.table(figures.plan(values, most=_MOST))
     note = "" if len(values["sizes"]) <= _MOST else '<p class="note">Some of the rows; all are in plan.json.</p>'
@@ -365,10 +364,10 @@ def of_plan(found: Plan) -> Content:
             ["plan", title, f"{words.whole(values['dataset_size'])} samples an epoch"], _plan_headline(values)
         ),
         blocks.cards(_plan_cards(values)),
-        blocks.controls({_CONSTANT: "", _GROWING: ""}, {}),
-        blocks.chart("lr", "Learning rate in force", "Against samples.", size="short"),
-        blocks.chart("batch", "Batch size", "Samples per update, against samples.", size="short"),
-        blocks.chart("noise", "Noise scale", "LR x samples of an epoch / (batch size x (1 - momentum)).", size="short"),
+        blocks.controls({_GROWING: "", _CONSTANT: ""}, {}),
+        blocks.chart("lr", "Learning rate in force", "The schedule's, times the coupling.", size="short"),
+        blocks.chart("batch", "Batch size", "Samples per update.", size="short"),
+        blocks.chart("noise", "Noise scale", _NOISE, size="short"),
         blocks.section("Where something changes", shown + note),
         blocks.details("Settings", blocks.facts(settings)) if settings else "",
         blocks.FOOTER,
@@ -386,7 +385,8 @@ def _plan_headline(values: Json) -> Headline:
     lead = f"The batch stays at {words.whole(sizes[0])}."
     if steps:
         change = f"from {words.whole(sizes[0])} to {words.whole(sizes[-1])} in {steps} {words.plural('step', steps)}"
-        lead = f"The batch goes {change} over {words.whole(values['epochs'])} epochs."
+        epochs = values["epochs"]
+        lead = f"The batch goes {change} over {words.whole(epochs)} {words.plural('epoch', epochs)}."
     if values.get("coupling"):
         lead += f" Coupling: {values['coupling']}."
     return Headline(title, f"{lead} A forecast: it knows updates exactly, and of accuracy nothing.")
@@ -412,37 +412,34 @@ def of_probe(found: Probe) -> Content:
     name = f"{values['task']}, {values['model']}"
     paint = {name: look.COLOURS[SMALL]}
     points = values["curve"]
-    chart = charts.throughput({name: {str(point["batch_size"]): _median(point) for point in points}}, paint)
+    drawn = {"throughput": charts.probed(name, points)} if len(points) > 1 else {}
     versions = values.get("versions", {})
     sentence = re.sub(r"(?<=\d)x\b", words.TIMES, values["sentence"])
     title = f"{sentence[:1].upper()}{sentence[1:]}."
     lead = f"Real training steps, each batch size in {values['repeats']} {words.plural('turn', values['repeats'])}."
     if values["out_of_memory_at"] is not None:
         lead += f" Out of memory at a batch size of {words.whole(values['out_of_memory_at'])}."
-    how = "Samples per second of training, median over turns. Ratios are paired by turn, with 95 % intervals."
+    how = "Samples per second of training: median over turns, and the range from the slowest to the fastest."
+    paired = '<p class="note">Ratios are paired by turn, with 95 % intervals.</p>' if drawn else ""
     body = [
         blocks.header(["probe", name, device(values["device"], versions)], Headline(title, lead)),
         blocks.cards(_probe_cards(values)),
-        blocks.chart("throughput", "Throughput", how, size="tall"),
-        blocks.section("All figures", blocks.table(figures.probe(points))),
+        blocks.chart("throughput", "Throughput", how) if drawn else "",
+        blocks.section("All figures", blocks.table(figures.probe(points)) + paired),
         blocks.details("Versions", blocks.facts(figures.versions(versions))),
         blocks.FOOTER,
     ]
-    return Content(f"probe: {name}", blocks.main(body), {"throughput": chart}, paint)
-
-
-def _median(point: Json) -> float:
-    return float(point["samples_per_second"]["median"])
+    return Content(f"probe: {name}", blocks.main(body), drawn, paint)
 
 
 def _probe_cards(values: Json) -> list[str]:
     first, speedup = values["curve"][0], Ratio.of_json(values["speedup"])
-    rate = f"{words.whole(_median(first))} samples per second"
+    rate = f"{words.whole(first['samples_per_second']['median'])} samples per second"
     made = [blocks.card("first batch size", words.whole(first["batch_size"]), rate)]
     if values["fastest"] != first["batch_size"] and speedup.median:
         where = f"at batch {words.whole(values['fastest'])}"
         note = "; ".join(text for text in (where, words.interval_note(speedup)) if text)
-        made.append(blocks.card("faster at most", words.times(speedup.median), note))
+        made.append(blocks.card("faster at most", f"{speedup.median:.2f}{words.TIMES}", note))
     if values["enough"] is not None:
         made.append(
             blocks.card("batch that is enough", words.whole(values["enough"]), "no larger one is shown to be faster")

@@ -193,13 +193,7 @@ def together(runs: Mapping[str, Run]) -> Table:
     lasts = {name: run.history[-1] for name, run in runs.items()}
     every = [(run, lasts[name], run.result or {}) for name, run in runs.items()]
     rows: list[Row] = [
-        (
-            "state",
-            [
-                "finished" if run.result else f"epoch {at.get('epoch', '?')} of {run.config['epochs']}"
-                for run, at, _ in every
-            ],
-        ),
+        ("state", [_state(run) for run in runs.values()]),
         ("batch size", [words.sizes([size for _, size, _ in run.staircase()]) for run, _, _ in every]),
         ("updates", [words.whole(at["updates"]) for _, at, _ in every]),
         ("samples", [words.whole(found.get("samples", at["samples"])) for _, at, found in every]),
@@ -211,6 +205,12 @@ def together(runs: Mapping[str, Run]) -> Table:
     if any(words.diverged_at(run) for run in runs.values()):
         rows.append(("diverged", ["yes" if words.diverged_at(run) else "no" for run in runs.values()]))
     return Table(list(runs), [("", rows)], arms=True)
+
+
+def _state(run: Run) -> str:
+    if words.diverged_at(run):
+        return "diverged"
+    return "finished" if run.result else f"epoch {run.history[-1].get('epoch', '?')} of {run.config['epochs']}"
 
 
 def plan(values: Json, *, most: int) -> Table:
@@ -336,7 +336,8 @@ class Interim:
     def title(self) -> str:
         """How far it is."""
         count = sum((arm, seed) in self.done for arm in self.arms for seed in self.seeds)
-        return f"Unfinished: {count} of {len(self.arms) * len(self.seeds)} runs are done"
+        whole = len(self.arms) * len(self.seeds)
+        return f"Unfinished: {count} of {whole} {'run is' if whole == 1 else 'runs are'} done"
 
     @property
     def missing(self) -> str:

@@ -26,7 +26,9 @@ def of_comparison(compare: Comparison) -> Headline:
     if name is None:
         return _of_none(compare)
     if lost := diverged(compare, (name, SMALL)):
+        others = diverged(compare, (arm for arm in compare.against_fixed_small if arm != name))
         lead = f"A loss was not finite, and accuracy {words.within_words(compare)} is not shown."
+        lead += f" {others}." if others else ""
         return Headline(f"{lost}: no gain is shown.", lead, "bad")
     sign, who, base = standing(compare, name), _who(compare, name), _base(compare)
     titles = {
@@ -68,7 +70,7 @@ def standing(compare: Comparison, name: str) -> str:
 def diverged(compare: Comparison, names: Iterable[str]) -> str:
     """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did."""
     lost = [arm for name in names if (arm := compare.arm(name)).diverged]
-    return " and ".join(f"{arm.name} diverged in {arm.diverged} of {arm.test_accuracy.n} runs" for arm in lost)
+    return " and ".join(f"{arm.name} diverged in {arm.diverged} of {words.runs(arm.test_accuracy.n)}" for arm in lost)
 
 
 def arm_sentence(compare: Comparison, name: str) -> str:
@@ -94,8 +96,10 @@ def sentences(compare: Comparison) -> list[str]:
     made += [f"{diverged(compare, [arm.name])}: a loss was not finite." for arm in compare.arms if arm.diverged]
     for arm in compare.arms:
         if arm.at_chance:
-            made.append(f"{arm.name} ended no better than chance in {arm.at_chance} of {arm.test_accuracy.n} runs.")
-    reading = f"{words.reading(compare)}." if len(compare.seeds) > 1 else ""
+            made.append(
+                f"{arm.name} ended no better than chance in {arm.at_chance} of {words.runs(arm.test_accuracy.n)}."
+            )
+    reading = words.reading(compare) if len(compare.seeds) > 1 else ""
     return [*made, *(text for text in (words.scope(compare), reading) if text)]
 
 
@@ -172,10 +176,11 @@ def _without_baseline(compare: Comparison) -> Headline:
     sentences = []
     if whole := [arm for arm in arms if not arm.diverged]:
         best = max(whole, key=lambda arm: arm.test_accuracy.mean)
-        sentences.append(f"{best.name} reaches the highest test accuracy: {words.accuracy(best.test_accuracy)} %.")
+        what = "reaches the highest test accuracy:" if len(whole) > 1 else "reaches a test accuracy of"
+        sentences.append(f"{best.name} {what} {words.accuracy(best.test_accuracy)} %.")
     if lost:
         sentences.append(f"{lost}: a loss was not finite.")
-    title = f"{len(arms)} {words.plural('arm', len(arms))} on {compare.task}"
+    title = f"{len(arms)} {words.plural('arm', len(arms))} on {compare.task}."
     return Headline(title, " ".join(sentences), "bad" if lost else "")
 
 

@@ -118,8 +118,9 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("batch size")
     axes.set_ylabel("samples per second")
+    repeats = f"{probe['repeats']} {'repeat' if probe['repeats'] == 1 else 'repeats'}"
     axes.set_title(
-        f"{probe['task']}, {probe['model']} on {probe['device']}: median and range of {probe['repeats']} repeats",
+        f"{probe['task']}, {probe['model']} on {probe['device']}: median and range of {repeats}",
         **_title(),
     )
     _save(figure, picture)
@@ -159,7 +160,9 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     noise.set_xlim(0, end)
     _count_axis(noise, end)
     lr.legend(frameon=False, fontsize=8.5, loc="best")
-    counts = f"{forecast['updates_before']:,} updates become {forecast['updates_after']:,}"
+    before, after = forecast["updates_before"], forecast["updates_after"]
+    same = "as many as with a constant batch"
+    counts = f"{before:,} updates, {same}" if before == after else f"{before:,} updates become {after:,}"
     lr.set_title(f"{title}: {counts}" if title else counts, **_title())
     _save(figure, picture)
 
@@ -218,6 +221,8 @@ def _accuracy(axes: Axes, runs: Sequence[Run], key: str, style: dict[str, Any]) 
         bands = [(mean, stdev(value)) for mean, value in zip(means, values, strict=True)]
         lows, highs = [mean - std for mean, std in bands], [min(mean + std, 100) for mean, std in bands]
         axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
+        if len(xs) == 1:  # of one evaluation a band has no width
+            axes.vlines(xs, lows, highs, color=style["color"], alpha=0.5, linewidth=2.5)
 
 
 def _steps(run: Run) -> tuple[list[float], list[int]]:
@@ -242,11 +247,11 @@ def _end(runs: Sequence[Run], key: str) -> tuple[float, float]:
 
 
 def _limits(runs: Mapping[str, Sequence[Run]]) -> tuple[float, float]:
-    """The accuracies shown: up to the best, and down to 15 points below the worst arm's end, to tell ends apart."""
+    """The accuracies shown: up to the best, and down to where the ends can be told apart."""
     every = [run for seeds in runs.values() for run in seeds]
     worst = min(_end(seeds, "samples")[1] for seeds in runs.values())
     seen = [100 * found["test_accuracy"] for run in every for found in run.history]
-    floor = float(max(min(100 * run.history[0]["test_accuracy"] for run in every) - 1, worst - 15, 0))
+    floor = look.floor(min(100 * run.history[0]["test_accuracy"] for run in every), worst)
     return floor, min(101.0, max(seen) + 0.08 * (max(seen) - floor) + 0.5)
 
 

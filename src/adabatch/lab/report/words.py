@@ -61,6 +61,18 @@ def diverged_at(run: Run) -> Json | None:
     return None
 
 
+def epochs(run: Run) -> str:
+    """How far a run came: its epochs, or the one that it is in of how many."""
+    planned, ended = run.config["epochs"], run.result is not None and diverged_at(run) is None
+    some = "" if ended else f"{run.history[-1].get('epoch', '?')} of "
+    return f"{some}{whole(planned)} {plural('epoch', planned)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `"a"`, `"a and b"`, `"a, b and c"`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
 def verdict_words(compare: Comparison, name: str) -> str:
     """Whether "within the margin" of fixed-small is shown of an arm, with the reason where that is not its interval."""
     found, arm, base = compare.against_fixed_small[name], compare.arm(name), compare.arm(SMALL)
@@ -168,6 +180,11 @@ def plural(word: str, count: float) -> str:
     return word if count == 1 else f"{word}s"
 
 
+def runs(count: int) -> str:
+    """So many runs."""
+    return f"{whole(count)} {plural('run', count)}"
+
+
 def plain(value: Any) -> str:
     """A setting as a person writes it."""
     if value is None:
@@ -204,13 +221,18 @@ def beside(compare: Comparison, found: Against) -> str:
     return ("" if worst is None else f"; worst seed {points(worst)}") + (f"; {SKEWED}" if skewed else "")
 
 
-def reading(compare: Comparison) -> str:
-    """How the figures of several seeds are told, in sentences."""
+def reading(compare: Comparison, end: str = "") -> str:
+    """How the figures of several seeds are told, in sentences.
+
+    Args:
+        compare: the comparison.
+        end: of the sentence about ratios, where there are some.
+    """
     told = "fixed-small's median, in the other arms divided by the ratio," if compare.against_fixed_small else "median"
-    return (
-        f"Accuracy: mean ± standard deviation over seeds. Seconds: {told} [smallest, largest]. Ratios and differences "
-        "are paired by seed, with 95 % intervals"
-    )
+    text = f"Accuracy: mean ± standard deviation over seeds. Seconds: {told} [smallest, largest]."
+    if not compare.against_fixed_small and not compare.against_fixed_large:
+        return text
+    return f"{text} Ratios and differences are paired by seed, with 95 % intervals{end}."
 
 
 def scope(compare: Comparison) -> str:
