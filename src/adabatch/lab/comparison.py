@@ -246,12 +246,7 @@ def lost_words(arm: ArmOutcome, base: ArmOutcome) -> str:
 
 
 def unjudged(difference: Difference, lost: str = "") -> str:
-    """Why the interval of a difference of accuracies shows nothing, wherever it lies; empty: it shows something.
-
-    Args:
-        difference: of accuracies, as fractions.
-        lost: which runs learned nothing, in words.
-    """
+    """Why the interval of a difference of accuracies shows nothing, wherever it lies; empty: it shows something."""
     if lost or difference.interval is None:
         return lost or "one seed gives no interval"
     low, high = difference.interval

@@ -68,13 +68,7 @@ class Record:
 
 
 def faults(values: Any, shape: Any, at: str = "") -> Iterator[str]:
-    """The faults of values, each in words that follow "got FILE".
-
-    Args:
-        values: as JSON gave them.
-        shape: what they must be.
-        at: where the values stand, as a path of names.
-    """
+    """The faults of values in a shape, each in words that follow "got FILE"; `at` is where they stand, as a path."""
     origin: Any = get_origin(shape)
     inner = shape if isinstance(shape, list) else get_args(shape)
     if origin is Annotated:

@@ -286,8 +286,11 @@ def test_of_one_evaluation_the_spread_is_drawn(tmp_path, monkeypatch):
     for file in tmp_path.glob("runs/*/*/result.json"):
         found = json.loads(file.read_text())
         file.write_text(json.dumps(found | {"history": found["history"][-1:]}))
+    heads = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: heads.append(text))
     compare_picture(tmp_path, tmp_path / "compare.png")
     assert len(drawn) == 2 * 4
+    assert "mean of 3 seeds, bar: one standard deviation" in heads[0]
     _, (low,), (high,) = drawn[0]
     assert high - low == pytest.approx(2 * 0.2)
 

@@ -138,7 +138,7 @@ def test_the_page_says_it_in_its_headline_its_words_and_its_table():
 
 def test_the_page_of_a_folder_says_what_its_claim_is_over(tmp_path):
     compare = write_comparison(tmp_path)
-    body = contents.of_comparison(read(tmp_path)).body
+    body = contents.of_comparison(read(tmp_path)).body.replace("&nbsp;", " ")
     assert f"{SCOPE} {RARE}" in body
     assert "The interval is over seeds, on one fixed test set." in body
     worst = compare["against_fixed_small"]["adaptive"]["accuracy_difference_by_seed"]["worst"]
@@ -164,3 +164,9 @@ def test_names_in_a_sentence():
     assert [words.listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "", "a", "a and b", "a, b and c",
     ]  # fmt: skip
+
+
+def test_lines_do_not_break_before_a_sign_or_within_an_interval():
+    assert words.html("within 1 % of <b>, by 2.0 [-1, +3] and [1.72, 16.17]") == (
+        "within 1&nbsp;% of &lt;b&gt;, by 2.0 [-1,&nbsp;+3] and [1.72,&nbsp;16.17]"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -25,11 +24,11 @@ def main(blocks: Sequence[str]) -> str:
 
 
 def header(facts: Sequence[str], headline: Headline) -> str:
-    """What was done, and what it showed."""
+    """The head of a page: what was done, and what it showed."""
     eyebrow = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     sign = f'<i class="sign {headline.sign}" aria-hidden="true">{_SIGNS[headline.sign]}</i>' if headline.sign else ""
     title = _marked(headline.title)
-    lead = f'<p class="lead">{sign}{_text(headline.lead)}</p>'
+    lead = f'<p class="lead">{sign}{words.html(headline.lead)}</p>'
     return f'<header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>{lead}</header>'
 
 
@@ -39,27 +38,15 @@ def cards(found: Sequence[str]) -> str:
 
 
 def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
-    """One key figure.
-
-    Args:
-        label: what it is.
-        value: the figure.
-        note: its interval or where it comes from.
-        below: HTML.
-    """
-    small = f'<p class="note">{_text(note)}</p>' if note else ""
+    """One key figure: its label, its value, a note on its interval or its source, and HTML below."""
+    small = f'<p class="note">{words.html(note)}</p>' if note else ""
     kind = "value" if any(letter.isdigit() for letter in value) else "value text"
     figure = f'<p class="label">{escape(label)}</p><p class="{kind}">{escape(value)}</p>'
     return f'<div class="card figure">{figure}{below}{small}</div>'
 
 
 def bars(values: Mapping[str, float], text: Mapping[str, str]) -> str:
-    """A bar for each arm, in proportion.
-
-    Args:
-        values: their lengths.
-        text: what stands beside each bar.
-    """
+    """A bar for each arm, in proportion to its value, with a text beside it."""
     longest = max(values.values()) or 1.0
     rows = ""
     for name, value in values.items():
@@ -72,13 +59,7 @@ def bars(values: Mapping[str, float], text: Mapping[str, str]) -> str:
 
 
 def interval(arm: str, found: Difference, *, margin: float) -> str:
-    """A difference of accuracies as a little picture: its interval, zero and the margin.
-
-    Args:
-        arm: whose difference.
-        found: its mean and interval, as fractions.
-        margin: as a fraction.
-    """
+    """A difference of accuracies as a little picture: its interval, zero and the margin, a fraction."""
     mean = found.mean
     low, high = found.interval or (mean, mean)
     left, right = min(low, -margin, 0.0), max(high, 0.0)
@@ -99,12 +80,7 @@ def interval(arm: str, found: Difference, *, margin: float) -> str:
 
 
 def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
-    """The legend of all charts and the switch of the x axis.
-
-    Args:
-        arms: for each arm what stands beside its name; empty for no legend.
-        axes: what can stand on the x axis; empty for no switch.
-    """
+    """The legend of all charts, with a note on each arm, and the switch of the x axis; none where one is empty."""
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
         f'title="{escape(name)}" data-dash="{look.dash(name, arms)}" data-symbol="{look.symbol(place)}">'
@@ -122,20 +98,13 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
 
 
 def chart(name: str, title: str, note: str, *, size: str = "") -> str:
-    """A place for a chart.
-
-    Args:
-        name: its id.
-        title: above it; empty for none.
-        note: below it.
-        size: a class of the style that gives its height.
-    """
+    """A place for the chart of that name: a title above, if any, a note below; `size` is a class of the style."""
     head = f"<h2>{escape(title)}</h2>" if title else ""
     label = escape(title or "Accuracy, batch size and learning rate")
     return (
         f'<section class="card">{head}<div class="chart {size}" id="{name}" tabindex="0" role="group" '
         f'aria-roledescription="chart" aria-label="{label}; arrow keys read it"></div>'
-        f'<p class="note">{_text(note)}</p></section>'
+        f'<p class="note">{words.html(note)}</p></section>'
     )
 
 
@@ -151,7 +120,7 @@ def details(title: str, content: str) -> str:
 
 def sentences(found: Mapping[str, str]) -> str:
     """A sentence for each arm."""
-    items = "".join(f"<li>{spot(name)}{_text(text)}</li>" for name, text in found.items())
+    items = "".join(f"<li>{spot(name)}{words.html(text)}</li>" for name, text in found.items())
     return f'<ul class="sentences">{items}</ul>'
 
 
@@ -182,9 +151,8 @@ def table(found: Table | None) -> str:
             span = f'scope="rowgroup" colspan="{len(columns) + 1}"'
             body += f'<tr class="group"><th {span}><span>{escape(title)}</span></th></tr>'
         for label, cells in rows:
-            body += (
-                f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-            )
+            row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            body += f'<tr><th scope="row">{words.html(label)}</th>{row}</tr>'
     head = f'<thead><tr><th scope="col">{escape(found.corner)}</th>{heads}</tr></thead>'
     return f'<div class="scroll {found.kind}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
@@ -194,14 +162,9 @@ def spot(arm: str) -> str:
     return f'<i class="spot" data-arm="{escape(arm)}"></i>'
 
 
-def _text(text: str) -> str:
-    """Text whose lines do not break before a sign or within an interval."""
-    return re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
-
-
 def _marked(title: str) -> str:
     """The title with its figures set off: `3.4x fewer updates`, `97.4 %`."""
     made = []
-    for word in _text(title).split(" "):
+    for word in words.html(title).split(" "):
         made.append(f"<em>{word}</em>" if word.endswith(words.TIMES) else word)
     return " ".join(made)

@@ -79,12 +79,7 @@ def course(
 
 
 def spread_words(runs: Mapping[str, Sequence[Run]], over: str = "seeds") -> str:
-    """The lines and bands of several seeds, in a sentence.
-
-    Args:
-        runs: for each arm its runs, one per seed.
-        over: what the mean is over.
-    """
+    """The lines and bands of several seeds, in a sentence; `over` names what the mean is over."""
     if _once(runs):
         return f"Mean over {over} ± one standard deviation."
     return f"Mean over {over}; the band is one standard deviation."
@@ -264,12 +259,7 @@ def _draw_target(layout: Chart, target: float) -> None:
 
 
 def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -> Chart:
-    """Samples per second against batch size.
-
-    Args:
-        rates: for each arm samples per second by batch size.
-        names: of all arms on the page.
-    """
+    """Samples per second against batch size, for each arm; `names` are all arms on the page."""
     traces, names = [], list(names)
     for name, found in rates.items():
         sizes = sorted(int(size) for size in found)
@@ -289,21 +279,12 @@ def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -
 
 
 def differ_in_size(rates: Iterable[Mapping[str, float]]) -> bool:
-    """Whether there is more than one batch size: of one the tables tell all.
-
-    Args:
-        rates: samples per second by batch size, of each arm.
-    """
+    """Whether arms ran at more than one batch size: of one the tables tell all."""
     return len({size for found in rates for size in found}) > 1
 
 
 def probed(name: str, points: Sequence[Json]) -> Chart:
-    """Samples per second against batch size with their range over turns.
-
-    Args:
-        name: what was probed.
-        points: the batch sizes of a `probe.json`.
-    """
+    """Samples per second against batch size with their range over turns, from the points of a `probe.json`."""
     sizes, rates = [point["batch_size"] for point in points], [point["samples_per_second"] for point in points]
     chart = throughput({name: {str(size): rate["median"] for size, rate in zip(sizes, rates, strict=True)}}, [name])
     around = [rate["min"] for rate in rates] + [rate["max"] for rate in reversed(rates)]
@@ -392,11 +373,9 @@ def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str]
 
 
 def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
-    """LR, batch size and noise scale against samples, with a growing batch and with a constant one.
+    """LR, batch size and noise scale of a `plan.json` against samples.
 
-    Args:
-        values: the content of a `plan.json`.
-        paint: the colour of the growing batch, then of the constant one, by name.
+    `paint` holds the colour of the growing batch, then of the constant one, by name.
     """
     first = [values["sizes"][0]] * len(values["sizes"])
     made = {
@@ -430,28 +409,13 @@ def _stairs(values: Json, lines: Sequence[Numbers], paint: Mapping[str, str], wh
 
 
 def _trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
-    """A trace of an arm.
-
-    Args:
-        name: of the arm.
-        xs: where its points lie.
-        ys: their heights.
-        text: what each point answers to the pointer; of markup `<b>` and `<br>` count. None: nothing.
-    """
+    """A trace of an arm; `text`, in which `<b>` and `<br>` count, is what each point answers to the pointer."""
     made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
     return made if text is None else made | {"text": list(text)}
 
 
 def _layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom: int = 44) -> Chart:
-    """A layout with one pair of axes.
-
-    Args:
-        title: of the x axis.
-        left: margin in pixels; it grows with the texts of the ticks.
-        right: margin in pixels.
-        top: margin in pixels.
-        bottom: margin in pixels.
-    """
+    """A layout with one pair of axes: the title of the x axis, and margins in pixels."""
     return {
         "margin": {"l": left, "r": right, "t": top, "b": bottom},
         "xaxis": {"title": {"text": title}},
@@ -465,13 +429,7 @@ def _vertical(x: float, style: str) -> Chart:
 
 
 def _sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
-    """A log axis with ticks at batch sizes.
-
-    Args:
-        sizes: that occur; ticks stand at them, or at powers of two where there are too many.
-        most: ticks at the most.
-        margin: at both ends, as a share of the length.
-    """
+    """A log axis with ticks at batch sizes, or at powers of two where there are too many."""
     kept = look.size_ticks(sizes, most)
     low, high = math.log10(min(sizes)), math.log10(max(sizes))
     room = margin * (high - low) or 0.3
@@ -484,13 +442,7 @@ def _sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) ->
 
 
 def _log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
-    """A log axis with ticks at round values.
-
-    Args:
-        values: that it holds, above 0.
-        suffix: after the text of each tick.
-        room: at both ends, as a share of the length.
-    """
+    """A log axis of values above 0 with ticks at round ones; `room` at both ends is a share of its length."""
     low, high = min(values), max(values)
     length = math.log10(high) - math.log10(low)
     margin = room * length if length > 1e-6 else 0.3

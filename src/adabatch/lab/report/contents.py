@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ _ROWS: Final = 500  # evaluations and decisions in a table
 _PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"
 _MOST: Final = 60  # rows of a plan's table
-_NOISE: Final = f"LR {words.TIMES} samples of an epoch / (batch size {words.TIMES} (1 {words.MINUS} momentum))."
+_NOISE: Final = "LR × samples of an epoch / (batch size × (1\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}momentum))."
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +252,7 @@ def _reading(compare: Comparison) -> str:
     if len(compare.seeds) == 1:
         return ""
     told = words.reading(compare, end="; ratios are the baseline divided by the arm")
-    return f'<p class="note">{told} {escape(words.scope(compare))}</p>'
+    return f'<p class="note">{told} {words.html(words.scope(compare))}</p>'
 
 
 def of_together(found: Together) -> Content:

@@ -185,11 +185,7 @@ def history(run: Run) -> Table:
 
 
 def together(runs: Mapping[str, Run]) -> Table:
-    """What each of several runs found so far: a column per run.
-
-    Args:
-        runs: by name.
-    """
+    """The findings of each of several runs so far: a column per run."""
     lasts = {name: run.history[-1] for name, run in runs.items()}
     every = [(run, lasts[name], run.result or {}) for name, run in runs.items()]
     rows: list[Row] = [
@@ -214,12 +210,7 @@ def _state(run: Run) -> str:
 
 
 def plan(values: Json, *, most: int) -> Table:
-    """The rows of a forecast, the first, the last and some between where there are many.
-
-    Args:
-        values: the content of a `plan.json`.
-        most: rows at the most, at least 2.
-    """
+    """The rows of a `plan.json`: the first, the last and some between where there are more than `most`."""
     count = len(values["starts_samples"])
     shown = range(count) if count <= most else sorted({round(step * (count - 1) / (most - 1)) for step in range(most)})
     keys = ("lr_before", "lr", "noise_scale", "noise_scale_before")
@@ -239,11 +230,7 @@ def plan(values: Json, *, most: int) -> Table:
 
 
 def probe(points: Sequence[Json]) -> Table:
-    """Throughput: a row per batch size.
-
-    Args:
-        points: the batch sizes of a `probe.json`.
-    """
+    """Throughput: a row for each point of a `probe.json`."""
     rows = []
     for point in points:
         rate = point["samples_per_second"]
@@ -264,12 +251,7 @@ def decisions(run: Run) -> Table | None:
 
 
 def settings(found: Mapping[str, Json], *, seed: bool = False) -> tuple[Table | None, list[tuple[str, str]]]:
-    """The settings in which arms differ, a column per arm, None for none, and names and values of those they share.
-
-    Args:
-        found: for each arm its settings.
-        seed: whether the seed is one of them.
-    """
+    """The settings in which arms differ, a column per arm, and names and values of those that they share."""
     names = list(found)
     keys = dict.fromkeys(key for values in found.values() for key in values if seed or key != "seed")
     values = {key: [_setting(key, found[name].get(key)) for name in names] for key in keys}
@@ -301,14 +283,7 @@ NOTHING: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished run.
-
-    Attributes:
-        accuracy: on the test set at the end, a fraction.
-        updates: optimizer updates.
-        seconds: of training.
-        diverged: whether a loss was not finite.
-    """
+    """A finished run: accuracy at the end, a fraction, updates, seconds, and whether a loss was not finite."""
 
     accuracy: float
     updates: int
@@ -346,7 +321,7 @@ class Interim:
         return "; ".join(f"{arm}: {_counted(seeds)}" for arm, seeds in left.items() if seeds)
 
     def sentences(self) -> list[str]:
-        """What stands below the table."""
+        """The sentences below the table."""
         return [
             f"Missing: {self.missing}." if self.missing else "All runs are done; the outcome is not written yet.",
             "Nothing is claimed before all runs are done: the arms may differ by the seeds that they have so far. "

@@ -46,9 +46,6 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each arm, on a light ground; the first ten differ.
 
     A standard arm has its own; the others take, in their order, what no standard arm among them has.
-
-    Args:
-        names: of the arms.
     """
     names = list(names)
     free = [*_OWN, *(colour for name, colour in COLOURS.items() if name not in names)]
@@ -57,15 +54,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def dash(name: str, names: Iterable[str] = ()) -> str:
-    """The dash of an arm's lines.
-
-    Args:
-        name: of the arm.
-        names: of all arms beside it; own arms take turns.
-
-    Returns:
-        `"solid"`, `"dash"`, `"dot"`, `"dashdot"` or `"longdash"`.
-    """
+    """The dash of an arm's lines: `"solid"`, `"dash"`, `"dot"`, `"dashdot"` or `"longdash"`; own arms take turns."""
     own = _own(names)
     if name not in own:
         return _DASHES.get(name, "solid")
@@ -83,12 +72,7 @@ def _own(names: Iterable[str]) -> Sequence[str]:
 
 
 def size_ticks(found: Iterable[int], most: int) -> list[int]:
-    """Ticks of a log axis of batch sizes: the sizes themselves, or powers of two where there are too many.
-
-    Args:
-        found: the sizes on the axis.
-        most: ticks at the most; at least 2.
-    """
+    """At most so many ticks of a log axis: the batch sizes on it, or powers of two where there are too many."""
     distinct = sorted(set(found))
     if len(distinct) <= most:
         return distinct
@@ -125,13 +109,7 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def even_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values evenly apart, from one end to the other.
-
-    Args:
-        low: of the axis.
-        high: of the axis.
-        most: steps at the most.
-    """
+    """Round values evenly apart from one end to the other, in at most so many steps."""
     if not high > low:
         return [low]
     raw = (high - low) / most
@@ -143,12 +121,7 @@ def even_ticks(low: float, high: float, most: int) -> list[float]:
 def floor(first: float, worst: float) -> float:
     """The lowest accuracy on an axis, in %: 15 points below the worst end, so that the ends can be told apart.
 
-    Args:
-        first: the lowest accuracy at the first evaluation.
-        worst: the lowest accuracy at the end.
-
-    Returns:
-        A multiple of 5; 0 where cutting the axis would gain little.
+    It is a multiple of 5, and 0 where cutting the axis would gain little. `first` is the lowest first accuracy.
     """
     low = 5.0 * math.floor(max(first - 1, worst - 15, 0) / 5)
     return low if low >= 20 else 0.0

@@ -37,14 +37,9 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a comparison or of a run, finished or not, of a plan or of a probe.
+    """Writes the page of what `adabatch compare`, `train`, `plan` or `probe` wrote to a folder, finished or not.
 
-    Args:
-        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
-        out: the file to write, replaced whole or not at all; None: `report.html` in the folder.
-
-    Returns:
-        The file.
+    `out` is replaced whole or not at all; None: `report.html` in the folder.
 
     Raises:
         FileNotFoundError: if the folder holds none of these, or a file of it is missing.
@@ -55,14 +50,9 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of several runs of any settings side by side.
+    """Writes the page of at least two runs of any settings side by side.
 
-    Args:
-        folders: of at least two runs.
-        out: the file to write, replaced whole or not at all; None: `report.html` in the folder that holds them all.
-
-    Returns:
-        The file.
+    `out` is replaced whole or not at all; None: `report.html` in the folder that holds them all.
 
     Raises:
         FileNotFoundError: if one of them holds no run.
@@ -94,11 +84,7 @@ def _write(page: str, out: Path) -> Path:
 
 
 def html(found: Source) -> str:
-    """The page as text.
-
-    Args:
-        found: what `folders.read` read.
-    """
+    """The page of a record of `folders`, as text."""
     made = _PAGES[type(found)](found)
     style = _asset("page.css") + _colours(made.paint)
     script = "".join(_asset(name) for name in _SCRIPTS)

@@ -88,7 +88,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     )
     n, time_is = len(compare.seeds), "by ratios paired by seed" if compare.against_fixed_small else "median"
     head = f"{compare.task}, {compare.model} on {compare.device}: "
-    head += f"mean of {n} seeds, band: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
+    shape = "bar" if all(len(run.history) == 1 for seeds in runs.values() for run in seeds) else "band"
+    head += f"mean of {n} seeds, {shape}: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
     above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
     figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
@@ -295,13 +296,7 @@ def _label_ends(
 ) -> list[Annotation]:
     """Names each line right of the plot at the height of its end, moved apart where they would overlap.
 
-    Args:
-        figure: that holds them.
-        axes: of the plot.
-        ends: of the lines.
-        labels: their names.
-        styles: of the lines.
-        below: a plot under it, beside which there is room too.
+    Beside a plot `below` there is room too.
     """
     low, high = axes.get_ylim()
     tall = figure.get_figheight()
@@ -336,10 +331,7 @@ def _label_ends(
 def spread(wanted: Mapping[str, float], heights: Mapping[str, float], low: float) -> dict[str, float]:
     """The middles of labels as near to what is wanted as they can stand without overlap.
 
-    Args:
-        wanted: the middle of each.
-        heights: of each, in the same unit.
-        low: that none goes below, as long as there is room above.
+    None goes below `low`, as long as there is room above.
     """
     order = sorted(wanted, key=lambda name: -wanted[name])
     found: dict[str, float] = {}

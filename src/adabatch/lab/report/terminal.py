@@ -20,14 +20,9 @@ _BOUNDLESS: Final = 1_000_000
 
 
 def compare_table(compare: Comparison, *, narrow: bool = False) -> Table:
-    """One table of a comparison: a column per arm, a row per figure.
+    """A column per arm, a row per figure: what each arm did, then what it gained over the baselines.
 
-    Args:
-        compare: the comparison.
-        narrow: put intervals on lines of their own, for terminals below about 110 columns.
-
-    Returns:
-        The table: what each arm did, then what it gained over fixed-small and over fixed-large.
+    On narrow terminals, below about 110 columns, intervals stand on lines of their own.
     """
     seeds = f"{len(compare.seeds)} {words.plural('seed', len(compare.seeds))}"
     facts = f"{compare.task}, {compare.model} on {compare.device}, {seeds}"
@@ -65,23 +60,12 @@ def probe_table(probe: Json) -> Table:
 
 
 def whole_width(table: Table) -> int:
-    """The width at which no cell of a table is cut off or broken, in characters.
-
-    Args:
-        table: any rich table.
-    """
+    """The width at which no cell of a table is cut off or broken, in characters."""
     return Console(width=_BOUNDLESS).measure(table).maximum
 
 
 def plain(table: Table) -> str:
-    """A table as plain text without colour, as wide as its cells; its form is Markdown's, a line for each row.
-
-    Args:
-        table: any rich table.
-
-    Returns:
-        The text, without spaces at line ends.
-    """
+    """A table as plain text without colour, as wide as its cells, in Markdown: a line for each row."""
     stream = io.StringIO()
     shown, table.box = table.box, box.MARKDOWN
     title, table.title = table.title, None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Final
 
 from adabatch.lab.comparison import SMALL, Against, Comparison, Difference, Ratio, Summary, lost_words, unjudged
@@ -183,6 +185,12 @@ def plural(word: str, count: float) -> str:
 def runs(count: int) -> str:
     """So many runs."""
     return f"{whole(count)} {plural('run', count)}"
+
+
+def html(text: str) -> str:
+    """Text as HTML whose lines do not break before a sign or within an interval."""
+    found = re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
+    return found.replace("\N{NO-BREAK SPACE}", "&nbsp;")
 
 
 def plain(value: Any) -> str:
