@@ -1,4 +1,4 @@
-"""What a comparison found, as records: the content of `compare.json`, written by `study` and read by `report`.
+"""The findings of a comparison as records: the content of `compare.json`, written by `study`, read by `report`.
 
 Ratios are the baseline divided by the arm, above 1 is better; differences of accuracies are the arm minus the baseline,
 as fractions of one test set. Fields with a default are missing in files of before.
@@ -135,7 +135,7 @@ class Arrivals(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmOutcome(Record):
-    """What an arm's runs found, in the order of seeds; counts are medians.
+    """The findings of an arm's runs, in the order of seeds; counts are medians.
 
     Attributes:
         diverged: runs in which a loss was not finite; None: not counted.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.lab.report.page_folders import GROWING, N, write_comparison, write_run
 
 from adabatch.lab.report import charts, page
-from adabatch.lab.report.charts import AXES, course, spread_words
+from adabatch.lab.report.charts import AXES, lines, spread_words
 from adabatch.lab.report.folders import read
 from adabatch.lab.report.look import colours
 
@@ -24,7 +24,7 @@ def found(tmp_path):
 
 
 def drawn(found, **changes):
-    return course(found.runs, PANELS, colours(list(found.runs)), **{"target": 0.95, **changes})
+    return lines(found.runs, PANELS, colours(list(found.runs)), **{"target": 0.95, **changes})
 
 
 def curve(chart, arm, panel):
@@ -120,7 +120,7 @@ def test_runs_evaluated_at_different_samples_are_drawn_one_by_one(tmp_path):
 def test_loss_of_a_run(tmp_path):
     write_run(tmp_path)
     run = read(tmp_path)
-    chart = course({"this run": [run]}, ("accuracy", "loss", "batch", "lr"), {"this run": "#D55E00"}, target=None)
+    chart = lines({"this run": [run]}, ("accuracy", "loss", "batch", "lr"), {"this run": "#D55E00"}, target=None)
     losses = [trace for trace in chart["traces"] if trace["yaxis"] == "y2"]
     assert [trace["line"]["dash"] for trace in losses] == ["solid", "dot"]
     assert losses[0]["y"] == [found["test_loss"] for found in run.history]
@@ -130,7 +130,7 @@ def test_loss_of_a_run(tmp_path):
 def test_lr_of_a_run_is_told_where_it_was_measured(tmp_path):
     write_run(tmp_path)
     run = read(tmp_path)
-    chart = course({"this run": [run]}, ("accuracy", "lr"), {"this run": "#D55E00"}, target=None)
+    chart = lines({"this run": [run]}, ("accuracy", "lr"), {"this run": "#D55E00"}, target=None)
     (trace,) = [trace for trace in chart["traces"] if trace["yaxis"] == "y2"]
     assert trace["y"] == [found["lr"] for found in run.history]
     assert trace["x"] == [found["samples"] for found in run.history]
@@ -147,7 +147,7 @@ def test_a_cut_axis_says_so(found):
     assert layout["yaxis"]["cut"] is True
     assert layout["annotations"][0]["text"] == "<b>Test accuracy</b>, % (axis cut at 75)"
     whole = {"adaptive": [_lost(run) for run in found.runs["adaptive"]]}
-    layout = course(whole, PANELS, colours(list(whole)), target=None)["layout"]
+    layout = lines(whole, PANELS, colours(list(whole)), target=None)["layout"]
     assert layout["yaxis"]["cut"] is False
     assert layout["annotations"][0]["text"] == "<b>Test accuracy</b>, %"
 
@@ -160,7 +160,7 @@ def _lost(run):
 
 def test_one_evaluation_is_a_mark_with_its_value(found):
     once = {name: [replace(run, history=run.history[-1:]) for run in runs] for name, runs in found.runs.items()}
-    chart = course(once, PANELS, colours(list(once)), target=None)
+    chart = lines(once, PANELS, colours(list(once)), target=None)
     told = [trace["texttemplate"] for trace in chart["traces"] if "texttemplate" in trace]
     assert told == [
         f"{name} {fmean(ends):.1f} ± {stdev(ends):.1f} %"
@@ -169,14 +169,14 @@ def test_one_evaluation_is_a_mark_with_its_value(found):
     ]
     assert not any("texttemplate" in trace for trace in drawn(found)["traces"])
     run = once["adaptive"][0]
-    chart = course({"this run": [run]}, PANELS, {"this run": "#D55E00"}, target=None)
+    chart = lines({"this run": [run]}, PANELS, {"this run": "#D55E00"}, target=None)
     told = [trace["texttemplate"] for trace in chart["traces"] if "texttemplate" in trace]
     assert told == [f"{100 * run.history[0]['test_accuracy']:.1f} %"]
 
 
 def test_a_mark_beside_curves_is_told_by_the_legend_alone(found):
     some = {**found.runs, "adaptive": [replace(run, history=run.history[-1:]) for run in found.runs["adaptive"]]}
-    chart = course(some, PANELS, colours(list(some)), target=None)
+    chart = lines(some, PANELS, colours(list(some)), target=None)
     assert not any("texttemplate" in trace for trace in chart["traces"])
 
 
@@ -196,7 +196,7 @@ def test_what_is_drawn_of_seeds_is_said(found):
 
 def test_ten_arms_differ_in_dashes_and_marks(found):
     runs = {f"mine-{place}": found.runs["adaptive"] for place in range(10)}
-    chart = course(runs, PANELS, colours(list(runs)), target=None)
+    chart = lines(runs, PANELS, colours(list(runs)), target=None)
     marks = [trace["marker"]["symbol"] for trace in chart["traces"] if trace["yaxis"] == "y" and "marker" in trace]
     assert len(set(marks)) == 10
     dashes = {trace["line"]["dash"] for trace in chart["traces"] if trace["yaxis"] == "y" and "line" in trace}

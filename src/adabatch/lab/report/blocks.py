@@ -27,7 +27,7 @@ def header(facts: Sequence[str], headline: Headline) -> str:
     """The head of a page: what was done, and what it showed."""
     eyebrow = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     sign = f'<i class="sign {headline.sign}" aria-hidden="true">{_SIGNS[headline.sign]}</i>' if headline.sign else ""
-    title = _marked(headline.title)
+    title = _with_figures(headline.title)
     lead = f'<p class="lead">{sign}{words.html(headline.lead)}</p>'
     return f'<header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>{lead}</header>'
 
@@ -69,14 +69,14 @@ def interval(arm: str, found: Difference, *, margin: float) -> str:
     def at(value: float) -> str:
         return f"{100 * (value - left) / (right - left):.1f}%"
 
-    marks = f'<s style="left:{at(-margin)}" class="margin"></s><s style="left:{at(0)}"></s>'
+    ticks = f'<s style="left:{at(-margin)}" class="margin"></s><s style="left:{at(0)}"></s>'
     bar = f'<b style="left:{at(low)};right:calc(100% - {at(high)})"></b><i style="left:{at(mean)}"></i>'
     before, after = ("before", "after") if margin < _NEAR * (right - left) else ("", "")
     ends = (
         f'<span class="{before}" style="left:{at(-margin)}">{words.MINUS}{100 * margin:g}</span>'
         f'<span class="{after}" style="left:{at(0)}">0</span>'
     )
-    return f'<div class="interval" data-arm="{escape(arm)}" aria-hidden="true">{marks}{bar}{ends}</div>'
+    return f'<div class="interval" data-arm="{escape(arm)}" aria-hidden="true">{ticks}{bar}{ends}</div>'
 
 
 def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
@@ -162,7 +162,7 @@ def spot(arm: str) -> str:
     return f'<i class="spot" data-arm="{escape(arm)}"></i>'
 
 
-def _marked(title: str) -> str:
+def _with_figures(title: str) -> str:
     """The title with its figures set off: `3.4x fewer updates`, `97.4 %`."""
     made = []
     for word in words.html(title).split(" "):

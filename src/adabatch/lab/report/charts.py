@@ -37,10 +37,10 @@ Places = dict[str, list[float]]  # for each axis the x values of a trace
 Drawn = list[tuple[Chart, Places]]
 
 
-def course(
+def lines(
     runs: Mapping[str, Sequence[Run]], panels: Sequence[str], paint: Mapping[str, str], *, target: float | None
 ) -> Chart:
-    """Curves against samples, updates or time.
+    """The main chart of a page: lines against samples, updates or time, a panel below the other on one axis.
 
     Args:
         runs: for each arm its runs, one per seed.
@@ -147,8 +147,8 @@ def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
 def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     """The batch size as a staircase, with points at evaluations too, so that the pointer finds it there."""
     run = runs[0]
-    marks = [found["samples"] for found in run.history]
-    clocks = sorted({0, *marks, *(clock for clock, _, _ in run.staircase() if clock < marks[-1])})
+    ends = [found["samples"] for found in run.history]
+    clocks = sorted({0, *ends, *(clock for clock, _, _ in run.staircase() if clock < ends[-1])})
     points = _middles(runs, clocks)
     sizes = [run.size_at(clock) for clock in clocks]
     sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
@@ -390,11 +390,11 @@ def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
     return made
 
 
-def _stairs(values: Json, lines: Sequence[Numbers], paint: Mapping[str, str], what: str) -> Chart:
+def _stairs(values: Json, every: Sequence[Numbers], paint: Mapping[str, str], what: str) -> Chart:
     """The values that hold from each start on, a line for each name."""
     starts = [*values["starts_samples"], values["dataset_size"] * values["epochs"]]
     traces = []
-    for name, heights in zip(paint, lines, strict=True):
+    for name, heights in zip(paint, every, strict=True):
         ys = [*heights, heights[-1]]
         text = [
             f"<b>{name}</b> {what} {height:,.4g}<br>{words.whole(start)} samples<br>"

@@ -48,7 +48,7 @@ def of_comparison(found: Finished) -> Content:
     names, seeds = [arm.name for arm in compare.arms], len(compare.seeds)
     paint = look.colours(names)
     drawn, places = _small_charts(compare, paint)
-    drawn["course"] = charts.course(on_one_clock(found.runs), _PANELS, paint, target=compare.target)
+    drawn["course"] = charts.lines(on_one_clock(found.runs), _PANELS, paint, target=compare.target)
     facts = [compare.task, compare.model, device(compare.device, compare.versions)]
     note = _course_note(found) if seeds > 1 else "As measured at each evaluation."
     told = {name: headline.arm_sentence(compare, name) for name in compare.against_fixed_small}
@@ -74,11 +74,9 @@ def of_run(run: Run) -> Content:
     result = run.result or {}
     losses = any(found.get("test_loss") is not None for found in run.history)
     panels = ("accuracy", "loss", "batch", "lr") if losses else _PANELS
-    drawn = {"course": charts.course({_THIS: [run]}, panels, paint, target=result.get("target"))}
-    places = []
-    if charts.differ_in_size([result.get("samples_per_second", {})]):
-        drawn["throughput"] = charts.throughput({_THIS: result["samples_per_second"]}, paint)
-        places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
+    drawn = {"course": charts.lines({_THIS: [run]}, panels, paint, target=result.get("target"))}
+    places: list[str] = []
+    _add_throughput(drawn, places, {_THIS: result.get("samples_per_second", {})}, paint)
     (few,) = thinned([run], _ROWS)
     if decisions := figures.decisions(few):
         note = _some_of(few.decisions, run.decisions, "changes")
@@ -108,10 +106,7 @@ def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[s
     ring = ", a ring at each arm's middle" if several else ""
     median = ", median over seeds" if several else ""
     places = [blocks.chart("every-run", "Every run", f"A mark for each seed{ring}. Up and left is better.")]
-    if charts.differ_in_size(rates.values()):
-        drawn["throughput"] = charts.throughput(rates, paint)
-        how = f"Samples per second of training at each batch size{median}."
-        places.append(blocks.chart("throughput", "Throughput", how))
+    _add_throughput(drawn, places, rates, paint, median)
     against = compare.against_fixed_small
     if not against:
         return drawn, places
@@ -133,8 +128,18 @@ def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[s
     ]
 
 
+def _add_throughput(
+    drawn: dict[str, Any], places: list[str], rates: Mapping[str, Json], paint: Mapping[str, str], over: str = ""
+) -> None:
+    """Adds a chart of throughput and its place where there is more than one batch size."""
+    if charts.differ_in_size(rates.values()):
+        drawn["throughput"] = charts.throughput({name: found for name, found in rates.items() if found}, paint)
+        how = f"Samples per second of training at each batch size{over}."
+        places.append(blocks.chart("throughput", "Throughput", how))
+
+
 def _comparison_cards(compare: Comparison) -> list[str]:
-    """What the arm of the headline did, with the figures that it comes from; its accuracy first where it is not kept.
+    """The gains of the headline's arm and the figures that they come from; its accuracy first where it is not kept.
 
     Of an arm that lost accuracy or diverged its gains are no key figures.
     """
@@ -238,12 +243,7 @@ def _course_note(found: Finished) -> str:
 
 
 def device(kind: str, versions: Json) -> str:
-    """A device in words: its kind and, where it is known, its name.
-
-    Args:
-        kind: cpu or cuda.
-        versions: what a run or a comparison says of its machine.
-    """
+    """A device in words: its kind, such as cpu, and its name where `versions` of a run tell it."""
     name = re.sub(r"\((R|TM|C)\)|\bProcessor\b", "", str(versions.get("device_name") or ""))
     return f"{kind}, {' '.join(name.split())}" if name.strip() else str(kind)
 
@@ -261,12 +261,11 @@ def of_together(found: Together) -> Content:
     paint = look.colours(runs)
     targets = {(run.result or {}).get("target") for run in runs.values()}
     target = targets.pop() if len(targets) == 1 else None
-    course = charts.course({name: [run] for name, run in runs.items()}, _PANELS, paint, target=target)
-    drawn, places = {"course": course}, []
+    course = charts.lines({name: [run] for name, run in runs.items()}, _PANELS, paint, target=target)
+    drawn: dict[str, Any] = {"course": course}
+    places: list[str] = []
     rates = {name: run.result["samples_per_second"] for name, run in runs.items() if run.result}
-    if charts.differ_in_size(rates.values()):
-        drawn["throughput"] = charts.throughput({name: found for name, found in rates.items() if found}, paint)
-        places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
+    _add_throughput(drawn, places, rates, paint)
     differ, shared = figures.settings({name: run.config for name, run in runs.items()}, seed=True)
     others, versions = figures.settings({name: run.versions for name, run in runs.items()})
     tasks = list(dict.fromkeys(f"{run.config['task']}, {run.config['model']}" for run in runs.values()))
@@ -309,7 +308,7 @@ def of_unfinished(found: Unfinished) -> Content:
     legend = {name: f"{len(found.finished(name))} of {len(found.seeds)}" for name in found.arms}
     drawn, body = {}, [blocks.header([interim.facts, "not finished"], Headline(f"{interim.title}.", lead, "open"))]
     if finished:
-        drawn["course"] = charts.course(finished, _PANELS, paint, target=note.get("target"))
+        drawn["course"] = charts.lines(finished, _PANELS, paint, target=note.get("target"))
         how = charts.spread_words(finished, "the seeds that are finished")
         body += [blocks.controls(legend, AXES), blocks.chart("course", "", how, size="tall")]
     body.append(blocks.section("So far", blocks.table(Table(COLUMNS, [("", interim.rows())], corner="arm"))))
@@ -406,7 +405,7 @@ def _plan_cards(values: Json) -> list[str]:
 
 
 def of_probe(found: Probe) -> Content:
-    """The page of a throughput curve."""
+    """The page of a probe."""
     values = found.values
     name = f"{values['task']}, {values['model']}"
     paint = {name: look.COLOURS[SMALL]}

@@ -293,14 +293,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Interim:
-    """A comparison under way.
-
-    Attributes:
-        facts: what is compared, in words.
-        arms: the names of the arms.
-        seeds: the seeds.
-        done: the finished runs by arm and seed.
-    """
+    """A comparison under way: its facts in words, the names of its arms, its seeds, and the finished runs."""
 
     facts: str
     arms: Sequence[str]

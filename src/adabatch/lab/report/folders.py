@@ -66,10 +66,10 @@ class Run:
 
     Attributes:
         config: the settings.
-        versions: what the result depends on besides; empty when the folder does not say.
+        versions: of the software and the machine; empty when the folder does not say.
         history: every evaluation, at least one, in the order of samples.
         decisions: every change of the batch size.
-        result: what a finished run found; None for an unfinished one.
+        result: the findings of a finished run; None for an unfinished one.
     """
 
     config: Json
@@ -128,7 +128,7 @@ class Finished:
     """A finished comparison.
 
     Attributes:
-        compare: what it found.
+        compare: its findings.
         runs: for each arm its runs, one per seed.
     """
 
@@ -141,7 +141,7 @@ class Unfinished:
     """A comparison of which runs are missing.
 
     Attributes:
-        note: what `comparison.json` says.
+        note: the content of `comparison.json`.
         arms: the names of the arms, as far as they are known.
         seeds: the seeds, as far as they are known.
         runs: the runs that were evaluated, finished or not, by arm and seed.
@@ -380,7 +380,7 @@ def _check(file: Path, wrong: Iterable[str]) -> None:
 
 
 def _remedy(damaged: Path) -> str:
-    """What helps: a run that is there is not written again."""
+    """The remedy: a run that is there is not written again."""
     folder = damaged.parent
     deleted = f"delete {folder} and " if (folder / "config.json").exists() else ""
     return f"{deleted}start the command that wrote it again"

@@ -1,7 +1,7 @@
 """The first words about a comparison, on its page, picture and table and in the command's last line; a sentence an arm.
 
 A gain is said only of an arm whose accuracy is shown to lie within the margin and of which, as of fixed-small, no run
-diverged: what is faster and wrong is no gain. It is said of
+diverged: to be faster and wrong is no gain. It is said of
 
 - `adaptive`, where it is compared with fixed-small: that is what the comparison is made for;
 - else of the arm that is fastest among those whose accuracy is shown to lie within the margin, if it is shown to be

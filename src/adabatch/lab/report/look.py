@@ -83,15 +83,9 @@ def size_ticks(found: Iterable[int], most: int) -> list[int]:
 
 
 def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Ticks of a log axis: powers of ten or some between them, and evenly apart within less than a factor of ten.
+    """At least two and at most so many ticks of a log axis, where it has a length.
 
-    Args:
-        low: of the axis, above 0.
-        high: of the axis.
-        most: ticks at the most.
-
-    Returns:
-        At least two, but for an axis without a length.
+    They are powers of ten or some between them, and evenly apart within less than a factor of ten.
     """
     if not high > low:
         return [low]

@@ -1,7 +1,7 @@
 """Pages of finished comparisons and of runs: one HTML file with everything in it, that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
-anything, so what it shows is what was found, wherever it is opened.
+anything, so it shows the same findings wherever it is opened.
 """
 
 from __future__ import annotations

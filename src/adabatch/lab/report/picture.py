@@ -38,14 +38,13 @@ _LINE_INCHES: Final = 0.17  # a line of a label
 
 
 def compare_picture(folder: Path, picture: Path) -> None:
-    """Draws a comparison: accuracy and batch size against samples, accuracy against time; mean and spread over seeds.
+    """Draws the comparison in a folder to a PNG file, replaced whole or not at all; mean and spread over seeds.
 
-    Args:
-        folder: holds `compare.json` and `runs/ARM/seed-K/result.json`.
-        picture: the PNG file to write; replaced whole or not at all.
+    Accuracy and batch size stand against samples, and accuracy against time.
 
     Raises:
         FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or a run is not finished.
     """
     found = read_finished(folder)
     compare, runs = found.compare, on_one_clock(found.runs)
@@ -97,12 +96,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
 
 
 def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
-    """Draws samples per second against batch size, with the range over repeats.
-
-    Args:
-        probe: the content of a `probe.json`.
-        picture: the PNG file to write; replaced whole or not at all.
-    """
+    """Draws samples per second of a `probe.json` against batch size, with the range over repeats, to a PNG file."""
     sizes = [point["batch_size"] for point in probe["curve"]]
     rates = [point["samples_per_second"] for point in probe["curve"]]
     figure = _figure(6.4, 3.6)
@@ -128,14 +122,7 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
 
 
 def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "") -> None:
-    """Draws what `adabatch plan --json` prints: the LR schedule at its constant batch, and what becomes of it.
-
-    Args:
-        forecast: with `starts_samples`, `sizes`, `lr`, `lr_before`, `noise_scale`, `noise_scale_before`,
-            `updates_before`, `updates_after`, `dataset_size` and `epochs`.
-        picture: the PNG file to write; replaced whole or not at all.
-        title: in front of the counts of updates.
-    """
+    """Draws the content of a `plan.json`, before and with a growing batch, to a PNG file; `title` leads its counts."""
     end = forecast["dataset_size"] * forecast["epochs"]
     first = [forecast["sizes"][0]] * len(forecast["sizes"])
     figure = _figure(6.8, 5.6)
@@ -230,7 +217,7 @@ def _steps(run: Run) -> tuple[list[float], list[int]]:
     """The batch size as a staircase over the samples trained on."""
     stairs = run.staircase()
     xs = [clock for clock, _, _ in stairs for _ in range(2)][1:]
-    end = (run.result or run.history[-1])["samples"]
+    end = (run.result or {}).get("samples", run.history[-1]["samples"])
     return [*xs, end], [size for _, size, _ in stairs for _ in range(2)]
 
 

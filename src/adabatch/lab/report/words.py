@@ -230,12 +230,7 @@ def beside(compare: Comparison, found: Against) -> str:
 
 
 def reading(compare: Comparison, end: str = "") -> str:
-    """How the figures of several seeds are told, in sentences.
-
-    Args:
-        compare: the comparison.
-        end: of the sentence about ratios, where there are some.
-    """
+    """How the figures of several seeds are told, in sentences; `end` follows the one about ratios."""
     told = "fixed-small's median, in the other arms divided by the ratio," if compare.against_fixed_small else "median"
     text = f"Accuracy: mean ± standard deviation over seeds. Seconds: {told} [smallest, largest]."
     if not compare.against_fixed_small and not compare.against_fixed_large:

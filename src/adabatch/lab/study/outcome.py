@@ -1,4 +1,4 @@
-"""What a finished comparison found: the content of `compare.json`."""
+"""The findings of a finished comparison, from the results of its runs."""
 
 from __future__ import annotations
 
