@@ -272,6 +272,7 @@ def test_a_probe_of_one_batch_size_has_no_chart(tmp_path):
     (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"curve": PROBE["curve"][:1], "fastest": 16}))
     assert draws(page.write(tmp_path)) == []
     assert "Ratios" not in shown(page.write(tmp_path))
+    assert "enough" not in shown(page.write(tmp_path)), "of one size nothing is judged"
 
 
 def test_the_growing_batch_is_drawn_solid_as_in_the_picture(tmp_path):

@@ -417,7 +417,7 @@ def of_probe(found: Probe) -> Content:
     lead = f"Real training steps, each batch size in {values['repeats']} {words.plural('turn', values['repeats'])}."
     if values["out_of_memory_at"] is not None:
         lead += f" Out of memory at a batch size of {words.whole(values['out_of_memory_at'])}."
-    how = "Samples per second of training: median over turns, and the range from the slowest to the fastest."
+    how = "Samples per second of training, median over turns; the band is from the slowest turn to the fastest."
     paired = '<p class="note">Ratios are paired by turn, with 95 % intervals.</p>' if drawn else ""
     body = [
         blocks.header(["probe", name, device(values["device"], versions)], Headline(title, lead)),
@@ -438,7 +438,7 @@ def _probe_cards(values: Json) -> list[str]:
         where = f"at batch {words.whole(values['fastest'])}"
         note = "; ".join(text for text in (where, words.interval_note(speedup)) if text)
         made.append(blocks.card("faster at most", f"{speedup.median:.2f}{words.TIMES}", note))
-    if values["enough"] is not None:
+    if values["enough"] is not None and len(values["curve"]) > 1:
         made.append(
             blocks.card("batch that is enough", words.whole(values["enough"]), "no larger one is shown to be faster")
         )
