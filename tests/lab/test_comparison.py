@@ -15,7 +15,7 @@ from tests.lab.report.test_terminal import cells
 
 from adabatch.lab.comparison import Comparison, Difference, lost_words, unjudged
 from adabatch.lab.report import charts, page, picture
-from adabatch.lab.report.folders import Run, on_one_clock, read
+from adabatch.lab.report.folders import SavedRun, on_one_clock, read
 from adabatch.lab.report.look import colours
 from adabatch.lab.report.terminal import compare_table, plain
 
@@ -98,7 +98,7 @@ def test_time_to_the_target_too(compare):
 
 def clocked(histories):
     """The evaluations of each arm's runs at the times that are told of them."""
-    runs = {name: [Run({}, {}, history, [], None) for history in seeds] for name, seeds in histories.items()}
+    runs = {name: [SavedRun({}, {}, history, [], None) for history in seeds] for name, seeds in histories.items()}
     return {name: [run.history for run in seeds] for name, seeds in on_one_clock(runs).items()}
 
 

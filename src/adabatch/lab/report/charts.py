@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from adabatch.lab.comparison import Against, ArmOutcome, Comparison
 from adabatch.lab.report import look, words
-from adabatch.lab.report.folders import Run
+from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.report.thinning import thinned
 from adabatch.lab.shapes import Json
 
@@ -38,7 +38,7 @@ Drawn = list[tuple[Chart, Places]]
 
 
 def lines(
-    runs: Mapping[str, Sequence[Run]], panels: Sequence[str], paint: Mapping[str, str], *, target: float | None
+    runs: Mapping[str, Sequence[SavedRun]], panels: Sequence[str], paint: Mapping[str, str], *, target: float | None
 ) -> Chart:
     """The main chart of a page: lines against samples, updates or time, a panel below the other on one axis.
 
@@ -78,24 +78,24 @@ def lines(
     return {"traces": traces, "layout": layout, "xs": xs}
 
 
-def spread_words(runs: Mapping[str, Sequence[Run]], over: str = "seeds") -> str:
+def spread_words(runs: Mapping[str, Sequence[SavedRun]], over: str = "seeds") -> str:
     """The lines and bands of several seeds, in a sentence; `over` names what the mean is over."""
     if _once(runs):
         return f"Mean over {over} ± one standard deviation."
     return f"Mean over {over}; the band is one standard deviation."
 
 
-def _once(runs: Mapping[str, Sequence[Run]]) -> bool:
+def _once(runs: Mapping[str, Sequence[SavedRun]]) -> bool:
     """Whether every run was evaluated once, so that there are no lines."""
     return all(len(run.history) == 1 for seeds in runs.values() for run in seeds)
 
 
-def _differ(runs: Sequence[Run]) -> bool:
+def _differ(runs: Sequence[SavedRun]) -> bool:
     """Whether runs were evaluated at different samples."""
     return len({tuple(found["samples"] for found in run.history) for run in runs}) > 1
 
 
-def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+def _accuracy(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     """Mean and band of one standard deviation; a line per run where runs were evaluated at different samples."""
     if _differ(runs):
         return [found for run in runs for found in _accuracy(name, [run], {**line, "width": 1.2})]
@@ -118,7 +118,7 @@ def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     return [*drawn, (_trace(name, end["samples"], means[-1:]) | dot, end)]
 
 
-def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[Run]]) -> None:
+def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[SavedRun]]) -> None:
     """Names and figures beside the marks of runs that were evaluated once: a line of one point is none."""
     for trace in traces:
         if trace["yaxis"] == "y" and trace.get("mode") == "markers":
@@ -131,7 +131,7 @@ def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[Run]]) -> No
             trace |= {"texttemplate": text, "textposition": "side"}
 
 
-def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+def _loss(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     """Loss of the first run on the test set and, dotted or hollow, on what was trained on."""
     drawn: Drawn = []
     for key, dash in (("test_loss", "solid"), ("train_loss", "dot")):
@@ -144,7 +144,7 @@ def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     return drawn
 
 
-def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     """The batch size as a staircase, with points at evaluations too, so that the pointer finds it there."""
     run = runs[0]
     ends = [found["samples"] for found in run.history]
@@ -157,7 +157,7 @@ def _batch(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     return [(_hovered(name, points, sizes, short) | style, _places(points))]
 
 
-def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
+def _lr(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     """The LR in force of the first run at each evaluation; it changes between them, mostly right after one."""
     points = _middles(runs, [found["samples"] for found in runs[0].history])
     rates = [found["lr"] for found in runs[0].history]
@@ -167,7 +167,7 @@ def _lr(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     return [(_hovered(name, points, rates, short) | style, _places(points))]
 
 
-_PANELS: Final[dict[str, Callable[[str, Sequence[Run], Chart], Drawn]]] = {
+_PANELS: Final[dict[str, Callable[[str, Sequence[SavedRun], Chart], Drawn]]] = {
     "accuracy": _accuracy,
     "loss": _loss,
     "batch": _batch,
@@ -179,7 +179,7 @@ def _places(points: Sequence[Json]) -> Places:
     return {key: [point[key] for point in points] for key in AXES}
 
 
-def _middles(runs: Sequence[Run], clocks: Sequence[int]) -> list[Json]:
+def _middles(runs: Sequence[SavedRun], clocks: Sequence[int]) -> list[Json]:
     """Those places in the mean over runs of one batch size schedule, else in the first run."""
     alike = all(run.staircase() == runs[0].staircase() for run in runs)
     found = [[run.at(clock) for run in (runs if alike else runs[:1])] for clock in clocks]
@@ -223,7 +223,7 @@ def _stacked(panels: Sequence[str]) -> Chart:
     return layout
 
 
-def _scale(panel: str, runs: Mapping[str, Sequence[Run]], target: float | None) -> Chart:
+def _scale(panel: str, runs: Mapping[str, Sequence[SavedRun]], target: float | None) -> Chart:
     """The y axis of a panel; a target a little above all lines is on it."""
     if panel == "accuracy":
         every = [found for seeds in runs.values() for run in seeds for found in run.history]
@@ -240,7 +240,7 @@ def _scale(panel: str, runs: Mapping[str, Sequence[Run]], target: float | None) 
     return _log_axis(values, room=0.1) if values else {}
 
 
-def _floor(runs: Mapping[str, Sequence[Run]]) -> float:
+def _floor(runs: Mapping[str, Sequence[SavedRun]]) -> float:
     """The lowest accuracy shown."""
     if _once(runs):
         return 0.0  # ends without a line are told by their figures

@@ -12,7 +12,7 @@ from adabatch.lab.comparison import SMALL, Against, ArmOutcome, Comparison, Rati
 from adabatch.lab.report import blocks, charts, figures, headline, look, words
 from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.figures import COLUMNS, Done, Interim, Table
-from adabatch.lab.report.folders import Finished, Plan, Probe, Run, Together, Unfinished, on_one_clock
+from adabatch.lab.report.folders import Finished, Plan, Probe, SavedRun, Together, Unfinished, on_one_clock
 from adabatch.lab.report.thinning import thinned
 from adabatch.lab.report.words import Headline
 from adabatch.lab.shapes import Json
@@ -67,7 +67,7 @@ def of_comparison(found: Finished) -> Content:
     return Content(f"{compare.task}, {compare.model}: {', '.join(names)}", blocks.main(body), drawn, paint)
 
 
-def of_run(run: Run) -> Content:
+def of_run(run: SavedRun) -> Content:
     """The page of a run."""
     grows = len(run.staircase()) > 1
     paint = {_THIS: look.COLOURS["adaptive" if grows else SMALL]}
@@ -206,7 +206,7 @@ def _seconds_bars(found: Mapping[str, float]) -> str:
     return blocks.bars(found, {key: f"{words.seconds(value)} s" for key, value in found.items()})
 
 
-def _run_cards(run: Run) -> list[str]:
+def _run_cards(run: SavedRun) -> list[str]:
     last, result = run.history[-1], run.result or {}
     best = max(found["test_accuracy"] for found in run.history)
     trained = result.get("samples", last["samples"])  # without what was dropped at the ends of epochs
@@ -283,7 +283,7 @@ def of_together(found: Together) -> Content:
     return Content(f"{', '.join(tasks)}: {', '.join(runs)}", blocks.main(body), drawn, paint)
 
 
-def _together_headline(runs: Mapping[str, Run]) -> Headline:
+def _together_headline(runs: Mapping[str, SavedRun]) -> Headline:
     tasks = {run.config["task"] for run in runs.values()}
     where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
     lost = [name for name, run in runs.items() if words.diverged_at(run)]

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from adabatch.lab.comparison import LARGE, SMALL, Against, ArmOutcome, Comparison, Ratio
 from adabatch.lab.report import headline, words
-from adabatch.lab.report.folders import Finished, Run
+from adabatch.lab.report.folders import Finished, SavedRun
 from adabatch.lab.shapes import Json
 
 Row = tuple[str, Sequence[str]]
@@ -168,7 +168,7 @@ def _one_run(arm: ArmOutcome, place: int) -> str:
     return f"{100 * accuracy:.2f} % in {words.seconds(seconds)} s"
 
 
-def history(run: Run) -> Table:
+def history(run: SavedRun) -> Table:
     """Every evaluation of a run."""
     columns = ["updates", "seconds", "batch size", "LR", "training loss", "test loss", "test accuracy, %"]
     rows = []
@@ -184,7 +184,7 @@ def history(run: Run) -> Table:
     return Table(columns, [("", rows)], corner="samples")
 
 
-def together(runs: Mapping[str, Run]) -> Table:
+def together(runs: Mapping[str, SavedRun]) -> Table:
     """The findings of each of several runs so far: a column per run."""
     lasts = {name: run.history[-1] for name, run in runs.items()}
     every = [(run, lasts[name], run.result or {}) for name, run in runs.items()]
@@ -203,7 +203,7 @@ def together(runs: Mapping[str, Run]) -> Table:
     return Table(list(runs), [("", rows)], arms=True)
 
 
-def _state(run: Run) -> str:
+def _state(run: SavedRun) -> str:
     if words.diverged_at(run):
         return "diverged"
     return "finished" if run.result else f"epoch {run.history[-1].get('epoch', '?')} of {run.config['epochs']}"
@@ -241,7 +241,7 @@ def probe(points: Sequence[Json]) -> Table:
     return Table(columns, [("", rows)], corner="batch size")
 
 
-def decisions(run: Run) -> Table | None:
+def decisions(run: SavedRun) -> Table | None:
     """Every change of the batch size with its reason; None when there was none."""
     rows = [
         (words.whole(found["clock"]), [words.whole(found["batch_size"]), str(found.get("reason", ""))])

@@ -61,7 +61,7 @@ _PROBE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SavedRun:
     """One run as its folder tells it.
 
     Attributes:
@@ -133,7 +133,7 @@ class Finished:
     """
 
     compare: Comparison
-    runs: Mapping[str, Sequence[Run]]
+    runs: Mapping[str, Sequence[SavedRun]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,9 @@ class Unfinished:
     note: Json
     arms: Sequence[str]
     seeds: Sequence[int]
-    runs: Mapping[tuple[str, int], Run]
+    runs: Mapping[tuple[str, int], SavedRun]
 
-    def finished(self, arm: str) -> dict[int, Run]:
+    def finished(self, arm: str) -> dict[int, SavedRun]:
         """The finished runs of an arm by seed, in the order of seeds."""
         found = {seed: self.runs.get((arm, seed)) for seed in self.seeds}
         return {seed: run for seed, run in found.items() if run is not None and run.result is not None}
@@ -162,7 +162,7 @@ class Unfinished:
 class Together:
     """Several runs of any settings, by name."""
 
-    runs: Mapping[str, Run]
+    runs: Mapping[str, SavedRun]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Probe:
     values: Json
 
 
-Source = Finished | Unfinished | Run | Together | Plan | Probe
+Source = Finished | Unfinished | SavedRun | Together | Plan | Probe
 
 
 def read(folder: Path) -> Source:
@@ -229,7 +229,7 @@ def read_together(folders: Sequence[Path]) -> Together:
     return Together({name: read_run(folder) for name, folder in zip(names, folders, strict=True)})
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> SavedRun:
     """The run in a folder, finished or not.
 
     Raises:
@@ -251,7 +251,7 @@ def read_run(folder: Path) -> Run:
     for records, shape in ((history, _EVALUATION), (decisions, _DECISION)):
         for found in records:
             _check(folder, faults(found, shape))
-    return Run(config, versions, history, decisions, result)
+    return SavedRun(config, versions, history, decisions, result)
 
 
 def read_finished(folder: Path) -> Finished:
@@ -275,7 +275,7 @@ def _read_outcome(folder: Path) -> Comparison:
     return Comparison.of_json(values)
 
 
-def on_one_clock(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+def on_one_clock(runs: Mapping[str, Sequence[SavedRun]]) -> dict[str, list[SavedRun]]:
     """The same runs, in all seeds of an arm with the time that is told of each evaluation, as `Comparison.seconds` is.
 
     Args:
@@ -286,7 +286,7 @@ def on_one_clock(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
     return {name: _aligned(seeds, ends) for name, seeds in runs.items()}
 
 
-def _aligned(runs: Sequence[Run], ends: Sequence[float]) -> list[Run]:
+def _aligned(runs: Sequence[SavedRun], ends: Sequence[float]) -> list[SavedRun]:
     places = {tuple(found["samples"] for found in run.history) for run in runs}
     if len(runs) == 1 or len(places) > 1:
         return list(runs)

@@ -18,7 +18,17 @@ from typing import Any, Final
 from adabatch._errors import ArgumentError
 from adabatch.lab.report import contents
 from adabatch.lab.report.charts import AXES
-from adabatch.lab.report.folders import Finished, Plan, Probe, Run, Source, Together, Unfinished, read, read_together
+from adabatch.lab.report.folders import (
+    Finished,
+    Plan,
+    Probe,
+    SavedRun,
+    Source,
+    Together,
+    Unfinished,
+    read,
+    read_together,
+)
 from adabatch.lab.report.look import ON_DARK
 
 NAME: Final = "report.html"
@@ -28,7 +38,7 @@ _POLICY: Final = (
 )
 _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
     Finished: contents.of_comparison,
-    Run: contents.of_run,
+    SavedRun: contents.of_run,
     Together: contents.of_together,
     Unfinished: contents.of_unfinished,
     Plan: contents.of_plan,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adabatch.lab.comparison import Comparison
 from adabatch.lab.report import headline, look
-from adabatch.lab.report.folders import Run, on_one_clock, read_finished
+from adabatch.lab.report.folders import SavedRun, on_one_clock, read_finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,7 +198,7 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _accuracy(axes: Axes, runs: Sequence[Run], key: str, style: dict[str, Any]) -> None:
+def _accuracy(axes: Axes, runs: Sequence[SavedRun], key: str, style: dict[str, Any]) -> None:
     """Mean and band at each evaluation, at the median of its times; its samples are the same in every run."""
     points = list(zip(*(run.history for run in runs), strict=False))  # one that diverged may have been stopped
     xs = [median(found[key] for found in point) for point in points]
@@ -213,7 +213,7 @@ def _accuracy(axes: Axes, runs: Sequence[Run], key: str, style: dict[str, Any]) 
             axes.vlines(xs, lows, highs, color=style["color"], alpha=0.5, linewidth=2.5)
 
 
-def _steps(run: Run) -> tuple[list[float], list[int]]:
+def _steps(run: SavedRun) -> tuple[list[float], list[int]]:
     """The batch size as a staircase over the samples trained on."""
     stairs = run.staircase()
     xs = [clock for clock, _, _ in stairs for _ in range(2)][1:]
@@ -229,12 +229,12 @@ def _powers(axes: Axes, sizes: Sequence[int], most: int) -> None:
     axes.minorticks_off()
 
 
-def _end(runs: Sequence[Run], key: str) -> tuple[float, float]:
+def _end(runs: Sequence[SavedRun], key: str) -> tuple[float, float]:
     lasts = [run.history[-1] for run in runs]
     return median(last[key] for last in lasts), fmean(100 * last["test_accuracy"] for last in lasts)
 
 
-def _limits(runs: Mapping[str, Sequence[Run]]) -> tuple[float, float]:
+def _limits(runs: Mapping[str, Sequence[SavedRun]]) -> tuple[float, float]:
     """The accuracies shown: up to the best, and down to where the ends can be told apart."""
     every = [run for seeds in runs.values() for run in seeds]
     worst = min(_end(seeds, "samples")[1] for seeds in runs.values())

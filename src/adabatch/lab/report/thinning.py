@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from adabatch.lab.report.folders import Run
+from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.shapes import Json
 
 _DRAWN = ("test_accuracy", "test_loss", "train_loss")
 
 
-def thinned(runs: Sequence[Run], most: int, keys: Sequence[str] = _DRAWN) -> list[Run]:
+def thinned(runs: Sequence[SavedRun], most: int, keys: Sequence[str] = _DRAWN) -> list[SavedRun]:
     """The runs of an arm with about `most` evaluations each, and as many changes of the batch size.
 
     Kept are the first and the last, on both sides of every change of the batch size the evaluation next to it, up to

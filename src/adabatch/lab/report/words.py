@@ -10,7 +10,7 @@ from html import escape
 from typing import Any, Final
 
 from adabatch.lab.comparison import SMALL, Against, Comparison, Difference, Ratio, Summary, lost_words, unjudged
-from adabatch.lab.report.folders import Run
+from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.shapes import Json
 
 MINUS = "\N{MINUS SIGN}"
@@ -35,7 +35,7 @@ class Headline:
     sign: str = ""
 
 
-def run_headline(run: Run) -> Headline:
+def run_headline(run: SavedRun) -> Headline:
     """The findings of a run so far, in two sentences."""
     last = run.history[-1]
     place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
@@ -54,7 +54,7 @@ def run_headline(run: Run) -> Headline:
     return Headline(f"{head}{place} {when}.", lead, sign)
 
 
-def diverged_at(run: Run) -> Json | None:
+def diverged_at(run: SavedRun) -> Json | None:
     """The first evaluation at which a loss was not finite, None if none was; a loss not in the file says nothing."""
     for found in run.history:
         losses = [found[key] for key in ("train_loss", "test_loss") if key in found]
@@ -63,7 +63,7 @@ def diverged_at(run: Run) -> Json | None:
     return None
 
 
-def epochs(run: Run) -> str:
+def epochs(run: SavedRun) -> str:
     """How far a run came: its epochs, or the one that it is in of how many."""
     planned, ended = run.config["epochs"], run.result is not None and diverged_at(run) is None
     some = "" if ended else f"{run.history[-1].get('epoch', '?')} of "
@@ -208,7 +208,7 @@ def _updates(found: Json) -> str:
     return f"{whole(found['updates'])} {plural('update', found['updates'])}"
 
 
-def _batch_words(run: Run) -> str:
+def _batch_words(run: SavedRun) -> str:
     sizes = [size for _, size, _ in run.staircase() if size]
     if len(sizes) == 1:
         return f"The batch stayed at {whole(sizes[0])} samples."
