@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -19,6 +20,7 @@ from adabatch.lab.report.folders import SavedRun, on_one_clock, read
 from adabatch.lab.report.look import colours
 from adabatch.lab.report.terminal import compare_table, plain
 
+ROOT = Path(__file__).parents[2]
 BUSY = {"fixed-small": (1118.0, 848.0, 1139.0), "adaptive": (888.0, 712.0, 689.0)}  # a machine that did other work
 RATIO = 1118 / 888  # the median of 1.26, 1.19 and 1.65
 
@@ -147,6 +149,12 @@ def test_what_is_read_is_what_was_written():
         assert {name: arm[name] for name in same} == same
     assert list(again) == ["format", "task", "model", "device", "versions", "seeds", "target", "margin", "settings",
                            "arms", "against_fixed_small", "against_fixed_large"]  # fmt: skip
+
+
+def test_the_kept_demo_is_read_and_written_as_it_is():
+    demo = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())
+    assert list(Comparison.faults(demo)) == []
+    assert json.dumps(made(demo).to_json()) == json.dumps(demo)
 
 
 def test_a_whole_comparison_has_no_faults_and_others_are_named():
