@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from adabatch.lab.comparison import Against, ArmOutcome, Comparison
+from adabatch.lab.comparison import Against, Comparison
 from adabatch.lab.report import look, words
 from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.report.thinning import thinned
@@ -140,7 +140,7 @@ def _loss(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
         style: Chart = {"mode": "lines", "line": {**line, "dash": dash}}
         if len(points) == 1:
             style = {"mode": "markers", "marker": {"size": 8} | ({"symbol": "circle-open"} if dash == "dot" else {})}
-        drawn.append((_hovered(name, points, [found[key] for found in points], short) | style, _places(points)))
+        drawn += _drawn(name, points, [found[key] for found in points], short, style)
     return drawn
 
 
@@ -154,7 +154,7 @@ def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
     short = [f"<b>{name}</b> batch {words.whole(size)}" for size in sizes]
     style = {"mode": "lines", "line": {**line, "shape": "hv"}}
-    return [(_hovered(name, points, sizes, short) | style, _places(points))]
+    return _drawn(name, points, sizes, short, style)
 
 
 def _lr(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
@@ -164,7 +164,7 @@ def _lr(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
     mode = "lines+markers" if len(points) <= _MARKED else "lines"
     style = {"mode": mode, "line": {**line, "shape": "vh"}, "marker": {"size": 5}}
-    return [(_hovered(name, points, rates, short) | style, _places(points))]
+    return _drawn(name, points, rates, short, style)
 
 
 _PANELS: Final[dict[str, Callable[[str, Sequence[SavedRun], Chart], Drawn]]] = {
@@ -175,8 +175,9 @@ _PANELS: Final[dict[str, Callable[[str, Sequence[SavedRun], Chart], Drawn]]] = {
 }
 
 
-def _places(points: Sequence[Json]) -> Places:
-    return {key: [point[key] for point in points] for key in AXES}
+def _drawn(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequence[str], style: Chart) -> Drawn:
+    places = {key: [point[key] for point in points] for key in AXES}
+    return [(_trace(name, places["samples"], ys, text) | style, places)]
 
 
 def _middles(runs: Sequence[SavedRun], clocks: Sequence[int]) -> list[Json]:
@@ -184,10 +185,6 @@ def _middles(runs: Sequence[SavedRun], clocks: Sequence[int]) -> list[Json]:
     alike = all(run.staircase() == runs[0].staircase() for run in runs)
     found = [[run.at(clock) for run in (runs if alike else runs[:1])] for clock in clocks]
     return [{key: _mean(place[key] for place in places) for key in AXES} for places in found]
-
-
-def _hovered(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequence[str]) -> Chart:
-    return _trace(name, [point["samples"] for point in points], ys, text)
 
 
 def _told(values: Sequence[float], found: Json) -> str:
@@ -304,23 +301,18 @@ def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
             f"<b>{name}</b>, seed {seed}<br>{value:.2f} %<br>{words.seconds(time)} s"
             for seed, value, time in zip(compare.seeds, accuracies, seconds, strict=True)
         ]
+        style: Chart = {"mode": "markers", "cliponaxis": False}
         dots = {"size": 9, "symbol": shape, "opacity": 0.55}
-        traces.append(
-            _trace(name, seconds, accuracies, text) | {"mode": "markers", "marker": dots, "cliponaxis": False}
-        )
+        traces.append(_trace(name, seconds, accuracies, text) | style | {"marker": dots})
         if len(seconds) > 1:
-            traces.append(_middle(arm, compare.seconds(arm), {"symbol": f"{shape}-open"}))
+            at, mean = compare.seconds(arm), 100 * arm.test_accuracy.mean
+            told = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(at)} s"
+            ring = {"symbol": f"{shape}-open", "size": 17, "line": {"width": 2.5}}
+            traces.append(_trace(name, [at], [mean], [told]) | style | {"marker": ring})
     layout = _layout("seconds of training")
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["yaxis"] |= {"ticksuffix": " %"}
     return {"traces": traces, "layout": layout}
-
-
-def _middle(arm: ArmOutcome, seconds: float, marker: Chart) -> Chart:
-    name, mean = arm.name, 100 * arm.test_accuracy.mean
-    text = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(seconds)} s"
-    ring = marker | {"size": 17, "line": {"width": 2.5}}
-    return _trace(name, [seconds], [mean], [text]) | {"mode": "markers", "marker": ring, "cliponaxis": False}
 
 
 def accuracy_intervals(against: Mapping[str, Against], margin: float, paint: Mapping[str, str]) -> Chart:

@@ -1,4 +1,4 @@
-"""Pages of finished comparisons and of runs: one HTML file with everything in it, that needs no network.
+"""Pages of comparisons, runs, plans and probes: one HTML file with everything in it, that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
 anything, so it shows the same findings wherever it is opened.
@@ -16,19 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from adabatch._errors import ArgumentError
-from adabatch.lab.report import contents
+from adabatch.lab.report import contents, folders
 from adabatch.lab.report.charts import AXES
-from adabatch.lab.report.folders import (
-    Finished,
-    Plan,
-    Probe,
-    SavedRun,
-    Source,
-    Together,
-    Unfinished,
-    read,
-    read_together,
-)
 from adabatch.lab.report.look import ON_DARK
 
 NAME: Final = "report.html"
@@ -37,12 +26,12 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
 _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
-    Finished: contents.of_comparison,
-    SavedRun: contents.of_run,
-    Together: contents.of_together,
-    Unfinished: contents.of_unfinished,
-    Plan: contents.of_plan,
-    Probe: contents.of_probe,
+    folders.Finished: contents.of_comparison,
+    folders.SavedRun: contents.of_run,
+    folders.Together: contents.of_together,
+    folders.Unfinished: contents.of_unfinished,
+    folders.Plan: contents.of_plan,
+    folders.Probe: contents.of_probe,
 }
 
 
@@ -56,10 +45,10 @@ def write(folder: Path, out: Path | None = None) -> Path:
         ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
-    return _write(html(read(folder)), folder / NAME if out is None else out)
+    return _write(html(folders.read(folder)), folder / NAME if out is None else out)
 
 
-def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
+def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
     """Writes the page of at least two runs of any settings side by side.
 
     `out` is replaced whole or not at all; None: `report.html` in the folder that holds them all.
@@ -69,8 +58,8 @@ def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
         ValueError: if two are the same, one is damaged or was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
-    found = read_together(folders)
-    around = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    found = folders.read_together(runs)
+    around = Path(os.path.commonpath([folder.resolve().parent for folder in runs]))
     return _write(html(found), around / NAME if out is None else out)
 
 
@@ -93,7 +82,7 @@ def _write(page: str, out: Path) -> Path:
     return out
 
 
-def html(found: Source) -> str:
+def html(found: folders.Source) -> str:
     """The page of a record of `folders`, as text."""
     made = _PAGES[type(found)](found)
     style = _asset("page.css") + _colours(made.paint)

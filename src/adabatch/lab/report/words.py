@@ -109,7 +109,8 @@ def time_words(ratio: Ratio) -> str:
 def speed_words(ratio: Ratio) -> str:
     """`"2.24x faster [2.10, 2.40]"`, with a clause where no difference is shown; in plain text."""
     faster = (ratio.median or 1.0) >= 1
-    told = ratio_cell(ratio if faster else ratio.inverse).replace(TIMES, f"x {'faster' if faster else 'slower'}")
+    shown = ratio if faster else ratio.inverse
+    told = f"{shown.median or 1.0:.2f}x {'faster' if faster else 'slower'} {_interval(shown, '{:.2f}'.format)}".rstrip()
     return told if ratio.interval is None or ratio.is_shown else f"{told} (a difference in speed is not shown)"
 
 
