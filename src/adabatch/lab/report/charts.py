@@ -301,9 +301,9 @@ def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
             f"<b>{name}</b>, seed {seed}<br>{value:.2f} %<br>{words.seconds(time)} s"
             for seed, value, time in zip(compare.seeds, accuracies, seconds, strict=True)
         ]
-        style: Chart = {"mode": "markers", "cliponaxis": False}
         dots = {"size": 9, "symbol": shape, "opacity": 0.55}
-        traces.append(_trace(name, seconds, accuracies, text) | style | {"marker": dots})
+        style: Chart = {"mode": "markers", "marker": dots, "cliponaxis": False}
+        traces.append(_trace(name, seconds, accuracies, text) | style)
         if len(seconds) > 1:
             at, mean = compare.seconds(arm), 100 * arm.test_accuracy.mean
             told = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(at)} s"
