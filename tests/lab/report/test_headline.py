@@ -2,14 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from tests.lab.report.checks import comparison, made
-from tests.lab.report.page_folders import write_comparison
+from tests.lab.report.page_folders import write_comparison, write_run
 from tests.lab.report.test_terminal import cells
 
 from adabatch.lab.report import blocks, contents, figures, headline
-from adabatch.lab.report.folders import read
+from adabatch.lab.report.folders import read, read_run
 from adabatch.lab.report.terminal import compare_table, plain
 
 
@@ -362,3 +363,29 @@ def test_other_arms_that_diverged_are_named_where_the_first_did():
     assert headline.of_comparison(made(compare)).lead == (
         "A loss was not finite, and accuracy within 1 % is not shown. fixed-large diverged in 2 of 3 runs."
     )
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("key", ["train_loss", "test_loss"])
+@pytest.mark.parametrize("loss", [None, float("nan")])
+def test_a_run_that_diverged_says_so_first(tmp_path, finished, key, loss):
+    write_run(tmp_path, finished=finished)
+    run = read_run(tmp_path)
+    healthy = headline.of_run(run)
+    assert (healthy.sign, "iverged" in healthy.title) == ("", False)
+    history = [dict(found) for found in run.history]
+    history[1][key] = history[2][key] = loss
+    found = headline.of_run(replace(run, history=history))
+    assert found.title.startswith("Diverged: 97." if finished else "Not finished, diverged: 93.")
+    assert f"The loss was not finite {history[1]['updates']} updates after the start." in found.lead
+    assert found.sign == "bad"
+
+
+def test_a_run_no_better_than_chance_says_so_first(tmp_path):
+    write_run(tmp_path)
+    run = read_run(tmp_path)
+    found = headline.of_run(replace(run, result={**run.result, "at_chance": True, "chance": 0.1028}))
+    assert found.title.startswith("No better than chance: 97.")
+    assert found.lead.startswith("Always answering the most frequent class gets 10.3 %. The batch went from 16 to 256")
+    assert found.sign == "bad"
+    assert headline.of_run(replace(run, result={**run.result, "at_chance": False, "chance": 0.1})).sign == ""

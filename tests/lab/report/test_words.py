@@ -12,22 +12,6 @@ from adabatch.lab.report.folders import read, read_run
 from adabatch.lab.report.terminal import compare_table, plain
 
 
-@pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("key", ["train_loss", "test_loss"])
-@pytest.mark.parametrize("loss", [None, float("nan")])
-def test_a_run_that_diverged_says_so_first(tmp_path, finished, key, loss):
-    write_run(tmp_path, finished=finished)
-    run = read_run(tmp_path)
-    healthy = words.run_headline(run)
-    assert (healthy.sign, "iverged" in healthy.title) == ("", False)
-    history = [dict(found) for found in run.history]
-    history[1][key] = history[2][key] = loss
-    found = words.run_headline(replace(run, history=history))
-    assert found.title.startswith("Diverged: 97." if finished else "Not finished, diverged: 93.")
-    assert f"The loss was not finite {history[1]['updates']} updates after the start." in found.lead
-    assert found.sign == "bad"
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.9604, "0.960"), (3.7, "3.70"), (12.34, "12.3"), (99.96, "100"), (1234.5, "1,234"), (0, "0.00")],
@@ -58,16 +42,6 @@ def test_plain_values():
     assert words.sizes([16]) == "16"
     assert words.sizes([16, 32, 64]) == "16, 32, 64"
     assert words.sizes([256, 512, 1024, 2048]) == "256 to 2,048"
-
-
-def test_a_run_no_better_than_chance_says_so_first(tmp_path):
-    write_run(tmp_path)
-    run = read_run(tmp_path)
-    found = words.run_headline(replace(run, result={**run.result, "at_chance": True, "chance": 0.1028}))
-    assert found.title.startswith("No better than chance: 97.")
-    assert found.lead.startswith("Always answering the most frequent class gets 10.3 %. The batch went from 16 to 256")
-    assert found.sign == "bad"
-    assert words.run_headline(replace(run, result={**run.result, "at_chance": False, "chance": 0.1})).sign == ""
 
 
 # Beside every claim "within the margin", in the terminal, in compare.md and on the page.

@@ -8,7 +8,7 @@ from html import escape
 from adabatch.lab.comparison import Difference
 from adabatch.lab.report import figures, look, words
 from adabatch.lab.report.figures import Table
-from adabatch.lab.report.words import Headline
+from adabatch.lab.report.headline import Headline
 from adabatch.lab.shapes import Json
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"

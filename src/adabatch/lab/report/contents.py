@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 from adabatch.lab.comparison import SMALL, Against, ArmOutcome, Comparison, Ratio
@@ -13,8 +12,8 @@ from adabatch.lab.report import blocks, charts, figures, headline, look, words
 from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.figures import COLUMNS, Done, Interim, Table
 from adabatch.lab.report.folders import Finished, Plan, Probe, SavedRun, Together, Unfinished, on_one_clock
+from adabatch.lab.report.headline import Headline
 from adabatch.lab.report.thinning import thinned
-from adabatch.lab.report.words import Headline
 from adabatch.lab.shapes import Json
 
 _THIS: Final = "this run"
@@ -83,7 +82,7 @@ def of_run(run: SavedRun) -> Content:
         places.append(blocks.section("How the batch changed", blocks.table(decisions) + note))
     facts = [run.config["task"], run.config["model"], device(run.versions.get("device", ""), run.versions)]
     body = [
-        blocks.header([*facts, f"seed {run.config['seed']}"], words.run_headline(run)),
+        blocks.header([*facts, f"seed {run.config['seed']}"], headline.of_run(run)),
         blocks.cards(_run_cards(run)),
         blocks.controls({}, AXES),
         blocks.chart("course", "", "As measured at each evaluation.", size="taller" if losses else "tall"),
@@ -270,7 +269,7 @@ def of_together(found: Together) -> Content:
     others, versions = figures.settings({name: run.versions for name, run in runs.items()})
     tasks = list(dict.fromkeys(f"{run.config['task']}, {run.config['model']}" for run in runs.values()))
     body = [
-        blocks.header([*tasks[:3], f"{len(runs)} runs"], _together_headline(runs)),
+        blocks.header([*tasks[:3], f"{len(runs)} runs"], headline.of_together(runs)),
         blocks.controls({name: f"{100 * run.history[-1]['test_accuracy']:.1f} %" for name, run in runs.items()}, AXES),
         blocks.chart("course", "", "As measured at each evaluation.", size="tall"),
         blocks.section("In what their settings differ", blocks.table(differ) or '<p class="note">In nothing.</p>'),
@@ -281,22 +280,6 @@ def of_together(found: Together) -> Content:
         blocks.FOOTER,
     ]
     return Content(f"{', '.join(tasks)}: {', '.join(runs)}", blocks.main(body), drawn, paint)
-
-
-def _together_headline(runs: Mapping[str, SavedRun]) -> Headline:
-    tasks = {run.config["task"] for run in runs.values()}
-    where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
-    lost = [name for name, run in runs.items() if words.diverged_at(run)]
-    whole = [name for name in runs if name not in lost]
-    sentences = [f"{words.listed(lost)} diverged: a loss was not finite."] if lost else []
-    if where and len(whole) > 1:
-        best = max(whole, key=lambda name: float(runs[name].history[-1]["test_accuracy"]))
-        accuracy, among = 100 * runs[best].history[-1]["test_accuracy"], "Of the others, " if lost else ""
-        sentences.append(f"{among}{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
-    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
-    if going := [name for name, run in runs.items() if run.result is None]:
-        sentences.append(f"Not finished yet: {', '.join(going)}.")
-    return Headline(f"{len(runs)} runs{where} side by side.", " ".join(sentences), "bad" if lost else "")
 
 
 def of_unfinished(found: Unfinished) -> Content:
@@ -359,7 +342,7 @@ def of_plan(found: Plan) -> Content:
     _, settings = figures.settings({title: values.get("settings", {})}, seed=True)
     body = [
         blocks.header(
-            ["plan", title, f"{words.whole(values['dataset_size'])} samples an epoch"], _plan_headline(values)
+            ["plan", title, f"{words.whole(values['dataset_size'])} samples an epoch"], headline.of_plan(values)
         ),
         blocks.cards(_plan_cards(values)),
         blocks.controls({_GROWING: "", _CONSTANT: ""}, {}),
@@ -371,23 +354,6 @@ def of_plan(found: Plan) -> Content:
         blocks.FOOTER,
     ]
     return Content(f"plan: {title}", blocks.main(body), drawn, paint)
-
-
-def _plan_headline(values: Json) -> Headline:
-    before, after, sizes = values["updates_before"], values["updates_after"], values["sizes"]
-    if before == after:
-        title = f"{words.whole(before)} updates, as many as with a constant batch."
-    else:
-        title = f"{words.whole(before)} updates become {words.whole(after)}: {words.updates_words(before / after)}."
-    steps = sum(one != other for one, other in pairwise(sizes))
-    lead = f"The batch stays at {words.whole(sizes[0])}."
-    if steps:
-        change = f"from {words.whole(sizes[0])} to {words.whole(sizes[-1])} in {steps} {words.plural('step', steps)}"
-        epochs = values["epochs"]
-        lead = f"The batch goes {change} over {words.whole(epochs)} {words.plural('epoch', epochs)}."
-    if values.get("coupling"):
-        lead += f" Coupling: {values['coupling']}."
-    return Headline(title, f"{lead} A forecast: it knows updates exactly, and of accuracy nothing.")
 
 
 def _plan_cards(values: Json) -> list[str]:

@@ -1,4 +1,4 @@
-"""The first words about a comparison, on its page, picture and table and in the command's last line; a sentence an arm.
+"""The first words of pages, of a comparison's picture and table, and of the command's last line; a sentence an arm.
 
 A gain is said only of an arm whose accuracy is shown to lie within the margin and of which, as of fixed-small, no run
 diverged: to be faster and wrong is no gain. It is said of
@@ -11,11 +11,29 @@ diverged: to be faster and wrong is no gain. It is said of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
 from adabatch.lab.comparison import SMALL, Against, Comparison
 from adabatch.lab.report import words
-from adabatch.lab.report.words import Headline
+from adabatch.lab.report.folders import SavedRun
+from adabatch.lab.shapes import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The first words of a page.
+
+    Attributes:
+        title: the sentence, in plain text.
+        lead: a second one, in plain text.
+        sign: how it came out: `"good"`, `"open"`, `"bad"`; empty where nothing is claimed.
+    """
+
+    title: str
+    lead: str
+    sign: str = ""
 
 
 def of_comparison(compare: Comparison) -> Headline:
@@ -37,6 +55,79 @@ def of_comparison(compare: Comparison) -> Headline:
         "bad": f"{who} is less accurate than {base}.",
     }
     return Headline(titles[sign], _lead(compare, name), sign)
+
+
+def of_run(run: SavedRun) -> Headline:
+    """The findings of a run so far, in two sentences."""
+    last = run.history[-1]
+    place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
+    when = f"after {_updates(last)} in {words.seconds(last['seconds'])} s"
+    state, lead, sign = [] if run.result else ["not finished"], _batch_words(run), ""
+    if (lost := words.diverged_at(run)) is not None:
+        state, sign = [*state, "diverged"], "bad"
+        lead = f"The loss was not finite {_updates(lost)} after the start. {lead}"
+    elif run.result and run.result.get("at_chance"):
+        state, sign, chance = ["no better than chance"], "bad", run.result.get("chance")
+        told = "" if chance is None else f"Always answering the most frequent class gets {100 * chance:.1f} %. "
+        lead = f"{told}{lead}"
+    if run.result is None:
+        lead = f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
+    head = f"{', '.join(state).capitalize()}: " if state else ""
+    return Headline(f"{head}{place} {when}.", lead, sign)
+
+
+def _updates(found: Json) -> str:
+    return f"{words.whole(found['updates'])} {words.plural('update', found['updates'])}"
+
+
+def _batch_words(run: SavedRun) -> str:
+    sizes = [size for _, size, _ in run.staircase() if size]
+    if len(sizes) == 1:
+        return f"The batch stayed at {words.whole(sizes[0])} samples."
+    told = f"The batch went {_change(sizes[0], sizes[-1], len(sizes) - 1, ' samples')}"
+    rates = {int(size): rate for size, rate in (run.result or {}).get("samples_per_second", {}).items()}
+    first, last = rates.get(sizes[0]), rates.get(sizes[-1])
+    if first and last:
+        told += f", and throughput from {words.whole(first)} to {words.whole(last)} samples per second"
+    return f"{told}."
+
+
+def _change(first: int, last: int, steps: int, unit: str = "") -> str:
+    return f"from {words.whole(first)} to {words.whole(last)}{unit} in {steps} {words.plural('step', steps)}"
+
+
+def of_together(runs: Mapping[str, SavedRun]) -> Headline:
+    """Which of several runs is the most accurate, and which ones diverged or go on."""
+    tasks = {run.config["task"] for run in runs.values()}
+    where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
+    lost = [name for name, run in runs.items() if words.diverged_at(run)]
+    whole = [name for name in runs if name not in lost]
+    sentences = [f"{words.listed(lost)} diverged: a loss was not finite."] if lost else []
+    if where and len(whole) > 1:
+        best = max(whole, key=lambda name: float(runs[name].history[-1]["test_accuracy"]))
+        accuracy, among = 100 * runs[best].history[-1]["test_accuracy"], "Of the others, " if lost else ""
+        sentences.append(f"{among}{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
+    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
+    if going := [name for name, run in runs.items() if run.result is None]:
+        sentences.append(f"Not finished yet: {', '.join(going)}.")
+    return Headline(f"{len(runs)} runs{where} side by side.", " ".join(sentences), "bad" if lost else "")
+
+
+def of_plan(values: Json) -> Headline:
+    """How many updates a `plan.json` saves, and how its batch grows."""
+    before, after, sizes = values["updates_before"], values["updates_after"], values["sizes"]
+    if before == after:
+        title = f"{words.whole(before)} updates, as many as with a constant batch."
+    else:
+        title = f"{words.whole(before)} updates become {words.whole(after)}: {words.updates_words(before / after)}."
+    steps = sum(one != other for one, other in pairwise(sizes))
+    lead = f"The batch stays at {words.whole(sizes[0])}."
+    if steps:
+        epochs = f"{words.whole(values['epochs'])} {words.plural('epoch', values['epochs'])}"
+        lead = f"The batch goes {_change(sizes[0], sizes[-1], steps)} over {epochs}."
+    if values.get("coupling"):
+        lead += f" Coupling: {values['coupling']}."
+    return Headline(title, f"{lead} A forecast: it knows updates exactly, and of accuracy nothing.")
 
 
 def plain(compare: Comparison) -> tuple[str, str]:

@@ -1,11 +1,10 @@
-"""Figures in words: the headline of a run, clauses about a comparison and the form of every number."""
+"""Figures in words: clauses about a comparison and a run, and the form of every number."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
@@ -18,40 +17,6 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = "\N{EN DASH}"
 AS_MANY = "as many updates"
 SKEWED: Final = "the differences are skewed, so the interval may miss more often than 5 %"
-
-
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """The first words of a page.
-
-    Attributes:
-        title: the sentence, in plain text.
-        lead: a second one, in plain text.
-        sign: how it came out: `"good"`, `"open"`, `"bad"`; empty where nothing is claimed.
-    """
-
-    title: str
-    lead: str
-    sign: str = ""
-
-
-def run_headline(run: SavedRun) -> Headline:
-    """The findings of a run so far, in two sentences."""
-    last = run.history[-1]
-    place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
-    when = f"after {_updates(last)} in {seconds(last['seconds'])} s"
-    state, lead, sign = [] if run.result else ["not finished"], _batch_words(run), ""
-    if (lost := diverged_at(run)) is not None:
-        state, sign = [*state, "diverged"], "bad"
-        lead = f"The loss was not finite {_updates(lost)} after the start. {lead}"
-    elif run.result and run.result.get("at_chance"):
-        state, sign, chance = ["no better than chance"], "bad", run.result.get("chance")
-        told = "" if chance is None else f"Always answering the most frequent class gets {100 * chance:.1f} %. "
-        lead = f"{told}{lead}"
-    if run.result is None:
-        lead = f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
-    head = f"{', '.join(state).capitalize()}: " if state else ""
-    return Headline(f"{head}{place} {when}.", lead, sign)
 
 
 def diverged_at(run: SavedRun) -> Json | None:
@@ -203,23 +168,6 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _updates(found: Json) -> str:
-    return f"{whole(found['updates'])} {plural('update', found['updates'])}"
-
-
-def _batch_words(run: SavedRun) -> str:
-    sizes = [size for _, size, _ in run.staircase() if size]
-    if len(sizes) == 1:
-        return f"The batch stayed at {whole(sizes[0])} samples."
-    steps = len(sizes) - 1
-    words = f"The batch went from {whole(sizes[0])} to {whole(sizes[-1])} samples in {steps} {plural('step', steps)}"
-    rates = {int(size): rate for size, rate in (run.result or {}).get("samples_per_second", {}).items()}
-    first, last = rates.get(sizes[0]), rates.get(sizes[-1])
-    if first and last:
-        words += f", and throughput from {whole(first)} to {whole(last)} samples per second"
-    return f"{words}."
 
 
 def beside(compare: Comparison, found: Against) -> str:
