@@ -7,7 +7,7 @@ as fractions of one test set. Fields with a default are missing in files of befo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -211,26 +211,22 @@ class Comparison(Record):
         some of the seeds: bars would contradict the number above them. So fixed-small's time is its median, and any
         other that median divided by the median ratio. Without fixed-small each time is its own median.
         """
-        base = next((each.train_seconds.median for each in self.arms if each.name == SMALL), None)
-        found = self.against_fixed_small.get(arm.name)
-        told = _divided(base, None if found is None else found.seconds_ratio)
+        told = self._by_ratio(arm, lambda each: each.train_seconds.median, lambda found: found.seconds_ratio)
         return arm.train_seconds.median if told is None else told
 
     def seconds_to_target(self, arm: ArmOutcome) -> float | None:
         """An arm's seconds of training until the target, told like `seconds`; None where most runs never arrived."""
-        if arm.seconds_to_target is None:
-            return None
-        base = next((each.seconds_to_target for each in self.arms if each.name == SMALL), None)
+        return self._by_ratio(arm, lambda each: each.seconds_to_target, lambda found: found.seconds_to_target_ratio)
+
+    def _by_ratio(
+        self, arm: ArmOutcome, time: Callable[[ArmOutcome], float | None], ratio: Callable[[Against], Ratio]
+    ) -> float | None:
+        base = next((time(each) for each in self.arms if each.name == SMALL), None)
         found = self.against_fixed_small.get(arm.name)
-        told = _divided(base, None if found is None else found.seconds_to_target_ratio)
-        return arm.seconds_to_target if told is None else told
-
-
-def _divided(base: float | None, ratio: Ratio | None) -> float | None:
-    if base is None or ratio is None or ratio.median is None:
-        return None
-    told = base / ratio.median
-    return told if math.isfinite(told) else None
+        divisor = None if found is None else ratio(found).median
+        if base is None or divisor is None or time(arm) is None or not math.isfinite(base / divisor):
+            return time(arm)
+        return base / divisor
 
 
 def lost_words(arm: ArmOutcome, base: ArmOutcome) -> str:

@@ -103,14 +103,10 @@ def _speeds(compare: Comparison, label: str) -> list[Row]:
 def _to_target(compare: Comparison, form: _Form) -> list[Row]:
     if compare.target is None or not all(arm.to_target for arm in compare.arms):
         return []
-    aim = f"{100 * compare.target:g} %"
-    return [
-        (f"updates to {aim}", [_reached(arm, arm.updates_to_target, words.whole, form.some) for arm in compare.arms]),
-        (
-            f"seconds to {aim}",
-            [_reached(arm, compare.seconds_to_target(arm), form.seconds, form.some) for arm in compare.arms],
-        ),
-    ]
+    aim, arms = f"{100 * compare.target:g} %", compare.arms
+    updates = [_reached(arm, arm.updates_to_target, words.whole, form.some) for arm in arms]
+    seconds = [_reached(arm, compare.seconds_to_target(arm), form.seconds, form.some) for arm in arms]
+    return [(f"updates to {aim}", updates), (f"seconds to {aim}", seconds)]
 
 
 def _reached(arm: ArmOutcome, value: float | None, form: Callable[[float], str], some: str) -> str:

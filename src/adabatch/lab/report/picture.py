@@ -69,7 +69,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
         axes.set_ylim(*limits)
         axes.set_ylabel("test accuracy, %" + (", axis cut" if limits[0] > 0 else ""))
         if limits[0] > 0:
-            mark_cut(axes)
+            _mark_cut(axes)
     accuracy.tick_params(labelbottom=False)
     _powers(size, [value for _, sizes in steps.values() for value in sizes], 5)
     size.set_ylabel("batch size")
@@ -252,7 +252,7 @@ def _faster(compare: Comparison) -> bool:
     return low is not None and low > 1
 
 
-def mark_cut(axes: Axes) -> None:
+def _mark_cut(axes: Axes) -> None:
     """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
     strokes = [(-1, -0.5), (1, 0.5)]
     axes.plot(

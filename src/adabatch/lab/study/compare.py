@@ -89,7 +89,7 @@ def compare(
     data: Data | None = None,
     progress: Listener | None = None,
 ) -> Comparison:
-    """Trains every arm with every seed and sums up what was found.
+    """Trains every arm with every seed and sums up the findings.
 
     Args:
         arms: the arms, of one task; names differ.
@@ -100,7 +100,7 @@ def compare(
         progress: called before each run with None, during it with where it stands, and after it with its result.
 
     Returns:
-        What was found; `compare.json` is written of it too.
+        The record that `compare.json` holds.
 
     Raises:
         ValueError: if arguments break a rule, or `out` holds a comparison of other settings.

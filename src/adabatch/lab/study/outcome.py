@@ -8,18 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from adabatch.lab import comparison
-from adabatch.lab.comparison import (
-    LARGE,
-    SMALL,
-    Against,
-    ArmOutcome,
-    Arrivals,
-    BySeed,
-    Difference,
-    OverSamples,
-    Ratio,
-    Verdict,
-)
+from adabatch.lab.comparison import LARGE, SMALL, Against, ArmOutcome, Difference, OverSamples, Ratio, Verdict
 from adabatch.lab.study import statistics
 from adabatch.lab.training import RunResult, unpacked
 
@@ -94,7 +83,7 @@ def _arm(name: str, runs: Sequence[RunResult], target: float) -> ArmOutcome:
         at_chance=sum(run.at_chance and run.diverged_at is None for run in runs),
         updates_to_target=_censored_median(updates),
         seconds_to_target=_censored_median(seconds),
-        to_target=Arrivals(
+        to_target=comparison.Arrivals(
             reached=sum(value is not None for value in updates), n=len(runs), updates=updates, seconds=seconds
         ),
     )
@@ -117,7 +106,7 @@ def _against(
         seconds_ratio=statistics.paired_ratio([run.train_seconds for run in base], [run.train_seconds for run in runs]),
         seconds_to_target_ratio=_target_ratio(runs, base, target),
         accuracy_difference=difference,
-        accuracy_difference_by_seed=BySeed(
+        accuracy_difference_by_seed=comparison.BySeed(
             worst=min(by_seed),
             skewed=statistics.skewed(by_seed),
             unseen_failures=statistics.unseen_share(len(by_seed)),
