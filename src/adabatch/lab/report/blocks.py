@@ -154,7 +154,7 @@ def table(found: Table | None) -> str:
             row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
             body += f'<tr><th scope="row">{words.html(label)}</th>{row}</tr>'
     head = f'<thead><tr><th scope="col">{escape(found.corner)}</th>{heads}</tr></thead>'
-    return f'<div class="scroll {found.kind}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll {found.style}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def spot(arm: str) -> str:

@@ -27,14 +27,14 @@ class Table(NamedTuple):
         groups: a title, empty for none, and rows: a label and the cells.
         corner: the head of the first column.
         arms: whether the columns are arms, whose heads carry their colour.
-        kind: a class of the page's style.
+        style: a class of the page's style sheet.
     """
 
     columns: Sequence[str]
     groups: Sequence[tuple[str, Sequence[Row]]]
     corner: str = ""
     arms: bool = False
-    kind: str = ""
+    style: str = ""
 
 
 class _Form(NamedTuple):
@@ -243,7 +243,7 @@ def decisions(run: SavedRun) -> Table | None:
         (words.whole(found["clock"]), [words.whole(found["batch_size"]), str(found.get("reason", ""))])
         for found in run.decisions
     ]
-    return Table(["batch size", "because"], [("", rows)], corner="from sample", kind="prose") if rows else None
+    return Table(["batch size", "because"], [("", rows)], corner="from sample", style="prose") if rows else None
 
 
 def settings(found: Mapping[str, Json], *, seed: bool = False) -> tuple[Table | None, list[tuple[str, str]]]:
