@@ -1,7 +1,7 @@
 """The findings of a comparison as records: the content of `compare.json`, written by `study`, read by `report`.
 
 Ratios are the baseline divided by the arm, above 1 is better; differences of accuracies are the arm minus the baseline,
-as fractions of one test set. Fields with a default are missing in files of before.
+as fractions of one test set. Fields with a default may be missing in older files.
 """
 
 from __future__ import annotations

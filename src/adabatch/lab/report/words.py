@@ -46,7 +46,7 @@ def verdict_words(compare: Comparison, name: str) -> str:
     within, difference, margin = found.within_margin, found.accuracy_difference, within_words(compare)
     if within.verdict in ("shown", "worse") and difference.low is not None:
         return f"{margin} is {'shown' if within.verdict == 'shown' else 'refuted'}"
-    if within.words and arm.diverged is None:  # a file of before: it alone knows the reason
+    if within.words and arm.diverged is None:  # an older file alone knows its reason
         return f"{margin} is {within.words}"
     reason = unjudged(difference, lost_words(arm, base))
     return f"{margin} is not shown" + (f", {reason}" if reason else "")
