@@ -302,21 +302,17 @@ def of_unfinished(found: Unfinished) -> Content:
 
 def interim_of(found: Unfinished) -> Interim:
     """The finished runs of a comparison under way."""
-    done = {
-        (name, seed): Done(
-            run.history[-1]["test_accuracy"],
-            run.history[-1]["updates"],
-            run.history[-1]["seconds"],
-            words.diverged_at(run) is not None,
-        )
-        for name in found.arms
-        for seed, run in found.finished(name).items()
-    }
+    done = {(name, seed): _done(run) for name in found.arms for seed, run in found.finished(name).items()}
     known: Json = next((run.config for run in found.runs.values()), {})
     names = [str(found.note.get(key) or known.get(key, "")) for key in ("task", "model")]
     place = device(found.note.get("versions", {}).get("device", ""), {})
     facts = ", ".join(name for name in names if name) or "comparison"
     return Interim(f"{facts} on {place}" if place else facts, found.arms, found.seeds, done)
+
+
+def _done(run: SavedRun) -> Done:
+    last = run.history[-1]
+    return Done(last["test_accuracy"], last["updates"], last["seconds"], words.diverged_at(run) is not None)
 
 
 def _under_way(found: Unfinished) -> list[str]:
@@ -325,25 +321,25 @@ def _under_way(found: Unfinished) -> list[str]:
     for (name, seed), run in found.runs.items():
         if run.result is None:
             epoch, accuracy = run.history[-1].get("epoch", "?"), 100 * run.history[-1]["test_accuracy"]
-            told.append(
-                f"{name}, seed {seed}, is at epoch {epoch} of {run.config['epochs']}: {accuracy:.1f} % test accuracy."
-            )
+            place = f"{name}, seed {seed}, is at epoch {epoch} of {run.config['epochs']}"
+            told.append(f"{place}: {accuracy:.1f} % test accuracy.")
     return told
 
 
 def of_plan(found: Plan) -> Content:
     """The page of a forecast."""
     values = found.values
-    title = str(values.get("title") or "LR schedule")
+    title, samples = (
+        str(values.get("title") or "LR schedule"),
+        f"{words.whole(values['dataset_size'])} samples an epoch",
+    )
     paint = {_GROWING: look.COLOURS["adaptive"], _CONSTANT: look.COLOURS[SMALL]}
     drawn = charts.forecast(values, paint)
     shown = blocks.table(figures.plan(values, most=_MOST))
     note = "" if len(values["sizes"]) <= _MOST else '<p class="note">Some of the rows; all are in plan.json.</p>'
     _, settings = figures.settings({title: values.get("settings", {})}, seed=True)
     body = [
-        blocks.header(
-            ["plan", title, f"{words.whole(values['dataset_size'])} samples an epoch"], headline.of_plan(values)
-        ),
+        blocks.header(["plan", title, samples], headline.of_plan(values)),
         blocks.cards(_plan_cards(values)),
         blocks.controls({_GROWING: "", _CONSTANT: ""}, {}),
         blocks.chart("lr", "Learning rate in force", "The schedule's, times the coupling.", size="short"),
@@ -405,7 +401,6 @@ def _probe_cards(values: Json) -> list[str]:
         note = "; ".join(text for text in (where, words.interval_note(speedup)) if text)
         made.append(blocks.card("faster at most", f"{speedup.median:.2f}{words.TIMES}", note))
     if values["enough"] is not None and len(values["curve"]) > 1:
-        made.append(
-            blocks.card("batch that is enough", words.whole(values["enough"]), "no larger one is shown to be faster")
-        )
+        enough = words.whole(values["enough"])
+        made.append(blocks.card("batch that is enough", enough, "no larger one is shown to be faster"))
     return made

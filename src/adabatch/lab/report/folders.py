@@ -215,9 +215,8 @@ def read_together(folders: Sequence[Path]) -> Together:
     places = [folder.resolve() for folder in folders]
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
-            raise ArgumentError(
-                "folder", "must name each run once", got=f"{str(folder)!r} twice", remedy="leave one out"
-            )
+            twice = f"{str(folder)!r} twice"
+            raise ArgumentError("folder", "must name each run once", got=twice, remedy="leave one out")
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
                 f"`folder` must be a run where several are given, got {str(folder)!r} without config.json; anything "
@@ -263,9 +262,8 @@ def read_finished(folder: Path) -> Finished:
     """
     compare = _read_outcome(folder)
     places = {arm.name: folder / "runs" / arm.name for arm in compare.arms}
-    return Finished(
-        compare, {name: [read_run(place / f"seed-{seed}") for seed in compare.seeds] for name, place in places.items()}
-    )
+    runs = {name: [read_run(place / f"seed-{seed}") for seed in compare.seeds] for name, place in places.items()}
+    return Finished(compare, runs)
 
 
 def _read_outcome(folder: Path) -> Comparison:

@@ -29,13 +29,11 @@ def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin
     arms = {name: _arm(name, runs, target) for name, runs in results.items()}
     found: dict[str, Any] = {"target": target, "margin": margin, "arms": tuple(arms.values())}
     for baseline in (SMALL, LARGE):
-        base = results.get(baseline, ())
+        others = [name for name in results if name != baseline] if results.get(baseline) else []
+        lost = {name: comparison.lost_words(arms[name], arms[baseline]) for name in others}
         found[f"against_{baseline.replace('-', '_')}"] = {
-            name: _against(
-                runs, base, target=target, margin=margin, lost=comparison.lost_words(arms[name], arms[baseline])
-            )
-            for name, runs in results.items()
-            if base and name != baseline
+            name: _against(results[name], results[baseline], target=target, margin=margin, lost=lost[name])
+            for name in others
         }
     return found
 
