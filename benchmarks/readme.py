@@ -17,7 +17,7 @@ from typing import Any
 
 from paired import check_clean
 
-from adabatch.lab.report import paired_times
+from adabatch.lab.comparison import Comparison
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -56,8 +56,9 @@ def table(compare: dict[str, Any]) -> str:
         "| | batch size | updates | test accuracy, % | against small, points | training time | faster |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    found = Comparison.of_json(compare)
     for arm in compare["arms"]:
-        accuracy, seconds = arm["test_accuracy"], paired_times.seconds(compare, arm)
+        accuracy, seconds = arm["test_accuracy"], found.seconds(found.arm(arm["name"]))
         took = f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}"
         against = compare["against_fixed_small"].get(arm["name"])
         difference = time = ""

@@ -12,6 +12,7 @@ import pytest
 
 from adabatch.lab import cli
 from adabatch.lab.cli import compare as module
+from adabatch.lab.comparison import Comparison
 from adabatch.lab.report import headline
 
 QUICK = ["digits", "--seeds", "2", "--epochs", "2", "--every", "1", "--batch-size", "64", "--max-batch-size", "128"]
@@ -205,7 +206,7 @@ def test_output_in_letters_that_cannot_be_written(finished, monkeypatch):
 
 def test_the_last_line_is_the_headline(finished, capsys):
     code, printed, _ = run(capsys, *QUICK, "--out", finished)
-    title, lead = headline.plain(json.loads((finished / "compare.json").read_text()))
+    title, lead = headline.plain(Comparison.of_json(json.loads((finished / "compare.json").read_text())))
     assert code == 0
     assert printed.splitlines()[-1] == f"{title} {lead}"
     assert printed.splitlines()[0] == (finished / "compare.md").read_text().splitlines()[0]

@@ -3,6 +3,10 @@
 import json
 import math
 
+from adabatch.lab.comparison import Comparison
+
+made = Comparison.of_json
+
 ARMS = {
     "fixed-small": ([16], 0.949, 2.0),
     "fixed-large": ([256], 0.849, 0.9),
@@ -25,6 +29,8 @@ def arm(name, *, seeds=3):
         "test_accuracy": {"mean": accuracy, "std": 0.002 if seeds > 1 else None, "n": seeds, "values": accuracies},
         "train_seconds": {"median": times[seeds // 2], "min": times[0], "max": times[-1], "values": times},
         "samples_per_second": {str(size): 14000.0 + 40 * size for size in sizes},
+        "diverged": 0,
+        "at_chance": 0,
         "updates_to_target": 300 if hits == seeds else None,
         "seconds_to_target": reached[seeds // 2] if hits == seeds else None,
         "to_target": {"reached": hits, "n": seeds, "updates": [300] * seeds, "seconds": reached},
@@ -85,6 +91,9 @@ def write(folder, compare):
             history = [
                 {
                     "samples": 1437 * epoch,
+                    "updates": record["updates"] * epoch // 20,
+                    "batch_size": sizes[-1],
+                    "lr": 0.1,
                     "seconds": seconds * epoch / 20,
                     "test_accuracy": 0.1 + (end - 0.1) * (1 - math.exp(-epoch / 3)) / (1 - math.exp(-20 / 3)),
                 }
@@ -93,5 +102,7 @@ def write(folder, compare):
             decisions = [{"clock": 1437 * 4 * k, "batch_size": size, "reason": ""} for k, size in enumerate(sizes)]
             run = folder / "runs" / record["name"] / f"seed-{seed}"
             run.mkdir(parents=True, exist_ok=True)
-            result = {"batch_sizes": sizes, "decisions": decisions, "samples": 28740, "history": history}
+            config = {"task": "digits", "model": "cnn_small", "batch_size": sizes[0], "epochs": 20, "seed": seed}
+            (run / "config.json").write_text(json.dumps(config))
+            result = {"decisions": decisions, "samples": 28740, "samples_per_second": {}, "history": history}
             (run / "result.json").write_text(json.dumps(result))

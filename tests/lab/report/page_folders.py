@@ -4,8 +4,9 @@ import json
 import math
 from dataclasses import replace
 
+from adabatch.lab.comparison import Comparison
 from adabatch.lab.study.arms import standard_arms
-from adabatch.lab.study.outcome import MARGIN, outcome
+from adabatch.lab.study.outcome import outcome
 from adabatch.lab.training import RunConfig
 from adabatch.lab.training.records import Evaluation, RunResult
 from adabatch.types import Decision
@@ -87,17 +88,14 @@ def write_comparison(folder, *, seeds=3, names=("fixed-small", "fixed-large", "a
         for name, config in arms.items()
     }
     settings = {name: {k: v for k, v in config.to_json().items() if k != "seed"} for name, config in arms.items()}
-    compare = {
-        "format": 1,
-        "task": "digits",
-        "model": GROWING.model,
-        "device": "cpu",
-        "versions": VERSIONS,
-        "seeds": list(range(seeds)),
-        "target": target,
-        "margin": MARGIN,
-        "settings": settings,
+    compare = Comparison(
+        task="digits",
+        model=GROWING.model,
+        device="cpu",
+        versions=VERSIONS,
+        seeds=tuple(range(seeds)),
+        settings=settings,
         **outcome(results, target=target),
-    }
+    ).to_json()
     (folder / "compare.json").write_text(json.dumps(compare))
     return compare

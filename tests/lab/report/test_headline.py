@@ -2,15 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
-from tests.lab.report.checks import comparison
-from tests.lab.report.page_folders import write_comparison
-from tests.lab.report.test_table import cells
+from tests.lab.report.checks import comparison, made
+from tests.lab.report.page_folders import write_comparison, write_run
+from tests.lab.report.test_terminal import cells
 
-from adabatch.lab.report import headline, page_parts, page_tables
-from adabatch.lab.report.page_data import read
-from adabatch.lab.report.table import compare_table, compare_words, plain
+from adabatch.lab.report import blocks, contents, figures, headline
+from adabatch.lab.report.folders import read, read_run
+from adabatch.lab.report.terminal import compare_table, plain
 
 
 def against(compare, arm="adaptive", **changes):
@@ -57,15 +58,15 @@ def test_a_gain_of_an_arm_that_keeps_the_accuracy():
         seconds_ratio=ratio(2.24, 2.1, 2.4),
         accuracy_difference=points(-0.1, -0.4, 0.2),
     )
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     gain = "takes 3.4× fewer updates and is 2.2× faster than a fixed batch of 16."
     assert found.title == f"adaptive, a batch growing from 16 to 256, {gain}"
     assert found.lead == "Test accuracy differs by −0.10 [−0.40, +0.20] points: within 1 % is shown."
     assert found.sign == "good"
-    assert headline.arm_sentence(compare, "adaptive") == (
+    assert headline.arm_sentence(made(compare), "adaptive") == (
         "adaptive: 3.4× fewer updates, 2.2× faster; accuracy −0.10 [−0.40, +0.20] points: within 1 % is shown."
     )
-    assert headline.plain(compare) == (
+    assert headline.plain(made(compare)) == (
         f"adaptive, a batch growing from 16 to 256, {gain.replace('×', 'x')}",
         "Test accuracy differs by -0.10 [-0.40, +0.20] points: within 1 % is shown.",
     )
@@ -86,7 +87,7 @@ def test_a_gain_of_an_arm_that_keeps_the_accuracy():
 )
 def test_what_is_not_shown_is_not_claimed(updates, seconds, end):
     compare = against(comparison(), updates_ratio=updates, seconds_ratio=seconds)
-    assert headline.of_comparison(compare).title == f"adaptive, a batch growing from 16 to 256, {end}"
+    assert headline.of_comparison(made(compare)).title == f"adaptive, a batch growing from 16 to 256, {end}"
 
 
 def test_accuracy_that_is_not_shown_to_be_kept_earns_no_praise():
@@ -97,16 +98,16 @@ def test_accuracy_that_is_not_shown_to_be_kept_earns_no_praise():
         within_margin=judged("not shown", f"not shown, {reason}"),
         accuracy_difference=points(-0.4, -1.4, 0.6),
     )
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title == (
         "adaptive, a batch growing from 16 to 256, is not shown to be as accurate as a fixed batch of 16."
     )
     assert found.lead == "Test accuracy differs by −0.40 [−1.40, +0.60] points: within 1 % is not shown."
-    assert found.sign == headline.standing(compare, "adaptive") == "open"
-    assert headline.arm_sentence(compare, "adaptive").startswith(
+    assert found.sign == headline.standing(made(compare), "adaptive") == "open"
+    assert headline.arm_sentence(made(compare), "adaptive").startswith(
         "adaptive: accuracy −0.40 [−1.40, +0.60] points: within"
     )
-    assert compare_words(compare)[1].startswith(
+    assert headline.sentences(made(compare))[1].startswith(
         f"adaptive against fixed-small: accuracy within 1 %: not shown, {reason}"
     )
 
@@ -118,7 +119,7 @@ def test_a_loss_of_accuracy_is_said_loudly():
         within_margin=judged("worse"),
         accuracy_difference=points(-10, -11, -9),
     )
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title == "adaptive, a batch growing from 16 to 256, is less accurate than a fixed batch of 16."
     assert found.lead == "Test accuracy falls: −10.00 [−11.00, −9.00] points: within 1 % is refuted."
     assert found.sign == "bad"
@@ -129,20 +130,20 @@ def test_seeds_that_do_not_differ_are_named_as_the_reason():
     compare = against(
         comparison(), within_margin=judged("not shown", f"not shown, {reason}"), accuracy_difference=points(0, 0, 0)
     )
-    assert headline.of_comparison(compare).lead.endswith(f"within 1 % is not shown, {reason}.")
-    assert headline.standing(compare, "adaptive") == "open"
+    assert headline.of_comparison(made(compare)).lead.endswith(f"within 1 % is not shown, {reason}.")
+    assert headline.standing(made(compare), "adaptive") == "open"
 
 
 def test_runs_that_diverged_are_all_that_is_said():
     compare = lost(comparison(), adaptive=2, fixed_small=1)
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title == "adaptive diverged in 2 of 3 runs and fixed-small diverged in 1 of 3 runs: no gain is shown."
     assert found.lead == "A loss was not finite, and accuracy within 1 % is not shown."
     assert found.sign == "bad"
-    assert headline.arm_sentence(compare, "adaptive").endswith("; updates and time tell nothing.")
-    assert "faster" not in headline.arm_sentence(compare, "adaptive") + compare_words(compare)[1]
-    assert "<td>2 of 3</td>" in page_tables.comparison_table(compare)
-    found = headline.of_comparison(compare | {"against_fixed_small": {}})
+    assert headline.arm_sentence(made(compare), "adaptive").endswith("; updates and time tell nothing.")
+    assert "faster" not in headline.arm_sentence(made(compare), "adaptive") + headline.sentences(made(compare))[1]
+    assert "<td>2 of 3</td>" in blocks.table(figures.comparison(made(compare)))
+    found = headline.of_comparison(made(compare | {"against_fixed_small": {}}))
     assert found.lead == (
         "uncoupled reaches the highest test accuracy: 90.70 ± 0.20 %. fixed-small diverged in 1 of 3 runs and "
         "adaptive diverged in 2 of 3 runs: a loss was not finite."
@@ -152,13 +153,15 @@ def test_runs_that_diverged_are_all_that_is_said():
 
 def test_an_old_file_that_does_not_count_what_diverged_is_judged_by_its_verdict():
     compare = against(comparison(), within_margin=judged("not shown", "not shown, 2 of its 3 runs diverged"))
-    found = headline.of_comparison(compare)
+    for arm in compare["arms"]:
+        del arm["diverged"]
+    found = headline.of_comparison(made(compare))
     assert found.title.endswith("is not shown to be as accurate as a fixed batch of 16.")
     assert found.lead.endswith("within 1 % is not shown, 2 of its 3 runs diverged.")
 
 
 def test_another_arm_that_diverged_stands_beside_the_gain():
-    found = headline.of_comparison(lost(comparison(), uncoupled=3))
+    found = headline.of_comparison(made(lost(comparison(), uncoupled=3)))
     assert found.sign == "good"
     assert found.lead.endswith("within 1 % is shown. uncoupled diverged in 3 of 3 runs.")
 
@@ -167,8 +170,8 @@ def test_of_a_users_own_arms_the_fastest_that_keeps_the_accuracy_is_praised():
     compare = own(broken="worse", slow="shown", fast="shown", vague="not shown")
     for name, median in (("broken", 9.0), ("slow", 1.5), ("fast", 2.0), ("vague", 8.0)):
         against(compare, name, seconds_ratio=ratio(median, 0.9 * median, 1.1 * median))
-    assert headline.hero(compare) == "fast"
-    found = headline.of_comparison(compare)
+    assert headline.hero(made(compare)) == "fast"
+    found = headline.of_comparison(made(compare))
     assert found.title.startswith("fast, a batch growing from 16 to 256, takes 5.0× fewer updates and is 2.0× faster")
     assert found.lead.startswith("Of 4 arms it is the fastest of those shown to keep the accuracy. Test accuracy")
 
@@ -177,15 +180,15 @@ def test_where_no_speed_is_shown_the_fewest_updates_are_praised():
     compare = own(some="shown", fewest="shown")
     for name, updates, median in (("some", 2.0, 1.4), ("fewest", 4.0, 1.2)):
         against(compare, name, updates_ratio=updates, seconds_ratio=ratio(median, 0.8, 1.9))
-    assert headline.hero(compare) == "fewest"
-    lead = headline.of_comparison(compare).lead
+    assert headline.hero(made(compare)) == "fewest"
+    lead = headline.of_comparison(made(compare)).lead
     assert lead.startswith("Of 2 arms it takes the fewest updates of those shown to keep the accuracy.")
 
 
 def test_one_arm_is_praised_without_a_word_on_others():
     compare = comparison(names=("fixed-small", "fixed-large"))
-    assert headline.hero(compare) == "fixed-large"
-    found = headline.of_comparison(compare)
+    assert headline.hero(made(compare)) == "fixed-large"
+    found = headline.of_comparison(made(compare))
     assert found.title.startswith(
         "fixed-large, a fixed batch of 256, takes 16.1× fewer updates and is 2.2× faster than"
     )
@@ -197,29 +200,29 @@ def test_a_users_own_arms_that_all_lose_are_not_praised():
     compare = own(first="worse", second="not shown")
     against(compare, "first", accuracy_difference=points(-75.7, -80, -70))
     against(compare, "second", accuracy_difference=points(-1.2, -2, -0.4))
-    assert headline.hero(compare) is None
-    found = headline.of_comparison(compare)
+    assert headline.hero(made(compare)) is None
+    found = headline.of_comparison(made(compare))
     assert found.title == "No arm is shown to be as accurate as a fixed batch of 16."
     assert found.lead == ("second comes closest in accuracy, by −1.20 [−2.00, −0.40] points: within 1 % is not shown.")
     assert found.sign == "open"
     against(compare, "second", within_margin=judged("worse"))
-    assert headline.of_comparison(compare).sign == "bad"
+    assert headline.of_comparison(made(compare)).sign == "bad"
 
 
 def test_arms_that_keep_the_accuracy_and_gain_nothing():
     compare = own(same="shown")
     against(compare, "same", updates_ratio=1.0, seconds_ratio=ratio(1.0, 0.9, 1.1))
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title == "No arm is shown to be faster than a fixed batch of 16 or to take fewer updates."
 
 
 def test_a_users_own_arms_that_diverged():
     compare = lost(own(one="shown", two="shown"), one=3, two=1)
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title == "one diverged in 3 of 3 runs and two diverged in 1 of 3 runs: no gain is shown."
     assert (found.lead, found.sign) == ("A loss was not finite.", "bad")
     compare = lost(own(one="shown", two="not shown"), one=3)
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title == "No arm is shown to be as accurate as a fixed batch of 16."
     assert found.lead.startswith("two comes closest in accuracy, by ")
     assert found.lead.endswith(". one diverged in 3 of 3 runs.")
@@ -227,10 +230,10 @@ def test_a_users_own_arms_that_diverged():
 
 def test_without_fixed_small_the_best_arm_is_named():
     compare = comparison(names=("fixed-large", "adaptive")) | {"against_fixed_small": {}}
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert (found.title, found.sign) == ("2 arms on digits.", "")
     assert found.lead == "adaptive reaches the highest test accuracy: 95.20 ± 0.20 %."
-    found = headline.of_comparison(lost(compare, adaptive=3, fixed_large=3))
+    found = headline.of_comparison(made(lost(compare, adaptive=3, fixed_large=3)))
     assert (
         found.lead == "fixed-large diverged in 3 of 3 runs and adaptive diverged in 3 of 3 runs: a loss was not finite."
     )
@@ -239,30 +242,28 @@ def test_without_fixed_small_the_best_arm_is_named():
 def test_a_batch_that_shrinks_does_not_grow():
     compare = comparison()
     compare["arms"][2]["batch_sizes"] = [64, 16]
-    assert headline.of_comparison(compare).title.startswith("adaptive, a batch going from 64 to 16, takes")
+    assert headline.of_comparison(made(compare)).title.startswith("adaptive, a batch going from 64 to 16, takes")
 
 
 @pytest.mark.parametrize("compare", [comparison(), lost(comparison(), adaptive=1), own(a="worse", b="worse")])
 def test_the_table_begins_with_the_same_title(compare):
-    first = plain(compare_table(compare)).splitlines()[0]
-    assert first == f"digits, cnn_small on cpu, 3 seeds: {headline.plain(compare)[0]}"
+    first = plain(compare_table(made(compare))).splitlines()[0]
+    assert first == f"digits, cnn_small on cpu, 3 seeds: {headline.plain(made(compare))[0]}"
 
 
 def test_of_runs_that_diverged_no_table_tells_gains():
     compare = lost(comparison(), uncoupled=1)
-    small, large = plain(compare_table(compare)).split("against fixed-large")
+    small, large = plain(compare_table(made(compare))).split("against fixed-large")
     for part in (small, large):
         assert [cells(part, label)[3] for label in ("- fewer updates", "- faster")] == ["-", "-"]
-    html = page_tables.comparison_table(compare)
+    html = blocks.table(figures.comparison(made(compare)))
     assert (
         len(re.findall('<th scope="row">(?:faster|fewer updates)</th>(?:<td>[^<]*</td>){3}<td>–</td></tr>', html)) == 4
     )
 
 
 def cards_of(folder, change):
-    found = read(folder)
-    compare = change(dict(found.compare))
-    return page_parts._comparison_cards(compare, {arm["name"]: arm for arm in compare["arms"]})
+    return contents._comparison_cards(made(change(read(folder).compare.to_json())))
 
 
 def test_the_cards_praise_what_the_headline_praises(tmp_path):
@@ -273,23 +274,23 @@ def test_the_cards_praise_what_the_headline_praises(tmp_path):
         "bad": ["points of test accuracy", "test accuracy"],
     }
     for verdict, standing in (("shown", "good"), ("not shown", "open"), ("worse", "bad")):
-        made = cards_of(tmp_path, lambda compare, v=verdict: against(compare, within_margin=judged(v, v)))
-        assert [card.split('"label">')[1].split("<")[0] for card in made] == labels[standing]
-    made = cards_of(tmp_path, lambda compare: lost(compare, adaptive=2))
-    assert '<p class="value">2 of 3</p>' in made[-1]
-    assert "runs diverged" in made[-1]
+        cards = cards_of(tmp_path, lambda compare, v=verdict: against(compare, within_margin=judged(v, v)))
+        assert [card.split('"label">')[1].split("<")[0] for card in cards] == labels[standing]
+    cards = cards_of(tmp_path, lambda compare: lost(compare, adaptive=2))
+    assert '<p class="value">2 of 3</p>' in cards[-1]
+    assert "runs diverged" in cards[-1]
 
 
 def test_no_chart_tells_the_speed_of_runs_that_diverged(tmp_path):
     compare = lost(write_comparison(tmp_path), uncoupled=2)
     (tmp_path / "compare.json").write_text(json.dumps(compare))
-    charts = page_parts.of_comparison(read(tmp_path)).charts
+    charts = contents.of_comparison(read(tmp_path)).charts
     assert [trace["name"] for trace in charts["time"]["traces"]] == ["fixed-large", "adaptive"]
     assert [trace["name"] for trace in charts["accuracy"]["traces"]] == ["fixed-large", "adaptive", "uncoupled"]
     (tmp_path / "compare.json").write_text(json.dumps(lost(compare, fixed_small=3)))
-    made = page_parts.of_comparison(read(tmp_path))
-    assert "time" not in made.charts
-    assert 'id="time"' not in made.body
+    page = contents.of_comparison(read(tmp_path))
+    assert "time" not in page.charts
+    assert 'id="time"' not in page.body
 
 
 def test_runs_no_better_than_chance_are_counted_and_earn_no_praise():
@@ -297,34 +298,94 @@ def test_runs_no_better_than_chance_are_counted_and_earn_no_praise():
     compare = against(comparison(), within_margin=judged("not shown", f"not shown, {reason}"))
     for arm in compare["arms"]:
         arm["at_chance"] = 3 if arm["name"] in ("fixed-small", "adaptive") else 0
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert found.title.endswith("is not shown to be as accurate as a fixed batch of 16.")
     assert found.lead.endswith(f"within 1 % is not shown, {reason}.")
-    assert "fixed-small ended no better than chance in 3 of 3 runs." in compare_words(compare)
-    assert "runs no better than chance</th><td>3 of 3</td><td>0 of 3</td>" in page_tables.comparison_table(compare)
+    assert "fixed-small ended no better than chance in 3 of 3 runs." in headline.sentences(made(compare))
+    html = blocks.table(figures.comparison(made(compare)))
+    assert "runs no better than chance</th><td>3 of 3</td><td>0 of 3</td>" in html
+
+
+def test_words_say_what_is_shown():
+    assert headline.sentences(made(comparison()))[1] == (
+        "adaptive against fixed-small: 5.00x fewer updates, 1.67x faster [1.62, 1.72]; "
+        "accuracy within 1 %: shown by the interval."
+    )
+    compare = comparison()
+    compare["against_fixed_small"]["adaptive"]["seconds_ratio"] = {"median": 0.8, "low": 0.5, "high": 1.25}
+    compare["against_fixed_small"]["adaptive"]["updates_ratio"] = 0.5
+    assert headline.sentences(made(compare))[1].startswith(
+        "adaptive against fixed-small: 2.00x more updates, 1.25x slower [0.80, 2.00] "
+        "(a difference in speed is not shown);"
+    )
+
+
+def test_words_about_as_many_updates():
+    compare = comparison()
+    compare["against_fixed_small"]["adaptive"]["updates_ratio"] = 1.0
+    assert headline.sentences(made(compare))[1].startswith(
+        "adaptive against fixed-small: as many updates, 1.67x faster [1.62, 1.72];"
+    )
+
+
+def test_words_about_the_target():
+    compare = comparison()
+    assert any("reached by fixed-large in 0 of 3 runs" in sentence for sentence in headline.sentences(made(compare)))
+    for arm in compare["arms"]:
+        arm["to_target"]["reached"] = 0
+    assert "Target 94 %: never reached by any arm." in headline.sentences(made(compare))
+    for arm in compare["arms"]:
+        arm["to_target"]["reached"] = 3
+    assert "Target 94 %: reached in every run." in headline.sentences(made(compare))
 
 
 def test_a_single_arm_is_not_called_the_highest():
     compare = comparison(names=("adaptive",)) | {"against_fixed_small": {}}
-    found = headline.of_comparison(compare)
+    found = headline.of_comparison(made(compare))
     assert (found.title, found.lead) == ("1 arm on digits.", "adaptive reaches a test accuracy of 95.20 ± 0.20 %.")
-    said = " ".join(compare_words(compare))
+    said = " ".join(headline.sentences(made(compare)))
     assert "Seconds: median" in said
     assert "paired" not in said, "with nothing compared there are no ratios"
-    assert "are paired by seed" in " ".join(compare_words(comparison()))
+    assert "are paired by seed" in " ".join(headline.sentences(made(comparison())))
 
 
 def test_one_run_is_no_runs():
     compare = lost(comparison(seeds=1), adaptive=1)
-    assert headline.of_comparison(compare).title == "adaptive diverged in 1 of 1 run: no gain is shown."
+    assert headline.of_comparison(made(compare)).title == "adaptive diverged in 1 of 1 run: no gain is shown."
     compare["arms"][3] |= {"diverged": 1, "at_chance": 1}
-    said = " ".join(compare_words(compare))
+    said = " ".join(headline.sentences(made(compare)))
     assert "uncoupled diverged in 1 of 1 run: a loss was not finite." in said
     assert "uncoupled ended no better than chance in 1 of 1 run." in said
 
 
 def test_other_arms_that_diverged_are_named_where_the_first_did():
     compare = lost(comparison(), adaptive=3, fixed_large=2)
-    assert headline.of_comparison(compare).lead == (
+    assert headline.of_comparison(made(compare)).lead == (
         "A loss was not finite, and accuracy within 1 % is not shown. fixed-large diverged in 2 of 3 runs."
     )
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("key", ["train_loss", "test_loss"])
+@pytest.mark.parametrize("loss", [None, float("nan")])
+def test_a_run_that_diverged_says_so_first(tmp_path, finished, key, loss):
+    write_run(tmp_path, finished=finished)
+    run = read_run(tmp_path)
+    healthy = headline.of_run(run)
+    assert (healthy.sign, "iverged" in healthy.title) == ("", False)
+    history = [dict(found) for found in run.history]
+    history[1][key] = history[2][key] = loss
+    found = headline.of_run(replace(run, history=history))
+    assert found.title.startswith("Diverged: 97." if finished else "Not finished, diverged: 93.")
+    assert f"The loss was not finite {history[1]['updates']} updates after the start." in found.lead
+    assert found.sign == "bad"
+
+
+def test_a_run_no_better_than_chance_says_so_first(tmp_path):
+    write_run(tmp_path)
+    run = read_run(tmp_path)
+    found = headline.of_run(replace(run, result={**run.result, "at_chance": True, "chance": 0.1028}))
+    assert found.title.startswith("No better than chance: 97.")
+    assert found.lead.startswith("Always answering the most frequent class gets 10.3 %. The batch went from 16 to 256")
+    assert found.sign == "bad"
+    assert headline.of_run(replace(run, result={**run.result, "at_chance": False, "chance": 0.1})).sign == ""

@@ -8,7 +8,7 @@ import pytest
 from tests.lab.report.page_folders import GROWING, write_comparison, write_run
 
 from adabatch.lab.report import page
-from adabatch.lab.report.page_data import read
+from adabatch.lab.report.folders import read
 
 
 def data_of(text):

@@ -7,7 +7,7 @@ import pytest
 from tests.lab.report import chromium
 from tests.lab.report.chromium import DESKTOP, PHONE
 from tests.lab.report.page_folders import GROWING, write_run
-from tests.lab.report.test_page_more import NOTE, PLAN, PROBE
+from tests.lab.report.test_contents import NOTE, PLAN, PROBE
 
 from adabatch.lab.report import page
 

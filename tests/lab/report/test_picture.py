@@ -6,10 +6,10 @@ import pytest
 from matplotlib import image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tests.lab.report.checks import comparison, write
+from tests.lab.report.checks import comparison, made, write
 
 from adabatch.lab.report import headline, picture
-from adabatch.lab.report.picture import compare_picture, probe_picture, spread
+from adabatch.lab.report.picture import compare_picture, plan_picture, probe_picture, spread
 
 
 def colours(path, colour):
@@ -49,7 +49,7 @@ def test_the_title_is_the_headline(tmp_path, monkeypatch, verdict, right):
     compare = comparison()
     compare["against_fixed_small"]["adaptive"]["within_margin"] = {"verdict": verdict, "words": verdict}
     head, title = heads_of(tmp_path, compare, monkeypatch)
-    assert head[:-1] == textwrap.wrap(headline.of_comparison(compare).title, 118)
+    assert head[:-1] == textwrap.wrap(headline.of_comparison(made(compare)).title, 118)
     assert head[-1].endswith("on cpu: mean of 3 seeds, band: one standard deviation; time: by ratios paired by seed")
     assert title == right
 
@@ -77,10 +77,11 @@ def test_a_run_that_diverged_and_was_stopped_is_drawn_as_far_as_it_came(tmp_path
     assert colours(tmp_path / "compare.png", "#D55E00") > 300
 
 
-def test_a_missing_run_leaves_no_picture(tmp_path):
+@pytest.mark.parametrize(("name", "error"), [("config.json", FileNotFoundError), ("result.json", ValueError)])
+def test_a_missing_run_leaves_no_picture(tmp_path, name, error):
     write(tmp_path, comparison())
-    (tmp_path / "runs" / "adaptive" / "seed-1" / "result.json").unlink()
-    with pytest.raises(FileNotFoundError, match="seed-1"):
+    (tmp_path / "runs" / "adaptive" / "seed-1" / name).unlink()
+    with pytest.raises(error, match="seed-1"):
         compare_picture(tmp_path, tmp_path / "compare.png")
     assert not list(tmp_path.glob("*.png*"))
 
@@ -109,7 +110,12 @@ LONG = "a-name-as-long-as-they-get-in-a-study-with-a-momentum-of-0.98"
 def own_arms(folder, names):
     """A comparison of arms that are all like adaptive, but for their names."""
     like = comparison()["arms"][2]
-    compare = {**comparison(), "arms": [{**like, "name": name} for name in names], "against_fixed_small": {}}
+    compare = {
+        **comparison(),
+        "arms": [{**like, "name": name} for name in names],
+        "against_fixed_small": {},
+        "against_fixed_large": {},
+    }
     write(folder, compare)
     compare_picture(folder, folder / "compare.png")
 
@@ -208,6 +214,68 @@ def test_an_arm_that_ends_below_a_cut_axis_is_named_without_a_mark(tmp_path, dra
         assert "uncoupled 10.0" in [label.get_text() for label in axes.texts]
 
 
+# A forecast.
+
+
+def forecast(noise, *, sizes=(128, 256), dataset_size=50_000, epochs=10):
+    starts = [dataset_size * epochs * place // len(sizes) for place in range(len(sizes))]
+    before = [noise] * len(sizes)
+    return {
+        "starts_samples": starts,
+        "sizes": list(sizes),
+        "lr": [0.1] * len(sizes),
+        "lr_before": [0.1] * len(sizes),
+        "noise_scale": [noise * sizes[0] / size for size in sizes],
+        "noise_scale_before": before,
+        "updates_before": 3910,
+        "updates_after": 2933,
+        "dataset_size": dataset_size,
+        "epochs": epochs,
+    }
+
+
+@pytest.fixture
+def axes(monkeypatch, tmp_path):
+    """Draws a forecast and returns its three plots."""
+    figures = []
+    save = picture._save
+
+    def keep(figure, path):
+        save(figure, path)
+        figures.append(figure)
+
+    monkeypatch.setattr(picture, "_save", keep)
+
+    def draw(values):
+        plan_picture(values, tmp_path / "plan.png", title="a plan")
+        assert (tmp_path / "plan.png").exists()
+        return figures[-1].axes
+
+    return draw
+
+
+@pytest.mark.parametrize("noise", [390.0, 17.3, 0.004, 5e6])
+@pytest.mark.parametrize("sizes", [(128,), (128, 256), tuple(range(128, 5121, 128))])
+def test_the_noise_axis_has_ticks(axes, noise, sizes):
+    scale = axes(forecast(noise, sizes=sizes))[2]
+    assert len(scale.get_yticklabels()) >= 2
+    low, high = scale.get_ylim()
+    assert all(low <= tick <= high for tick in scale.get_yticks())
+
+
+@pytest.mark.parametrize(("dataset_size", "epochs"), [(1437, 20), (50_000, 200), (1_281_167, 90), (10**10, 3)])
+def test_numbers_along_the_axis_stand_apart(axes, dataset_size, epochs):
+    found = axes(forecast(390.0, dataset_size=dataset_size, epochs=epochs))[2]
+    boxes = [label.get_window_extent() for label in found.get_xticklabels() if label.get_text()]
+    assert len(boxes) > 3
+    assert all(a.x1 + 4 < b.x0 for a, b in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)))
+
+
+def test_batch_sizes_have_round_ticks(axes):
+    size = axes(forecast(390.0, sizes=tuple(range(128, 5121, 131))))[1]
+    assert [text.get_text() for text in size.get_yticklabels()] == ["128", "256", "512", "1,024", "2,048", "4,096"]
+
+
 def test_of_one_evaluation_the_spread_is_drawn(tmp_path, monkeypatch):
     drawn = []
     lines = Axes.vlines
@@ -225,3 +293,9 @@ def test_of_one_evaluation_the_spread_is_drawn(tmp_path, monkeypatch):
     assert "mean of 3 seeds, bar: one standard deviation" in heads[0]
     _, (low,), (high,) = drawn[0]
     assert high - low == pytest.approx(2 * 0.2)
+
+
+def test_a_batch_that_does_not_grow_becomes_nothing(axes):
+    assert axes(forecast(90.0))[0].get_title(loc="left") == "a plan: 3,910 updates become 2,933"
+    title = axes(forecast(90.0, sizes=(128,)) | {"updates_after": 3910})[0].get_title(loc="left")
+    assert title == "a plan: 3,910 updates, as many as with a constant batch"

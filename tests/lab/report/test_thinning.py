@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from adabatch.lab.report.page_data import Run
+from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.report.thinning import thinned
 
 
@@ -22,7 +22,7 @@ def run(count=10_000, *, seed=0, changes=(2000, 5000), spike=None, every=128):
         for place, size in enumerate(sizes)
     ]
     decisions = [{"clock": every * change, "batch_size": sizes[change]} for change in changes if change < count]
-    return Run({"batch_size": 16}, {}, history, decisions, None)
+    return SavedRun({"batch_size": 16}, {}, history, decisions, None)
 
 
 def test_a_short_run_is_left_as_it_is():
@@ -69,7 +69,7 @@ def _restless():
     steady = run(changes=())
     history = [entry | {"batch_size": 16 + place % 7} for place, entry in enumerate(steady.history)]
     decisions = [{"clock": 128 * place, "batch_size": 16 + place % 7} for place in range(10_000)]
-    return Run(steady.config, {}, history, decisions, None)
+    return SavedRun(steady.config, {}, history, decisions, None)
 
 
 @pytest.mark.parametrize("most", [60, 400, 1000])

@@ -10,7 +10,7 @@ import pytest
 from tests.lab.study.checks import arms, config
 
 from adabatch.lab import tasks, training
-from adabatch.lab.report.page_kinds import COMPARISON, faults
+from adabatch.lab.comparison import Comparison
 from adabatch.lab.study import compare as module
 from adabatch.lab.study.arms import Arm
 from adabatch.lab.study.compare import compare, interleaved
@@ -25,7 +25,7 @@ def data():
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "out"
-    return out, compare(arms(), seeds=[3, 5], out=out, data=data)
+    return out, compare(arms(), seeds=[3, 5], out=out, data=data).to_json()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_arms_take_turns_and_each_leads_once():
 
 def test_the_outcome_is_that_of_the_runs(finished, data):
     out, found = finished
-    assert not list(faults(found, COMPARISON))
+    assert not list(Comparison.faults(found))
     assert set(found["against_fixed_small"]["adaptive"]) == {
         "updates_ratio", "seconds_ratio", "seconds_to_target_ratio", "accuracy_difference",
         "accuracy_difference_by_seed", "accuracy_difference_over_samples", "within_margin",
@@ -72,7 +72,9 @@ def test_the_outcome_is_that_of_the_runs(finished, data):
 
 def test_finished_runs_are_never_repeated(out, finished, data):
     before, turns = stamps(out), []
-    again = compare(arms(), seeds=[3, 5], out=out, data=data, progress=lambda turn, now: turns.append((turn, now)))
+    again = compare(
+        arms(), seeds=[3, 5], out=out, data=data, progress=lambda turn, now: turns.append((turn, now))
+    ).to_json()
     assert again == finished[1]
     assert stamps(out) == before
     assert all(turn.reused for turn, _ in turns)
@@ -80,7 +82,7 @@ def test_finished_runs_are_never_repeated(out, finished, data):
 
 def test_more_seeds_add_runs_only(out, data):
     before = stamps(out)
-    more = compare(arms(), seeds=[3, 5, 6], out=out, data=data)
+    more = compare(arms(), seeds=[3, 5, 6], out=out, data=data).to_json()
     assert more["arms"][0]["test_accuracy"]["n"] == 3
     assert {path: stamp for path, stamp in stamps(out).items() if path in before} == before
 
@@ -97,7 +99,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, finished, data):
     assert len(stamps(out)) == 2
     assert not (out / "compare.json").exists()
     before = stamps(out)
-    found = compare(arms(), seeds=[3, 5], out=out, data=data)
+    found = compare(arms(), seeds=[3, 5], out=out, data=data).to_json()
     assert {path: stamp for path, stamp in stamps(out).items() if path in before} == before
     for arm, same in zip(found["arms"], finished[1]["arms"], strict=True):
         assert arm["test_accuracy"] == same["test_accuracy"]
@@ -122,7 +124,7 @@ def test_an_interrupt_at_the_end_of_a_run_ends_the_comparison(run, number, tmp_p
         compare(arms(), seeds=[3, 5], out=tmp_path / "out", data=data)
     assert len(ends) == len(stamps(tmp_path / "out")) == run
     before = stamps(tmp_path / "out")
-    found = compare(arms(), seeds=[3, 5], out=tmp_path / "out", data=data)
+    found = compare(arms(), seeds=[3, 5], out=tmp_path / "out", data=data).to_json()
     assert before.items() <= stamps(tmp_path / "out").items()
     assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
 
@@ -152,7 +154,7 @@ def test_progress_names_run_and_result(tmp_path, data):
 
 def test_another_target_needs_no_training(out, data):
     before = stamps(out)
-    found = compare(arms(), seeds=[3, 5], out=out, data=data, target=0.2)
+    found = compare(arms(), seeds=[3, 5], out=out, data=data, target=0.2).to_json()
     assert found["target"] == 0.2
     assert found["arms"][0]["to_target"]["reached"] == 2
     assert stamps(out) == before
@@ -191,7 +193,7 @@ SCHEDULES = [
 def test_settings_that_do_not_suit_the_warm_up(changes, tmp_path, data):
     """It is one short epoch at each batch size, whatever the runs are."""
     few = replace(data, x_train=data.x_train[:700], y_train=data.y_train[:700])
-    found = compare(arms(epochs=3, model="mlp", **changes), seeds=[0], out=tmp_path / "out", data=few)
+    found = compare(arms(epochs=3, model="mlp", **changes), seeds=[0], out=tmp_path / "out", data=few).to_json()
     assert [arm["batch_sizes"] for arm in found["arms"]] == [[64], [64, 128]]
     name, value = next(iter(changes.items()))
     assert found["settings"]["adaptive"][name] == value
@@ -213,7 +215,7 @@ def test_a_folder_of_other_settings_is_refused(out, data, changes, message):
 
 def test_where_the_data_are_and_who_reads_them_may_change(out, finished, data):
     (out / "runs" / "adaptive" / "seed-5" / "result.json").unlink()  # a run to go on with
-    found = compare(arms(data="elsewhere", workers=2), seeds=[3, 5], out=out, data=data)
+    found = compare(arms(data="elsewhere", workers=2), seeds=[3, 5], out=out, data=data).to_json()
     assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
 
 
@@ -226,7 +228,7 @@ def test_other_data_are_refused_wherever_they_are(out, data):
     note = json.loads((out / "comparison.json").read_text())
     del note["data"]  # a comparison of a time before it was written down
     (out / "comparison.json").write_text(json.dumps(note))
-    assert compare(arms(), seeds=[3, 5], out=out, data=data)["seeds"] == [3, 5]
+    assert compare(arms(), seeds=[3, 5], out=out, data=data).seeds == (3, 5)
 
 
 def test_only_one_process_trains_in_a_folder(out, data):
@@ -304,7 +306,7 @@ def test_a_damaged_run_is_named_with_what_to_delete(out, finished, data, name, c
     with pytest.raises(ValueError, match="`out` must hold whole runs") as error:
         compare(arms(), seeds=[3, 5], out=out, data=data)
     assert follow(error, out)
-    found = compare(arms(), seeds=[3, 5], out=out, data=data)
+    found = compare(arms(), seeds=[3, 5], out=out, data=data).to_json()
     assert [arm["test_accuracy"] for arm in found["arms"]] == [arm["test_accuracy"] for arm in finished[1]["arms"]]
 
 

@@ -41,14 +41,14 @@ def arms(data):
 def two(arms, data, tmp_path_factory):
     """Folder and outcome of fixed-small and adaptive with few seeds."""
     out = tmp_path_factory.mktemp("two") / "comparison"
-    return out, compare([arms["fixed-small"], arms["adaptive"]], seeds=range(FAST), out=out, data=data)
+    return out, compare([arms["fixed-small"], arms["adaptive"]], seeds=range(FAST), out=out, data=data).to_json()
 
 
 @pytest.fixture(scope="module")
 def demo(arms, data, tmp_path_factory):
     """Folder and outcome of the whole demo."""
     out = tmp_path_factory.mktemp("demo") / "comparison"
-    return out, compare(list(arms.values()), seeds=range(DEMO), out=out, data=data)
+    return out, compare(list(arms.values()), seeds=range(DEMO), out=out, data=data).to_json()
 
 
 def broken(before, arms, *, seeds, data, out, mutation, monkeypatch):
@@ -58,7 +58,7 @@ def broken(before, arms, *, seeds, data, out, mutation, monkeypatch):
     for arm in ("adaptive", "uncoupled"):
         shutil.rmtree(out / "runs" / arm, ignore_errors=True)
     monkeypatch.setattr(owner, name, replacement)
-    return compare(arms, seeds=range(seeds), out=out, data=data)
+    return compare(arms, seeds=range(seeds), out=out, data=data).to_json()
 
 
 def failed(found):

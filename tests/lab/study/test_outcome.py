@@ -3,10 +3,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adabatch.lab.study.outcome import outcome, verdict
-from adabatch.lab.study.statistics import Difference, paired_difference
+from adabatch.lab.comparison import Comparison, Difference, Verdict
+from adabatch.lab.study.outcome import outcome as found_outcome
+from adabatch.lab.study.outcome import verdict
+from adabatch.lab.study.statistics import paired_difference
 from adabatch.lab.training import Evaluation, RunResult
 from adabatch.lab.training.records import packed
+
+
+def outcome(results, *, target):
+    """What was found, as it is written to compare.json."""
+    seeds = tuple(range(len(results["adaptive"])))
+    found = Comparison(task="digits", model="mlp", device="cpu", seeds=seeds, **found_outcome(results, target=target))
+    return found.to_json()
 
 
 def run(*, accuracy, seconds, updates=100, sizes=(16,), target_at=0.5):
@@ -141,8 +150,8 @@ def test_without_a_baseline_nothing_is_set_against_it(results):
 )
 def test_the_verdict_is_the_intervals_not_the_means(low, high, expected):
     found = verdict(Difference((low + high) / 2, low, high), margin=0.01)
-    assert found["verdict"] == expected
-    assert f"[{100 * low:+.2f}, {100 * high:+.2f}] points" in found["words"]
+    assert found.verdict == expected
+    assert f"[{100 * low:+.2f}, {100 * high:+.2f}] points" in found.words
 
 
 @pytest.mark.parametrize("accuracies", [[0.95, 0.9611], [0.95, 0.96, 0.97], [0.5, 0.6]])
@@ -151,15 +160,13 @@ def test_differences_that_are_all_the_same_show_nothing(accuracies, behind):
     """Student's t takes them for certainty, but for rounding."""
     difference = paired_difference(accuracies, [value + behind for value in accuracies])
     assert difference.high - difference.low < 1e-12
-    assert verdict(difference, margin=0.01) == {
-        "verdict": "not shown",
-        "words": "not shown, the seeds do not differ, so their spread is unknown",
-    }
+    reason = "the seeds do not differ, so their spread is unknown"
+    assert verdict(difference, margin=0.01) == Verdict("not shown", f"not shown, {reason}")
 
 
 def test_one_test_sample_of_millions_is_a_difference():
     difference = paired_difference([0.95, 0.95], [0.95, 0.95 + 1e-7])
-    assert verdict(difference, margin=0.01)["verdict"] == "shown"
+    assert verdict(difference, margin=0.01).verdict == "shown"
 
 
 def test_the_median_of_what_runs_took_is_told_not_their_mean(results):
@@ -180,8 +187,8 @@ def test_the_median_of_what_runs_took_is_told_not_their_mean(results):
 def test_the_margin_is_allowed_to_both_verdicts():
     """An interval that lies below 0 and reaches above minus the margin refutes nothing."""
     for low, high, expected in ((-0.02, -0.004, "not shown"), (-0.009, -0.004, "shown"), (-0.02, -0.011, "worse")):
-        assert verdict(Difference((low + high) / 2, low, high), margin=0.01)["verdict"] == expected
-    assert verdict(Difference(-0.012, -0.02, -0.004), margin=0.003)["verdict"] == "worse"
+        assert verdict(Difference((low + high) / 2, low, high), margin=0.01).verdict == expected
+    assert verdict(Difference(-0.012, -0.02, -0.004), margin=0.003).verdict == "worse"
 
 
 def test_the_worst_seed_and_the_skew_stand_beside_the_difference(results):

@@ -63,7 +63,7 @@ def console(*, as_json: bool = False) -> Console:
 
 def print_table(table: Table) -> None:
     """Prints a table with every figure whole: lines break on a narrow terminal, elsewhere the table is plain text."""
-    from adabatch.lab.report.table import plain, whole_width
+    from adabatch.lab.report.terminal import plain, whole_width
 
     shown = console()
     if shown.is_terminal:

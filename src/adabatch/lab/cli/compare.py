@@ -23,7 +23,8 @@ from adabatch.lab.cli._options import GROWTH, RUN, AsJson, Out, Preset, Settings
 from adabatch.lab.cli.train import check_growth, merged_settings
 
 if TYPE_CHECKING:
-    from adabatch.lab.report.interim import Interim
+    from adabatch.lab.comparison import Comparison
+    from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.compare import Turn
     from adabatch.lab.training import Progress, RunConfig, RunResult
 
@@ -90,10 +91,10 @@ def command(
     show = not as_json if progress is None else progress
     compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
     notes = _write(compare, folder)
-    if target is not None and not any(record["to_target"]["reached"] for record in compare["arms"]):
+    if target is not None and not any(arm.to_target and arm.to_target.reached for arm in compare.arms):
         if not as_json:
             _show(compare, notes)
-        best = max(value for record in compare["arms"] for value in record["best_accuracy"]["values"])
+        best = max(value for arm in compare.arms if arm.best_accuracy for value in arm.best_accuracy.values)
         raise ArgumentError(
             "target",
             "must be reached by at least one run",
@@ -101,7 +102,7 @@ def command(
             remedy=f"all results are in {folder}; the same command with a lower target reads them again",
         )
     if as_json:
-        _shared.print_json(compare)
+        _shared.print_json(compare.to_json())
     else:
         _show(compare, notes)
 
@@ -115,11 +116,11 @@ def _compare(
     out: Path,
     show: bool,
     as_json: bool,
-) -> dict[str, Any]:
+) -> Comparison:
     """Trains what is not trained yet."""
     from adabatch import _checks
     from adabatch.lab import tasks, training
-    from adabatch.lab.report.interim import Interim
+    from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.arms import chosen_arms
     from adabatch.lab.study.compare import checked_target, compare
     from adabatch.lab.training.interrupt import Interrupts
@@ -147,14 +148,14 @@ def _compare(
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
 
 
-def _write(compare: dict[str, Any], out: Path) -> list[str]:
+def _write(compare: Comparison, out: Path) -> list[str]:
     """Writes table, picture and page; returns what to say about the files."""
-    from adabatch.lab.report import page
-    from adabatch.lab.report.table import compare_table, compare_words, plain
+    from adabatch.lab.report import headline, page
+    from adabatch.lab.report.terminal import compare_table, plain
     from adabatch.lab.training import writing
     from adabatch.lab.training.folder import write_text
 
-    words = "\n".join(f"- {sentence}" for sentence in compare_words(compare))
+    words = "\n".join(f"- {sentence}" for sentence in headline.sentences(compare))
     written = ["compare.json", "compare.md"]
     with writing(out):
         write_text(out / "compare.md", f"{plain(compare_table(compare))}\n\n{words}\n")
@@ -170,13 +171,13 @@ def _write(compare: dict[str, Any], out: Path) -> list[str]:
     return notes
 
 
-def _show(compare: dict[str, Any], notes: list[str]) -> None:
+def _show(compare: Comparison, notes: list[str]) -> None:
     from adabatch.lab.report import headline
-    from adabatch.lab.report.table import compare_table, compare_words
+    from adabatch.lab.report.terminal import compare_table
 
     console = _shared.console()
     _shared.print_table(compare_table(compare, narrow=console.is_terminal and console.width < WIDE))
-    for sentence in [*compare_words(compare), *notes]:
+    for sentence in [*headline.sentences(compare), *notes]:
         console.print(sentence, markup=False)
     console.print(" ".join(headline.plain(compare)).strip(), markup=False, style="bold")
 
@@ -262,8 +263,8 @@ class RunsBar:
 
     def _add(self, turn: Turn, result: RunResult) -> None:
         """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
-        from adabatch.lab.report.interim import Done
-        from adabatch.lab.report.table import interim_table, plain
+        from adabatch.lab.report.figures import Done
+        from adabatch.lab.report.terminal import interim_table, plain
         from adabatch.lab.training import writing
         from adabatch.lab.training.folder import write_text
 

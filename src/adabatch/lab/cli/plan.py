@@ -328,7 +328,7 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
         if importlib.util.find_spec("matplotlib") is None:
             print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
             return
-        from adabatch.lab.report.plan_picture import plan_picture
+        from adabatch.lab.report.picture import plan_picture
 
         plan_picture(values, out / "plan.png", title=title)
 

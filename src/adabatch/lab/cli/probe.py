@@ -99,7 +99,7 @@ def _draw(found: dict[str, Any], folder: Path) -> str:
 
 
 def _show(found: dict[str, Any], note: str) -> None:
-    from adabatch.lab.report.table import probe_table
+    from adabatch.lab.report.terminal import probe_table
 
     _shared.print_table(probe_table(found))
     console = _shared.console()

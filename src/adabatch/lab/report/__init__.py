@@ -1,1 +1,1 @@
-"""Tables and pictures of finished runs. Reads files and plain JSON; knows nothing of training or studies."""
+"""Pages, tables and pictures of comparisons, runs, plans and probes; they read files and know no training or study."""

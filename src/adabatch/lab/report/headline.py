@@ -1,7 +1,7 @@
-"""What a comparison says first: the title of its page, of its picture and of its table, and the command's last line.
+"""The first words of pages, of a comparison's picture and table, and of the command's last line; a sentence an arm.
 
 A gain is said only of an arm whose accuracy is shown to lie within the margin and of which, as of fixed-small, no run
-diverged: what is faster and wrong is no gain. It is said of
+diverged: to be faster and wrong is no gain. It is said of
 
 - `adaptive`, where it is compared with fixed-small: that is what the comparison is made for;
 - else of the arm that is fastest among those whose accuracy is shown to lie within the margin, if it is shown to be
@@ -12,59 +12,133 @@ diverged: what is faster and wrong is no gain. It is said of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from dataclasses import dataclass
+from itertools import pairwise
 
-from adabatch.lab.report import caution
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Json
-from adabatch.lab.report.page_words import Headline
-
-BASE: Final = "fixed-small"
+from adabatch.lab.comparison import SMALL, Against, Comparison
+from adabatch.lab.report import words
+from adabatch.lab.report.folders import SavedRun
+from adabatch.lab.shapes import Json
 
 
-def of_comparison(compare: Json) -> Headline:
-    """What a comparison shows, in a title and a few more words from its figures.
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The first words of a page.
 
-    Args:
-        compare: the content of a `compare.json`.
+    Attributes:
+        title: the sentence, in plain text.
+        lead: a second one, in plain text.
+        sign: how it came out: `"good"`, `"open"`, `"bad"`; empty where nothing is claimed.
     """
-    if not compare["against_fixed_small"]:
+
+    title: str
+    lead: str
+    sign: str = ""
+
+
+def of_comparison(compare: Comparison) -> Headline:
+    """Title and lead of a comparison, with how it came out."""
+    if not compare.against_fixed_small:
         return _without_baseline(compare)
     name = hero(compare)
     if name is None:
         return _of_none(compare)
-    if lost := diverged(compare, (name, BASE)):
-        margin = f"within {100 * compare['margin']:g} %"
-        others = diverged(compare, (arm for arm in compare["against_fixed_small"] if arm != name))
-        lead = f"A loss was not finite, and accuracy {margin} is not shown.{f' {others}.' if others else ''}"
+    if lost := diverged(compare, (name, SMALL)):
+        others = diverged(compare, (arm for arm in compare.against_fixed_small if arm != name))
+        lead = f"A loss was not finite, and accuracy {words.within_words(compare)} is not shown."
+        lead += f" {others}." if others else ""
         return Headline(f"{lost}: no gain is shown.", lead, "bad")
     sign, who, base = standing(compare, name), _who(compare, name), _base(compare)
     titles = {
-        "good": f"{who} {_gain(compare['against_fixed_small'][name], base)}.",
+        "good": f"{who} {_gain(compare.against_fixed_small[name], base)}.",
         "open": f"{who} is not shown to be as accurate as {base}.",
         "bad": f"{who} is less accurate than {base}.",
     }
     return Headline(titles[sign], _lead(compare, name), sign)
 
 
-def plain(compare: Json) -> tuple[str, str]:
-    """Title and lead for terminals and files, in signs that every keyboard has.
+def of_run(run: SavedRun) -> Headline:
+    """The findings of a run so far, in two sentences."""
+    last = run.history[-1]
+    place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
+    when = f"after {_updates(last)} in {words.seconds(last['seconds'])} s"
+    state, lead, sign = [] if run.result else ["not finished"], _batch_words(run), ""
+    if (lost := words.diverged_at(run)) is not None:
+        state, sign = [*state, "diverged"], "bad"
+        lead = f"The loss was not finite {_updates(lost)} after the start. {lead}"
+    elif run.result and run.result.get("at_chance"):
+        state, sign, chance = ["no better than chance"], "bad", run.result.get("chance")
+        told = "" if chance is None else f"Always answering the most frequent class gets {100 * chance:.1f} %. "
+        lead = f"{told}{lead}"
+    if run.result is None:
+        lead = f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
+    head = f"{', '.join(state).capitalize()}: " if state else ""
+    return Headline(f"{head}{place} {when}.", lead, sign)
 
-    Args:
-        compare: the content of a `compare.json`.
-    """
+
+def _updates(found: Json) -> str:
+    return f"{words.whole(found['updates'])} {words.plural('update', found['updates'])}"
+
+
+def _batch_words(run: SavedRun) -> str:
+    sizes = [size for _, size, _ in run.staircase() if size]
+    if len(sizes) == 1:
+        return f"The batch stayed at {words.whole(sizes[0])} samples."
+    told = f"The batch went {_change(sizes[0], sizes[-1], len(sizes) - 1, ' samples')}"
+    rates = {int(size): rate for size, rate in (run.result or {}).get("samples_per_second", {}).items()}
+    first, last = rates.get(sizes[0]), rates.get(sizes[-1])
+    if first and last:
+        told += f", and throughput from {words.whole(first)} to {words.whole(last)} samples per second"
+    return f"{told}."
+
+
+def _change(first: int, last: int, steps: int, unit: str = "") -> str:
+    return f"from {words.whole(first)} to {words.whole(last)}{unit} in {steps} {words.plural('step', steps)}"
+
+
+def of_together(runs: Mapping[str, SavedRun]) -> Headline:
+    """Which of several runs is the most accurate, and which ones diverged or go on."""
+    tasks = {run.config["task"] for run in runs.values()}
+    where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
+    lost = [name for name, run in runs.items() if words.diverged_at(run)]
+    whole = [name for name in runs if name not in lost]
+    sentences = [f"{words.listed(lost)} diverged: a loss was not finite."] if lost else []
+    if where and len(whole) > 1:
+        best = max(whole, key=lambda name: float(runs[name].history[-1]["test_accuracy"]))
+        accuracy, among = 100 * runs[best].history[-1]["test_accuracy"], "Of the others, " if lost else ""
+        sentences.append(f"{among}{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
+    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
+    if going := [name for name, run in runs.items() if run.result is None]:
+        sentences.append(f"Not finished yet: {', '.join(going)}.")
+    return Headline(f"{len(runs)} runs{where} side by side.", " ".join(sentences), "bad" if lost else "")
+
+
+def of_plan(values: Json) -> Headline:
+    """How many updates a `plan.json` saves, and how its batch grows."""
+    before, after, sizes = values["updates_before"], values["updates_after"], values["sizes"]
+    if before == after:
+        title = f"{words.whole(before)} updates, as many as with a constant batch."
+    else:
+        title = f"{words.whole(before)} updates become {words.whole(after)}: {words.updates_words(before / after)}."
+    steps = sum(one != other for one, other in pairwise(sizes))
+    lead = f"The batch stays at {words.whole(sizes[0])}."
+    if steps:
+        epochs = f"{words.whole(values['epochs'])} {words.plural('epoch', values['epochs'])}"
+        lead = f"The batch goes {_change(sizes[0], sizes[-1], steps)} over {epochs}."
+    if values.get("coupling"):
+        lead += f" Coupling: {values['coupling']}."
+    return Headline(title, f"{lead} A forecast: it knows updates exactly, and of accuracy nothing.")
+
+
+def plain(compare: Comparison) -> tuple[str, str]:
+    """Title and lead for terminals and files, in signs that every keyboard has."""
     found = of_comparison(compare)
-    title, lead = (text.replace(words.MINUS, "-").replace(words.TIMES, "x") for text in (found.title, found.lead))
-    return title, lead
+    return words.typed(found.title), words.typed(found.lead)
 
 
-def hero(compare: Json) -> str | None:
-    """The arm that the headline is about, by the rule above; None: none.
-
-    Args:
-        compare: the content of a `compare.json`.
-    """
-    against = compare["against_fixed_small"]
+def hero(compare: Comparison) -> str | None:
+    """The arm that the headline is about, by the rule above; None: none."""
+    against = compare.against_fixed_small
     if "adaptive" in against:
         return "adaptive"
     gains = {name: _gains(found) for name, found in against.items() if standing(compare, name) == "good"}
@@ -72,78 +146,99 @@ def hero(compare: Json) -> str | None:
     return max(gains, key=lambda name: gains[name], default=None)
 
 
-def standing(compare: Json, name: str) -> str:
-    """How an arm came out against fixed-small.
+def standing(compare: Comparison, name: str) -> str:
+    """How an arm came out against fixed-small, in a sign.
 
-    Args:
-        compare: the content of a `compare.json`.
-        name: of the arm.
-
-    Returns:
-        `"good"`: its accuracy is shown to lie within the margin. `"bad"`: that is refuted, or a run of the two
-        diverged. `"open"`: neither.
+    `"good"`: its accuracy is shown to lie within the margin. `"bad"`: that is refuted, or a run of the two diverged.
+    `"open"`: neither.
     """
-    if diverged(compare, (name, BASE)):
+    if diverged(compare, (name, SMALL)):
         return "bad"
-    verdict = str(compare["against_fixed_small"][name].get("within_margin", {}).get("verdict"))
+    verdict = compare.against_fixed_small[name].within_margin.verdict
     return {"shown": "good", "worse": "bad"}.get(verdict, "open")
 
 
-def diverged(compare: Json, names: Iterable[str]) -> str:
-    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did.
-
-    Args:
-        compare: the content of a `compare.json`.
-        names: the arms that are told of.
-    """
-    arms = {arm["name"]: arm for arm in compare["arms"]}
-    return " and ".join(
-        f"{name} diverged in {arms[name]['diverged']} of {words.runs(arms[name]['test_accuracy']['n'])}"
-        for name in names
-        if arms[name].get("diverged")
-    )
+def diverged(compare: Comparison, names: Iterable[str]) -> str:
+    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did."""
+    lost = [arm for name in names if (arm := compare.arm(name)).diverged]
+    return " and ".join(f"{arm.name} diverged in {arm.diverged} of {words.runs(arm.test_accuracy.n)}" for arm in lost)
 
 
-def arm_sentence(compare: Json, name: str) -> str:
-    """What one arm did against fixed-small, in one line; its accuracy first where it is not shown to be kept.
-
-    Args:
-        compare: the content of a `compare.json`.
-        name: of the arm.
-    """
-    found = compare["against_fixed_small"][name]
-    accuracy = f"accuracy {words.difference(found['accuracy_difference'])} points: {_verdict(compare, found)}"
-    if diverged(compare, (name, BASE)):
-        return f"{name}: {accuracy}; updates and time tell nothing."
-    gains = f"{words.updates_words(found['updates_ratio'])}, {words.time_words(found['seconds_ratio'])}"
-    return f"{name}: {gains}; {accuracy}." if standing(compare, name) == "good" else f"{name}: {accuracy}; {gains}."
+def arm_sentence(compare: Comparison, name: str) -> str:
+    """An arm against fixed-small in one line of a page; its accuracy first where it is not shown to be kept."""
+    found = compare.against_fixed_small[name]
+    accuracy = f"accuracy {words.difference(found.accuracy_difference)} points: {_verdict(compare, name)}"
+    gains = f"{words.updates_words(found.updates_ratio)}, {words.time_words(found.seconds_ratio)}"
+    return f"{name}: {_in_order(compare, name, gains, accuracy)}."
 
 
-def _verdict(compare: Json, found: Json) -> str:
-    return words.verdict_words(compare, found) + caution.beside(compare, found).replace("-", words.MINUS)
+def sentences(compare: Comparison) -> list[str]:
+    """A sentence per arm with every figure, and what the comparison does not show; for terminals and compare.md."""
+    made = []
+    for name, found in compare.against_fixed_small.items():
+        fewer = found.updates_ratio
+        updates = f"{fewer:.2f}x fewer updates" if fewer > 1 else f"{1 / fewer:.2f}x more updates"
+        updates = words.AS_MANY if f"{fewer:.2f}" == "1.00" else updates
+        beside = words.typed(words.beside(compare, found))
+        accuracy = f"accuracy {words.within_words(compare)}: {found.within_margin.words}{beside}"
+        gains = f"{updates}, {words.speed_words(found.seconds_ratio)}"
+        made.append(f"{name} against {SMALL}: {_in_order(compare, name, gains, accuracy)}.")
+    made += _target_sentences(compare)
+    made += [f"{diverged(compare, [arm.name])}: a loss was not finite." for arm in compare.arms if arm.diverged]
+    for arm in compare.arms:
+        if arm.at_chance:
+            made.append(
+                f"{arm.name} ended no better than chance in {arm.at_chance} of {words.runs(arm.test_accuracy.n)}."
+            )
+    reading = words.reading(compare) if len(compare.seeds) > 1 else ""
+    return [*made, *(text for text in (words.scope(compare), reading) if text)]
 
 
-def _gains(found: Json) -> tuple[float, float]:
+def _in_order(compare: Comparison, name: str, gains: str, accuracy: str) -> str:
+    """Gains before the accuracy that was kept, but a lost accuracy first."""
+    if diverged(compare, (name, SMALL)):
+        return f"{accuracy}; updates and time tell nothing"
+    return f"{gains}; {accuracy}" if standing(compare, name) == "good" else f"{accuracy}; {gains}"
+
+
+def _target_sentences(compare: Comparison) -> list[str]:
+    if compare.target is None:
+        return []
+    target = f"{100 * compare.target:g} %"
+    counts = {arm.name: (arm.to_target.reached, arm.to_target.n) for arm in compare.arms if arm.to_target}
+    if not any(reached for reached, _ in counts.values()):
+        return [f"Target {target}: never reached by any arm."]
+    short = [f"{name} in {reached} of {n} runs" for name, (reached, n) in counts.items() if reached < n]
+    if not short:
+        return [f"Target {target}: reached in every run."]
+    return [f"Target {target}: reached by {', '.join(short)}; by the other arms in every run."]
+
+
+def _verdict(compare: Comparison, name: str) -> str:
+    return words.verdict_words(compare, name) + words.beside(compare, compare.against_fixed_small[name])
+
+
+def _gains(found: Against) -> tuple[float, float]:
     """How much faster, 1 where nothing is shown, and how many times fewer updates."""
-    ratio: Mapping[str, float | None] = found["seconds_ratio"]
-    return (ratio["median"] or 1.0) if words.is_shown(ratio) else 1.0, found["updates_ratio"]
+    ratio = found.seconds_ratio
+    return (ratio.median or 1.0) if ratio.is_shown else 1.0, found.updates_ratio
 
 
-def _gain(found: Json, base: str) -> str:
-    updates, time = words.updates_words(found["updates_ratio"]), words.time_words(found["seconds_ratio"])
-    shown = words.is_shown(found["seconds_ratio"])
+def _gain(found: Against, base: str) -> str:
+    updates, time = words.updates_words(found.updates_ratio), words.time_words(found.seconds_ratio)
+    shown = found.seconds_ratio.is_shown
     if updates == words.AS_MANY:
         return f"takes {updates} as {base}{' and is' if shown else ';'} {time}"
     return f"takes {updates} and is {time} than {base}" if shown else f"takes {updates} than {base}; {time}"
 
 
-def _lead(compare: Json, name: str) -> str:
-    """What the title must not be read without."""
-    against = compare["against_fixed_small"]
+def _lead(compare: Comparison, name: str) -> str:
+    """The words that the title must not be read without."""
+    against = compare.against_fixed_small
     found, others = against[name], [other for other in against if other != name]
     differs = "falls:" if standing(compare, name) == "bad" else "differs by"
-    points = words.difference(found["accuracy_difference"])
-    sentences = [f"Test accuracy {differs} {points} points: {_verdict(compare, found)}."]
+    points = words.difference(found.accuracy_difference)
+    sentences = [f"Test accuracy {differs} {points} points: {_verdict(compare, name)}."]
     if name != "adaptive" and others:
         first = "is the fastest" if _gains(found)[0] > 1 else "takes the fewest updates"
         sentences.insert(0, f"Of {len(against)} arms it {first} of those shown to keep the accuracy.")
@@ -152,38 +247,37 @@ def _lead(compare: Json, name: str) -> str:
     return " ".join(sentences)
 
 
-def _of_none(compare: Json) -> Headline:
+def _of_none(compare: Comparison) -> Headline:
     """Where no arm is shown to gain: which one comes closest in accuracy, and which ones diverged."""
-    against, lost = compare["against_fixed_small"], diverged(compare, (arm["name"] for arm in compare["arms"]))
-    left = [name for name in against if not diverged(compare, (name, BASE))]
+    against, lost = compare.against_fixed_small, diverged(compare, (arm.name for arm in compare.arms))
+    left = [name for name in against if not diverged(compare, (name, SMALL))]
     if not left:
         return Headline(f"{lost}: no gain is shown.", "A loss was not finite.", "bad")
-    base, best = _base(compare), max(left, key=lambda name: against[name]["accuracy_difference"]["mean"])
+    base, best = _base(compare), max(left, key=lambda name: against[name].accuracy_difference.mean)
     kept = any(standing(compare, name) == "good" for name in left)
     aim = f"be faster than {base} or to take fewer updates" if kept else f"be as accurate as {base}"
-    points = words.difference(against[best]["accuracy_difference"])
-    lead = f"{best} comes closest in accuracy, by {points} points: {_verdict(compare, against[best])}."
+    points = words.difference(against[best].accuracy_difference)
+    lead = f"{best} comes closest in accuracy, by {points} points: {_verdict(compare, best)}."
     sign = "bad" if all(standing(compare, name) == "bad" for name in against) else "open"
     return Headline(f"No arm is shown to {aim}.", f"{lead} {lost}." if lost else lead, sign)
 
 
-def _without_baseline(compare: Json) -> Headline:
-    arms, lost = compare["arms"], diverged(compare, (arm["name"] for arm in compare["arms"]))
+def _without_baseline(compare: Comparison) -> Headline:
+    arms, lost = compare.arms, diverged(compare, (arm.name for arm in compare.arms))
     sentences = []
-    if whole := [arm for arm in arms if not arm.get("diverged")]:
-        best = max(whole, key=lambda arm: float(arm["test_accuracy"]["mean"]))
-        accuracy = words.accuracy(best["test_accuracy"])
-        what = "reaches the highest test accuracy" if len(whole) > 1 else "reaches a test accuracy of"
-        sentences.append(f"{best['name']} {what}{':' if len(whole) > 1 else ''} {accuracy} %.")
+    if whole := [arm for arm in arms if not arm.diverged]:
+        best = max(whole, key=lambda arm: arm.test_accuracy.mean)
+        what = "reaches the highest test accuracy:" if len(whole) > 1 else "reaches a test accuracy of"
+        sentences.append(f"{best.name} {what} {words.accuracy(best.test_accuracy)} %.")
     if lost:
         sentences.append(f"{lost}: a loss was not finite.")
-    title = f"{len(arms)} {words.plural('arm', len(arms))} on {compare['task']}."
+    title = f"{len(arms)} {words.plural('arm', len(arms))} on {compare.task}."
     return Headline(title, " ".join(sentences), "bad" if lost else "")
 
 
-def _who(compare: Json, name: str) -> str:
+def _who(compare: Comparison, name: str) -> str:
     """An arm by its name and its batch, as `"adaptive, a batch growing from 16 to 256,"`."""
-    sizes = _sizes(compare, name)
+    sizes = compare.arm(name).batch_sizes
     first, last = sizes[0], sizes[-1]
     if len(sizes) == 1:
         return f"{name}, a fixed batch of {words.whole(first)},"
@@ -191,9 +285,5 @@ def _who(compare: Json, name: str) -> str:
     return f"{name}, a batch {change} from {words.whole(first)} to {words.whole(last)},"
 
 
-def _base(compare: Json) -> str:
-    return f"a fixed batch of {' then '.join(words.whole(size) for size in _sizes(compare, BASE))}"
-
-
-def _sizes(compare: Json, name: str) -> list[int]:
-    return next(list(arm["batch_sizes"]) for arm in compare["arms"] if arm["name"] == name)
+def _base(compare: Comparison) -> str:
+    return f"a fixed batch of {' then '.join(words.whole(size) for size in compare.arm(SMALL).batch_sizes)}"

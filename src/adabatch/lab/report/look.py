@@ -1,7 +1,11 @@
-"""How arms look on pages and in pictures: a colour, a dash and a mark for each, so that ten can be told apart."""
+"""How arms and axes look on pages and in pictures.
+
+Each arm has a colour, a dash and a symbol, so that ten can be told apart; ticks stand at round values or batch sizes.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -42,9 +46,6 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each arm, on a light ground; the first ten differ.
 
     A standard arm has its own; the others take, in their order, what no standard arm among them has.
-
-    Args:
-        names: of the arms.
     """
     names = list(names)
     free = [*_OWN, *(colour for name, colour in COLOURS.items() if name not in names)]
@@ -53,15 +54,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def dash(name: str, names: Iterable[str] = ()) -> str:
-    """The dash of an arm's lines.
-
-    Args:
-        name: of the arm.
-        names: of all arms beside it; own arms take turns.
-
-    Returns:
-        `"solid"`, `"dash"`, `"dot"`, `"dashdot"` or `"longdash"`.
-    """
+    """The dash of an arm's lines: `"solid"`, `"dash"`, `"dot"`, `"dashdot"` or `"longdash"`; own arms take turns."""
     own = _own(names)
     if name not in own:
         return _DASHES.get(name, "solid")
@@ -70,9 +63,71 @@ def dash(name: str, names: Iterable[str] = ()) -> str:
 
 
 def symbol(place: int) -> str:
-    """The mark of the arm at that place; the first ten differ."""
+    """The symbol of the arm at that place; the first ten differ."""
     return _SYMBOLS[place % len(_SYMBOLS)]
 
 
 def _own(names: Iterable[str]) -> Sequence[str]:
     return [name for name in names if name not in COLOURS]
+
+
+def size_ticks(found: Iterable[int], most: int) -> list[int]:
+    """At most so many ticks of a log axis: the batch sizes on it, or powers of two where there are too many."""
+    distinct = sorted(set(found))
+    if len(distinct) <= most:
+        return distinct
+    low, high = distinct[0], distinct[-1]
+    powers = [2**power for power in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+    kept = powers[:: math.ceil(len(powers) / most) or 1]
+    return kept if len(kept) > 1 else [int(tick) for tick in log_ticks(low, high, most)]
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At least two and at most so many ticks of a log axis, where it has a length.
+
+    They are powers of ten or some between them, and evenly apart within less than a factor of ten.
+    """
+    if not high > low:
+        return [low]
+    ends = math.log10(low), math.log10(high)
+    powers = range(max(math.floor(ends[0]), -300), min(math.ceil(ends[1]) + 1, 300))  # that floats can hold
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = _between([digit * 10.0**power for power in powers for digit in digits], ends)
+        if len(found) <= most:
+            break
+    stride = math.ceil(len(found) / most) or 1
+    if len(found[::stride]) > 1:
+        return found[::stride]
+    choices = (_between(even_ticks(low, high, steps), ends) for steps in range(most - 1, 4 * most))
+    return next((choice for choice in choices if len(choice) > 1), [low, high])
+
+
+def even_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round values evenly apart from one end to the other, in at most so many steps."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= raw * (1 - 1e-9))
+    return [count * step for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def floor(first: float, worst: float) -> float:
+    """The lowest accuracy on an axis, in %: 15 points below the worst end, so that the ends can be told apart.
+
+    It is a multiple of 5, and 0 where cutting the axis would gain little. `first` is the lowest first accuracy.
+    """
+    low = 5.0 * math.floor(max(first - 1, worst - 15, 0) / 5)
+    return low if low >= 20 else 0.0
+
+
+def short(value: float) -> str:
+    """A number of samples, tokens or updates as an axis has room for it: 2M, 250k."""
+    for power, sign in ((9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10**power:
+            return f"{value / 10**power:.5g}{sign}"
+    return f"{value:.5g}"
+
+
+def _between(values: Iterable[float], ends: tuple[float, float]) -> list[float]:
+    return [value for value in values if value > 0 and ends[0] <= math.log10(value) <= ends[1]]

@@ -1,7 +1,7 @@
-"""Pages of finished comparisons and of runs: one HTML file with everything in it, that needs no network.
+"""Pages of comparisons, runs, plans and probes: one HTML file with everything in it, that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
-anything, so what it shows is what was found, wherever it is opened.
+anything, so it shows the same findings wherever it is opened.
 """
 
 from __future__ import annotations
@@ -16,71 +16,50 @@ from typing import Any, Final
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
-from adabatch.lab.report import page_more as more
-from adabatch.lab.report import page_parts as parts
+from adabatch.lab.report import contents, folders
+from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.look import ON_DARK
-from adabatch.lab.report.page_data import (
-    Comparison,
-    Plan,
-    Probe,
-    Run,
-    Source,
-    Together,
-    Unfinished,
-    read,
-    read_together,
-)
 
 NAME: Final = "report.html"
 _SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
-_PAGES: Final[dict[type, Callable[[Any], parts.Parts]]] = {
-    Comparison: parts.of_comparison,
-    Run: parts.of_run,
-    Together: more.of_together,
-    Unfinished: more.of_unfinished,
-    Plan: more.of_plan,
-    Probe: more.of_probe,
+_PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
+    folders.Finished: contents.of_comparison,
+    folders.SavedRun: contents.of_run,
+    folders.Together: contents.of_together,
+    folders.Unfinished: contents.of_unfinished,
+    folders.Plan: contents.of_plan,
+    folders.Probe: contents.of_probe,
 }
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a comparison or of a run, finished or not, of a plan or of a probe.
+    """Writes the page of what `adabatch compare`, `train`, `plan` or `probe` wrote to a folder, finished or not.
 
-    Args:
-        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
-        out: the file to write, replaced whole or not at all; None: `report.html` in the folder.
-
-    Returns:
-        The file.
+    `out` is replaced whole or not at all; None: `report.html` in the folder.
 
     Raises:
         FileNotFoundError: if the folder holds none of these, or a file of it is missing.
         ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
-    return _write(html(read(folder)), folder / NAME if out is None else out)
+    return _write(html(folders.read(folder)), folder / NAME if out is None else out)
 
 
-def write_together(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of several runs of any settings side by side.
+def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes the page of at least two runs of any settings side by side.
 
-    Args:
-        folders: of at least two runs.
-        out: the file to write, replaced whole or not at all; None: `report.html` in the folder that holds them all.
-
-    Returns:
-        The file.
+    `out` is replaced whole or not at all; None: `report.html` in the folder that holds them all.
 
     Raises:
         FileNotFoundError: if one of them holds no run.
         ValueError: if two are the same, one is damaged or was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
-    found = read_together(folders)
-    around = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    found = folders.read_together(runs)
+    around = Path(os.path.commonpath([folder.resolve().parent for folder in runs]))
     return _write(html(found), around / NAME if out is None else out)
 
 
@@ -99,16 +78,12 @@ def _write(page: str, out: Path) -> Path:
     return out
 
 
-def html(found: Source) -> str:
-    """The page as text.
-
-    Args:
-        found: what `page_data.read` read.
-    """
+def html(found: folders.Source) -> str:
+    """The page of a record of `folders`, as text."""
     made = _PAGES[type(found)](found)
     style = _asset("page.css") + _colours(made.paint)
     script = "".join(_asset(name) for name in _SCRIPTS)
-    data = {"charts": made.charts, "axes": parts.AXES}
+    data = {"charts": made.charts, "axes": AXES}
     return "".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',

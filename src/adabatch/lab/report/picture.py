@@ -1,17 +1,18 @@
-"""Pictures of a comparison and of a throughput curve, as PNG files by matplotlib, without a display."""
+"""Pictures of a comparison, of throughput and of a forecast, as PNG files by matplotlib, without a display."""
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Final
 
 from adabatch import _files
-from adabatch.lab.report import headline, look, paired_times, ticks
+from adabatch.lab.comparison import Comparison
+from adabatch.lab.report import headline, look
+from adabatch.lab.report.folders import SavedRun, on_one_clock, read_finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,27 +30,25 @@ _MARKERS: Final = dict(
     zip((look.symbol(place) for place in range(10)), ("o", "D", "s", "^", "P", "*", "v", "X", "p", "h"), strict=True)
 )
 _GREY: Final = "#555555"
+_BEFORE: Final[dict[str, Any]] = {"color": "#0072B2", "linestyle": (0, (4, 1.5)), "linewidth": 1.6}
+_AFTER: Final[dict[str, Any]] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.8}
 _LINE: Final = 118  # letters of a title beside each other
 _LETTERS: Final = 24  # of a label on a line
 _LINE_INCHES: Final = 0.17  # a line of a label
 
 
 def compare_picture(folder: Path, picture: Path) -> None:
-    """Draws a comparison: accuracy and batch size against samples, accuracy against time; mean and spread over seeds.
+    """Draws the comparison in a folder to a PNG file, replaced whole or not at all; mean and spread over seeds.
 
-    Args:
-        folder: holds `compare.json` and `runs/ARM/seed-K/result.json`.
-        picture: the PNG file to write; replaced whole or not at all.
+    Accuracy and batch size stand against samples, and accuracy against time.
 
     Raises:
         FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or a run is not finished.
     """
-    compare = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-    runs = {arm["name"]: _runs(folder, arm["name"], compare["seeds"]) for arm in compare["arms"]}
-    times = paired_times.on_one_clock({name: [run["history"] for run in records] for name, records in runs.items()})
-    for name, records in runs.items():
-        runs[name] = [run | {"history": history} for run, history in zip(records, times[name], strict=True)]
-    ends = {key: {name: _end(records, key) for name, records in runs.items()} for key in ("samples", "seconds")}
+    found = read_finished(folder)
+    compare, runs = found.compare, on_one_clock(found.runs)
+    ends = {key: {name: _end(seeds, key) for name, seeds in runs.items()} for key in ("samples", "seconds")}
     labels = {name: _label(name, accuracy) for name, (_, accuracy) in ends["samples"].items()}
     rows = sum(label.count("\n") + 1 for label in labels.values())
     figure = _figure(9.6, max(4.9, rows * _LINE_INCHES / 0.77 + 0.3))
@@ -59,20 +58,20 @@ def compare_picture(folder: Path, picture: Path) -> None:
     size = figure.add_subplot(grid[1, 0], sharex=accuracy)
     time = figure.add_subplot(grid[:, 1])
     styles = _styles(list(runs))
-    for name, records in runs.items():
+    steps = {name: _steps(seeds[0]) for name, seeds in runs.items()}
+    for name, seeds in runs.items():
         style: dict[str, Any] = {key: styles[name][key] for key in ("color", "linestyle", "linewidth")}
-        _accuracy(accuracy, records, "samples", style)
-        _accuracy(time, records, "seconds", style)
-        size.plot(*_steps(records[0]), **style)
+        _accuracy(accuracy, seeds, "samples", style)
+        _accuracy(time, seeds, "seconds", style)
+        size.plot(*steps[name], **style)
     limits = _limits(runs)
     for axes in (accuracy, time):
         axes.set_ylim(*limits)
         axes.set_ylabel("test accuracy, %" + (", axis cut" if limits[0] > 0 else ""))
         if limits[0] > 0:
-            mark_cut(axes)
+            _mark_cut(axes)
     accuracy.tick_params(labelbottom=False)
-    size.set_yscale("log", base=2)
-    _powers(size, [value for records in runs.values() for value in _steps(records[0])[1]])
+    _powers(size, [value for _, sizes in steps.values() for value in sizes], 5)
     size.set_ylabel("batch size")
     size.set_xlabel("samples trained on")
     _count_axis(size, max(x for x, _ in ends["samples"].values()))
@@ -86,11 +85,10 @@ def compare_picture(folder: Path, picture: Path) -> None:
     time.set_title("... in less time", **_title()) if _faster(compare) else time.set_title(
         "... against time", **_title()
     )
-    n = len(compare["seeds"])
-    head = f"{compare['task']}, {compare['model']} on {compare['device']}: "
-    time_is = "by ratios paired by seed" if compare["against_fixed_small"] else "median"
-    mark = "bar" if all(len(run["history"]) == 1 for records in runs.values() for run in records) else "band"
-    head += f"mean of {n} seeds, {mark}: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
+    n, time_is = len(compare.seeds), "by ratios paired by seed" if compare.against_fixed_small else "median"
+    head = f"{compare.task}, {compare.model} on {compare.device}: "
+    shape = "bar" if all(len(run.history) == 1 for seeds in runs.values() for run in seeds) else "band"
+    head += f"mean of {n} seeds, {shape}: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
     above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
     figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
@@ -98,12 +96,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
 
 
 def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
-    """Draws samples per second against batch size, with the range over repeats.
-
-    Args:
-        probe: the content of a `probe.json`.
-        picture: the PNG file to write; replaced whole or not at all.
-    """
+    """Draws samples per second of a `probe.json` against batch size, with the range over repeats, to a PNG file."""
     sizes = [point["batch_size"] for point in probe["curve"]]
     rates = [point["samples_per_second"] for point in probe["curve"]]
     figure = _figure(6.4, 3.6)
@@ -113,7 +106,7 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
     axes.plot(sizes, medians, color="#0072B2", marker="o", markersize=4, linewidth=1.8)
     axes.axhline(medians[0], color=_GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_xscale("log", base=2)
-    shown = ticks.sizes(sizes, 12)
+    shown = look.size_ticks(sizes, 12)
     axes.set_xticks(shown, [f"{size:,}" for size in shown])
     axes.minorticks_off()
     axes.set_ylim(0, None)
@@ -126,6 +119,44 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
         **_title(),
     )
     _save(figure, picture)
+
+
+def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "") -> None:
+    """Draws the content of a `plan.json`, before and with a growing batch, to a PNG file; `title` leads its counts."""
+    end = forecast["dataset_size"] * forecast["epochs"]
+    first = [forecast["sizes"][0]] * len(forecast["sizes"])
+    figure = _figure(6.8, 5.6)
+    lr, size, noise = figure.subplots(3, 1, sharex=True, gridspec_kw={"hspace": 0.16})
+    rows = ((lr, "lr_before", "lr"), (size, first, "sizes"), (noise, "noise_scale_before", "noise_scale"))
+    for axes, before, after in rows:
+        values = forecast[before] if isinstance(before, str) else before
+        _stairs(axes, forecast["starts_samples"], forecast[after], end, {**_AFTER, "label": "growing batch"})
+        _stairs(axes, forecast["starts_samples"], values, end, {**_BEFORE, "label": "constant batch"})
+    _powers(size, forecast["sizes"], 6)
+    for axes, name in ((lr, "LR in force"), (size, "batch size"), (noise, "noise scale")):
+        axes.set_ylabel(name)
+    lr.set_ylim(0, None)
+    lr.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    high = max(forecast["noise_scale_before"])
+    noise.set_yscale("log")
+    limits = max(high / 2000, 0.7 * min(forecast["noise_scale"])), 1.5 * high
+    noise.set_ylim(*limits)
+    shown_noise = look.log_ticks(*limits)
+    noise.set_yticks(shown_noise, [f"{tick:,.6g}" for tick in shown_noise])
+    noise.minorticks_off()
+    noise.set_xlabel("samples")
+    noise.set_xlim(0, end)
+    _count_axis(noise, end)
+    lr.legend(frameon=False, fontsize=8.5, loc="best")
+    before, after = forecast["updates_before"], forecast["updates_after"]
+    same = "as many as with a constant batch"
+    counts = f"{before:,} updates, {same}" if before == after else f"{before:,} updates become {after:,}"
+    lr.set_title(f"{title}: {counts}" if title else counts, **_title())
+    _save(figure, picture)
+
+
+def _stairs(axes: Axes, starts: Sequence[int], values: Sequence[float], end: int, style: Mapping[str, Any]) -> None:
+    axes.step([*starts, end], [*values, values[-1]], where="post", **style)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -148,13 +179,6 @@ def _save(figure: Figure, picture: Path) -> None:
     _files.write(picture, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.12))
 
 
-def _runs(folder: Path, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    return [
-        json.loads((folder / "runs" / arm / f"seed-{seed}" / "result.json").read_text(encoding="utf-8"))
-        for seed in seeds
-    ]
-
-
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """How each arm is drawn: colour, line and the mark at its end."""
     colours = look.colours(names)
@@ -169,69 +193,61 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
-
-
-def _accuracy(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, style: dict[str, Any]) -> None:
+def _accuracy(axes: Axes, runs: Sequence[SavedRun], key: str, style: dict[str, Any]) -> None:
     """Mean and band at each evaluation, at the median of its times; its samples are the same in every run."""
-    records = list(zip(*(run["history"] for run in runs), strict=False))  # one that diverged may have been stopped
-    xs = [median(record[key] for record in point) for point in records]
-    bands = [_mean_and_std([100 * record["test_accuracy"] for record in point]) for point in records]
-    axes.plot(xs, [mean for mean, _ in bands], **style)
+    points = list(zip(*(run.history for run in runs), strict=False))  # one that diverged may have been stopped
+    xs = [median(found[key] for found in point) for point in points]
+    values = [[100 * found["test_accuracy"] for found in point] for point in points]
+    means = [fmean(value) for value in values]
+    axes.plot(xs, means, **style)
     if len(runs) > 1:
+        bands = [(mean, stdev(value)) for mean, value in zip(means, values, strict=True)]
         lows, highs = [mean - std for mean, std in bands], [min(mean + std, 100) for mean, std in bands]
         axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
         if len(xs) == 1:  # of one evaluation a band has no width
             axes.vlines(xs, lows, highs, color=style["color"], alpha=0.5, linewidth=2.5)
 
 
-def _steps(run: Mapping[str, Any]) -> tuple[list[float], list[int]]:
-    """The batch size as a staircase over samples, from the run's decisions."""
-    xs: list[float] = [0]
-    sizes = [int(run["batch_sizes"][0])]
-    for decision in run["decisions"]:
-        if decision["clock"]:
-            xs += [decision["clock"]] * 2
-            sizes += [sizes[-1], int(decision["batch_size"])]
-    return [*xs, run["samples"]], [*sizes, sizes[-1]]
+def _steps(run: SavedRun) -> tuple[list[float], list[int]]:
+    """The batch size as a staircase over the samples trained on."""
+    stairs = run.staircase()
+    xs = [clock for clock, _, _ in stairs for _ in range(2)][1:]
+    end = (run.result or {}).get("samples", run.history[-1]["samples"])
+    return [*xs, end], [size for _, size, _ in stairs for _ in range(2)]
 
 
-def _powers(axes: Axes, sizes: Sequence[int]) -> None:
-    """Ticks at sizes, or at powers of two where there are many."""
-    shown = ticks.sizes(sizes, 5)
+def _powers(axes: Axes, sizes: Sequence[int], most: int) -> None:
+    """A vertical axis of batch sizes with ticks at them, or at powers of two where there are many."""
+    axes.set_yscale("log", base=2)
+    shown = look.size_ticks(sizes, most)
     axes.set_yticks(shown, [f"{tick:,}" for tick in shown])
     axes.minorticks_off()
 
 
-def _end(runs: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
-    lasts = [run["history"][-1] for run in runs]
-    return (
-        median(last[key] for last in lasts),
-        sum(100 * last["test_accuracy"] for last in lasts) / len(lasts),
-    )
+def _end(runs: Sequence[SavedRun], key: str) -> tuple[float, float]:
+    lasts = [run.history[-1] for run in runs]
+    return median(last[key] for last in lasts), fmean(100 * last["test_accuracy"] for last in lasts)
 
 
-def _limits(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
+def _limits(runs: Mapping[str, Sequence[SavedRun]]) -> tuple[float, float]:
     """The accuracies shown: up to the best, and down to where the ends can be told apart."""
-    worst = min(_end(records, "samples")[1] for records in runs.values())
-    seen = [100 * entry["test_accuracy"] for records in runs.values() for run in records for entry in run["history"]]
-    first = min(100 * run["history"][0]["test_accuracy"] for records in runs.values() for run in records)
-    floor = ticks.floor(first, worst)
+    every = [run for seeds in runs.values() for run in seeds]
+    worst = min(_end(seeds, "samples")[1] for seeds in runs.values())
+    seen = [100 * found["test_accuracy"] for run in every for found in run.history]
+    floor = look.floor(min(100 * run.history[0]["test_accuracy"] for run in every), worst)
     return floor, min(101.0, max(seen) + 0.08 * (max(seen) - floor) + 0.5)
 
 
-def _faster(compare: Mapping[str, Any]) -> bool:
+def _faster(compare: Comparison) -> bool:
     """Whether the arm of the headline is shown to be faster, and to be as accurate."""
     name = headline.hero(compare)
     if name is None or headline.standing(compare, name) != "good":
         return False
-    low = compare["against_fixed_small"][name]["seconds_ratio"]["low"]
+    low = compare.against_fixed_small[name].seconds_ratio.low
     return low is not None and low > 1
 
 
-def mark_cut(axes: Axes) -> None:
+def _mark_cut(axes: Axes) -> None:
     """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
     strokes = [(-1, -0.5), (1, 0.5)]
     axes.plot(
@@ -242,7 +258,7 @@ def mark_cut(axes: Axes) -> None:
 
 def _count_axis(axes: Axes, high: float) -> None:
     """Samples, tokens or updates along an axis, in figures that do not run into each other."""
-    axes.xaxis.set_major_formatter(lambda value, _: ticks.short(value) if high >= 1e6 else f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: look.short(value) if high >= 1e6 else f"{value:,.0f}")
     axes.locator_params(axis="x", nbins=5)
 
 
@@ -262,13 +278,7 @@ def _label_ends(
 ) -> list[Annotation]:
     """Names each line right of the plot at the height of its end, moved apart where they would overlap.
 
-    Args:
-        figure: that holds them.
-        axes: of the plot.
-        ends: of the lines.
-        labels: their names.
-        styles: of the lines.
-        below: a plot under it, beside which there is room too.
+    Beside a plot `below` there is room too.
     """
     low, high = axes.get_ylim()
     tall = figure.get_figheight()
@@ -303,10 +313,7 @@ def _label_ends(
 def spread(wanted: Mapping[str, float], heights: Mapping[str, float], low: float) -> dict[str, float]:
     """The middles of labels as near to what is wanted as they can stand without overlap.
 
-    Args:
-        wanted: the middle of each.
-        heights: of each, in the same unit.
-        low: that none goes below, as long as there is room above.
+    None goes below `low`, as long as there is room above.
     """
     order = sorted(wanted, key=lambda name: -wanted[name])
     found: dict[str, float] = {}

@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from adabatch.lab.report.page_data import Json, Run
+from adabatch.lab.report.folders import SavedRun
+from adabatch.lab.shapes import Json
 
 _DRAWN = ("test_accuracy", "test_loss", "train_loss")
 
 
-def thinned(runs: Sequence[Run], most: int, keys: Sequence[str] = _DRAWN) -> list[Run]:
-    """The runs of an arm with about so many evaluations each, and as many changes of the batch size.
+def thinned(runs: Sequence[SavedRun], most: int, keys: Sequence[str] = _DRAWN) -> list[SavedRun]:
+    """The runs of an arm with about `most` evaluations each, and as many changes of the batch size.
 
-    Kept are the first and the last, on both sides of every change of the batch size the evaluation next to it, and of
-    each stretch of the rest its ends and its extremes. Runs evaluated at the same samples keep the same ones.
-
-    Args:
-        runs: of one arm.
-        most: evaluations; up to half as many more stand beside changes of the batch size.
-        keys: what is drawn of an evaluation, whose extremes are kept.
+    Kept are the first and the last, on both sides of every change of the batch size the evaluation next to it, up to
+    half as many more, and of each stretch of the rest its ends and the extremes of `keys`, the values that are drawn.
+    Runs evaluated at the same samples keep the same ones.
     """
     if len({tuple(found["samples"] for found in run.history) for run in runs}) > 1:
         return [thinned([run], most, keys)[0] for run in runs]

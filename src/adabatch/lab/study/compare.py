@@ -22,8 +22,9 @@ import torch
 from adabatch import _checks, _files, couplings
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
+from adabatch.lab.comparison import Comparison
 from adabatch.lab.study.arms import Arm
-from adabatch.lab.study.outcome import MARGIN, outcome
+from adabatch.lab.study.outcome import outcome
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
 from adabatch.lab.training.config import LARGEST_SEED
@@ -52,6 +53,9 @@ class Turn:
     arm: Arm
     seed: int
     reused: bool
+
+
+Listener = Callable[[Turn, Progress | RunResult | None], None]
 
 
 def interleaved(arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[Arm, int]]:
@@ -83,9 +87,9 @@ def compare(
     out: Path,
     target: float | None = None,
     data: Data | None = None,
-    progress: Callable[[Turn, Progress | RunResult | None], None] | None = None,
-) -> dict[str, Any]:
-    """Trains every arm with every seed and sums up what was found.
+    progress: Listener | None = None,
+) -> Comparison:
+    """Trains every arm with every seed and sums up the findings.
 
     Args:
         arms: the arms, of one task; names differ.
@@ -96,7 +100,7 @@ def compare(
         progress: called before each run with None, during it with where it stands, and after it with its result.
 
     Returns:
-        The content of `compare.json`, which is written too.
+        The record that `compare.json` holds.
 
     Raises:
         ValueError: if arguments break a rule, or `out` holds a comparison of other settings.
@@ -124,21 +128,19 @@ def compare(
         _check_data(out, note["data"])
         with writing(out):
             write_json(out / "comparison.json", note)
-        results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress)
-        found = {
-            "format": FORMAT,
-            "task": config.task,
-            "model": config.model,
-            "device": versions["device"],
-            "versions": versions,
-            "seeds": list(seeds),
-            "target": target,
-            "margin": MARGIN,
-            "settings": {arm.name: _settings(arm.config) for arm in arms},
+        results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress or _silent)
+        found = Comparison(
+            format=FORMAT,
+            task=config.task,
+            model=config.model,
+            device=versions["device"],
+            versions=versions,
+            seeds=tuple(seeds),
+            settings={arm.name: _settings(arm) for arm in arms},
             **outcome(results, target=target),
-        }
+        )
         with writing(out):
-            write_json(out / "compare.json", found)
+            write_json(out / "compare.json", found.to_json())
     return found
 
 
@@ -166,7 +168,7 @@ def _run_all(
     out: Path,
     data: Data,
     target: float,
-    progress: Callable[[Turn, Progress | RunResult | None], None] | None,
+    progress: Listener,
 ) -> dict[str, list[RunResult]]:
     """The results of every arm in the order of seeds; what is finished already is read."""
     results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
@@ -178,7 +180,7 @@ def _run_all(
         for number, (arm, seed) in enumerate(turns, 1):
             done = before[arm.name, seed]
             turn = Turn(number, len(turns), arm, seed, done is not None)
-            tell = _silent if progress is None else partial(progress, turn)
+            tell = partial(progress, turn)
             tell(None)
             results[arm.name][seed] = _train(turn, out, data, target, tell) if done is None else done
             tell(results[arm.name][seed])
@@ -193,12 +195,12 @@ def _stop_if(interrupts: Interrupts) -> None:
         raise Interrupted(None, interrupts.number, kept=kept)
 
 
-def _silent(now: Progress | RunResult | None) -> None:
+def _silent(turn: Turn, now: Progress | RunResult | None) -> None:
     """Progress that nobody asked for."""
 
 
 def _train(turn: Turn, out: Path, data: Data, target: float, tell: Callable[[Progress], None]) -> RunResult:
-    """One run; what a kill left of it is taken up again."""
+    """The result of one run, which goes on from what a kill left of it."""
     folder = run_folder(out, turn.arm.name, turn.seed)
     config = replace(turn.arm.config, seed=turn.seed)
     resume = (folder / "config.json").exists()
@@ -214,16 +216,12 @@ def _result(folder: Path) -> RunResult | None:
 
 @contextmanager
 def _deletable(damaged: Path) -> Iterator[None]:
-    """Says of a run that cannot go on what helps in a comparison, which resumes no run by its name."""
+    """Names the remedy for a run that cannot go on: a comparison resumes no run by its name."""
+    remedy = "delete it and give the same command again, which trains what is missing"
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
-        raise ArgumentError(
-            "out",
-            "must hold whole runs",
-            got=f"a damaged {damaged}",
-            remedy="delete it and give the same command again, which trains what is missing",
-        ) from error
+        raise ArgumentError("out", "must hold whole runs", got=f"a damaged {damaged}", remedy=remedy) from error
 
 
 def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
@@ -264,8 +262,8 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    return {key: value for key, value in config.to_json().items() if key != "seed"}
+def _settings(arm: Arm) -> dict[str, Any]:
+    return {key: value for key, value in arm.config.to_json().items() if key != "seed"}
 
 
 def _check_arm(arm: Arm, dataset_size: int) -> None:
@@ -281,39 +279,31 @@ def _check_arm(arm: Arm, dataset_size: int) -> None:
 
 def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -> None:
     """Raises when runs in `out` are of other settings, or were timed elsewhere."""
-    remedy = f"give another --out or delete {out}"
+    remedy, elsewhere = f"give another --out or delete {out}", "give another --out"
     if out.exists() and not out.is_dir():
-        raise ArgumentError("out", "must be a folder", got=f"the file {out}", remedy="give another --out")
+        raise ArgumentError("out", "must be a folder", got=f"the file {out}", remedy=elsewhere)
     note = out / "comparison.json"
     if not note.exists():
         if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-            raise ArgumentError(
-                "out", "must be empty or hold a comparison", got=f"other files in {out}", remedy="give another --out"
-            )
+            got = f"other files in {out}"
+            raise ArgumentError("out", "must be empty or hold a comparison", got=got, remedy=elsewhere)
         return
     try:
         before = _files.json_of(note)["versions"]
         differing = [key for key in _TIMING if before[key] != versions[key]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ArgumentError(
-            "out", "must hold a whole comparison", got=f"a damaged {note} ({error})", remedy=remedy
-        ) from error
+        got = f"a damaged {note} ({error})"
+        raise ArgumentError("out", "must hold a whole comparison", got=got, remedy=remedy) from error
     for key in differing:
-        raise ArgumentError(
-            "out",
-            (f"holds a comparison with {key} {before[key]}, now it is {versions[key]}: times would not compare"),
-            remedy=remedy,
-        )
+        found = f"holds a comparison with {key} {before[key]}, now it is {versions[key]}: times would not compare"
+        raise ArgumentError("out", found, remedy=remedy)
     for arm in arms:
         for folder in sorted((out / "runs" / arm.name).glob("seed-*")):
             with _deletable(folder):
                 saved = _saved_config(folder)
             if saved is not None and (differ := differences(replace(saved, seed=arm.config.seed), arm.config)):
-                raise ArgumentError(
-                    "out",
-                    f"holds a comparison of other settings (there and now): {arm.name} has {'; '.join(differ)}",
-                    remedy=remedy,
-                )
+                found = f"holds a comparison of other settings (there and now): {arm.name} has {'; '.join(differ)}"
+                raise ArgumentError("out", found, remedy=remedy)
 
 
 def _saved_config(folder: Path) -> RunConfig | None:
@@ -327,9 +317,6 @@ def _check_data(out: Path, fingerprint: str) -> None:
     note = out / "comparison.json"
     before = _files.json_of(note) if note.exists() else {}
     if before.get("data", fingerprint) != fingerprint:
-        raise ArgumentError(
-            "data",
-            f"must hold what the comparison in {out} began with",
-            got="other samples",
-            remedy="give the former data, in whatever folder, or another --out",
-        )
+        remedy = "give the former data, in whatever folder, or another --out"
+        rule = f"must hold what the comparison in {out} began with"
+        raise ArgumentError("data", rule, got="other samples", remedy=remedy)

@@ -13,7 +13,8 @@ from torch import Tensor
 from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
-from adabatch.lab.study.statistics import Ratio, paired_ratio, spread
+from adabatch.lab.comparison import Ratio
+from adabatch.lab.study.statistics import paired_ratio, spread
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig
 from adabatch.lab.training.device import entered, threads, wait_for

@@ -21,69 +21,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Final
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError
+from adabatch.lab.comparison import TIED, Difference, Ratio, Spread, Summary
 
-TIED: Final = 1e-9  # far below what one test sample more or less is worth, far above rounding
 _SKEW_SHOWS: Final = 5  # values, from which on the third moment of normal ones passes the limit in 5 % of cases
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Mean, standard deviation (n - 1) and the values themselves; `std` is None for a single value."""
-
-    mean: float
-    std: float | None
-    n: int
-    values: tuple[float, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """As plain JSON."""
-        return {"mean": self.mean, "std": self.std, "n": self.n, "values": list(self.values)}
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Median, smallest, largest and the values themselves."""
-
-    median: float
-    min: float
-    max: float
-    values: tuple[float, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """As plain JSON."""
-        return {"median": self.median, "min": self.min, "max": self.max, "values": list(self.values)}
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """The median of paired ratios and its interval; `low` and `high` are None where n is 1, all where none exists."""
-
-    median: float | None
-    low: float | None
-    high: float | None
-
-    def to_json(self) -> dict[str, float | None]:
-        """As plain JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The mean of paired differences and its interval; `low` and `high` are None where n is 1."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    def to_json(self) -> dict[str, float | None]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 def summary(values: Sequence[float]) -> Summary:

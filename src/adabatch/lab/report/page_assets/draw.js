@@ -1,4 +1,4 @@
-// Draws a chart as SVG. A chart is a small part of plotly's JSON, see page_plot.py; colours come from the style alone:
+// Draws a chart as SVG. A chart is a small part of plotly's JSON, see charts.py; colours come from the style alone:
 // everything of an arm carries its name in data-arm.
 
 const DASHES = {

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tests.lab.report.page_folders import GROWING, N, result, write_comparison, write_run
 
 from adabatch.lab.report import page
-from adabatch.lab.report.page_data import Comparison, Run, read
+from adabatch.lab.report.folders import Finished, SavedRun, read
 
 
 def run_of(config=GROWING, name="run"):
     found = result(config, name).to_json()
-    return Run(config.to_json(), {}, found["history"], found["decisions"], found)
+    return SavedRun(config.to_json(), {}, found["history"], found["decisions"], found)
 
 
 RUN = run_of()
@@ -24,8 +24,8 @@ RUN = run_of()
 def test_a_comparison_has_its_runs(tmp_path):
     compare = write_comparison(tmp_path, seeds=2)
     found = read(tmp_path)
-    assert isinstance(found, Comparison)
-    assert found.compare == compare
+    assert isinstance(found, Finished)
+    assert found.compare.to_json() == compare
     assert {name: [run.config["seed"] for run in runs] for name, runs in found.runs.items()} == {
         arm["name"]: [0, 1] for arm in compare["arms"]
     }
@@ -47,7 +47,7 @@ def test_the_staircase_starts_at_the_first_batch_size():
 
 
 def test_a_decision_at_the_start_replaces_the_setting():
-    found = Run(RUN.config, {}, RUN.history, [{"clock": 0, "batch_size": 8, "reason": "small"}], RUN.result)
+    found = SavedRun(RUN.config, {}, RUN.history, [{"clock": 0, "batch_size": 8, "reason": "small"}], RUN.result)
     assert found.staircase() == [(0, 8, "small")]
 
 
@@ -62,7 +62,7 @@ def test_places_where_the_batch_grew_between_evaluations():
     """One evaluation at the end of 1,000 samples: 600 in batches of 10, 400 in batches of 40 at twice the speed."""
     history = [{"samples": 1000, "updates": 70, "seconds": 8.0}]
     rates = {"samples_per_second": {"10": 100.0, "40": 200.0}}
-    found = Run({"batch_size": 10}, {}, history, [{"clock": 600, "batch_size": 40}], rates)
+    found = SavedRun({"batch_size": 10}, {}, history, [{"clock": 600, "batch_size": 40}], rates)
     assert found.at(0) == {"samples": 0, "updates": 0, "seconds": 0.0}
     assert found.at(600) == {"samples": 600, "updates": 60, "seconds": pytest.approx(6.0)}
     assert found.at(800) == {"samples": 800, "updates": 65, "seconds": pytest.approx(7.0)}

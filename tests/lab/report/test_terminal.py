@@ -1,8 +1,9 @@
 import pytest
 from rich.console import Console
-from tests.lab.report.checks import comparison
+from tests.lab.report.checks import comparison, made
 
-from adabatch.lab.report.table import compare_table, compare_words, plain, probe_table
+from adabatch.lab.report import headline
+from adabatch.lab.report.terminal import compare_table, plain, probe_table
 
 
 def cells(text, label):
@@ -12,7 +13,7 @@ def cells(text, label):
 
 @pytest.fixture
 def text():
-    return plain(compare_table(comparison(seeds=3)))
+    return plain(compare_table(made(comparison(seeds=3))))
 
 
 def test_the_table_has_a_column_per_arm(text):
@@ -48,65 +49,31 @@ def test_every_figure_against_the_baselines(text):
 
 
 def test_one_seed_prints_no_interval_anywhere():
-    text = plain(compare_table(comparison(seeds=1)))
+    text = plain(compare_table(made(comparison(seeds=1))))
     assert "[" not in text
     assert "±" not in text
     assert text.startswith("digits, cnn_small on cpu, 1 seed: adaptive, ")
 
 
 def test_without_fixed_large_its_rows_are_absent():
-    assert "against fixed-large" not in plain(compare_table(comparison(names=("fixed-small", "adaptive"))))
+    assert "against fixed-large" not in plain(compare_table(made(comparison(names=("fixed-small", "adaptive")))))
 
 
 def test_some_runs_that_reach_the_target_are_counted():
     compare = comparison(seeds=10)
     compare["arms"][2]["to_target"]["reached"] = 7
-    text = plain(compare_table(compare))
+    text = plain(compare_table(made(compare)))
     assert cells(text, "updates to 94 %")[2] == "300 (7 of 10)"
     compare["arms"][2] |= {"updates_to_target": None, "seconds_to_target": None}
-    assert cells(plain(compare_table(compare)), "seconds to 94 %")[2] == "in 7 of 10 runs"
+    assert cells(plain(compare_table(made(compare))), "seconds to 94 %")[2] == "in 7 of 10 runs"
     assert "reached by fixed-large in 0 of 10 runs, adaptive in 7 of 10 runs, uncoupled in 0 of 10 runs" in " ".join(
-        compare_words(compare)
+        headline.sentences(made(compare))
     )
-
-
-def test_words_say_what_is_shown():
-    words = compare_words(comparison())
-    assert words[1] == (
-        "adaptive against fixed-small: 5.00x fewer updates, 1.67x faster [1.62, 1.72]; "
-        "accuracy within 1 %: shown by the interval."
-    )
-    compare = comparison()
-    compare["against_fixed_small"]["adaptive"]["seconds_ratio"] = {"median": 0.8, "low": 0.5, "high": 1.25}
-    compare["against_fixed_small"]["adaptive"]["updates_ratio"] = 0.5
-    assert compare_words(compare)[1].startswith(
-        "adaptive against fixed-small: 2.00x more updates, 1.25x slower [0.80, 2.00] "
-        "(a difference in speed is not shown);"
-    )
-
-
-def test_words_about_as_many_updates():
-    compare = comparison()
-    compare["against_fixed_small"]["adaptive"]["updates_ratio"] = 1.0
-    assert compare_words(compare)[1].startswith(
-        "adaptive against fixed-small: as many updates, 1.67x faster [1.62, 1.72];"
-    )
-
-
-def test_words_about_the_target():
-    compare = comparison()
-    assert any("reached by fixed-large in 0 of 3 runs" in sentence for sentence in compare_words(compare))
-    for arm in compare["arms"]:
-        arm["to_target"]["reached"] = 0
-    assert "Target 94 %: never reached by any arm." in compare_words(compare)
-    for arm in compare["arms"]:
-        arm["to_target"]["reached"] = 3
-    assert "Target 94 %: reached in every run." in compare_words(compare)
 
 
 def test_a_narrow_terminal_shows_whole_intervals():
     console = Console(width=90, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(compare_table(comparison(), narrow=True))
+    console.print(compare_table(made(comparison()), narrow=True))
     shown = console.export_text()
     console.file.close()
     assert "[1.62, 1.72]" in shown
@@ -116,17 +83,17 @@ def test_a_narrow_terminal_shows_whole_intervals():
 
 def test_plain_has_one_line_for_each_row_however_many_arms_there_are():
     compare = comparison()
-    rows = len(plain(compare_table(compare)).splitlines())
+    rows = len(plain(compare_table(made(compare))).splitlines())
     first = compare["arms"][2]
     compare["arms"] += [first | {"name": f"an arm of a long name, number {place}"} for place in range(12)]
-    text = plain(compare_table(compare))
+    text = plain(compare_table(made(compare)))
     assert len(text.splitlines()) == rows
     assert {line.count("|") for line in text.splitlines()[2:]} == {18}
     assert cells(text, "training seconds")[-1] == "1.26 [1.20, 1.32]"
 
 
 def test_plain_leaves_the_table_as_it_was():
-    table = compare_table(comparison())
+    table = compare_table(made(comparison()))
     before = (table.box, table.title)
     plain(table)
     assert (table.box, table.title) == before

@@ -1,13 +1,18 @@
 import json
+import math
+import re
 from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
-from tests.lab.report.page_folders import N, write_comparison, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.lab.report.page_folders import GROWING, N, write_comparison, write_run
 
-from adabatch.lab.report.page_course import AXES, course, spread_words
-from adabatch.lab.report.page_data import read
-from adabatch.lab.report.page_plot import colours
+from adabatch.lab.report import charts, page
+from adabatch.lab.report.charts import AXES, lines, spread_words
+from adabatch.lab.report.folders import read
+from adabatch.lab.report.look import colours
 
 PANELS = ("accuracy", "batch", "lr")
 
@@ -19,7 +24,7 @@ def found(tmp_path):
 
 
 def drawn(found, **changes):
-    return course(found.runs, PANELS, colours(list(found.runs)), **{"target": 0.95, **changes})
+    return lines(found.runs, PANELS, colours(list(found.runs)), **{"target": 0.95, **changes})
 
 
 def curve(chart, arm, panel):
@@ -115,7 +120,7 @@ def test_runs_evaluated_at_different_samples_are_drawn_one_by_one(tmp_path):
 def test_loss_of_a_run(tmp_path):
     write_run(tmp_path)
     run = read(tmp_path)
-    chart = course({"this run": [run]}, ("accuracy", "loss", "batch", "lr"), {"this run": "#D55E00"}, target=None)
+    chart = lines({"this run": [run]}, ("accuracy", "loss", "batch", "lr"), {"this run": "#D55E00"}, target=None)
     losses = [trace for trace in chart["traces"] if trace["yaxis"] == "y2"]
     assert [trace["line"]["dash"] for trace in losses] == ["solid", "dot"]
     assert losses[0]["y"] == [found["test_loss"] for found in run.history]
@@ -125,7 +130,7 @@ def test_loss_of_a_run(tmp_path):
 def test_lr_of_a_run_is_told_where_it_was_measured(tmp_path):
     write_run(tmp_path)
     run = read(tmp_path)
-    chart = course({"this run": [run]}, ("accuracy", "lr"), {"this run": "#D55E00"}, target=None)
+    chart = lines({"this run": [run]}, ("accuracy", "lr"), {"this run": "#D55E00"}, target=None)
     (trace,) = [trace for trace in chart["traces"] if trace["yaxis"] == "y2"]
     assert trace["y"] == [found["lr"] for found in run.history]
     assert trace["x"] == [found["samples"] for found in run.history]
@@ -142,7 +147,7 @@ def test_a_cut_axis_says_so(found):
     assert layout["yaxis"]["cut"] is True
     assert layout["annotations"][0]["text"] == "<b>Test accuracy</b>, % (axis cut at 75)"
     whole = {"adaptive": [_lost(run) for run in found.runs["adaptive"]]}
-    layout = course(whole, PANELS, colours(list(whole)), target=None)["layout"]
+    layout = lines(whole, PANELS, colours(list(whole)), target=None)["layout"]
     assert layout["yaxis"]["cut"] is False
     assert layout["annotations"][0]["text"] == "<b>Test accuracy</b>, %"
 
@@ -155,7 +160,7 @@ def _lost(run):
 
 def test_one_evaluation_is_a_mark_with_its_value(found):
     once = {name: [replace(run, history=run.history[-1:]) for run in runs] for name, runs in found.runs.items()}
-    chart = course(once, PANELS, colours(list(once)), target=None)
+    chart = lines(once, PANELS, colours(list(once)), target=None)
     told = [trace["texttemplate"] for trace in chart["traces"] if "texttemplate" in trace]
     assert told == [
         f"{name} {fmean(ends):.1f} ± {stdev(ends):.1f} %"
@@ -164,14 +169,14 @@ def test_one_evaluation_is_a_mark_with_its_value(found):
     ]
     assert not any("texttemplate" in trace for trace in drawn(found)["traces"])
     run = once["adaptive"][0]
-    chart = course({"this run": [run]}, PANELS, {"this run": "#D55E00"}, target=None)
+    chart = lines({"this run": [run]}, PANELS, {"this run": "#D55E00"}, target=None)
     told = [trace["texttemplate"] for trace in chart["traces"] if "texttemplate" in trace]
     assert told == [f"{100 * run.history[0]['test_accuracy']:.1f} %"]
 
 
 def test_a_mark_beside_curves_is_told_by_the_legend_alone(found):
     some = {**found.runs, "adaptive": [replace(run, history=run.history[-1:]) for run in found.runs["adaptive"]]}
-    chart = course(some, PANELS, colours(list(some)), target=None)
+    chart = lines(some, PANELS, colours(list(some)), target=None)
     assert not any("texttemplate" in trace for trace in chart["traces"])
 
 
@@ -191,8 +196,151 @@ def test_what_is_drawn_of_seeds_is_said(found):
 
 def test_ten_arms_differ_in_dashes_and_marks(found):
     runs = {f"mine-{place}": found.runs["adaptive"] for place in range(10)}
-    chart = course(runs, PANELS, colours(list(runs)), target=None)
+    chart = lines(runs, PANELS, colours(list(runs)), target=None)
     marks = [trace["marker"]["symbol"] for trace in chart["traces"] if trace["yaxis"] == "y" and "marker" in trace]
     assert len(set(marks)) == 10
     dashes = {trace["line"]["dash"] for trace in chart["traces"] if trace["yaxis"] == "y" and "line" in trace}
     assert len(dashes) == 5
+
+
+# The small charts.
+
+
+@pytest.fixture
+def paint(found):
+    return colours(list(found.runs))
+
+
+def test_throughput_by_batch_size(found, paint):
+    rates = {arm.name: arm.samples_per_second for arm in found.compare.arms}
+    chart = charts.throughput(rates, paint)
+    by_arm = {trace["meta"]["arm"]: trace for trace in chart["traces"]}
+    assert by_arm["adaptive"]["x"] == [16, 32, 64, 128, 256]
+    assert by_arm["adaptive"]["y"] == [rates["adaptive"][str(size)] for size in (16, 32, 64, 128, 256)]
+    assert by_arm["fixed-large"]["x"] == [256]
+    assert chart["layout"]["xaxis"]["ticktext"] == ["16", "32", "64", "128", "256"]
+    assert {name: trace["line"]["dash"] for name, trace in by_arm.items()} == {
+        "fixed-small": "solid",
+        "fixed-large": "dot",
+        "adaptive": "solid",
+        "uncoupled": "dash",
+    }
+
+
+def test_a_mark_for_every_run_and_a_ring_for_every_arm(found, paint):
+    traces = charts.every_run(found.compare, paint)["traces"]
+    dots = [trace for trace in traces if len(trace["x"]) == 3]
+    rings = [trace for trace in traces if trace["marker"]["symbol"].endswith("-open")]
+    assert [trace["meta"]["arm"] for trace in dots] == [trace["meta"]["arm"] for trace in rings] == list(paint)
+    assert dots[0]["x"] == list(found.compare.arms[0].train_seconds.values)
+    assert dots[0]["y"] == [100 * value for value in found.compare.arms[0].test_accuracy.values]
+    assert dots[0]["text"][1].startswith("<b>fixed-small</b>, seed 1<br>")
+    assert rings[0]["y"] == [100 * found.compare.arms[0].test_accuracy.mean]
+    assert len({trace["marker"]["symbol"] for trace in dots}) == 4
+
+
+def test_intervals_are_those_of_the_comparison(found, paint):
+    against = found.compare.against_fixed_small
+    chart = charts.accuracy_intervals(against, found.compare.margin, paint)
+    (trace,) = [trace for trace in chart["traces"] if trace["meta"]["arm"] == "adaptive"]
+    difference = against["adaptive"].accuracy_difference
+    assert trace["x"] == [pytest.approx(100 * difference.mean)]
+    assert trace["x"][0] + trace["error_x"]["array"][0] == pytest.approx(100 * difference.high)
+    assert trace["x"][0] - trace["error_x"]["arrayminus"][0] == pytest.approx(100 * difference.low)
+    assert [line["x0"] for line in chart["layout"]["shapes"]] == [0, -1]
+    low, high = chart["layout"]["xaxis"]["range"]
+    assert low < 100 * min(arm.accuracy_difference.low for arm in against.values())
+    assert high > 0
+
+
+def test_time_ratios(found, paint):
+    chart = charts.time_intervals(found.compare.against_fixed_small, paint)
+    assert [trace["meta"]["arm"] for trace in chart["traces"]] == ["fixed-large", "adaptive", "uncoupled"]
+    ratio = found.compare.against_fixed_small["adaptive"].seconds_ratio
+    assert chart["traces"][1]["x"] == [ratio.median]
+    assert chart["traces"][1]["texttemplate"] == f"{ratio.median:.2f}× [{ratio.low:.2f}, {ratio.high:.2f}]"
+    assert chart["layout"]["shapes"][0]["x0"] == 1
+
+
+def test_one_seed_draws_no_interval(tmp_path, paint):
+    write_comparison(tmp_path, seeds=1)
+    found = read(tmp_path)
+    against = found.compare.against_fixed_small
+    intervals = charts.accuracy_intervals(against, found.compare.margin, paint), charts.time_intervals(against, paint)
+    for chart in intervals:
+        assert not any("error_x" in trace for trace in chart["traces"])
+    assert len(charts.every_run(found.compare, paint)["traces"]) == 4
+
+
+def test_an_arm_has_one_mark_in_all_charts(found):
+    """Also in one that tells of some arms only."""
+    paint = colours(list(found.runs))
+    (trace,) = charts.throughput({"uncoupled": {"16": 1.0}}, paint)["traces"]
+    dots = [trace for trace in charts.every_run(found.compare, paint)["traces"] if trace["name"] == "uncoupled"]
+    assert dots[0]["marker"]["symbol"] == trace["marker"]["symbol"]
+
+
+def test_intervals_of_many_arms_have_room(found, paint):
+    chart = charts.time_intervals(found.compare.against_fixed_small, paint)
+    assert chart["layout"]["height"] >= 45 * 3
+
+
+# Axes.
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40))
+def test_ticks_at_batch_sizes(sizes):
+    axis = charts._sizes_axis(sizes, most=6)
+    assert 1 <= len(axis["tickvals"]) <= 6
+    assert axis["ticktext"] == [f"{size:,}" for size in axis["tickvals"]]
+    low, high = axis["range"]
+    assert low < math.log10(min(sizes)) <= math.log10(max(sizes)) < high
+
+
+def test_all_of_few_sizes_get_a_tick():
+    assert charts._sizes_axis([64, 16, 32, 16])["ticktext"] == ["16", "32", "64"]
+
+
+def test_many_sizes_get_ticks_at_powers_of_two():
+    assert charts._sizes_axis(range(128, 5121, 31), most=6)["ticktext"] == [
+        "128",
+        "256",
+        "512",
+        "1,024",
+        "2,048",
+        "4,096",
+    ]
+
+
+@given(st.lists(st.floats(1e-8, 1e8), min_size=1, max_size=20))
+def test_ticks_of_a_log_axis(values):
+    axis = charts._log_axis(values)
+    low, high = axis["range"]
+    assert low < math.log10(min(values)) <= math.log10(max(values)) < high
+    assert 1 <= len(axis["tickvals"]) <= 5
+    assert all(low <= math.log10(tick) <= high for tick in axis["tickvals"])
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.001, 0.008], ["0.001", "0.002", "0.005"]),
+        ([0.0008, 0.1], ["0.001", "0.003", "0.01", "0.03", "0.1"]),
+        ([0.006, 0.012], ["0.006", "0.008", "0.01", "0.012"]),
+        ([0.1, 0.1], ["0.1"]),
+    ],
+)
+def test_ticks_are_round(values, text):
+    assert charts._log_axis(values)["ticktext"] == text
+
+
+def test_throughput_is_drawn_of_more_than_one_batch_size(tmp_path):
+    write_comparison(tmp_path / "one", names=("fixed-small",))
+    write_comparison(tmp_path / "two", names=("fixed-small", "fixed-large"))
+    write_run(tmp_path / "run", replace(GROWING, growth=None))
+    for name, drawn in (("one", False), ("two", True), ("run", False)):
+        text = page.write(tmp_path / name).read_text()
+        assert ('id="throughput"' in text) is drawn
+        assert re.search("amples per second", text)
+    assert charts.differ_in_size([{"16": 1.0}, {"16": 2.0}, {"32": 1.0}])
+    assert not charts.differ_in_size([{"16": 1.0}, {}])

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 from tests.lab.report.page_folders import GROWING, VERSIONS, write_comparison, write_run
+from tests.lab.report.test_figures import rows_of
+from tests.lab.report.test_folders import ODD, places_in, what_is_said, with_another
 from tests.lab.report.test_page import data_of, without_scripts
-from tests.lab.report.test_page_data import ODD, places_in, what_is_said, with_another
-from tests.lab.report.test_page_tables import rows_of
 
-from adabatch.lab.report import page
-from adabatch.lab.report.page_data import Plan, Probe, Together, Unfinished, read, read_together
+from adabatch.lab.report import folders, page
+from adabatch.lab.report.folders import Plan, Probe, Together, Unfinished, read, read_together
 
 NOTE = {"format": 1, "task": "digits", "model": GROWING.model, "seeds": [0, 1, 2], "target": 0.95, "versions": VERSIONS}
 
@@ -264,7 +264,7 @@ def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name, whole):
 
 
 def test_every_kind_of_source_has_a_page():
-    assert {*page._PAGES} == {*page.Source.__args__}
+    assert {*page._PAGES} == {*folders.Source.__args__}
     assert Together in page._PAGES
 
 

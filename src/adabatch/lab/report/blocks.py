@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from adabatch.lab.report import page_plot as plot
-from adabatch.lab.report import page_tables
-from adabatch.lab.report import page_words as words
-from adabatch.lab.report.page_data import Json
-from adabatch.lab.report.page_words import Headline
+from adabatch.lab.comparison import Difference
+from adabatch.lab.report import figures, look, words
+from adabatch.lab.report.figures import Table
+from adabatch.lab.report.headline import Headline
+from adabatch.lab.shapes import Json
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
 _NEAR = 0.2  # of the width of an interval: closer than that two ticks have no room side by side
+_LONG = 30  # letters of a column's head
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}
 
 
@@ -23,10 +24,10 @@ def main(blocks: Sequence[str]) -> str:
 
 
 def header(facts: Sequence[str], headline: Headline) -> str:
-    """What was done, and what it showed."""
+    """The head of a page: what was done, and what it showed."""
     eyebrow = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     sign = f'<i class="sign {headline.sign}" aria-hidden="true">{_SIGNS[headline.sign]}</i>' if headline.sign else ""
-    title = _marked(headline.title)
+    title = _with_figures(headline.title)
     lead = f'<p class="lead">{sign}{words.html(headline.lead)}</p>'
     return f'<header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>{lead}</header>'
 
@@ -37,14 +38,7 @@ def cards(found: Sequence[str]) -> str:
 
 
 def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
-    """One key figure.
-
-    Args:
-        label: what it is.
-        value: the figure.
-        note: its interval or where it comes from.
-        below: HTML.
-    """
+    """One key figure: its label, its value, a note on its interval or its source, and HTML below."""
     small = f'<p class="note">{words.html(note)}</p>' if note else ""
     kind = "value" if any(letter.isdigit() for letter in value) else "value text"
     figure = f'<p class="label">{escape(label)}</p><p class="{kind}">{escape(value)}</p>'
@@ -52,12 +46,7 @@ def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
 
 
 def bars(values: Mapping[str, float], text: Mapping[str, str]) -> str:
-    """A bar for each arm, in proportion.
-
-    Args:
-        values: their lengths.
-        text: what stands beside each bar.
-    """
+    """A bar for each arm, in proportion to its value, with a text beside it."""
     longest = max(values.values()) or 1.0
     rows = ""
     for name, value in values.items():
@@ -69,17 +58,10 @@ def bars(values: Mapping[str, float], text: Mapping[str, str]) -> str:
     return f'<div class="bars">{rows}</div>'
 
 
-def interval(arm: str, found: Mapping[str, float | None], *, margin: float) -> str:
-    """A difference of accuracies as a little picture: its interval, zero and the margin.
-
-    Args:
-        arm: whose difference.
-        found: mean, low and high as fractions.
-        margin: as a fraction.
-    """
-    mean = found["mean"] or 0.0
-    low = mean if found["low"] is None else found["low"]
-    high = mean if found["high"] is None else found["high"]
+def interval(arm: str, found: Difference, *, margin: float) -> str:
+    """A difference of accuracies as a little picture: its interval, zero and the margin, a fraction."""
+    mean = found.mean
+    low, high = found.interval or (mean, mean)
     left, right = min(low, -margin, 0.0), max(high, 0.0)
     room = 0.12 * (right - left)
     left, right = left - room, right + room
@@ -87,26 +69,21 @@ def interval(arm: str, found: Mapping[str, float | None], *, margin: float) -> s
     def at(value: float) -> str:
         return f"{100 * (value - left) / (right - left):.1f}%"
 
-    marks = f'<s style="left:{at(-margin)}" class="margin"></s><s style="left:{at(0)}"></s>'
+    ticks = f'<s style="left:{at(-margin)}" class="margin"></s><s style="left:{at(0)}"></s>'
     bar = f'<b style="left:{at(low)};right:calc(100% - {at(high)})"></b><i style="left:{at(mean)}"></i>'
     before, after = ("before", "after") if margin < _NEAR * (right - left) else ("", "")
     ends = (
         f'<span class="{before}" style="left:{at(-margin)}">{words.MINUS}{100 * margin:g}</span>'
         f'<span class="{after}" style="left:{at(0)}">0</span>'
     )
-    return f'<div class="interval" data-arm="{escape(arm)}" aria-hidden="true">{marks}{bar}{ends}</div>'
+    return f'<div class="interval" data-arm="{escape(arm)}" aria-hidden="true">{ticks}{bar}{ends}</div>'
 
 
 def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
-    """The legend of all charts and the switch of the x axis.
-
-    Args:
-        arms: for each arm what stands beside its name; empty for no legend.
-        axes: what can stand on the x axis; empty for no switch.
-    """
+    """The legend of all charts, with a note on each arm, and the switch of the x axis; none where one is empty."""
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
-        f'title="{escape(name)}" data-dash="{plot.dash(name, arms)}" data-symbol="{plot.symbol(place)}">'
+        f'title="{escape(name)}" data-dash="{look.dash(name, arms)}" data-symbol="{look.symbol(place)}">'
         f"<span>{escape(name)}</span><b>{escape(note)}</b></button>"
         for place, (name, note) in enumerate(arms.items())
     )
@@ -121,14 +98,7 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
 
 
 def chart(name: str, title: str, note: str, *, size: str = "") -> str:
-    """A place for a chart.
-
-    Args:
-        name: its id.
-        title: above it; empty for none.
-        note: below it.
-        size: a class of the style that gives its height.
-    """
+    """A place for the chart of that name: a title above, if any, a note below; `size` is a class of the style."""
     head = f"<h2>{escape(title)}</h2>" if title else ""
     label = escape(title or "Accuracy, batch size and learning rate")
     return (
@@ -150,17 +120,49 @@ def details(title: str, content: str) -> str:
 
 def sentences(found: Mapping[str, str]) -> str:
     """A sentence for each arm."""
-    items = "".join(f"<li>{page_tables.mark(name)}{words.html(text)}</li>" for name, text in found.items())
+    items = "".join(f"<li>{spot(name)}{words.html(text)}</li>" for name, text in found.items())
     return f'<ul class="sentences">{items}</ul>'
 
 
 def settings(found: Mapping[str, Json], versions: Json) -> str:
     """Settings of all arms and versions, closed at first."""
-    differ, shared = page_tables.settings_tables(found)
-    return details("Settings", differ + shared) + details("Versions", page_tables.versions_list(versions))
+    differ, shared = figures.settings(found)
+    return details("Settings", table(differ) + facts(shared)) + details("Versions", facts(figures.versions(versions)))
 
 
-def _marked(title: str) -> str:
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values as a list."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def table(found: Table | None) -> str:
+    """A table that scrolls sideways by itself where it is too wide; nothing for None."""
+    if found is None:
+        return ""
+    columns = found.columns
+    wide = {name: ' class="long"' if len(name) > _LONG else "" for name in columns}  # so that no head is high
+    heads = "".join(
+        f'<th scope="col"{wide[name]}>{spot(name) if found.arms else ""}{escape(name)}</th>' for name in columns
+    )
+    body = ""
+    for title, rows in found.groups:
+        if title:
+            span = f'scope="rowgroup" colspan="{len(columns) + 1}"'
+            body += f'<tr class="group"><th {span}><span>{escape(title)}</span></th></tr>'
+        for label, cells in rows:
+            row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            body += f'<tr><th scope="row">{words.html(label)}</th>{row}</tr>'
+    head = f'<thead><tr><th scope="col">{escape(found.corner)}</th>{heads}</tr></thead>'
+    return f'<div class="scroll {found.style}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def spot(arm: str) -> str:
+    """A spot in the colour of an arm; the colours are in the page's style."""
+    return f'<i class="spot" data-arm="{escape(arm)}"></i>'
+
+
+def _with_figures(title: str) -> str:
     """The title with its figures set off: `3.4x fewer updates`, `97.4 %`."""
     made = []
     for word in words.html(title).split(" "):

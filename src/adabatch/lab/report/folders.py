@@ -1,32 +1,75 @@
-"""Reads the files of comparisons, runs, plans and probes into records that a page is made from."""
+"""Reads the folders of comparisons, runs, plans and probes into records that pages and pictures are made from."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
-from adabatch.lab.report import page_kinds as kinds
+from adabatch.lab.comparison import SMALL, Comparison, Ratio
+from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
 
-Json = Mapping[str, Any]
+_CONFIG: Final = {"task": Text, "model": Text, "batch_size": Size, "epochs": Size, "seed": Count, "data?": Text | None}
+_EVALUATION: Final = {
+    **dict.fromkeys(("samples", "updates"), Count),
+    "seconds": Amount,
+    "batch_size": Size,
+    **dict.fromkeys(("lr", "test_accuracy"), Number),
+    **dict.fromkeys(("train_loss?", "test_loss?"), Loss),
+}
+_DECISION: Final = {"clock": Count, "batch_size": Size}
+_RESULT: Final = {
+    **dict.fromkeys(("history", "decisions"), List),
+    "samples_per_second": Rates,
+    "samples?": Count,
+    "target?": Number | None,
+    "updates_to_target?": Count | None,
+    **dict.fromkeys(("seconds_to_target?", "chance?"), Amount | None),
+}
+_NOTE: Final = {
+    **dict.fromkeys(("task?", "model?"), Text),
+    "arms?": [Text],
+    "seeds?": [Count],
+    "target?": Number | None,
+    "versions?": Json,
+}
+_PLAN: Final = {
+    **dict.fromkeys(("updates_before", "updates_after", "dataset_size", "epochs"), Size),
+    "starts_samples": [Count],
+    "sizes": [Size],
+    **{key: [Number] for key in ("lr", "lr_before", "noise_scale", "noise_scale_before")},
+    **dict.fromkeys(("seconds_before?", "seconds_after?"), Positive | None),
+    **dict.fromkeys(("coupling?", "title?"), Text),
+    "settings?": Json,
+}
+_RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
+_PROBE: Final = {
+    **dict.fromkeys(("task", "model", "device", "sentence"), Text),
+    "versions?": Json,
+    **dict.fromkeys(("repeats", "fastest"), Size),
+    "curve": [{"batch_size": Size, "samples_per_second": _RATE, "against_first": Ratio | None}],
+    "speedup": Ratio,
+    **dict.fromkeys(("enough", "out_of_memory_at"), Size | None),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SavedRun:
     """One run as its folder tells it.
 
     Attributes:
         config: the settings.
-        versions: what the result depends on besides; empty when the folder does not say.
+        versions: of the software and the machine; empty when the folder does not say.
         history: every evaluation, at least one, in the order of samples.
         decisions: every change of the batch size.
-        result: what a finished run found; None for an unfinished one.
+        result: the findings of a finished run; None for an unfinished one.
     """
 
     config: Json
@@ -58,11 +101,11 @@ class Run:
         end = self.history[min(place, len(self.history) - 1)]
         start: Json = self.history[place - 1] if place else {"samples": 0, "updates": 0, "seconds": 0.0}
         steps = self.staircase()
-        marks: list[int] = [start["samples"], *(c for c, _, _ in steps if start["samples"] < c < end["samples"])]
-        pieces = list(zip(marks, [*marks[1:], end["samples"]], strict=True))
+        begins: list[int] = [start["samples"], *(c for c, _, _ in steps if start["samples"] < c < end["samples"])]
+        pieces = list(zip(begins, [*begins[1:], end["samples"]], strict=True))
         found: dict[str, float] = {"samples": clock}
         rates = self.result["samples_per_second"] if self.result else {}
-        sizes = {begin: _size_at(steps, begin) for begin in marks}
+        sizes = {begin: _size_at(steps, begin) for begin in begins}
         speeds: dict[str, Mapping[int, float]] = {
             "updates": sizes,
             "seconds": {begin: rates.get(str(size)) or 1.0 for begin, size in sizes.items()},
@@ -81,16 +124,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Finished:
     """A finished comparison.
 
     Attributes:
-        compare: the content of `compare.json`.
+        compare: its findings.
         runs: for each arm its runs, one per seed.
     """
 
-    compare: Json
-    runs: Mapping[str, Sequence[Run]]
+    compare: Comparison
+    runs: Mapping[str, Sequence[SavedRun]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +141,7 @@ class Unfinished:
     """A comparison of which runs are missing.
 
     Attributes:
-        note: what `comparison.json` says.
+        note: the content of `comparison.json`.
         arms: the names of the arms, as far as they are known.
         seeds: the seeds, as far as they are known.
         runs: the runs that were evaluated, finished or not, by arm and seed.
@@ -107,9 +150,9 @@ class Unfinished:
     note: Json
     arms: Sequence[str]
     seeds: Sequence[int]
-    runs: Mapping[tuple[str, int], Run]
+    runs: Mapping[tuple[str, int], SavedRun]
 
-    def finished(self, arm: str) -> dict[int, Run]:
+    def finished(self, arm: str) -> dict[int, SavedRun]:
         """The finished runs of an arm by seed, in the order of seeds."""
         found = {seed: self.runs.get((arm, seed)) for seed in self.seeds}
         return {seed: run for seed, run in found.items() if run is not None and run.result is not None}
@@ -119,7 +162,7 @@ class Unfinished:
 class Together:
     """Several runs of any settings, by name."""
 
-    runs: Mapping[str, Run]
+    runs: Mapping[str, SavedRun]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,35 +174,31 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A throughput curve: the content of `probe.json`."""
+    """Throughput against batch size: the content of `probe.json`."""
 
     values: Json
 
 
-Source = Comparison | Unfinished | Run | Together | Plan | Probe
+Source = Finished | Unfinished | SavedRun | Together | Plan | Probe
 
 
 def read(folder: Path) -> Source:
-    """What the folder holds.
-
-    Args:
-        folder: that `adabatch compare`, `train`, `plan` or `probe` wrote.
+    """The record of what `adabatch compare`, `train`, `plan` or `probe` wrote to a folder.
 
     Raises:
         FileNotFoundError: if it holds nothing of these, or a file of it is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
-    if (folder / "compare.json").exists():
-        compare = _json(folder / "compare.json", kinds.COMPARISON)
-        return _read_unfinished(folder) if _lacks_runs(folder, compare) else _read_comparison(folder, compare)
-    if (folder / "config.json").exists():
-        return read_run(folder)
-    if (folder / "comparison.json").exists():
-        return _read_unfinished(folder)
-    if (folder / "plan.json").exists():
-        return _read_plan(folder / "plan.json")
-    if (folder / "probe.json").exists():
-        return Probe(_json(folder / "probe.json", kinds.PROBE))
+    readers: dict[str, Callable[[Path], Source]] = {
+        "compare.json": lambda folder: _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder),
+        "config.json": read_run,
+        "comparison.json": _read_unfinished,
+        "plan.json": _read_plan,
+        "probe.json": lambda folder: Probe(_json(folder / "probe.json", _PROBE)),
+    }
+    for name, reader in readers.items():
+        if (folder / name).exists():
+            return reader(folder)
     raise FileNotFoundError(
         f"`folder` must be a folder that adabatch compare, train, plan or probe wrote, got {str(folder)!r} without "
         "compare.json, config.json, plan.json and probe.json"
@@ -167,10 +206,7 @@ def read(folder: Path) -> Source:
 
 
 def read_together(folders: Sequence[Path]) -> Together:
-    """Several runs, each named by the end of its path by which it differs from the others.
-
-    Args:
-        folders: of at least two runs, finished or not.
+    """At least two runs, finished or not, each named by the end of its path by which it differs from the others.
 
     Raises:
         FileNotFoundError: if one of them holds no run.
@@ -179,9 +215,8 @@ def read_together(folders: Sequence[Path]) -> Together:
     places = [folder.resolve() for folder in folders]
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
-            raise ArgumentError(
-                "folder", "must name each run once", got=f"{str(folder)!r} twice", remedy="leave one out"
-            )
+            twice = f"{str(folder)!r} twice"
+            raise ArgumentError("folder", "must name each run once", got=twice, remedy="leave one out")
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
                 f"`folder` must be a run where several are given, got {str(folder)!r} without config.json; anything "
@@ -193,20 +228,17 @@ def read_together(folders: Sequence[Path]) -> Together:
     return Together({name: read_run(folder) for name, folder in zip(names, folders, strict=True)})
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> SavedRun:
     """The run in a folder, finished or not.
-
-    Args:
-        folder: of the run.
 
     Raises:
         FileNotFoundError: if its settings are missing.
         ValueError: if a file is damaged, or the run was never evaluated.
     """
-    config = _json(folder / "config.json", kinds.CONFIG)
+    config = _json(folder / "config.json", _CONFIG)
     versions = _json(folder / "versions.json") if (folder / "versions.json").exists() else {}
     file = folder / "result.json"
-    result = _json(file, kinds.RESULT) if file.exists() else None
+    result = _json(file, _RESULT) if file.exists() else None
     if result is not None:
         history, decisions = result["history"], result["decisions"]
     else:
@@ -215,32 +247,72 @@ def read_run(folder: Path) -> Run:
         raise ArgumentError(
             "folder", "must hold a run that was evaluated at least once", value=str(folder), remedy="let it train on"
         )
-    for found in history:
-        _check(folder, found, kinds.EVALUATION)
-    for decision in decisions:
-        _check(folder, decision, kinds.DECISION)
-    return Run(config, versions, history, decisions, result)
+    for records, shape in ((history, _EVALUATION), (decisions, _DECISION)):
+        for found in records:
+            _check(folder, faults(found, shape))
+    return SavedRun(config, versions, history, decisions, result)
 
 
-def _read_comparison(folder: Path, compare: Json) -> Comparison:
-    _check_arms(folder / "compare.json", compare)
-    runs = {}
-    for arm in compare["arms"]:
-        folders = [folder / "runs" / arm["name"] / f"seed-{seed}" for seed in compare["seeds"]]
-        runs[arm["name"]] = [read_run(path) for path in folders]
-    return Comparison(compare, runs)
+def read_finished(folder: Path) -> Finished:
+    """The comparison whose outcome is in a folder.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged or of another kind.
+    """
+    compare = _read_outcome(folder)
+    places = {arm.name: folder / "runs" / arm.name for arm in compare.arms}
+    runs = {name: [read_run(place / f"seed-{seed}") for seed in compare.seeds] for name, place in places.items()}
+    return Finished(compare, runs)
 
 
-def _lacks_runs(folder: Path, compare: Json) -> bool:
+def _read_outcome(folder: Path) -> Comparison:
+    file = folder / "compare.json"
+    values = _json(file)
+    _check(file, Comparison.faults(values))
+    return Comparison.of_json(values)
+
+
+def on_one_clock(runs: Mapping[str, Sequence[SavedRun]]) -> dict[str, list[SavedRun]]:
+    """The same runs, in all seeds of an arm with the time that is told of each evaluation, as `Comparison.seconds` is.
+
+    Args:
+        runs: for each arm a run for each seed. An arm whose runs were evaluated at different samples, as where one of
+            them diverged and was stopped, is left as it was measured.
+    """
+    ends = [float(run.history[-1]["seconds"]) for run in runs.get(SMALL, ())]
+    return {name: _aligned(seeds, ends) for name, seeds in runs.items()}
+
+
+def _aligned(runs: Sequence[SavedRun], ends: Sequence[float]) -> list[SavedRun]:
+    places = {tuple(found["samples"] for found in run.history) for run in runs}
+    if len(runs) == 1 or len(places) > 1:
+        return list(runs)
+    points = zip(*(run.history for run in runs), strict=True)
+    told = [_paired([found["seconds"] for found in point], ends) for point in points]
+    return [
+        replace(run, history=[{**found, "seconds": at} for found, at in zip(run.history, told, strict=True)])
+        for run in runs
+    ]
+
+
+def _paired(times: Sequence[float], ends: Sequence[float]) -> float:
+    """The median end, divided by the median of what the ends are to these times."""
+    if len(times) != len(ends) or not all((*times, *ends)):
+        return median(times)
+    return median(ends) / median(end / time for end, time in zip(ends, times, strict=True))
+
+
+def _lacks_runs(folder: Path) -> bool:
     """Whether arms or seeds were added to the comparison since its outcome was written."""
-    file = folder / "comparison.json"
-    note = _json(file, kinds.NOTE) if file.exists() else {}
-    more = {*note.get("arms", ())} - {arm["name"] for arm in compare["arms"]}
-    return bool(more or {*note.get("seeds", ())} - {*compare["seeds"]})
+    file, compare = folder / "comparison.json", _read_outcome(folder)
+    note = _json(file, _NOTE) if file.exists() else {}
+    more = {*note.get("arms", ())} - {arm.name for arm in compare.arms}
+    return bool(more or {*note.get("seeds", ())} - {*compare.seeds})
 
 
 def _read_unfinished(folder: Path) -> Unfinished:
-    note = _json(folder / "comparison.json", kinds.NOTE)
+    note = _json(folder / "comparison.json", _NOTE)
     there = sorted((folder / "runs").glob("*/seed-*/config.json"))
     arms = note.get("arms") or list(dict.fromkeys(file.parts[-3] for file in there))
     ends = (file.parts[-2].removeprefix("seed-") for file in there)
@@ -258,37 +330,19 @@ def _read_unfinished(folder: Path) -> Unfinished:
     return Unfinished(note, arms, seeds, runs)
 
 
-def _read_plan(file: Path) -> Plan:
-    values = _json(file, kinds.PLAN)
-    for key in ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before"):
-        if len(values[key]) != len(values["starts_samples"]):
-            raise ArgumentError(
-                "folder", "must hold files of this package", got=f"{file} without a value of {key} for each start"
-            )
+def _read_plan(folder: Path) -> Plan:
+    values = _json(folder / "plan.json", _PLAN)
+    keys = ("sizes", "lr", "lr_before", "noise_scale", "noise_scale_before")
+    short = (key for key in keys if len(values[key]) != len(values["starts_samples"]))
+    _check(folder / "plan.json", (f"without a value of {key} for each start" for key in short))
     return Plan(values)
-
-
-def _check_arms(file: Path, compare: Json) -> None:
-    """That what is compared is there, once for each seed."""
-    names = [arm["name"] for arm in compare["arms"]]
-    against = [*compare["against_fixed_small"], *compare.get("against_fixed_large", ())]
-    wanted = [*against, *(["fixed-small"] if compare["against_fixed_small"] else [])]
-    if missing := [name for name in wanted if name not in names]:
-        raise ArgumentError("folder", "must hold files of this package", got=f"{file} without the arm {missing[0]!r}")
-    for arm in compare["arms"]:
-        if any(len(arm[key]["values"]) != len(compare["seeds"]) for key in ("test_accuracy", "train_seconds")):
-            raise ArgumentError(
-                "folder",
-                "must hold files of this package",
-                got=f"{file} without a value for each seed of {arm['name']}",
-            )
 
 
 def _size_at(steps: Sequence[tuple[int, int, str]], clock: int) -> int:
     return steps[bisect_right(steps, clock, key=itemgetter(0)) - 1][1]
 
 
-def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
+def _json(file: Path, shape: Any = MappingProxyType({})) -> Json:
     try:
         values = _files.json_of(file)
     except FileNotFoundError:
@@ -296,10 +350,8 @@ def _json(file: Path, shape: Mapping[str, Any] = MappingProxyType({})) -> Json:
             f"`folder` must hold whole runs, but {file} is missing; start the command that wrote the folder again"
         ) from None
     except ValueError as error:
-        raise ArgumentError(
-            "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
-        ) from None
-    _check(file, values, shape)
+        raise _damaged(file, error) from None
+    _check(file, faults(values, shape))
     return dict(values)
 
 
@@ -312,21 +364,21 @@ def _lines(file: Path) -> list[Json]:
         whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
         return [_files.values_of(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise ArgumentError(
-            "folder", "must hold whole files", got=f"a damaged {file} ({error})", remedy=f"{_remedy(file)}"
-        ) from None
+        raise _damaged(file, error) from None
 
 
-def _check(file: Path, values: Any, shape: Mapping[str, Any]) -> None:
-    wrong = next(kinds.faults(values, shape), None)
-    if wrong is not None:
-        raise ArgumentError(
-            "folder", "must hold files of this package", got=f"{file} {wrong}", remedy=f"{_remedy(file)}"
-        )
+def _damaged(file: Path, error: ValueError) -> ArgumentError:
+    got = f"a damaged {file} ({error})"
+    return ArgumentError("folder", "must hold whole files", got=got, remedy=_remedy(file))
+
+
+def _check(file: Path, wrong: Iterable[str]) -> None:
+    for fault in wrong:
+        raise ArgumentError("folder", "must hold files of this package", got=f"{file} {fault}", remedy=_remedy(file))
 
 
 def _remedy(damaged: Path) -> str:
-    """What helps: a run that is there is not written again."""
+    """The remedy: a run that is there is not written again."""
     folder = damaged.parent
     deleted = f"delete {folder} and " if (folder / "config.json").exists() else ""
     return f"{deleted}start the command that wrote it again"

@@ -1,0 +1,445 @@
+"""Charts of a page: the main one, throughput, every run, the gains over fixed-small with their intervals, forecasts.
+
+A chart is `{"traces": [...], "layout": {...}}` in the words of plotly's JSON, of which `page_assets/draw.js` knows what
+the charts here use and nothing else. Every trace carries its arm in `meta`: one legend on the page shows and hides it
+in all charts, and the page's style gives it its colour, for a light and for a dark ground.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, Final
+
+from adabatch.lab.comparison import Against, Comparison
+from adabatch.lab.report import look, words
+from adabatch.lab.report.folders import SavedRun
+from adabatch.lab.report.thinning import thinned
+from adabatch.lab.shapes import Json
+
+Chart = dict[str, Any]
+Numbers = Sequence[float]
+
+AXES: Final = {"samples": "samples", "updates": "updates", "seconds": "seconds of training"}
+TITLES: Final = {
+    "accuracy": "<b>Test accuracy</b>, %",
+    "loss": "<b>Loss</b> on the test set; dotted: in training",
+    "batch": "<b>Batch size</b>, samples per update",
+    "lr": "<b>Learning rate</b> in force",
+}
+_SHARES: Final = {"accuracy": 3.0, "loss": 1.5, "batch": 1.15, "lr": 1.15}
+_GAP: Final = 0.075
+_MOST: Final = 4000  # evaluations drawn, of all runs together
+_MARKED: Final = 60  # evaluations of a run that have room for a mark each
+
+Places = dict[str, list[float]]  # for each axis the x values of a trace
+Drawn = list[tuple[Chart, Places]]
+
+
+def lines(
+    runs: Mapping[str, Sequence[SavedRun]], panels: Sequence[str], paint: Mapping[str, str], *, target: float | None
+) -> Chart:
+    """The main chart of a page: lines against samples, updates or time, a panel below the other on one axis.
+
+    Args:
+        runs: for each arm its runs, one per seed.
+        panels: among `"accuracy"`, `"loss"`, `"batch"` and `"lr"`, from the top.
+        paint: the colour of each arm.
+        target: test accuracy, a fraction, drawn as a line; None for none.
+
+    Returns:
+        The chart; under `xs` the x values of all its traces for each of `AXES`.
+    """
+    drawn_runs = sum(len(seeds) if _differ(seeds) else 1 for seeds in runs.values())
+    most = max(min(1000, _MOST // drawn_runs), 60)
+    keys = ("test_accuracy", "test_loss", "train_loss") if "loss" in panels else ("test_accuracy",)
+    few = {name: thinned(seeds, most, keys) for name, seeds in runs.items()}
+    traces: list[Chart] = []
+    xs: dict[str, list[list[float]]] = {key: [] for key in AXES}
+    for place, panel in enumerate(panels):
+        for name, seeds in few.items():
+            line = {"dash": look.dash(name, paint), "width": 2.4 if place == 0 else 2}
+            for trace, places in _PANELS[panel](name, seeds, line):
+                if "marker" in trace:
+                    trace["marker"] = {"symbol": look.symbol(list(paint).index(name)), **trace["marker"]}
+                traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
+                for key in AXES:
+                    xs[key].append(places[key])
+    if _once(runs):
+        _tell_ends(traces, runs)
+    layout = _stacked(panels)
+    for place, panel in enumerate(panels):
+        layout[_axis("yaxis", place)] |= _scale(panel, runs, target)
+        if layout[_axis("yaxis", place)].get("cut"):
+            layout["annotations"][place]["text"] += f" (axis cut at {layout[_axis('yaxis', place)]['range'][0]:.3g})"
+    if target is not None:
+        _draw_target(layout, 100 * target)
+    return {"traces": traces, "layout": layout, "xs": xs}
+
+
+def spread_words(runs: Mapping[str, Sequence[SavedRun]], over: str = "seeds") -> str:
+    """The lines and bands of several seeds, in a sentence; `over` names what the mean is over."""
+    if _once(runs):
+        return f"Mean over {over} ± one standard deviation."
+    return f"Mean over {over}; the band is one standard deviation."
+
+
+def _once(runs: Mapping[str, Sequence[SavedRun]]) -> bool:
+    """Whether every run was evaluated once, so that there are no lines."""
+    return all(len(run.history) == 1 for seeds in runs.values() for run in seeds)
+
+
+def _differ(runs: Sequence[SavedRun]) -> bool:
+    """Whether runs were evaluated at different samples."""
+    return len({tuple(found["samples"] for found in run.history) for run in runs}) > 1
+
+
+def _accuracy(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
+    """Mean and band of one standard deviation; a line per run where runs were evaluated at different samples."""
+    if _differ(runs):
+        return [found for run in runs for found in _accuracy(name, [run], {**line, "width": 1.2})]
+    points = list(zip(*(run.history for run in runs), strict=True))
+    places = {key: [_mean(found[key] for found in point) for point in points] for key in AXES}
+    values = [[100 * found["test_accuracy"] for found in point] for point in points]
+    means = [fmean(value) for value in values]
+    drawn: Drawn = []
+    if len(runs) > 1:
+        spreads = [stdev(value) for value in values]
+        low = [mean - std for mean, std in zip(means, spreads, strict=True)]
+        high = [min(mean + std, 100) for mean, std in zip(means, spreads, strict=True)]
+        band = {"mode": "lines", "fill": "toself"}
+        around = {key: xs + xs[::-1] for key, xs in places.items()}
+        drawn.append((_trace(name, around["samples"], low + high[::-1]) | band, around))
+    short = [f"<b>{name}</b> {_told(value, point[0])}" for value, point in zip(values, points, strict=True)]
+    drawn.append((_trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
+    end = {key: xs[-1:] for key, xs in places.items()}
+    dot: Chart = {"mode": "markers", "marker": {"size": 9}, "cliponaxis": False}
+    return [*drawn, (_trace(name, end["samples"], means[-1:]) | dot, end)]
+
+
+def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[SavedRun]]) -> None:
+    """Names and figures beside the marks of runs that were evaluated once: a line of one point is none."""
+    for trace in traces:
+        if trace["yaxis"] == "y" and trace.get("mode") == "markers":
+            name = trace["name"]
+            values = [100 * run.history[0]["test_accuracy"] for run in runs[name]]
+            figure = f"{trace['y'][0]:.1f}"
+            if len(values) > 1 and not _differ(runs[name]):
+                figure += f" ± {stdev(values):.1f}"
+            text = f"{name} {figure} %" if len(runs) > 1 else f"{figure} %"
+            trace |= {"texttemplate": text, "textposition": "side"}
+
+
+def _loss(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
+    """Loss of the first run on the test set and, dotted or hollow, on what was trained on."""
+    drawn: Drawn = []
+    for key, dash in (("test_loss", "solid"), ("train_loss", "dot")):
+        points = [found for found in runs[0].history if found.get(key) is not None]
+        short = [f"<b>{key.replace('_', ' ')}</b> {found[key]:.4g}" for found in points]
+        style: Chart = {"mode": "lines", "line": {**line, "dash": dash}}
+        if len(points) == 1:
+            style = {"mode": "markers", "marker": {"size": 8} | ({"symbol": "circle-open"} if dash == "dot" else {})}
+        drawn += _drawn(name, points, [found[key] for found in points], short, style)
+    return drawn
+
+
+def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
+    """The batch size as a staircase, with points at evaluations too, so that the pointer finds it there."""
+    run = runs[0]
+    ends = [found["samples"] for found in run.history]
+    clocks = sorted({0, *ends, *(clock for clock, _, _ in run.staircase() if clock < ends[-1])})
+    points = _middles(runs, clocks)
+    sizes = [run.size_at(clock) for clock in clocks]
+    sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
+    short = [f"<b>{name}</b> batch {words.whole(size)}" for size in sizes]
+    style = {"mode": "lines", "line": {**line, "shape": "hv"}}
+    return _drawn(name, points, sizes, short, style)
+
+
+def _lr(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
+    """The LR in force of the first run at each evaluation; it changes between them, mostly right after one."""
+    points = _middles(runs, [found["samples"] for found in runs[0].history])
+    rates = [found["lr"] for found in runs[0].history]
+    short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
+    mode = "lines+markers" if len(points) <= _MARKED else "lines"
+    style = {"mode": mode, "line": {**line, "shape": "vh"}, "marker": {"size": 5}}
+    return _drawn(name, points, rates, short, style)
+
+
+_PANELS: Final[dict[str, Callable[[str, Sequence[SavedRun], Chart], Drawn]]] = {
+    "accuracy": _accuracy,
+    "loss": _loss,
+    "batch": _batch,
+    "lr": _lr,
+}
+
+
+def _drawn(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequence[str], style: Chart) -> Drawn:
+    places = {key: [point[key] for point in points] for key in AXES}
+    return [(_trace(name, places["samples"], ys, text) | style, places)]
+
+
+def _middles(runs: Sequence[SavedRun], clocks: Sequence[int]) -> list[Json]:
+    """Those places in the mean over runs of one batch size schedule, else in the first run."""
+    alike = all(run.staircase() == runs[0].staircase() for run in runs)
+    found = [[run.at(clock) for run in (runs if alike else runs[:1])] for clock in clocks]
+    return [{key: _mean(place[key] for place in places) for key in AXES} for places in found]
+
+
+def _told(values: Sequence[float], found: Json) -> str:
+    """The accuracy over seeds at an evaluation, and with what it was trained there."""
+    accuracy = f"{fmean(values):.2f}{f' ± {stdev(values):.2f}' if len(values) > 1 else ''} %"
+    return f"{accuracy}<br>batch {words.whole(found['batch_size'])}, LR {found['lr']:.4g}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean; whole numbers that agree stay whole."""
+    found = list(values)
+    return found[0] if len(set(found)) == 1 else fmean(found)
+
+
+def _axis(kind: str, place: int) -> str:
+    return kind if place == 0 else f"{kind}{place + 1}"
+
+
+def _stacked(panels: Sequence[str]) -> Chart:
+    """A layout with a panel for each name, its title above it, and one x axis below all."""
+    layout = _layout(AXES["samples"], top=30)
+    gaps = _GAP * (len(panels) - 1)
+    unit = (1 - gaps) / sum(_SHARES[panel] for panel in panels)
+    top = 1.0
+    layout["annotations"] = []
+    for place, panel in enumerate(panels):
+        bottom = max(top - unit * _SHARES[panel], 0.0)
+        layout[_axis("yaxis", place)] = {"domain": [bottom, top]}
+        title = {"text": TITLES[panel], "xref": "paper"}
+        layout["annotations"].append(title | {"yref": "paper", "x": 0, "y": top, "yshift": 4, "font": {"size": 13}})
+        top = bottom - _GAP
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    return layout
+
+
+def _scale(panel: str, runs: Mapping[str, Sequence[SavedRun]], target: float | None) -> Chart:
+    """The y axis of a panel; a target a little above all lines is on it."""
+    if panel == "accuracy":
+        every = [found for seeds in runs.values() for run in seeds for found in run.history]
+        high, low = max(100 * found["test_accuracy"] for found in every), _floor(runs)
+        if target is not None and high < 100 * target < high + 0.3 * (high - low):
+            high = 100 * target
+        return {"range": [low, high + 0.04 * (high - low) + 0.2], "cut": low > 0}
+    firsts = [seeds[0] for seeds in runs.values()]
+    if panel == "batch":
+        return _sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
+    keys = ("lr",) if panel == "lr" else ("test_loss", "train_loss")
+    values: list[float] = [found.get(key) or 0.0 for run in firsts for found in run.history for key in keys]
+    values = [value for value in values if 0 < value < math.inf]
+    return _log_axis(values, room=0.1) if values else {}
+
+
+def _floor(runs: Mapping[str, Sequence[SavedRun]]) -> float:
+    """The lowest accuracy shown."""
+    if _once(runs):
+        return 0.0  # ends without a line are told by their figures
+    worst = min(fmean(100 * run.history[-1]["test_accuracy"] for run in seeds) for seeds in runs.values())
+    first = min(100 * float(run.history[0]["test_accuracy"]) for seeds in runs.values() for run in seeds)
+    return look.floor(first, worst)
+
+
+def _draw_target(layout: Chart, target: float) -> None:
+    line = {"width": 1.2, "dash": "dot"}
+    layout["shapes"] = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": target, "y1": target, "line": line}
+    ]
+    note = {"text": f"target {target:g} %", "xref": "paper", "x": 0.004}
+    layout["annotations"].append(note | {"yref": "y", "y": target, "font": {"size": 11}})
+
+
+def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -> Chart:
+    """Samples per second against batch size, for each arm; `names` are all arms on the page."""
+    traces, names = [], list(names)
+    for name, found in rates.items():
+        sizes = sorted(int(size) for size in found)
+        speeds = [found[str(size)] for size in sizes]
+        text = [
+            f"<b>{name}</b><br>{words.whole(speed)} samples/s<br>at batch {words.whole(size)}"
+            for size, speed in zip(sizes, speeds, strict=True)
+        ]
+        line = {"width": 2, "dash": look.dash(name, names)}
+        marker = {"size": 9, "symbol": look.symbol(names.index(name))}
+        style = {"mode": "lines+markers", "line": line, "marker": marker}
+        traces.append(_trace(name, sizes, speeds, text) | style)
+    layout = _layout("batch size")
+    layout["xaxis"] |= _sizes_axis([int(size) for found in rates.values() for size in found], most=6)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"traces": traces, "layout": layout}
+
+
+def differ_in_size(rates: Iterable[Mapping[str, float]]) -> bool:
+    """Whether arms ran at more than one batch size: of one the tables tell all."""
+    return len({size for found in rates for size in found}) > 1
+
+
+def probed(name: str, points: Sequence[Json]) -> Chart:
+    """Samples per second against batch size with their range over turns, from the points of a `probe.json`."""
+    sizes, rates = [point["batch_size"] for point in points], [point["samples_per_second"] for point in points]
+    chart = throughput({name: {str(size): rate["median"] for size, rate in zip(sizes, rates, strict=True)}}, [name])
+    around = [rate["min"] for rate in rates] + [rate["max"] for rate in reversed(rates)]
+    band = _trace(name, sizes + sizes[::-1], around) | {"mode": "lines", "fill": "toself"}
+    chart["traces"].insert(0, band)
+    chart["layout"]["xaxis"] |= _sizes_axis(sizes, most=12)
+    return chart
+
+
+def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
+    """Test accuracy against training time, a dot for each run and a ring at each arm's middle."""
+    traces = []
+    for arm in compare.arms:
+        name, shape = arm.name, look.symbol(list(paint).index(arm.name))
+        seconds, accuracies = list(arm.train_seconds.values), [100 * value for value in arm.test_accuracy.values]
+        text = [
+            f"<b>{name}</b>, seed {seed}<br>{value:.2f} %<br>{words.seconds(time)} s"
+            for seed, value, time in zip(compare.seeds, accuracies, seconds, strict=True)
+        ]
+        dots = {"size": 9, "symbol": shape, "opacity": 0.55}
+        style: Chart = {"mode": "markers", "marker": dots, "cliponaxis": False}
+        traces.append(_trace(name, seconds, accuracies, text) | style)
+        if len(seconds) > 1:
+            at, mean = compare.seconds(arm), 100 * arm.test_accuracy.mean
+            told = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(at)} s"
+            ring = {"symbol": f"{shape}-open", "size": 17, "line": {"width": 2.5}}
+            traces.append(_trace(name, [at], [mean], [told]) | style | {"marker": ring})
+    layout = _layout("seconds of training")
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    layout["yaxis"] |= {"ticksuffix": " %"}
+    return {"traces": traces, "layout": layout}
+
+
+def accuracy_intervals(against: Mapping[str, Against], margin: float, paint: Mapping[str, str]) -> Chart:
+    """Test accuracy minus fixed-small's in points with its interval, an arm to a line, and the margin."""
+    found = {name: arm.accuracy_difference for name, arm in against.items()}
+    points = {
+        name: [None if value is None else 100 * value for value in (one.mean, one.low, one.high)]
+        for name, one in found.items()
+    }
+    chart = _forest(points, {name: words.difference(one) for name, one in found.items()}, paint)
+    ends = [0.0, -100 * margin, *(value for values in points.values() for value in values if value is not None)]
+    room = 0.25 * (max(ends) - min(ends))
+    axis = {"title": {"text": "points of test accuracy"}, "range": [min(ends) - room, max(ends) + room]}
+    chart["layout"]["xaxis"] |= axis
+    chart["layout"]["shapes"] = [_vertical(0, "solid"), _vertical(-100 * margin, "dash")]
+    return chart
+
+
+def time_intervals(against: Mapping[str, Against], paint: Mapping[str, str]) -> Chart:
+    """Fixed-small's training time divided by the arm's with its interval, an arm to a line; right is faster."""
+    found = {name: arm.seconds_ratio for name, arm in against.items() if arm.seconds_ratio.median is not None}
+    ratios = {name: [one.median, one.low, one.high] for name, one in found.items()}
+    chart = _forest(ratios, {name: words.ratio_cell(one) for name, one in found.items()}, paint)
+    ends = [1.0, *(value for values in ratios.values() for value in values if value)]
+    axis = _log_axis(ends, suffix=words.TIMES, room=0.25)
+    chart["layout"]["xaxis"] |= {"title": {"text": f"{words.TIMES} as fast as fixed-small"}, **axis}
+    chart["layout"]["shapes"] = [_vertical(1, "solid")]
+    return chart
+
+
+def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str], paint: Mapping[str, str]) -> Chart:
+    """A dot and its interval for each arm, one below the other, the text above it."""
+    traces = []
+    for name, (centre, low, high) in found.items():
+        style: Chart = {
+            "mode": "markers+text",
+            "texttemplate": text[name],
+            "cliponaxis": False,
+            "marker": {"size": 11, "symbol": look.symbol(list(paint).index(name))},
+        }
+        if centre is not None and low is not None and high is not None:
+            style["error_x"] = {"array": [high - centre], "arrayminus": [centre - low], "thickness": 2.4, "width": 6}
+        traces.append(_trace(name, [centre or 0.0], [name], [f"<b>{name}</b><br>{text[name]}"]) | style)
+    layout = _layout("", top=18)
+    layout["xaxis"] |= {"showgrid": True}
+    rows = len(found)
+    layout["yaxis"] |= {"type": "category", "range": [rows - 0.5, -0.75], "showgrid": False}
+    layout["height"] = 70 + 45 * rows
+    return {"traces": traces, "layout": layout}
+
+
+def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
+    """LR, batch size and noise scale of a `plan.json` against samples.
+
+    `paint` holds the colour of the growing batch, then of the constant one, by name.
+    """
+    first = [values["sizes"][0]] * len(values["sizes"])
+    made = {
+        "lr": _stairs(values, [values["lr"], values["lr_before"]], paint, "LR"),
+        "batch": _stairs(values, [values["sizes"], first], paint, "batch"),
+        "noise": _stairs(values, [values["noise_scale"], values["noise_scale_before"]], paint, "noise scale"),
+    }
+    made["lr"]["layout"]["yaxis"] |= {"rangemode": "tozero"}
+    made["batch"]["layout"]["yaxis"] |= _sizes_axis(values["sizes"], most=6, margin=0.1)
+    scales = [value for value in (*values["noise_scale"], *values["noise_scale_before"]) if value > 0]
+    made["noise"]["layout"]["yaxis"] |= _log_axis(scales, room=0.1) if scales else {}
+    return made
+
+
+def _stairs(values: Json, every: Sequence[Numbers], paint: Mapping[str, str], what: str) -> Chart:
+    """The values that hold from each start on, a line for each name."""
+    starts = [*values["starts_samples"], values["dataset_size"] * values["epochs"]]
+    traces = []
+    for name, heights in zip(paint, every, strict=True):
+        ys = [*heights, heights[-1]]
+        text = [
+            f"<b>{name}</b> {what} {height:,.4g}<br>{words.whole(start)} samples<br>"
+            f"epoch {start / values['dataset_size']:.4g}"
+            for start, height in zip(starts, ys, strict=True)
+        ]
+        line = {"width": 2, "dash": look.dash(name, paint), "shape": "hv"}
+        traces.append(_trace(name, starts, ys, text) | {"mode": "lines", "line": line})
+    layout = _layout("samples")
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    return {"traces": traces, "layout": layout}
+
+
+def _trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
+    """A trace of an arm; `text`, in which `<b>` and `<br>` count, is what each point answers to the pointer."""
+    made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
+    return made if text is None else made | {"text": list(text)}
+
+
+def _layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom: int = 44) -> Chart:
+    """A layout with one pair of axes: the title of the x axis, and margins in pixels."""
+    return {
+        "margin": {"l": left, "r": right, "t": top, "b": bottom},
+        "xaxis": {"title": {"text": title}},
+        "yaxis": {},
+    }
+
+
+def _vertical(x: float, style: str) -> Chart:
+    """A line across the whole height."""
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1.2, "dash": style}}
+
+
+def _sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
+    """A log axis with ticks at batch sizes, or at powers of two where there are too many."""
+    kept = look.size_ticks(sizes, most)
+    low, high = math.log10(min(sizes)), math.log10(max(sizes))
+    room = margin * (high - low) or 0.3
+    return {
+        "type": "log",
+        "range": [low - room, high + room],
+        "tickvals": kept,
+        "ticktext": [f"{size:,}" for size in kept],
+    }
+
+
+def _log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
+    """A log axis of values above 0 with ticks at round ones; `room` at both ends is a share of its length."""
+    low, high = min(values), max(values)
+    length = math.log10(high) - math.log10(low)
+    margin = room * length if length > 1e-6 else 0.3
+    ends = [math.log10(low) - margin, math.log10(high) + margin]
+    low, high = (10 ** min(max(end, -300.0), 300.0) for end in ends) if length > 1e-6 else (low, low)  # of floats
+    found = look.log_ticks(low, high)
+    text = [f"{tick:.3g}{suffix}" for tick in found]
+    return {"type": "log", "range": ends, "tickvals": found, "ticktext": text}

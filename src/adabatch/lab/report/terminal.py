@@ -1,0 +1,84 @@
+"""Tables of a comparison and of throughput for terminals (rich), and as Markdown for files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from adabatch.lab.comparison import Comparison
+from adabatch.lab.report import figures, headline, words
+from adabatch.lab.report.figures import COLUMNS, Interim
+from adabatch.lab.shapes import Json
+
+_BOUNDLESS: Final = 1_000_000
+
+
+def compare_table(compare: Comparison, *, narrow: bool = False) -> Table:
+    """A column per arm, a row per figure: what each arm did, then what it gained over the baselines.
+
+    On narrow terminals, below about 110 columns, intervals stand on lines of their own.
+    """
+    seeds = f"{len(compare.seeds)} {words.plural('seed', len(compare.seeds))}"
+    facts = f"{compare.task}, {compare.model} on {compare.device}, {seeds}"
+    found = figures.comparison_typed(compare)
+    table = _table(f"{facts}: {headline.plain(compare)[0]}", ["", *found.columns])
+    for title, rows in found.groups:
+        if title:
+            table.add_row(Text(title, style="bold"))
+        for label, cells in rows:
+            texts = (words.typed(cell).replace(" [", "\n[" if narrow else " [") for cell in cells)
+            table.add_row(f"- {label}" if title else label, *map(Text, texts))
+    return table
+
+
+def interim_table(interim: Interim) -> Table:
+    """A comparison under way: a row per arm."""
+    table = _table(f"{interim.facts}. {interim.title}", ["", *COLUMNS])
+    for name, cells in interim.rows():
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def probe_table(probe: Json) -> Table:
+    """The content of a `probe.json` as a table: a row per batch size, and how much faster it is than the first one."""
+    points = probe["curve"]
+    first = points[0]["batch_size"]
+    title = f"{probe['task']}, {probe['model']} on {probe['device']}: training throughput"
+    columns = ["batch size", "samples/s", "lowest to highest", "seconds a step", f"against {first}, 95 %"]
+    table = _table(title, columns, first="right")
+    for point, (_, (*speeds, against)) in zip(points, figures.probe(points).groups[0][1], strict=True):
+        size = point["batch_size"]
+        step = f"{size / point['samples_per_second']['median']:.3g}"
+        table.add_row(str(size), *speeds, step, Text(words.typed(against)))
+    return table
+
+
+def whole_width(table: Table) -> int:
+    """The width at which no cell of a table is cut off or broken, in characters."""
+    return Console(width=_BOUNDLESS).measure(table).maximum
+
+
+def plain(table: Table) -> str:
+    """A table as plain text without colour, as wide as its cells, in Markdown: a line for each row."""
+    stream = io.StringIO()
+    shown, table.box = table.box, box.MARKDOWN
+    title, table.title = table.title, None
+    Console(file=stream, width=whole_width(table), color_system=None, force_terminal=False, highlight=False).print(
+        table
+    )
+    table.box, table.title = shown, title
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    return "\n".join([f"{title}", "", *(line for line in lines if line)])
+
+
+def _table(title: str, columns: Sequence[str], *, first: str = "left") -> Table:
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index == 0 and first == "left" else "right", no_wrap=index == 0)
+    return table

@@ -1,0 +1,213 @@
+"""Figures in words: clauses about a comparison and a run, and the form of every number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any, Final
+
+from adabatch.lab.comparison import SMALL, Against, Comparison, Difference, Ratio, Summary, lost_words, unjudged
+from adabatch.lab.report.folders import SavedRun
+from adabatch.lab.shapes import Json
+
+MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+NOTHING = "\N{EN DASH}"
+AS_MANY = "as many updates"
+SKEWED: Final = "the differences are skewed, so the interval may miss more often than 5 %"
+
+
+def diverged_at(run: SavedRun) -> Json | None:
+    """The first evaluation at which a loss was not finite, None if none was; a loss not in the file says nothing."""
+    for found in run.history:
+        losses = [found[key] for key in ("train_loss", "test_loss") if key in found]
+        if any(loss is None or not math.isfinite(loss) for loss in losses):
+            return found
+    return None
+
+
+def epochs(run: SavedRun) -> str:
+    """How far a run came: its epochs, or the one that it is in of how many."""
+    planned, ended = run.config["epochs"], run.result is not None and diverged_at(run) is None
+    some = "" if ended else f"{run.history[-1].get('epoch', '?')} of "
+    return f"{some}{whole(planned)} {plural('epoch', planned)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `"a"`, `"a and b"`, `"a, b and c"`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def verdict_words(compare: Comparison, name: str) -> str:
+    """Whether "within the margin" of fixed-small is shown of an arm, with the reason where that is not its interval."""
+    found, arm, base = compare.against_fixed_small[name], compare.arm(name), compare.arm(SMALL)
+    within, difference, margin = found.within_margin, found.accuracy_difference, within_words(compare)
+    if within.verdict in ("shown", "worse") and difference.low is not None:
+        return f"{margin} is {'shown' if within.verdict == 'shown' else 'refuted'}"
+    if within.words and arm.diverged is None:  # an older file alone knows its reason
+        return f"{margin} is {within.words}"
+    reason = unjudged(difference, lost_words(arm, base))
+    return f"{margin} is not shown" + (f", {reason}" if reason else "")
+
+
+def within_words(compare: Comparison) -> str:
+    """The margin: `"within 1 %"`."""
+    return f"within {100 * compare.margin:g} %"
+
+
+def updates_words(ratio: float) -> str:
+    """`"3.4x fewer updates"`, from fixed-small's updates divided by the arm's."""
+    if times(max(ratio, 1 / ratio)) == times(1):
+        return AS_MANY
+    return f"{times(ratio)} fewer updates" if ratio > 1 else f"{times(1 / ratio)} more updates"
+
+
+def time_words(ratio: Ratio) -> str:
+    """`"2.2x faster"`, or that no difference is shown when the interval holds 1."""
+    if ratio.median is None or not ratio.is_shown:
+        return "a difference in time is not shown"
+    return f"{times(ratio.median)} faster" if ratio.median >= 1 else f"{times(1 / ratio.median)} slower"
+
+
+def speed_words(ratio: Ratio) -> str:
+    """`"2.24x faster [2.10, 2.40]"`, with a clause where no difference is shown; in plain text."""
+    faster = (ratio.median or 1.0) >= 1
+    shown = ratio if faster else ratio.inverse
+    told = f"{shown.median or 1.0:.2f}x {'faster' if faster else 'slower'} {_interval(shown, '{:.2f}'.format)}".rstrip()
+    return told if ratio.interval is None or ratio.is_shown else f"{told} (a difference in speed is not shown)"
+
+
+def times(ratio: float) -> str:
+    """A ratio with its sign, two figures that count at least."""
+    return f"{ratio:.1f}{TIMES}" if ratio >= 1.95 else f"{ratio:.2f}{TIMES}"
+
+
+def ratio_cell(found: Ratio | None) -> str:
+    """A ratio with its interval."""
+    if found is None or found.median is None:
+        return NOTHING
+    return f"{found.median:.2f}{TIMES} {_interval(found, '{:.2f}'.format)}".rstrip()
+
+
+def interval_note(found: Ratio) -> str:
+    """The interval of a ratio; empty without one."""
+    if found.interval is None:
+        return ""
+    return f"95 % interval {_interval(found, '{:.2f}'.format)}" + ("" if found.is_shown else "; no difference shown")
+
+
+def _interval(found: Ratio | Difference, form: Callable[[float], str]) -> str:
+    return "" if found.interval is None else f"[{form(found.interval[0])}, {form(found.interval[1])}]"
+
+
+def points(value: float | None) -> str:
+    """A difference of accuracies in points."""
+    return NOTHING if value is None else f"{100 * value:+.2f}".replace("-", MINUS)
+
+
+def points_note(found: Difference) -> str:
+    """The interval of a difference of accuracies; empty without one."""
+    return f"95 % interval {_interval(found, points)}" if found.interval else ""
+
+
+def difference(found: Difference | None) -> str:
+    """A difference of accuracies in points, with its interval."""
+    return NOTHING if found is None else f"{points(found.mean)} {_interval(found, points)}".rstrip()
+
+
+def accuracy(found: Summary) -> str:
+    """Mean and standard deviation in %, without the sign."""
+    mean = f"{100 * found.mean:.2f}"
+    return mean if found.std is None else f"{mean} ± {100 * found.std:.2f}"
+
+
+def seconds(value: float) -> str:
+    """Three figures that count, whole from 100 on."""
+    return whole(value) if value >= 99.95 else f"{value:#.3g}"
+
+
+def whole(value: float) -> str:
+    """A whole number with its thousands apart."""
+    return f"{round(value):,}"
+
+
+def sizes(found: Sequence[int], form: Callable[[float], str] = whole) -> str:
+    """Batch sizes in the order in which they came, first and last of more than three."""
+    return f"{form(found[0])} to {form(found[-1])}" if len(found) > 3 else ", ".join(form(size) for size in found)
+
+
+def typed(text: str) -> str:
+    """The text in signs that every keyboard has, for terminals and files."""
+    return text.translate({ord(MINUS): "-", ord(TIMES): "x", ord(NOTHING): "-"})
+
+
+def plural(word: str, count: float) -> str:
+    """The word with an s, but for one."""
+    return word if count == 1 else f"{word}s"
+
+
+def runs(count: int) -> str:
+    """So many runs."""
+    return f"{whole(count)} {plural('run', count)}"
+
+
+def html(text: str) -> str:
+    """Text as HTML whose lines do not break before a sign or within an interval."""
+    found = re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
+    return found.replace("\N{NO-BREAK SPACE}", "&nbsp;")
+
+
+def plain(value: Any) -> str:
+    """A setting as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def beside(compare: Comparison, found: Against) -> str:
+    """Clauses after a verdict that it must not be read without: the worst seed, skewed seeds; empty for one seed."""
+    if len(compare.seeds) == 1:
+        return ""
+    worst, skewed = found.accuracy_difference_by_seed.worst, found.accuracy_difference_by_seed.skewed
+    return ("" if worst is None else f"; worst seed {points(worst)}") + (f"; {SKEWED}" if skewed else "")
+
+
+def reading(compare: Comparison, end: str = "") -> str:
+    """How the figures of several seeds are told, in sentences; `end` follows the one about ratios."""
+    told = "fixed-small's median, in the other arms divided by the ratio," if compare.against_fixed_small else "median"
+    text = f"Accuracy: mean ± standard deviation over seeds. Seconds: {told} [smallest, largest]."
+    if not compare.against_fixed_small and not compare.against_fixed_large:
+        return text
+    return f"{text} Ratios and differences are paired by seed, with 95 % intervals{end}."
+
+
+def scope(compare: Comparison) -> str:
+    """The data that "within the margin" is over, and what it leaves open, in sentences; empty where none is claimed."""
+    against, n = list(compare.against_fixed_small.values()), len(compare.seeds)
+    if not against or n == 1:
+        return ""
+    text = f"{within_words(compare).capitalize()}: in absolute points, over {n} seeds, on one fixed test set."
+    unseen = against[0].accuracy_difference_by_seed.unseen_failures
+    if unseen is not None:
+        text += (
+            f" {n} seeds cannot show rare failures: where none of {n} runs fails, up to {100 * unseen:.0f} % may "
+            "(at 95 %)."
+        )
+    if samples_tested(compare):
+        text += (
+            " The interval over test samples is for the networks trained here: how far another test set would move "
+            "the difference."
+        )
+    return text
+
+
+def samples_tested(compare: Comparison) -> int | None:
+    """How many test samples the intervals over them are of; None where the runs did not keep which ones were right."""
+    kept = [found.accuracy_difference_over_samples for found in compare.against_fixed_small.values()]
+    return next((found.samples for found in kept if found), None)
