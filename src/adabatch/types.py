@@ -49,6 +49,9 @@ class Part:
         """Whether the optimizer steps after this one."""
         return self.index + 1 == self.count
 
+    def __str__(self) -> str:
+        return f"micro-batch {self.index + 1} of {self.count}"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 
 import adabatch as ab
 from adabatch.accumulate import accumulate
-from adabatch.accumulate._wrapper import unwrapped
+from adabatch.accumulate._models import unwrapped
 
 
 def double_data(count):

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
 import adabatch as ab
-from adabatch.accumulate import _stream
+from adabatch.accumulate import _attempt
 from adabatch.accumulate._attempt import power_of_two
 
 VOCABULARY, LENGTH = 7, 6
@@ -104,7 +104,7 @@ def test_the_guess_never_shows_in_the_result():
     data, results = sentences(24), []
     for guess in (2**-9, 0.9, 1.0, 700.0):
         model = language_model().float()
-        _stream._WEIGHT_OF_A_SAMPLE[model] = {False: guess}
+        _attempt._WEIGHT_OF_A_SAMPLE[model] = {False: guess}
         loader = ab.DataLoader(data, batch_size=24, micro_batch_size=5)
         results += found_by(model, loader)
     assert all(torch.equal(results[0], other) for other in results)

@@ -78,7 +78,8 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
         >>> round(mean, 6)
         2.0
     """
-    from adabatch.accumulate._stream import Stream  # loads torch
+    from adabatch.accumulate._attempt import Setup  # loads torch
+    from adabatch.accumulate._micro_batch import in_turn
     from adabatch.types import DrivenLoader
 
     if not isinstance(loader, DrivenLoader):
@@ -86,9 +87,7 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
             "loader",
             "must be an ab.DataLoader",
             got=f"{type(loader).__module__}.{type(loader).__name__}",
-            remedy=(
-                "ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` "
-                "wraps any other"
-            ),
+            remedy="ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` wraps any "
+            "other",
         )
-    return Stream(loader, model, recover=recover).micro_batches()
+    return in_turn(loader, Setup(loader, model, recover=recover))

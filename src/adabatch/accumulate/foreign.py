@@ -15,7 +15,6 @@ from typing import Any, Final
 import torch
 
 from adabatch import _checks, _distributed
-from adabatch._distributed import gradients
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.accumulate import _foreign_parts as told
 from adabatch.types import Batch, Driver, Part
@@ -391,8 +390,8 @@ class MicroBatches:
         """The batch as it is, now that its last micro-batch is there."""
         size = counted
         if self._world > 1:
-            total = torch.tensor(counted, device=gradients.device_of(self._group))
-            size = int(gradients.summed(total, self._group))
+            total = torch.tensor(counted, device=_distributed.device_of(self._group))
+            size = int(_distributed.summed(total, self._group))
         self._ends_epoch = not more
         end = batch.clock + size
         if self._size is not None:
@@ -411,7 +410,7 @@ class MicroBatches:
         """Whether any rank says so."""
         if self._world == 1:
             return mine
-        return gradients.any_of([mine], device=gradients.device_of(self._group), group=self._group)[0]
+        return _distributed.any_of([mine], device=_distributed.device_of(self._group), group=self._group)[0]
 
     def _requested(self) -> int:
         if self._driver is None:

@@ -11,7 +11,6 @@ from typing import Any, Final
 import torch
 
 from adabatch import _checks, _distributed
-from adabatch._distributed import gradients
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.memory import _cached
 from adabatch.memory._peak import NO_PEAK, free_bytes, peak_bytes
@@ -269,7 +268,7 @@ class _Trial:
         numbers = [float(value) for value in values]
         if self._ranks == 1:
             return numbers
-        return gradients.largest(numbers, device=gradients.device_of(self._group), group=self._group)
+        return _distributed.largest(numbers, device=_distributed.device_of(self._group), group=self._group)
 
 
 def _checked_optimizers(given: Any) -> list[torch.optim.Optimizer]:
@@ -304,5 +303,5 @@ def _agreed(found: Curve | None, group: Any, ranks: int) -> Curve | None:
     """Rank 0's, for all."""
     if ranks == 1:
         return found
-    data = gradients.same_object(None if found is None else found.to_json(), group)
+    data = _distributed.same_for_all(None if found is None else found.to_json(), group)
     return None if data is None else Curve.from_json(data)

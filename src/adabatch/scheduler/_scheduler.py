@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from adabatch import _checks, couplings
-from adabatch._distributed.phantom import is_phantom
+from adabatch._distributed import is_phantom
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
 from adabatch.scheduler._bias_correction import read_states
