@@ -145,6 +145,12 @@ INTERVAL, POINTS = "[{:.2f}, {:.2f}]", "{:+.2f} [{:+.2f}, {:+.2f}]"
 RATIO = f"{{:.2f}}x {INTERVAL}"
 FIGURES = [
     Figure(
+        "run-folder.md",
+        "evaluations",
+        "evaluations come at {:.2f} [{:.2f}, {:.2f}] times the rate of its first ones ({} runs on one core",
+        lambda r: (*ratio(r), r["rounds"]),
+    ),
+    Figure(
         "README.md",
         "demo",
         "ends where batch 16 ends, {:.2f}x faster and with {:.2f}x fewer updates. Batch 256 from the start loses {:.1f}"

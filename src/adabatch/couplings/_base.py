@@ -118,7 +118,7 @@ class Coupling(ABC):
         cls = Coupling._kinds[_checks.one_of("kind", data["kind"], sorted(Coupling._kinds))]
         names, found = [entry.name for entry in fields(cls)], [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):
-            raise ArgumentError("data", f"of kind {data['kind']} must have the fields {names}", got=found)
+            raise ArgumentError("data", f"of kind {data['kind']} must have the fields {names}", value=found)
         return cls(**{name: data[name] for name in names})
 
 

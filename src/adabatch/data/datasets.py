@@ -50,7 +50,7 @@ def columns_of(dataset: Any) -> tuple[Tensor, ...]:
         if len({len(column) for column in dataset}) > 1:
             lengths = ", ".join(str(len(column)) for column in dataset)
             raise ArgumentError(
-                "dataset", "must be tensors of one length", value=lengths, remedy="put samples of a kind in a list"
+                "dataset", "must be tensors of one length", got=lengths, remedy="put samples of a kind in a list"
             )
         return dataset
     return ()

@@ -125,7 +125,7 @@ class SamplesLR:
         names = {"format", "updates", *_IDENTITY}
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != names:
             found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ArgumentError("state", "must be what `state_dict()` of `by_samples` gave", got=found)
+            raise ArgumentError("state", "must be what `state_dict()` of `by_samples` gave", value=found)
         for name, ours in self._identity().items():
             if state[name] != ours:
                 raise ArgumentError(

@@ -36,7 +36,7 @@ def checked_state(state: object) -> Mapping[str, Any]:
         raise ArgumentError(
             "state",
             f"must be what `BatchSizeScheduler.state_dict()` gave (format {FORMAT})",
-            got=found,
+            value=found,
             remedy="load the state of the scheduler, not of the loader or the optimizer",
         )
     return state

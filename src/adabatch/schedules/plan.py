@@ -255,7 +255,7 @@ class Plan:
         names = {"format"} | {entry.name for entry in fields(cls) if entry.init}
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT or set(data) != names:
             found = sorted(map(str, data)) if isinstance(data, Mapping) else data
-            raise ArgumentError("data", f"must be a plan of format {_FORMAT} with {sorted(names)}", got=found)
+            raise ArgumentError("data", f"must be a plan of format {_FORMAT} with {sorted(names)}", value=found)
         return cls(**{name: value for name, value in data.items() if name != "format"})
 
     def fingerprint(self) -> str:
