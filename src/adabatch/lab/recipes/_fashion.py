@@ -103,7 +103,7 @@ def train(
         start: what it starts with.
         length: how long it lasts.
         model: makes the network.
-        rule: of `ab.from_lr`: how falls of the LR become growth of the batch.
+        rule: of `ab.from_lr_scheduler`: how falls of the LR become growth of the batch.
         coupling: how the LR follows the batch size; None: as the rule wants it.
         seed: of everything random.
         tell: called with the share that is done.
@@ -116,7 +116,7 @@ def train(
     optimizer = build_optimizer(start, net)
     loader = ab.DataLoader(data.dataset, batch_size=start.batch_size, shuffle=True, seed=seed)
     lr_scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(length.falls), gamma=1 / length.factor)
-    growth = ab.from_lr(
+    growth = ab.from_lr_scheduler(
         lr_scheduler, dataset_size=data.dataset_size, epochs=length.epochs, batch_size=start.batch_size, rule=rule
     )
     planned = growth.plan(dataset_size=data.dataset_size, epochs=length.epochs)

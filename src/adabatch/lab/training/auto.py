@@ -14,7 +14,7 @@ from adabatch.lab.training.parts import Parts
 
 
 def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = None) -> RunConfig:
-    """The settings with the micro-batch size that trains most samples per second here, by `probe`.
+    """The settings with the micro-batch size that trains most samples per second here, by `ab.profile_step`.
 
     Args:
         config: the settings; their micro-batch size plays no part.
@@ -39,6 +39,6 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
             parts.loss(parts.forward(inputs), targets).backward()
 
         largest = max(parts.plan.sizes)
-        curve = ab.probe(step, parts.loader, parts.model, parts.optimizer, maximum=largest)
+        profile = ab.profile_step(step, parts.loader, parts.model, parts.optimizer, maximum=largest)
         parts.batches.close()
-    return replace(config, micro_batch_size=None if curve.fastest == largest else curve.fastest)
+    return replace(config, micro_batch_size=None if profile.fastest == largest else profile.fastest)

@@ -6,16 +6,17 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.memory import _cached
-from adabatch.memory._peak import NO_PEAK, free_bytes, peak_bytes
-from adabatch.memory._samples import Make, maker, shapes
-from adabatch.memory.curve import Curve, Point
+from adabatch.memory import _profile
+from adabatch.memory._profile import Point, StepProfile
 from adabatch.memory.untouched import RandomStates, Untouched, all_parameters, is_out_of_memory
 
 _ROUNDS: Final = 5
@@ -24,9 +25,12 @@ _CLOSE_ROUNDS: Final = 10
 _ROUND_SECONDS: Final = 0.02
 _LONGEST_STEP_SECONDS: Final = 5.0
 _LARGEST: Final = 2**16
+_NO_PEAK: Final = "this torch cannot record allocations on the CPU"
+
+Make = Callable[[int], Any]
 
 
-def probe(
+def profile_step(
     step: Callable[[Any], Any],
     loader: Any,
     model: torch.nn.Module,
@@ -34,7 +38,7 @@ def probe(
     *,
     memory_budget: int | None = None,
     maximum: int | None = None,
-) -> Curve:
+) -> StepProfile:
     """Measures seconds and peak bytes of a real training step at micro-batch sizes 1, 2, 4, ...
 
     It goes on until the memory budget, `maximum`, or steps of more than 5 seconds. Afterwards parameters, gradients,
@@ -57,7 +61,7 @@ def probe(
         maximum: the largest size; None: the rank's share of the data set, at most 65,536.
 
     Returns:
-        The curve, with `fastest`, `largest` and `speedup(batch_sizes)`.
+        The profile, with `fastest`, `largest` and `speedup(batch_sizes)`.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -69,8 +73,8 @@ def probe(
         >>> model, loader = torch.nn.Linear(8, 1), ab.DataLoader(data, batch_size=8)
         >>> def step(batch):
         ...     torch.nn.functional.mse_loss(model(batch[0]), batch[1]).backward()
-        >>> curve = probe(step, loader, model, torch.optim.SGD(model.parameters(), lr=0.1))
-        >>> curve.largest, curve.fastest in [1, 2, 4, 8, 16, 32, 64], curve.speedup([8, 64])[8]
+        >>> profile = profile_step(step, loader, model, torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> profile.largest, profile.fastest in [1, 2, 4, 8, 16, 32, 64], profile.speedup([8, 64])[8]
         (64, True, 1.0)
     """
     optimizers = _checked_optimizers(optimizer)
@@ -84,16 +88,16 @@ def probe(
     states = RandomStates({device} - {torch.device("cpu")})
     make = maker(loader)
     states.restore()
-    name = _cached.key(step, model, optimizers, shapes(make(1)), device, ranks)
+    name = _profile.key_of(step, model, optimizers, shapes(make(1)), device, ranks)
     free = memory_budget if memory_budget is not None else free_bytes(device)
-    found = _agreed(_cached.load(name, budget=free, maximum=largest), group, ranks)
+    found = _agreed(_profile.kept(name, budget=free, maximum=largest), group, ranks)
     if found is not None:
         return found
     with Untouched(model, optimizers):
         trial = _Trial(step, make, model, optimizers, device=device, group=group, ranks=ranks)
-        curve = trial.run(memory_budget, largest)
-    _cached.save(name, curve)
-    return curve
+        profile = trial.run(memory_budget, largest)
+    _profile.keep(name, profile)
+    return profile
 
 
 class _Trial:
@@ -120,7 +124,7 @@ class _Trial:
     def _count(self, *_arguments: Any) -> None:
         self._updates += 1
 
-    def run(self, memory_budget: int | None, largest: int) -> Curve:
+    def run(self, memory_budget: int | None, largest: int) -> StepProfile:
         """Finds the sizes that fit, then times them in turns."""
         update_seconds, included = self._warm_up()
         budget = memory_budget
@@ -137,10 +141,10 @@ class _Trial:
         if included:
             best = {size: seconds - update_seconds for size, seconds in best.items()}
         points = tuple(Point(size, max(best[size], 1e-9), peaks[size]) for size in counts)
-        no_peak = "" if all(peak is not None for peak in peaks.values()) else NO_PEAK
+        no_peak = "" if all(peak is not None for peak in peaks.values()) else _NO_PEAK
         if no_peak and self._device.type != "cpu":
             no_peak = f"devices of type {self._device.type} do not tell"
-        return Curve(points, update_seconds, self._ranks, budget, stopped, no_peak)
+        return StepProfile(points, update_seconds, self._ranks, budget, stopped, no_peak)
 
     def _turns(self, rounds: int, counts: dict[int, int], best: dict[int, float]) -> None:
         """Times the sizes in turns, there and back, and keeps the least disturbed seconds of each."""
@@ -299,9 +303,183 @@ def _largest(loader: Any, ranks: int) -> int:
     return _LARGEST if size is None else max(1, min(_LARGEST, -(-size // ranks)))
 
 
-def _agreed(found: Curve | None, group: Any, ranks: int) -> Curve | None:
+def _agreed(found: StepProfile | None, group: Any, ranks: int) -> StepProfile | None:
     """Rank 0's, for all."""
     if ranks == 1:
         return found
     data = _distributed.same_for_all(None if found is None else found.to_json(), group)
-    return None if data is None else Curve.from_json(data)
+    return None if data is None else StepProfile.from_json(data)
+
+
+# Micro-batches of any size, from the samples of a loader.
+
+
+def maker(loader: Any) -> Make:
+    """A function that makes micro-batches of any size from the first batch that `loader` would yield now.
+
+    The loader stands where it stood. Samples are repeated where more are asked for than the batch holds.
+
+    Args:
+        loader: an `ab.DataLoader`, any iterable of batches that can be iterated again, or such a function itself.
+
+    Raises:
+        TypeError: if it is none of these, or its batches cannot be cut.
+        ValueError: if it is empty.
+    """
+    if callable(loader) and not hasattr(loader, "__iter__"):
+        return loader  # type: ignore[no-any-return]
+    batch = _first(loader)
+    have = _length(batch)
+    if have == 0:
+        raise ArgumentError("loader", "must yield batches of at least one sample", got="an empty one")
+
+    def make(size: int) -> Any:
+        return resized(batch, have, size)
+
+    return make
+
+
+def _first(loader: Any) -> Any:
+    if hasattr(loader, "peek"):
+        return loader.peek()
+    if not hasattr(loader, "__iter__"):
+        raise ArgumentTypeError(
+            "loader", "must be a loader or a function from a size to a batch", got=type(loader).__name__
+        )
+    with _generators_kept(loader):
+        iterator = iter(loader)
+        if iterator is loader:
+            raise ArgumentTypeError(
+                "loader",
+                "must be one that can be iterated again",
+                got="an iterator, of which a batch would be lost",
+                remedy="pass the loader itself, or a function from a size to a batch",
+            )
+        batch = next(iterator, None)
+    if batch is None:
+        raise ArgumentError("loader", "must yield at least one batch", got="none")
+    return batch
+
+
+@contextlib.contextmanager
+def _generators_kept(loader: Any) -> Iterator[None]:
+    """Generators that a torch DataLoader or its sampler draw from stay as they are."""
+    holders = (getattr(holder, "generator", None) for holder in (loader, getattr(loader, "sampler", None)))
+    kept = [(generator, generator.get_state()) for generator in holders if isinstance(generator, torch.Generator)]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            generator.set_state(state)
+
+
+def _is_column(data: Any) -> bool:
+    return isinstance(data, list | tuple) and len(data) > 0 and isinstance(data[0], str | bytes)
+
+
+def _length(batch: Any) -> int:
+    for leaf in pytree.tree_leaves(batch, is_leaf=_is_column):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return len(leaf)
+        if _is_column(leaf):
+            return len(leaf)
+    raise ArgumentTypeError(
+        "loader",
+        "must yield batches with tensors",
+        got=type(batch).__name__,
+        remedy="pass a function from a size to a batch",
+    )
+
+
+def resized(batch: Any, have: int, size: int) -> Any:
+    """`batch`, of `have` samples, with `size` of them, in turn and again where they do not suffice.
+
+    Example:
+        >>> resized((torch.arange(3), ["a", "b", "c"]), 3, 5)
+        (tensor([0, 1, 2, 0, 1]), ['a', 'b', 'c', 'a', 'b'])
+    """
+    if size == have:
+        return batch
+
+    def cut(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == have:
+            return leaf[torch.arange(size, device=leaf.device) % have]
+        if _is_column(leaf) and len(leaf) == have:
+            return type(leaf)(leaf[index % have] for index in range(size))
+        return leaf
+
+    return pytree.tree_map(cut, batch, is_leaf=_is_column)
+
+
+def shapes(batch: Any) -> list[str]:
+    """Types and shapes of what a sample is made of."""
+    return [
+        f"{leaf.dtype}{tuple(leaf.shape[1:])}" if isinstance(leaf, Tensor) else type(leaf).__name__
+        for leaf in pytree.tree_leaves(batch, is_leaf=_is_column)
+    ]
+
+
+# Bytes.
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What a step could take on `device` now, beyond what is allocated; None if that cannot be told."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    return _free_here() if device.type == "cpu" else None
+
+
+def _free_here() -> int | None:
+    """Available memory of the machine, or of the control group if that has less."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
+        if limit != "max":
+            found.append(max(int(limit) - int(used), 0))
+    except (OSError, ValueError):
+        pass
+    return min(found, default=None)
+
+
+def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
+    """The most that tensors took during `call` beyond what they took before it; None if that cannot be told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    if device.type == "cpu":
+        return _peak_here(call)
+    call()
+    return None
+
+
+def _peak_here(call: Callable[[], Any]) -> int | None:
+    """Every allocation and release of torch's CPU allocator, added up in order."""
+    try:
+        from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
+        from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
+    except ImportError:
+        call()
+        return None
+    config = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
+    _enable_profiler_legacy(config)
+    try:
+        call()
+    finally:
+        records = _disable_profiler_legacy()
+    now = peak = 0
+    for thread in records:
+        for event in thread:
+            if str(event.kind()) == "memory_alloc":
+                now += event.cpu_memory_usage()
+                peak = max(peak, now)
+    return int(peak)

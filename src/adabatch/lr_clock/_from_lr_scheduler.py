@@ -1,9 +1,8 @@
-"""A torch LR scheduler, a function or a table turned into growth of the batch."""
+"""A torch LR scheduler turned into growth of the batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Final
 
@@ -11,18 +10,18 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks, schedules, units
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.lr_clock._baseline import Baseline
-from adabatch.lr_clock._length import check_length
-from adabatch.lr_clock._sample import check_scheduler, last_step, sample
+from adabatch.lr_clock._by_samples import Baseline
+from adabatch.lr_clock._sample import check_length, check_scheduler, last_step, sample
 from adabatch.units import Duration
 
 _EPOCH: Final = units.epochs(1)
+_LENGTH: Final = "must be a length such as epochs(1) or updates(1)"
 
 
-def from_lr(
-    lr_scheduler: Any,
+def from_lr_scheduler(
+    lr_scheduler: torch_lr.LRScheduler,
     *,
-    counts: Duration | None = None,
+    counts: Duration = _EPOCH,
     dataset_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -32,12 +31,13 @@ def from_lr(
     drop_last: bool = False,
     run_on: bool = False,
 ) -> schedules.from_lr:
-    """Turns an LR schedule into a batch schedule that grows the batch where the LR would fall.
+    """The batch schedule of a torch LR scheduler: it grows the batch where the LR would fall.
 
         B(t) = batch_size * max_{s <= t} lr(s) / lr(t),  at most `maximum`
 
     The LR scheduler stays in place and is stepped as before: after every epoch, or, where it counts updates, by
-    `ab.by_samples`. The coupling of the rule, `.coupling` of what is returned, does the rest. See `schedules.from_lr`.
+    `ab.by_samples`. The coupling of the rule, `.coupling` of what is returned, does the rest. `ab.schedules.from_lr`
+    does the same for an LR that is a function of samples or a table.
 
     With `epochs`, an LR scheduler in another unit than `counts` is noticed by its length. One in updates or samples
     whose last fall lies in the first hundredth of the training is refused, and so is one whose own end (T_max,
@@ -45,12 +45,11 @@ def from_lr(
     more than ten times too late, or, without one, the first fall comes only after the training.
 
     Args:
-        lr_scheduler: any of torch's LR schedulers at its first step (a copy is sampled, `lr_clock.sample`), or a
-            function of samples, or a table as `schedules.from_lr` takes it.
-        counts: what one step of an LR scheduler counts: `epochs(1)`, also if None, or `updates(1)` of the training at
-            the constant `batch_size`. Other lengths will do. Functions and tables count for themselves.
+        lr_scheduler: any of torch's LR schedulers at its first step; a copy is sampled, see `lr_clock.sample`.
+        counts: what one of its steps counts: `epochs(1)`, or `updates(1)` of the training at the constant
+            `batch_size`. Other lengths will do.
         dataset_size: samples in an epoch. Of a stream, the samples of the whole training, with `epochs=1`. It is the
-            caller's duty that this and `epochs` are those of the training: behind the end the last size holds.
+            caller's duty that this and `epochs` are those of the training: after the end the last size holds.
         epochs: length of the training; None takes the length that the LR scheduler has, if it has one.
         batch_size: the size that it starts with. None for the loader's, which needs a scheduler that counts epochs.
         maximum: the largest batch size; None for a tenth of the data set, the limit of validity in the paper.
@@ -71,42 +70,23 @@ def from_lr(
         >>> import torch, adabatch as ab
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.9)
         >>> decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[60, 120, 160], gamma=0.2)
-        >>> growth = ab.from_lr(decay, epochs=200, maximum=5120)
+        >>> growth = ab.from_lr_scheduler(decay, epochs=200, maximum=5120)
         >>> growth.plan(dataset_size=50_000, epochs=200, batch_size=128).updates
         29240
 
     Source:
         Smith, Kindermans, Ying, Le 2017, arXiv 1711.00489.
     """
+    lrs = _table(lr_scheduler, counts, dataset_size, epochs, batch_size, drop_last=drop_last, run_on=run_on)
     if maximum is None and dataset_size is not None and batch_size is not None and dataset_size // 10 >= batch_size:
         maximum = dataset_size // 10
-    settings: dict[str, Any] = {"rule": rule, "start": batch_size, "maximum": maximum, "round_to": round_to}
-    if counts is not None and (isinstance(lr_scheduler, Iterable) or callable(lr_scheduler)):
-        raise ArgumentError(
-            "counts",
-            "must be left out unless a torch LR scheduler is converted",
-            value=counts,
-            remedy="a table has thresholds in samples or Durations, and a function takes samples",
-        )
-    if isinstance(lr_scheduler, type):
-        raise ArgumentTypeError(
-            "lr_scheduler", "must be an LR scheduler", got=f"the class {lr_scheduler.__name__}", remedy="make one of it"
-        )
-    if isinstance(lr_scheduler, Iterable):
-        return schedules.from_lr(lr_scheduler, **settings)
-    if callable(lr_scheduler):
-        end = _given("dataset_size", dataset_size, "a function") * _given("epochs", epochs, "a function")
-        _given("batch_size", batch_size, "a function")
-        return schedules.from_lr(lr_scheduler, end=end, **settings)
-    counts = _EPOCH if counts is None else counts
-    table = _table(lr_scheduler, counts, dataset_size, epochs, batch_size, drop_last=drop_last, run_on=run_on)
-    growth = schedules.from_lr(table, **settings)
+    growth = schedules.from_lr(lrs, rule=rule, start=batch_size, maximum=maximum, round_to=round_to)
     if growth.rule == "smith" or growth.rule.startswith("hybrid"):
         _check_momentum(lr_scheduler.optimizer)
     return growth
 
 
-def curve(
+def table(
     lr_scheduler: torch_lr.LRScheduler,
     *,
     counts: Duration = _EPOCH,
@@ -116,23 +96,10 @@ def curve(
     drop_last: bool = False,
     run_on: bool = False,
 ) -> list[tuple[Duration | int, float]]:
-    """The LR of a torch LR scheduler as a table: thresholds and the LR from each of them on.
-
-    Args:
-        lr_scheduler: as for `from_lr`.
-        counts: as for `from_lr`.
-        dataset_size: as for `from_lr`.
-        epochs: as for `from_lr`.
-        batch_size: as for `from_lr`.
-        drop_last: as for `from_lr`.
-        run_on: as for `from_lr`.
+    """The LRs of a torch LR scheduler as `schedules.from_lr` takes them; arguments and errors as `from_lr_scheduler`.
 
     Returns:
-        (Duration in epochs or clock in samples, LR) for each change of the LR.
-
-    Raises:
-        TypeError: as for `from_lr`.
-        ValueError: as for `from_lr`.
+        (Duration in epochs or clock in samples, LR from there on) for each change of the LR.
     """
     return _table(lr_scheduler, counts, dataset_size, epochs, batch_size, drop_last=drop_last, run_on=run_on)
 
@@ -149,14 +116,14 @@ def _table(
 ) -> list[tuple[Duration | int, float]]:
     check_scheduler(lr_scheduler)
     if not isinstance(counts, Duration):
-        raise ArgumentTypeError("counts", "must be a length such as epochs(1) or updates(1)", value=counts)
+        raise ArgumentTypeError("counts", _LENGTH, value=counts)
     if counts.count == 0 or counts.unit == "tokens":
-        raise ArgumentError("counts", "must be a length such as epochs(1) or updates(1)", value=counts)
+        raise ArgumentError("counts", _LENGTH, value=counts)
     total = None if epochs is None else _checks.whole("epochs", epochs)
     starts: list[Duration | int]
     if counts.unit == "epochs":
         steps = _steps(lr_scheduler, total if total is None else math.ceil(total / counts.exact))
-        # A scheduler that the user steps does what it does behind its end; one that counts updates is frozen there.
+        # A scheduler that the user steps does what it does after its end; one that counts updates is frozen there.
         lrs = sample(lr_scheduler, steps)
         starts = [Duration(_number(step * counts.exact), "epochs") for step in range(steps)]
     else:
@@ -172,7 +139,8 @@ def _table(
         starts = [base.clock_of(int(step * counts.exact)) for step in range(steps)]
     if total is not None:
         check_length(lr_scheduler, lrs, counts=counts, epochs=total, stacklevel=4)
-    return _changes(starts, lrs)
+    changes = list(zip(starts, lrs, strict=True))
+    return [changes[0], *(after for before, after in pairwise(changes) if after[1] != before[1])]
 
 
 def _check_momentum(optimizer: Any) -> None:
@@ -193,11 +161,6 @@ def _steps(lr_scheduler: torch_lr.LRScheduler, steps: int | None) -> int:
             "epochs", "must be given", got=f"None: {type(lr_scheduler).__name__} does not say how long it lasts"
         )
     return last + 1
-
-
-def _changes(starts: list[Any], lrs: list[float]) -> list[tuple[Any, float]]:
-    table = list(zip(starts, lrs, strict=True))
-    return [table[0], *(after for before, after in pairwise(table) if after[1] != before[1])]
 
 
 def _number(count: Any) -> int | float:
