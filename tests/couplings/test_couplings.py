@@ -138,3 +138,26 @@ def test_a_coupling_of_ones_own():
     assert couplings.Coupling.from_json(own.to_json()) == own
     assert own.describe() == "momentum_too(cap=0.97)"
     assert own.optimizers is None
+
+
+def test_a_name_that_is_taken_is_refused_and_a_cell_that_runs_again_is_not():
+    with pytest.raises(
+        ValueError,
+        match=r"`class linear` must have a name of its own, got that of adabatch.couplings.linear.linear; give it an",
+    ):
+
+        class linear(couplings.Coupling):  # noqa: N801
+            def lr_factor(self, ratio: float) -> float:
+                return 1.0
+
+    assert couplings.get("linear") == couplings.linear()
+
+    def cell(factor: float) -> type[couplings.Coupling]:
+        class of_a_notebook(couplings.Coupling):  # noqa: N801
+            def lr_factor(self, ratio: float) -> float:
+                return factor
+
+        return of_a_notebook
+
+    assert [couplings.get("of_a_notebook").lr_factor(2) for factor in (2.0, 3.0) if cell(factor)] == [2.0, 3.0]
+    del couplings.Coupling.kinds["of_a_notebook"]

@@ -149,7 +149,18 @@ def test_a_schedule_of_the_users_own_is_checked_like_ours():
         with pytest.raises(ValueError, match="stages must come in the order of the clock, got 10 after 20"):
             zigzag(backwards=True).plan(dataset_size=50)
     finally:
-        del Schedule._kinds["zigzag"]
+        del Schedule.kinds["zigzag"]
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(
+        ValueError, match=r"`class steps` must have a name of its own, got that of adabatch.schedules.steps"
+    ):
+
+        class steps(Schedule):  # noqa: N801
+            pass
+
+    assert Schedule.from_json(constant(8).to_json() | {"kind": "constant"}) == constant(8)
 
 
 def test_schedules_are_values():

@@ -294,8 +294,8 @@ class Snapshot:
 
     def __init__(self, modules: Iterable[torch.nn.Module], parameters: Sequence[Tensor]) -> None:
         self._parameters = parameters
-        every = (inner for module in modules for inner in module.modules())
-        self._slots = [(inner._buffers, name) for inner in every for name in inner._buffers]
+        every = (vars(inner)["_buffers"] for module in modules for inner in module.modules())
+        self._slots: list[tuple[dict[str, Tensor | None], str]] = [(held, name) for held in every for name in held]
         self.devices = {p.device for p in self._parameters if p.device.type not in ("cpu", "meta")}
         self._gradients: list[tuple[Tensor | None, Tensor | None]] = []
         self._others: dict[int, tuple[ref[Tensor], Tensor | None, Tensor | None]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from operator import methodcaller
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from adabatch._errors import ArgumentError, ArgumentTypeError
 _SYNCED: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
 """Batches that a DDP model with a static graph reduced itself."""
 _STATIC_GRAPH_BATCHES: Final = 2
+_SYNC_BUFFERS: Final = methodcaller("_sync_buffers")  # torch has no public way
 
 
 class Wrapper:
@@ -95,7 +97,7 @@ class Wrapper:
     def sync_buffers(self) -> None:
         """What DDP does at its first forward pass after a reduction, done now: rank 0's buffers for all."""
         if self.ddp is not None and self.ddp.will_sync_module_buffers():
-            self.ddp._sync_buffers()
+            _SYNC_BUFFERS(self.ddp)
         self.expect_sync(False)
 
     def expect_sync(self, value: bool) -> None:

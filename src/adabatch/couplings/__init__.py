@@ -44,15 +44,15 @@ def get(coupling: str | Coupling) -> Coupling:
             "coupling", "must be a name or a coupling", value=coupling, remedy="write for example 'linear'"
         )
     name, positional, named = _call(coupling)
-    if name not in Coupling._kinds:
+    if name not in Coupling.kinds:
         form = "; write it as a name or a call with numbers, such as 'power(0.75)'" if "(" in coupling else ""
         raise ArgumentError(
-            "coupling", f"must be one of {', '.join(sorted(Coupling._kinds))}", got=f"{coupling!r}{form}"
+            "coupling", f"must be one of {', '.join(sorted(Coupling.kinds))}", got=f"{coupling!r}{form}"
         )
     try:
-        return Coupling._kinds[name](*positional, **named)
+        return Coupling.kinds[name](*positional, **named)
     except TypeError:
-        known = ", ".join(entry.name for entry in fields(Coupling._kinds[name]))
+        known = ", ".join(entry.name for entry in fields(Coupling.kinds[name]))
         form = "power(0.75)" if name == "power" else f"{name}(NAME=VALUE)" if known else name
         raise ArgumentError(
             "coupling", f"{name!r} must get arguments among {known or 'none'}", value=coupling, remedy=f"write {form}"

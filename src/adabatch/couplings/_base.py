@@ -1,4 +1,4 @@
-"""What every coupling has: closed form, the optimizers that it was derived for, JSON. No torch here."""
+"""The base of couplings: closed form, the optimizers that one was derived for, JSON. No torch here."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class Coupling(ABC):
     the batch, it overrides `in_force` as well. A field `any_optimizer` lets a user insist.
 
     Attributes:
+        kinds: every coupling by its name, one's own among them; a second one of a name is refused.
         derived_for: names of the optimizer classes that it was derived for (their subclasses count); None for any.
         instead: what to do with another optimizer, the end of that error's sentence.
     """
 
-    _kinds: ClassVar[dict[str, type[Coupling]]] = {}
+    kinds: ClassVar[dict[str, type[Coupling]]] = {}
     derived_for: ClassVar[frozenset[str] | None] = None
     instead: ClassVar[str] = "use the coupling `none`, which leaves every hyper-parameter alone"
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        Coupling._kinds[cls.__name__] = cls
+        _checks.register(Coupling.kinds, cls)
 
     @abstractmethod
     def lr_factor(self, ratio: float) -> float:
@@ -70,11 +71,11 @@ class Coupling(ABC):
             "coupling",
             f"{self.name!r} was derived for {', '.join(sorted(self.optimizers))}",
             got=type(optimizer).__name__,
-            remedy=f"{self.instead}",
+            remedy=self.instead,
         )
 
     def in_force(self, group: Mapping[str, Any], ratio: float) -> dict[str, Any]:
-        """What an optimizer step uses in place of what a parameter group holds.
+        """The values that an optimizer step uses in place of those that a parameter group holds.
 
         Only `*` is applied to the values, so numbers and tensors serve alike.
 
@@ -115,7 +116,7 @@ class Coupling(ABC):
         """
         if not isinstance(data, Mapping) or "kind" not in data:
             raise ArgumentError("data", "must be a coupling with a `kind`", value=data)
-        cls = Coupling._kinds[_checks.one_of("kind", data["kind"], sorted(Coupling._kinds))]
+        cls = Coupling.kinds[_checks.one_of("kind", data["kind"], sorted(Coupling.kinds))]
         names, found = [entry.name for entry in fields(cls)], [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):
             raise ArgumentError("data", f"of kind {data['kind']} must have the fields {names}", value=found)

@@ -51,9 +51,8 @@ class Untouched:
         devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
         self._random = RandomStates(devices)
         self._modes = [(module, module.training) for module in self._model.modules()]
-        self._slots = [
-            (module._buffers, name, b) for module in self._model.modules() for name, b in module._buffers.items()
-        ]
+        slots = [vars(module)["_buffers"] for module in self._model.modules()]
+        self._slots = [(buffers, name, buffer) for buffers in slots for name, buffer in buffers.items()]
         self._ddp_syncs = getattr(self._model, "require_forward_param_sync", None)
         self._gradients = [(p, p.grad, _kept(p.grad)) for p in parameters]
         tensors: list[Tensor] = [*parameters, *(buffer for _, _, buffer in self._slots if buffer is not None)]

@@ -41,7 +41,8 @@ class constant(Schedule):  # noqa: N801
         """Whether the size stops changing at some point."""
         return True
 
-    def _couplings(self) -> list[str]:
+    def brought(self) -> list[str]:
+        """None, since it asks for no change."""
         return []
 
     def stages(self, context: Context) -> Iterator[Stage]:

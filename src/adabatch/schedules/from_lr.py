@@ -125,7 +125,8 @@ class from_lr(Schedule):  # noqa: N801
         """Whether the size stops changing at some point."""
         return True
 
-    def _couplings(self) -> list[str]:
+    def brought(self) -> list[str]:
+        """The coupling of its rule."""
         return [read_rule(self.rule).coupling]
 
     def stages(self, context: Context) -> Iterator[Stage]:
@@ -155,7 +156,8 @@ class from_lr(Schedule):  # noqa: N801
             yield at, int(size if maximum is None else min(size, maximum))
             last = at
 
-    def _misfit(self, context: Context) -> str | None:
+    def misfit(self, context: Context) -> str | None:
+        """Why its positions may be in another unit than was meant."""
         end = context.walk.end
         horizon, far = (context.dataset_size, 10) if end is None else (end, 100)
         changes = [after for (_, before), (after, share) in pairwise(self.lr) if abs(share - before) > _NO_FALL]

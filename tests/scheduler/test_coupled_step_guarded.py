@@ -205,7 +205,7 @@ def test_close_takes_the_guard_off_and_several_do_not_pile_up(wrapped):
         handle = optimizer.register_step_pre_hook(lambda *_: frames.extend(inspect.stack()))
         optimizer.step()
         handle.remove()
-        return sum("scheduler/_guarded" in frame.filename for frame in frames), len(frames)
+        return sum("scheduler/_coupled_step" in frame.filename for frame in frames), len(frames)
 
     bare = depth()
     assert bare[0] == 0

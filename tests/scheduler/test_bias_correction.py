@@ -505,6 +505,29 @@ def test_damaged_states_are_refused_and_change_nothing(damaged, message):
     assert run.batches.state_dict() == before
 
 
+def test_a_state_without_the_betas_that_changed_is_refused_and_one_from_before_they_did_loads():
+    run, kept = Run("adam"), []
+    for grad in grads_of(10):
+        kept.append(run.batches.state_dict())
+        run.update([grad])
+    before = run.batches.state_dict()
+    assert "bias_correction" not in kept[0]
+    damaged = {key: value for key, value in before.items() if key != "bias_correction"}
+    with pytest.raises(ValueError, match=r"must have a `bias_correction`, since adam_sde changed betas before sample"):
+        run.batches.load_state_dict(damaged)
+    assert run.batches.state_dict() == before
+    run.batches.load_state_dict(kept[0])
+
+
+def test_the_state_says_that_betas_changed_also_where_no_step_was_made():
+    run = Run("adam")
+    for _ in zip(range(12), run.loader, strict=False):
+        run.batches.step()  # skipped, as by a guard against NaN
+    state = run.batches.state_dict()
+    assert state["bias_correction"] == [[]]
+    run.batches.load_state_dict(state)
+
+
 # What is refused.
 
 

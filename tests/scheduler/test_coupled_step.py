@@ -434,7 +434,7 @@ def test_a_coupling_of_what_the_optimizer_lacks_is_refused_at_once():
         ab.BatchSizeScheduler(optimizer, loader_of(), ab.schedules.constant(), coupling=OfRho())
         assert optimizer.param_groups[0]["lr"] == 0.1
     finally:
-        del ab.couplings.Coupling._kinds["OfRho"]
+        del ab.couplings.Coupling.kinds["OfRho"]
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_a_coupling_whose_factor_is_none_is_refused_at_once(factor, message):
             ab.BatchSizeScheduler(optimizer, loader_of(), GROWING, coupling=Odd())
         assert optimizer.param_groups[0]["lr"] == 0.1
     finally:
-        del ab.couplings.Coupling._kinds["Odd"]
+        del ab.couplings.Coupling.kinds["Odd"]
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_a_coupling_that_changes_the_base_batch_size_is_refused_at_once(name, va
         ):
             ab.BatchSizeScheduler(sgd(model_of(), lr=lr), loader_of(), GROWING, coupling=Always())
     finally:
-        del ab.couplings.Coupling._kinds["Always"]
+        del ab.couplings.Coupling.kinds["Always"]
 
 
 @pytest.mark.parametrize("held", [None, ["lr"], 2.0])
@@ -495,7 +495,7 @@ def test_a_coupling_that_says_nothing_of_what_it_changes_is_refused_at_once(held
         with pytest.raises(TypeError, match=message):
             ab.BatchSizeScheduler(sgd(model_of()), loader_of(), GROWING, coupling=Mute())
     finally:
-        del ab.couplings.Coupling._kinds["Mute"]
+        del ab.couplings.Coupling.kinds["Mute"]
 
 
 LARGE = "`coupling` power\\(p=400.0\\) must keep the LR in force below 1e\\+35, where float32 ends, got 2.58e\\+119 at "
