@@ -20,7 +20,7 @@ _HOME = {
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
     "from_lr_scheduler": "adabatch.lr_clock",
-    "micro_batches": "adabatch.accumulate.foreign",
+    "micro_batches": "adabatch.accumulate._foreign",
     "profile_step": "adabatch.memory",
     "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
@@ -37,7 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
-    from adabatch.accumulate.foreign import micro_batches
+    from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
     from adabatch.data import DataLoader, ResidentLoader, sample_seed
     from adabatch.lr_clock import by_samples, from_lr_scheduler

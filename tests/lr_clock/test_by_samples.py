@@ -69,7 +69,7 @@ def test_any_batch_sizes_leave_the_lr_where_the_data_is(name, options, base, siz
 
 
 def test_a_rest_that_is_not_dropped_after_all_waits_for_the_data():
-    """30 of 60 behind a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
+    """30 of 60 after a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
     loader, optimizer = loader_of(1, drop_last=True), optimizer_of()
     lr, seen = ab.by_samples(torch_lr.LambdaLR(optimizer, lambda step: 1.0 + step), loader), []
     sizes = iter([30, 1])
@@ -399,7 +399,7 @@ def test_an_lr_that_is_not_gone_passes_in_silence(make):
     run(loader, optimizer, ab.by_samples(make(optimizer), loader), 1)
 
 
-def test_among_micro_batches_it_is_stepped_behind_the_last():
+def test_among_micro_batches_it_is_stepped_after_the_last():
     loader, model = ab.DataLoader(torch.randn(N, 2), batch_size=12, micro_batch_size=4), torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     lr = ab.by_samples(torch_lr.ExponentialLR(optimizer, gamma=0.5), loader)

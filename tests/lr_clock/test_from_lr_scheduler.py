@@ -180,7 +180,7 @@ def test_the_default_cap_and_other_counts():
     assert plan.starts_samples[-1] < 200
 
 
-def test_a_scheduler_that_the_user_steps_climbs_behind_its_end_and_so_does_its_table():
+def test_a_scheduler_that_the_user_steps_climbs_after_its_end_and_so_does_its_table():
     cosine = torch_lr.CosineAnnealingLR(optimizer_of(), T_max=4)
     lrs = [lr for _, lr in table(cosine, epochs=9)]
     assert lrs[4] == pytest.approx(0.0)
@@ -376,7 +376,7 @@ def test_an_end_at_the_number_of_epochs_is_refused_however_few_updates_an_epoch_
         lambda o: torch_lr.LinearLR(o, start_factor=0.1, total_iters=100),
         lambda o: torch_lr.LambdaLR(o, lambda step: 1.0),
         lambda o: torch_lr.LambdaLR(o, lambda step: (1 + step) ** -0.5),
-        lambda o: torch_lr.LambdaLR(o, lambda step: ([1.0] * UPDATES)[step]),  # none behind the training
+        lambda o: torch_lr.LambdaLR(o, lambda step: ([1.0] * UPDATES)[step]),  # none after the training
         lambda o: torch_lr.CosineAnnealingWarmRestarts(o, T_0=10, T_mult=2),
         lambda o: torch_lr.CyclicLR(o, base_lr=0.01, max_lr=0.1, step_size_up=200),
     ],
@@ -416,9 +416,7 @@ def test_a_length_that_only_the_plan_knows():
     ):
         in_updates.plan(dataset_size=2000, epochs=6)
     in_epochs = ab.from_lr_scheduler(torch_lr.CosineAnnealingLR(optimizer_of(), T_max=1500), batch_size=8)
-    with pytest.warns(
-        UserWarning, match=r"changes first at sample .*, behind the 12,000 samples of the training, so n"
-    ):
+    with pytest.warns(UserWarning, match=r"changes first at sample .*, after the 12,000 samples of the training, so n"):
         in_epochs.plan(dataset_size=2000, epochs=6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -184,7 +184,7 @@ def test_a_loader_that_was_resumed_before_the_scheduler_was_made():
 
 
 @pytest.mark.parametrize("updates", [3, 6, 8, 12])
-def test_a_state_that_is_forgotten_behind_a_loader_that_was_resumed_is_noticed(updates):
+def test_a_state_that_is_forgotten_after_a_loader_that_was_resumed_is_noticed(updates):
     run = Run()
     run.train(updates)
     loader = loader_of(22, 4)
@@ -227,7 +227,7 @@ def test_a_rollback_in_the_same_process():
 
 @pytest.mark.parametrize("ends", [{}, {"drop_last": True}, {"run_on": True}], ids=["kept", "dropped", "run on"])
 @pytest.mark.parametrize("first_epochs", [None, 1, 2, 3])
-def test_a_run_that_goes_on_behind_its_planned_end_has_every_decision(first_epochs, ends):
+def test_a_run_that_goes_on_after_its_planned_end_has_every_decision(first_epochs, ends):
     """A plan does not say what holds from its end; the run that goes on does."""
 
     def make(epochs):
@@ -262,7 +262,7 @@ def test_a_run_that_goes_on_behind_its_planned_end_has_every_decision(first_epoc
         make(4)[3].load_state_dict(states[1] | {"batch_size": 1.5})
 
 
-def test_run_on_behind_the_end():
+def test_run_on_after_the_end():
     """The last batch runs on into an epoch that is not trained; states and logs still work."""
     model, loader = model_of(), loader_of(22, 4, run_on=True)
     optimizer = sgd(model)

@@ -116,7 +116,7 @@ def test_all_units_of_one_length_agree():
     assert steps({0: 4, updates(8): 5}).plan(dataset_size=20, epochs=4).starts_samples == (0, 32)
 
 
-def test_a_threshold_between_samples_holds_for_the_first_batch_behind_it():
+def test_a_threshold_between_samples_holds_for_the_first_batch_after_it():
     plan = steps({0: 1, epochs(0.25): 2}).plan(dataset_size=10, epochs=1)
     assert plan.starts_samples == (0, 3)
     assert [batch.clock for batch in plan] == [0, 1, 2, 3, 5, 7, 9]

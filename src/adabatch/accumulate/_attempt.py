@@ -42,11 +42,7 @@ class Setup:
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
         self.models = models = Models(model)
         self.counted_late = bool(getattr(loader, "counted_late", False))
-        self.group, _, self.world = _distributed.sharing_group(
-            group=getattr(loader, "_group", None),
-            mesh=getattr(loader, "_mesh", None),
-            shard=getattr(loader, "_shard", True),
-        )
+        self.group, _, self.world = loader.sharing()
         self.scale = self.world if models.averaged_over > 1 else 1
         self.vote_group = models.group if models.is_ddp else self.group
         self.voters = models.averaged_over if models.is_ddp else self.world

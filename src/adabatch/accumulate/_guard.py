@@ -174,10 +174,8 @@ class Guard:
             raise UsageError(
                 "model",
                 "of `accumulate` must hold all parameters that are trained",
-                got=(
-                    f"{len(strangers)} in this {type(optimizer).__name__} that it lacks, whose gradients of the "
-                    f"batch were not {'averaged over ranks' if averaged else why}"
-                ),
+                got=f"{len(strangers)} in this {type(optimizer).__name__} that it lacks, whose gradients of the batch "
+                f"were not {'averaged over ranks' if averaged else why}",
                 remedy="give all modules: `accumulate(loader, [encoder, head])`",
             )
 
@@ -218,7 +216,7 @@ def _node_of(root: Any) -> Any:
 
 
 def _listed(given: Any) -> list[Any]:
-    """What `torch.autograd.backward` takes: one or several tensors or GradientEdges, perhaps by name."""
+    """The roots given to `torch.autograd.backward`: one or several tensors or GradientEdges, perhaps by name."""
     if isinstance(given, Tensor | GradientEdge):
         return [given]
     return list(given.values() if isinstance(given, Mapping) else given)

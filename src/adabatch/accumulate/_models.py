@@ -95,13 +95,13 @@ class Wrapper:
         return nullcontext()
 
     def sync_buffers(self) -> None:
-        """What DDP does at its first forward pass after a reduction, done now: rank 0's buffers for all."""
+        """Gives all ranks rank 0's buffers, as DDP does at its first forward pass after a reduction."""
         if self.ddp is not None and self.ddp.will_sync_module_buffers():
             _SYNC_BUFFERS(self.ddp)
         self.expect_sync(False)
 
     def expect_sync(self, value: bool) -> None:
-        """Whether DDP takes rank 0's buffers at its next forward pass."""
+        """Sets whether DDP takes rank 0's buffers at its next forward pass."""
         if self.ddp is not None:
             self.ddp.require_forward_param_sync = value
 
@@ -139,7 +139,7 @@ def unwrapped(model: Any) -> Any:
 
 
 class Models:
-    """What `accumulate` was given as its `model`: none, one module, or several.
+    """The model of an accumulation: no module, one, or several.
 
     Args:
         given: a module, a list or tuple of modules, each wrapped or not, or None.
@@ -227,12 +227,12 @@ class Models:
             yield
 
     def sync_buffers(self) -> None:
-        """What DDP does at its first forward pass after a reduction, done now: rank 0's buffers for all."""
+        """Gives all ranks rank 0's buffers, as DDP does at its first forward pass after a reduction."""
         for wrapper in self._wrappers:
             wrapper.sync_buffers()
 
     def expect_sync(self, value: bool) -> None:
-        """Whether DDP takes rank 0's buffers at its next forward pass."""
+        """Sets whether DDP takes rank 0's buffers at its next forward pass."""
         for wrapper in self._wrappers:
             wrapper.expect_sync(value)
 

@@ -149,7 +149,7 @@ class DataLoader(Face):
         self._dataset, self._shuffle = dataset, bool(shuffle)
         self._sampler = sampler if batch_sampler is None else batch_sampler
         self._group, self._mesh, self._shard, self._sample_rng = group, mesh, shard, sample_rng
-        self._sharing()
+        self.sharing()
         self.collate_fn = collate_fn if collate_fn is not None else usual
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.worker_init_fn, self.multiprocessing_context = worker_init_fn, context
@@ -234,7 +234,7 @@ class DataLoader(Face):
 
     def _join(self) -> None:
         """Takes this process's place among the ranks; once taken, another is refused."""
-        group, rank, world = self._sharing()
+        group, rank, world = self.sharing()
         if self._joined == (rank, world):
             return
         if self._joined is not None:
@@ -448,7 +448,7 @@ class DataLoader(Face):
         cursor.restore(found["clock"], *sizes)
         fresh = self._fresh
         if isinstance(cursor, StreamCursor):
-            rank = cursor.rank if self._joined else self._sharing()[1]
+            rank = cursor.rank if self._joined else self.sharing()[1]
             stream = state.checked_stream(found, readers=max(1, self.num_workers), rank=rank)
             cursor.go_on(stream)
             fresh = self._fresh.resumed(stream) if self._fresh is not None and self._alike() else fresh
@@ -475,14 +475,14 @@ class DataLoader(Face):
     def _described_sharding(self) -> str:
         if self._sharding == "stride":
             return "stride"
-        return f"dataset, {self.num_workers} workers, {self._sharing()[2]} ranks"
+        return f"dataset, {self.num_workers} workers, {self.sharing()[2]} ranks"
 
     def _alike(self) -> bool:
         """Whether passes of a stream begin alike on every rank, so that one's beginning is the others' too."""
-        return self._sharding == "stride" or self._sharing()[2] == 1
+        return self._sharding == "stride" or self.sharing()[2] == 1
 
-    def _sharing(self) -> tuple[Any, int, int]:
-        """The group over which batches are cut, this process's rank in it, and its size."""
+    def sharing(self) -> tuple[Any, int, int]:
+        """The group over which batches are cut (None for the world), this process's rank in it, and its size."""
         return _distributed.sharing_group(group=self._group, mesh=self._mesh, shard=self._shard)
 
     def __getstate__(self) -> dict[str, Any]:

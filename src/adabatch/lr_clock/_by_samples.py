@@ -169,7 +169,7 @@ class SamplesLR:
         return list(self._lr_scheduler.get_last_lr())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must agree on, JSON-safe. The LR scheduler's own state is saved apart, as ever."""
+        """The numbers that a resumed run must agree on. The LR scheduler's own state is saved apart, as ever."""
         return {"format": _FORMAT, "updates": self._taken, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,8 +201,8 @@ class SamplesLR:
 
     def _check_length(self) -> None:
         """Checks its end against that of the training, where a plan drives the loader that has one."""
-        plan, end = getattr(getattr(self._loader, "driver", None), "plan", None), self._end
-        epochs = getattr(plan, "epochs", None)
+        driver, end = self._loader.driver, self._end
+        epochs = None if driver is None or driver.plan is None else driver.plan.epochs
         if epochs is None or end is None or self._told:
             return
         steps, kind = self._baseline.updates(epochs), type(self._lr_scheduler).__name__
@@ -341,16 +341,11 @@ def by_samples(
             )
         base_batch_size = loader.batch_size
     baseline = Baseline(
-        _checks.whole("base_batch_size", base_batch_size),
-        loader.dataset_size,
-        bool(getattr(loader, "drop_last", False)),
-        bool(getattr(loader, "run_on", False)),
+        _checks.whole("base_batch_size", base_batch_size), loader.dataset_size, loader.drop_last, loader.run_on
     )
     if baseline.per_epoch == 0:
         raise ArgumentError(
-            "base_batch_size",
-            f"must be at most the {loader.dataset_size} samples of the data",
-            value=base_batch_size,
+            "base_batch_size", f"must be at most the {loader.dataset_size} samples of the data", value=base_batch_size
         )
     last = last_step(lr_scheduler) if end is None else _checks.whole("end", end)
     return SamplesLR(lr_scheduler, loader, baseline, last, meant=end is not None)

@@ -174,12 +174,12 @@ def key_of(
 
 
 def _settings(values: Mapping[str, Any]) -> list[list[str]]:
-    """What of some attributes is a plain value."""
+    """Attributes that are plain values."""
     return sorted([name, repr(value)] for name, value in values.items() if isinstance(value, bool | int | float | str))
 
 
 def _called(step: Any) -> Any:
-    """What a callable does."""
+    """The code of a callable."""
     if isinstance(step, partial):
         more = [*step.args, *(item for pair in sorted(step.keywords.items()) for item in pair)]
         return [_called(step.func), [_word(each) for each in more]]
@@ -191,7 +191,7 @@ def _called(step: Any) -> Any:
 
 
 def _words(code: CodeType, function: Any = None) -> list[Any]:
-    """What a function does, with the values that it encloses and those of its defaults."""
+    """The code of a function, with the values that it encloses and those of its defaults."""
     constants = [_words(each) if isinstance(each, CodeType) else _word(each) for each in code.co_consts]
     cells = getattr(function, "__closure__", None) or ()
     held = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.memory import _profile
 from adabatch.memory._profile import Point, StepProfile
-from adabatch.memory.untouched import RandomStates, Untouched, all_parameters, is_out_of_memory
+from adabatch.memory.untouched import RandomStates, Untouched, all_parameters, generators_kept, is_out_of_memory
+from adabatch.types import DrivenLoader
 
 _ROUNDS: Final = 5
 _CLOSE: Final = 0.8  # sizes this close to the fastest are timed further
@@ -80,7 +81,7 @@ def profile_step(
     optimizers = _checked_optimizers(optimizer)
     if not callable(step):
         raise ArgumentTypeError("step", "must be a function of a batch", got=type(step).__name__)
-    group, ranks = _sharing(loader)
+    group, _, ranks = loader.sharing() if isinstance(loader, DrivenLoader) else _distributed.sharing_group()
     largest = _largest(loader, ranks) if maximum is None else _checks.whole("maximum", maximum)
     if memory_budget is not None:
         memory_budget = _checks.whole("memory_budget", memory_budget)
@@ -250,14 +251,9 @@ class _Trial:
         with self._no_sync():
             self._step(batch)
 
-    @contextlib.contextmanager
-    def _no_sync(self) -> Iterator[None]:
+    def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
         """As in an accumulation: gradients stay on the rank."""
-        if hasattr(self._model, "no_sync"):
-            with self._model.no_sync():
-                yield
-            return
-        yield
+        return self._model.no_sync() if hasattr(self._model, "no_sync") else contextlib.nullcontext()
 
     def _clear(self) -> None:
         for parameter in self._parameters:
@@ -283,16 +279,6 @@ def _checked_optimizers(given: Any) -> list[torch.optim.Optimizer]:
                 "optimizer", "must be a torch.optim.Optimizer or a list of them", got=type(each).__name__
             )
     return optimizers
-
-
-def _sharing(loader: Any) -> tuple[Any, int]:
-    """The group over which batches are cut and its number of ranks."""
-    group, _, ranks = _distributed.sharing_group(
-        group=getattr(loader, "_group", None),
-        mesh=getattr(loader, "_mesh", None),
-        shard=getattr(loader, "_shard", True),
-    )
-    return group, ranks
 
 
 def _largest(loader: Any, ranks: int) -> int:
@@ -346,7 +332,7 @@ def _first(loader: Any) -> Any:
         raise ArgumentTypeError(
             "loader", "must be a loader or a function from a size to a batch", got=type(loader).__name__
         )
-    with _generators_kept(loader):
+    with generators_kept(loader):
         iterator = iter(loader)
         if iterator is loader:
             raise ArgumentTypeError(
@@ -361,27 +347,13 @@ def _first(loader: Any) -> Any:
     return batch
 
 
-@contextlib.contextmanager
-def _generators_kept(loader: Any) -> Iterator[None]:
-    """Generators that a torch DataLoader or its sampler draw from stay as they are."""
-    holders = (getattr(holder, "generator", None) for holder in (loader, getattr(loader, "sampler", None)))
-    kept = [(generator, generator.get_state()) for generator in holders if isinstance(generator, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in kept:
-            generator.set_state(state)
-
-
 def _is_column(data: Any) -> bool:
     return isinstance(data, list | tuple) and len(data) > 0 and isinstance(data[0], str | bytes)
 
 
 def _length(batch: Any) -> int:
     for leaf in pytree.tree_leaves(batch, is_leaf=_is_column):
-        if isinstance(leaf, Tensor) and leaf.ndim:
-            return len(leaf)
-        if _is_column(leaf):
+        if _is_column(leaf) or (isinstance(leaf, Tensor) and leaf.ndim):
             return len(leaf)
     raise ArgumentTypeError(
         "loader",
@@ -423,7 +395,7 @@ def shapes(batch: Any) -> list[str]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What a step could take on `device` now, beyond what is allocated; None if that cannot be told."""
+    """Bytes that a step could take on `device` now, beyond what is allocated; None if that cannot be told."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))

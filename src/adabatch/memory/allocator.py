@@ -29,7 +29,7 @@ _VARIABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AllocatorTuning:
-    """What `tune_allocator` did.
+    """The outcome of `tune_allocator`.
 
     Attributes:
         applied: whether the allocator is tuned now.

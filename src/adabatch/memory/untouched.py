@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,26 @@ class RandomStates:
         torch.set_rng_state(self._torch)
         for device, state in self._devices:
             torch.get_device_module(device).set_rng_state(state, device)
+
+
+def holders(loader: Any) -> list[Any]:
+    """A loader and its samplers, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    found = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    return list({id(holder): holder for holder in found if holder is not None}.values())
+
+
+@contextlib.contextmanager
+def generators_kept(loader: Any) -> Iterator[list[torch.Generator]]:
+    """Generators that a loader or its samplers have of their own; afterwards they are as they were."""
+    found = [getattr(holder, "generator", None) for holder in holders(loader)]
+    generators = [generator for generator in found if isinstance(generator, torch.Generator)]
+    kept = [(generator, generator.get_state()) for generator in generators]
+    try:
+        yield generators
+    finally:
+        for generator, state in reversed(kept):  # one may be there twice
+            generator.set_state(state)
 
 
 class Untouched:

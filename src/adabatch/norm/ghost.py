@@ -33,7 +33,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class _GhostBatchNorm(_BatchNorm):
-    """What the layers for 1, 2 and 3 dimensions share; `ghost` makes them.
+    """The base of the layers for 1, 2 and 3 dimensions; `ghost` makes them.
 
     Attributes:
         size: samples in a sub-batch; may be set at any time.

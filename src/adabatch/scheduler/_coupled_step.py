@@ -54,7 +54,7 @@ class CoupledStep:
         self._seen: list[tuple[dict[str, Any], Any]] = []  # groups, LRs in force at the latest step that trained
         self._training = False
         self.bias_correction: Final = BiasCorrection(optimizer)
-        # Traced, the hooks would recompile at every batch size, and leave a scaled LR behind at the recompile limit.
+        # Traced, the hooks would recompile at every batch size, and leave a scaled LR at the recompile limit.
         untraced: Callable[[Any], Any] = torch.compiler.disable
         post = optimizer.register_step_post_hook(untraced(self._after))
         # First of the post-hooks, so that an LR scheduler in another one finds its own LR.
@@ -328,7 +328,7 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
 
 
 def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping[str, Any]:
-    """What the coupling changes in a group."""
+    """The changes of the coupling in a group."""
     changes: Any = coupling.in_force(group, ratio)
     if not isinstance(changes, Mapping):
         raise ArgumentTypeError(

@@ -152,8 +152,8 @@ class BatchSizeScheduler:
         return self._schedule.plan(
             dataset_size=self._loader.dataset_size,
             batch_size=base,
-            drop_last=bool(getattr(self._loader, "drop_last", False)),
-            run_on=bool(getattr(self._loader, "run_on", False)),
+            drop_last=self._loader.drop_last,
+            run_on=self._loader.run_on,
             epochs=self._epochs,
             tokens_per_sample=self._tokens_per_sample,
         )
@@ -285,7 +285,7 @@ class BatchSizeScheduler:
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart.
+        """The numbers that a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart.
 
         Warns between `optimizer.step()` and `step()`: of that batch the weights are saved, and the place before it.
         """
@@ -411,9 +411,7 @@ class BatchSizeScheduler:
             self._check_clock()
         if part is not None and not part.is_last:
             raise UsageError(
-                "optimizer.step()",
-                f"came after {part}",
-                remedy="step after the last one: `if micro.is_last:`",
+                "optimizer.step()", f"came after {part}", remedy="step after the last one: `if micro.is_last:`"
             )
         if self._unaware:
             self._check_past(batch.clock)

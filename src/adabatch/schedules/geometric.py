@@ -90,10 +90,8 @@ class geometric(Schedule):  # noqa: N801
             if size > _LARGEST:
                 raise ArgumentError(
                     "maximum",
-                    (
-                        f"must be given for growth that passes 2**63 samples, as x{self.factor:g} every "
-                        f"{self.every} does after {index:,} intervals"
-                    ),
+                    f"must be given for growth that passes 2**63 samples, as x{self.factor:g} every {self.every} does "
+                    f"after {index:,} intervals",
                     value=None,
                 )
             index, above, below = index + 1, above * factor.numerator, below * factor.denominator

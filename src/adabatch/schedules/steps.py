@@ -43,9 +43,7 @@ class steps(Schedule):  # noqa: N801
     changes: tuple[tuple[Duration, int], ...]
 
     def __init__(
-        self,
-        changes: str | Mapping[Duration | int, int] | Iterable[tuple[Duration | int, int]],
-        unit: str = "samples",
+        self, changes: str | Mapping[Duration | int, int] | Iterable[tuple[Duration | int, int]], unit: str = "samples"
     ) -> None:
         _checks.one_of("unit", unit, units.UNITS)
         if isinstance(changes, str):

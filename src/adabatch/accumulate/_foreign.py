@@ -7,16 +7,22 @@ another number of samples is corrected once, after its last micro-batch.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import random
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.accumulate import _foreign_parts as told
+from adabatch.memory.untouched import RandomStates, generators_kept, holders
 from adabatch.types import Batch, Driver, Part
 
 _FORMAT: Final = 1
@@ -24,15 +30,15 @@ _KEYS: Final = ("clock", "epoch", "micro_batches", "batch_size", "micro_batch_si
 _END: Final = object()
 
 
-def micro_batches(
-    loader: Iterable[Any],
-    *,
-    batch_size: int,
-    micro_batch_size: int | None = None,
-    dataset_size: int | None = None,
-    samples: Callable[[Any], int] | None = None,
-    group: Any = None,
-) -> MicroBatches:
+class _Stand(NamedTuple):
+    """Where an iteration stands, in samples, epochs, and micro-batches of the epoch."""
+
+    clock: int = 0
+    epoch: int = 0
+    taken: int = 0
+
+
+class micro_batches:  # noqa: N801 - a function to whoever calls it
     """Any iterable of batches, for `accumulate` and `BatchSizeScheduler`: each batch of it becomes a micro-batch.
 
     The batch size, over all ranks, says how many of them make one update; growth takes more and never replaces the
@@ -52,8 +58,11 @@ def micro_batches(
         samples: how many samples a batch holds; None: the length of the first tensor or list in it.
         group: the process group that shares the batches; default the world.
 
-    Returns:
-        The loader for `accumulate`.
+    Attributes:
+        driver: what gives the batch size; None if nothing does.
+        current: the batch that was handed out and is not committed; its size is exact from its last micro-batch on.
+        left: the batch of the iteration that was passed last though nobody trained on it; None for none.
+        part: the micro-batch handed out last.
 
     Raises:
         TypeError: if `loader` is no iterable or is an `ab.DataLoader`.
@@ -74,20 +83,9 @@ def micro_batches(
         >>> updates
         [2, 3]
     """
-    return MicroBatches(
-        loader,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        dataset_size=dataset_size,
-        samples=samples,
-        group=group,
-    )
 
-
-class MicroBatches:
-    """A `DrivenLoader` over a loader of another make; made by `micro_batches`, which says what the arguments are."""
-
-    counted_late = True
+    counted_late = True  # the size of a batch is known after its last micro-batch only
+    drop_last = run_on = False
 
     def __init__(
         self,
@@ -105,52 +103,44 @@ class MicroBatches:
             raise ArgumentTypeError(
                 "loader", "must be a loader of another make", got="one of adabatch", remedy="use it as it is"
             )
-        self._loader, self._count = loader, samples if samples is not None else told.count_samples
+        self._loader, self._count = loader, samples if samples is not None else count_samples
         self._group, self._rank, self._world = _distributed.sharing_group(group=group)
         if micro_batch_size is None:
             own = getattr(loader, "batch_size", None)
             micro_batch_size = own if isinstance(own, int) else None
         self._micro = None if micro_batch_size is None else _checks.whole("micro_batch_size", micro_batch_size)
         if dataset_size is None:
-            dataset_size = told.delivered(loader, self._world)
-        self._size = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
+            dataset_size = delivered(loader, self._world)
+        self.dataset_size = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
         self._batch_size = self._checked(batch_size)
-        self._postponed: int | None = None  # the size that holds behind the next batch
-        self._seed = _distributed.same_for_all(told.draw_seed(), self._group)
-        self._driver: Driver | None = None
-        self._current: Batch | None = None
-        self._part: Part | None = None
-        self._left: Batch | None = None  # of the iteration, passed last though nobody trained on it
+        self._postponed: int | None = None  # the size that holds after the next batch
+        self._seed = _distributed.same_for_all(int(torch.randint(2**62, ()).item()), self._group)
+        self.driver: Driver | None = None
+        self.current: Batch | None = None
+        self.part: Part | None = None
+        self.left: Batch | None = None
+        self._here = self._at = _Stand()  # where the iteration stands, and what is committed of it
         self._passed: Any = _END  # the last batch that was thrown away to get to where a resumed epoch goes on
-        self._position = self._epoch = self._taken = 0  # where the iteration stands
-        self._at = 0, 0, 0  # what is committed of it: position, epoch, micro-batches taken
         self._handed = 0  # micro-batches of the batch that is out
         self._ends_epoch = self._warned = False
         self._begun: int | None = None  # the epoch of which something was trained on, or handed out without a driver
         self._trained = False  # whether the iteration that goes on was
         self._serial = 0  # of the iteration
-        self._before_looks: tuple[int, int, int] | None = None  # where it stood before iterations that were left early
+        self._before_looks: _Stand | None = None  # where it stood before iterations that were left early
         self._ended = False  # whether an iteration came to its end meanwhile
         self._live = self._over = False  # whether an iteration goes on, and has handed out all of its epoch
         self._open = False  # whether the end of an epoch is still to be told, of which all was handed out
 
-    # What `DrivenLoader` asks for.
-
-    @property
-    def dataset_size(self) -> int | None:
-        """Samples in an epoch, over all ranks; None if not known."""
-        return self._size
-
     @property
     def batch_size(self) -> int:
         """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
-        if self._driver is None:
+        if self.driver is None:
             return self._batch_size
-        return self._current.requested if self._current is not None else self._requested()
+        return self.current.requested if self.current is not None else self._requested()
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        if self._driver is not None:
+        if self.driver is not None:
             raise ArgumentError(
                 "batch_size",
                 "must not be set while a schedule drives this loader",
@@ -166,61 +156,46 @@ class MicroBatches:
 
     @micro_batch_size.setter
     def micro_batch_size(self, value: int | None) -> None:
-        raise ArgumentError(
-            "micro_batch_size",
-            "must be set in the loader that is wrapped",
-            value=value,
-            remedy="its batches are the micro-batches",
-        )
+        remedy = "its batches are the micro-batches"
+        raise ArgumentError("micro_batch_size", "must be set in the loader that is wrapped", value=value, remedy=remedy)
 
     @property
     def clock(self) -> int:
         """Position in the data up to which batches are committed, in samples."""
-        if self._driver is not None:
-            return self._at[0]
-        return self._position if self._current is None else self._current.clock
+        if self.driver is not None:
+            return self._at.clock
+        return self._here.clock if self.current is None else self.current.clock
 
     @property
     def epoch(self) -> int:
         """The epoch in which it stands."""
-        return self._epoch if self._live else self._at[1]
+        return (self._here if self._live else self._at).epoch
 
-    @property
-    def current(self) -> Batch | None:
-        """The batch that was handed out and is not committed; its size is exact from its last micro-batch on."""
-        return self._current
-
-    @property
-    def left(self) -> Batch | None:
-        """The batch of the iteration that was passed last though nobody trained on it; None for none."""
-        return self._left
-
-    @property
-    def part(self) -> Part | None:
-        """The micro-batch handed out last."""
-        return self._part
+    def sharing(self) -> tuple[Any, int, int]:
+        """The group that shares the batches (None for the world), this process's rank in it, and its size."""
+        return self._group, self._rank, self._world
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
-        if self._driver is not None:
+        if self.driver is not None:
             raise ArgumentError(
                 "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
             )
-        for size in getattr(getattr(driver, "plan", None), "sizes", ()):
+        for size in () if driver.plan is None else driver.plan.sizes:
             self._checked(size)
-        self._driver = driver
+        self.driver = driver
 
     def detach(self) -> None:
         """Undoes `attach`; the batch size stays what it is."""
-        if self._driver is not None:
+        if self.driver is not None:
             self._batch_size = self.batch_size
-            if self._current is not None and (self._part is None or self._part.is_last):
+            if self.current is not None and (self.part is None or self.part.is_last):
                 self.commit()  # else its last micro-batch does
-            self._driver = None
+            self.driver = None
 
     def commit(self) -> None:
         """Marks the current batch as trained on."""
-        batch = self._current
+        batch = self.current
         if batch is None:
             raise UsageError(
                 "commit", "needs a batch that was handed out and is not committed", remedy="commit each once"
@@ -228,41 +203,12 @@ class MicroBatches:
         self._begun, self._trained = batch.epoch, True
         self._advance(batch)
 
-    def _advance(self, batch: Batch) -> None:
-        """Moves behind a batch; only the iteration does so where nothing of it was trained on."""
-        self._position, self._current = batch.end, None
-        self._taken += self._handed
-        if self._ends_epoch:
-            self._epoch, self._taken, self._ends_epoch, self._over = self._epoch + 1, 0, False, True
-        if self._trained or self._driver is None:
-            self._at = self._position, self._epoch, self._taken
-
     def parts(self) -> Iterator[tuple[Any, Part]]:
         """The rest of the epoch as micro-batches. It begins when the first is asked for.
 
         With a driver it moves nothing until a batch of it is trained on; leaving it after that skips what is left.
         """
-        return self._run_epoch()
-
-    def _begin(self) -> None:
-        """Stands where an iteration begins."""
-        if self._driver is not None:
-            self._driver.check_next(begins=True)
-        if self._live and not self._over and (self._trained or self._driver is None):
-            raise UsageError(
-                None,
-                "a second iteration of a loader must not begin before the first has ended",
-                remedy="leave the first loop",
-            )
-        if self._driver is None and self._before_looks is None:
-            self._before_looks = self._at
-        self._current = self._part = self._left = None
-        self._ends_epoch = self._trained = self._over = False
-        self._position, self._epoch, self._taken = self._at
-        if self._begun == self._epoch:  # left early
-            self._epoch, self._taken = self._epoch + 1, 0
-            if self._size is not None:
-                self._position = self._epoch * self._size
+        return self._iteration()
 
     def peek(self) -> Any:
         """The first micro-batch of the iteration that would begin now; nothing moves.
@@ -270,10 +216,8 @@ class MicroBatches:
         Raises:
             ValueError: if the loader yields none.
         """
-        _, epoch, skip = self._at
-        if self._begun == epoch:
-            epoch, skip = epoch + 1, 0
-        first = next(self._begin_epoch(epoch, skip), _END)
+        start = self._next_start()
+        first = next(self._batches_of(start.epoch, start.taken), _END)
         if first is _END:
             raise ArgumentError("loader", "must yield at least one batch", got="none")
         return first
@@ -283,39 +227,61 @@ class MicroBatches:
         if self._before_looks is not None and not self._ended:
             self._at, self._begun = self._before_looks, None
             if not self._live:
-                self._position, self._epoch, self._taken = self._at
+                self._here = self._at
         self._before_looks = None
 
     def __iter__(self) -> Iterator[Any]:
         raise ArgumentTypeError(
             "micro_batches",
-            ("must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of an update"),
+            "must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of an update",
         )
 
-    # The epoch.
+    # An iteration.
 
-    def _run_epoch(self) -> Generator[tuple[Any, Part], None, None]:
+    def _next_start(self) -> _Stand:
+        """Where an iteration that begins now starts; after one that was left early, at the next epoch."""
+        clock, epoch, _ = self._at
+        if self._begun != epoch:
+            return self._at
+        return _Stand(clock if self.dataset_size is None else (epoch + 1) * self.dataset_size, epoch + 1)
+
+    def _begin(self) -> None:
+        if self.driver is not None:
+            self.driver.check_next(begins=True)
+        if self._live and not self._over and (self._trained or self.driver is None):
+            raise UsageError(
+                None,
+                "a second iteration of a loader must not begin before the first has ended",
+                remedy="leave the first loop",
+            )
+        if self.driver is None and self._before_looks is None:
+            self._before_looks = self._at
+        self.current = self.part = self.left = None
+        self._ends_epoch = self._trained = self._over = False
+        self._here = self._next_start()
+        self._serial, self._live = self._serial + 1, True
+
+    def _iteration(self) -> Generator[tuple[Any, Part], None, None]:
         if self._open:
             self._open = False  # it is told now
             return
         self._begin()
-        self._serial, self._live = self._serial + 1, True
         serial = self._serial
         try:
-            yield from self._batches(serial)
+            yield from self._in_turn(serial)
             self._ended = True
         finally:
             if self._serial == serial:
                 self._live = False
-                if self._current is None:
-                    self._position, self._epoch, self._taken = self._at
+                if self.current is None:
+                    self._here = self._at
 
-    def _batches(self, serial: int) -> Generator[tuple[Any, Part], None, None]:
-        source = self._begin_epoch(self._epoch, self._taken)
+    def _in_turn(self, serial: int) -> Generator[tuple[Any, Part], None, None]:
+        source = self._batches_of(self._here.epoch, self._here.taken)
         self._passed = _END
         following = next(source, _END)
         spare = self._passed
-        if following is _END and self._taken == 0 and self._world == 1:
+        if following is _END and self._here.taken == 0 and self._world == 1:
             raise UsageError(
                 "loader",
                 "must yield at least one batch an epoch",
@@ -343,13 +309,13 @@ class MicroBatches:
                 if index == count or not more:
                     batch = self._whole(batch, counted, more)
                     count = index
-                self._handed, self._part = index, Part(batch, index - 1, count, size)
-                self._current = batch
-                if self._driver is None:
+                self._handed, self.part = index, Part(batch, index - 1, count, size)
+                self.current = batch
+                if self.driver is None:
                     self._begun = batch.epoch
                     if index == count:
                         self._advance(batch)
-                yield data, self._part
+                yield data, self.part
                 if self._serial != serial:
                     raise UsageError(
                         None,
@@ -360,10 +326,10 @@ class MicroBatches:
                     break
         self._pass_current()
 
-    def _begin_epoch(self, epoch: int, skip: int) -> Iterator[Any]:
+    def _batches_of(self, epoch: int, skip: int) -> Iterator[Any]:
         """The wrapped loader's batches of an epoch, without those that were passed before a resume."""
-        told.set_epoch(self._loader, epoch)
-        with told.seeded(self._loader, self._seed, epoch, self._rank):
+        _tell_epoch(self._loader, epoch)
+        with _seeded(self._loader, self._seed, epoch, self._rank):
             source = iter(self._loader)
             first = next(source, _END)  # where many loaders draw their order
         for number, data in enumerate(chain([first], source) if first is not _END else ()):
@@ -374,17 +340,17 @@ class MicroBatches:
 
     def _begin_batch(self) -> Batch:
         """The batch that starts here, as far as it is known."""
-        requested, clock = self._requested(), self._position
+        requested, (clock, epoch, _) = self._requested(), self._here
         if self._postponed is not None:
             self._batch_size, self._postponed = self._postponed, None
-        if self._size is not None and clock >= (self._epoch + 1) * self._size:
+        if self.dataset_size is not None and clock >= (epoch + 1) * self.dataset_size:
             raise UsageError(
                 "dataset_size",
                 "must be what an epoch delivers over all ranks",
-                got=f"{self._size}, and the loader goes on behind it",
+                got=f"{self.dataset_size}, and the loader goes on after it",
                 remedy="correct it, or leave it out if it is not known",
             )
-        return Batch(clock, clock + requested, self._epoch, requested, requested, requested // self._world)
+        return Batch(clock, clock + requested, epoch, requested, requested, requested // self._world)
 
     def _whole(self, batch: Batch, counted: int, more: bool) -> Batch:
         """The batch as it is, now that its last micro-batch is there."""
@@ -394,17 +360,26 @@ class MicroBatches:
             size = int(_distributed.summed(total, self._group))
         self._ends_epoch = not more
         end = batch.clock + size
-        if self._size is not None:
-            stop = (self._epoch + 1) * self._size
+        if self.dataset_size is not None:
+            stop = (batch.epoch + 1) * self.dataset_size
             end = stop if not more else min(end, stop)
         return Batch(batch.clock, end, batch.epoch, batch.requested, size, counted)
 
+    def _advance(self, batch: Batch) -> None:
+        """Moves to after a batch; only the iteration does so where nothing of it was trained on."""
+        self.current = None
+        self._here = _Stand(batch.end, self._here.epoch, self._here.taken + self._handed)
+        if self._ends_epoch:
+            self._here, self._ends_epoch, self._over = _Stand(batch.end, self._here.epoch + 1), False, True
+        if self._trained or self.driver is None:
+            self._at = self._here
+
     def _pass_current(self) -> None:
-        if self._current is not None:
-            if self._driver is not None:
-                self._driver.check_next()
-                self._left = self._current
-            self._advance(self._current)
+        if self.current is not None:
+            if self.driver is not None:
+                self.driver.check_next()
+                self.left = self.current
+            self._advance(self.current)
 
     def _any(self, mine: bool) -> bool:
         """Whether any rank says so."""
@@ -413,9 +388,7 @@ class MicroBatches:
         return _distributed.any_of([mine], device=_distributed.device_of(self._group), group=self._group)[0]
 
     def _requested(self) -> int:
-        if self._driver is None:
-            return self._checked(self._batch_size)
-        return self._checked(self._driver.batch_size_at(self._position))
+        return self._checked(self._batch_size if self.driver is None else self.driver.batch_size_at(self._here.clock))
 
     def _unit(self) -> int:
         """Samples of one micro-batch on every rank."""
@@ -431,10 +404,9 @@ class MicroBatches:
                 value=value,
                 remedy="give the wrapped loader a batch size that divides it, or use `schedules.round_to`",
             )
-        if self._size is not None and value > self._size:
-            raise ArgumentError(
-                "batch_size", f"must be at most the data set's {self._size} samples", value=value, remedy="use less"
-            )
+        if self.dataset_size is not None and value > self.dataset_size:
+            rule = f"must be at most the data set's {self.dataset_size} samples"
+            raise ArgumentError("batch_size", rule, value=value, remedy="use less")
         return value
 
     def _sized(self, data: Any) -> int:
@@ -457,15 +429,14 @@ class MicroBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands: a few numbers, JSON-safe, the same on every rank. A batch not committed is repeated."""
-        size, behind, out = self.batch_size, self._postponed, self._current
-        if self._driver is None and out is not None and out.requested != size:
-            size, behind = out.requested, size
-        position, epoch, taken = self._at
-        values = (position, epoch, taken, size, self._micro, self._world, self._size, self._seed)
+        size, after, out = self.batch_size, self._postponed, self.current
+        if self.driver is None and out is not None and out.requested != size:
+            size, after = out.requested, size
+        values = (*self._at, size, self._micro, self._world, self.dataset_size, self._seed)
         found = {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
-        if self._open or (self._live and self._over and self._at == (self._position, self._epoch, self._taken)):
+        if self._open or (self._live and self._over and self._at == self._here):
             found["open"] = True
-        return found if behind is None else found | {"next_batch_size": behind}
+        return found if after is None else found | {"next_batch_size": after}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken, by counting micro-batches.
@@ -481,16 +452,99 @@ class MicroBatches:
             raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(_KEYS) - set(state):
             raise ArgumentError("state", "must be what `state_dict()` of `micro_batches` gave", value=state)
-        told.check_same(state, {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self._size})
-        clock, epoch, taken = (_checks.whole(name, state[name], minimum=0) for name in _KEYS[:3])
-        behind = state.get("next_batch_size")
-        sizes = self._checked(state["batch_size"]), None if behind is None else self._checked(behind)
+        own = {"micro_batch_size": self._micro, "ranks": self._world, "dataset_size": self.dataset_size}
+        for name, mine in own.items():
+            if state[name] != mine and not (name == "micro_batch_size" and mine is None):  # not known yet
+                raise ArgumentError(
+                    "state",
+                    f"must belong to this loader: `{name}` is {state[name]!r} there and {mine!r} here",
+                    remedy="batches of another make are counted, so resume with the same settings",
+                )
+        stand = _Stand(*(_checks.whole(name, state[name], minimum=0) for name in _KEYS[:3]))
+        after = state.get("next_batch_size")
+        sizes = self._checked(state["batch_size"]), None if after is None else self._checked(after)
         self._batch_size, self._postponed = sizes
-        self._position, self._epoch, self._taken = self._at = clock, epoch, taken
+        self._here = self._at = stand
         self._seed = _checks.whole("seed", state["seed"], minimum=0)
-        self._current = self._begun = self._part = self._before_looks = None
+        self.current = self._begun = self.part = self._before_looks = None
         self._ends_epoch = self._trained = self._ended = self._over = False
         self._open = bool(state.get("open", False))
         self._serial += 1
-        if self._taken:
-            told.warn_of_counting(self._taken)
+        if stand.taken:
+            warnings.warn(
+                f"resuming by counting: the first {stand.taken} batches of the epoch are fetched again and thrown "
+                "away; exact if the loader yields the same batches in the same order (same workers, its own seed set); "
+                "what it drew at random itself is not restored",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def count_samples(data: Any) -> int:
+    """Samples in a batch: the length of the first tensor, array or list of strings in it.
+
+    Raises:
+        TypeError: if there is none.
+
+    Example:
+        >>> count_samples({"ids": torch.zeros(3, 5), "more": [1, 2]}), count_samples((["a", "b"], None))
+        (3, 2)
+    """
+    found = _first_length(data)
+    if found is None:
+        raise ArgumentTypeError(
+            None,
+            f"the samples of a batch of {type(data).__name__} cannot be counted",
+            remedy="pass `samples=`, a function of a batch",
+        )
+    return found
+
+
+def _first_length(data: Any) -> int | None:
+    if isinstance(data, Tensor | np.ndarray):
+        return len(data) if data.ndim else None
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | bytes | int | float):
+        return len(data)
+    inner = data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else ()
+    return next((found for each in inner if (found := _first_length(each)) is not None), None)
+
+
+def delivered(loader: Any, world: int) -> int | None:
+    """Samples that one pass of a torch DataLoader over a map-style data set delivers, over all ranks; else None."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return None
+    try:
+        size = len(loader.sampler)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    if loader.drop_last:
+        size -= size % loader.batch_size
+    return size * world or None
+
+
+def _tell_epoch(loader: Any, epoch: int) -> None:
+    """Tells a loader, its sampler or its data set which epoch begins, where they want to know."""
+    for holder in (*holders(loader), getattr(loader, "dataset", None)):
+        tell = getattr(holder, "set_epoch", None)
+        if callable(tell):
+            tell(epoch)
+
+
+@contextlib.contextmanager
+def _seeded(loader: Any, seed: int, epoch: int, rank: int) -> Iterator[None]:
+    """Random states that depend on the numbers alone, those from before afterwards.
+
+    Generators that a loader or its samplers have of their own are set, too.
+    """
+    digest = hashlib.blake2b(f"{seed} {epoch} {rank}".encode(), digest_size=8).digest()
+    value = int.from_bytes(digest, "little") >> 1
+    before = RandomStates()
+    try:
+        with generators_kept(loader) as own:
+            for generator in (*own, torch.default_generator):
+                generator.manual_seed(value)
+            random.seed(value)
+            np.random.seed(value % 2**32)
+            yield
+    finally:
+        before.restore()

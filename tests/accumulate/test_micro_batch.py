@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.scheduler.checks import loader_of, model_of, sgd
+from tests.scheduler.checks import loader_of, sgd
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -22,7 +22,6 @@ from torch.utils.data import TensorDataset
 
 import adabatch as ab
 from adabatch.accumulate import accumulate
-from adabatch.accumulate._models import unwrapped
 
 
 def double_data(count):
@@ -298,11 +297,6 @@ def on_each_rank(rank, world, store):
 def test_two_ranks():
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(on_each_rank, args=(2, os.path.join(folder, "store")), nprocs=2)
-
-
-def test_compiled_models_are_looked_into():
-    model = model_of()
-    assert unwrapped(torch.compile(model, backend="eager")) is model
 
 
 @pytest.mark.parametrize("first", ["adabatch", "adabatch.accumulate"])

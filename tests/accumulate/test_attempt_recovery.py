@@ -440,7 +440,7 @@ class FullOnce(torch.nn.Linear):
 
 @pytest.mark.filterwarnings("ignore:memory ran out")
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_size_assigned_in_the_batch_that_fails_holds_behind_it(number):
+def test_a_size_assigned_in_the_batch_that_fails_holds_after_it(number):
     loader = ab.DataLoader(TensorDataset(torch.arange(28)), batch_size=4, micro_batch_size=2)
     attempts = []
 
