@@ -77,7 +77,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
                 break
             _advance(twin, step, steps)
             rows.append(_row(twin, step))
-    return _one_course(rows, max(_tolerances(group["lr"]) for group in twin.optimizer.param_groups))
+    return _in_proportion(rows, max(_tolerances(group["lr"]) for group in twin.optimizer.param_groups))
 
 
 def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
@@ -237,7 +237,7 @@ def _tolerances(lr: Any) -> tuple[float, float]:
     return _ROUNDED if isinstance(lr, torch.Tensor) else _EXACT
 
 
-def _one_course(rows: list[list[float]], tolerances: tuple[float, float]) -> list[float]:
+def _in_proportion(rows: list[list[float]], tolerances: tuple[float, float]) -> list[float]:
     relative, absolute = tolerances
     peaks = [max(column) for column in zip(*rows, strict=True)]
     used = [index for index, peak in enumerate(peaks) if peak > 0]

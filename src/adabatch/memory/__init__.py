@@ -1,7 +1,7 @@
 """Memory: the seconds and bytes of a step by micro-batch size, and how the process hands memory back to the kernel."""
 
+from adabatch.memory._allocator import AllocatorTuning, tune_allocator
 from adabatch.memory._profile import Point, StepProfile
 from adabatch.memory._profile_step import profile_step
-from adabatch.memory.allocator import AllocatorTuning, tune_allocator
 
 __all__ = ["AllocatorTuning", "Point", "StepProfile", "profile_step", "tune_allocator"]

@@ -21,7 +21,7 @@ import torch
 from adabatch import _checks
 from adabatch._errors import ArgumentError
 from adabatch._version import __version__
-from adabatch.memory.allocator import tune_allocator
+from adabatch.memory._allocator import tune_allocator
 
 _FORMAT: Final = 1
 
