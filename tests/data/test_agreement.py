@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from adabatch.data import DataLoader
-from adabatch.data.agreement import print_of
+from adabatch.data.workers.streams import print_of
 
 
 class Ranged(IterableDataset):

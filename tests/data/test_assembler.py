@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from adabatch.data.assembler import Assembler
 from adabatch.data.order import Order
-from adabatch.data.pool import Pool
-from adabatch.data.readers import MapReader
+from adabatch.data.sources.assembler import Assembler, Fetching, Numbered
+from adabatch.data.workers.pool import Pool
+from adabatch.data.workers.readers import MapReader
 
 
 class Slow:
@@ -26,7 +26,9 @@ class Slow:
 def assembling(data, depth=2):
     order = Order(10_000, seed=0, shuffle=False)
     pool = Pool(MapReader(data, order, None), count=1, seed=0, collate=True)
-    assembler = Assembler(lambda: pool, depth=depth, drawn=order.sent)
+    assembler = Assembler(
+        Fetching(dataset=data, num_workers=1, prefetch_factor=depth), lambda: pool, Numbered(order.sent)
+    )
     try:
         yield assembler
     finally:
@@ -76,9 +78,9 @@ def test_runs_are_whole_batches_of_just_so_many_samples_as_are_worth_it(size):
     with assembling(Slow()) as assembler:
         for _ in range(60):
             at = fetched(assembler, prediction, at, size, 1)
-            seen |= {run.last - run.first for run in assembler._runs}
+            seen |= {run.last - run.first for run in assembler.runs}
     assert max(seen) == max(64, size)
     assert all(length % size == 0 for length in seen)
     with assembling(Slow(0.02)) as assembler:
         fetched(assembler, Prediction(), 0, 1, 4)
-        assert {run.last - run.first for run in assembler._runs} == {1}
+        assert {run.last - run.first for run in assembler.runs} == {1}

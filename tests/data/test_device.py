@@ -6,8 +6,8 @@ from tests.data.test_workers import Rich
 from torch.utils.data import TensorDataset
 
 from adabatch.data import DataLoader, ResidentLoader
-from adabatch.data.device import Mover, mapped
 from adabatch.data.order import permute
+from adabatch.data.sources.nested import Mover, mapped
 
 Pair = collections.namedtuple("Pair", "left right")
 

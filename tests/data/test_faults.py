@@ -17,9 +17,10 @@ from tests.data.test_streams import SKIPS, ranked
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from adabatch.data import DataLoader, transport
-from adabatch.data.pool import Pool, WorkerDiedError
-from adabatch.data.readers import MapReader
+from adabatch.data import DataLoader
+from adabatch.data.workers import transport
+from adabatch.data.workers.pool import Pool, WorkerDiedError
+from adabatch.data.workers.readers import MapReader
 
 
 def interrupt():
@@ -128,7 +129,7 @@ def test_tensors_that_a_set_keeps_hold_no_files_open_in_workers(batch_size):
     assert torch.cat(list(loader))[:, 0].tolist() == list(range(400))
     time.sleep(0.2)  # until they let go of what they sent last
     of_main = len(os.listdir("/proc/self/fd"))
-    assert all(len(os.listdir(f"/proc/{pid}/fd")) < of_main + 10 for pid in source_of(loader).pool.pids())
+    assert all(len(os.listdir(f"/proc/{pid}/fd")) < of_main + 10 for pid in source_of(loader).held.pool.pids())
 
 
 class NoEpoch(IterableDataset):
@@ -303,7 +304,7 @@ def test_a_signal_handler_of_the_main_process_does_not_run_in_workers(tmp_path):
         loader = DataLoader(list(range(500)), 1, num_workers=1, seed=0)
         batches = iter(loader)
         next(batches)
-        os.kill(source_of(loader).pool.pids()[0], signal.SIGTERM)
+        os.kill(source_of(loader).held.pool.pids()[0], signal.SIGTERM)
         with pytest.raises(WorkerDiedError, match="is killed by signal: 15"):
             list(batches)
     finally:
@@ -517,9 +518,9 @@ def test_a_sample_that_cannot_be_unpickled_is_told_at_once_and_harms_no_worker(t
     with pytest.raises(RuntimeError, match="could not be unpickled: FileNotFoundError"):
         found.extend(sample.item for batch in batches for sample in batch)
     (tmp_path / "absent").touch()
-    pids = source_of(loader).pool.pids()
+    pids = source_of(loader).held.pool.pids()
     for batch in batches:
-        assert source_of(loader).pool.pids() == pids
+        assert source_of(loader).held.pool.pids() == pids
         found.extend(sample.item for sample in batch)
     assert found == [0, 1, 2, 3, 6, 7]  # a loop goes on behind the batch that could not be had
 
@@ -530,4 +531,4 @@ def test_replies_to_epochs_left_early_do_not_gather():
         next(iter(loader))
     time.sleep(0.3)  # until they have done all
     next(iter(loader))
-    assert sum(source_of(loader).pool.outstanding) <= 4
+    assert sum(source_of(loader).held.pool.outstanding) <= 4

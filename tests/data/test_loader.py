@@ -34,6 +34,8 @@ class Squares:
 class Plan:
     """A driver with sizes by clock: the first of (start, size) pairs whose start is not above it, from the end."""
 
+    plan = None
+
     def __init__(self, *starts, size, drop_last=False):
         self.starts, self.size, self.drop_last, self.refuse, self.checks = starts, size, drop_last, None, 0
 
@@ -63,7 +65,7 @@ def ranked(world, **arguments):
     """One loader for each of `world` ranks, in one process."""
     loaders = [DataLoader(**arguments) for _ in range(world)]
     for rank, loader in enumerate(loaders):
-        loader._sharing = lambda rank=rank: (None, rank, world)
+        loader._supply.sharing = lambda rank=rank: (None, rank, world)
     return loaders
 
 
@@ -219,9 +221,9 @@ def test_workers_that_persist_serve_one_iteration_as_torchs():
     assert found == [(a.tolist(), b.tolist()) for a, b in zip(torchs, torchs, strict=False)]
     held = iter(loader)
     next(held)
-    pids = source_of(loader).pool.pids()
+    pids = source_of(loader).held.pool.pids()
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
-    assert source_of(loader).pool.pids() == pids
+    assert source_of(loader).held.pool.pids() == pids
 
 
 def test_a_second_iteration_of_a_driven_loader_says_what_to_use():

@@ -10,12 +10,14 @@ import torch
 from tests.data.test_workers import Once, Rich
 from torch.utils.data import IterableDataset, RandomSampler
 
-from adabatch.data import DataLoader, transport
+from adabatch.data import DataLoader
+from adabatch.data.workers import transport
 
 ORPHANS = """
 import os, time
 import numpy as np
-from adabatch.data import DataLoader, transport
+from adabatch.data import DataLoader
+from adabatch.data.workers import transport
 
 transport.WATCH_SECONDS = 0.1
 
@@ -30,7 +32,7 @@ loader = DataLoader(Large(), 8, num_workers=2, collate_fn=list)
 batches = iter(loader)
 next(batches)
 time.sleep(0.5)  # until both wait to send
-print(*batches.source.pool.pids(), flush=True)
+print(*batches.at.source.held.pool.pids(), flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -117,7 +119,7 @@ def test_a_worker_that_dies_with_tasks_on_their_way_is_named(tmp_path):
     loader = DataLoader(Texts(), 1, num_workers=2, prefetch_factor=500, collate_fn=list)
     batches = iter(loader)
     next(batches)
-    os.kill(batches.source.pool.pids()[1], signal.SIGKILL)
+    os.kill(batches.at.source.held.pool.pids()[1], signal.SIGKILL)
     with pytest.raises(RuntimeError, match="is killed by signal: 9"):
         list(batches)
 

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from adabatch.accumulate import accumulate
 from adabatch.data import DataLoader
-from adabatch.data.streams import changed, packed, unpacked
+from adabatch.data.workers.streams import changed, packed, unpacked
 
 
 class Epochs(IterableDataset):

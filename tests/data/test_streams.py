@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.data.test_loader import Plan
 from torch.utils.data import IterableDataset, get_worker_info
 
-from adabatch.data import DataLoader, tree
+from adabatch.data import DataLoader
+from adabatch.data.sources import nested
 
 SKIPS = r".*read and dropped"
 
@@ -57,7 +58,7 @@ def items(batches):
 def ranked(world, make):
     loaders = [make() for _ in range(world)]
     for rank, loader in enumerate(loaders):
-        loader._sharing = lambda rank=rank: (None, rank, world)
+        loader._supply.sharing = lambda rank=rank: (None, rank, world)
     return loaders
 
 
@@ -418,4 +419,4 @@ def test_batches_that_stack_but_not_with_each_other(workers, sharding):
 
 def test_runs_of_lists_of_different_length_are_refused_as_by_torch():
     with pytest.raises(RuntimeError, match="each element in list of batch should be of equal size"):
-        tree.join([[torch.arange(2), torch.arange(2)], [torch.arange(2)]])
+        nested.join([[torch.arange(2), torch.arange(2)], [torch.arange(2)]])

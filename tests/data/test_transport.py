@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from adabatch.data import DataLoader, transport
-from adabatch.data.transport import Channel
+from adabatch.data import DataLoader
+from adabatch.data.workers import transport
+from adabatch.data.workers.transport import Channel
 
 
 @contextlib.contextmanager

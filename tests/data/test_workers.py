@@ -16,8 +16,9 @@ from tests.data.checks import source_of
 from tests.data.test_loader import Plan
 from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler, default_collate, get_worker_info
 
-from adabatch.data import DataLoader, arguments, tree
-from adabatch.data.rng import sample_seed
+from adabatch.data import DataLoader, arguments
+from adabatch.data.sources import nested
+from adabatch.data.workers.rng import sample_seed
 
 SIZES = [7, 3, 20, 1, 64, 9]
 
@@ -138,7 +139,7 @@ def test_a_new_batch_size_holds_at_once_and_restarts_no_worker():
     loader = DataLoader(Rich(), 64, seed=3, num_workers=2, prefetch_factor=4, persistent_workers=True)
     iterator = iter(loader)
     assert len(next(iterator)["item"]) == 64
-    before = source_of(loader).pool.pids()
+    before = source_of(loader).held.pool.pids()
     loader.batch_size = 5
     sizes = []
     for batch in iterator:
@@ -146,7 +147,7 @@ def test_a_new_batch_size_holds_at_once_and_restarts_no_worker():
         loader.batch_size = 31
     assert sizes == [5, 31]
     next(iter(loader))
-    assert source_of(loader).pool.pids() == before
+    assert source_of(loader).held.pool.pids() == before
 
 
 def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_change():
@@ -160,7 +161,7 @@ def test_batches_are_views_of_runs_in_a_steady_state_and_joined_once_after_a_cha
 
 def test_parts_of_a_batch_come_from_aligned_runs(monkeypatch):
     joins = []
-    monkeypatch.setattr(tree, "join", joins.append)
+    monkeypatch.setattr(nested, "join", joins.append)
     loader = DataLoader(Wide(), 50, seed=3, num_workers=2, micro_batch_size=8)
     assert [part.size for _, part in loader.parts()] == [7, 7, 7, 7, 7, 7, 8] * 2
     assert joins == []
@@ -179,7 +180,7 @@ def test_a_batch_that_is_kept_or_saved_weighs_no_more_than_twice_its_samples(wor
 
 def test_a_cut_of_a_run_is_a_view_from_half_of_it_on():
     run = {"a": torch.arange(64), "b": [torch.zeros(64, 3)]}
-    half, less = tree.cut(run, 8, 40), tree.cut(run, 8, 39)
+    half, less = nested.cut(run, 8, 40), nested.cut(run, 8, 39)
     assert [half["a"].data_ptr() == run["a"][8:].data_ptr(), half["b"][0]._is_view()] == [True, True]
     assert [less["a"].untyped_storage().nbytes(), less["b"][0].untyped_storage().nbytes()] == [31 * 8, 31 * 12]
     assert less["a"].tolist() == list(range(8, 39))
@@ -644,11 +645,11 @@ def test_a_batch_of_many_micro_batches_is_never_in_flight_as_a_whole():
     loader = DataLoader(Rich(), 96, num_workers=2, prefetch_factor=2, micro_batch_size=1)
     most = 0
     for _ in loader.parts():
-        most = max(most, sum(run.last - run.first for run in source_of(loader)._runs))
+        most = max(most, sum(run.last - run.first for run in source_of(loader).runs))
     assert 0 < most <= 4 * 64
     loader = DataLoader(list(range(100_000)), 100_000, num_workers=2, prefetch_factor=2, micro_batch_size=100)
     for _, part in loader.parts():
-        assert sum(run.last - run.first for run in source_of(loader)._runs) <= 5 * 100
+        assert sum(run.last - run.first for run in source_of(loader).runs) <= 5 * 100
         if part.index == 20:
             break
 

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from adabatch import _distributed
 from adabatch._distributed import gradients
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.accumulate._attempt import Attempt, power_of_two
@@ -38,11 +37,7 @@ class Stream:
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
         self._loader, self.models = loader, Models(model)
         self.counted_late = bool(getattr(loader, "counted_late", False))
-        self.group, _, self.world = _distributed.sharing_group(
-            group=getattr(loader, "_group", None),
-            mesh=getattr(loader, "_mesh", None),
-            shard=getattr(loader, "_shard", True),
-        )
+        self.group, _, self.world = loader.sharing()
         self.scale = self.world if self.models.averaged_over > 1 else 1
         self.vote_group = self.models.group if self.models.is_ddp else self.group
         self.voters = self.models.averaged_over if self.models.is_ddp else self.world

@@ -89,6 +89,7 @@ class MicroBatches:
     """A `DrivenLoader` over a loader of another make; made by `micro_batches`, which says what the arguments are."""
 
     counted_late = True
+    drop_last = run_on = False
 
     def __init__(
         self,
@@ -201,13 +202,22 @@ class MicroBatches:
         """The micro-batch handed out last."""
         return self._part
 
+    @property
+    def driver(self) -> Driver | None:
+        """What gives the batch size; None if nothing does."""
+        return self._driver
+
+    def sharing(self) -> tuple[Any, int, int]:
+        """The group that shares the batches (None for the world), this process's rank in it, and its size."""
+        return self._group, self._rank, self._world
+
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
         if self._driver is not None:
             raise ArgumentError(
                 "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
             )
-        for size in getattr(getattr(driver, "plan", None), "sizes", ()):
+        for size in () if driver.plan is None else driver.plan.sizes:
             self._checked(size)
         self._driver = driver
 

@@ -142,8 +142,8 @@ class SamplesLR:
 
     def _check_length(self) -> None:
         """Checks its end against that of the training, where a plan drives the loader that has one."""
-        plan, end = getattr(getattr(self._loader, "driver", None), "plan", None), self._end
-        epochs = getattr(plan, "epochs", None)
+        driver, end = self._loader.driver, self._end
+        epochs = None if driver is None or driver.plan is None else driver.plan.epochs
         if epochs is None or end is None or self._told:
             return
         steps, kind = self._baseline.updates(epochs), type(self._lr_scheduler).__name__
@@ -286,8 +286,8 @@ def by_samples(
     baseline = Baseline(
         _checks.whole("base_batch_size", base_batch_size),
         loader.dataset_size,
-        bool(getattr(loader, "drop_last", False)),
-        bool(getattr(loader, "run_on", False)),
+        loader.drop_last,
+        loader.run_on,
     )
     if baseline.per_epoch == 0:
         raise ArgumentError(

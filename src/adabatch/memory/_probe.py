@@ -18,6 +18,7 @@ from adabatch.memory._peak import NO_PEAK, free_bytes, peak_bytes
 from adabatch.memory._samples import Make, maker, shapes
 from adabatch.memory.curve import Curve, Point
 from adabatch.memory.untouched import RandomStates, Untouched, all_parameters, is_out_of_memory
+from adabatch.types import DrivenLoader
 
 _ROUNDS: Final = 5
 _CLOSE: Final = 0.8  # sizes this close to the fastest are timed further
@@ -284,11 +285,7 @@ def _checked_optimizers(given: Any) -> list[torch.optim.Optimizer]:
 
 def _sharing(loader: Any) -> tuple[Any, int]:
     """The group over which batches are cut and its number of ranks."""
-    group, _, ranks = _distributed.sharing_group(
-        group=getattr(loader, "_group", None),
-        mesh=getattr(loader, "_mesh", None),
-        shard=getattr(loader, "_shard", True),
-    )
+    group, _, ranks = loader.sharing() if isinstance(loader, DrivenLoader) else _distributed.sharing_group()
     return group, ranks
 
 

@@ -145,8 +145,8 @@ class BatchSizeScheduler:
         return self._schedule.plan(
             dataset_size=self._loader.dataset_size,
             batch_size=self._base,
-            drop_last=bool(getattr(self._loader, "drop_last", False)),
-            run_on=bool(getattr(self._loader, "run_on", False)),
+            drop_last=self._loader.drop_last,
+            run_on=self._loader.run_on,
             epochs=self._epochs,
             tokens_per_sample=self._tokens_per_sample,
         )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from adabatch._errors import ArgumentError
 from adabatch.data.order import Order
-from adabatch.data.rng import SampleRng
+from adabatch.data.workers.rng import SampleRng
 
 
 class SampleError(Exception):
@@ -26,6 +24,11 @@ class SampleError(Exception):
     def __init__(self, samples: list[Any], index: Any, cause: Exception) -> None:
         super().__init__(f"sample {index!r}")
         self.samples, self.index, self.cause = samples, index, cause
+
+    def raised(self) -> Exception:
+        """What was raised, with the place."""
+        self.cause.add_note(f"while sample {self.index!r} was fetched")
+        return self.cause
 
 
 class Whole:
@@ -129,25 +132,3 @@ def _counted(found: list[Any], items: list[Any]) -> list[Any]:
             remedy="where it returns batches give a `collate_fn` that takes them",
         )
     return found
-
-
-Collate = Callable[[list[Any]], Any]
-
-
-def keep_samples(samples: list[Any]) -> list[Any]:
-    """No collation: the samples of a run, for a `collate_fn` that the main process calls on each batch."""
-    return samples
-
-
-def as_seed(value: int) -> int:
-    """A seed that numpy and python take too."""
-    return int(np.uint32(value & 0xFFFFFFFF))
-
-
-def seed_all(value: int) -> None:
-    """Seeds python's, numpy's and torch's global generators, as torch's workers do."""
-    import random
-
-    random.seed(value)
-    np.random.seed(as_seed(value))
-    torch.manual_seed(value)

@@ -1,25 +1,32 @@
-"""Where a loader gets its batches from: tensors, the main process, or workers."""
+"""Sources in the main process: tensors by one index, and any other map-style data set sample by sample."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
-from torch.utils.data._utils.pin_memory import pin_memory
 
-from adabatch.data.assembler import Ahead
-from adabatch.data.device import Mover
-from adabatch.data.order import Order, SampledOrder
-from adabatch.data.readers import Collate, MapReader, SampleError, Whole
+from adabatch.data.order import Order, SampledOrder, seed_of
+from adabatch.data.sources.nested import Arrive, arrived
+from adabatch.data.workers.pool import Held
+from adabatch.data.workers.readers import MapReader, SampleError, Whole
+
+Bounds = tuple[int, int]
+Ahead = Callable[[], Iterator[Bounds]]
+Collate = Callable[[list[Any]], Any]
+_SELECTED_AS: Final = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 class Source(Protocol):
     """Batches of one rank's items."""
+
+    @property
+    def held(self) -> Held | None:
+        """Holds its workers, which end when the loader is gone; None for none."""
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
         """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next."""
@@ -31,9 +38,6 @@ class Source(Protocol):
         """No more is needed for now: workers end."""
 
 
-_SELECTED_AS: Final = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-
-
 class Columns:
     """A tensor data set: one index for each tensor, no call for a sample.
 
@@ -42,6 +46,8 @@ class Columns:
         alone: whether the data set is one tensor, so that a batch is a tensor and not a list.
         order: which sample each item is.
     """
+
+    held = None
 
     def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
         self._keys, self._alone, self._size = order.keys, alone, len(columns[0])
@@ -83,6 +89,8 @@ class Here:
         collate: makes a batch of them.
     """
 
+    held = None
+
     def __init__(self, reader: MapReader, collate: Collate) -> None:
         self._reader, self._collate = reader, collate
         reader.wholes = not is_default(collate)
@@ -94,8 +102,7 @@ class Here:
             with rng.kept() if rng is not None else contextlib.nullcontext():
                 samples = self._reader.read(first, last)
         except SampleError as error:
-            error.cause.add_note(f"while sample {error.index!r} was fetched")
-            raise error.cause from None
+            raise error.raised() from None
         return self._collate(samples.data if isinstance(samples, Whole) else samples)
 
     def rest(self) -> None:
@@ -113,6 +120,8 @@ class Moved:
         move: starts it.
     """
 
+    held = None
+
     def __init__(self, source: Source, move: Arrive) -> None:
         self._source, self._move = source, move
         self.rest, self.close = source.rest, source.close
@@ -122,28 +131,76 @@ class Moved:
         return arrived(self._move, self._source.fetch(first, last, ahead))
 
 
-Arrive = Callable[[Any], tuple[Any, Callable[[], None] | None]]
+class Transformed:
+    """Passes each batch of a source through a transform, with torch's generators set from (seed, where it starts).
+
+    Args:
+        source: the source.
+        transform: called with each batch.
+        seed: the loader's seed.
+        order: tells where a batch starts.
+        device: where batches are; its generator is set too.
+    """
+
+    held = None
+
+    def __init__(
+        self, source: Source, transform: Callable[[Any], Any], *, seed: int, order: Order, device: torch.device
+    ) -> None:
+        self._source, self._transform, self._seed, self._order = source, transform, seed, order
+        self._devices = [device] if device.type not in ("cpu", "meta") else []
+        self._type = device.type if self._devices else "cuda"
+        self.rest, self.close = source.rest, source.close
+
+    def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
+        """See `Source.fetch`."""
+        batch = self._source.fetch(first, last, ahead)
+        epochs, positions = self._order.places(first, first + 1)
+        seed = seed_of(seed_of(self._seed, int(epochs[0])), int(positions[0]))
+        with torch.random.fork_rng(self._devices, device_type=self._type):
+            torch.default_generator.manual_seed(seed)
+            if self._devices:
+                torch.get_device_module(self._devices[0]).manual_seed(seed)
+            return self._transform(batch)
 
 
-def arrival(*, pin: bool, device: torch.device | None) -> Arrive | None:
-    """What is done to batches that arrive: moved to a device, or pinned if that is asked for and there is one."""
-    if device is not None:
-        return Mover(device).start
-    if not pin:
-        return None
-    if not torch.accelerator.is_available():
-        warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=4)
-        return None
-    pin_: Callable[[Any], Any] = pin_memory
-    return lambda data: (pin_(data), None)
+class Formed:
+    """A map-style data set whose items are whole batches, read and collated where they are fetched.
+
+    Args:
+        dataset: the data set of the samples.
+        collate: makes a batch of them.
+        listed: whether a key is a list of sample numbers; else it is one item of the data set, which is a batch.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], *, listed: bool) -> None:
+        self.dataset, self._collate, self._listed = dataset, collate, listed
+
+    def __len__(self) -> int:
+        """Items of the data set."""
+        return len(self.dataset)
+
+    def __getitem__(self, key: Any) -> Any:
+        """One batch."""
+        if not self._listed:
+            return self._collate(self.dataset[key])
+        many = getattr(self.dataset, "__getitems__", None)
+        return self._collate(many(key) if many is not None else [self.dataset[each] for each in key])
 
 
-def arrived(move: Arrive, data: Any) -> Any:
-    """A batch once it is moved."""
-    found, ready = move(data)
-    if ready is not None:
-        ready()
-    return found
+class OnlyOne:
+    """Makes a batch of a list of one item, which is a batch already.
+
+    Args:
+        collate: called with that item; None leaves it as it is.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """The batch."""
+        return samples[0] if self._collate is None else self._collate(samples[0])
 
 
 def is_default(collate_fn: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import signal
 import socket
 import time
@@ -18,10 +19,9 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
 from adabatch._errors import ArgumentTypeError
-from adabatch.data.agreement import Prints
-from adabatch.data.readers import MapReader, SampleError, seed_all
-from adabatch.data.streams import Opening, StreamReader
-from adabatch.data.transport import Channel
+from adabatch.data.workers.readers import MapReader, SampleError
+from adabatch.data.workers.streams import Opening, Prints, StreamReader
+from adabatch.data.workers.transport import Channel
 
 inside = False  # whether this process is a worker
 
@@ -195,7 +195,7 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its handler for that is its own, too
     signal.set_wakeup_fd(-1)
     torch.set_num_threads(1)
-    seed_all(setting.seed + setting.number)
+    _seed_all(setting.seed + setting.number)
     info = torch_worker.WorkerInfo(
         id=setting.number, num_workers=setting.count, seed=setting.seed + setting.number, dataset=reader.dataset
     )
@@ -230,6 +230,13 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
         return
     finally:
         channel.close()
+
+
+def _seed_all(value: int) -> None:
+    """Seeds python's, numpy's and torch's global generators, as torch's workers do."""
+    random.seed(value)
+    np.random.seed(value & 0xFFFFFFFF)
+    torch.manual_seed(value)
 
 
 def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:

@@ -1,4 +1,7 @@
-"""The worker processes, seen from the main process: a pair of sockets to each, so that a death blocks nobody."""
+"""The worker processes, seen from the main process, and that process itself in their place.
+
+A pair of sockets leads to each worker, so that a death blocks nobody.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ import select
 import socket
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
 from adabatch._errors import UsageError
-from adabatch.data.streams import Opening
-from adabatch.data.transport import Channel
-from adabatch.data.worker import Reply, Setting, Task, work
+from adabatch.data.workers.readers import SampleError
+from adabatch.data.workers.streams import Opening, StreamReader
+from adabatch.data.workers.transport import Channel
+from adabatch.data.workers.worker import Reply, Setting, Task, collated, work
 
 _PATIENCE_SECONDS = 5.0
 _ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # this process's ends of all pairs
@@ -198,3 +203,65 @@ def _work(end: socket.socket, reader: Any, setting: Setting) -> None:
     for other in tuple(_ends):
         other.close()
     work(end, reader, setting)
+
+
+class HerePool:
+    """The main process in the place of workers: a run of a stream is read when its reply is asked for.
+
+    Args:
+        reader: reads the samples.
+        collate: whether runs are collated.
+    """
+
+    def __init__(self, reader: StreamReader, *, collate: bool) -> None:
+        self._reader, self._collate = reader, collate
+        self._tasks: deque[tuple[int, int, int, Any]] = deque()
+
+    def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:  # noqa: ARG002
+        """See `Pool.send`."""
+        self._tasks.append((run, first, last, drawn))
+        return 0
+
+    def receive(self, _number: int, _timeout: float = 0) -> Reply:
+        """See `Pool.receive`."""
+        run, first, last, drawn = self._tasks.popleft()
+        begun, rng = time.perf_counter(), self._reader.rng
+        failure: Any = None
+        try:
+            with rng.kept() if rng is not None else contextlib.nullcontext():
+                samples = self._reader.read(first, last, drawn)
+        except SampleError as error:
+            samples, failure = error.samples, error
+        data: Any = samples
+        if samples and self._collate:
+            data = collated(samples, f"items {first} to {last - 1} could not be collated")
+        seconds = time.perf_counter() - begun
+        return Reply(run, len(samples), data, seconds, failure, self._reader.end, self._reader.mark)
+
+    def has(self, _number: int) -> bool:
+        """See `Pool.has`."""
+        return False
+
+    def drop_replies(self) -> None:
+        """Forgets what was asked for."""
+        self._tasks.clear()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Held:
+    """The workers of a source, apart from it, so that it can be closed when the loader is gone.
+
+    Attributes:
+        pool: the pool; None before the first request and after `close`.
+    """
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def close(self) -> None:
+        """Ends the workers."""
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from adabatch._errors import UsageError
+from adabatch._random import GOLDEN, split_mix
 from adabatch.data.order import mix
 
 _WORDS: Final = 624
@@ -212,13 +213,8 @@ class SampleRng:
 
     def seeds(self, epochs: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """One 63-bit seed for each sample."""
-        x = epochs.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(self._key)
-        for part in (np.uint64(0), positions.astype(np.uint64)):
-            x = x ^ part
-            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            x = x ^ (x >> np.uint64(31))
-        return x >> np.uint64(1)
+        x = split_mix(epochs.astype(np.uint64) * GOLDEN + np.uint64(self._key))
+        return split_mix(x ^ positions.astype(np.uint64)) >> np.uint64(1)
 
     def collect(
         self, get: Callable[[Any], Any], items: Sequence[Any], places: tuple[_Int64, _Int64], samples: list[Any]
@@ -238,7 +234,7 @@ class SampleRng:
         seeds, done = self.seeds(*places), 0
         if self._each is None and len(items):
             with _reads:
-                self._eager(get, items[:1], seeds, samples)
+                self._fetch(get, items[:1], seeds[:1], samples, eagerly=True)
             self._each, done = _reads.seen or _generators.touched(int(seeds[0])), 1
         items, seeds = items[done:], seeds[done:]
         if self._each is False:
@@ -246,7 +242,7 @@ class SampleRng:
             _generators.clear()
             try:
                 with _reads:
-                    self._lazy(get, items, seeds, samples)
+                    self._fetch(get, items, seeds, samples, eagerly=False)
             except Exception:
                 if not (_reads.seen or _generators.touched(0)):
                     raise
@@ -255,25 +251,24 @@ class SampleRng:
                     return
             self._each = True
             del samples[kept:]
-        self._eager(get, items, seeds, samples)
+        self._fetch(get, items, seeds, samples, eagerly=True)
 
-    def _eager(self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any]) -> None:
+    def _fetch(
+        self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any], *, eagerly: bool
+    ) -> None:
+        """Appends the samples; `eagerly` with the generators set for each."""
         self._chunk = (-1, None)
         _current.append(0)
         try:
-            for i, seed in enumerate(seeds[: len(items)].tolist()):
-                _current[-1] = seed
-                _generators.set(self._words(seeds, i), seed)
-                samples.append(get(items[i]))
-        finally:
-            _current.pop()
-
-    def _lazy(self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any]) -> None:
-        _current.append(0)
-        try:
-            for item, seed in zip(items, seeds.tolist(), strict=True):
-                _current[-1] = seed
-                samples.append(get(item))
+            if eagerly:
+                for i, (item, seed) in enumerate(zip(items, seeds.tolist(), strict=True)):
+                    _current[-1] = seed
+                    _generators.set(self._words(seeds, i), seed)
+                    samples.append(get(item))
+            else:
+                for item, seed in zip(items, seeds.tolist(), strict=True):
+                    _current[-1] = seed
+                    samples.append(get(item))
         finally:
             _current.pop()
 
@@ -289,31 +284,22 @@ class SampleRng:
 
     def unused(self, fetch: Callable[[], Any], epoch: int, position: int) -> tuple[Any, bool]:
         """Calls `fetch` with the generators set for one sample; its result, and whether it drew nothing."""
+        _asked[0] = False
+        with self.for_sample(epoch, position) as seed, _reads:
+            found = fetch()
+        return found, not (_asked[0] or _reads.seen or _generators.touched(seed))
+
+    @contextlib.contextmanager
+    def for_sample(self, epoch: int, position: int) -> Iterator[int]:
+        """Sets the generators for one sample; its seed."""
         seeds = self.seeds(np.array([epoch]), np.array([position]))
         seed = int(seeds[0])
         self._chunk = (-1, None)
         _current.append(seed)
-        _asked[0] = False
         _generators.clear()
         _generators.set(self._words(seeds, 0), seed)
         try:
-            with _reads:
-                found = fetch()
-        finally:
-            _current.pop()
-        drawn = _asked[0] or _reads.seen or _generators.touched(seed)
-        return found, not drawn
-
-    @contextlib.contextmanager
-    def for_sample(self, epoch: int, position: int) -> Iterator[None]:
-        """Sets the generators for one sample."""
-        seeds = self.seeds(np.array([epoch]), np.array([position]))
-        self._chunk = (-1, None)
-        _current.append(int(seeds[0]))
-        _generators.clear()
-        _generators.set(self._words(seeds, 0), int(seeds[0]))
-        try:
-            yield
+            yield seed
         finally:
             _current.pop()
 
