@@ -14,7 +14,7 @@ def split_mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Scrambles the bits of each word.
 
     Source:
-        Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014: the mixing function of SplitMix64.
+        Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014: the mixing of SplitMix64.
     """
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -61,7 +61,7 @@ def test_fingerprints_differ_where_schedules_do():
         ({"batch_size": 8}, "`data` must be a schedule with a `kind`, got {'batch_size': 8}"),
         ({"kind": "cubic"}, "`kind` must be one of clamp, constant, .*, got 'cubic'"),
         ({"kind": ["constant"]}, r"`kind` must be one of clamp, constant, .*, got \['constant'\]"),
-        ({"kind": "constant"}, "`data` of kind constant must have the fields batch_size, got $"),
+        ({"kind": "constant"}, "`data` of kind constant must have the fields batch_size, got none$"),
         ({"kind": "constant", "batch_size": 8, "x": 1}, "must have the fields batch_size, got batch_size, x"),
         ({"kind": "constant", "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         (

@@ -57,7 +57,7 @@ class Interval:
         if not isinstance(state, dict) or set(state) != {"format", "seen", "length"} or state["format"] != 1:
             raise ArgumentError("state", "must be what `state_dict()` of `every` gave", value=state)
         if state["length"] != str(self._length):
-            raise ArgumentError("state", f"must be of the same length, {self._length}", value=state["length"])
+            raise ArgumentError("state", f"must be of the same length, {self._length}", got=str(state["length"]))
         self._seen = int(state["seen"])
 
     def _count(self) -> int:

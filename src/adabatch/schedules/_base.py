@@ -233,7 +233,9 @@ class Schedule(ABC):
         names = [entry.name for entry in fields(cast("Any", cls))]
         found = [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):
-            raise ArgumentError("data", f"of kind {kind} must have the fields {', '.join(names)}", got=", ".join(found))
+            raise ArgumentError(
+                "data", f"of kind {kind} must have the fields {', '.join(names)}", got=", ".join(found) or "none"
+            )
         return cls(**{name: _decode(data[name]) for name in names})
 
     def fingerprint(self) -> str:

@@ -241,7 +241,7 @@ class from_lr(Schedule):  # noqa: N801
             )
         pairs = [_pair(item) for item in (lr.items() if isinstance(lr, Mapping) else lr)]
         if not pairs or _count(pairs[0][0]) != 0:
-            raise ArgumentError("lr", "must begin at threshold 0", value=pairs[0][0] if pairs else "nothing")
+            raise ArgumentError("lr", "must begin at threshold 0", got=str(pairs[0][0]) if pairs else "nothing")
         for (before, _), (after, _) in pairwise(pairs):
             if _count(after) == 0 or (_unit(before) == _unit(after) and _count(after) <= _count(before)):
                 raise ArgumentError("lr", "must have increasing thresholds", got=f"{after} after {before}")

@@ -183,7 +183,7 @@ def _check_layout(schema: Any, source: str, image: str, label: str) -> None:
     raise ArgumentError(
         None,
         f"{source} must have the columns {image} (a struct with bytes) and {label} (whole numbers)",
-        value=listed,
+        got=listed,
     )
 
 

@@ -134,7 +134,7 @@ def try_sizes(parts: Parts, *, tell: Callable[[str], None]) -> None:
                 if not config.compile:
                     raise
                 reason = " ".join(str(error).split())[:200]
-                raise ArgumentError("compile", "must be possible here", value=reason, remedy="leave it out") from error
+                raise ArgumentError("compile", "must be possible here", got=reason, remedy="leave it out") from error
 
 
 def _one_pass(parts: Parts, size: int) -> None:
