@@ -1,11 +1,20 @@
-"""The loader among real processes over gloo."""
+"""Sources over ranks and start methods, kept where workers persist and ended when the loader is gone."""
+
+import gc
+import multiprocessing
+import os
 
 import pytest
 import torch
 import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
+from tests.data.checks import source_of
+from tests.data.sets import Plan, Rich, no_children, plain
 from torch.distributed.device_mesh import init_device_mesh
-from torch.utils.data import IterableDataset
+from torch.utils.data import (
+    IterableDataset,
+    default_collate,
+)
 
 from adabatch.data import DataLoader
 from adabatch.data.order import permute
@@ -104,3 +113,103 @@ def a_shared_out_stream_with_uneven_batches_resumes(rank, world):
 def test_two_ranks():
     on_ranks(2, one_order_for_all, workers_on_each_rank, groups_and_meshes, a_stream_that_shares_itself_out)
     on_ranks(2, a_shared_out_stream_with_uneven_batches_resumes)
+
+
+SIZES = [7, 3, 20, 1, 64, 9]
+
+
+def history(loader, epochs=2):
+    found = []
+    for _ in range(epochs):
+        for batch in loader:
+            found.append(plain(batch))
+            loader.batch_size = SIZES[len(found) % len(SIZES)]
+    return found
+
+
+def tensors_alive():
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+REFERENCE: list = []
+
+
+def reference():
+    if not REFERENCE:
+        REFERENCE.extend(history(DataLoader(Rich(), 7, shuffle=True, seed=3)))
+    return REFERENCE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_workers": 1, "prefetch_factor": 1},
+        {"num_workers": 2, "persistent_workers": True},
+        {"num_workers": 4, "prefetch_factor": 4},
+        {"num_workers": 2, "collate_fn": lambda samples: default_collate(samples)},
+    ],
+)
+def test_workers_change_nothing_but_where_samples_are_fetched(arguments):
+    loader = DataLoader(Rich(), 7, shuffle=True, seed=3, **arguments)
+    assert history(loader) == reference()
+    del loader
+    assert no_children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_every_start_method_delivers_the_same(method):
+    loader = DataLoader(Rich(), 7, shuffle=True, seed=3, num_workers=2, multiprocessing_context=method)
+    assert history(loader, 1) == reference()[: len(history(DataLoader(Rich(), 7, shuffle=True, seed=3), 1))]
+
+
+def test_leaving_early_and_dropping_a_loader_end_its_workers():
+    for persistent in (False, True):
+        loader = DataLoader(Rich(), 4, num_workers=2, persistent_workers=persistent)
+        for _ in loader:
+            break
+        assert bool(multiprocessing.active_children()) == persistent
+        assert len(next(iter(loader))["item"]) == 4
+        del loader
+        assert no_children()
+
+
+def test_dropping_a_loader_in_the_middle_of_parts_ends_its_workers():
+    loader = DataLoader(Rich(), 20, num_workers=2, persistent_workers=True, micro_batch_size=3)
+    loader.attach(Plan((0, 20), size=100))
+    loader._place.cursor.driver.loader = loader  # as a scheduler does
+    for _ in loader.parts():
+        break
+    assert loader._place.front is None
+    del loader
+    assert no_children()
+
+
+def test_memory_and_processes_return_after_many_loaders():
+    def one():
+        loader = DataLoader(Rich(), 8, num_workers=2, shuffle=True)
+        for _, _batch in zip(range(3), loader, strict=False):
+            pass
+
+    one()
+    gc.collect()
+    files, tensors = len(os.listdir("/proc/self/fd")), tensors_alive()
+    for _ in range(8):
+        one()
+    assert no_children()
+    assert len(os.listdir("/proc/self/fd")) <= files
+    assert tensors_alive() <= tensors
+
+
+def test_workers_that_persist_serve_one_iteration_as_torchs():
+    loader = DataLoader(list(range(6)), 2, num_workers=2, persistent_workers=True)
+    held = iter(loader)
+    assert iter(loader) is held
+    found = [(a.tolist(), b.tolist()) for a, b in zip(loader, loader, strict=False)]
+    torchs = torch.utils.data.DataLoader(list(range(6)), 2, num_workers=2, persistent_workers=True)
+    assert found == [(a.tolist(), b.tolist()) for a, b in zip(torchs, torchs, strict=False)]
+    held = iter(loader)
+    next(held)
+    pids = source_of(loader).held.pool.pids()
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+    assert source_of(loader).held.pool.pids() == pids

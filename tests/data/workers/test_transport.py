@@ -1,11 +1,16 @@
+"""Errors, interrupts and odd data: what is said of them, and that nothing is lost or changed by them."""
+
 import contextlib
+import errno
 import os
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
+from tests.data.checks import source_of
 from torch.utils.data import TensorDataset
 
 from adabatch.data import DataLoader
@@ -172,3 +177,81 @@ def test_a_default_timeout_of_sockets_changes_nothing():
             timer.join()
     finally:
         socket.setdefaulttimeout(None)
+
+
+class Kept:
+    """Holds large tensors of its own."""
+
+    def __init__(self):
+        self.rows = [torch.full((5000,), float(item)) for item in range(400)]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, item):
+        return self.rows[item]
+
+
+@pytest.mark.parametrize("batch_size", [16, 300])  # fewer and more than come along with one message
+def test_tensors_that_a_set_keeps_hold_no_files_open_in_workers(batch_size):
+    loader = DataLoader(Kept(), batch_size, num_workers=2, seed=0, collate_fn=torch.stack, persistent_workers=True)
+    assert torch.cat(list(loader))[:, 0].tolist() == list(range(400))
+    time.sleep(0.2)  # until they let go of what they sent last
+    of_main = len(os.listdir("/proc/self/fd"))
+    assert all(len(os.listdir(f"/proc/{pid}/fd")) < of_main + 10 for pid in source_of(loader).held.pool.pids())
+
+
+MEETING = threading.Barrier(2)
+
+
+def meet():
+    MEETING.wait(10)
+
+
+class Meeting:
+    """Is unpickled while another is."""
+
+    def __reduce__(self):
+        return meet, ()
+
+
+def test_two_threads_receive_tensors_at_the_same_time():
+    found = {}
+
+    def receive(number):
+        mine, theirs = socket.socketpair()
+        with mine, theirs:
+            transport.Channel(mine).send((Meeting(), torch.full((5000,), number)))
+            found[number] = transport.Channel(theirs).receive()[1].unique().tolist()
+
+    threads = [threading.Thread(target=receive, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {1: [1], 2: [2]}
+
+
+class Crowded:
+    """A socket that refuses descriptors the first time, as the system does when too many are under way."""
+
+    def __init__(self, end):
+        self.end, self.refused = end, False
+
+    def sendmsg(self, *message):
+        if not self.refused:
+            self.refused = True
+            raise OSError(errno.ETOOMANYREFS, "too many references")
+        return self.end.sendmsg(*message)
+
+    def __getattr__(self, name):
+        return getattr(self.end, name)
+
+
+def test_descriptors_that_the_system_refuses_for_now_are_sent_later():
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        crowded = Crowded(mine)
+        transport.Channel(crowded).send(torch.ones(5000))
+        assert torch.equal(transport.Channel(theirs).receive(), torch.ones(5000))
+    assert crowded.refused

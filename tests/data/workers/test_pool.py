@@ -1,3 +1,5 @@
+"""Errors, interrupts and odd data: what is said of them, and that nothing is lost or changed by them."""
+
 import os
 import signal
 import subprocess
@@ -7,11 +9,14 @@ import time
 import numpy as np
 import pytest
 import torch
-from tests.data.test_workers import Once, Rich
+from tests.data.checks import source_of
+from tests.data.sets import Once, Rich, no_children
 from torch.utils.data import IterableDataset, RandomSampler
 
 from adabatch.data import DataLoader
 from adabatch.data.workers import transport
+from adabatch.data.workers.pool import Pool
+from adabatch.data.workers.readers import MapReader
 
 ORPHANS = """
 import os, time
@@ -167,3 +172,80 @@ def test_a_stream_shared_out_opens_anew_each_epoch():
     for epoch in range(3):
         items = sorted(item for batch in loader for item in batch.tolist())
         assert items == list(range(100 * epoch, 100 * epoch + 20))
+
+
+def test_a_worker_ends_when_its_socket_is_closed_though_a_later_one_lives():
+    pool = Pool(MapReader([1], None, None), count=2, seed=0, collate=True, context="fork")
+    first = pool._processes[0]
+    pool._channels[0].close()
+    first.join(5)
+    code = first.exitcode
+    pool.close()
+    assert code == 0
+
+
+class Opened:
+    """Opens its file when it is unpickled."""
+
+    def __init__(self, path, item):
+        self.path, self.item = path, item
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        self.path.open().close()
+
+
+class Files:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, item):
+        return Opened(self.folder / ("absent" if item == 5 else "present"), item)
+
+
+def test_a_sample_that_cannot_be_unpickled_is_told_at_once_and_harms_no_worker(tmp_path):
+    (tmp_path / "present").touch()
+    loader = DataLoader(Files(tmp_path), 2, num_workers=1, seed=0, collate_fn=list)
+    batches, found = iter(loader), []
+    with pytest.raises(RuntimeError, match="could not be unpickled: FileNotFoundError"):
+        found.extend(sample.item for batch in batches for sample in batch)
+    (tmp_path / "absent").touch()
+    pids = source_of(loader).held.pool.pids()
+    for batch in batches:
+        assert source_of(loader).held.pool.pids() == pids
+        found.extend(sample.item for sample in batch)
+    assert found == [0, 1, 2, 3, 6, 7]  # a loop goes on behind the batch that could not be had
+
+
+def test_replies_to_epochs_left_early_do_not_gather():
+    loader = DataLoader(list(range(400)), 2, num_workers=2, seed=0, persistent_workers=True)
+    for _ in range(20):
+        next(iter(loader))
+    time.sleep(0.3)  # until they have done all
+    next(iter(loader))
+    assert sum(source_of(loader).held.pool.outstanding) <= 4
+
+
+def test_a_killed_worker_is_named_and_nothing_is_lost(tmp_path):
+    loader = DataLoader(Once(("kill", tmp_path / "killed")), 4, num_workers=2)
+    seen = []
+    for _ in range(2):
+        killed = []
+        try:
+            for batch in loader:
+                seen += batch.tolist()
+        except RuntimeError as error:
+            killed.append(str(error))
+        assert all("is killed by signal: 9" in message for message in killed)
+    assert seen == list(range(100))
+    assert no_children()
+
+
+def test_a_worker_that_is_late_is_named(tmp_path):
+    loader = DataLoader(Once(("sleep", tmp_path / "never")), 2, num_workers=1, timeout=0.5)
+    with pytest.raises(RuntimeError, match=r"timed out after 0\.5 seconds, in which worker 0 sent nothing"):
+        list(loader)
+    assert no_children()

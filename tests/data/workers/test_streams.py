@@ -1,21 +1,24 @@
-"""Data sets that know where they stand: one object that many readers use in turn."""
+"""Streams: passes that begin, go on and end, data sets that know where they stand, and readers that must agree."""
 
 import copy
 import json
+import multiprocessing
 import pickle
 import random
 import threading
+import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.test_streams import SKIPS, Stateful, Stream, items, ranked
-from torch.utils.data import IterableDataset
+from tests.data.sets import SKIPS, Stateful, Stream, StreamOnce, items, ranked, refuse
+from torch.utils.data import IterableDataset, get_worker_info
 
 from adabatch.accumulate import accumulate
 from adabatch.data import DataLoader
-from adabatch.data.workers.streams import changed, packed, unpacked
+from adabatch.data.workers.streams import changed, packed, print_of, unpacked
 
 
 class Epochs(IterableDataset):
@@ -169,7 +172,11 @@ def values(batches):
 
 
 AFRESH = [Afresh, huggingface]
+
+
 HOW = [{}, {"num_workers": 2}, {"num_workers": 1, "persistent_workers": True}]
+
+
 HOW += [{"num_workers": 2, "persistent_workers": True}, {"sharding": "dataset"}]
 
 
@@ -294,9 +301,6 @@ def test_the_epoch_is_told_after_the_beginning_is_restored(how):
     next(iter(loader))
     resumed.load_state_dict(loader.state_dict())
     assert whole(resumed) == [300 + item for item in range(4, 12)]
-
-
-# A loader's state over a stream that stands elsewhere
 
 
 class Drawing(Itself):
@@ -580,9 +584,6 @@ def test_what_cannot_be_packed_is_left_out_and_what_is_damaged_refused():
         loader.load_state_dict(state)
 
 
-# A rank that has no sample
-
-
 @pytest.mark.parametrize("make", [lambda: Stateful(14), lambda: Stream(14)])
 @pytest.mark.parametrize("collate", [None, lambda samples: [torch.tensor([sample[0] for sample in samples])]])
 @pytest.mark.parametrize("sharding", ["stride", "dataset"])
@@ -647,9 +648,6 @@ def test_collators_that_change_samples_do_not_change_the_spare():
     loader = ranked(4, lambda: DataLoader(Records(), 3, seed=0, collate_fn=collate))[3]
     found = [(values.tolist(), part.size) for values, part in loader.parts()]
     assert [value for value, size in found if size == 0] == [[-3]] * sum(size == 0 for _, size in found)
-
-
-# States that JSON changes
 
 
 class Keyed(IterableDataset):
@@ -729,9 +727,6 @@ def test_states_that_json_cannot_hold_are_dropped_too(kind):
     assert loader.state_dict()["stream"]["place"] == {"offset": 0, "state": None}
 
 
-# Copies
-
-
 def test_a_loader_over_a_stream_can_be_pickled():
     loader = DataLoader(Stateful(20), 4)
     assert items(pickle.loads(pickle.dumps(loader))) == list(range(20))
@@ -741,3 +736,205 @@ def test_a_loader_over_a_stream_can_be_pickled():
     assert items(twin) == list(range(4, 20))
     assert items(copy.deepcopy(loader)) == list(range(4, 20))
     assert items(iterator) == list(range(4, 20))
+
+
+class Ranged(IterableDataset):
+    """A range, which workers may be told a part of."""
+
+    def __init__(self, size=8):
+        self.start, self.end = 0, size
+
+    def __iter__(self):
+        return iter(range(self.start, self.end))
+
+
+def halves(worker):
+    data = get_worker_info().dataset
+    half = data.end // 2
+    data.start, data.end = half * worker, half * (worker + 1)
+
+
+def shorter(worker):
+    get_worker_info().dataset.end -= worker
+
+
+def seeds(worker):
+    np.random.seed(worker)
+    torch.manual_seed(worker)
+
+
+SHARE = r"sample 0 is another in worker 1 than in worker 0. Where `worker_init_fn` shares the stream out use"
+
+
+@pytest.mark.parametrize("size", [2, 8, 50])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 5, 8, 9, 60])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_stream_shared_out_by_worker_init_fn_is_refused_before_anything_is_lost(size, batch_size, persistent):
+    loader = DataLoader(
+        Ranged(size), batch_size, num_workers=2, worker_init_fn=halves, persistent_workers=persistent, seed=0
+    )
+    seen = []
+
+    def train():
+        for batch in loader:
+            seen.extend(batch.tolist())
+
+    with pytest.raises(ValueError, match=SHARE + r" `sharding='dataset'`; where it only seeds"):
+        train()
+    assert seen == list(range(len(seen)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_remedy_delivers_each_sample_once(workers):
+    loader = DataLoader(
+        Ranged(8), 2, num_workers=workers, worker_init_fn=halves if workers == 2 else None, sharding="dataset"
+    )
+    assert sorted(item for batch in loader for item in batch.tolist()) == list(range(8))
+
+
+def test_three_workers_are_compared_though_one_would_do():
+    def thirds(worker):
+        get_worker_info().dataset.start = 2 * (worker == 2)
+
+    loader = DataLoader(Ranged(6), 6, num_workers=3, worker_init_fn=thirds)
+    with pytest.raises(ValueError, match="sample 0 is another in worker 2 than in worker 0"):
+        list(loader)
+
+
+@pytest.mark.parametrize("batch_size", [4, 100])
+def test_streams_of_another_length_are_refused_too(batch_size):
+    loader = DataLoader(Ranged(40), batch_size, num_workers=2, worker_init_fn=shorter)
+    with pytest.raises(ValueError, match=r"one found (39|40) samples and worker [01] (39|40)"):
+        list(loader)
+
+
+class Noisy(Ranged):
+    def __iter__(self):
+        for item in super().__iter__():
+            yield {"item": item, "noise": np.random.rand(3) + float(torch.rand(())), "text": [str(item)]}
+
+
+@pytest.mark.parametrize("epochs", [2])
+@pytest.mark.parametrize("batch_size", [3, 40])
+def test_a_worker_init_fn_that_seeds_generators_is_none_of_its_business(epochs, batch_size):
+    loader = DataLoader(Noisy(40), batch_size, num_workers=3, worker_init_fn=seeds)
+    for _ in range(epochs):
+        assert torch.cat([batch["item"] for batch in loader]).tolist() == list(range(40))
+
+
+def test_a_resumed_pass_is_compared_from_where_it_goes_on():
+    loader = DataLoader(Ranged(40), 4, num_workers=2, worker_init_fn=seeds)
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    resumed = DataLoader(Ranged(40), 4, num_workers=2, worker_init_fn=halves)
+    resumed.load_state_dict(state)
+    with pytest.warns(UserWarning, match="read and dropped"), pytest.raises(ValueError, match="sample 0 is another"):
+        list(resumed)
+
+
+def test_prints_are_equal_for_equal_samples_only():
+    class Opaque:
+        pass
+
+    def samples():
+        return [
+            1, True, 1.0, "1", b"1", None, 1j, np.float32(1), np.arange(3), np.arange(3.0), np.zeros((0, 2)),
+            np.array([1, None]), torch.arange(3), torch.arange(3.0), torch.arange(3).reshape(3, 1),
+            torch.ones(3, dtype=torch.bfloat16), torch.ones((), dtype=torch.bfloat16), torch.ones(3).to_sparse(),
+            torch.ones(2, dtype=torch.complex64), torch.ones(2, dtype=torch.complex64).conj(),
+            torch.ones(2, requires_grad=True), torch.ones(2, dtype=torch.uint16), [1, 2], [2, 1], {"a": 1}, {"a": 2},
+            Opaque(), torch.nested.nested_tensor([torch.ones(2), torch.ones(1)], layout=torch.jagged),
+            np.array("2020-01-01", "M8[D]"), torch.cat([torch.zeros(100_000), torch.ones(100_000)]),
+        ]  # fmt: skip
+
+    first, again = ([print_of(sample) for sample in samples()] for _ in range(2))
+    assert first == again
+    same = {18, 19}  # a number and its conjugate
+    assert len(set(first)) == len(first) - len(same) + 1
+
+
+class Uneven(IterableDataset):
+    """Has another length in each worker."""
+
+    def __iter__(self):
+        number = int(multiprocessing.current_process().name.rsplit("-", 1)[1]) % 2
+        for item in range(8 if number == self.first else 5):
+            time.sleep(0.02)  # so that a run is one batch
+            yield item
+
+
+def test_streams_that_end_elsewhere_are_refused_where_that_shows():
+    data = Uneven()
+    data.first = (int(multiprocessing.Process().name.rsplit("-", 1)[1]) + 1) % 2
+    loader = DataLoader(data, 4, num_workers=2, prefetch_factor=1)
+    with pytest.raises(ValueError, match="one found 5 samples where others gave 8"):
+        list(loader)
+
+
+class NoEpoch(IterableDataset):
+    def set_epoch(self, epoch):
+        raise ValueError("no such epoch")
+
+    def __iter__(self):
+        return iter(range(8))
+
+
+class NoPlace(IterableDataset):
+    """Counts up; the place after sample 3 can be asked for or returned to only where `asked` or `returned` says so."""
+
+    def __init__(self, asked=False, returned=False):
+        self.at, self.asked, self.returned = 0, asked, returned
+
+    def state_dict(self):
+        if self.at > 3 and not self.asked:
+            raise ValueError("cannot tell the place")
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        if state["at"] > 3 and not self.returned:
+            raise ValueError("cannot go there")
+        self.at = state["at"]
+
+    def __iter__(self):
+        while self.at < 40:
+            self.at += 1
+            yield self.at - 1
+
+
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (
+            lambda mark: StreamOnce(mark, refuse, None),
+            OSError,
+            "sample 0 could not be fetched in worker 0.*no such shard",
+        ),
+        (lambda _: NoEpoch(), ValueError, "no such epoch"),
+    ],
+    ids=["__iter__", "set_epoch"],
+)
+def test_what_a_stream_raises_in_a_worker_arrives(make, kind, message, sharding, tmp_path):
+    with pytest.raises(kind, match=message):
+        list(DataLoader(make(tmp_path / "mark"), 4, num_workers=1, seed=0, sharding=sharding))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("sharding", ["stride", "dataset"])
+def test_a_place_that_a_stream_cannot_tell_is_told(sharding, workers):
+    with pytest.raises(ValueError, match="cannot tell the place"):
+        list(DataLoader(NoPlace(), 4, num_workers=workers, seed=0, sharding=sharding))
+
+
+def test_a_state_that_a_stream_refuses_in_a_worker_is_told():
+    def make(returned):
+        return DataLoader(NoPlace(asked=True, returned=returned), 4, num_workers=1, seed=0)
+
+    begun = make(returned=True)
+    batches = iter(begun)
+    next(batches), next(batches)
+    loader = make(returned=False)
+    loader.load_state_dict(begun.state_dict())
+    with pytest.raises(ValueError, match="cannot go there"):
+        list(loader)
