@@ -2,6 +2,7 @@
 
 from adabatch.data.loader import DataLoader
 from adabatch.data.resident import ResidentLoader
-from adabatch.data.rng import sample_seed
+from adabatch.data.workers.pool import WorkerDiedError
+from adabatch.data.workers.rng import sample_seed
 
-__all__ = ["DataLoader", "ResidentLoader", "sample_seed"]
+__all__ = ["DataLoader", "ResidentLoader", "WorkerDiedError", "sample_seed"]

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adabatch._random import GOLDEN, split_mix
+
 
 def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> npt.NDArray[np.int64]:
     """Whole numbers in `[0, options)`, each a function of (seed, name) and of one sample's clock alone.
@@ -30,14 +32,9 @@ def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, n
         >>> parts = [draws(9, seed=1, clock=100 + i, stride=2, count=3, name="crop") for i in range(2)]
         >>> bool((whole[0::2] == parts[0]).all() and (whole[1::2] == parts[1]).all())
         True
-
-    Source: the mixing function is that of SplitMix64 (Steele, Lea and Flood, 2014).
     """
     x = np.arange(count, dtype=np.uint64) * np.uint64(stride) + np.uint64(clock)
-    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + _key(seed, name)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    x ^= x >> np.uint64(31)
+    x = split_mix((x + np.uint64(1)) * GOLDEN + _key(seed, name))
     return ((x >> np.uint64(32)) * np.uint64(options) >> np.uint64(32)).astype(np.int64)
 
 

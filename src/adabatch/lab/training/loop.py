@@ -15,7 +15,7 @@ import torch
 import adabatch as ab
 from adabatch import _checks, memory, units
 from adabatch._errors import ArgumentError
-from adabatch.data.pool import WorkerDiedError
+from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import extension, forward, saving
