@@ -132,7 +132,7 @@ class DrivenLoader(Protocol):
 
     @property
     def driver(self) -> Driver | None:
-        """What gives the batch size; None if nothing does."""
+        """Gives the batch size; None if nothing does."""
 
     @property
     def dataset_size(self) -> int | None:

@@ -55,10 +55,10 @@ def test_more_workers_than_processors_are_warned_of():
 def test_flags_may_be_of_any_kind_that_is_true_or_false():
     assert len(set(DataLoader(range(9), 9, shuffle=1, seed=0).sampler)) == 9
     for flag in (True, False, np.bool_(True), np.bool_(False), 0, 1, np.True_):
-        arguments.check_flags(shuffle=flag)
+        arguments.flags(shuffle=flag)
     for flag in (2, -1, "yes", None, 1.0, np.ones(2), torch.tensor(True)):
         with pytest.raises(TypeError, match="`shuffle` must be True or False, got"):
-            arguments.check_flags(shuffle=flag)
+            arguments.flags(shuffle=flag)
 
 
 def test_bad_worker_arguments_are_named():

@@ -46,19 +46,14 @@ class Setup:
         self.scale = self.world if models.averaged_over > 1 else 1
         self.vote_group = models.group if models.is_ddp else self.group
         self.voters = models.averaged_over if models.is_ddp else self.world
-        self.why_not = (
-            "`recover` is False"
-            if not recover
-            else "`accumulate` was not given the model"
-            if not models
-            else "parameters are sharded, so the other ranks wait in this one's passes"
-            if models.sharded
-            else "SyncBatchNorm makes the other ranks wait in this one's passes"
-            if models.synchronises_forward
-            else "a loader of another make cannot go back"
-            if self.counted_late or not hasattr(loader, "load_state_dict")
-            else ""
-        )
+        reasons = {
+            "`recover` is False": not recover,
+            "`accumulate` was not given the model": not models,
+            "parameters are sharded, so the other ranks wait in this one's passes": models.sharded,
+            "SyncBatchNorm makes the other ranks wait in this one's passes": models.synchronises_forward,
+            "a loader of another make cannot go back": self.counted_late or not hasattr(loader, "load_state_dict"),
+        }
+        self.why_not = next((reason for reason, holds in reasons.items() if holds), "")
         self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)
 
     def check_model(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -19,11 +20,12 @@ from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.data.order import LARGEST
 
 
-def check_flags(**flags: Any) -> None:
-    """Raises if a flag is not a bool, one of numpy's, 0 or 1."""
-    for name, flag in flags.items():
+def flags(**given: Any) -> Iterator[bool]:
+    """Flags as bools: each must be one, one of numpy's, 0 or 1."""
+    for name, flag in given.items():
         if not (isinstance(flag, bool | np.bool_) or (isinstance(flag, int) and flag in (0, 1))):
             raise ArgumentTypeError(name, "must be True or False", value=flag)
+    return map(bool, given.values())
 
 
 def check_together(*, drop_last: bool, run_on: bool, seed: int | None, generator: Any) -> None:

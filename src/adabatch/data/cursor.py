@@ -243,7 +243,7 @@ class Cursor:
         """The iteration is over."""
 
     def saved(self) -> dict[str, Any]:
-        """What a state holds besides the numbers that all loaders have."""
+        """Entries of a state besides the numbers that all loaders have."""
         return {}
 
     def go_on(self, saved: Mapping[str, Any]) -> None:
@@ -359,10 +359,6 @@ class Stream(Protocol):
 
 class StreamCursor(Cursor):
     """A cursor over passes whose length is not known ahead: the clock counts the samples delivered.
-
-    Args:
-        batch_size: samples in a batch over all ranks.
-        drop_last: whether a last batch that would be short is dropped.
 
     Attributes:
         extent: how many samples of the pass there are, up to the number asked for.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from adabatch._errors import ArgumentTypeError, UsageError
 from adabatch.data.cursor import Cursor, check_share
-from adabatch.data.order import BLOCK, Order, items_of
+from adabatch.data.order import BLOCK, items_of
 from adabatch.data.place import Iteration, Place
 from adabatch.data.sources.supply import Supply
 from adabatch.data.workers.pool import WorkerDiedError
@@ -16,10 +16,6 @@ from adabatch.types import Batch, Part
 
 class Pass:
     """One way through the rest of one epoch. It begins when its first batch is asked for.
-
-    Args:
-        place: where the loader stands.
-        supply: where its samples come from.
 
     Attributes:
         at: where this iteration stands.
@@ -225,7 +221,7 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
 def bounds_ahead(
     rest: tuple[tuple[int, int], ...], cursor: Cursor, epoch: int, after: int, micro: int | None
 ) -> Iterator[tuple[int, int]]:
-    """The micro-batches that follow: what is `rest` of a batch, then those of the batches that follow on `after`."""
+    """The micro-batches that follow: `rest` of a batch, then those of the batches that follow on `after`."""
     yield from (bounds for bounds in rest if bounds[1] > bounds[0])
     for clock, size in cursor.predicted(after, epoch):
         for bounds in bounds_of(clock - cursor.base, size, micro, cursor.rank, cursor.world):
@@ -247,58 +243,46 @@ def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -
 
 
 class SamplerView:
-    """The samples of the epoch in which a loader stands, over all ranks, in their order.
+    """The samples of the epoch in which a loader stands, over all ranks, in their order."""
 
-    Args:
-        order: makes it.
-        stand: gives the loader's cursor and the epoch.
-    """
-
-    def __init__(self, order: Callable[[], Order], stand: Callable[[], tuple[Cursor, int]]) -> None:
-        self._order, self._stand = order, stand
+    def __init__(self, place: Place, supply: Supply) -> None:
+        self._place, self._supply = place, supply
 
     def __len__(self) -> int:
         """Samples in an epoch."""
-        return self._stand()[0].size
+        return self._place.cursor.size
 
     def __iter__(self) -> Iterator[int]:
-        order, (cursor, epoch) = self._order(), self._stand()
-        end = (epoch + 1) * cursor.size
-        for clock in range(epoch * cursor.size, end, BLOCK):
-            yield from order.items(clock, min(clock + BLOCK, end)).tolist()
+        size = len(self)
+        order, start = self._supply.order(size), self._place.epoch * size
+        for clock in range(start, start + size, BLOCK):
+            yield from order.items(clock, min(clock + BLOCK, start + size)).tolist()
 
 
 class BatchSamplerView:
-    """The batches of the epoch in which a loader stands, over all ranks, as lists of sample numbers. It is only read.
+    """The batches of the epoch in which a loader stands, over all ranks, as lists of sample numbers; only read."""
 
-    Args:
-        sampler: the loader's.
-        order: as of `SamplerView`.
-        stand: as of `SamplerView`.
-    """
-
-    def __init__(self, sampler: object, order: Callable[[], Order], stand: Callable[[], tuple[Cursor, int]]) -> None:
+    def __init__(self, sampler: object, place: Place, supply: Supply) -> None:
         self.sampler = sampler
-        self._order, self._stand = order, stand
+        self._place, self._supply = place, supply
 
     @property
     def batch_size(self) -> int:
         """Samples in the next batch; to change it set the loader's."""
-        return self._stand()[0].batch_size
+        return self._place.cursor.batch_size
 
     @property
     def drop_last(self) -> bool:
         """Whether a last batch that would be short is dropped."""
-        return self._stand()[0].drop_last
+        return self._place.cursor.drop_last
 
     def __len__(self) -> int:
         """Batches in the epoch."""
-        cursor, epoch = self._stand()
-        return cursor.count_whole(epoch)
+        return self._place.cursor.count_whole(self._place.epoch)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        order, (cursor, epoch) = self._order(), self._stand()
-        twin = cursor.fork()
-        for clock, size in twin.predicted(cursor.first_of(epoch), epoch):
+        cursor, epoch = self._place.cursor.fork(), self._place.epoch
+        order = self._supply.order(cursor.size)
+        for clock, size in cursor.predicted(cursor.first_of(epoch), epoch):
             keys = order.keys(clock, clock + size)
             yield keys if isinstance(keys, list) else keys.tolist()

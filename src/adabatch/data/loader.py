@@ -13,9 +13,8 @@ from torch.utils.data import IterableDataset, default_collate, default_convert
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.data import arguments, place
-from adabatch.data.cursor import Cursor
 from adabatch.data.iteration import Batches, BatchSamplerView, Parts, SamplerView
-from adabatch.data.order import Order, draw_seed
+from adabatch.data.order import draw_seed
 from adabatch.data.place import Place
 from adabatch.data.sources.supply import MapSupply, StreamSupply, Supply
 from adabatch.data.workers import worker
@@ -130,18 +129,14 @@ class DataLoader:
         mesh: Any = None,
         shard: bool = True,
     ) -> None:
-        arguments.check_flags(
-            shuffle=shuffle or False,
-            drop_last=drop_last,
-            run_on=run_on,
-            shard=shard,
-            pin_memory=pin_memory,
-            persistent_workers=persistent_workers,
-            in_order=in_order,
-            sample_rng=sample_rng,
+        shuffle, drop_last, run_on, shard = arguments.flags(
+            shuffle=shuffle or False, drop_last=drop_last, run_on=run_on, shard=shard
         )
-        arguments.check_together(drop_last=bool(drop_last), run_on=bool(run_on), seed=seed, generator=generator)
-        arguments.check_samplers(sampler, shuffle=bool(shuffle))
+        pin_memory, persistent_workers, in_order, sample_rng = arguments.flags(
+            pin_memory=pin_memory, persistent_workers=persistent_workers, in_order=in_order, sample_rng=sample_rng
+        )
+        arguments.check_together(drop_last=drop_last, run_on=run_on, seed=seed, generator=generator)
+        arguments.check_samplers(sampler, shuffle=shuffle)
         formed = batch_sampler is not None or batch_size is None
         if formed:
             others = {"shuffle": shuffle, "sampler": sampler, "batch_size": batch_size if batch_size != 1 else None}
@@ -153,11 +148,9 @@ class DataLoader:
                 micro_batch_size=micro_batch_size,
                 **(others if batch_sampler is not None else {}),
             )
-        context = arguments.check_workers(
-            num_workers, prefetch_factor, bool(persistent_workers), multiprocessing_context
-        )
+        context = arguments.check_workers(num_workers, prefetch_factor, persistent_workers, multiprocessing_context)
         _checks.finite("timeout", timeout, minimum=0)
-        shard = bool(shard) and not formed
+        shard = shard and not formed
         _distributed.sharing_group(group=group, mesh=mesh, shard=shard)
         kind: type[Supply] = StreamSupply if isinstance(dataset, IterableDataset) else MapSupply
         usual = default_convert if batch_size is None else default_collate
@@ -165,26 +158,26 @@ class DataLoader:
             dataset=dataset,
             sampler=sampler if batch_sampler is None else batch_sampler,
             batch_sampler=batch_sampler,
-            shuffle=bool(shuffle),
+            shuffle=shuffle,
             formed=formed,
             sharding=arguments.check_sharding(sharding, dataset),
-            sample_rng=bool(sample_rng),
+            sample_rng=sample_rng,
             collate_fn=collate_fn if collate_fn is not None else usual,
             num_workers=num_workers,
             prefetch_factor=2 if num_workers and prefetch_factor is None else prefetch_factor,
             timeout=timeout,
             worker_init_fn=worker_init_fn,
             multiprocessing_context=context,
-            persistent_workers=bool(persistent_workers),
-            pin_memory=bool(pin_memory),
+            persistent_workers=persistent_workers,
+            pin_memory=pin_memory,
             device=arguments.checked_device(device),
             group=group,
             mesh=mesh,
             shard=shard,
         )
-        self.generator, self.pin_memory_device, self.in_order = generator, pin_memory_device, bool(in_order)
+        self.generator, self.pin_memory_device, self.in_order = generator, pin_memory_device, in_order
         size = 1 if batch_sampler is not None or batch_size is None else batch_size
-        self._place = Place(self._supply.cursor(size, drop_last=bool(drop_last), run_on=bool(run_on)))
+        self._place = Place(self._supply.cursor(size, drop_last=drop_last, run_on=run_on))
         drawn = seed is None
         self._supply.seed = draw_seed(generator) if drawn else _checks.whole("seed", seed, minimum=0)
         self._supply.drawn = drawn
@@ -256,7 +249,7 @@ class DataLoader:
             return getattr(supply.batch_sampler, "sampler", None)
         if supply.sampler is not None or self.dataset_size is None:
             return supply.sampler
-        return SamplerView(self._whole_order, self._stand)
+        return SamplerView(self._place, supply)
 
     @property
     def batch_sampler(self) -> Any:
@@ -266,14 +259,7 @@ class DataLoader:
         """
         if self._supply.formed or self.dataset_size is None:
             return self._supply.batch_sampler
-        return BatchSamplerView(self.sampler, self._whole_order, self._stand)
-
-    def _whole_order(self) -> Order:
-        """The order over all ranks."""
-        return self._supply.order(self._place.cursor.size)
-
-    def _stand(self) -> tuple[Cursor, int]:
-        return self._place.cursor, self._place.epoch
+        return BatchSamplerView(self.sampler, self._place, self._supply)
 
     # Where it stands
 
@@ -348,7 +334,7 @@ class DataLoader:
 
     @property
     def driver(self) -> Driver | None:
-        """What gives the batch size, a `BatchSizeScheduler`; None if nothing does."""
+        """The `BatchSizeScheduler` that gives the batch size; None for none."""
         return self._place.demand.driver
 
     def sharing(self) -> tuple[Any, int, int]:
@@ -477,7 +463,7 @@ class DataLoader:
         return self._place.cursor.rank if self._supply.joined else self.sharing()[1]
 
     def _identity(self) -> dict[str, Any]:
-        """What a state must agree on."""
+        """The settings that a state must agree on."""
         supply = self._supply
         return {
             "seed": supply.seed,

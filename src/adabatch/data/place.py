@@ -7,23 +7,16 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
+from adabatch._errors import MISSING, ArgumentError, ArgumentTypeError, UsageError
 from adabatch.data.cursor import Cursor
 from adabatch.types import Batch
 
 _FORMAT: Final = 1
-_KINDS: Final[Mapping[str, type]] = {
-    "clock": int,
-    "batch_size": int,
-    "seed": int,
-    "dataset_size": int,
-    "shuffle": bool,
-    "sampler": str,
-    "drop_last": bool,
-    "run_on": bool,
-    "sharding": str,
+_COUNT, _FLAG, _TEXT = (int, "a whole number of at least 0"), (bool, "True or False"), (str, "text")
+_KINDS: Final[dict[str, tuple[type, str]]] = {
+    **dict.fromkeys(("clock", "batch_size", "seed", "dataset_size"), _COUNT),
+    **{"shuffle": _FLAG, "sampler": _TEXT, "drop_last": _FLAG, "run_on": _FLAG, "sharding": _TEXT},
 }
-_REMEDY: Final = "load the state into a loader over the same data, built with the same arguments"
 
 
 class Iteration:
@@ -65,9 +58,6 @@ class Place:
 
     Without a driver the newest iteration is where the loader stands. With one, looking is free: an iteration moves
     nothing until a batch of it commits, and from then on the loader stands where that one does.
-
-    Args:
-        cursor: at the beginning.
 
     Attributes:
         cursor: what is committed, and so saved.
@@ -117,11 +107,7 @@ class Place:
         return epoch + (cursor.begun == epoch)
 
     def count(self) -> int:
-        """Batches of the epoch that an iteration goes through; if none does, of the next.
-
-        Raises:
-            TypeError: if a batch size was assigned during the iteration.
-        """
+        """See `DataLoader.__len__`."""
         front = self.front
         if front is None:
             return self.cursor.count_whole(self.epoch)
@@ -256,12 +242,7 @@ class Place:
         self.moved()
 
     def set_epoch(self, epoch: int) -> None:
-        """Stands at the start of `epoch`.
-
-        Raises:
-            RuntimeError: if an iteration goes on.
-            ValueError: if a schedule drives the loader and `epoch` is another than the next.
-        """
+        """See `DataLoader.set_epoch`."""
         front, cursor = self.front, self.cursor
         if front is not None and not front.over:
             raise UsageError("set_epoch", "must not be called during an iteration", remedy="call it before the loop")
@@ -329,10 +310,10 @@ class Place:
             raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
 
     def read(self, state: Mapping[str, Any], *, readers: int, rank: Callable[[], int]) -> Cursor:
-        """A cursor that stands where `state` was taken; `load` takes it.
+        """A cursor that stands where `state`, from `checked`, was taken; for `load`.
 
         Args:
-            state: of a loader, as `checked` gives it.
+            state: of a loader.
             readers: how many a loader over a stream has.
             rank: of this process.
 
@@ -342,14 +323,17 @@ class Place:
         """
         cursor = self.cursor.fork()
         cursor.demand = copy.copy(cursor.demand)
-        after = state.get("next_batch_size")
+        after, left_open = state.get("next_batch_size"), state.get("open_epoch")
         cursor.demand.batch_size = cursor.checked(state["batch_size"])
         cursor.demand.postponed = None if after is None else cursor.checked(after)
         cursor.position, cursor.begun = state["clock"], None
-        if cursor.known:
-            cursor.go_on({"open_epoch": _open_epoch(state, cursor.epoch_of(cursor.position))})
-        else:
+        if not cursor.known:
             cursor.go_on(_checked_stream(state, readers=readers, rank=rank()))
+            return cursor
+        epoch = cursor.epoch_of(cursor.position)  # of which a rest may be dropped
+        if left_open is not None and (type(left_open) is not int or left_open not in (epoch - 1, epoch)):
+            raise _damaged(f"`open_epoch` must be {epoch} or the epoch before", left_open)
+        cursor.go_on({"open_epoch": left_open})
         return cursor
 
     def load(self, cursor: Cursor) -> None:
@@ -375,45 +359,16 @@ def checked(state: Any) -> dict[str, Any]:
             got=f"format {state.get('format')!r}",
             remedy="it is damaged or written by another version",
         )
-    for name, kind in _KINDS.items():
+    for name, (kind, words) in _KINDS.items():
         if name not in state:
-            raise ArgumentError(
-                "state", f"is damaged: `{name}` is missing", remedy="save it again or use an older checkpoint"
-            )
-        value: Any = state[name]
-        if type(value) is not kind or (kind is int and state[name] < 0):
-            raise ArgumentError(
-                "state",
-                f"is damaged: `{name}` must be {_described(kind)}",
-                value=value,
-                remedy="use an older checkpoint",
-            )
+            raise _damaged(f"`{name}` is missing")
+        if type(state[name]) is not kind or (kind is int and state[name] < 0):
+            raise _damaged(f"`{name}` must be {words}", state[name])
     return dict(state)
 
 
-def _open_epoch(state: Mapping[str, Any], epoch: int) -> int | None:
-    """The epoch of which all was handed out and whose end is still to be told; None for none.
-
-    Args:
-        state: of a loader.
-        epoch: in which it stands.
-
-    Raises:
-        ValueError: if it is neither that epoch, of which a rest may be dropped, nor the one before.
-    """
-    found = state.get("open_epoch")
-    if found is not None and (type(found) is not int or found not in (epoch - 1, epoch)):
-        raise ArgumentError(
-            "state",
-            f"is damaged: `open_epoch` must be {epoch} or the epoch before",
-            got=found,
-            remedy="use an older checkpoint",
-        )
-    return found
-
-
-def _described(kind: type) -> str:
-    return {int: "a whole number of at least 0", bool: "True or False", str: "text"}.get(kind, kind.__name__)
+def _damaged(what: str, value: Any = MISSING) -> ArgumentError:
+    return ArgumentError("state", f"is damaged: {what}", value=value, remedy="use an older checkpoint")
 
 
 def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -422,37 +377,28 @@ def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         f"`{name}` is {state[name]!r} there and {mine!r} here" for name, mine in own.items() if state[name] != mine
     ]
     if differences:
-        raise ArgumentError("state", f"must belong to this loader: {', '.join(differences)}", remedy=_REMEDY)
+        remedy = "load the state into a loader over the same data, built with the same arguments"
+        raise ArgumentError("state", f"must belong to this loader: {', '.join(differences)}", remedy=remedy)
 
 
 def _checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict[str, Any]:
-    """The part of a state that belongs to a stream.
-
-    Args:
-        state: of a loader.
-        readers: how many the loader has.
-        rank: of this process.
+    """The part of a state that belongs to a stream, of a loader with as many `readers`.
 
     Raises:
         ValueError: if it is missing or damaged, or another rank's place in a stream that shares itself out.
     """
     stream = state.get("stream")
     found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
-    numbers = [found.get(name, -1) for name in ("epoch", "base", "chunk")]
-    whole = all(map(_is_count, numbers[:2])) and (numbers[2] is None or _is_count(numbers[2]))
-    place = found.get("place", "missing")
-    offset, chunk = (state["clock"] - found["base"] if whole else -1), found.get("chunk")
-    if chunk == 0 or not _is_place(place, offset, chunk, None if state["sharding"] == "stride" else readers):
-        raise ArgumentError(
-            "state", "is damaged: `stream` must hold a place in the stream", value=stream, remedy="use an older one"
-        )
-    if state["sharding"] != "stride" and place is not None and place["rank"] != rank:
+    epoch, base, chunk = (found.get(name, -1) for name in ("epoch", "base", "chunk"))
+    whole = _is_count(epoch) and _is_count(base) and (chunk is None or _is_count(chunk))
+    place, stride = found.get("place", "missing"), state["sharding"] == "stride"
+    offset = state["clock"] - base if whole else -1
+    if chunk == 0 or not _is_place(place, offset, chunk, None if stride else readers):
+        raise _damaged("`stream` must hold a place in the stream", stream)
+    if not stride and place is not None and place["rank"] != rank:
         raise ArgumentError(
             "state",
-            (
-                f"must be of this rank where a stream shares itself out: it is of rank {place['rank']}, "
-                f"this is rank {rank}"
-            ),
+            f"must be this rank's where a stream shares itself out: it is of rank {place['rank']}, this is rank {rank}",
             remedy="save and load a state on each rank",
         )
     return found

@@ -83,7 +83,7 @@ def test_a_prediction_that_holds_is_made_once():
 def test_runs_are_whole_batches_of_just_so_many_samples_as_are_worth_it(size):
     prediction, seen, at = Prediction(), set(), 0
     with assembling(Slow()) as assembler:
-        for _ in range(60):
+        while at < 60 * max(size, 64):
             at = fetched(assembler, prediction, at, size, 1)
             seen |= {run.last - run.first for run in assembler.runs}
     assert max(seen) == max(64, size)

@@ -13,10 +13,11 @@ batch stack and those of several do not, as with lengths that are sorted, a run 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 from torch.utils.data import default_collate
 
@@ -34,7 +35,7 @@ _RUN_SECONDS = 0.01
 
 
 class Learned:
-    """What iterations of a loader learn of its samples for those that follow.
+    """Lessons of a loader's iterations for those that follow.
 
     Attributes:
         target: samples in a run.
@@ -81,7 +82,7 @@ class Fetching:
         return all(one is another or (type(one) is int and one == another) for one, another in mine)
 
     def rng(self) -> SampleRng | None:
-        """What sets the generators, if they are to be set."""
+        """Sets the generators for each sample; None if nobody does."""
         return SampleRng(self.seed) if self.sample_rng else None
 
     def pool(self, reader: Any, rank: int, *, show_info: bool = True) -> Pool | HerePool:
@@ -122,25 +123,23 @@ class Run:
         self.ready: Callable[[], None] | None = None  # what to call before the data are used
 
 
-class Feed(Protocol):
+class Feed(ABC):
     """Knows which worker is asked for what."""
 
+    @abstractmethod
     def ask(self, runs: Assembler, last: int) -> None:
         """Has the items up to `last` fetched."""
 
     def ask_ahead(self, runs: Assembler) -> None:
         """Has what will be asked for fetched."""
+        runs.request_predicted()
 
-    def came(self, run: Run, reply: Reply) -> None:
-        """A reply came, which is not arrived yet."""
+    def came(self, run: Run, reply: Reply) -> None:  # noqa: B027
+        """A reply came, whose data are as they were sent."""
 
 
-class Numbered:
-    """Feeds an assembler from a map-style data set.
-
-    Args:
-        sent: the keys of items, where workers cannot know them.
-    """
+class Numbered(Feed):
+    """Feeds an assembler from a map-style data set; `sent` gives keys of items, where workers cannot know them."""
 
     def __init__(self, sent: Callable[[int, int], Any]) -> None:
         self._sent = sent
@@ -148,13 +147,6 @@ class Numbered:
     def ask(self, runs: Assembler, last: int) -> None:
         """See `Feed.ask`."""
         runs.request(last, self._sent(runs.end, last))
-
-    def ask_ahead(self, runs: Assembler) -> None:
-        """See `Feed.ask_ahead`."""
-        runs.request_predicted()
-
-    def came(self, run: Run, reply: Reply) -> None:
-        """See `Feed.came`."""
 
 
 class Assembler:

@@ -82,12 +82,7 @@ class Columns:
 
 
 class Here:
-    """Any map-style data set, fetched in the main process.
-
-    Args:
-        reader: fetches the samples.
-        collate: makes a batch of them.
-    """
+    """Any map-style data set, fetched in the main process."""
 
     held = None
 
@@ -113,12 +108,7 @@ class Here:
 
 
 class Moved:
-    """Moves or pins each batch of another source.
-
-    Args:
-        source: the other source.
-        move: starts it.
-    """
+    """Moves or pins each batch of another source."""
 
     held = None
 
@@ -132,15 +122,7 @@ class Moved:
 
 
 class Transformed:
-    """Passes each batch of a source through a transform, with torch's generators set from (seed, where it starts).
-
-    Args:
-        source: the source.
-        transform: called with each batch.
-        seed: the loader's seed.
-        order: tells where a batch starts.
-        device: where batches are; its generator is set too.
-    """
+    """Passes each batch of a source through a transform, with torch's generators set from (seed, where it starts)."""
 
     held = None
 
@@ -189,11 +171,7 @@ class Formed:
 
 
 class OnlyOne:
-    """Makes a batch of a list of one item, which is a batch already.
-
-    Args:
-        collate: called with that item; None leaves it as it is.
-    """
+    """Makes a batch of a list of one item, which is a batch already."""
 
     def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
         self._collate = collate

@@ -109,9 +109,6 @@ class Mover:
     """Moves batches to a device. On CUDA from pinned memory, on a stream of its own, so that training goes on.
 
     Objects that are no tensors and have a method `to`, as batches of other libraries do, are moved by that.
-
-    Args:
-        device: where to.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -154,7 +151,7 @@ class Mover:
 
 
 def arrival(*, pin: bool, device: torch.device | None) -> Arrive | None:
-    """What is done to batches that arrive: moved to a device, or pinned if that is asked for and there is one."""
+    """Moves batches that arrive to a device, or pins them if that is asked for and there is one; None for neither."""
     if device is not None:
         return Mover(device).start
     if not pin or not torch.accelerator.is_available():

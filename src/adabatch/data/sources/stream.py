@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from adabatch.data.order import items_of
-from adabatch.data.sources.assembler import Assembler, Fetching, Learned, Run
+from adabatch.data.sources.assembler import Assembler, Feed, Fetching, Run
 from adabatch.data.sources.nested import mapped
 from adabatch.data.workers.pool import HerePool
-from adabatch.data.workers.streams import Agreement, Mark, Opening, disagreement
+from adabatch.data.workers.streams import Agreement, Mark, Opening, StreamReader, disagreement
 from adabatch.data.workers.worker import Apart, Reply
 
 
@@ -32,50 +32,48 @@ def _warn_of_skipping(samples: int) -> None:
     )
 
 
-def _kept_mark(mark: Mark | None, learned: Learned) -> Mark | None:
-    """`mark`, if its state can be kept; that it cannot is said once."""
-    if mark is None or mark.why is None:
-        return mark
-    if not learned.warned:
-        learned.warned = True
-        warnings.warn(
-            f"`state_dict` of the data set must hold what JSON does not change: {mark.why}; to go on from a state saved"
-            " here samples will be read and dropped",
-            UserWarning,
-            stacklevel=5,
-        )
-    return None
+class StreamSource(Feed):
+    """A source over a stream: feeds an assembler, and keeps the first sample for a rank that has none in a micro-batch.
 
-
-class Spare:
-    """The first sample that came, kept for micro-batches of a rank that has none.
-
-    Args:
-        how: how samples are fetched.
-        runs: fetches them.
-        wanted: whether there are other ranks.
+    Attributes:
+        held: holds the workers.
     """
 
-    def __init__(self, how: Fetching, runs: Assembler, *, wanted: bool) -> None:
-        self._collate, self._runs, self._wanted = how.own_collate, runs, wanted
-        self._kept: Any = None
+    def __init__(self, how: Fetching, reader: StreamReader, rank: int, world: int, *, show_info: bool) -> None:
+        self._runs = runs = Assembler(how, lambda: how.pool(reader, rank, show_info=show_info), self)
+        self.held, self.fetch, self.rest, self.close = runs.held, runs.fetch, runs.rest, runs.close
+        self._rank, self._world = rank, world
+        self._collate, self._learned = how.own_collate, how.learned
+        self._serial = 0
+        self._first: Any = None
 
-    def keep(self, reply: Reply) -> None:
-        """Keeps the first sample of a reply, if none is kept."""
-        if self._wanted and self._kept is None and reply.count:
-            first = self._runs.cut(reply.data, 0, 1)
-            self._kept = mapped(first, torch.clone) if self._collate is None else copy.deepcopy(first)
+    def took(self, reply: Reply) -> Mark | None:
+        """Keeps the first sample; the place in the stream, if its state can be kept."""
+        if self._first is None and reply.count and self._world > 1:
+            self._first = self._copied(self._runs.cut(reply.data, 0, 1))
+        mark: Mark | None = reply.mark
+        if mark is None or mark.why is None:
+            return mark
+        if not self._learned.warned:
+            self._learned.warned = True
+            warnings.warn(
+                f"`state_dict` of the data set must hold what JSON does not change: {mark.why}; to go on from a state"
+                " saved here samples will be read and dropped",
+                UserWarning,
+                stacklevel=5,
+            )
+        return None
 
-    def batch(self, how: Fetching, opening: Opening, offset: int) -> Any:
-        """It as a batch, moved as others are.
+    def spared(self, how: Fetching, opening: Opening, offset: int) -> Any:
+        """The first sample as a batch, moved as others are; if none came yet, sample `offset` of a copy of the stream.
 
         Args:
             how: how samples are fetched now.
-            opening: where a copy of the stream is opened to read one, if none came yet.
+            opening: where the copy is opened.
             offset: which sample of that pass.
         """
-        if self._kept is not None:
-            found = mapped(self._kept, torch.clone) if self._collate is None else copy.deepcopy(self._kept)
+        if self._first is not None:
+            found = self._copied(self._first)
         else:
             pool = HerePool(how.reader(copy.deepcopy(how.dataset)), collate=self._collate is None)
             pool.send(0, offset, offset + 1, opening)
@@ -87,32 +85,16 @@ class Spare:
             found = reply.data
         return self._runs.arrived(found if self._collate is None else self._collate(found))
 
+    def _copied(self, sample: Any) -> Any:
+        return mapped(sample, torch.clone) if self._collate is None else copy.deepcopy(sample)
 
-class WalkedStream:
-    """A stream that every reader walks, each keeping its share; exact for any number of workers and ranks.
 
-    Args:
-        how: how samples are fetched.
-        rank: which share.
-        world: how many shares.
-
-    Attributes:
-        held: holds the workers.
-    """
+class WalkedStream(StreamSource):
+    """A stream that every reader walks, each keeping its share; exact for any number of workers and ranks."""
 
     def __init__(self, how: Fetching, *, rank: int, world: int) -> None:
-        reader = how.reader(rank=rank, world=world)
         # each reader walks the whole stream, which must not share itself out
-        self._runs = Assembler(how, lambda: how.pool(reader, rank, show_info=False), self)
-        self._spare = Spare(how, self._runs, wanted=world > 1)
-        self.held, self.fetch, self.rest, self.close = (
-            self._runs.held,
-            self._runs.fetch,
-            self._runs.rest,
-            self._runs.close,
-        )
-        self._learned, self._rank, self._world = how.learned, rank, world
-        self._serial = 0
+        super().__init__(how, how.reader(rank=rank, world=world), rank, world, show_info=False)
         self._opening = Opening(0, 0, Mark())
         self._marks: deque[Mark] = deque([Mark()])
         self._total: int | None = None
@@ -139,7 +121,7 @@ class WalkedStream:
 
     def spare(self, how: Fetching, epoch: int, offset: int) -> Any:
         """A batch of one sample, for a rank that has none at `offset` of pass `epoch`."""
-        return self._spare.batch(how, Opening(0, epoch, self._mark(offset)), offset)
+        return self.spared(how, Opening(0, epoch, self._mark(offset)), offset)
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has, up to `wanted`; waits until that is known. What is before `offset` is done."""
@@ -183,8 +165,7 @@ class WalkedStream:
 
     def came(self, run: Run, reply: Reply) -> None:
         """See `Feed.came`."""
-        self._spare.keep(reply)
-        mark = _kept_mark(reply.mark, self._learned)
+        mark = self.took(reply)
         if reply.prints is not None:
             self._compared = True
             self._agreement.add(run.worker, reply.prints)
@@ -201,10 +182,6 @@ class WalkedStream:
 
 class Part:
     """The part of a stream that one reader has.
-
-    Args:
-        done: samples that were delivered before.
-        mark: where it is opened.
 
     Attributes:
         opened: where it is opened.
@@ -232,46 +209,20 @@ class Asked:
     local: int
 
 
-class SharedOutStream:
+class SharedOutStream(StreamSource):
     """A stream that shares itself out: takes a chunk of samples from each reader in turn, but those that have ended.
 
     The order, and so the state, belong to this number of readers. Each rank reads its own parts; an epoch ends for
-    all when one of them has no more.
-
-    Args:
-        how: how samples are fetched.
-        rank: which one this is.
-        world: ranks in all.
-        agree: the least of all ranks' values.
-
-    Attributes:
-        held: holds the workers.
+    all when one of them has no more, as `agree`, the least of all ranks' values, finds.
     """
 
     def __init__(self, how: Fetching, *, rank: int, world: int, agree: Callable[[int], int]) -> None:
-        reader = how.reader()
-        self._runs = Assembler(how, lambda: how.pool(reader, rank), self)
-        self._spare = Spare(how, self._runs, wanted=world > 1)
-        self.held, self.fetch, self.rest, self.close = (
-            self._runs.held,
-            self._runs.fetch,
-            self._runs.rest,
-            self._runs.close,
-        )
-        self._learned, self._rank, self._world = how.learned, rank, world
+        super().__init__(how, how.reader(), rank, world, show_info=True)
         self._count, self._agree = max(1, how.num_workers), agree
-        self._serial = 0
         self._open(0, None, 0, 1)
 
     def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, turn: Callable[[], int]) -> None:
-        """Opens pass `epoch`, at its beginning or at the `place` of `offset`.
-
-        Args:
-            epoch: which pass.
-            place: from `place`; None for the beginning.
-            offset: samples that were delivered before, over all ranks.
-            turn: tells how many samples one reader gives before it is the next one's turn.
-        """
+        """Opens pass `epoch`, at its beginning or at the `place` of `offset`."""
         self._open(epoch, place, offset, turn())
 
     def _open(self, epoch: int, place: Mapping[str, Any] | None, offset: int, chunk: int) -> None:
@@ -307,7 +258,7 @@ class SharedOutStream:
 
     def spare(self, how: Fetching, epoch: int, _offset: int) -> Any:
         """A batch of one sample, for a rank that has none in pass `epoch`."""
-        return self._spare.batch(how, Opening(0, epoch, Mark()), 0)
+        return self.spared(how, Opening(0, epoch, Mark()), 0)
 
     def extent(self, offset: int, wanted: int) -> int:
         """How many samples the pass has over all ranks, up to `wanted`; waits until that is known."""
@@ -376,8 +327,7 @@ class SharedOutStream:
 
     def came(self, run: Run, reply: Reply) -> None:
         """See `Feed.came`."""
-        self._spare.keep(reply)
-        part, mark = self._parts[run.worker], _kept_mark(reply.mark, self._learned)
+        part, mark = self._parts[run.worker], self.took(reply)
         if mark is not None:
             part.marks.append(mark)
         missing = run.last - run.first - reply.count

@@ -176,7 +176,7 @@ class Supply(Fetching, ABC):
         return self.fresh.saved(between=between) if self.fresh is not None and self._alike() else {}
 
     def resumed(self, stream: Mapping[str, Any]) -> Beginning | None:
-        """What `fresh` is once a state is loaded.
+        """`fresh` as it is once a state is loaded.
 
         Raises:
             ValueError: if the state is damaged.

@@ -62,7 +62,7 @@ class Pool:
         self._owner = os.getpid()
         self._processes: list[Any] = []
         self._channels: list[Channel] = []
-        self._behind: set[int] = set()  # workers with tasks that their sockets had no room for
+        self._unsent: set[int] = set()  # workers with tasks that their sockets had no room for
         self._openings: list[Opening | None] = [None] * count  # what each was told last
         try:
             for number in range(count):
@@ -92,7 +92,7 @@ class Pool:
         except OSError:
             self._died(number)
         if not done:
-            self._behind.add(number)
+            self._unsent.add(number)
         self.outstanding[number] += 1
         return number
 
@@ -106,7 +106,7 @@ class Pool:
         Raises:
             WorkerDiedError: if it ended, or nothing came in time.
         """
-        if (self._behind or timeout) and not self._answers(number, timeout):
+        if (self._unsent or timeout) and not self._answers(number, timeout):
             raise WorkerDiedError(
                 None,
                 f"DataLoader timed out after {timeout:g} seconds, in which worker {number} sent nothing",
@@ -128,15 +128,15 @@ class Pool:
         deadline = time.monotonic() + timeout if timeout else math.inf
         own = self._channels[number].fileno()
         while True:
-            for other in tuple(self._behind):
+            for other in tuple(self._unsent):
                 with contextlib.suppress(OSError):  # it died: `receive` says so
                     if not self._channels[other].flush():
                         continue
-                self._behind.discard(other)
+                self._unsent.discard(other)
             poll = select.poll()
-            for other in self._behind:
+            for other in self._unsent:
                 poll.register(self._channels[other].fileno(), select.POLLOUT)
-            poll.register(own, select.POLLIN | (select.POLLOUT if number in self._behind else 0))
+            poll.register(own, select.POLLIN | (select.POLLOUT if number in self._unsent else 0))
             left = deadline - time.monotonic()
             events = poll.poll(None if left == math.inf else max(0.0, 1000 * left))
             if not events:
@@ -206,12 +206,7 @@ def _work(end: socket.socket, reader: Any, setting: Setting) -> None:
 
 
 class HerePool:
-    """The main process in the place of workers: a run of a stream is read when its reply is asked for.
-
-    Args:
-        reader: reads the samples.
-        collate: whether runs are collated.
-    """
+    """The main process in the place of workers: a run of a stream is read when its reply is asked for."""
 
     def __init__(self, reader: StreamReader, *, collate: bool) -> None:
         self._reader, self._collate = reader, collate

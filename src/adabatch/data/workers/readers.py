@@ -26,18 +26,13 @@ class SampleError(Exception):
         self.samples, self.index, self.cause = samples, index, cause
 
     def raised(self) -> Exception:
-        """What was raised, with the place."""
+        """The cause, with a note of the place."""
         self.cause.add_note(f"while sample {self.index!r} was fetched")
         return self.cause
 
 
 class Whole:
-    """What `__getitems__` gave for some samples where that is no list of them: a batch, not to be cut or joined.
-
-    Args:
-        data: what it gave.
-        count: how many samples it was asked for.
-    """
+    """The result of `__getitems__` where it is no list of samples: a batch, not to be cut or joined."""
 
     def __init__(self, data: Any, count: int) -> None:
         self.data, self._count = data, count
@@ -58,10 +53,16 @@ class MapReader:
         wholes: whether `__getitems__` may give a batch instead of a list of samples, as somebody collates that.
     """
 
+    end = mark = prints = None  # see `StreamReader`
+
     def __init__(self, dataset: Any, order: Order, rng: SampleRng | None) -> None:
         self.dataset, self.order, self.rng = dataset, order, rng
         self.wholes = False
         self._many = getattr(dataset, "__getitems__", None) is not None
+
+    def told(self, *, collates: bool, walks: bool, compares: bool) -> None:  # noqa: ARG002
+        """A worker reads with it, which collates runs or not."""
+        self.wholes = not collates
 
     def read(self, first: int, last: int, drawn: Tensor | list[Any] | None = None) -> list[Any] | Whole:
         """The samples of items `first` to `last` (exclusive), whose keys are `drawn` where a sampler drew them.

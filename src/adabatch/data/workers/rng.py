@@ -28,7 +28,7 @@ _CHUNK: Final = 16
 _UInt32 = npt.NDArray[np.uint32]
 _Int64 = npt.NDArray[np.int64]
 _np_random: Any = np.random  # Any: the stubs leave some of them out
-_py_random: Any = random
+_inst: Any = vars(random)["_inst"]  # python's global generator
 _current: list[int] = []
 _asked: list[bool] = [False]
 
@@ -65,10 +65,9 @@ def sample_seed() -> int:
 
 def _python_words() -> _UInt32 | None:
     """Python's global generator as memory: its index, then its 624 words; None where it does not look as expected."""
-    inst: Any = _py_random._inst
-    if type(inst) is not random.Random or sys.implementation.name != "cpython":
+    if type(_inst) is not random.Random or sys.implementation.name != "cpython":
         return None
-    words = np.ctypeslib.as_array((ctypes.c_uint32 * (_WORDS + 1)).from_address(id(inst) + object.__basicsize__))
+    words = np.ctypeslib.as_array((ctypes.c_uint32 * (_WORDS + 1)).from_address(id(_inst) + object.__basicsize__))
     return words if (*words[1:].tolist(), int(words[0])) == random.getstate()[1] else None
 
 
@@ -113,7 +112,7 @@ class _Generators:
 
     def _numpy_words(self) -> Any:
         """Numpy's global generator as memory: its 624 words, then its index."""
-        bits = _np_random.mtrand._rand._bit_generator
+        bits = _np_random.get_bit_generator()
         if bits is not self._bits:
             if type(bits) is not np.random.MT19937:
                 _np_random.set_bit_generator(bits := np.random.MT19937())
@@ -130,7 +129,7 @@ class _Generators:
             python[0] = _WORDS
             python[1:] = words
             self._python_was = self._python_word.value
-            _py_random._inst.gauss_next = None
+            _inst.gauss_next = None
         else:
             random.setstate((3, (*words.tolist(), _WORDS), None))
         state = self._numpy_words()
@@ -146,7 +145,7 @@ class _Generators:
         if self._python is not None:
             self._python[0] = _WORDS
             self._python_was = self._python_word.value
-            _py_random._inst.gauss_next = None
+            _inst.gauss_next = None
         np.random.seed(0)
         self._numpy_words()
         self._numpy_was = self._numpy_word.value
@@ -154,7 +153,7 @@ class _Generators:
 
     def touched(self, seed: int) -> bool:
         """Whether any of them was used since `set(words, seed)`; since `clear` for a seed of 0."""
-        if self._python is None or _np_random.mtrand._rand._bit_generator is not self._bits:
+        if self._python is None or _np_random.get_bit_generator() is not self._bits:
             return True
         if self._python_index.value != _WORDS or self._numpy_index.value != _WORDS:
             return True
@@ -175,7 +174,7 @@ class _Generators:
         if words is None or self._calm is None or not np.array_equal(words, self._calm):
             whole = np.random.get_state(legacy=False)
             whole = whole if words is None or whole["has_gauss"] else None
-        python = random.getstate() if self._python is None else (self._python.copy(), _py_random._inst.gauss_next)
+        python = random.getstate() if self._python is None else (self._python.copy(), _inst.gauss_next)
         return python, bits, words, whole, torch.default_generator.get_state()
 
     def put_back(self, states: Any) -> None:
@@ -184,7 +183,7 @@ class _Generators:
         if self._python is None:
             random.setstate(python)
         else:
-            self._python[:], _py_random._inst.gauss_next = python
+            self._python[:], _inst.gauss_next = python
         self._calm = None
         if _np_random.get_bit_generator() is not bits:
             _np_random.set_bit_generator(bits)
@@ -197,11 +196,7 @@ class _Generators:
 
 
 class SampleRng:
-    """Sets the global generators before each sample.
-
-    Args:
-        seed: the loader's seed.
-    """
+    """Sets the global generators before each sample."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

@@ -52,9 +52,6 @@ class Beginning:
 
     What is known of it goes with a loader's state, since that may be loaded over a stream that stands elsewhere.
 
-    Args:
-        dataset: the data set.
-
     Attributes:
         state: of the data set before the last pass that began with `iter()` alone; None if there is none.
         ended: where the pass before a loaded state had come to its end, until the next one begins; else None.
@@ -70,11 +67,7 @@ class Beginning:
         self.moved = False
 
     def saved(self, *, between: bool) -> dict[str, Any]:
-        """Where the pass that goes on began, or where the next one would; JSON-safe, without what JSON cannot hold.
-
-        Args:
-            between: whether no pass goes on.
-        """
+        """Where the pass that goes on began, or where the next one would; JSON-safe, without what JSON cannot hold."""
         over = between and self.state is not None and not self.moved
         found = {
             "begins": packed(self.now() if self.state is None else self.state),
@@ -138,7 +131,7 @@ def fresh_of(dataset: Any) -> Any:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a reader needs to know to read in the right pass.
+    """Tells a reader in which pass to read.
 
     Attributes:
         serial: changes whenever the stream must be opened anew.
@@ -169,7 +162,6 @@ class StreamReader:
     Attributes:
         end: the length of the stream, if its end was seen.
         mark: a place from which it can be read on.
-        several: whether other readers walk the same stream, so that this one may not come to its end.
         prints: where it was opened, and prints of the first samples from there on; None if they are not compared.
     """
 
@@ -185,12 +177,12 @@ class StreamReader:
         self._ready: list[Any] = []  # the first sample, if it was read to see where the data set begins
         self.end: int | None = None
         self.mark: Mark | None = None
-        self.several = False
+        self._several = False  # whether others walk the same stream, so that this one may not come to its end
         self.prints: Prints | None = None
 
-    def compare(self) -> None:
-        """From now on keeps prints of the first samples of each pass."""
-        self.prints = 0, ()
+    def told(self, *, collates: bool, walks: bool, compares: bool) -> None:  # noqa: ARG002
+        """A worker reads with it, which walks the stream as others do, and may keep prints to compare."""
+        self._several, self.prints = walks, (0, ()) if compares else None
 
     def read(self, first: int, last: int, opening: Opening) -> list[Any]:
         """Items `first` to `last` (exclusive) of this rank; fewer at the end of the stream, which is then in `end`.
@@ -199,38 +191,34 @@ class StreamReader:
             SampleError: if the stream raises.
         """
         samples: list[Any] = []
-        if opening != self._opening or first * self._world < self._offset:
-            try:
+        try:
+            if opening != self._opening or first * self._world < self._offset:
                 self._open(opening)
-            except Exception as error:
-                self._opening = None
-                raise SampleError(samples, opening.mark.offset, error) from error
-        while self._offset < last * self._world and self.end is None:
-            offset = self._offset
+            self._walk(first, last, opening.epoch, samples)
+            found, samples = samples, []  # a failure is told where samples are missing, so none come
+            self.mark = self._marked()
+        except Exception as error:
+            self._opening = None
+            raise SampleError(samples, self._offset, error) from error
+        except BaseException:  # the iterator may not go on
+            self._opening = None
+            raise
+        return found
+
+    def _walk(self, first: int, last: int, epoch: int, samples: list[Any]) -> None:
+        while (offset := self._offset) < last * self._world and self.end is None:
             try:
-                sample = self._next(opening.epoch)
+                sample = self._next(epoch)
             except StopIteration:
                 self.end = offset
                 if self._beginning is not None:
                     self._beginning.moved = False
-                break
-            except Exception as error:
-                self._opening = None
-                raise SampleError(samples, offset, error) from error
-            except BaseException:  # the iterator may not go on
-                self._opening = None
-                raise
+                return
             self._offset += 1
             if self.prints is not None and len(self.prints[1]) < PREFIX:
                 self.prints = self.prints[0], (*self.prints[1], print_of(sample))
             if offset % self._world == self._rank and offset >= first * self._world:
                 samples.append(sample)
-        try:
-            self.mark = self._marked()
-        except Exception as error:  # told where samples are missing, so none come
-            self._opening = None
-            raise SampleError([], self._offset, error) from error
-        return samples
 
     def _next(self, epoch: int) -> Any:
         if self._ready:
@@ -259,7 +247,7 @@ class StreamReader:
 
     def _begin(self, beginning: Beginning, epoch: int) -> None:
         """Opens a pass at its beginning; see `Beginning`."""
-        stood = beginning.moved or (self.several and beginning.first is not None)
+        stood = beginning.moved or (self._several and beginning.first is not None)
         state, known = None if stood else beginning.now(), beginning.state is not None
         resumed = stood and known and beginning.first is None
         ended, beginning.ended = beginning.ended, None

@@ -93,7 +93,7 @@ def _from_descriptor(
 
 
 class _Message:
-    """What of a message is not written yet."""
+    """The part of a message that is not written yet."""
 
     def __init__(self, thing: Any) -> None:
         file = io.BytesIO()
@@ -164,7 +164,7 @@ class Channel:
             self._wait(select.POLLOUT)
 
     def receive(self) -> Any:
-        """What the other end sent; waits for it.
+        """The next thing that the other end sent; waits for it.
 
         Raises:
             EOFError: if the other end is closed, or `parent` is gone.

@@ -1,4 +1,4 @@
-"""What runs in a worker process: take a task, read its samples, collate them, send them back."""
+"""A worker process: takes a task, reads its samples, collates them, sends them back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils import worker as torch_worker
 
 from adabatch._errors import ArgumentTypeError
-from adabatch.data.workers.readers import MapReader, SampleError
-from adabatch.data.workers.streams import Opening, Prints, StreamReader
+from adabatch.data.workers.readers import SampleError
+from adabatch.data.workers.streams import Opening, Prints
 from adabatch.data.workers.transport import Channel
 
 inside = False  # whether this process is a worker
@@ -28,7 +28,7 @@ inside = False  # whether this process is a worker
 
 @dataclass
 class Setting:
-    """What a worker is told when it starts.
+    """Settings of a worker, told when it starts.
 
     Attributes:
         number: its number.
@@ -120,7 +120,7 @@ def collated(samples: list[Any], what: str) -> Any:
 
 
 def _form(sample: Any) -> Any:
-    """What of a sample decides how torch collates it, but its shape."""
+    """All of a sample, but its shape, that decides how torch collates it."""
     if isinstance(sample, torch.Tensor | np.ndarray):
         return sample.dtype
     if isinstance(sample, tuple | list):
@@ -131,12 +131,7 @@ def _form(sample: Any) -> Any:
 
 
 class Apart(list[Any]):
-    """The samples of a run that could not be collated; the batches that it is cut into may well be.
-
-    Args:
-        samples: the samples.
-        why: what was raised.
-    """
+    """The samples of a run that could not be collated; the batches that it is cut into may well be."""
 
     def __init__(self, samples: list[Any], why: Failure) -> None:
         super().__init__(samples)
@@ -201,20 +196,17 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
     )
     channel = Channel(end, parent=os.getppid())  # a fork server's, not the main process's number
     failure: Failure | None = None
-    torch_worker._worker_info = info
+    _show(info)
     try:
         if setting.init is not None:
             setting.init(setting.number)
     except Exception as error:  # it is sent on
         failure = Failure.of(f"`worker_init_fn` failed in worker {setting.number}", error)
     if not setting.show_info:
-        torch_worker._worker_info = None
-    if isinstance(reader, MapReader):
-        reader.wholes = not setting.collate
-    if isinstance(reader, StreamReader) and setting.count > 1 and not setting.show_info:
-        reader.several = True
-        if setting.init is not None:  # may have shared the stream out, of which each would keep a part again
-            reader.compare()
+        _show(None)
+    # where the user's function shared the stream out each would keep a part of a part
+    walks = setting.count > 1 and not setting.show_info
+    reader.told(collates=setting.collate, walks=walks, compares=walks and setting.init is not None)
     opening: Opening | None = None
     try:
         while (task := channel.receive()) is not None:
@@ -230,6 +222,11 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
         return
     finally:
         channel.close()
+
+
+def _show(info: Any) -> None:
+    """Shows the data set torch's worker info."""
+    vars(torch_worker)["_worker_info"] = info
 
 
 def _seed_all(value: int) -> None:
@@ -253,16 +250,14 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
         )
     data: Any = samples or None
     if samples and setting.collate:
-        torch_worker._worker_info = info  # makes torch collate into shared memory
+        _show(info)  # makes torch collate into shared memory
         try:
             data = collated(samples, f"items {first} to {last - 1} could not be collated {where}")
         finally:
             if not setting.show_info:
-                torch_worker._worker_info = None
-    reply = Reply(task.run, len(samples), data, time.perf_counter() - begun, failure)
-    if isinstance(reader, StreamReader):
-        reply.end, reply.mark, reply.prints = reader.end, reader.mark, reader.prints
-    return reply
+                _show(None)
+    seconds = time.perf_counter() - begun
+    return Reply(task.run, len(samples), data, seconds, failure, reader.end, reader.mark, reader.prints)
 
 
 def _send(channel: Channel, reply: Reply, number: int) -> None:
