@@ -350,7 +350,7 @@ class BatchSizeScheduler:
         held = _checks.whole(_HELD, state[_HELD]) if _HELD in state else None
         base = ours["base_batch_size"]
         plan = self.plan if base == self._base else self._resolve(base)
-        if _MOMENTS not in state and self._changed_betas(plan, base, clock):
+        if state.get(_MOMENTS) is None and self._changed_betas(plan, base, clock):
             raise ArgumentError(
                 "state",
                 f"must have a `{_MOMENTS}`, since {self._coupling.describe()} changed betas before sample {clock:,}",
