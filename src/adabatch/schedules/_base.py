@@ -87,7 +87,7 @@ class Schedule(ABC):
     """The batch size as a pure function of the clock, symbolic until `plan` resolves it.
 
     To add one: a frozen dataclass with a lower-case name whose fields are numbers, Durations, schedules or tuples of
-    these, with `stages`, `initial`, `finite` and `describe`.
+    these, with `stages` and `describe`, and `initial` and `finite` where they differ from those here.
 
     Attributes:
         kinds: every schedule by its name, one's own among them; a second one of a name is refused.
@@ -100,14 +100,14 @@ class Schedule(ABC):
         _checks.register(Schedule.kinds, cls)
 
     @property
-    @abstractmethod
     def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
+        """The size that it starts with, its `start`; None if it starts with the loader's batch size."""
+        return getattr(self, "start", None)
 
     @property
-    @abstractmethod
     def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
+        """Whether the size stops changing at some point; it does unless a schedule says otherwise."""
+        return True
 
     @property
     def coupling(self) -> str:

@@ -36,11 +36,6 @@ class constant(Schedule):  # noqa: N801
         """The size that it starts with; None if it starts with the loader's batch size."""
         return self.batch_size
 
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
-
     def brought(self) -> list[str]:
         """None, since it asks for no change."""
         return []

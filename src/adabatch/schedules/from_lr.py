@@ -118,16 +118,6 @@ class from_lr(Schedule):  # noqa: N801
         table = tuple((at if isinstance(at, Duration) else Duration(at, "samples"), share) for at, share in shares)
         object.__setattr__(self, "lr", table)
 
-    @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.start
-
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
-
     def brought(self) -> list[str]:
         """The coupling of its rule."""
         return [read_rule(self.rule).coupling]

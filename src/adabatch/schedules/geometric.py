@@ -65,11 +65,6 @@ class geometric(Schedule):  # noqa: N801
             self._check_maximum(self.start)
 
     @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.start
-
-    @property
     def finite(self) -> bool:
         """Whether the size stops changing at some point."""
         return self.maximum is not None

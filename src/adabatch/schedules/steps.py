@@ -67,11 +67,6 @@ class steps(Schedule):  # noqa: N801
         """The size that it starts with."""
         return self.changes[0][1]
 
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
-
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields one stage per threshold.
 
