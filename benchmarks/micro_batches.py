@@ -1,11 +1,11 @@
-"""Micro-batches: is what `probe` calls fastest the fastest, and does a huge batch fit.
+"""Micro-batches: is what `ab.profile_step` calls fastest the fastest, and does a huge batch fit.
 
 python benchmarks/micro_batches.py [--device cpu|cuda] [--maximum 64] [--rounds 15] [--networks small_cnn,resnet20]
 
-For each network `probe` picks a micro-batch size; then every size it measured is timed anew, in turns, with the
-network made anew for each turn. The bound: against each other size the upper end of the ratio's 95 % interval says that
-the pick takes at most 3 % more time per sample. A batch of 524,288
-samples runs as 4,096 micro-batches of 128, and its peak memory is told against that of a batch of one micro-batch.
+For each network `ab.profile_step` picks a micro-batch size; then every size it measured is timed anew, in turns, with
+the network made anew for each turn. The bound: against each other size the upper end of the ratio's 95 % interval says
+that the pick takes at most 3 % more time per sample. A batch of 524,288 samples runs as 4,096 micro-batches of 128, and
+its peak memory is told against that of a batch of one micro-batch.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def passes(model: nn.Module, step: Callable[[Any], None], batch: list[torch.Tens
 
 
 def sweep(name: str, device: str, maximum: int, rounds: int) -> dict[str, Any]:
-    """What `probe` picks against each other size, timed in turns; each turn is a round of one timing."""
+    """What `ab.profile_step` picks against each other size, timed in turns; each turn is a round of one timing."""
     model, step, loader = step_of(name, device)
-    curve = ab.probe(step, loader, model, torch.optim.SGD(model.parameters(), lr=0.1), maximum=maximum)
-    sizes = [point.micro_batch_size for point in curve.points]
+    profile = ab.profile_step(step, loader, model, torch.optim.SGD(model.parameters(), lr=0.1), maximum=maximum)
+    sizes = [point.micro_batch_size for point in profile.points]
     times: dict[int, list[list[float]]] = {size: [] for size in sizes}
     for turn in range(rounds):
         model, step, loader = step_of(name, device)
@@ -94,15 +94,16 @@ def sweep(name: str, device: str, maximum: int, rounds: int) -> dict[str, Any]:
             run = partial(passes, model, step, batch, max(sizes) // size)
             run()
             times[size].append([seconds(run)])
-    against = {size: at_most(told(times[curve.fastest], times[size]), BOUND) for size in sizes if size != curve.fastest}
+    best = profile.fastest
+    against = {size: at_most(told(times[best], times[size]), BOUND) for size in sizes if size != best}
     return {
-        "picked": curve.fastest,
-        "largest": curve.largest,
+        "picked": profile.fastest,
+        "largest": profile.largest,
         "pick_against": against,
         "bound": BOUND,
         "holds": bool(against) and all(found["holds"] for found in against.values()),
         "seconds_per_sample": {size: middle(values) / max(sizes) for size, values in times.items()},
-        "probe": curve.to_json(),
+        "probe": profile.to_json(),
     }
 
 

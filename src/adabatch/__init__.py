@@ -19,9 +19,9 @@ _HOME = {
     "by_samples": "adabatch.lr_clock",
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
-    "from_lr": "adabatch.lr_clock",
-    "micro_batches": "adabatch.accumulate.foreign",
-    "probe": "adabatch.memory",
+    "from_lr_scheduler": "adabatch.lr_clock",
+    "micro_batches": "adabatch.accumulate._foreign",
+    "profile_step": "adabatch.memory",
     "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
     "scale_up": "adabatch.couplings._scale_up",
@@ -31,16 +31,17 @@ _HOME = {
 }
 __all__ = [
     "BatchSizeScheduler", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings", "epochs",
-    "from_lr", "micro_batches", "probe", "sample_seed", "samples", "scale_up", "schedules", "tokens", "updates",
+    "from_lr_scheduler", "micro_batches", "profile_step", "sample_seed", "samples", "scale_up", "schedules", "tokens",
+    "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
-    from adabatch.accumulate.foreign import micro_batches
+    from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
     from adabatch.data import DataLoader, ResidentLoader, sample_seed
-    from adabatch.lr_clock import by_samples, from_lr
-    from adabatch.memory import probe
+    from adabatch.lr_clock import by_samples, from_lr_scheduler
+    from adabatch.memory import profile_step
     from adabatch.scheduler import BatchSizeScheduler
     from adabatch.schedules import Plan
     from adabatch.units import epochs, samples, tokens, updates

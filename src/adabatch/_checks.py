@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
 
+_Class = TypeVar("_Class")
 LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
 
 
@@ -80,3 +81,20 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], *, remedy: str = "") -
         listed = ", ".join(str(item) for item in allowed)
         raise ArgumentError(name, f"must be one of {listed}", got=f"{value!r}{_remedy(remedy)}")
     return value
+
+
+def register(classes: dict[str, type[_Class]], new: type[_Class]) -> None:
+    """Adds a class under its name; one that is defined again, as by a notebook's cell, takes its own place.
+
+    Raises:
+        ValueError: if another class has the name.
+    """
+    held = classes.setdefault(new.__name__, new)
+    if (held.__module__, held.__qualname__) != (new.__module__, new.__qualname__):
+        raise ArgumentError(
+            f"class {new.__name__}",
+            "must have a name of its own",
+            got=f"that of {held.__module__}.{held.__qualname__}",
+            remedy="give it another name",
+        )
+    classes[new.__name__] = new

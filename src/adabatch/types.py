@@ -13,7 +13,7 @@ class Batch:
 
     Attributes:
         clock: position in the data where the batch starts, in samples (`epoch * N + offset`).
-        end: the clock once the batch is trained on; what `drop_last` drops behind it counts as passed.
+        end: the clock once the batch is trained on; what `drop_last` drops after it counts as passed.
         epoch: the epoch in which it starts.
         requested: the batch size that was asked for, in samples over all ranks; couplings follow this one.
         size: samples in the batch over all ranks; below `requested` only at the end of an epoch.
@@ -49,6 +49,9 @@ class Part:
         """Whether the optimizer steps after this one."""
         return self.index + 1 == self.count
 
+    def __str__(self) -> str:
+        return f"micro-batch {self.index + 1} of {self.count}"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -65,9 +68,38 @@ class Decision:
     reason: str
 
 
-@runtime_checkable
+class DrivingPlan(Protocol):
+    """A plan, as far as loaders ask it."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs of training; None for no end."""
+
+    @property
+    def end_samples(self) -> int | None:
+        """The clock at the end of the training; None for no end."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The distinct sizes of whole batches."""
+
+    @property
+    def tails(self) -> tuple[int, ...]:
+        """The distinct sizes of batches that an end cuts short."""
+
+    def clock_of(self, update: int) -> int:
+        """The clock where an update starts."""
+
+    def update_at(self, clock: int) -> int:
+        """How many updates start before `clock`."""
+
+
 class Driver(Protocol):
-    """What drives a loader's batch size: a plan behind a `BatchSizeScheduler`. The loader asks at every batch start."""
+    """Drives a loader's batch size, as a `BatchSizeScheduler` does. The loader asks at every batch start."""
+
+    @property
+    def plan(self) -> DrivingPlan | None:
+        """All sizes to come; None if they are not known."""
 
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
@@ -85,10 +117,22 @@ class Driver(Protocol):
 
 @runtime_checkable
 class DrivenLoader(Protocol):
-    """What `BatchSizeScheduler` and `accumulate` need of a loader."""
+    """A loader as `BatchSizeScheduler`, `accumulate`, `by_samples` and `probe` use it."""
 
     batch_size: int
     micro_batch_size: int | None
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last batch that would be short is dropped."""
+
+    @property
+    def run_on(self) -> bool:
+        """Whether batches run on into the next epoch."""
+
+    @property
+    def driver(self) -> Driver | None:
+        """Gives the batch size; None if nothing does."""
 
     @property
     def dataset_size(self) -> int | None:
@@ -109,6 +153,9 @@ class DrivenLoader(Protocol):
     @property
     def part(self) -> Part | None:
         """The micro-batch handed out last when iterated by `parts()`, else None."""
+
+    def sharing(self) -> tuple[Any, int, int]:
+        """The group over which batches are cut (None for the world), this process's rank in it, and its size."""
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 import adabatch as ab
-from adabatch.accumulate._foreign_parts import count_samples, delivered
+from adabatch.accumulate._foreign import count_samples, delivered
 from adabatch.types import DrivenLoader
 
 
@@ -153,7 +153,7 @@ def test_a_stream_without_a_length():
             with micro:
                 pass
             if micro.is_last:
-                sizes.append(loader._part.batch.size)
+                sizes.append(loader.part.batch.size)
     assert sizes == [8, 8, 7] * 2
     assert (loader.clock, loader.epoch) == (46, 2)
 
@@ -456,7 +456,7 @@ def test_two_ranks():
 
 
 @pytest.mark.filterwarnings("ignore:resuming by counting")
-def test_a_size_assigned_inside_a_batch_holds_behind_it_after_a_resume_too():
+def test_a_size_assigned_inside_a_batch_holds_after_it_after_a_resume_too():
     def wrapped():
         return ab.micro_batches(torch.utils.data.DataLoader(torch.arange(24), batch_size=2), batch_size=4)
 

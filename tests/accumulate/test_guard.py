@@ -574,35 +574,6 @@ def test_leaves_of():
     assert {id(leaf) for leaf in leaves_of([edge])} == {id(p) for p in (*encoder.parameters(), loose)}
 
 
-# Several modules.
-
-
-@pytest.mark.parametrize(
-    ("model", "error", "message"),
-    [
-        ([], ValueError, "`model` must name at least one module, got an empty list; leave it out, or give what trains"),
-        (3, TypeError, r"`model` must be a torch.nn.Module or a list of them, got int; .*\[encoder, head\]\)`"),
-        ([torch.nn.Linear(1, 1), "head"], TypeError, "`model` must be a torch.nn.Module or a list of them, got str"),
-    ],
-)
-def test_bad_models(model, error, message):
-    with pytest.raises(error, match=message):
-        ab.accumulate(loader_of(), model)
-
-
-@pytest.mark.filterwarnings("ignore:memory ran out")
-def test_buffers_and_compiled_modules_of_a_list():
-    """Batch norm that two modules share is put back once and whole."""
-    norm, failing = torch.nn.BatchNorm1d(3), [True]
-    one, two = torch.nn.Sequential(norm, linear()), torch.nn.Sequential(norm)
-    for micro in ab.accumulate(loader_of(None), [torch.compile(one, backend="eager"), two]):
-        with micro as (x, _y):
-            two(x)
-            if failing:
-                raise torch.OutOfMemoryError(f"no room {failing.pop()}")
-    assert norm.num_batches_tracked == 2
-
-
 # Ranks.
 
 
@@ -682,21 +653,6 @@ def check_outside(rank, world):
     del model, judge
 
 
-def check_lists_alike(rank, world):
-    encoder, head = parts()
-    model = DistributedDataParallel(encoder)
-    with pytest.raises(
-        ValueError, match="`model` must hold wrapped modules only where gradients are averaged over ranks, got a Linear"
-    ):
-        ab.accumulate(ab.DataLoader(data(), batch_size=8), [model, head])
-    ab.accumulate(ab.DataLoader(data(), batch_size=8), [model, encoder, head.requires_grad_(requires_grad=False)])
-    alone = [dist.new_group([each]) for each in range(world)][rank]
-    other = DistributedDataParallel(parts()[1], process_group=alone)
-    with pytest.raises(ValueError, match="averaged over the same ranks, got 2 and 1; wrap them over one process group"):
-        ab.accumulate(ab.DataLoader(data(), batch_size=8), [model, other])
-    del model, other
-
-
 def check_fully_shard_after_evaluation(rank, world):
     """A forward pass alone leaves gathered parameters in the root, which get no gradient that anybody reads."""
     model = torch.nn.Sequential(linear(3, 4), linear(4, 1))
@@ -716,4 +672,4 @@ def check_fully_shard_after_evaluation(rank, world):
 
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, check_lists, check_steps_inside, check_outside, check_lists_alike, check_fully_shard_after_evaluation)
+    on_ranks(2, check_lists, check_steps_inside, check_outside, check_fully_shard_after_evaluation)

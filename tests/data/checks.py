@@ -47,7 +47,7 @@ class Streamed(IterableDataset):
 def source_of(loader):
     """Where the samples of the iteration that goes on come from; if none does, what persists."""
     front = loader._place.front
-    return loader._kept[1] if front is None else front.source
+    return loader._supply._kept[1] if front is None else front.source
 
 
 @dataclass
@@ -133,7 +133,7 @@ def ranks_of(history, *, workers, micro, world):
             drop_last=history.mode == "drop_last",
             run_on=history.mode == "run_on",
         )
-        loader._sharing = lambda rank=rank: (None, rank, world)
+        loader._supply.sharing = lambda rank=rank: (None, rank, world)
         loaders.append(loader)
     return loaders
 

@@ -6,12 +6,17 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.accumulate.ranks import on_ranks
+from tests.data.sets import Plan, order
 from torch import nn
 
 import adabatch as ab
+from adabatch import schedules, units
 from adabatch.data import DataLoader
 from adabatch.schedules import steps
+from adabatch.types import Batch
 
 
 def sizes(passed):
@@ -23,9 +28,6 @@ def resumed(loader, state, **settings):
     other = DataLoader(loader.dataset, 3, seed=0, **settings)
     other.load_state_dict(json.loads(json.dumps(state)))
     return other
-
-
-# Behind the budget.
 
 
 def driven(loader, schedule, **plan):
@@ -70,9 +72,6 @@ def test_the_budget_cuts_no_batch_but_the_last():
     assert [epoch(), epoch(), epoch()] == [[4, 4, 4], [4, 4], [4, 4, 2]]
 
 
-# A size that was assigned while a batch was out.
-
-
 @pytest.mark.parametrize(("first", "then"), [(4, 6), (6, 4), (4, 4)])
 def test_a_size_assigned_inside_a_batch_holds_after_its_repetition(first, then):
     loader = DataLoader(torch.arange(30), first, seed=0, micro_batch_size=2)
@@ -106,18 +105,15 @@ def test_no_size_of_before_the_schedule_is_saved_with_a_batch_that_is_out():
     assert sizes(resumed(loader, loader.state_dict())) == [10, 10, 10, 10]
 
 
-# Ranks.
-
-
 def not_even_at_the_end_of_a_resumed_epoch(rank, world):
     """12 samples are cut evenly into batches of 4, the 7 that are left of them are not."""
     alone = DataLoader(torch.arange(12), 5, seed=0, shard=False)
     next(iter(alone))
     state = alone.state_dict()
-    for settings, share in (({}, None), ({"drop_last": True}, [2]), ({"run_on": True}, [2, 2])):
-        alone = DataLoader(torch.arange(12), 5, seed=0, shard=False, **settings)
+    for how, share in (({}, None), ({"drop_last": True}, [2]), ({"run_on": True}, [2, 2])):
+        alone = DataLoader(torch.arange(12), 5, seed=0, shard=False, **how)
         next(iter(alone))
-        loader = resumed(alone, alone.state_dict(), **settings)
+        loader = resumed(alone, alone.state_dict(), **how)
         loader.batch_size = 4
         got = []
         if share is None:
@@ -138,3 +134,108 @@ def not_even_at_the_end_of_a_resumed_epoch(rank, world):
 @pytest.mark.world_size(2)
 def test_shares_of_the_rest_of_an_epoch_are_looked_at_before_its_first_batch():
     on_ranks(2, not_even_at_the_end_of_a_resumed_epoch)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_requested_size_is_delivered_and_every_sample_once(data):
+    size = data.draw(st.integers(1, 40))
+    mode = data.draw(st.sampled_from(["short", "drop_last", "run_on"]))
+    loader = DataLoader(torch.arange(size), size, shuffle=True, seed=1, **({mode: True} if mode != "short" else {}))
+    expected = [item for epoch in range(8) for item in order(size, 1, epoch)]
+    clock = 0
+    for epoch in range(3):
+        assert loader.epoch == epoch
+        loader.batch_size = requested = data.draw(st.integers(1, size))
+        seen = []
+        for batch in loader:
+            delivered = requested if mode != "short" else min(requested, (epoch + 1) * size - clock)
+            assert batch.tolist() == expected[clock : clock + delivered]
+            seen += batch.tolist()
+            clock += delivered
+            loader.batch_size = requested = data.draw(st.integers(1, size))
+        if mode == "drop_last":
+            assert size - len(seen) < requested
+            clock = (epoch + 1) * size
+        assert loader.clock == clock
+    assert clock >= 3 * size
+
+
+def test_a_driver_with_drop_last_passes_what_is_dropped():
+    loader = DataLoader(torch.arange(10), 4, drop_last=True)
+    loader.attach(Plan((0, 4), (10, 5), size=10, drop_last=True))
+    iterator = iter(loader)
+    next(iterator)
+    assert loader.current == Batch(clock=0, end=4, epoch=0, requested=4, size=4, rank_size=4)
+    next(iterator)
+    assert loader.current == Batch(clock=4, end=10, epoch=0, requested=4, size=4, rank_size=4)
+    loader.commit()
+    assert (loader.clock, loader.epoch, loader.batch_size) == (10, 1, 5)
+    assert next(iterator, None) is None
+    assert [len(batch) for batch in loader] == [5, 5]
+
+
+def test_the_driver_is_asked_before_the_next_batch_the_end_and_the_next_iteration():
+    loader = DataLoader(torch.arange(8), 4)
+    plan = Plan((0, 4), size=8)
+    loader.attach(plan)
+    iterator = iter(loader)
+    next(iterator)
+    assert plan.checks == 1
+    plan.refuse = "step is missing"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="step is missing"):
+            next(iterator)
+    assert loader.clock == 0
+    plan.refuse = None
+    loader.commit()
+    next(iterator)
+    assert loader.clock == 4
+    plan.refuse = "step is missing"
+    with pytest.raises(RuntimeError, match="step is missing"):
+        next(iterator)
+    iterator.close()
+    with pytest.raises(RuntimeError, match="step is missing"):
+        next(iter(loader))
+    plan.refuse = None
+    for _ in loader:
+        loader.commit()
+    assert loader.epoch == 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_plan_and_the_loader_agree_on_every_batch(data):
+    size, epochs = data.draw(st.integers(4, 40)), data.draw(st.integers(1, 5))
+    mode = data.draw(st.sampled_from([{}, {"drop_last": True}, {"run_on": True}]))
+    start = data.draw(st.integers(1, size // 2))
+    schedule = schedules.geometric(
+        2, units.epochs(data.draw(st.sampled_from([0.5, 1, 1.3]))), start=start, maximum=size
+    )
+    plan = schedule.plan(dataset_size=size, epochs=epochs, **mode)
+
+    class Driver(Plan):
+        def __init__(self):
+            super().__init__(size=size)
+            self.plan = plan
+
+        def batch_size_at(self, clock):
+            return plan.batch_size_at(min(clock, plan.end_samples))
+
+        def batches_between(self, start, stop):
+            return plan.batches_between(start, stop)
+
+    loader = DataLoader(torch.arange(size), start, **mode)
+    loader.attach(Driver())
+    found = []
+    for _ in range(epochs):
+        expected = len(loader)
+        before = len(found)
+        for batch in loader:
+            now = loader.current
+            assert len(batch) == now.size
+            found.append((now.clock, now.end, now.epoch, now.requested, now.size))
+            loader.commit()
+        assert len(found) - before == expected
+    planned = [plan.batch(update) for update in range(plan.updates)]
+    assert found == [(one.clock, one.end, one.epoch, one.requested, one.size) for one in planned]

@@ -1,7 +1,9 @@
+import pytest
 import torch
-from tests.data.test_streams import ranked
+from tests.data.sets import ranked
 
-from adabatch.data import ResidentLoader
+from adabatch.data import DataLoader, ResidentLoader
+from adabatch.data.order import permute
 
 
 def test_the_batch_of_a_rank_without_a_sample_is_transformed_too():
@@ -20,3 +22,43 @@ def test_the_batch_of_a_rank_without_a_sample_is_transformed_too():
 def test_without_a_transform_it_comes_as_it_lies():
     loaders = ranked(4, lambda: ResidentLoader(torch.arange(8), 2, device="cpu", seed=0))
     assert [next(loader.parts())[0].tolist() for loader in loaders] == [[0], [1], [0], [0]]
+
+
+def test_a_resident_set_has_the_order_and_state_of_any_loader():
+    columns = (torch.arange(20), torch.arange(20) * 2.0)
+    loader = ResidentLoader(columns, 6, True, device="cpu", seed=1)
+    assert isinstance(loader, DataLoader)
+    expected = permute(torch.arange(20).numpy(), size=20, seed=1, epoch=0).tolist()
+    iterator = iter(loader)
+    first = next(iterator)
+    assert first[0].tolist() == expected[:6]
+    resumed = DataLoader(columns, 4, True)
+    resumed.load_state_dict(loader.state_dict())
+    assert torch.cat([batch[0] for batch in resumed]).tolist() == expected[6:]
+    loader.batch_size = 14
+    assert next(iterator)[1].tolist() == [2.0 * item for item in expected[6:]]
+
+
+def test_transforms_draw_the_same_again_and_leave_the_generator_alone():
+    def noise(batch):
+        return batch + torch.rand(len(batch))
+
+    def run(start):
+        loader = ResidentLoader(torch.zeros(20), 5, device="cpu", transform=noise, seed=1)
+        loader.set_epoch(start)
+        return [torch.cat(list(loader)) for _ in range(3 - start)]
+
+    torch.manual_seed(3)
+    whole = run(0)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(run(1)[0], whole[1])
+    assert torch.equal(torch.rand(1), expected)
+    assert not torch.equal(whole[0], whole[1])
+    assert len(set(whole[0].tolist())) == 20
+
+
+def test_what_is_not_made_of_tensors_is_refused():
+    with pytest.raises(TypeError, match=r"`dataset` must be a TensorDataset.*got list.*DataLoader"):
+        ResidentLoader([1, 2], 1)

@@ -11,7 +11,8 @@ from tests.lr_clock.test_sample import MAKERS, optimizer_of
 from torch.optim import lr_scheduler as torch_lr
 
 import adabatch as ab
-from adabatch.lr_clock import every, sample
+from adabatch.lr_clock import Baseline, every, sample
+from adabatch.schedules import constant
 
 N = 60
 
@@ -68,7 +69,7 @@ def test_any_batch_sizes_leave_the_lr_where_the_data_is(name, options, base, siz
 
 
 def test_a_rest_that_is_not_dropped_after_all_waits_for_the_data():
-    """30 of 60 behind a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
+    """30 of 60 after a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
     loader, optimizer = loader_of(1, drop_last=True), optimizer_of()
     lr, seen = ab.by_samples(torch_lr.LambdaLR(optimizer, lambda step: 1.0 + step), loader), []
     sizes = iter([30, 1])
@@ -398,7 +399,7 @@ def test_an_lr_that_is_not_gone_passes_in_silence(make):
     run(loader, optimizer, ab.by_samples(make(optimizer), loader), 1)
 
 
-def test_among_micro_batches_it_is_stepped_behind_the_last():
+def test_among_micro_batches_it_is_stepped_after_the_last():
     loader, model = ab.DataLoader(torch.randn(N, 2), batch_size=12, micro_batch_size=4), torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     lr = ab.by_samples(torch_lr.ExponentialLR(optimizer, gamma=0.5), loader)
@@ -451,3 +452,81 @@ def test_what_cannot_be_run_on_samples():
         ab.by_samples(decay, loader_of(6, drop_last=True), base_batch_size=61)
     with pytest.raises(ValueError, match="`end` must be at least 1, got 0"):
         ab.by_samples(decay, loader_of(6), end=0)
+
+
+# Under random histories: train, stop anywhere, make everything anew, load, go on; for every LR scheduler.
+
+GROWTH = ab.schedules.steps("0:4 20:9 70:3 100:20 200:6")
+
+
+class Training:
+    """Everything that a script makes at its start."""
+
+    def __init__(self, name, kind):
+        self.optimizer = optimizer_of(kind=kind, **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
+        self.lr_scheduler = MAKERS[name](self.optimizer)
+        self.loader = ab.DataLoader(torch.arange(N), batch_size=4, seed=0)
+        self.batches = ab.BatchSizeScheduler(self.optimizer, self.loader, GROWTH, coupling="power(0.75)")
+        self.lr = ab.by_samples(self.lr_scheduler, self.loader, base_batch_size=4)
+
+    def state(self):
+        own = {name: json.loads(json.dumps(getattr(self, name).state_dict())) for name in ("loader", "batches", "lr")}
+        return own | {name: getattr(self, name).state_dict() for name in ("optimizer", "lr_scheduler")}
+
+    def load(self, state):
+        for name, value in state.items():
+            getattr(self, name).load_state_dict(value)
+
+
+@pytest.mark.filterwarnings("ignore:the LR under `by_samples` is below")  # some are over long before the history is
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(MAKERS)),
+    kind=st.sampled_from([torch.optim.SGD, torch.optim.AdamW]),
+    stretches=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+)
+def test_base_lr_and_lr_in_force_are_where_closed_form_says(name, kind, stretches):
+    course = sample(MAKERS[name](optimizer_of(momentum=0.9)), 400, freeze=True)
+    baseline, training = Baseline(4, N), Training(name, kind)
+    for stretch in stretches:
+        left = stretch
+        while left:
+            for _ in training.loader:
+                current = training.loader.current
+                base = course[baseline.update_at(current.clock)]
+                assert training.optimizer.param_groups[0]["lr"] == pytest.approx(base, rel=1e-12, abs=1e-15)
+                training.optimizer.step()
+                assert training.optimizer.param_groups[0]["lr"] == pytest.approx(base, rel=1e-12, abs=1e-15)
+                training.batches.step()
+                if base:
+                    expected = base * (current.requested / 4) ** 0.75
+                    assert training.batches.last_lr[0] == pytest.approx(expected, rel=1e-12)
+                training.lr.step()
+                left -= 1
+                if not left:
+                    break
+        state = training.state()
+        training = Training(name, kind)
+        training.load(state)
+
+
+# The baseline.
+
+
+@pytest.mark.parametrize("mode", [{}, {"drop_last": True}, {"run_on": True}])
+@pytest.mark.parametrize(("size", "N"), [(4, 10), (3, 9), (7, 10), (10, 10), (1, 3)])
+def test_it_is_the_plan_of_the_constant_batch(size, N, mode):
+    base, plan = Baseline(size, N, **mode), constant(size).plan(dataset_size=N, epochs=5, **mode)
+    for update, batch in enumerate(plan):
+        assert base.clock_of(update) == batch.clock
+        for clock in range(batch.clock, batch.clock + batch.size):
+            assert base.update_at(clock) == update
+        for clock in range(batch.clock + batch.size, batch.end):  # dropped
+            assert base.update_at(clock) == update + 1
+    assert base.updates(5) == plan.updates
+    assert base.update_at(5 * N) == plan.updates or mode == {"run_on": True}
+
+
+def test_a_stream_has_no_epochs():
+    base = Baseline(4, None)
+    assert [base.clock_of(3), base.update_at(12), base.update_at(15)] == [12, 3, 3]

@@ -31,7 +31,7 @@ def due_at(loader, interval, epochs=1):
         (ab.samples(1), list(range(10, 201, 10))),
     ],
 )
-def test_intervals_end_with_the_first_batch_behind_them(length, expected):
+def test_intervals_end_with_the_first_batch_after_them(length, expected):
     loader = loader_of()
     assert due_at(loader, every(loader, length), epochs=2) == expected
 
@@ -80,7 +80,7 @@ def test_a_batch_that_is_being_trained_on_counts():
 
 
 def test_an_interval_that_ended_ends_once_also_where_a_rest_is_not_dropped_after_all():
-    """30 of 60 behind a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
+    """30 of 60 after a first batch of 1: at size 30 the rest of 29 counts as passed, at size 1 it is trained on."""
     loader = ab.DataLoader(torch.arange(60), batch_size=1, drop_last=True)
     evaluate, found, clocks = every(loader, ab.epochs(1)), [], []
     sizes = iter([30, 1])

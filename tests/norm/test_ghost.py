@@ -291,20 +291,6 @@ def test_is_as_exact_as_ordinary_batch_norm_however_far_the_mean_lies_from_0(mea
         assert mine <= 4 * theirs + 1e-6
 
 
-@pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("samples", [8, 10])
-def test_gradients_of_gradients_in_channels_last(affine: bool, samples: int) -> None:
-    layer = filled(nn.BatchNorm2d(2, affine=affine, track_running_stats=False))
-    layer = ghost(layer, size=4)
-    x = torch.randn(samples, 2, 2, 3, dtype=torch.float64).contiguous(memory_format=LAST[2]).requires_grad_()
-
-    def apply(x: Tensor, *_: Tensor) -> Tensor:
-        return layer(x.contiguous(memory_format=LAST[2]))
-
-    assert torch.autograd.gradcheck(apply, (x, *layer.parameters()))
-    assert torch.autograd.gradgradcheck(apply, (x, *layer.parameters()))
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # in torch's own jvp
 @pytest.mark.parametrize("last", [False, True])
 def test_torchs_function_transforms(last: bool) -> None:
@@ -326,17 +312,6 @@ def test_torchs_function_transforms(last: bool) -> None:
     several = {name: torch.stack([each, 2 * each]) for name, each in parameters.items()}
     both = torch.func.vmap(loss, in_dims=({"weight": 0, "bias": 0}, None))(several, x.detach())
     torch.testing.assert_close(both[0], loss(parameters, x.detach()))
-
-
-def test_gradients_of_the_parameters_alone_and_a_gradient_in_another_memory_format() -> None:
-    plain = filled(nn.BatchNorm2d(3)).float()
-    x = torch.randn(16, 3, 4, 5)
-    weights = torch.randn_like(x)
-    layer = ghost(copy.deepcopy(plain), size=4)
-    (layer(x.contiguous(memory_format=LAST[2])).contiguous() * weights).sum().backward()
-    (naive(plain, x, 4) * weights).sum().backward()
-    for mine, theirs in zip(layer.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("samples", [8, 10])
@@ -430,14 +405,6 @@ def test_gradients_of_half_precision_are_summed_in_single_precision(kind: torch.
         assert float((mine.double() - exact).norm() / exact.norm()) < bound
 
 
-def test_a_large_gradient_in_float16() -> None:
-    layer = ghost(nn.BatchNorm2d(4), size=128)
-    x = torch.randn(256, 4, 4, 4).relu().half().contiguous(memory_format=LAST[2])
-    layer(x).backward(torch.full_like(x, 1024.0))
-    assert layer.bias.grad.tolist() == [1024.0 * 256 * 16] * 4
-    assert layer.weight.grad.isfinite().all()
-
-
 @pytest.mark.parametrize("last", [False, True])
 def test_a_channel_without_spread_has_no_gradient_of_its_weight(last: bool) -> None:
     layer = ghost(nn.BatchNorm2d(4), size=16)
@@ -453,28 +420,6 @@ def test_channels_other_than_the_layers(last: bool) -> None:
     for each in (layer, torch.compile(layer, backend="eager")):
         with pytest.raises(Exception, match="weight"):
             each(x)
-
-
-def test_second_derivatives_without_a_bias() -> None:
-    layer = ghost(filled(nn.BatchNorm2d(2, track_running_stats=False)), size=2)
-    layer.bias = None
-    x = torch.randn(4, 2, 2, 3, dtype=torch.float64)
-    found = []
-    for memory_format in (torch.contiguous_format, LAST[2]):
-        here = x.clone(memory_format=memory_format).requires_grad_()
-        (gradient,) = torch.autograd.grad((layer(here) ** 3).sum(), here, create_graph=True)
-        found.append(torch.autograd.grad(gradient.square().sum(), (here, layer.weight)))
-    for mine, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(mine, theirs, check_stride=False)
-
-
-def test_batch_and_channels_inside_the_height_in_memory() -> None:
-    x = torch.randn(1, 11, 2, 5).permute(2, 3, 1, 0).requires_grad_()
-    other = x.detach().contiguous().requires_grad_()
-    layer = ghost(nn.BatchNorm2d(5), size=1)
-    for each in (x, other):
-        (layer(each) ** 3).sum().backward()
-    torch.testing.assert_close(x.grad, other.grad, check_stride=False)
 
 
 def test_sub_batches_of_one_sample() -> None:

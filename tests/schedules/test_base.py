@@ -116,7 +116,7 @@ def test_all_units_of_one_length_agree():
     assert steps({0: 4, updates(8): 5}).plan(dataset_size=20, epochs=4).starts_samples == (0, 32)
 
 
-def test_a_threshold_between_samples_holds_for_the_first_batch_behind_it():
+def test_a_threshold_between_samples_holds_for_the_first_batch_after_it():
     plan = steps({0: 1, epochs(0.25): 2}).plan(dataset_size=10, epochs=1)
     assert plan.starts_samples == (0, 3)
     assert [batch.clock for batch in plan] == [0, 1, 2, 3, 5, 7, 9]
@@ -149,7 +149,18 @@ def test_a_schedule_of_the_users_own_is_checked_like_ours():
         with pytest.raises(ValueError, match="stages must come in the order of the clock, got 10 after 20"):
             zigzag(backwards=True).plan(dataset_size=50)
     finally:
-        del Schedule._kinds["zigzag"]
+        del Schedule.kinds["zigzag"]
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(
+        ValueError, match=r"`class steps` must have a name of its own, got that of adabatch.schedules.steps"
+    ):
+
+        class steps(Schedule):  # noqa: N801
+            pass
+
+    assert Schedule.from_json(constant(8).to_json() | {"kind": "constant"}) == constant(8)
 
 
 def test_schedules_are_values():

@@ -303,9 +303,7 @@ def test_positions_in_another_unit_are_said():
         assert [warning.filename for warning in caught] == [__file__]
     with pytest.warns(UserWarning, match="for the last time at sample 160 of the 50,000 samples of an epoch;"):
         in_epochs.plan(dataset_size=50_000, batch_size=128)
-    with pytest.warns(
-        UserWarning, match="changes first at sample 3,000,000, behind the 1,000,000 samples of the train"
-    ):
+    with pytest.warns(UserWarning, match="changes first at sample 3,000,000, after the 1,000,000 samples of the train"):
         from_lr({0: 0.1, epochs(60): 0.02}).plan(dataset_size=50_000, epochs=20, batch_size=128)
 
 

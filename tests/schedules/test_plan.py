@@ -83,7 +83,7 @@ def test_batches_of_each_size_are_counted_without_a_walk():
     assert plan.batch_counts() == {32: 10**18 // 32, 64: 10**18 // 64}
 
 
-def test_questions_behind_the_end():
+def test_questions_after_the_end():
     plan = plan_of()
     assert plan.batch_size_at(200) == 64
     assert plan.batches_between(200, 200) == 0

@@ -1,12 +1,18 @@
-"""The only place that imports `torch.distributed`: who am I, and the few collectives that the parts need."""
+"""The only place that imports `torch.distributed`: this process's rank, and the few collectives that are needed."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from adabatch._errors import ArgumentError
+
+_Value = TypeVar("_Value")
+_BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
 
 
 def rank_and_world(group: Any = None) -> tuple[int, int]:
@@ -16,13 +22,12 @@ def rank_and_world(group: Any = None) -> tuple[int, int]:
     return dist.get_rank(group), dist.get_world_size(group)
 
 
-def same_for_all(value: int, group: Any = None) -> int:
+def same_for_all(value: _Value, group: Any = None) -> _Value:
     """Rank 0's `value`, on every rank of `group`."""
-    if rank_and_world(group)[1] == 1:
-        return value
     box = [value]
-    dist.broadcast_object_list(box, group=group, group_src=0)
-    return int(box[0])
+    if rank_and_world(group)[1] > 1:
+        dist.broadcast_object_list(box, group=group, group_src=0)
+    return box[0]
 
 
 def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) -> tuple[Any, int, int]:
@@ -69,3 +74,101 @@ def least(value: int, group: Any = None) -> int:
     boxes: list[Any] = [None] * rank_and_world(group)[1]
     dist.all_gather_object(boxes, value, group=group)
     return min(int(box) for box in boxes)
+
+
+def any_of(flags: Sequence[bool], *, device: torch.device, group: Any = None) -> list[bool]:
+    """For each flag, whether it is True on any rank of `group`; every rank must give as many."""
+    votes = torch.tensor(list(flags), dtype=torch.uint8, device=device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=group)
+    return [bool(vote) for vote in votes.tolist()]
+
+
+def largest(values: Sequence[float], *, device: torch.device, group: Any = None) -> list[float]:
+    """For each value, the largest on any rank of `group`."""
+    found = torch.tensor(list(values), dtype=torch.float64, device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
+    return [float(value) for value in found.tolist()]
+
+
+def summed(value: Tensor, group: Any = None) -> Tensor:
+    """The sum of `value` over the ranks of `group`, on its device."""
+    total = value.detach().clone()
+    dist.all_reduce(total, group=group)
+    return total
+
+
+class Average:
+    """The mean of gradients over ranks, in buckets whose room is taken at once, so that it cannot fail half-way.
+
+    Args:
+        tensors: the gradients; they are changed in place by `run`.
+        group: the process group.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], group: Any) -> None:
+        self._group, self._world = group, dist.get_world_size(group)
+        self._buckets: list[tuple[Tensor, list[Tensor]]] = []
+        for members in _buckets(tensors):
+            size = sum(member.numel() for member in members)
+            self._buckets.append((members[0].new_empty(size), members))
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """Averages; all ranks must call it."""
+        waiting = []
+        for flat, members in self._buckets:
+            torch.cat([member.reshape(-1) for member in members], out=flat)
+            flat.div_(self._world)
+            waiting.append(dist.all_reduce(flat, group=self._group, async_op=True))
+        for work, (flat, members) in zip(waiting, self._buckets, strict=True):
+            work.wait()
+            start = 0
+            for member in members:
+                member.copy_(flat[start : start + member.numel()].view_as(member))
+                start += member.numel()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors in order, by type and device, in runs of at most the size of a bucket."""
+    found: list[list[Tensor]] = []
+    kinds: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
+    for tensor in tensors:
+        kind = (tensor.dtype, tensor.device)
+        members, size = kinds.get(kind, ([], _BUCKET_BYTES))
+        needed = tensor.numel() * tensor.element_size()
+        if size + needed > _BUCKET_BYTES:
+            members, size = [], 0
+            found.append(members)
+        members.append(tensor)
+        kinds[kind] = (members, size + needed)
+    return found
+
+
+def device_of(group: Any = None) -> torch.device:
+    """Where a collective of a number runs: the CPU if the group's backend reaches it, else this rank's accelerator."""
+    if "gloo" in str(dist.get_backend_config(group)):
+        return torch.device("cpu")
+    device = torch.accelerator.current_accelerator()
+    return device if device is not None else torch.device("cpu")
+
+
+def is_phantom(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step now is one of those by which torch.distributed.checkpoint fills an empty state.
+
+    They have an LR of 0, which by itself is as good as any other, no state, and gradients of 0 throughout. LRs on an
+    accelerator are not looked at, since that would wait for it.
+    """
+    if optimizer.state:
+        return False
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    if any((isinstance(lr, Tensor) and lr.device.type != "cpu") or float(lr) != 0 for lr in lrs):
+        return False
+    return not any(_moves(param.grad) for group in optimizer.param_groups for param in group["params"])
+
+
+def _moves(grad: Tensor | None) -> bool:
+    """Whether there is a gradient that is not 0 throughout."""
+    if grad is None:
+        return False
+    local = grad.to_local() if hasattr(grad, "to_local") else grad
+    return local.layout != torch.strided or bool(local.count_nonzero())

@@ -32,21 +32,21 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     torch's kind it is, compiled or fused. Another network's optimizer may step at any time, if `model` is given. Not
     seen are clipping and whatever writes to parameters without the `step()` of a `torch.optim.Optimizer`.
 
-    **All that is trained belongs into `model`**, several modules as a list. In one process a parameter outside of it
-    that a loss reaches together with one of its own is found by the graph of the loss, and treated alike: its gradient
-    is corrected, and put back before a batch is repeated. Where gradients are averaged over ranks nobody would average
-    it, and the optimizer that is about to step it is refused. So is one of the model's that holds a parameter which
-    no graph shows (custom autograd functions, re-entrant checkpoints), once a batch is corrected or repeated.
+    **Everything that is trained belongs in `model`**, several modules as a list. In one process, a parameter outside it
+    that a loss reaches together with its own is found by the graph of the loss and treated alike: its gradient is
+    corrected, and put back before a batch is repeated. Where gradients are averaged over ranks nobody would average it,
+    so an optimizer that is about to step it is refused. So is, once a batch is corrected or repeated, an optimizer of
+    the model that also holds a parameter which no graph shows (custom autograd functions, re-entrant checkpoints).
 
-    Where something else than samples counts, such as tokens, sum the losses and say what they weigh:
+    Where tokens count, or anything else than samples, sum the losses and say what they weigh:
     `(loss_sum * micro.weigh(tokens)).backward()`; see `MicroBatch.weigh`.
 
     **Out of memory.** If a pass runs out of memory inside `with micro`, the size that failed is halved with a warning,
     gradients, buffers and random states are put back, and the same batch comes again, on all ranks. `micro.is_last`
     then is False and `micro.failed` True. Ranks vote once a batch, and gradients under DistributedDataParallel are
     averaged in one explicit all-reduce after the vote instead of during the backward pass; `recover=False` leaves that
-    to DDP. So do a communication hook of your own and SyncBatchNorm. A batch cannot be repeated under `fully_shard`,
-    nor with `micro_batches`; the error then says what to do.
+    to DDP, custom communication hooks and SyncBatchNorm do the same. A batch cannot be repeated under `fully_shard` or
+    with `micro_batches`; the error then says what to do.
 
     Args:
         loader: an `ab.DataLoader`; its `micro_batch_size` bounds one forward and backward pass. Or another loader in
@@ -78,7 +78,8 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
         >>> round(mean, 6)
         2.0
     """
-    from adabatch.accumulate._stream import Stream  # loads torch
+    from adabatch.accumulate._attempt import Setup  # loads torch
+    from adabatch.accumulate._micro_batch import in_turn
     from adabatch.types import DrivenLoader
 
     if not isinstance(loader, DrivenLoader):
@@ -86,9 +87,7 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
             "loader",
             "must be an ab.DataLoader",
             got=f"{type(loader).__module__}.{type(loader).__name__}",
-            remedy=(
-                "ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` "
-                "wraps any other"
-            ),
+            remedy="ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` wraps any "
+            "other",
         )
-    return Stream(loader, model, recover=recover).micro_batches()
+    return in_turn(loader, Setup(loader, model, recover=recover))

@@ -1,143 +1,209 @@
-"""One attempt at one batch: what happens around its micro-batches."""
+"""One attempt at one batch: the weights of its micro-batches, and gradients that come together or are put back."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 
-from adabatch._distributed import gradients
+from adabatch import _distributed
 from adabatch._errors import ArgumentError, UsageError
+from adabatch.accumulate._models import Models
 from adabatch.memory.untouched import is_out_of_memory
-from adabatch.types import Part
-
-if TYPE_CHECKING:
-    from adabatch.accumulate._micro_batch import MicroBatch
-    from adabatch.accumulate._stream import Stream
+from adabatch.types import DrivenLoader, Part
 
 _FREE = nullcontext()
+_WEIGHT_OF_A_SAMPLE: Final[WeakKeyDictionary[Any, dict[bool, float]]] = WeakKeyDictionary()
+"""By model, what a sample weighed when it was first looked at: on all ranks, or on this one."""
+
+
+class Setup:
+    """How the batches of a loader are accumulated.
+
+    Args:
+        loader: the loader.
+        model: the model that is trained, or several; None for one that is not known.
+        recover: whether a batch that ran out of memory is repeated.
+
+    Attributes:
+        models: what is trained.
+        counted_late: whether the size of a batch is known after its last micro-batch only.
+        group: the ranks that share a batch, `world` in number.
+        scale: what makes up for an average over ranks.
+        why_not: why a batch cannot be repeated; empty if it can.
+        snapshot: of what a failed attempt may have touched; None where a batch cannot be repeated.
+    """
+
+    def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
+        self.models = models = Models(model)
+        self.counted_late = bool(getattr(loader, "counted_late", False))
+        self.group, _, self.world = loader.sharing()
+        self.scale = self.world if models.averaged_over > 1 else 1
+        self.vote_group = models.group if models.is_ddp else self.group
+        self.voters = models.averaged_over if models.is_ddp else self.world
+        reasons = {
+            "`recover` is False": not recover,
+            "`accumulate` was not given the model": not models,
+            "parameters are sharded, so the other ranks wait in this one's passes": models.sharded,
+            "SyncBatchNorm makes the other ranks wait in this one's passes": models.synchronises_forward,
+            "a loader of another make cannot go back": self.counted_late or not hasattr(loader, "load_state_dict"),
+        }
+        self.why_not = next((reason for reason, holds in reasons.items() if holds), "")
+        self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)
+
+    def check_model(self) -> None:
+        """Checks that the model is given where weights or corrections need it.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        if not self.models and (self.world > 1 or self.counted_late):
+            where = (
+                "batches are shared between ranks, since the weights depend on whether it averages gradients over them"
+                if self.world > 1
+                else "the loader is of another make, since the gradient of a short last batch is corrected"
+            )
+            raise ArgumentError("model", f"must be given where {where}", remedy="write `accumulate(loader, model)`")
 
 
 class Attempt:
-    """One attempt at one batch.
-
-    Where it may be repeated no rank reduces anything before all have voted that nothing failed.
+    """One attempt at one batch. If it may be repeated, gradients are reduced only after every rank reports success.
 
     Args:
-        stream: the accumulation that it is part of.
+        setup: how batches are accumulated.
         part: the first micro-batch.
 
     Attributes:
         failed: whether the batch must be repeated.
         error: the out-of-memory error of this rank, if it is the one that failed.
         corrected: whether gradients were multiplied.
+        deferred: whether gradients are averaged after the backward passes instead of during the last one.
+        joined: parameters outside the models that a loss of this batch reached together with theirs, by `id`.
     """
 
-    def __init__(self, stream: Stream, part: Part) -> None:
-        self._stream, self._part = stream, part
+    def __init__(self, setup: Setup, part: Part) -> None:
+        self._setup, self._part = setup, part
         self.failed, self.error, self.corrected = False, "", False
         self._entered = False
         self._weights: dict[int, float | Tensor] = {}
         self._nominal = 0.0
-        self.deferred = stream.repeats and stream.models.may_defer()
+        self.deferred = setup.snapshot is not None and setup.models.may_defer()
+        self.joined: dict[int, ref[Tensor]] = {}
 
     def weight_of(self, part: Part) -> float:
-        """What to multiply the mean loss of a micro-batch by."""
+        """The factor on the mean loss of a micro-batch."""
         self._part = part
-        nominal = part.batch.requested if self._stream.counted_late else part.batch.size
-        return part.size * self._stream.scale / nominal
+        nominal = part.batch.requested if self._setup.counted_late else part.batch.size
+        return part.size * self._setup.scale / nominal
 
     def weigh(self, index: int, size: int, total: float | Tensor) -> float:
-        """The factor for the summed loss of a micro-batch that weighs `total`."""
-        stream = self._stream
-        if not stream.models:
+        """The factor on the summed loss of a micro-batch that weighs `total`."""
+        if not self._setup.models:
             raise ArgumentError(
                 "model",
-                ("must be given where micro-batches are weighed, since its gradients are corrected after the last one"),
+                "must be given where micro-batches are weighed, since its gradients are corrected after the last one",
                 remedy="write `accumulate(loader, model)`",
             )
         if not self._nominal:
-            agree = stream.models.reduces and not self.deferred
-            self._nominal = stream.nominal(total, size, batch_size=self._part.batch.size, agree=agree)
+            self._nominal = self._guess(total, size)
         self._weights[index] = total if size else 0
         return 1 / self._nominal if size else 0.0
 
-    def enter(self, micro: MicroBatch) -> AbstractContextManager[Any]:
+    def _guess(self, total: float | Tensor, size: int) -> float:
+        """A guess of the weight of this rank's share of the batch, a power of two; where ranks reduce, one for all.
+
+        What a sample weighs is looked at once for each model, since that waits for the device.
+        """
+        setup, batch_size = self._setup, self._part.batch.size
+        agree = setup.models.reduces and not self.deferred
+        known = _WEIGHT_OF_A_SAMPLE.setdefault(setup.models.modules[0], {})
+        if agree not in known:
+            weight, samples = (float(total), float(size)) if size else (0.0, 0.0)
+            if agree and setup.world > 1:
+                seen = torch.tensor([weight, samples], dtype=torch.float64, device=setup.models.device)
+                weight, samples = _distributed.summed(seen, setup.group).tolist()
+            if not weight or not samples:
+                return power_of_two(batch_size / setup.world)
+            known[agree] = weight / samples
+        return power_of_two(known[agree] * batch_size / setup.world)
+
+    def enter(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """The context of a micro-batch's passes."""
-        models = self._stream.models
-        self._stream.guard.enter(micro, self)
-        if not self.deferred:
-            return _FREE if micro.is_last or models.must_sync() else models.no_sync()
+        models, snapshot = self._setup.models, self._setup.snapshot
+        if not self.deferred or snapshot is None:
+            return _FREE if is_last or models.must_sync() else models.no_sync()
         if not self._entered:
             self._entered = True
             models.sync_buffers()
-            if self._stream.memento is not None:
-                self._stream.memento.keep()
+            snapshot.keep()
         return models.no_sync() if models.reduces else _FREE
 
-    def leave(self, micro: MicroBatch, error: BaseException | None) -> bool:
+    def leave(self, error: BaseException | None, *, is_last: bool) -> bool:
         """After a micro-batch's passes; returns whether the batch must be repeated.
 
         Raises:
             torch.OutOfMemoryError: if memory ran out and the batch cannot be repeated.
         """
-        guard = self._stream.guard
-        guard.leave()
-        repeat = self._leave(micro, error)
-        if repeat or error is None:
-            guard.settle(whole=micro.is_last, again=repeat)
-        return repeat
-
-    def _leave(self, micro: MicroBatch, error: BaseException | None) -> bool:
         if error is not None:
             if not is_out_of_memory(error):
                 return False
             if not self.deferred:
-                self._stream.explain(error)
+                self._explain(error)
                 return False
             self.failed, self.error = True, str(error)
             self._vote()
-            return True
-        if not micro.is_last:
-            return False
-        if self.deferred:
+        elif is_last and self.deferred:
             self._reduce()
-            if self.failed:
-                return True
-        else:
-            self._stream.models.synced()
+        elif is_last:
+            self._setup.models.synced()
             self._correct()
-        return False
+        return self.failed
 
     def must_know_all(self) -> bool:
         """Whether it matters that a parameter outside the models gets a gradient."""
-        stream = self._stream
-        return stream.repeats or stream.counted_late or bool(self._weights) or stream.models.averaged_over > 1
+        setup = self._setup
+        return not setup.why_not or setup.counted_late or bool(self._weights) or setup.models.averaged_over > 1
 
     def keep_also(self, others: list[Tensor]) -> None:
         """Keeps the gradients of parameters outside the models, which a backward pass is about to reach."""
-        if self.deferred and self._stream.memento is not None:
-            self._stream.memento.keep_also(others)
+        if self.deferred and self._setup.snapshot is not None:
+            self._setup.snapshot.keep_also(others)
+
+    def joined_now(self) -> list[Tensor]:
+        """The parameters that joined and are still there."""
+        return [found for reference in self.joined.values() if (found := reference()) is not None]
+
+    def _explain(self, error: BaseException) -> None:
+        """Adds to an out-of-memory error what to do, where the batch cannot be repeated."""
+        setup = self._setup
+        remedy = "make its batches smaller" if setup.counted_late else "set a smaller `loader.micro_batch_size`"
+        if setup.models.sharded:
+            raise torch.OutOfMemoryError(
+                f"memory ran out on this rank, and the batch cannot be repeated: {setup.why_not}. The run ends on all "
+                f"ranks; start again from the last checkpoint and {remedy} on every rank. {error}"
+            ) from error
+        why = setup.why_not or "DistributedDataParallel reduces gradients itself here"
+        error.add_note(f"adabatch: the batch was not repeated in smaller micro-batches: {why}; {remedy}")
 
     def _vote(self, *flags: bool) -> list[bool]:
         """Tells all ranks whether this one failed, and hears of the others."""
-        stream = self._stream
-        if stream.voters == 1:
+        setup = self._setup
+        if setup.voters == 1:
             return list(flags)
-        given = flags or (False,) * len(stream.models.parameters)
-        failed, *found = gradients.any_of([self.failed, *given], device=stream.models.device, group=stream.vote_group)
-        self.failed = failed
+        given = [self.failed, *(flags or (False,) * len(setup.models.parameters))]
+        self.failed, *found = _distributed.any_of(given, device=setup.models.device, group=setup.vote_group)
         return found
 
     def _reduce(self) -> None:
         """Votes; if nobody failed, corrects the gradients and averages them where the wrapper would have."""
-        stream, average = self._stream, None
-        parameters = stream.models.parameters
-        mine = [p.grad is not None for p in parameters]
-        averaging = stream.models.is_ddp and stream.models.averaged_over > 1
+        models, average = self._setup.models, None
+        mine = [p.grad is not None for p in models.parameters]
+        averaging = models.is_ddp and models.averaged_over > 1
         if averaging:
             try:
                 average = self._average(mine)
@@ -151,66 +217,132 @@ class Attempt:
         self._correct()
         if averaging:
             if union != mine or average is None:
-                for parameter, needed in zip(parameters, union, strict=True):
-                    if needed and parameter.grad is None and id(parameter) not in stream.models.ignored:
+                for parameter, needed in zip(models.parameters, union, strict=True):
+                    if needed and parameter.grad is None and id(parameter) not in models.ignored:
                         parameter.grad = torch.zeros_like(parameter)
                 average = self._average(union)
             average.run()
-        stream.models.expect_sync(True)
+        models.expect_sync(True)
 
-    def _average(self, chosen: list[bool]) -> gradients.Average:
-        ignored = self._stream.models.ignored
-        pairs = zip(self._stream.models.parameters, chosen, strict=True)
-        found = [p.grad for p, wanted in pairs if wanted and id(p) not in ignored]
+    def _average(self, chosen: list[bool]) -> _distributed.Average:
+        models = self._setup.models
+        pairs = zip(models.parameters, chosen, strict=True)
+        found = [p.grad for p, wanted in pairs if wanted and id(p) not in models.ignored]
         if any(grad is not None and grad.is_sparse for grad in found):
             raise ArgumentError(
                 "recover",
-                (
-                    "must be False for a model with sparse gradients under DistributedDataParallel, which "
-                    "averages them itself"
-                ),
+                "must be False for a model with sparse gradients under DistributedDataParallel, which averages them "
+                "itself",
                 remedy="write `accumulate(loader, model, recover=False)`",
             )
-        return gradients.Average([grad for grad in found if grad is not None], self._stream.models.group)
+        return _distributed.Average([grad for grad in found if grad is not None], models.group)
 
     @torch.no_grad()
     def _correct(self) -> None:
         """Multiplies the gradients by guess / weight of the batch, where the weight was not known before."""
-        stream, part = self._stream, self._part
+        setup, part = self._setup, self._part
         if self._weights:
             if len(self._weights) != part.count:
                 raise UsageError(
                     None,
-                    (
-                        f"{len(self._weights)} of {part.count} micro-batches of a batch were weighed, so the "
-                        "gradient is not the batch's"
-                    ),
+                    f"{len(self._weights)} of {part.count} micro-batches of a batch were weighed, so the gradient is "
+                    "not the batch's",
                     remedy="call `micro.weigh(total)` for each, or for none",
                 )
             total = self._total()
-            factor: Any = torch.where(total > 0, stream.scale * self._nominal / total, 1.0)
-        elif stream.counted_late and part.batch.size != part.batch.requested:
+            factor: Any = torch.where(total > 0, setup.scale * self._nominal / total, 1.0)
+        elif setup.counted_late and part.batch.size != part.batch.requested:
             factor = part.batch.requested / part.batch.size
         else:
             return
         self.corrected = True
-        found = [p.grad for p in (*stream.models.parameters, *stream.guard.joined) if p.grad is not None]
-        local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in found]
         factors: dict[torch.device, Any] = {}
-        for grad in local:
-            if grad.device not in factors:
-                factors[grad.device] = factor.to(grad.device) if isinstance(factor, Tensor) else factor
-            grad.mul_(factors[grad.device])
+        for parameter in (*setup.models.parameters, *self.joined_now()):
+            grad: Any = parameter.grad
+            if grad is not None:
+                grad = grad.to_local() if hasattr(grad, "to_local") else grad
+                if grad.device not in factors:
+                    factors[grad.device] = factor.to(grad.device) if isinstance(factor, Tensor) else factor
+                grad.mul_(factors[grad.device])
 
     def _total(self) -> Tensor:
         """The weight of the batch, over micro-batches and ranks, in float64 on the model's device."""
-        stream = self._stream
-        total = torch.zeros((), dtype=torch.float64, device=stream.models.device)
+        total = torch.zeros((), dtype=torch.float64, device=self._setup.models.device)
         for weight in self._weights.values():
             total += weight.to(total) if isinstance(weight, Tensor) else weight
-        if stream.world > 1:
-            total = gradients.summed(total, stream.group)
-        return total
+        return _distributed.summed(total, self._setup.group) if self._setup.world > 1 else total
+
+
+class Snapshot:
+    """Gradients and buffers of modules, which `keep` copies and `restore` puts back, bit for bit.
+
+    Gradients that are None, as `zero_grad` leaves them, cost nothing.
+
+    Args:
+        modules: the modules.
+        parameters: theirs.
+    """
+
+    def __init__(self, modules: Iterable[torch.nn.Module], parameters: Sequence[Tensor]) -> None:
+        self._parameters = parameters
+        every = (vars(inner)["_buffers"] for module in modules for inner in module.modules())
+        self._slots: list[tuple[dict[str, Tensor | None], str]] = [(held, name) for held in every for name in held]
+        self.devices = {p.device for p in self._parameters if p.device.type not in ("cpu", "meta")}
+        self._gradients: list[tuple[Tensor | None, Tensor | None]] = []
+        self._others: dict[int, tuple[ref[Tensor], Tensor | None, Tensor | None]] = {}
+        self._buffers: list[Tensor | None] = []
+        self._copies: list[Tensor] = []
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copies what is there now."""
+        self._gradients = [(grad, _copy(grad)) for grad in (p.grad for p in self._parameters)]
+        self._others = {}
+        self._buffers = [buffers.get(name) for buffers, name in self._slots]
+        present = [buffer for buffer in self._buffers if buffer is not None]
+        if not _alike(self._copies, present):
+            self._copies = [torch.empty_like(buffer) for buffer in present]
+        if present:
+            torch._foreach_copy_(self._copies, present)
+
+    @torch.no_grad()
+    def keep_also(self, others: Iterable[Tensor]) -> None:
+        """Copies the gradients of other parameters, unless it has since the last `keep`."""
+        for other in others:
+            known = self._others.get(id(other))
+            if known is None or known[0]() is not other:
+                self._others[id(other)] = (ref(other), other.grad, _copy(other.grad))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts back what was copied."""
+        for parameter, kept in zip(self._parameters, self._gradients, strict=True):
+            _put(parameter, *kept)
+        for reference, gradient, copy in self._others.values():
+            other = reference()
+            if other is not None:
+                _put(other, gradient, copy)
+        copies = iter(self._copies)
+        for (buffers, name), buffer in zip(self._slots, self._buffers, strict=True):
+            if buffer is not None:
+                buffers[name] = buffer.copy_(next(copies))
+
+
+def _put(parameter: Tensor, gradient: Tensor | None, copy: Tensor | None) -> None:
+    parameter.grad = gradient
+    if gradient is not None and copy is not None:
+        gradient.copy_(copy)
+
+
+def _copy(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.detach().clone()
+
+
+def _alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return len(ours) == len(theirs) and all(
+        one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def power_of_two(value: float) -> float:

@@ -1,4 +1,4 @@
-"""What goes on while a batch is accumulated: who steps too early, and what gets gradients that nobody named.
+"""Watches a batch that is accumulated: who steps too early, and what gets gradients that nobody named.
 
 Neither can be seen from a micro-batch itself. torch calls a hook before the step of any optimizer; the loss that
 `backward()` starts from is seen by standing in for `torch.autograd.backward`, since its graph alone tells which
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import ref
 
 import torch
@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from adabatch._distributed.phantom import is_phantom
+from adabatch._distributed import is_phantom
 from adabatch._errors import UsageError
-
-if TYPE_CHECKING:
-    from adabatch.accumulate._attempt import Attempt
-    from adabatch.accumulate._micro_batch import MicroBatch
-    from adabatch.accumulate._models import Models
+from adabatch.accumulate._attempt import Attempt
+from adabatch.accumulate._models import Models
+from adabatch.types import Part
 
 _FREE, _INSIDE, _BETWEEN, _BROKEN = range(4)
 _LEAF: Final[Any] = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
@@ -39,30 +37,30 @@ class Guard:
     def __init__(self, models: Models) -> None:
         self._models = models
         self._attempt: Attempt | None = None
-        self._micro: MicroBatch | None = None
+        self._part: Part | None = None
         self._moment = _FREE
         self._thread = 0
         self._repeated = False  # whether the batch under way has failed before
         self._stepped = False  # whether an optimizer stepped for a batch that an error broke off
-        self._joined: dict[int, ref[Tensor]] = {}
         self._left: dict[int, ref[Tensor]] = {}  # the gradients that the batch left to those that joined
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Guard:
         _watch(self)
+        return self
 
     def __exit__(self, *_error: object) -> None:
         _leave(self)
-        self._attempt = self._micro = None
+        self._attempt = self._part = None
         self._moment = _FREE
 
     # What micro-batches tell.
 
-    def enter(self, micro: MicroBatch, attempt: Attempt) -> None:
+    def enter(self, part: Part, attempt: Attempt) -> None:
         """A micro-batch is entered."""
         if attempt is not self._attempt:
             self._repeated = self._attempt is not None and self._attempt.failed
-            self._joined, self._left = {}, {}
-        self._attempt, self._micro, self._thread = attempt, micro, threading.get_ident()
+            self._left = {}
+        self._attempt, self._part, self._thread = attempt, part, threading.get_ident()
         self._moment, self._stepped = _INSIDE, False
         for other in _others(self):
             other.give_way(self._models)
@@ -74,8 +72,8 @@ class Guard:
     def settle(self, *, whole: bool, again: bool) -> None:
         """It was left in order: the gradients of its batch are `whole`, or the batch comes `again`, or it goes on."""
         self._moment = _BETWEEN if again or (not whole and self._has_gradients()) else _FREE
-        if whole and self._models.averaged_over > 1:
-            self._left = {id(p): ref(p.grad) for p in self.joined if p.grad is not None}
+        if whole and self._attempt is not None and self._models.averaged_over > 1:
+            self._left = {id(p): ref(p.grad) for p in self._attempt.joined_now() if p.grad is not None}
 
     def give_way(self, models: Models) -> None:
         """Another `accumulate` trains now; if with the same parameters, this one was only looked at."""
@@ -90,20 +88,12 @@ class Guard:
         Raises:
             RuntimeError: if something did.
         """
-        if self._stepped and self._micro is not None:
+        if self._stepped and self._part is not None:
             raise UsageError(
                 "optimizer.step()",
-                (
-                    f"came after micro-batch {self._micro.index + 1} of {self._micro.count} was left by an "
-                    "error, so the gradients were not the batch's"
-                ),
+                f"came after {self._part} was left by an error, so the gradients were not the batch's",
                 remedy="call `optimizer.zero_grad()` there instead",
             )
-
-    @property
-    def joined(self) -> list[Tensor]:
-        """Parameters outside the models that a loss of this batch reached together with theirs."""
-        return [found for reference in self._joined.values() if (found := reference()) is not None]
 
     # What torch tells.
 
@@ -135,7 +125,7 @@ class Guard:
             return
         self._attempt.keep_also(outside)
         if len(outside) < len(leaves):  # else the loss of another network
-            self._joined |= {id(leaf): ref(leaf) for leaf in outside}
+            self._attempt.joined |= {id(leaf): ref(leaf) for leaf in outside}
 
     # Judgement.
 
@@ -145,30 +135,27 @@ class Guard:
         return any(p.grad is not None for p in self._models.parameters)
 
     def _check_moment(self, optimizer: torch.optim.Optimizer) -> None:
-        micro, inside = self._micro, self._moment == _INSIDE
-        if micro is None or is_phantom(optimizer):
+        part, inside = self._part, self._moment == _INSIDE
+        if part is None or self._attempt is None or is_phantom(optimizer):
             return
         if self._moment == _BROKEN:
-            self._stepped = micro.is_last
+            self._stepped = part.is_last
             return
-        if inside and micro.is_last and not self._models:
+        if inside and part.is_last and not self._models:
             return  # complete: what is corrected or averaged needs the model
-        where = f"micro-batch {micro.index + 1} of {micro.count}"
         whose = "" if self._models else "; if it is another network's, write `accumulate(loader, model)` with yours"
         if inside:
             raise UsageError(
                 "optimizer.step()",
                 "must not be called inside `with micro`",
-                got=f"it in {where}, where gradients are not the batch's yet",
-                remedy=(
-                    "move it, and what clips or logs gradients, below the `with` block, under `if "
-                    f"micro.is_last:`, also out of hooks that step during `backward()`{whose}"
-                ),
+                got=f"it in {part}, where gradients are not the batch's yet",
+                remedy="move it, and what clips or logs gradients, below the `with` block, under `if micro.is_last:`, "
+                f"also out of hooks that step during `backward()`{whose}",
             )
-        failed = ", which ran out of memory, and its batch comes again" if micro.failed else ""
+        failed = ", which ran out of memory, and its batch comes again" if self._attempt.failed else ""
         raise UsageError(
             "optimizer.step()",
-            f"came after {where}{failed}",
+            f"came after {part}{failed}",
             remedy=f"step after the last one: `if micro.is_last:`{whose}",
         )
 
@@ -181,16 +168,14 @@ class Guard:
         if averaged:  # nobody did that for those that were found either
             strangers = [p for p in strangers if ours or self._is_of_batch(p)]
         else:
-            strangers = [p for p in strangers if ours and id(p) not in self._joined]
+            strangers = [p for p in strangers if ours and id(p) not in attempt.joined]
         if strangers and not is_phantom(optimizer):
             why = "corrected by its weight" if attempt.corrected else "put back before it was repeated"
             raise UsageError(
                 "model",
                 "of `accumulate` must hold all parameters that are trained",
-                got=(
-                    f"{len(strangers)} in this {type(optimizer).__name__} that it lacks, whose gradients of the "
-                    f"batch were not {'averaged over ranks' if averaged else why}"
-                ),
+                got=f"{len(strangers)} in this {type(optimizer).__name__} that it lacks, whose gradients of the batch "
+                f"were not {'averaged over ranks' if averaged else why}",
                 remedy="give all modules: `accumulate(loader, [encoder, head])`",
             )
 
@@ -231,7 +216,7 @@ def _node_of(root: Any) -> Any:
 
 
 def _listed(given: Any) -> list[Any]:
-    """What `torch.autograd.backward` takes: one or several tensors or GradientEdges, perhaps by name."""
+    """The roots given to `torch.autograd.backward`: one or several tensors or GradientEdges, perhaps by name."""
     if isinstance(given, Tensor | GradientEdge):
         return [given]
     return list(given.values() if isinstance(given, Mapping) else given)

@@ -1,26 +1,29 @@
-"""One micro-batch, as users see it."""
+"""One epoch as micro-batches: the batches in turn, and a batch again when memory ran out."""
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from adabatch import _checks
-from adabatch._errors import ArgumentTypeError
-from adabatch.types import Part
-
-if TYPE_CHECKING:
-    from adabatch.accumulate._attempt import Attempt
+from adabatch._errors import ArgumentTypeError, UsageError
+from adabatch._random import RandomState
+from adabatch.accumulate._attempt import Attempt, Setup
+from adabatch.accumulate._guard import Guard
+from adabatch.types import DrivenLoader, Part
 
 
 class MicroBatch:
     """One micro-batch of a batch, entered with `with` to get its data.
 
     Attributes:
-        weight: what to multiply the mean loss of the micro-batch by.
+        weight: the factor on the mean loss of the micro-batch.
         is_last: whether the optimizer steps after this one; False if the batch has to be repeated.
         failed: whether memory ran out, so that the batch comes again from its start.
         index: its number within the batch, from 0.
@@ -28,30 +31,33 @@ class MicroBatch:
         size: samples that count; 0 for a repeated sample that only keeps ranks in step.
     """
 
-    __slots__ = ("_attempt", "_data", "_sync", "count", "entered", "failed", "index", "is_last", "size", "weight")
+    __slots__ = (
+        "_attempt", "_data", "_guard", "_part", "_sync",
+        "count", "entered", "failed", "index", "is_last", "size", "weight",
+    )  # fmt: skip
 
-    def __init__(self, data: Any, part: Part, attempt: Attempt) -> None:
-        self._data, self._attempt = data, attempt
+    def __init__(self, data: Any, part: Part, attempt: Attempt, guard: Guard) -> None:
+        self._data, self._part, self._attempt, self._guard = data, part, attempt, guard
         self._sync: AbstractContextManager[Any] | None = None
         self.entered = self.failed = False
         self.weight = attempt.weight_of(part)
         self.is_last, self.index, self.count, self.size = part.is_last, part.index, part.count, part.size
 
     def weigh(self, total: float | Tensor) -> float:
-        """Says what the micro-batch weighs where something else than samples counts, such as tokens.
+        """The factor on the summed loss of the micro-batch, where something else than samples counts, such as tokens.
 
         The loss then enters as a sum: `(loss_sum * micro.weigh(total)).backward()`. Call it inside `with micro`, for
-        every micro-batch of a batch, before `backward`. Nothing has to be known ahead: the factor is a guess of one
-        over the batch's weight, and after the last micro-batch, before clipping and taps can see them, the gradients
-        are corrected by guess / weight, the weight being summed over micro-batches and ranks. The guess is a power of
-        two, so it never shows in the result. Zero the gradients between batches, since all of them are corrected.
+        every micro-batch of a batch, before `backward`. Nothing is known ahead: the factor is one over a guess of
+        the batch's weight. After the last micro-batch, before clipping and taps see them, the gradients are corrected
+        by guess / weight; the weight is summed over micro-batches and ranks. The guess is a power of two, so it never
+        shows in the result. Zero the gradients between batches, since all of them are corrected.
 
         Args:
             total: the weight of the micro-batch, at least 0, for example the number of tokens that are no padding. A
                 tensor on the device is not waited for.
 
         Returns:
-            What to multiply the summed loss by; 0 for the repeated sample of a rank that has none.
+            The factor; 0 for the repeated sample of a rank that has none.
 
         Raises:
             TypeError: if `total` is neither a number nor a tensor of one number.
@@ -82,7 +88,8 @@ class MicroBatch:
         return self._attempt.weigh(self.index, self.size, total)
 
     def __enter__(self) -> Any:
-        sync = self._attempt.enter(self)
+        self._guard.enter(self._part, self._attempt)
+        sync = self._attempt.enter(is_last=self.is_last)
         sync.__enter__()
         self._sync, self.entered = sync, True
         return self._data
@@ -91,7 +98,10 @@ class MicroBatch:
         sync, self._sync = self._sync, None
         if sync is not None:
             sync.__exit__(kind, error, trace)
-        repeat = self._attempt.leave(self, error)
+        self._guard.leave()
+        repeat = self._attempt.leave(error, is_last=self.is_last)
+        if repeat or error is None:
+            self._guard.settle(whole=self.is_last, again=repeat)
         if repeat:
             self.failed, self.is_last, self._data = True, False, None
         return repeat and error is not None
@@ -100,3 +110,65 @@ class MicroBatch:
         raise ArgumentTypeError(
             None, "a micro-batch must be entered to get its data", remedy="write `with micro as (inputs, targets):`"
         )
+
+
+def in_turn(loader: DrivenLoader, setup: Setup) -> Iterator[MicroBatch]:
+    """One epoch of `loader` as micro-batches; see `accumulate`."""
+    setup.check_model()
+    snapshot, parts = setup.snapshot, loader.parts()
+    with Guard(setup.models) as guard:
+        random = RandomState(snapshot.devices) if snapshot is not None else None
+        before: MicroBatch | None = None
+        for data, part in parts:
+            if part.index == 0:
+                attempt = Attempt(setup, part)
+            micro = MicroBatch(data, part, attempt, guard)
+            del data
+            yield micro
+            guard.check_unbroken()
+            if attempt.failed:
+                assert random is not None
+                _halve(loader, setup, part, attempt.error)
+                random.restore()
+                parts.again()  # type: ignore[attr-defined]
+                before = None
+                continue
+            if before is not None and part.index > 0 and micro.entered != before.entered:
+                missing = before.index + 1 if micro.entered else part.index + 1
+                raise UsageError(
+                    None,
+                    f"micro-batch {missing} of {part.count} was not entered, others of its batch were, so the gradient "
+                    "is not the batch's",
+                    remedy="write `with micro as (inputs, targets):` for each",
+                )
+            before = micro
+            if part.is_last and snapshot is not None:
+                random = RandomState(snapshot.devices)
+
+
+def _halve(loader: DrivenLoader, setup: Setup, part: Part, error: str) -> None:
+    """Puts back what a failed attempt touched, and halves the micro-batch size.
+
+    Raises:
+        torch.OutOfMemoryError: if micro-batches of one sample do not fit.
+    """
+    share = -(-part.batch.size // setup.world)
+    size = -(-share // part.count)  # the largest micro-batch of the batch, on any rank
+    where, device = "on this rank" if error else "on another rank", setup.models.device
+    gc.collect()
+    assert setup.snapshot is not None
+    setup.snapshot.restore()
+    if device.type not in ("cpu", "meta"):
+        torch.get_device_module(device).empty_cache()
+    if size == 1:
+        raise torch.OutOfMemoryError(
+            f"memory ran out {where} with micro-batches of one sample, which cannot be halved; use a smaller model "
+            f"or activation checkpointing. {error}".rstrip()
+        )
+    loader.micro_batch_size = half = -(-size // 2)
+    warnings.warn(
+        f"memory ran out {where} with micro-batches of {size} samples; the batch at sample {part.batch.clock:,} is "
+        f"repeated with {half}, and so are those that follow; set `micro_batch_size={half}` to begin with",
+        RuntimeWarning,
+        stacklevel=3,
+    )

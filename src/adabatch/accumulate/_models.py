@@ -3,17 +3,143 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from operator import methodcaller
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.accumulate._wrapper import Wrapper
+
+_SYNCED: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
+"""Batches that a DDP model with a static graph reduced itself."""
+_STATIC_GRAPH_BATCHES: Final = 2
+_SYNC_BUFFERS: Final = methodcaller("_sync_buffers")  # torch has no public way
+
+
+class Wrapper:
+    """How the gradients of `model` come together over ranks.
+
+    Args:
+        model: a module that is trained, wrapped or not.
+
+    Attributes:
+        model: it, without `torch.compile`.
+        averaged_over: ranks that gradients are averaged over; 1 unless wrapped.
+        group: their process group.
+        reduces: whether the wrapper itself synchronises gradients, during the backward pass.
+        sharded: whether parameters are sharded over ranks, so that a forward pass needs all of them.
+        ignored: parameters that DDP was told to leave alone, by `id`.
+
+    Raises:
+        ValueError: if a part of `model` is wrapped and `model` itself is not.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model = unwrapped(model)
+        self.group: Any = None
+        self.averaged_over, self.sharded = 1, False
+        self.ddp: Any = None
+        if _is_fully_sharded(model):
+            _reshard(model)
+            self.sharded = True
+            self.averaged_over = max(
+                (int(p.device_mesh.size()) for p in model.parameters() if hasattr(p, "device_mesh")), default=1
+            )
+        elif hasattr(model, "no_sync") and hasattr(model, "process_group"):
+            self.group, self.averaged_over = model.process_group, int(model.process_group.size())
+            self.ddp = model if isinstance(model, DistributedDataParallel) else None
+            self.sharded = self.ddp is None
+        elif any(_is_wrapper(module) for module in model.modules()):
+            raise ArgumentError(
+                "model",
+                "must be wrapped as a whole where gradients are averaged over ranks",
+                got=f"a {type(model).__name__} with a wrapped part, whose gradients would be averaged once too often",
+                remedy="wrap the model itself, or call `fully_shard(model)` after its parts",
+            )
+        names = getattr(self.ddp, "parameters_to_ignore", ())
+        self.ignored = {id(p) for name, p in self.ddp.module.named_parameters() if name in names} if names else set()
+        self.reduces = self.sharded or self.ddp is not None
+        self.synchronises_forward = self.averaged_over > 1 and any(
+            isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()
+        )
+
+    def may_defer(self) -> bool:
+        """Whether gradients may be averaged after the backward passes instead of during the last one."""
+        ddp = self.ddp
+        if ddp is None:
+            return not self.sharded
+        if getattr(ddp, "_comm_hooks", ()):
+            return False  # a hook of the user's must see the gradients
+        return not self.must_sync()
+
+    def must_sync(self) -> bool:
+        """Whether every backward pass must be synchronised: the first ones of a static graph, from which DDP learns."""
+        ddp = self.ddp
+        return ddp is not None and ddp.static_graph and _SYNCED.get(ddp, 0) < _STATIC_GRAPH_BATCHES
+
+    def synced(self) -> None:
+        """The wrapper reduced the gradients of a batch itself."""
+        if self.ddp is not None and self.ddp.static_graph:
+            _SYNCED[self.ddp] = _SYNCED.get(self.ddp, 0) + 1
+
+    def no_sync(self) -> AbstractContextManager[Any]:
+        """A context without gradient synchronisation, for a model that has any."""
+        if _is_fully_sharded(self.model):
+            return _no_sync_of_fsdp2(self.model)
+        if self.reduces:
+            context: AbstractContextManager[Any] = self.model.no_sync()
+            return context
+        return nullcontext()
+
+    def sync_buffers(self) -> None:
+        """Gives all ranks rank 0's buffers, as DDP does at its first forward pass after a reduction."""
+        if self.ddp is not None and self.ddp.will_sync_module_buffers():
+            _SYNC_BUFFERS(self.ddp)
+        self.expect_sync(False)
+
+    def expect_sync(self, value: bool) -> None:
+        """Sets whether DDP takes rank 0's buffers at its next forward pass."""
+        if self.ddp is not None:
+            self.ddp.require_forward_param_sync = value
+
+
+@contextmanager
+def _no_sync_of_fsdp2(model: Any) -> Iterator[None]:
+    """FSDP2's switch as a context: gradients stay on the rank inside and are reduced from the next backward on."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
+
+
+def _reshard(model: torch.nn.Module) -> None:
+    """Lets `fully_shard` show its parameters: after a forward pass alone, as in evaluation, the root holds others."""
+    for module in model.modules():
+        if _is_fully_sharded(module):
+            module.reshard()  # type: ignore[operator]
+
+
+def _is_fully_sharded(module: Any) -> bool:
+    return hasattr(module, "set_requires_gradient_sync")
+
+
+def _is_wrapper(module: Any) -> bool:
+    return isinstance(module, DistributedDataParallel) or _is_fully_sharded(module)
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside `torch.compile`."""
+    while (inner := getattr(model, "_orig_mod", None)) is not None:
+        model = inner
+    return model
 
 
 class Models:
-    """What `accumulate` was given as its `model`: none, one module, or several.
+    """The model of an accumulation: no module, one, or several.
 
     Args:
         given: a module, a list or tuple of modules, each wrapped or not, or None.
@@ -101,12 +227,12 @@ class Models:
             yield
 
     def sync_buffers(self) -> None:
-        """What DDP does at its first forward pass after a reduction, done now: rank 0's buffers for all."""
+        """Gives all ranks rank 0's buffers, as DDP does at its first forward pass after a reduction."""
         for wrapper in self._wrappers:
             wrapper.sync_buffers()
 
     def expect_sync(self, value: bool) -> None:
-        """Whether DDP takes rank 0's buffers at its next forward pass."""
+        """Sets whether DDP takes rank 0's buffers at its next forward pass."""
         for wrapper in self._wrappers:
             wrapper.expect_sync(value)
 

@@ -1,7 +1,8 @@
-"""What every coupling has: closed form, the optimizers that it was derived for, JSON. No torch here."""
+"""The base of couplings: closed form, the optimizers that one was derived for, JSON. No torch here."""
 
 from __future__ import annotations
 
+import ast
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,17 +23,18 @@ class Coupling(ABC):
     the batch, it overrides `in_force` as well. A field `any_optimizer` lets a user insist.
 
     Attributes:
+        kinds: every coupling by its name, one's own among them; a second one of a name is refused.
         derived_for: names of the optimizer classes that it was derived for (their subclasses count); None for any.
         instead: what to do with another optimizer, the end of that error's sentence.
     """
 
-    _kinds: ClassVar[dict[str, type[Coupling]]] = {}
+    kinds: ClassVar[dict[str, type[Coupling]]] = {}
     derived_for: ClassVar[frozenset[str] | None] = None
     instead: ClassVar[str] = "use the coupling `none`, which leaves every hyper-parameter alone"
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        Coupling._kinds[cls.__name__] = cls
+        _checks.register(Coupling.kinds, cls)
 
     @abstractmethod
     def lr_factor(self, ratio: float) -> float:
@@ -70,11 +72,11 @@ class Coupling(ABC):
             "coupling",
             f"{self.name!r} was derived for {', '.join(sorted(self.optimizers))}",
             got=type(optimizer).__name__,
-            remedy=f"{self.instead}",
+            remedy=self.instead,
         )
 
     def in_force(self, group: Mapping[str, Any], ratio: float) -> dict[str, Any]:
-        """What an optimizer step uses in place of what a parameter group holds.
+        """The values that an optimizer step uses in place of those that a parameter group holds.
 
         Only `*` is applied to the values, so numbers and tensors serve alike.
 
@@ -115,7 +117,7 @@ class Coupling(ABC):
         """
         if not isinstance(data, Mapping) or "kind" not in data:
             raise ArgumentError("data", "must be a coupling with a `kind`", value=data)
-        cls = Coupling._kinds[_checks.one_of("kind", data["kind"], sorted(Coupling._kinds))]
+        cls = Coupling.kinds[_checks.one_of("kind", data["kind"], sorted(Coupling.kinds))]
         names, found = [entry.name for entry in fields(cls)], [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):
             raise ArgumentError("data", f"of kind {data['kind']} must have the fields {names}", value=found)
@@ -140,3 +142,57 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ArgumentTypeError(name, "must be True or False", value=value)
+
+
+def get(coupling: str | Coupling) -> Coupling:
+    """The coupling of that name.
+
+    Args:
+        coupling: a coupling, which is returned as it is; a name; or a call such as `"power(0.75)"` or
+            `"linear(any_optimizer=True)"`.
+
+    Returns:
+        The coupling.
+
+    Raises:
+        TypeError: if it is neither text nor a coupling.
+        ValueError: if the name is unknown or the arguments do not fit.
+
+    Example:
+        >>> from adabatch import couplings
+        >>> couplings.get("power(0.75)").lr_factor(16)
+        8.0
+    """
+    if isinstance(coupling, Coupling):
+        return coupling
+    if not isinstance(coupling, str):
+        raise ArgumentTypeError(
+            "coupling", "must be a name or a coupling", value=coupling, remedy="write for example 'linear'"
+        )
+    name, positional, named = _call(coupling)
+    if name not in Coupling.kinds:
+        form = "; write it as a name or a call with numbers, such as 'power(0.75)'" if "(" in coupling else ""
+        raise ArgumentError(
+            "coupling", f"must be one of {', '.join(sorted(Coupling.kinds))}", got=f"{coupling!r}{form}"
+        )
+    try:
+        return Coupling.kinds[name](*positional, **named)
+    except TypeError:
+        known = ", ".join(entry.name for entry in fields(Coupling.kinds[name]))
+        form = "power(0.75)" if name == "power" else f"{name}(NAME=VALUE)" if known else name
+        raise ArgumentError(
+            "coupling", f"{name!r} must get arguments among {known or 'none'}", value=coupling, remedy=f"write {form}"
+        ) from None
+
+
+def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Name and arguments in `"linear"` or `"power(0.75)"`; nothing is evaluated but literals."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+            named = {word.arg: ast.literal_eval(word.value) for word in tree.keywords if word.arg is not None}
+            if len(named) == len(tree.keywords):
+                return tree.func.id, [ast.literal_eval(item) for item in tree.args], named
+    except (SyntaxError, ValueError):
+        pass
+    return text.strip(), [], {}

@@ -10,7 +10,7 @@ from adabatch._errors import ArgumentError
 
 
 class ScaledStart(NamedTuple):
-    """What training starts with.
+    """The numbers that training starts with.
 
     Attributes:
         lr: learning rate.

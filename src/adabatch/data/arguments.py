@@ -1,26 +1,31 @@
-"""Checks of the loader's arguments that torch's loader has too."""
+"""The loader's arguments, checked; and what its data set is: its size, and its tensors if it is made of them."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
+import torch
 import torch.multiprocessing as multiprocessing
-from torch.utils.data import IterableDataset
+from torch import Tensor
+from torch.utils.data import IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch.data.order import LARGEST
 
 
-def check_flags(**flags: Any) -> None:
-    """Raises if a flag is not a bool, one of numpy's, 0 or 1."""
-    for name, flag in flags.items():
+def flags(**given: Any) -> Iterator[bool]:
+    """Flags as bools: each must be one, one of numpy's, 0 or 1."""
+    for name, flag in given.items():
         if not (isinstance(flag, bool | np.bool_) or (isinstance(flag, int) and flag in (0, 1))):
             raise ArgumentTypeError(name, "must be True or False", value=flag)
+    return map(bool, given.values())
 
 
 def check_together(*, drop_last: bool, run_on: bool, seed: int | None, generator: Any) -> None:
@@ -102,6 +107,12 @@ def warn_of_crowd(workers: int) -> None:
         )
 
 
+def warn_of_pinning() -> None:
+    """Says it where there is nothing to pin memory for."""
+    if not torch.accelerator.is_available():
+        warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=3)
+
+
 def check_sharding(sharding: Any, dataset: Any) -> str:
     """`sharding`, if it is one and goes with the data set."""
     _checks.one_of("sharding", sharding, ("stride", "dataset"))
@@ -122,3 +133,118 @@ def check_stream(*, shuffle: bool, sampler: Any, run_on: bool) -> None:
         raise ArgumentError("sampler", "must be None for an IterableDataset, which has no sample numbers")
     if run_on:
         raise ArgumentError("run_on", "must be False for an IterableDataset", remedy="let the stream itself repeat")
+
+
+def checked_device(device: Any) -> torch.device | None:
+    """`device` as torch's, with its index.
+
+    Raises:
+        ValueError: if there is no such device.
+        TypeError: if it is not the name of a device.
+    """
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ArgumentError("device", "must name a device such as 'cuda:0' or 'cpu'", value=device) from None
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ArgumentError(
+                "device", "must be one that this machine has", value=device, remedy="use 'cpu' or leave it out"
+            )
+        index: int | None = found.index
+        if index is None:
+            found = torch.device("cuda", torch.cuda.current_device())
+    return found
+
+
+def size_of(dataset: Any) -> int:
+    """Samples in `dataset`.
+
+    Raises:
+        TypeError: if it has no length.
+        ValueError: if it is empty.
+    """
+    columns = columns_of(dataset)
+    try:
+        size = len(columns[0]) if columns else len(dataset)
+    except TypeError:
+        raise ArgumentTypeError(
+            "dataset",
+            "must have a length and be indexed by sample number",
+            got=type(dataset).__name__,
+            remedy="give it `__len__` and `__getitem__`",
+        ) from None
+    if size < 1:
+        raise ArgumentError(
+            "dataset", "must hold at least one sample", got="none", remedy="check the path or the filter that made it"
+        )
+    if size > LARGEST:
+        raise ArgumentError("dataset", "must hold at most 2^48 samples", value=size, remedy="use a stream")
+    return size
+
+
+def columns_of(dataset: Any) -> tuple[Tensor, ...]:
+    """The tensors of a tensor data set (a `TensorDataset`, a tensor, a tuple of tensors of one length), else none.
+
+    One that is read in a way of its own is no tensor data set.
+    """
+    if isinstance(dataset, TensorDataset) and _reads_as(dataset, TensorDataset):
+        return tuple(dataset.tensors) if all(map(_has_rows, dataset.tensors)) else ()
+    if isinstance(dataset, Tensor) and _reads_as(dataset, Tensor) and _has_rows(dataset):
+        return (dataset,)
+    if type(dataset) is tuple and dataset and all(isinstance(column, Tensor) for column in dataset):
+        if len({len(column) for column in dataset}) > 1:
+            lengths = ", ".join(str(len(column)) for column in dataset)
+            raise ArgumentError(
+                "dataset", "must be tensors of one length", got=lengths, remedy="put samples of a kind in a list"
+            )
+        return dataset
+    return ()
+
+
+def _reads_as(dataset: Any, kind: type) -> bool:
+    """Whether `dataset` has the length and gives the samples that a `kind` does."""
+    own = type(dataset)
+    same = all(getattr(own, name, None) is getattr(kind, name, None) for name in ("__getitem__", "__len__"))
+    return same and getattr(dataset, "__getitems__", None) is None
+
+
+def _has_rows(tensor: Tensor) -> bool:
+    return not tensor.is_nested
+
+
+def length_of_sampler(sampler: Any) -> int:
+    """Samples that `sampler` draws in an epoch.
+
+    Raises:
+        TypeError: if it has no length.
+        ValueError: if that is 0.
+    """
+    try:
+        size = len(sampler)
+    except TypeError:
+        raise ArgumentTypeError(
+            "sampler",
+            "must have a length, the samples of an epoch",
+            got=type(sampler).__name__,
+            remedy="give it `__len__`",
+        ) from None
+    if size < 1:
+        raise ArgumentError("sampler", "must draw at least one sample", got="a length of 0")
+    return size
+
+
+def length_of_stream(dataset: Any) -> int | None:
+    """Samples in a pass by the word of a stream's own `__len__`; None without one."""
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def indexable(dataset: Any) -> Any:
+    """`dataset`, or what gives its samples by number if it is a tuple of tensors."""
+    columns = columns_of(dataset)
+    return TensorDataset(*columns) if columns and type(dataset) is tuple else dataset

@@ -1,34 +1,29 @@
-"""Where a loader stands: the clock, the batch size in force, who drives it, and the batch that is out."""
+"""Cutting the data into batches: the clock, the batch size that is asked for, and the batch that is out."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Self
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, Self
 
 from adabatch import _checks
-from adabatch._errors import ArgumentError, UsageError
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.data.order import items_of
-from adabatch.types import Batch, Driver, Part
+from adabatch.types import Batch, Driver, DrivingPlan, Part
 
 
 class Demand:
-    """The batch size that is asked for; all cursors of a loader share one.
+    """The sizes that are asked for; all cursors of a loader share one."""
 
-    Attributes:
-        batch_size: that was assigned.
-        postponed: the size that holds after the next batch; None if that is the same.
-        assigned: how often one was assigned.
-        driver: gives the size in place of what was assigned; None for nobody.
-    """
-
-    __slots__ = ("assigned", "batch_size", "driver", "postponed")
+    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "postponed")
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.assigned = 0
-        self.driver: Driver | None = None
-        self.postponed: int | None = None
+        self.batch_size = batch_size  # that was assigned
+        self.postponed: int | None = None  # holds after the next batch
+        self.assigned = 0  # how often a size was
+        self.driver: Driver | None = None  # gives the size in place of what was assigned
+        self.micro_batch_size: int | None = None
 
 
 class Cursor:
@@ -88,6 +83,11 @@ class Cursor:
         return twin
 
     @property
+    def dataset_size(self) -> int | None:
+        """Samples in an epoch; None if that is not known."""
+        return self.size
+
+    @property
     def driver(self) -> Driver | None:
         """Who gives the batch size; None for nobody."""
         return self.demand.driver
@@ -127,14 +127,6 @@ class Cursor:
         demand.assigned += 1
 
     @property
-    def sizes(self) -> tuple[int, int | None]:
-        """Size of the batch that is out or else the next one, and the one behind it if that was assigned meanwhile."""
-        out = self.current
-        if self.driver is None and out is not None and out.requested != self.demand.batch_size:
-            return out.requested, self.demand.batch_size
-        return self.batch_size, self.demand.postponed
-
-    @property
     def clock(self) -> int:
         """Where the batch that is out starts; if none is, where the next one does."""
         if self.current is not None:
@@ -165,7 +157,8 @@ class Cursor:
         """
         clock, requested, size = self.cut(self.position, epoch)
         if size == 0:
-            self.pass_epoch(clock, epoch)
+            self.position = clock
+            self.skip_epoch(epoch)
             return None
         demand = self.demand
         if demand.postponed is not None:
@@ -189,18 +182,19 @@ class Cursor:
             return clock, requested, 0
         if not self.run_on:
             return clock, requested, min(requested, left)
-        end = self._budget  # the budget cuts the last batch
+        plan = self.plan
+        end = None if plan is None else plan.end_samples  # where the training ends: it cuts the last batch
         return clock, requested, requested if end is None or clock >= end else min(requested, end - clock)
 
     @property
-    def _budget(self) -> int | None:
-        """Where training ends, if the driver knows; None else."""
-        end: int | None = getattr(getattr(self.driver, "plan", None), "end_samples", None)
-        return end
+    def plan(self) -> DrivingPlan | None:
+        """The plan of who drives; None without one."""
+        driver = self.demand.driver
+        return None if driver is None else driver.plan
 
     @property
     def after(self) -> int:
-        """The clock behind the batch that was handed out last."""
+        """The clock after the batch that was handed out last."""
         return self.position if self.current is None else self.current.clock + self.current.size
 
     def predicted(self, position: int, _epoch: int) -> Iterator[tuple[int, int]]:
@@ -225,7 +219,7 @@ class Cursor:
             self.commit()
 
     def commit(self) -> None:
-        """Moves behind the batch that is out."""
+        """Moves to after the batch that is out."""
         batch = self.current
         if batch is None:
             raise UsageError(
@@ -238,15 +232,23 @@ class Cursor:
         """Has `batch` out again, which is not committed or was only just."""
         self.position, self.current = batch.clock, batch
 
-    def resize(self, size: int, epoch: int) -> None:
-        """Stands at the start of `epoch` of a data set that has another size now."""
-        self.size, self.begun = size, None
-        self.move_to(epoch)
+    def takes(self, size: int | None) -> bool:
+        """Whether it can go on in a data set that has `size` samples now."""
+        return size == self.size
 
-    def restore(self, position: int, batch_size: int, postponed: int | None) -> None:
-        """Stands at `position` with nothing out; `postponed`: the size that holds behind the next batch."""
-        self.position, self.current, self.begun, self.open = position, None, None, None
-        self.demand.batch_size, self.demand.postponed = batch_size, postponed
+    def enter(self, epoch: int, source: Any) -> None:
+        """Goes through `epoch`, whose samples come from `source`."""
+
+    def settle(self) -> None:
+        """The iteration is over."""
+
+    def saved(self) -> dict[str, Any]:
+        """Entries of a state besides the numbers that all loaders have."""
+        return {}
+
+    def go_on(self, saved: Mapping[str, Any]) -> None:
+        """Stands in its epoch as a state tells."""
+        self.open = saved["open_epoch"]
 
     def epoch_of(self, clock: int) -> int:
         """The epoch in which `clock` lies."""
@@ -260,17 +262,13 @@ class Cursor:
         """Stands at the start of `epoch`."""
         self.position = epoch * self.size
 
-    def pass_epoch(self, clock: int, _epoch: int) -> None:
-        """Has come to the end of an epoch, at `clock`."""
-        self.position = clock
-
     def skip_epoch(self, epoch: int) -> None:
         """Passes what is left of `epoch`."""
         self.position = max(self.position, (epoch + 1) * self.size)
 
     def count(self, start: int, epoch: int) -> int:
         """Batches that start from `start` to the end of `epoch`, if one starts at `start` and the size stays."""
-        stop = (epoch + 1) * self.size
+        stop = self.end_of(epoch)
         if start >= stop:
             return 0
         if self.driver is not None:
@@ -282,16 +280,20 @@ class Cursor:
         """Batches that start in `epoch`, if the size stays."""
         return self.count(self.first_of(epoch), epoch)
 
+    def end_of(self, epoch: int) -> int:
+        """Where `epoch` ends."""
+        return (epoch + 1) * self.size
+
     def first_of(self, epoch: int) -> int:
         """Where the first batch that starts in `epoch` starts, if the size stays."""
         start = epoch * self.size
         if not self.run_on:
             return start
-        plan = getattr(self.driver, "plan", None)
+        plan = self.plan
         if plan is not None and (plan.end_samples is None or start < plan.end_samples):
-            return int(plan.clock_of(plan.update_at(start)))
-        behind = self.position - start
-        return start if behind < 0 else self.position - behind // self.demand.batch_size * self.demand.batch_size
+            return plan.clock_of(plan.update_at(start))
+        passed = self.position - start
+        return start if passed < 0 else self.position - passed // self.demand.batch_size * self.demand.batch_size
 
     def attach(self, driver: Driver) -> None:
         """See `DrivenLoader.attach`."""
@@ -313,14 +315,12 @@ class Cursor:
         """Raises if a plain loop from `start` on would give ranks shares of different size, as far as is known."""
         if self.world == 1:
             return
-        plan = getattr(self.driver, "plan", None)
-        sizes = set(getattr(plan, "sizes", ()))
-        if not sizes:
-            sizes = {self.requested(start)}
-        tails = set(getattr(plan, "tails", ()))
+        plan = self.plan
+        sizes = (plan is not None and plan.sizes) or (self.requested(start),)
+        tails = set(plan.tails if plan is not None else ())
         if not tails and self.driver is None and not (self.drop_last or self.run_on):
             tails = {((epoch + 1) * self.size - start) % self.demand.batch_size}
-        for size in sorted(sizes):
+        for size in sorted(set(sizes)):
             check_share(size, self.world)
         for size in sorted(tails):
             check_share(size, self.world, tail=True)
@@ -339,3 +339,178 @@ def check_share(size: int, world: int, *, tail: bool = False) -> None:
                 f"{remedy}, or iterate with `adabatch.accumulate(loader, model)`, which weights uneven shares exactly"
             ),
         )
+
+
+class Stream(Protocol):
+    """A source over a stream."""
+
+    def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, turn: Callable[[], int]) -> None:
+        """Opens pass `epoch` at its beginning, or at a `place` to deliver from `offset` on.
+
+        Where readers take turns, `turn` tells how many samples one gives before it is the next one's.
+        """
+
+    def extent(self, offset: int, wanted: int) -> int:
+        """How many samples the pass has, up to `wanted`; what is before `offset` is done."""
+
+    def place(self, offset: int) -> dict[str, Any]:
+        """Where the pass goes on after `offset` samples; JSON-safe."""
+
+
+class StreamCursor(Cursor):
+    """A cursor over passes whose length is not known ahead: the clock counts the samples delivered.
+
+    Attributes:
+        extent: how many samples of the pass there are, up to the number asked for.
+        place: where the pass goes on after a number of samples; None between passes.
+        kept: where the pass that was left goes on; None at its beginning.
+        epoch: which pass.
+        base: the clock where the pass began.
+        sized: samples in a pass by the word of the stream's own `__len__`, asked for `len()` only; None without one.
+        chunk: samples that one reader gives in its turn, where a set shares itself out; None before the first pass.
+    """
+
+    known = False
+    __slots__ = ("_counted", "base", "chunk", "epoch", "extent", "kept", "place", "sized")
+
+    def __init__(self, *, batch_size: int, drop_last: bool) -> None:
+        super().__init__(2**62, batch_size=batch_size, drop_last=bool(drop_last), run_on=False)
+        self.epoch = 0
+        self.base = 0
+        self.sized: int | None = None
+        self.chunk: int | None = None
+        self._counted = False  # whether somebody relies on `sized`
+        self.extent: Callable[[int, int], int] = _all
+        self.place: Callable[[int], dict[str, Any]] | None = None
+        self.kept: dict[str, Any] | None = None
+
+    def fork(self) -> Self:
+        """See `Cursor.fork`."""
+        twin = super().fork()
+        twin.settle()
+        return twin
+
+    @property
+    def dataset_size(self) -> int | None:
+        """See `Cursor.dataset_size`."""
+        return None
+
+    def takes(self, size: int | None) -> bool:
+        """See `Cursor.takes`; a pass may be of any length."""
+        self.sized = size
+        return True
+
+    def enter(self, epoch: int, source: Stream) -> None:
+        """See `Cursor.enter`."""
+        offset = self.position - self.base
+        source.begin(epoch, self.kept if offset else None, offset, self.turn)
+        self.extent, self.place = source.extent, source.place
+
+    def settle(self) -> None:
+        """The pass is over or left: keeps where it goes on."""
+        self.kept, self.place, self.extent = self.goes_on(), None, _all
+
+    def goes_on(self) -> dict[str, Any] | None:
+        """Where the stream goes on after what is committed; None at its beginning."""
+        offset = self.position - self.base
+        if not offset:
+            return None
+        return self.kept if self.place is None else self.place(offset)
+
+    def __getstate__(self) -> Any:
+        """All but what belongs to an iteration."""
+        plain: Any = super().__getstate__()
+        return None, plain[1] | {"extent": _all, "place": None, "kept": self.goes_on()}
+
+    def turn(self) -> int:
+        """Samples that one reader gives in its turn: a rank's share of the batch size when the first pass begins."""
+        if self.chunk is None:
+            self.chunk = -(-self.batch_size // self.world)
+        return self.chunk
+
+    def saved(self) -> dict[str, Any]:
+        """See `Cursor.saved`."""
+        return {"stream": {"epoch": self.epoch, "base": self.base, "chunk": self.chunk, "place": self.goes_on()}}
+
+    def go_on(self, saved: Mapping[str, Any]) -> None:
+        """See `Cursor.go_on`."""
+        self.epoch, self.base, self.open = saved["epoch"], saved["base"], None
+        self.chunk, self.kept, self.place = saved["chunk"], saved["place"], None
+
+    def checked(self, batch_size: int) -> int:
+        """See `Cursor.checked`; there is no upper limit."""
+        return _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
+
+    def epoch_of(self, _clock: int) -> int:
+        """The pass that goes on."""
+        return self.epoch
+
+    def start_of(self, _epoch: int) -> int:
+        """Where the next iteration starts."""
+        return self.position
+
+    def cut(self, position: int, _epoch: int) -> tuple[int, int, int]:
+        """See `Cursor.cut`; waits until it is known how much the stream gives."""
+        clock, requested = self.following(position)
+        offset = clock - self.base
+        size = self.extent(offset, offset + requested) - offset
+        if self._counted and self.sized is not None and offset + size > self.sized:
+            self._counted = False  # told once
+            warnings.warn(
+                f"`dataset` has a `__len__` of {self.sized} and gave {offset + size} samples: `len()` of the loader was"
+                " too small; correct `__len__`, or leave it out",
+                UserWarning,
+                stacklevel=5,
+            )
+        if size < requested and self.drop_last:
+            size = 0
+        return clock, requested, size
+
+    def move_to(self, epoch: int) -> None:
+        """See `Cursor.move_to`."""
+        self.epoch, self.base = epoch, self.position
+
+    def ends_at(self, _position: int, _epoch: int) -> bool:
+        """See `Cursor.ends_at`."""
+        return False
+
+    def repeat(self, batch: Batch) -> None:
+        """See `Cursor.repeat`; the stream is gone back in."""
+        super().repeat(batch)
+        self.cut(batch.clock, batch.epoch)
+
+    def predicted(self, position: int, _epoch: int) -> Iterator[tuple[int, int]]:
+        """See `Cursor.predicted`; does not wait."""
+        while True:
+            clock, requested = self.following(position)
+            yield clock, requested
+            position = clock + requested
+
+    def skip_epoch(self, epoch: int) -> None:
+        """See `Cursor.skip_epoch`; what was not read is not counted."""
+        if epoch == self.epoch:
+            self.epoch, self.base = epoch + 1, self.position
+
+    def end_of(self, _epoch: int) -> int:
+        """See `Cursor.end_of`; by the word of the stream's own `__len__`.
+
+        Raises:
+            TypeError: if it has none.
+        """
+        if self.sized is None:
+            raise ArgumentTypeError(
+                None,
+                "a loader over a stream without `__len__` has no length",
+                remedy="count the batches, or give the stream one",
+            )
+        self._counted = True
+        return self.base + self.sized
+
+    def first_of(self, epoch: int) -> int:
+        """See `Cursor.first_of`."""
+        return self.base if epoch == self.epoch else self.position
+
+
+def _all(_offset: int, wanted: int) -> int:
+    """As if the stream gave all that is wanted."""
+    return wanted

@@ -187,7 +187,7 @@ class Order:
         return self._block[: stop - start]
 
     def keys(self, start: int, stop: int) -> Tensor | list[Any]:
-        """What the data set is asked for: the numbers of `items`, or a list where a sampler gives other keys."""
+        """Keys for the data set: the numbers of `items`, or a list where a sampler gives other keys."""
         return self.items(start, stop)
 
     def sent(self, _start: int, _stop: int) -> Tensor | list[Any] | None:
@@ -234,13 +234,6 @@ class SampledOrder(Order):
     The sampler is iterated once for each epoch, in the main process, as far as samples are asked for, with torch's,
     numpy's and python's global generators and its own `generator`, if it has one, seeded from (seed, epoch), so that
     torch's own samplers give the same order again after a restart.
-
-    Args:
-        sampler: an iterable of sample numbers, or of other keys of the data set.
-        size: samples that it draws in an epoch.
-        seed: for the generators.
-        rank: whose share, in `[0, world)`.
-        world: ranks in all, at least 1.
     """
 
     def __init__(self, sampler: Any, size: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -271,14 +264,7 @@ class SampledOrder(Order):
 
 
 class SampledEpoch:
-    """What a sampler draws in one epoch, a block at a time when it is first asked for.
-
-    Args:
-        sampler: the sampler.
-        size: how many it must draw.
-        seed: for the generators.
-        epoch: which epoch, for errors.
-    """
+    """The keys that a sampler draws in one epoch, a block at a time when it is first asked for."""
 
     def __init__(self, sampler: Any, size: int, *, seed: int, epoch: int) -> None:
         self._sampler, self._size, self._epoch = sampler, size, epoch
@@ -292,16 +278,11 @@ class SampledEpoch:
 
     def at(self, positions: _Int64) -> npt.NDArray[Any]:
         """The keys at ascending `positions`: int64 if all are sample numbers, else objects."""
-        first, last = int(positions[0]) // SAMPLED_BLOCK, int(positions[-1]) // SAMPLED_BLOCK
-        while len(self._blocks) <= last:
+        blocks, places = np.divmod(positions, SAMPLED_BLOCK)
+        while len(self._blocks) <= blocks[-1]:
             self._blocks.append(self._block())
-        if first == last:
-            return self._blocks[first].take(positions - first * SAMPLED_BLOCK)
-        parts = []
-        for number in range(first, last + 1):
-            here = positions[positions // SAMPLED_BLOCK == number]
-            parts.append(self._blocks[number].take(here - number * SAMPLED_BLOCK))
-        return np.concatenate(parts)
+        parts = [self._blocks[block].take(places[blocks == block]) for block in range(blocks[0], blocks[-1] + 1)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _block(self) -> npt.NDArray[Any]:
         before = len(self._blocks) * SAMPLED_BLOCK

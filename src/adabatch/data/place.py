@@ -1,18 +1,56 @@
-"""Where a loader stands: what is committed, and which of its iterations hands out batches."""
+"""Where a loader stands: what is committed and saved, and which of its iterations hands out batches."""
 
 from __future__ import annotations
 
 import copy
 import threading
-import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from adabatch._errors import UsageError
-from adabatch.types import Batch, Driver
+from adabatch._errors import MISSING, ArgumentError, ArgumentTypeError, UsageError
+from adabatch.data.cursor import Cursor
+from adabatch.types import Batch
 
-if TYPE_CHECKING:
-    from adabatch.data.cursor import Cursor
-    from adabatch.data.iterators import Pass
+_FORMAT: Final = 1
+_COUNT, _FLAG, _TEXT = (int, "a whole number of at least 0"), (bool, "True or False"), (str, "text")
+_KINDS: Final[dict[str, tuple[type, str]]] = {
+    **dict.fromkeys(("clock", "batch_size", "seed", "dataset_size"), _COUNT),
+    **{"shuffle": _FLAG, "sampler": _TEXT, "drop_last": _FLAG, "run_on": _FLAG, "sharding": _TEXT},
+}
+
+
+class Iteration:
+    """Where one iteration stands.
+
+    Attributes:
+        cursor: along which it goes, once begun.
+        epoch: which epoch, once begun.
+        source: where its samples come from, once begun; None once it is over.
+        start: the clock where it starts, once begun.
+        live: whether it goes on.
+        handed_out: whether it handed out a batch.
+        stuck: whether it goes on and the batch that was asked for last could not be had.
+        trained: whether a driver heard of a batch of it that was trained on.
+        before: the iteration that handed out a batch last when it began; None once it is over.
+        seen: how often the loader had been moved when it was part of that last.
+        assigned: how often a batch size had been assigned when it began.
+    """
+
+    cursor: Cursor
+    source: Any = None
+    epoch = start = assigned = seen = 0
+    live = trained = stuck = handed_out = False
+    before: Iteration | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether all of its epoch was handed out, if that is known without waiting."""
+        return self.live and self.cursor.ends_at(self.cursor.after, self.epoch)
+
+    @property
+    def done(self) -> bool:
+        """Whether all of its epoch was handed out and nothing of it is still to be trained on."""
+        return self.over and self.cursor.current is None
 
 
 class Place:
@@ -21,17 +59,19 @@ class Place:
     Without a driver the newest iteration is where the loader stands. With one, looking is free: an iteration moves
     nothing until a batch of it commits, and from then on the loader stands where that one does.
 
-    Args:
-        cursor: at the beginning.
-
     Attributes:
         cursor: what is committed, and so saved.
         shown: the cursor of the iteration that handed out a batch last.
+        demand: the sizes that are asked for.
+        is_fork: whether it is another place's fork.
     """
+
+    is_fork = False
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = self.shown = cursor
-        self._front: weakref.ref[Pass] | None = None
+        self.demand = cursor.demand
+        self._front: Iteration | None = None
         self._moves = 0  # of where the loader stands, by commits to a driver and by loads
         self._before_looks: Cursor | None = None  # where it stood before iterations that were left early
         self._ended = False  # whether an iteration came to its end meanwhile
@@ -43,10 +83,9 @@ class Place:
         return self.shown.current
 
     @property
-    def front(self) -> Pass | None:
+    def front(self) -> Iteration | None:
         """The iteration that handed out a batch last, if it goes on."""
-        found = self._front() if self._front is not None else None
-        return found if found is not None and found.live else None
+        return self._front if self._front is not None and self._front.live else None
 
     @property
     def epoch(self) -> int:
@@ -67,8 +106,22 @@ class Place:
         epoch = cursor.epoch_of(cursor.clock)
         return epoch + (cursor.begun == epoch)
 
-    def begin(self, new: Pass) -> tuple[Cursor, int]:
-        """Begins an iteration: the cursor that it goes along, and its epoch.
+    def count(self) -> int:
+        """See `DataLoader.__len__`."""
+        front = self.front
+        if front is None:
+            return self.cursor.count_whole(self.epoch)
+        if front.assigned != self.demand.assigned:
+            raise ArgumentTypeError(
+                None,
+                "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open",
+            )
+        return front.cursor.count_whole(self.epoch)
+
+    # Iterations.
+
+    def begin(self, new: Iteration) -> None:
+        """Begins an iteration: gives it a cursor to go along, and its epoch.
 
         Raises:
             RuntimeError: if a driver's iteration goes on of which something was trained on.
@@ -95,12 +148,12 @@ class Place:
             cursor.skip_epoch(epoch)
             epoch = cursor.epoch_of(cursor.clock)
         new.before, new.seen = self._front, self._moves
+        new.cursor, new.epoch = cursor, epoch
         if driver is None:
             self.cursor = cursor
-        self.shown, self._front = cursor, weakref.ref(new)
-        return cursor, epoch
+        self.shown, self._front = cursor, new
 
-    def hand_out(self, by: Pass) -> None:
+    def hand_out(self, by: Iteration) -> None:
         """An iteration is asked for its next batch.
 
         Raises:
@@ -112,13 +165,11 @@ class Place:
         if by.seen != self._moves and by.cursor.driver is not None:
             raise UsageError(
                 None,
-                (
-                    "an iteration of a loader that a schedule drives must not go on after a later one was "
-                    "trained on, or a state was loaded"
-                ),
+                "an iteration of a loader that a schedule drives must not go on after a later one was trained on, or a "
+                "state was loaded",
                 remedy="take batches from the latest iterator only",
             )
-        self.shown, self._front = by.cursor, weakref.ref(by)
+        self.shown, self._front = by.cursor, by
 
     def commit(self) -> None:
         """A driver says that the batch that is out was trained on.
@@ -138,22 +189,22 @@ class Place:
         assert batch is not None
         cursor.begun = batch.epoch
         self.cursor, self._moves = cursor, self._moves + 1
-        found = self._front() if self._front is not None else None
-        if found is not None and found.cursor is cursor:
-            found.seen, found.trained = self._moves, True
+        front = self._front
+        if front is not None and front.cursor is cursor:
+            front.seen, front.trained = self._moves, True
 
-    def end(self, which: Pass, *, exhausted: bool) -> None:
+    def end(self, which: Iteration, *, exhausted: bool) -> None:
         """An iteration is over: it came to its end, or was left."""
+        before, which.before = which.before, None
         if exhausted and which.cursor.driver is None:
             self._ended = True
         if exhausted and not which.handed_out:
             self.cursor = which.cursor  # nothing was left of an epoch, whose end is told now
         if which.cursor is not self.shown:
             return
-        before = which.before() if which.before is not None else None
         driven = which.cursor.driver is not None
         if before is not None and before.live and not before.stuck and not (driven and before.seen != self._moves):
-            self.shown, self._front = before.cursor, which.before  # the loop around it goes on
+            self.shown, self._front = before.cursor, before  # the loop around it goes on
         elif which.cursor.current is None and driven:
             self.shown = self.cursor
 
@@ -161,9 +212,52 @@ class Place:
         """Another place that stands here, and of which this one hears nothing."""
         cursor = self.cursor.fork()
         cursor.demand = copy.copy(cursor.demand)
-        return Place(cursor)
+        fork = Place(cursor)
+        fork.is_fork = True
+        return fork
 
     # Moved from outside.
+
+    def measured(self, size: int | None) -> None:
+        """The data set has `size` samples now: the next epoch goes through them.
+
+        Raises:
+            ValueError: if a schedule counts on another size.
+        """
+        cursor = self.cursor
+        if cursor.takes(size):
+            return
+        epoch = self.next_epoch
+        if cursor.driver is not None:
+            raise ArgumentError(
+                "dataset",
+                f"must keep its size while a schedule drives its loader: it has {size:,} samples at epoch {epoch}, and "
+                f"the plan counts on {cursor.size:,}",
+                remedy="call `close()` on the BatchSizeScheduler and make another, with the rest of the schedule",
+            )
+        assert size is not None
+        self.cursor = cursor = cursor.fork()  # an iteration that goes on keeps what it began with
+        cursor.size, cursor.begun = size, None
+        cursor.move_to(epoch)
+        self.moved()
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `DataLoader.set_epoch`."""
+        front, cursor = self.front, self.cursor
+        if front is not None and not front.over:
+            raise UsageError("set_epoch", "must not be called during an iteration", remedy="call it before the loop")
+        if epoch == self.next_epoch:
+            return
+        if cursor.driver is not None:
+            raise ArgumentError(
+                "epoch",
+                f"must be {self.next_epoch}, the next one, while a schedule drives this loader",
+                value=epoch,
+                remedy="epochs are counted without this call; to go on from elsewhere load a state",
+            )
+        cursor.current = cursor.begun = cursor.open = None
+        cursor.move_to(epoch)
+        self.moved()
 
     def moved(self) -> None:
         """The loader was placed elsewhere: by a state, or a call."""
@@ -179,12 +273,153 @@ class Place:
                 self.shown = self.cursor
         self._before_looks = None
 
-    def attach(self, driver: Driver) -> None:
-        """See `DrivenLoader.attach`."""
-        self.cursor.attach(driver)
-
     def detach(self) -> None:
         """See `DrivenLoader.detach`."""
         if self.cursor.driver is not None:
             self.shown.detach()
             self.cursor = self.shown
+
+    # Saved.
+
+    def saved(self) -> dict[str, Any]:
+        """Where it stands, JSON-safe. A batch that is not committed is repeated from its start."""
+        cursor, front, out = self.cursor, self.front, self.cursor.current
+        found: dict[str, Any] = {"format": _FORMAT, "clock": cursor.position}
+        after = self.demand.postponed
+        if cursor.driver is None and out is not None and out.requested != self.demand.batch_size:
+            found["batch_size"], after = out.requested, self.demand.batch_size  # was assigned meanwhile
+        else:
+            found["batch_size"] = cursor.batch_size
+        if after is not None:
+            found["next_batch_size"] = after
+        if front is not None and front.cursor is cursor and out is None and front.over:
+            found["open_epoch"] = front.epoch
+        elif cursor.open is not None:
+            found["open_epoch"] = cursor.open
+        return found | cursor.saved()
+
+    @property
+    def between(self) -> bool:
+        """Whether no pass of a stream goes on."""
+        return self.cursor.position == self.cursor.base and self.shown.current is None
+
+    def check_load(self) -> None:
+        """Raises if a state must not be loaded now."""
+        front = self.front
+        if self.cursor.driver is not None and front is not None and front.trained and not front.over:
+            raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
+
+    def read(self, state: Mapping[str, Any], *, readers: int, rank: Callable[[], int]) -> Cursor:
+        """A cursor that stands where `state`, from `checked`, was taken; for `load`.
+
+        Args:
+            state: of a loader.
+            readers: how many a loader over a stream has.
+            rank: of this process.
+
+        Raises:
+            ValueError: if the state is damaged.
+            TypeError: if a batch size in it is no number.
+        """
+        cursor = self.cursor.fork()
+        cursor.demand = copy.copy(cursor.demand)
+        after, left_open = state.get("next_batch_size"), state.get("open_epoch")
+        cursor.demand.batch_size = cursor.checked(state["batch_size"])
+        cursor.demand.postponed = None if after is None else cursor.checked(after)
+        cursor.position, cursor.begun = state["clock"], None
+        if not cursor.known:
+            cursor.go_on(_checked_stream(state, readers=readers, rank=rank()))
+            return cursor
+        epoch = cursor.epoch_of(cursor.position)  # of which a rest may be dropped
+        if left_open is not None and (type(left_open) is not int or left_open not in (epoch - 1, epoch)):
+            raise _damaged(f"`open_epoch` must be {epoch} or the epoch before", left_open)
+        cursor.go_on({"open_epoch": left_open})
+        return cursor
+
+    def load(self, cursor: Cursor) -> None:
+        """Stands where `cursor` does, from `read`."""
+        self.demand.batch_size, self.demand.postponed = cursor.demand.batch_size, cursor.demand.postponed
+        cursor.demand, self.cursor = self.demand, cursor
+        self.moved()
+
+
+def checked(state: Any) -> dict[str, Any]:
+    """`state`, as `load_state_dict` was given it, as a dict whose entries have the kinds that they must have.
+
+    Raises:
+        ValueError: if an entry is missing, of another type or negative, or the format is unknown.
+        TypeError: if `state` is no mapping.
+    """
+    if not isinstance(state, Mapping):
+        raise ArgumentTypeError("state", "must be a dict from `state_dict()`", got=type(state).__name__)
+    if state.get("format") != _FORMAT:
+        raise ArgumentError(
+            "state",
+            f"must be a loader's state of format {_FORMAT}",
+            got=f"format {state.get('format')!r}",
+            remedy="it is damaged or written by another version",
+        )
+    for name, (kind, words) in _KINDS.items():
+        if name not in state:
+            raise _damaged(f"`{name}` is missing")
+        if type(state[name]) is not kind or (kind is int and state[name] < 0):
+            raise _damaged(f"`{name}` must be {words}", state[name])
+    return dict(state)
+
+
+def _damaged(what: str, value: Any = MISSING) -> ArgumentError:
+    return ArgumentError("state", f"is damaged: {what}", value=value, remedy="use an older checkpoint")
+
+
+def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raises if an entry of `state` differs from this loader's `own`; names all differences."""
+    differences = [
+        f"`{name}` is {state[name]!r} there and {mine!r} here" for name, mine in own.items() if state[name] != mine
+    ]
+    if differences:
+        remedy = "load the state into a loader over the same data, built with the same arguments"
+        raise ArgumentError("state", f"must belong to this loader: {', '.join(differences)}", remedy=remedy)
+
+
+def _checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict[str, Any]:
+    """The part of a state that belongs to a stream, of a loader with as many `readers`.
+
+    Raises:
+        ValueError: if it is missing or damaged, or another rank's place in a stream that shares itself out.
+    """
+    stream = state.get("stream")
+    found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
+    epoch, base, chunk = (found.get(name, -1) for name in ("epoch", "base", "chunk"))
+    whole = _is_count(epoch) and _is_count(base) and (chunk is None or _is_count(chunk))
+    place, stride = found.get("place", "missing"), state["sharding"] == "stride"
+    offset = state["clock"] - base if whole else -1
+    if chunk == 0 or not _is_place(place, offset, chunk, None if stride else readers):
+        raise _damaged("`stream` must hold a place in the stream", stream)
+    if not stride and place is not None and place["rank"] != rank:
+        raise ArgumentError(
+            "state",
+            f"must be this rank's where a stream shares itself out: it is of rank {place['rank']}, this is rank {rank}",
+            remedy="save and load a state on each rank",
+        )
+    return found
+
+
+def _is_place(place: Any, offset: int, chunk: int | None, readers: int | None) -> bool:
+    """Whether a stream, perhaps shared out among `readers`, can go on at `place`, to deliver from `offset` on."""
+    if offset < 0 or not isinstance(place, Mapping):
+        return place is None and (offset == 0 or (readers is None and offset > 0))
+    if readers is None:
+        return _is_count(place.get("offset")) and place["offset"] <= offset and "state" in place
+    found: list[Any] = [place.get(name) for name in ("rank", "turn", "used", "readers")]
+    *counts, each = found
+    turn, used = counts[1:]
+    if chunk is None or not (all(map(_is_count, counts)) and isinstance(each, list | tuple)):
+        return False
+    rows = [row for row in each if isinstance(row, list | tuple) and len(row) == 3]
+    sound = all(_is_count(done) and _is_count(mark) and mark <= done for done, mark, _ in rows)
+    inside = len(rows) == len(each) == readers and turn < readers and used < chunk
+    return sound and inside and sum(done for done, _, _ in rows) <= offset
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0

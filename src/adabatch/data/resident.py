@@ -9,44 +9,8 @@ import torch
 from torch import Tensor
 
 from adabatch._errors import ArgumentTypeError
-from adabatch.data import building, datasets, sources
-from adabatch.data.assembler import Ahead
-from adabatch.data.cursor import Cursor
-from adabatch.data.device import checked_device
-from adabatch.data.loader import DataLoader
-from adabatch.data.order import Order, seed_of
-
-
-class Transformed:
-    """Passes each batch of a source through a transform, with torch's generators set from (seed, where it starts).
-
-    Args:
-        source: the source.
-        transform: called with each batch.
-        seed: the loader's seed.
-        order: tells where a batch starts.
-        device: where batches are; its generator is set too.
-    """
-
-    def __init__(
-        self, source: sources.Source, transform: Callable[[Any], Any], *, seed: int, order: Order, device: torch.device
-    ) -> None:
-        self._source, self._transform, self._seed, self._order = source, transform, seed, order
-        self._devices = [device] if device.type not in ("cpu", "meta") else []
-        self._type = device.type
-        self.rest, self.close = source.rest, source.close
-
-    def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
-        """See `Source.fetch`."""
-        batch = self._source.fetch(first, last, ahead)
-        epochs, positions = self._order.places(first, first + 1)
-        seed = seed_of(seed_of(self._seed, int(epochs[0])), int(positions[0]))
-        device_type = self._type if self._devices else "cuda"
-        with torch.random.fork_rng(self._devices, device_type=device_type):
-            torch.default_generator.manual_seed(seed)
-            if self._devices:
-                torch.get_device_module(self._devices[0]).manual_seed(seed)
-            return self._transform(batch)
+from adabatch.data.arguments import checked_device, columns_of
+from adabatch.data.loader import DataLoader, setting
 
 
 class ResidentLoader(DataLoader):
@@ -74,6 +38,8 @@ class ResidentLoader(DataLoader):
         [[0.0, 0.5, 1.0], [1.5, 2.0, 2.5]]
     """
 
+    transform = setting("transform")
+
     def __init__(
         self,
         dataset: Any,
@@ -84,7 +50,7 @@ class ResidentLoader(DataLoader):
         transform: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
-        columns = datasets.columns_of(dataset)
+        columns = columns_of(dataset)
         if not columns:
             raise ArgumentTypeError(
                 "dataset",
@@ -96,18 +62,5 @@ class ResidentLoader(DataLoader):
             device = torch.accelerator.current_accelerator()
         home = checked_device(device if device is not None else "cpu") or torch.device("cpu")
         moved = tuple(column.to(home) for column in columns)
-        self.transform, self._home = transform, home
         super().__init__(moved[0] if isinstance(dataset, Tensor) else moved, batch_size, shuffle, **options)
-        self.device = home
-
-    def _made(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
-        order = self._order(cursor.size, cursor.rank, cursor.world)
-        return self._transformed(super()._made(how, cursor), order)
-
-    def _here(self, how: building.Fetching, cursor: Cursor) -> sources.Source:
-        return self._transformed(super()._here(how, cursor), self._order(cursor.size))
-
-    def _transformed(self, source: sources.Source, order: Order) -> sources.Source:
-        if self.transform is None:
-            return source
-        return Transformed(source, self.transform, seed=self._seed, order=order, device=self._home)
+        self.device, self.transform = home, transform

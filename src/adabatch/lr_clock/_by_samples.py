@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -13,15 +14,77 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.lr_clock._baseline import Baseline
-from adabatch.lr_clock._length import FAR, HOPELESS, is_epochs, is_too_short
-from adabatch.lr_clock._sample import check_scheduler, last_step, places, steps_taken
+from adabatch.lr_clock._sample import (
+    FAR,
+    HOPELESS,
+    check_scheduler,
+    is_epochs,
+    is_too_short,
+    last_step,
+    places,
+    steps_taken,
+)
 from adabatch.types import DrivenLoader
 
 _FORMAT: Final = 1
 _SAME: Final = 1e-6  # of an LR, which a tensor rounds
 _NOTHING: Final = 1e-4  # of the highest LR: next to nothing
 _IDENTITY: Final = ("base_batch_size", "dataset_size", "end")
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Maps the updates of training at one batch size to the clock, and back.
+
+    Attributes:
+        batch_size: of the baseline, in samples.
+        dataset_size: samples in an epoch; None for a stream.
+        drop_last: whether the short batch at an epoch's end is dropped.
+        run_on: whether batches run on into the next epoch.
+
+    Example:
+        >>> base = Baseline(batch_size=4, dataset_size=10)
+        >>> [base.clock_of(update) for update in range(5)]
+        [0, 4, 8, 10, 14]
+        >>> base.update_at(8), base.update_at(9), base.update_at(10)
+        (2, 2, 3)
+    """
+
+    batch_size: int
+    dataset_size: int | None
+    drop_last: bool = False
+    run_on: bool = False
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Updates in an epoch; None where epochs cut no batch."""
+        if self.dataset_size is None or self.run_on:
+            return None
+        full, rest = divmod(self.dataset_size, self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def clock_of(self, update: int) -> int:
+        """The clock where an update starts."""
+        per_epoch = self.per_epoch
+        if per_epoch is None or self.dataset_size is None:
+            return update * self.batch_size
+        epoch, index = divmod(update, per_epoch)
+        return epoch * self.dataset_size + index * self.batch_size
+
+    def update_at(self, clock: int) -> int:
+        """The update in whose batch `clock` lies; after a dropped rest the next one."""
+        per_epoch = self.per_epoch
+        if per_epoch is None or self.dataset_size is None:
+            return clock // self.batch_size
+        epoch, offset = divmod(clock, self.dataset_size)
+        return epoch * per_epoch + offset // self.batch_size
+
+    def updates(self, epochs: int) -> int:
+        """Updates in `epochs` of a data set; not for a stream."""
+        assert self.dataset_size is not None
+        if self.per_epoch is None:
+            return -(-epochs * self.dataset_size // self.batch_size)
+        return epochs * self.per_epoch
 
 
 class SamplesLR:
@@ -41,7 +104,7 @@ class SamplesLR:
     ) -> None:
         self._lr_scheduler, self._loader, self._baseline, self._end = lr_scheduler, loader, baseline, end
         self._taken = steps_taken(lr_scheduler)
-        self._places: list[int] | None = places(lr_scheduler)  # None until seen again behind a loaded state
+        self._places: list[int] | None = places(lr_scheduler)  # None until seen again after a state was loaded
         self._checked = False  # whether the data was seen to stand where the LR scheduler does
         self._peak = _highest(lr_scheduler.get_last_lr())  # LR seen
         self._gone: int | None = None  # the update since which it is next to nothing
@@ -66,17 +129,15 @@ class SamplesLR:
         if part is not None and not part.is_last:
             raise UsageError(
                 "step()",
-                f"of `by_samples` was called after micro-batch {part.index + 1} of {part.count}",
+                f"of `by_samples` was called after {part}",
                 remedy="call it after the last one: `if micro.is_last:`",
             )
         self._check_owner()
         if self._loader.dataset_size != self._baseline.dataset_size:
             raise UsageError(
                 "by_samples",
-                (
-                    f"was made for a data set of {self._baseline.dataset_size} samples, but the loader's has "
-                    f"{self._loader.dataset_size} now, of which the LR scheduler knows nothing"
-                ),
+                f"was made for a data set of {self._baseline.dataset_size} samples, but the loader's has "
+                f"{self._loader.dataset_size} now, of which the LR scheduler knows nothing",
                 remedy="step the LR scheduler itself from here on, once after each update",
             )
         batch = self._loader.current
@@ -86,10 +147,8 @@ class SamplesLR:
         if target < self._taken and not self._checked:
             raise UsageError(
                 "by_samples",
-                (
-                    f"stands behind update {self._taken:,} of the base batch size, but the loader at sample "
-                    f"{clock:,} is at update {target:,}"
-                ),
+                f"stands after update {self._taken:,} of the base batch size, but the loader at sample {clock:,} is at "
+                f"update {target:,}",
                 remedy="load the states of loader, LR scheduler and `by_samples` together",
             )
         before = not self._checked and batch is None  # of a loop that goes on from here
@@ -110,7 +169,7 @@ class SamplesLR:
         return list(self._lr_scheduler.get_last_lr())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must agree on, JSON-safe. The LR scheduler's own state is saved apart, as ever."""
+        """The numbers that a resumed run must agree on. The LR scheduler's own state is saved apart, as ever."""
         return {"format": _FORMAT, "updates": self._taken, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -142,8 +201,8 @@ class SamplesLR:
 
     def _check_length(self) -> None:
         """Checks its end against that of the training, where a plan drives the loader that has one."""
-        plan, end = getattr(getattr(self._loader, "driver", None), "plan", None), self._end
-        epochs = getattr(plan, "epochs", None)
+        driver, end = self._loader.driver, self._end
+        epochs = None if driver is None or driver.plan is None else driver.plan.epochs
         if epochs is None or end is None or self._told:
             return
         steps, kind = self._baseline.updates(epochs), type(self._lr_scheduler).__name__
@@ -153,7 +212,7 @@ class SamplesLR:
         )
         if is_epochs(end, epochs, steps) or is_too_short(end, steps) == HOPELESS:
             raise ArgumentError(
-                None, f"{said}", remedy="one that counts epochs is stepped itself after each epoch, or give `end`"
+                None, said, remedy="one that counts epochs is stepped itself after each epoch, or give `end`"
             )
         if is_too_short(end, steps) or end > FAR * steps:
             remedy = "give it the length of the training, or `end` if it is meant"
@@ -208,11 +267,9 @@ class SamplesLR:
                     None,
                     f"the optimizer of `by_samples` must have the LR that its LR scheduler left, {float(last):g}",
                     got=f"{float(group['lr']):g}, with which it was stepped already",
-                    remedy=(
-                        "when resuming load the optimizer's state too, before training goes on; to go on with "
-                        "another LR give every parameter group the new `lr` and `initial_lr`, make LR scheduler "
-                        "and `by_samples` anew without their states, and call `step()` once before the loop"
-                    ),
+                    remedy="when resuming load the optimizer's state too, before training goes on; to go on with "
+                    "another LR give every parameter group the new `lr` and `initial_lr`, make LR scheduler and "
+                    "`by_samples` anew without their states, and call `step()` once before the loop",
                 )
 
 
@@ -232,7 +289,7 @@ def by_samples(
     However the batch grows, the LR where a batch starts is the one that training with constant batches of
     `base_batch_size` has there, and warm-up, decay and cycle end where they were meant to end. At that batch size it is
     step for step the LR scheduler itself. With a fixed number of tokens per sample this is the tokens clock too. Where
-    an epoch is left early, the LR passes over what was skipped behind the first batch of the next one.
+    an epoch is left early, the LR passes over what was skipped after the first batch of the next one.
 
     An LR scheduler that counts epochs is over far too early here. Where a `BatchSizeScheduler` that knows `epochs`
     drives the loader, the first `step()` refuses an end in the first hundredth of the training or at the number of
@@ -284,16 +341,11 @@ def by_samples(
             )
         base_batch_size = loader.batch_size
     baseline = Baseline(
-        _checks.whole("base_batch_size", base_batch_size),
-        loader.dataset_size,
-        bool(getattr(loader, "drop_last", False)),
-        bool(getattr(loader, "run_on", False)),
+        _checks.whole("base_batch_size", base_batch_size), loader.dataset_size, loader.drop_last, loader.run_on
     )
     if baseline.per_epoch == 0:
         raise ArgumentError(
-            "base_batch_size",
-            f"must be at most the {loader.dataset_size} samples of the data",
-            value=base_batch_size,
+            "base_batch_size", f"must be at most the {loader.dataset_size} samples of the data", value=base_batch_size
         )
     last = last_step(lr_scheduler) if end is None else _checks.whole("end", end)
     return SamplesLR(lr_scheduler, loader, baseline, last, meant=end is not None)

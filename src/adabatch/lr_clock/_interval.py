@@ -22,7 +22,7 @@ class Interval:
     def due(self) -> bool:
         """Whether an interval ended since this was asked last, or since the start; several in one batch count once.
 
-        Among micro-batches it is the last one of a batch behind which an interval ends.
+        Among micro-batches it is the last one of a batch after which an interval ends.
 
         Raises:
             RuntimeError: if the data set has another size than when this was made.
@@ -30,10 +30,8 @@ class Interval:
         if self._loader.dataset_size != self._size:
             raise UsageError(
                 "every",
-                (
-                    f"was made for a data set of {self._size} samples, but the loader's has "
-                    f"{self._loader.dataset_size} now"
-                ),
+                f"was made for a data set of {self._size} samples, but the loader's has "
+                f"{self._loader.dataset_size} now",
                 remedy="call `every` again",
             )
         part = self._loader.part

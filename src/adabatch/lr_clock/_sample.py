@@ -1,4 +1,4 @@
-"""The curve of a torch LR scheduler, from a copy of it that drives an optimizer of no consequence."""
+"""The LRs of a torch LR scheduler, from a copy, and whether it is about as long as the training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
+from adabatch.units import Duration
 
 _EXACT: Final = (1e-9, 1e-12)  # of LRs that are numbers: spread between parameter groups, and what counts as 0
-_ROUNDED: Final = (1e-3, 1e-6)  # of LRs that are tensors, mostly in single precision, of which a course adds up errors
-
+_ROUNDED: Final = (1e-3, 1e-6)  # of LRs that are tensors, mostly in single precision: errors add up over the steps
 MOST_STEPS: Final = 10_000_000  # a minute or two
+
+FAR: Final = 10  # times too short or too long: said in a warning, since a trial run may be as short
+HOPELESS: Final = 100  # times too short: an error
+_LEVEL: Final = 1e-3  # of the highest LR so far: the least change that counts, and twice as much is nothing
+_FALL: Final = 1e-2  # of the same: the least fall after the training that is missed in it
+_AHEAD: Final = 20_000  # steps after the training in which a fall is looked for; a fifth of a second
 
 
 def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = False) -> list[float]:
@@ -33,7 +39,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
     Args:
         lr_scheduler: any scheduler of `torch.optim.lr_scheduler` that needs no measurement, at its first step.
         steps: how many LRs, at least 1.
-        freeze: keep the LR of `last_step` behind it.
+        freeze: keep the LR of `last_step` after it.
 
     Returns:
         `steps` LRs.
@@ -71,7 +77,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
                 break
             _advance(twin, step, steps)
             rows.append(_row(twin, step))
-    return _one_course(rows, max(_tolerances(group["lr"]) for group in twin.optimizer.param_groups))
+    return _in_proportion(rows, max(_tolerances(group["lr"]) for group in twin.optimizer.param_groups))
 
 
 def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
@@ -88,11 +94,10 @@ def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
     if isinstance(lr_scheduler, torch_lr.CosineAnnealingLR):
         return int(lr_scheduler.T_max)
     if isinstance(lr_scheduler, torch_lr.SequentialLR):
-        last = last_step(lr_scheduler._schedulers[-1])
-        before = lr_scheduler._milestones[-1] if lr_scheduler._milestones else 0
-        return None if last is None else before + last
+        last = last_step(_within(lr_scheduler)[-1])
+        return None if last is None else [0, *getattr(lr_scheduler, "_milestones", ())][-1] + last
     if isinstance(lr_scheduler, torch_lr.ChainedScheduler):
-        return min((end for part in lr_scheduler._schedulers if (end := last_step(part)) is not None), default=None)
+        return min((end for part in _within(lr_scheduler) if (end := last_step(part)) is not None), default=None)
     return None
 
 
@@ -104,12 +109,12 @@ def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
     """
     if not isinstance(lr_scheduler, torch_lr.ChainedScheduler):
         return int(lr_scheduler.last_epoch)
-    counts = [steps_taken(part) for part in lr_scheduler._schedulers]  # it does not count itself
+    counts = [steps_taken(part) for part in _within(lr_scheduler)]  # it does not count itself
     if len(set(counts)) > 1:
         raise UsageError(
             None,
             "the parts of a ChainedScheduler must have taken as many steps each",
-            got=f"{', '.join(f'{count:,}' for count in counts)}",
+            got=", ".join(f"{count:,}" for count in counts),
             remedy="take the `step()` of single parts out of the loop",
         )
     return counts[0]
@@ -131,17 +136,16 @@ def check_scheduler(lr_scheduler: Any) -> None:
             "lr_scheduler",
             "must be a function of progress",
             got="ReduceLROnPlateau, which waits for a measurement",
-            remedy=(
-                "step that one yourself, and grow the batch by a schedule such as "
-                "`ab.schedules.geometric`, or choose the falls ahead with MultiStepLR"
-            ),
+            remedy="step that one yourself, and grow the batch by a schedule such as `ab.schedules.geometric`, or "
+            "choose the falls ahead with MultiStepLR",
         )
     if not isinstance(lr_scheduler, torch_lr.LRScheduler):
+        is_class = isinstance(lr_scheduler, type)
         raise ArgumentTypeError(
             "lr_scheduler",
             "must be one of torch.optim.lr_scheduler",
-            got=type(lr_scheduler).__name__,
-            remedy="other LRs go as a function of samples or a table",
+            got=f"the class {lr_scheduler.__name__}" if is_class else type(lr_scheduler).__name__,
+            remedy="make one of it" if is_class else "a function of samples or a table goes to `ab.schedules.from_lr`",
         )
 
 
@@ -161,16 +165,21 @@ def _copy(lr_scheduler: torch_lr.LRScheduler) -> torch_lr.LRScheduler:
     return copy.deepcopy(lr_scheduler, memo)
 
 
+def _within(lr_scheduler: torch_lr.LRScheduler) -> list[torch_lr.LRScheduler]:
+    """The LR schedulers of which one is made up."""
+    return list(getattr(lr_scheduler, "_schedulers", ()))
+
+
 def _parts(lr_scheduler: torch_lr.LRScheduler) -> Iterator[torch_lr.LRScheduler]:
     yield lr_scheduler
-    for part in getattr(lr_scheduler, "_schedulers", ()):
+    for part in _within(lr_scheduler):
         yield from _parts(part)
 
 
 def _shared(value: Any, seen: set[int], *, called: bool = False) -> Iterator[Any]:
-    """What a scheduler holds and its copy is to hold as well: modules, parameters, and what functions go by.
+    """Objects that the copy must share, not duplicate: modules, parameters, and what functions use.
 
-    That is tensors and what methods are bound to, which would drag in, say, a trainer with its model.
+    Functions use tensors and the objects that methods are bound to, which would drag in, say, a trainer with its model.
     """
     if id(value) in seen:
         return
@@ -228,7 +237,7 @@ def _tolerances(lr: Any) -> tuple[float, float]:
     return _ROUNDED if isinstance(lr, torch.Tensor) else _EXACT
 
 
-def _one_course(rows: list[list[float]], tolerances: tuple[float, float]) -> list[float]:
+def _in_proportion(rows: list[list[float]], tolerances: tuple[float, float]) -> list[float]:
     relative, absolute = tolerances
     peaks = [max(column) for column in zip(*rows, strict=True)]
     used = [index for index, peak in enumerate(peaks) if peak > 0]
@@ -238,14 +247,92 @@ def _one_course(rows: list[list[float]], tolerances: tuple[float, float]) -> lis
             raise ArgumentError(
                 "lr_scheduler",
                 "must give all parameter groups LRs that keep their proportions",
-                got=(
-                    f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "
-                    f"{', '.join(f'{lr:g}' for lr in peaks)}"
-                ),
-                remedy=(
-                    "one batch size cannot follow several courses, so convert the one that matters as a "
-                    "function of samples or a table"
-                ),
+                got=f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "
+                f"{', '.join(f'{lr:g}' for lr in peaks)}",
+                remedy="one batch size cannot follow several courses, so convert the one that matters as a function of "
+                "samples or a table",
             )
     first = used[0] if used else 0
     return [row[first] for row in rows]
+
+
+# Length: in another unit an LR scheduler is over at once, or never begins.
+
+
+def check_length(lr_scheduler: Any, lrs: list[float], *, counts: Duration, epochs: int, stacklevel: int) -> None:
+    """Checks that an LR scheduler neither is over at the start of the training nor begins after its end.
+
+    Args:
+        lr_scheduler: at its first step.
+        lrs: its LR at each of its steps in the training.
+        counts: what a step is taken for.
+        epochs: length of the training.
+        stacklevel: of the warning.
+
+    Raises:
+        ValueError: if it is over in a hundredth of the training, or its end is the number of epochs.
+    """
+    steps, end, over = len(lrs), last_step(lr_scheduler), _last_change(lrs)
+    said = f"{counts}: {type(lr_scheduler).__name__}"
+    if counts.unit != "epochs" and over:
+        early = _error(
+            f"{said} is over after {end or over:,} of the {steps:,} such steps in {epochs:,} epochs",
+            "give a longer unit such as `counts=ab.epochs(1)`, or the falls as a table if they are meant",
+        )
+        if (end is not None and is_epochs(end, epochs, steps)) or is_too_short(over, steps) == HOPELESS:
+            raise early
+        if is_too_short(over, steps):
+            warnings.warn(str(early), UserWarning, stacklevel=stacklevel)
+    remedy = "give a shorter unit such as `counts=ab.updates(1)`, or the LR scheduler the length of the training"
+    if end is not None:
+        said += f" ends after {end:,} such steps, the training of {epochs:,} epochs after {steps:,}"
+        if end > FAR * steps:
+            warnings.warn(str(_error(said, remedy)), UserWarning, stacklevel=stacklevel)
+    elif not over and (fall := _first_fall(lr_scheduler, steps)) is not None:
+        said += f" falls first after {fall:,} such steps, the training of {epochs:,} epochs ends after {steps:,}"
+        warnings.warn(str(_error(f"{said}, so nothing grows", remedy)), UserWarning, stacklevel=stacklevel)
+
+
+def _error(got: str, remedy: str) -> ArgumentError:
+    return ArgumentError("counts", "must be what one step of the LR scheduler counts", got=got, remedy=remedy)
+
+
+def is_too_short(end: int, steps: int) -> int:
+    """By how much a scheduler that is over after `end` of `steps` steps is too short: `HOPELESS`, `FAR` or 0."""
+    return HOPELESS if end * HOPELESS <= steps else FAR if end * FAR <= steps else 0
+
+
+def is_epochs(end: int, epochs: int, steps: int) -> bool:
+    """Whether a scheduler that ends after `end` of `steps` steps was given the number of epochs as its length."""
+    return abs(end - epochs) <= 1 and 2 * end < steps
+
+
+def _last_change(lrs: list[float]) -> int:
+    """The last step that changes the LR as a share of the highest so far; 0 if it only rises."""
+    peak = level = last = 0.0
+    for step, lr in enumerate(lrs):
+        peak = max(peak, lr)
+        share = lr / peak if peak else 1.0
+        share = share if share > 2 * _LEVEL else 0.0
+        if step == 0:
+            level = share
+        elif abs(share - level) > _LEVEL:
+            level, last = share, step
+    return int(last)
+
+
+def _first_fall(lr_scheduler: Any, steps: int) -> int | None:
+    """The first step after the training at which the LR is below its highest; None if it does not fall."""
+    ahead = steps
+    while ahead < max(_AHEAD, 4 * steps):
+        ahead *= 2
+        try:
+            lrs = sample(lr_scheduler, ahead, freeze=True)
+        except Exception:  # a function of the user's need not go on after the training
+            return None
+        peak = 0.0
+        for step, lr in enumerate(lrs):
+            peak = max(peak, lr)
+            if lr < peak * (1 - _FALL):
+                return step
+    return None

@@ -1,9 +1,7 @@
-"""Memory: which micro-batch size fits and is fastest, and how the process hands memory back to the kernel."""
+"""Memory: the seconds and bytes of a step by micro-batch size, and how the process hands memory back to the kernel."""
 
-from __future__ import annotations
+from adabatch.memory._allocator import AllocatorTuning, tune_allocator
+from adabatch.memory._profile import Point, StepProfile
+from adabatch.memory._profile_step import profile_step
 
-from adabatch.memory._probe import probe
-from adabatch.memory.allocator import AllocatorTuning, tune_allocator
-from adabatch.memory.curve import Curve, Point
-
-__all__ = ["AllocatorTuning", "Curve", "Point", "probe", "tune_allocator"]
+__all__ = ["AllocatorTuning", "Point", "StepProfile", "profile_step", "tune_allocator"]

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from adabatch import _random
 
-class RandomStates:
-    """The random states of python, numpy, torch and some devices, as they are now.
 
-    Args:
-        devices: accelerators.
-    """
+def holders(loader: Any) -> list[Any]:
+    """A loader and its samplers, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    found = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    return list({id(holder): holder for holder in found if holder is not None}.values())
 
-    def __init__(self, devices: Iterable[torch.device] = ()) -> None:
-        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._devices = [(device, torch.get_device_module(device).get_rng_state(device)) for device in devices]
 
-    def restore(self) -> None:
-        """Puts them back."""
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
-        torch.set_rng_state(self._torch)
-        for device, state in self._devices:
-            torch.get_device_module(device).set_rng_state(state, device)
+@contextlib.contextmanager
+def generators_kept(loader: Any) -> Iterator[list[torch.Generator]]:
+    """Generators that a loader or its samplers have of their own; afterwards they are as they were."""
+    found = [getattr(holder, "generator", None) for holder in holders(loader)]
+    generators = [generator for generator in found if isinstance(generator, torch.Generator)]
+    with _random.kept(generators=generators):
+        yield generators
 
 
 class Untouched:
@@ -49,11 +46,10 @@ class Untouched:
     def __enter__(self) -> None:
         parameters = all_parameters(self._model, self._optimizers)
         devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
-        self._random = RandomStates(devices)
+        self._random = _random.RandomState(devices)
         self._modes = [(module, module.training) for module in self._model.modules()]
-        self._slots = [
-            (module._buffers, name, b) for module in self._model.modules() for name, b in module._buffers.items()
-        ]
+        slots = [vars(module)["_buffers"] for module in self._model.modules()]
+        self._slots = [(buffers, name, buffer) for buffers in slots for name, buffer in buffers.items()]
         self._ddp_syncs = getattr(self._model, "require_forward_param_sync", None)
         self._gradients = [(p, p.grad, _kept(p.grad)) for p in parameters]
         tensors: list[Tensor] = [*parameters, *(buffer for _, _, buffer in self._slots if buffer is not None)]

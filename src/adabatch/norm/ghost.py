@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adabatch import _checks
@@ -32,7 +33,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class _GhostBatchNorm(_BatchNorm):
-    """What the layers for 1, 2 and 3 dimensions share; `ghost` makes them.
+    """The base of the layers for 1, 2 and 3 dimensions; `ghost` makes them.
 
     Attributes:
         size: samples in a sub-batch; may be set at any time.
@@ -64,7 +65,7 @@ class _GhostBatchNorm(_BatchNorm):
         kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
         memory_format = _memory_format(input)
         last_on_cpu = memory_format != torch.contiguous_format and input.device.type == "cpu"
-        in_parts = torch.compiler.is_compiling() or (last_on_cpu and torch._C._are_functorch_transforms_active())
+        in_parts = torch.compiler.is_compiling() or (last_on_cpu and _are_functorch_transforms_active())
         numbers = input.numel() // (count * channels)
         fits = self.weight is None or len(self.weight) == channels
         if (in_parts or last_on_cpu) and fits and numbers > 1:  # else torch's call tells what is wrong
@@ -183,9 +184,8 @@ def ghost(model: Module, size: int = 128) -> Module:
             )
     exchanged = {id(module): _ghost_of(module, size) for _, module in layers}
     for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if id(child) in exchanged:
-                parent._modules[name] = exchanged[id(child)]
+        held = vars(parent)["_modules"]  # where a child with several names has each of them
+        held.update({name: exchanged[id(child)] for name, child in held.items() if id(child) in exchanged})
     return exchanged.get(id(model), model)  # type: ignore[return-value]
 
 

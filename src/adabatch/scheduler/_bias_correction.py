@@ -24,12 +24,11 @@ import torch
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, UsageError
-from adabatch.scheduler._velocity import skips
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """The betas that a parameter's moments were made with.
+class PastBetas:
+    """The betas that a parameter's moments were made with: their past.
 
     Attributes:
         steps: of the optimizer for this parameter.
@@ -39,12 +38,12 @@ class Course:
     steps: int
     products: tuple[float, float]
 
-    def then(self, betas: tuple[float, float]) -> Course:
-        """The course after a step with `betas`."""
-        return Course(self.steps + 1, (self.products[0] * betas[0], self.products[1] * betas[1]))
+    def then(self, betas: tuple[float, float]) -> PastBetas:
+        """The past after a step with `betas`."""
+        return PastBetas(self.steps + 1, (self.products[0] * betas[0], self.products[1] * betas[1]))
 
     def corrections(self, betas: tuple[float, float]) -> tuple[float, float]:
-        """What torch's corrections at this step are to be multiplied with; exactly 1 where torch is right."""
+        """The factors on torch's corrections at this step; exactly 1 where torch is right."""
         first, second = (
             (1 - product * beta) / (1 - beta ** (self.steps + 1))
             for product, beta in zip(self.products, betas, strict=True)
@@ -53,16 +52,16 @@ class Course:
 
 
 _RIGHT: Final = (1.0, 1.0)
-_FRESH: Final = Course(0, (1.0, 1.0))
+_FRESH: Final = PastBetas(0, (1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Parameters of one group that have one course.
+class Subgroup:
+    """Parameters of one group that have one past.
 
     Attributes:
         params: the parameters.
-        corrections: what torch's bias corrections are multiplied with.
+        corrections: the factors on torch's bias corrections.
         changes: LR, eps and decoupled weight decay that do it; empty where torch is right.
     """
 
@@ -72,9 +71,9 @@ class Part:
 
 
 class BiasCorrection:
-    """The courses of the betas of one optimizer's parameters.
+    """The past betas of one optimizer's parameters.
 
-    A parameter that sits steps out, or joined later, has a course of its own.
+    A parameter that sits steps out, or joined later, has a past of its own.
 
     Args:
         optimizer: torch's Adam or AdamW, or any other as long as no coupling changes its betas.
@@ -82,78 +81,78 @@ class BiasCorrection:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
-        self._courses: dict[torch.Tensor, Course] = {}
-        self._loaded: dict[torch.Tensor, Course] = {}
-        self._pending: dict[torch.Tensor, Course] = {}
+        self._past: dict[torch.Tensor, PastBetas] = {}
+        self._loaded: dict[torch.Tensor, PastBetas] = {}
+        self._pending: dict[torch.Tensor, PastBetas] = {}
         self._verified = True
         self._trained = True  # since a state was loaded
 
     def __bool__(self) -> bool:
         """Whether betas were ever changed."""
-        return bool(self._courses)
+        return bool(self._past)
 
     def doubt(self) -> None:
-        """Has the courses compared with the optimizer's own counts of steps before they are used again."""
+        """Has the past compared with the optimizer's own counts of steps before it is used again."""
         self._verified = False
 
-    def before(self, in_force: Sequence[Mapping[str, Any]]) -> list[list[Part]]:
-        """What each parameter group is to hold during a step under the betas in force.
+    def before(self, in_force: Sequence[Mapping[str, Any]]) -> list[list[Subgroup]]:
+        """Splits each parameter group for a step under the betas in force.
 
         Args:
-            in_force: what the coupling puts into each parameter group, laid over what it holds.
+            in_force: the values of each parameter group, those of the coupling among them.
 
         Returns:
-            For each group its parts, one for each course that its parameters have, most often a single one.
+            For each group its subgroups, one for each past that its parameters have, most often a single one.
         """
         check_adam(self._optimizer)
         self._settle()
         found = []
         for held, group in zip(self._optimizer.param_groups, in_force, strict=True):
             betas = (float(group["betas"][0]), float(group["betas"][1]))
-            parts = []
-            for course, params in self._by_course(held).items():
-                self._pending |= dict.fromkeys(params, course.then(betas))
-                corrections = course.corrections(betas)
-                parts.append(Part(params, corrections, _corrected(group, corrections)))
-            found.append(parts or [Part(held["params"], _RIGHT, {})])  # frozen throughout
+            subgroups = []
+            for past, params in self._by_past(held).items():
+                self._pending |= dict.fromkeys(params, past.then(betas))
+                corrections = past.corrections(betas)
+                subgroups.append(Subgroup(params, corrections, _corrected(group, corrections)))
+            found.append(subgroups or [Subgroup(held["params"], _RIGHT, {})])  # frozen throughout
         return found
 
     def after(self, *, trained: bool) -> None:
         """Records a step that was made, and whether it trained on a batch."""
         self._trained |= trained
         if not skips(self._optimizer):
-            self._courses |= {param: course for param, course in self._pending.items() if param.grad is not None}
+            self._past |= {param: past for param, past in self._pending.items() if param.grad is not None}
         self._pending.clear()
 
     def state(self) -> list[dict[str, Any]]:
-        """The courses, JSON-safe; parameters by their number in the optimizer's state, as runs from first to last."""
+        """Every past, JSON-safe; parameters by their number in the optimizer's state, as runs from first to last."""
         self._settle()
-        found: dict[Course, list[int]] = {}
+        found: dict[PastBetas, list[int]] = {}
         for number, param in enumerate(self._params()):
-            if param in self._courses:
-                found.setdefault(self._courses[param], []).append(number)
+            if param in self._past:
+                found.setdefault(self._past[param], []).append(number)
         return [
-            {"params": _runs(numbers), "steps": course.steps, "products": list(course.products)}
-            for course, numbers in found.items()
+            {"params": _runs(numbers), "steps": past.steps, "products": list(past.products)}
+            for past, numbers in found.items()
         ]
 
-    def load(self, courses: dict[int, Course]) -> None:
-        """Takes courses by number of the parameter, as `read` gives them."""
+    def load(self, pasts: dict[int, PastBetas]) -> None:
+        """Takes pasts by number of the parameter, as `read` gives them."""
         params = list(self._params())
-        self._loaded = {params[number]: course for number, course in courses.items()}
-        self._courses, self._pending, self._verified = dict(self._loaded), {}, False
+        self._loaded = {params[number]: past for number, past in pasts.items()}
+        self._past, self._pending, self._verified = dict(self._loaded), {}, False
         self._trained = False
 
-    def read(self, state: Any) -> dict[int, Course]:
-        """Courses by number of the parameter, from what `state` gave.
+    def read(self, state: Any) -> dict[int, PastBetas]:
+        """Pasts by number of the parameter, from what `state` gave.
 
         Raises:
-            ValueError: if it is no such thing, or of other parameters.
+            ValueError: if it is damaged, or of other parameters.
         """
         count = sum(1 for _ in self._params())
         try:
             found = {
-                _checks.whole("params", number, minimum=0): Course(
+                _checks.whole("params", number, minimum=0): PastBetas(
                     _checks.whole("steps", entry["steps"], minimum=0), _products(entry["products"])
                 )
                 for entry in state
@@ -167,7 +166,7 @@ class BiasCorrection:
         if found and max(found) >= count:
             raise ArgumentError(
                 "state",
-                (f"must be of the same parameters: it names number {max(found)} of an optimizer that has {count}"),
+                f"must be of the same parameters: it names number {max(found)} of an optimizer that has {count}",
                 remedy="build model and optimizer as they were when it was saved",
             )
         return found
@@ -179,18 +178,18 @@ class BiasCorrection:
         """Steps that the optimizer counts for the parameter; on an accelerator, this waits for it."""
         return int(self._optimizer.state.get(param, {}).get("step", 0))
 
-    def _by_course(self, group: dict[str, Any]) -> dict[Course, list[torch.Tensor]]:
-        found: dict[Course, list[torch.Tensor]] = {}
+    def _by_past(self, group: dict[str, Any]) -> dict[PastBetas, list[torch.Tensor]]:
+        found: dict[PastBetas, list[torch.Tensor]] = {}
         for param in group["params"]:
             if param.grad is None and not param.requires_grad:
                 continue
-            course = self._courses.get(param)
-            if course is None or (course.steps and not self._optimizer.state.get(param)):
+            past = self._past.get(param)
+            if past is None or (past.steps and not self._optimizer.state.get(param)):
                 steps = self._steps(param)
-                course = self._courses[param] = Course(
+                past = self._past[param] = PastBetas(
                     steps, (float(group["betas"][0]) ** steps, float(group["betas"][1]) ** steps)
                 )
-            found.setdefault(course, []).append(param)
+            found.setdefault(past, []).append(param)
         return found
 
     def _settle(self) -> None:
@@ -198,40 +197,38 @@ class BiasCorrection:
         if not self._pending and self._verified:
             return
         for param in self._params():
-            if param in self._courses:
-                course = self._course_at(param, self._steps(param))
-                if course is None:
-                    del self._courses[param]
+            if param in self._past:
+                past = self._past_at(param, self._steps(param))
+                if past is None:
+                    del self._past[param]
                 else:
-                    self._courses[param] = course
+                    self._past[param] = past
         self._pending.clear()
         self._verified = True
 
-    def _course_at(self, param: torch.Tensor, steps: int) -> Course | None:
-        """The course after so many steps; None where it is that of the betas that the optimizer holds."""
-        for courses in (self._courses, self._pending, self._loaded):
-            course = courses.get(param)
-            if course is not None and course.steps == steps:
-                return course
+    def _past_at(self, param: torch.Tensor, steps: int) -> PastBetas | None:
+        """The past after so many steps; None where it is that of the betas that the optimizer holds."""
+        for pasts in (self._past, self._pending, self._loaded):
+            past = pasts.get(param)
+            if past is not None and past.steps == steps:
+                return past
         if steps == 0:
             return _FRESH
         if not self._trained and param not in self._loaded:  # in the run that saved it no beta had changed
             return None
         raise UsageError(
             None,
-            (
-                f"the state of {type(self._optimizer).__name__} counts {steps} steps where the bias "
-                f"correction of BatchSizeScheduler stands at {self._courses[param].steps}"
-            ),
+            f"the state of {type(self._optimizer).__name__} counts {steps} steps where the bias correction of "
+            f"BatchSizeScheduler stands at {self._past[param].steps}",
             remedy="load the states of both from one checkpoint",
         )
 
 
-def read_states(state: Any, corrections: Sequence[BiasCorrection]) -> list[dict[int, Course]]:
-    """The courses for each optimizer from what `state` of each gave; None for a run whose betas had not changed.
+def read_states(state: Any, corrections: Sequence[BiasCorrection]) -> list[dict[int, PastBetas]]:
+    """The pasts for each optimizer from what `state` of each gave; None for a run whose betas had not changed.
 
     Raises:
-        ValueError: if it is no such thing, or of other optimizers or parameters.
+        ValueError: if it is damaged, or of other optimizers or parameters.
     """
     if state is None:
         return [{} for _ in corrections]
@@ -255,7 +252,7 @@ def check_adam(optimizer: torch.optim.Optimizer) -> None:
         kind = type(optimizer)
         raise ArgumentError(
             "coupling",
-            ("changes betas, which needs an optimizer whose bias correction is known: torch.optim.Adam or AdamW"),
+            "changes betas, which needs an optimizer whose bias correction is known: torch.optim.Adam or AdamW",
             got=f"{kind.__module__}.{kind.__qualname__}",
             remedy="use a coupling of the LR, such as `sqrt`",
         )
@@ -281,3 +278,9 @@ def _runs(numbers: list[int]) -> list[list[int]]:
     """Rising numbers as runs from first to last."""
     runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
     return [[run[0], run[-1]] for run in runs]
+
+
+def skips(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the step is one that GradScaler has a fused optimizer skip; on an accelerator, this waits for it."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)

@@ -1,26 +1,28 @@
-"""A coupling around the `step()` of one optimizer, by the optimizer's own step hooks and a guard against exceptions."""
+"""A coupling around the `step()` of one optimizer, by its own step hooks and a guard against exceptions."""
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from types import MethodType
+from typing import Any, Final
 
 import torch
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.couplings import Coupling
-from adabatch.scheduler._bias_correction import BiasCorrection, Part, check_adam
-from adabatch.scheduler._guarded import Guard
-from adabatch.scheduler._velocity import settle_velocities
+from adabatch.scheduler._bias_correction import BiasCorrection, Subgroup, check_adam, skips
 
 _DOUBLE: Final = (torch.float64, torch.complex128)
 COUPLED: Final[set[weakref.ref[torch.optim.Optimizer]]] = set()  # unlike a WeakSet it is asked without a call
 """Optimizers that have a coupling."""
+_MARK: Final = "_adabatch_guard"  # `functools.wraps` hands it on to what wraps the step later, as LR schedulers do
+_BUFFER: Final = "momentum_buffer"
 
 
 class CoupledStep:
@@ -52,11 +54,12 @@ class CoupledStep:
         self._seen: list[tuple[dict[str, Any], Any]] = []  # groups, LRs in force at the latest step that trained
         self._training = False
         self.bias_correction: Final = BiasCorrection(optimizer)
-        # Traced, the hooks would recompile at every batch size, and leave a scaled LR behind at the recompile limit.
+        # Traced, the hooks would recompile at every batch size, and leave a scaled LR at the recompile limit.
         untraced: Callable[[Any], Any] = torch.compiler.disable
         post = optimizer.register_step_post_hook(untraced(self._after))
         # First of the post-hooks, so that an LR scheduler in another one finds its own LR.
-        cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks).move_to_end(post.id, last=False)
+        hooks: OrderedDict[int, Any] = getattr(optimizer, "_optimizer_step_post_hooks")  # noqa: B009
+        hooks.move_to_end(post.id, last=False)
         self._handles = [
             optimizer.register_step_pre_hook(untraced(self._before)),
             post,
@@ -65,7 +68,7 @@ class CoupledStep:
             optimizer.register_load_state_dict_post_hook(untraced(self._after_load)),
         ]
         # The net below it is `restore` at whatever comes next: a bound `step` may have been kept from before.
-        self._guard = Guard.of(optimizer)
+        self._guard = GuardedStep.of(optimizer)
         self._guard.on_exception = untraced(self.restore)
         COUPLED.add(weakref.ref(optimizer, COUPLED.discard))
 
@@ -113,12 +116,10 @@ class CoupledStep:
                 return lr
         return (group | self._coupling.in_force(group, ratio))["lr"]
 
-    def changed_betas(self, ratios: Iterable[float]) -> bool:
-        """Whether the optimizer made steps, some of them perhaps under betas that the coupling changed at `ratios`."""
+    def changes_betas(self, ratios: Iterable[float]) -> bool:
+        """Whether the coupling changes betas at one of these ratios of batch sizes."""
         groups = self.optimizer.param_groups
-        return bool(self.optimizer.state) and any(
-            "betas" in self._coupling.in_force(group, ratio) for ratio in ratios for group in groups
-        )
+        return any("betas" in self._coupling.in_force(group, ratio) for ratio in ratios for group in groups)
 
     def _before(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if self._undo:
@@ -140,22 +141,22 @@ class CoupledStep:
             settle_velocities(optimizer, [group | change for group, change in zip(groups, changes, strict=True)])
         if betas or self.bias_correction:
             in_force = [group | change for group, change in zip(groups, changes, strict=True)]
-            parts = self.bias_correction.before(in_force)
-            if not _fits_groups(groups, parts):
-                self._split(in_force, parts)
+            subgroups = self.bias_correction.before(in_force)
+            if not _fits_groups(groups, subgroups):
+                self._split(in_force, subgroups)
                 return
-            changes = [change | part.changes for change, (part,) in zip(changes, parts, strict=True)]
+            changes = [change | only.changes for change, (only,) in zip(changes, subgroups, strict=True)]
         for group, values in zip(groups, changes, strict=True):
             for key, value in values.items():
                 self._put(group, key, value)
 
-    def _split(self, in_force: list[dict[str, Any]], parts: list[list[Part]]) -> None:
-        """Gives the optimizer a group for each part until the step is done."""
+    def _split(self, in_force: list[dict[str, Any]], subgroups: list[list[Subgroup]]) -> None:
+        """Gives the optimizer a group for each subgroup until the step is done."""
         self._undo.append(partial(setattr, self.optimizer, "param_groups", self.optimizer.param_groups))
         self.optimizer.param_groups = [
-            group | part.changes | {"params": part.params}
-            for group, members in zip(in_force, parts, strict=True)
-            for part in members
+            group | each.changes | {"params": each.params}
+            for group, members in zip(in_force, subgroups, strict=True)
+            for each in members
         ]
 
     def _put(self, group: dict[str, Any], key: str, value: Any) -> None:
@@ -192,14 +193,90 @@ class CoupledStep:
         self.bias_correction.doubt()
 
 
-def _fits_groups(groups: list[dict[str, Any]], parts: list[list[Part]]) -> bool:
-    """Whether every group has one part, and one tensor LR that several groups share can serve them all."""
-    if any(len(members) != 1 for members in parts):
+class GuardedStep:
+    """A wrapper of one optimizer's `step()` that calls back when an exception leaves it.
+
+    It stands where torch's LR schedulers put theirs, on the instance, is a bound method as they expect, and carries
+    their mark on where it lies over one. It is no part of copies. An optimizer has one, used again by whoever couples
+    it next: what lies under the wrapper of another cannot be taken out, and passes the call on.
+
+    Args:
+        optimizer: the optimizer.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        held = vars(optimizer).get("step")
+        inner = type(optimizer).step if held is None else held
+
+        def step(self: torch.optim.Optimizer, /, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return inner(self, *args, **kwargs) if held is None else inner(*args, **kwargs)
+            except BaseException:
+                if guard.on_exception is not None:
+                    guard.on_exception()
+                raise
+
+        guard = self
+        self.on_exception: Callable[[], Any] | None = None
+        self._held, self._step = held, functools.update_wrapper(step, inner)
+        setattr(step, _MARK, self)
+        optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]
+
+    @staticmethod
+    def of(optimizer: torch.optim.Optimizer) -> GuardedStep:
+        """The guard that the optimizer's `step()` has, else a new one."""
+        found = getattr(optimizer.step, _MARK, None)
+        return found if isinstance(found, GuardedStep) else GuardedStep(optimizer)
+
+    def remove(self, optimizer: torch.optim.Optimizer) -> None:
+        """Calls back no longer, and takes the wrapper off if nothing wraps it in turn."""
+        self.on_exception = None
+        if getattr(vars(optimizer).get("step"), "__func__", None) is self._step:
+            if self._held is None:
+                del optimizer.step
+            else:
+                optimizer.step = self._held  # type: ignore[method-assign]
+
+
+def settle_velocities(optimizer: torch.optim.Optimizer, in_force: Iterable[Mapping[str, Any]]) -> None:
+    """Before a step: forgets velocities where the momentum is 0, and gives RMSprop those that it lacks.
+
+    At a momentum of 0 there is no velocity, and one that begins later begins afresh, as it does in a run that starts at
+    0. torch's optimizers leave their buffer alone at 0, so that it would come back, however old, once the momentum is
+    above 0 again. RMSprop makes none at 0, and then fails.
+
+    Args:
+        optimizer: the optimizer.
+        in_force: what each of its parameter groups holds during the step.
+    """
+    for group, values in zip(optimizer.param_groups, in_force, strict=True):
+        states = [(param, optimizer.state[param]) for param in group["params"] if optimizer.state.get(param)]
+        if values.get("momentum") == 0:
+            stale = [state for _, state in states if isinstance(state.get(_BUFFER), torch.Tensor)]
+            if stale and not skips(optimizer):
+                _forget(optimizer, stale)
+        elif "momentum" in values and isinstance(optimizer, torch.optim.RMSprop):
+            for param, state in states:
+                if _BUFFER not in state:
+                    state[_BUFFER] = torch.zeros_like(param, memory_format=torch.preserve_format)
+
+
+def _forget(optimizer: torch.optim.Optimizer, states: list[dict[str, Any]]) -> None:
+    for state in states:
+        if isinstance(optimizer, torch.optim.SGD):  # begins with the gradient itself, also where it dampens
+            del state[_BUFFER]
+        else:
+            state[_BUFFER].detach().zero_()
+
+
+def _fits_groups(groups: list[dict[str, Any]], subgroups: list[list[Subgroup]]) -> bool:
+    """Whether every group has one subgroup, and one tensor LR that several groups share can serve them all."""
+    if any(len(members) != 1 for members in subgroups):
         return False
     corrections: dict[int, tuple[float, float]] = {}
     return all(
-        corrections.setdefault(id(group["lr"]), part.corrections) == part.corrections
-        for group, (part,) in zip(groups, parts, strict=True)
+        corrections.setdefault(id(group["lr"]), only.corrections) == only.corrections
+        for group, (only,) in zip(groups, subgroups, strict=True)
         if _is_tensor(group["lr"])
     )
 
@@ -244,14 +321,14 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
                     coupling.in_force(cycled, ratio)
                 except ValueError as error:
                     raise ArgumentError(
-                        None, f"{error}", remedy=f"it is the `{where}` to which the LR scheduler cycles it"
+                        None, str(error), remedy=f"it is the `{where}` to which the LR scheduler cycles it"
                     ) from None
     for group in optimizer.param_groups:
         _check_lr(group, coupling, ratios)
 
 
 def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping[str, Any]:
-    """What the coupling changes in a group."""
+    """The changes of the coupling in a group."""
     changes: Any = coupling.in_force(group, ratio)
     if not isinstance(changes, Mapping):
         raise ArgumentTypeError(
@@ -273,10 +350,8 @@ def _check_lr(group: dict[str, Any], coupling: Coupling, ratios: Iterable[float]
         if lr >= end:
             raise ArgumentError(
                 "coupling",
-                (
-                    f"{coupling.describe()} must keep the LR in force below {end:g}, where "
-                    f"{'float64' if end == math.inf else 'float32'} ends"
-                ),
+                f"{coupling.describe()} must keep the LR in force below {end:g}, where "
+                f"{'float64' if end == math.inf else 'float32'} ends",
                 got=f"{lr:.3g} at {ratio:g} times the base batch size",
                 remedy="take another coupling, a smaller LR or less growth",
             )

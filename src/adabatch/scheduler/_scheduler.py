@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import math
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
 
 from adabatch import _checks, couplings
-from adabatch._distributed.phantom import is_phantom
+from adabatch._distributed import is_phantom
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.scheduler._arguments import checked_loader, checked_optimizers, checked_schedule
 from adabatch.scheduler._bias_correction import read_states
-from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured
-from adabatch.scheduler._state import FORMAT, HELD, MOMENTS, checked_state, identity
+from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, check_sizes, is_captured
 from adabatch.scheduler._uncoupled import UncoupledSteps
 from adabatch.schedules import Plan, Schedule, constant
 from adabatch.types import Batch, Decision, DrivenLoader
 
+_FORMAT: Final = 1
+_KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
+_MOMENTS: Final = "bias_correction"  # in states of couplings that changed betas before
+_HELD: Final = "batch_size"  # in states at the end of a plan, which does not say what holds from there
+_EXTRA: Final = {_MOMENTS, _HELD}
+_LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
 _AHEAD: Final = (
     "Let the loader fetch and move ahead, by `num_workers=` and `device=` of ab.DataLoader, in place of a prefetcher "
     "around it"
@@ -98,16 +103,20 @@ class BatchSizeScheduler:
         epochs: int | None = None,
         tokens_per_sample: int | None = None,
     ) -> None:
-        self._schedule = checked_schedule(schedule)
-        self._coupling = couplings.get(self._schedule.coupling if coupling is None else coupling)
-        optimizers = checked_optimizers(optimizer, self._coupling)
-        self._loader = checked_loader(loader)
+        if not isinstance(schedule, Schedule):
+            raise ArgumentTypeError(
+                "schedule", "must be a schedule", value=schedule, remedy="write for example `ab.schedules.constant()`"
+            )
+        self._schedule = schedule
+        self._coupling = couplings.get(schedule.coupling if coupling is None else coupling)
+        optimizers = _checked_optimizers(optimizer, self._coupling)
+        self._loader = _checked_loader(loader)
         self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
         self._tokens_per_sample = tokens_per_sample
         loader.forget_looks()
         self._resumed = loader.clock > 0  # its batch size may then have grown already
         self._base = (self._resumed and schedule.initial) or loader.batch_size
-        self.plan: Plan = self._resolve()
+        self.plan: Plan = self._resolve(self._base)
         self.decisions: list[Decision] = []
         self._decisions_before = 0
         self._requested = self._logged = self.batch_size_at(loader.clock)
@@ -130,23 +139,21 @@ class BatchSizeScheduler:
         for step in self._steps:
             step.follow(size / self._base for size in self.plan.sizes)
 
-    def _resolve(self) -> Plan:
+    def _resolve(self, base: int) -> Plan:
         start = self._schedule.initial
-        if start not in (None, self._base):
+        if start not in (None, base):
             raise ArgumentError(
                 "schedule",
-                f"must start at the loader's batch size of {self._base}",
+                f"must start at the loader's batch size of {base}",
                 got=f"a start of {start}",
-                remedy=(
-                    f"give the loader `batch_size={start}` and the optimizer the LR for that size, or leave the "
-                    "start out"
-                ),
+                remedy=f"give the loader `batch_size={start}` and the optimizer the LR for that size, or leave the "
+                "start out",
             )
         return self._schedule.plan(
             dataset_size=self._loader.dataset_size,
-            batch_size=self._base,
-            drop_last=bool(getattr(self._loader, "drop_last", False)),
-            run_on=bool(getattr(self._loader, "run_on", False)),
+            batch_size=base,
+            drop_last=self._loader.drop_last,
+            run_on=self._loader.run_on,
             epochs=self._epochs,
             tokens_per_sample=self._tokens_per_sample,
         )
@@ -186,11 +193,10 @@ class BatchSizeScheduler:
         Source:
             Busbridge et al. 2023, arXiv 2307.13813 (scaling rule of the exponential moving average).
         """
-        decay = _checks.finite("decay", decay, minimum=0, remedy="published values lie from 0.99 to 0.9999")
+        remedy = "published values lie from 0.99 to 0.9999"
+        decay = _checks.finite("decay", decay, minimum=0, remedy=remedy)
         if decay > 1:
-            raise ArgumentError(
-                "decay", "must be at most 1", value=decay, remedy="published values lie from 0.99 to 0.9999"
-            )
+            raise ArgumentError("decay", "must be at most 1", value=decay, remedy=remedy)
         batch = self._loader.current
         return math.pow(decay, (self._requested if batch is None else batch.requested) / self._base)
 
@@ -205,24 +211,22 @@ class BatchSizeScheduler:
         batch, part = self._loader.current, self._loader.part
         if self._closed:
             raise UsageError("step()", "of BatchSizeScheduler was called after `close()`", remedy="make a new one")
+        if batch is None and self._elsewhere:
+            raise UsageError(
+                "step()",
+                "of BatchSizeScheduler was called for a batch that is not of its loader: that was made again, or the "
+                "loop is one batch behind it",
+                remedy=f"make the scheduler for the loader that is iterated. {_AHEAD}",
+            )
         if batch is None:
             seen = "called twice for one batch" if self._committed is not None else "called before the first batch"
-            if self._elsewhere:
-                raise UsageError(
-                    "step()",
-                    (
-                        "of BatchSizeScheduler was called for a batch that is not of its loader: that was made "
-                        "again, or the loop is one batch behind it"
-                    ),
-                    remedy=f"make the scheduler for the loader that is iterated. {_AHEAD}",
-                )
             raise UsageError(
                 "step()", f"of BatchSizeScheduler was {seen}", remedy="call it once after each batch's optimizer step"
             )
         if part is not None and not part.is_last:
             raise UsageError(
                 "step()",
-                f"of BatchSizeScheduler was called after micro-batch {part.index + 1} of {part.count}",
+                f"of BatchSizeScheduler was called after {part}",
                 remedy="call it after the last one: `if micro.is_last:`",
             )
         if self._clock_of_state is not None:
@@ -273,17 +277,15 @@ class BatchSizeScheduler:
         if self._trained is not None:
             raise UsageError(
                 "step()",
-                (
-                    "of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
-                    f"{self._trained.clock:,}"
-                ),
+                "of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
+                f"{self._trained.clock:,}",
                 remedy="call it once for each batch, right after the optimizer",
             )
 
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart.
+        """The numbers that a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart.
 
         Warns between `optimizer.step()` and `step()`: of that batch the weights are saved, and the place before it.
         """
@@ -297,24 +299,24 @@ class BatchSizeScheduler:
             )
         moments = [step.bias_correction.state() for step in self._steps]
         clock, end = self._loader.clock, self.plan.end_samples
-        return (
-            {
-                "format": FORMAT,
-                "clock": clock,
-                **self._settings(),
-                "decisions": self._decisions_before + len(self.decisions),
-            }
-            | ({MOMENTS: moments} if any(moments) else {})
-            | ({HELD: self._logged} if end is not None and clock >= end else {})
-        )
+        found = {"format": _FORMAT, "clock": clock, **self._settings()}
+        found["decisions"] = self._decisions_before + len(self.decisions)
+        if any(moments) or self._changed_betas(self.plan, self._base, clock):
+            found[_MOMENTS] = moments
+        if end is not None and clock >= end:
+            found[_HELD] = self._logged
+        return found
 
     def _settings(self) -> dict[str, Any]:
-        """What a resumed run must agree on."""
-        return {
-            "base_batch_size": self._base,
-            "schedule": identity(self._schedule),
-            "coupling": self._coupling.to_json(),
-        }
+        schedule = json.loads(json.dumps(self._schedule.to_json()))
+        if len(json.dumps(schedule)) > _LARGE_JSON:
+            schedule = {"fingerprint": self._schedule.fingerprint(), "describe": self._schedule.describe()}
+        return {"base_batch_size": self._base, "schedule": schedule, "coupling": self._coupling.to_json()}
+
+    def _changed_betas(self, plan: Plan, base: int, clock: int, *, stepped: bool = False) -> bool:
+        """Whether the coupling changed betas before `clock`; `stepped`: of an optimizer that made steps."""
+        past = {size / base for start, size in zip(plan.starts_samples, plan.batch_sizes, strict=True) if start < clock}
+        return any(step.changes_betas(past) for step in self._steps if step.optimizer.state or not stepped)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resumes. Load the loader's state as well, before or after: both must stand at the same sample.
@@ -323,9 +325,15 @@ class BatchSizeScheduler:
             state: what `state_dict` gave.
 
         Raises:
-            ValueError: if it is no such state, or of another schedule, coupling or base batch size.
+            ValueError: if it is damaged, or of another schedule, coupling or base batch size.
         """
-        state = checked_state(state)
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) - _EXTRA != set(_KEYS):
+            raise ArgumentError(
+                "state",
+                f"must be what `BatchSizeScheduler.state_dict()` gave (format {_FORMAT})",
+                value=sorted(state) if isinstance(state, Mapping) else type(state).__name__,
+                remedy="load the state of the scheduler, not of the loader or the optimizer",
+            )
         self._restore()
         ours = self._settings()
         if self._resumed and self._schedule.initial is None:
@@ -334,19 +342,25 @@ class BatchSizeScheduler:
             if state[key] != ours[key]:
                 raise ArgumentError(
                     "state",
-                    (
-                        f"must be of the same {what}: it was saved with {json.dumps(state[key])}, this run has "
-                        f"{json.dumps(ours[key])}"
-                    ),
+                    f"must be of the same {what}: it was saved with {json.dumps(state[key])}, this run has "
+                    f"{json.dumps(ours[key])}",
                     remedy="resume with the same settings, or start a new run",
                 )
         clock = _checks.whole("clock", state["clock"], minimum=0)
-        held = _checks.whole(HELD, state[HELD]) if HELD in state else None
-        moments = read_states(state.get(MOMENTS), [step.bias_correction for step in self._steps])
+        held = _checks.whole(_HELD, state[_HELD]) if _HELD in state else None
+        base = ours["base_batch_size"]
+        plan = self.plan if base == self._base else self._resolve(base)
+        if state.get(_MOMENTS) is None and self._changed_betas(plan, base, clock):
+            raise ArgumentError(
+                "state",
+                f"must have a `{_MOMENTS}`, since {self._coupling.describe()} changed betas before sample {clock:,}",
+                got="none",
+                remedy="load a state that is not damaged",
+            )
+        moments = read_states(state.get(_MOMENTS), [step.bias_correction for step in self._steps])
         self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
-        if self._base != ours["base_batch_size"]:
-            self._base = ours["base_batch_size"]
-            self.plan = self._resolve()
+        if self._base != base:
+            self._base, self.plan = base, plan
             self._follow()
         self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
         self._unaware = False
@@ -371,10 +385,8 @@ class BatchSizeScheduler:
         if is_captured():
             raise UsageError(
                 "optimizer.step()",
-                (
-                    "must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR, since a "
-                    "replay would use one LR for ever"
-                ),
+                "must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR, since a replay would "
+                "use one LR for ever",
                 remedy="capture forward and backward only",
             )
         batch, part = self._loader.current, self._loader.part
@@ -383,10 +395,8 @@ class BatchSizeScheduler:
             if left is not None and not is_phantom(optimizer):
                 raise UsageError(
                     "optimizer.step()",
-                    (
-                        f"came after the loader had ended, and the batch at sample {left.clock:,} was left without "
-                        f"one: the loop is one batch behind the loader. {_AHEAD}"
-                    ),
+                    f"came after the loader had ended, and the batch at sample {left.clock:,} was left without one: "
+                    f"the loop is one batch behind the loader. {_AHEAD}",
                 )
             if self._skipped and not is_phantom(optimizer):
                 raise UsageError(
@@ -401,9 +411,7 @@ class BatchSizeScheduler:
             self._check_clock()
         if part is not None and not part.is_last:
             raise UsageError(
-                "optimizer.step()",
-                f"came after micro-batch {part.index + 1} of {part.count}",
-                remedy="step after the last one: `if micro.is_last:`",
+                "optimizer.step()", f"came after {part}", remedy="step after the last one: `if micro.is_last:`"
             )
         if self._unaware:
             self._check_past(batch.clock)
@@ -421,25 +429,16 @@ class BatchSizeScheduler:
         if self._resumed and self._schedule.initial is None and not isinstance(self._schedule, constant):
             raise UsageError(
                 "load_state_dict",
-                (
-                    f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: the "
-                    f"loader's batch may have grown before, so its {self._base} is not what growth starts from"
-                ),
-                remedy=(
-                    "load the state of the same checkpoint, or give the schedule its start; if it was only "
-                    "looked at, call `loader.set_epoch(0)` before the scheduler is made"
-                ),
+                f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: the loader's batch "
+                f"may have grown before, so its {self._base} is not what growth starts from",
+                remedy="load the state of the same checkpoint, or give the schedule its start; if it was only looked "
+                "at, call `loader.set_epoch(0)` before the scheduler is made",
             )
-        past = {
-            size for start, size in zip(self.plan.starts_samples, self.plan.batch_sizes, strict=True) if start < clock
-        }
-        if any(step.changed_betas(size / self._base for size in past) for step in self._steps):
+        if self._changed_betas(self.plan, self._base, clock, stepped=True):
             raise UsageError(
                 "load_state_dict",
-                (
-                    f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
-                    f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by"
-                ),
+                f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
+                f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by",
                 remedy="load the state of the same checkpoint",
             )
         self._unaware = False
@@ -482,3 +481,66 @@ class BatchSizeScheduler:
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
             self.decisions.append(Decision(clock, size, f"{self._schedule.describe()}, at {where}"))
             self._logged = size
+
+
+def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.optim.Optimizer]:
+    """One optimizer or several as a list.
+
+    Raises:
+        TypeError: if one is no torch optimizer.
+        ValueError: if there is none or one twice, it has no LR or a scheduler already, or the coupling is not for it.
+    """
+    optimizers = list(given) if isinstance(given, Iterable) else [given]
+    if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
+        raise ArgumentError(
+            "optimizer",
+            "must be one optimizer or a list of different ones",
+            value=len(optimizers),
+            remedy="name each once",
+        )
+    for each in optimizers:
+        if not isinstance(each, torch.optim.Optimizer) or not hasattr(each, "_optimizer_step_pre_hooks"):
+            raise ArgumentTypeError(
+                "optimizer",
+                "must be a torch.optim.Optimizer",
+                got=type(each).__name__,
+                remedy="of a wrapper pass the optimizer that it wraps",
+            )
+        coupling.check_optimizer(each)
+        if any(group.get("lr") is None for group in each.param_groups):
+            raise ArgumentError(
+                "optimizer",
+                "must have an LR in every parameter group",
+                got=f"{type(each).__name__} without",
+                remedy="set `lr`",
+            )
+        if weakref.ref(each) in COUPLED:
+            raise ArgumentError(
+                "optimizer",
+                f"must have one BatchSizeScheduler, this {type(each).__name__} has one already",
+                remedy="call `close()` on that one first",
+            )
+    return optimizers
+
+
+def _checked_loader(loader: Any) -> DrivenLoader:
+    """The loader.
+
+    Raises:
+        TypeError: if it is no loader that can be driven.
+    """
+    if not isinstance(loader, DrivenLoader):
+        raise ArgumentTypeError(
+            "loader",
+            "must be an ab.DataLoader",
+            got=f"{type(loader).__module__}.{type(loader).__name__}",
+            remedy="ab.DataLoader takes the arguments of torch's",
+        )
+    if loader.batch_size is None:
+        raise ArgumentError(
+            "loader",
+            "must form its batches itself to be driven by a schedule",
+            got="one with a `batch_sampler` or `batch_size=None`",
+            remedy="build it with a `batch_size`, or wrap another loader in `ab.micro_batches`",
+        )
+    return loader

@@ -13,7 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from adabatch._distributed.phantom import is_phantom
+from adabatch._distributed import is_phantom
 from adabatch._errors import UsageError
 from adabatch.scheduler._coupled_step import COUPLED, CoupledStep
 from adabatch.types import Batch, DrivenLoader

@@ -1,4 +1,4 @@
-"""What every schedule has: plans, JSON, a fingerprint; and the context in which its stages are worked out."""
+"""The base of schedules: plans, JSON, a fingerprint; and the context in which stages are worked out."""
 
 from __future__ import annotations
 
@@ -87,24 +87,27 @@ class Schedule(ABC):
     """The batch size as a pure function of the clock, symbolic until `plan` resolves it.
 
     To add one: a frozen dataclass with a lower-case name whose fields are numbers, Durations, schedules or tuples of
-    these, with `stages`, `initial`, `finite` and `describe`.
+    these, with `stages` and `describe`, and `initial` and `finite` where they differ from those here.
+
+    Attributes:
+        kinds: every schedule by its name, one's own among them; a second one of a name is refused.
     """
 
-    _kinds: ClassVar[dict[str, type[Schedule]]] = {}
+    kinds: ClassVar[dict[str, type[Schedule]]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        Schedule._kinds[cls.__name__] = cls
+        _checks.register(Schedule.kinds, cls)
 
     @property
-    @abstractmethod
     def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
+        """The size that it starts with, its `start`; None if it starts with the loader's batch size."""
+        return getattr(self, "start", None)
 
     @property
-    @abstractmethod
     def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
+        """Whether the size stops changing at some point; it does unless a schedule says otherwise."""
+        return True
 
     @property
     def coupling(self) -> str:
@@ -113,7 +116,7 @@ class Schedule(ABC):
         Raises:
             ValueError: if schedules within bring different ones.
         """
-        found = self._couplings()
+        found = self.brought()
         if len(found) > 1:
             raise ArgumentError(
                 "coupling",
@@ -123,15 +126,15 @@ class Schedule(ABC):
             )
         return found[0] if found else "linear"
 
-    def _couplings(self) -> list[str]:
+    def brought(self) -> list[str]:
         """The couplings that it brings, each once; none if it asks for no change."""
         within = [value for value in vars(self).values() if isinstance(value, Schedule)]
-        return sorted({each for schedule in within for each in schedule._couplings()}) if within else ["linear"]
+        return sorted({each for schedule in within for each in schedule.brought()}) if within else ["linear"]
 
-    def _misfit(self, context: Context) -> str | None:
+    def misfit(self, context: Context) -> str | None:
         """Why the schedule may have been meant for another length of training; of a single one within, that one's."""
         within = [value for value in vars(self).values() if isinstance(value, Schedule)]
-        return within[0]._misfit(context) if len(within) == 1 else None
+        return within[0].misfit(context) if len(within) == 1 else None
 
     @abstractmethod
     def stages(self, context: Context) -> Iterator[Stage]:
@@ -201,7 +204,7 @@ class Schedule(ABC):
                     remedy="change less often, by more",
                 )
             walk.register(clock, size)
-        misfit = self._misfit(context)
+        misfit = self.misfit(context)
         if misfit is not None:
             warnings.warn(misfit, UserWarning, stacklevel=2)
         return Plan(
@@ -228,8 +231,8 @@ class Schedule(ABC):
         """
         if not isinstance(data, Mapping) or "kind" not in data:
             raise ArgumentError("data", "must be a schedule with a `kind`", value=data)
-        kind = _checks.one_of("kind", data["kind"], sorted(Schedule._kinds))
-        cls = Schedule._kinds[kind]
+        kind = _checks.one_of("kind", data["kind"], sorted(Schedule.kinds))
+        cls = Schedule.kinds[kind]
         names = [entry.name for entry in fields(cast("Any", cls))]
         found = [str(name) for name in data if name != "kind"]
         if sorted(found) != sorted(names):

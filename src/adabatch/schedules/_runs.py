@@ -1,4 +1,4 @@
-"""Stretches of like batches: the closed form behind `Plan`. Nothing here is as long as the training."""
+"""Stretches of like batches: the closed form of `Plan`. Nothing here is as long as the training."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class Walk:
         return self.runs
 
     def end_of(self, update: int) -> int:
-        """The clock where the batch of `update` ends if the newest stage lasts; the end of the walk if it is behind.
+        """The clock where the batch of `update` ends if the newest stage lasts; the end of the walk if it is past that.
 
-        What `drop_last` would drop behind the batch is not passed yet: at another size it may still be a batch.
+        What `drop_last` would drop after the batch is not passed yet: at another size it may still be a batch.
         """
         if update < self._update:
             _, clock, size = self.runs.find(update)

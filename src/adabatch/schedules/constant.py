@@ -36,12 +36,8 @@ class constant(Schedule):  # noqa: N801
         """The size that it starts with; None if it starts with the loader's batch size."""
         return self.batch_size
 
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
-
-    def _couplings(self) -> list[str]:
+    def brought(self) -> list[str]:
+        """None, since it asks for no change."""
         return []
 
     def stages(self, context: Context) -> Iterator[Stage]:

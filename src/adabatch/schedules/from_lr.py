@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
@@ -13,7 +14,6 @@ from typing import Any, Final
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._base import Context, Schedule, Stage, from_start
-from adabatch.schedules._rules import rule as read_rule
 from adabatch.units import Duration
 
 LRFunction = Callable[[int], float]
@@ -22,6 +22,9 @@ LRTable = Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]
 CELLS: Final = 1 << 14
 _SLACK: Final = 1e-9  # of a multiple: 0.1 * 0.2 is 0.020000000000000004, which must not decide a tie
 _NO_FALL: Final = 1e-6  # of an LR: a warm-up ends at 0.10000000000000003, a tensor's LR keeps seven digits
+
+_TEXT: Final = re.compile(r"\s*([a-z]+)\s*(?:\(\s*([^()\s]+)\s*\))?\s*")
+_EXAMPLES: Final = "write smith, seesaw, hybrid(1) or power(0.75)"
 
 
 @dataclass(frozen=True, init=False)
@@ -34,7 +37,7 @@ class from_lr(Schedule):  # noqa: N801
     coupling of the rule, `from_lr(...).coupling`, follows the size that this schedule asks for, rounding and cap
     included, and so keeps the optimizer on the course of the LR schedule at every update.
 
-    Where an LR changes for the last time in the first hundredth of the training, or for the first time behind its end,
+    Where an LR changes for the last time in the first hundredth of the training, or for the first time after its end,
     its positions may be in another unit than was meant, so a warning says so when a plan is made. If the plan has no
     end, the last change must not lie in the first tenth of the first epoch.
 
@@ -115,17 +118,8 @@ class from_lr(Schedule):  # noqa: N801
         table = tuple((at if isinstance(at, Duration) else Duration(at, "samples"), share) for at, share in shares)
         object.__setattr__(self, "lr", table)
 
-    @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.start
-
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
-
-    def _couplings(self) -> list[str]:
+    def brought(self) -> list[str]:
+        """The coupling of its rule."""
         return [read_rule(self.rule).coupling]
 
     def stages(self, context: Context) -> Iterator[Stage]:
@@ -155,7 +149,8 @@ class from_lr(Schedule):  # noqa: N801
             yield at, int(size if maximum is None else min(size, maximum))
             last = at
 
-    def _misfit(self, context: Context) -> str | None:
+    def misfit(self, context: Context) -> str | None:
+        """Why its positions may be in another unit than was meant."""
         end = context.walk.end
         horizon, far = (context.dataset_size, 10) if end is None else (end, 100)
         changes = [after for (_, before), (after, share) in pairwise(self.lr) if abs(share - before) > _NO_FALL]
@@ -165,7 +160,7 @@ class from_lr(Schedule):  # noqa: N801
         unit = "a bare number counts samples, and `counts` says what a step of an LR scheduler counts"
         length = f"the {horizon:,} samples of {'an epoch' if end is None else 'the training'}"
         if end is not None and first >= end:
-            return f"the LR of `from_lr` changes first at sample {first:,}, behind {length}, so nothing grows; {unit}"
+            return f"the LR of `from_lr` changes first at sample {first:,}, after {length}, so nothing grows; {unit}"
         if last * far <= horizon:
             return f"the LR of `from_lr` changes for the last time at sample {last:,} of {length}; {unit}"
         return None
@@ -332,3 +327,66 @@ def _count(at: Duration | int) -> Fraction | int:
 
 def _unit(at: Duration | int) -> str:
     return at.unit if isinstance(at, Duration) else "samples"
+
+
+# Rules of conversion: how much of an LR's fall becomes growth of the batch, and the coupling that goes with it.
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule, read from text.
+
+    Attributes:
+        text: how it is written.
+        coupling: the coupling that keeps the optimizer on the course of the LR schedule, as `couplings.get` reads it.
+        falls: how many falls of the LR become growth, the later ones stay falls of the LR; None for all.
+    """
+
+    text: str
+    coupling: str
+    falls: int | None = None
+
+
+def read_rule(text: Any) -> Rule:
+    """Reads a rule. Wherever the LR schedule cuts the LR to 1/a of its highest value so far, the batch is a times B0.
+
+    | rule | LR in force where the schedule cuts by a | coupling |
+    | --- | --- | --- |
+    | `smith` | unchanged | linear |
+    | `hybrid(k)` | unchanged for the first k falls, later ones cut it | linear |
+    | `seesaw` | cut by sqrt(a) | sqrt |
+    | `power(p)` | cut by a ** (1 - p) | power(p) |
+
+    Args:
+        text: as in the table; k a whole number from 0 on, p from 0 to 1.
+
+    Raises:
+        TypeError: if it is no text.
+        ValueError: if the name is unknown or its number out of range.
+    """
+    if not isinstance(text, str):
+        raise ArgumentTypeError("rule", "must be text", value=text, remedy=_EXAMPLES)
+    match = _TEXT.fullmatch(text)
+    name, number = (match[1], match[2]) if match else ("", None)
+    if name == "smith" and number is None:
+        return Rule("smith", "linear(any_optimizer=True)")
+    if name == "seesaw" and number is None:
+        return Rule("seesaw", "sqrt")
+    if name == "hybrid" and number is not None and re.fullmatch(r"[0-9]{1,9}", number):
+        return Rule(f"hybrid({int(number)})", "linear(any_optimizer=True)", falls=int(number))
+    if name == "power" and number is not None:
+        return _power(number, text)
+    raise ArgumentError("rule", "must be one of smith, seesaw, hybrid(k) and power(p)", value=text, remedy=_EXAMPLES)
+
+
+def _power(number: str, text: str) -> Rule:
+    try:
+        p = float(number)
+    except ValueError:
+        p = math.nan
+    if not 0 <= p <= 1:
+        raise ArgumentError(
+            "rule", "must have a power from 0 to 1", value=text, remedy="1 is smith, 0.5 the scaling of seesaw"
+        )
+    p = float(_checks.finite("rule", p))
+    return Rule(f"power({p:g})" if float(f"{p:g}") == p else f"power({p!r})", f"power({p!r})")

@@ -65,11 +65,6 @@ class geometric(Schedule):  # noqa: N801
             self._check_maximum(self.start)
 
     @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.start
-
-    @property
     def finite(self) -> bool:
         """Whether the size stops changing at some point."""
         return self.maximum is not None
@@ -90,10 +85,8 @@ class geometric(Schedule):  # noqa: N801
             if size > _LARGEST:
                 raise ArgumentError(
                     "maximum",
-                    (
-                        f"must be given for growth that passes 2**63 samples, as x{self.factor:g} every "
-                        f"{self.every} does after {index:,} intervals"
-                    ),
+                    f"must be given for growth that passes 2**63 samples, as x{self.factor:g} every {self.every} does "
+                    f"after {index:,} intervals",
                     value=None,
                 )
             index, above, below = index + 1, above * factor.numerator, below * factor.denominator

@@ -52,16 +52,6 @@ class linear_ramp(Schedule):  # noqa: N801
         if self.start is not None:
             self._count(self.start)
 
-    @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.start
-
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
-
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields one stage per increment."""
         start = context.batch_size if self.start is None else self.start

@@ -23,7 +23,7 @@ class PlannedBatch:
 
     Attributes:
         clock: position in the data where the batch starts, in samples.
-        end: where the next one starts; what `drop_last` drops behind the batch counts as passed.
+        end: where the next one starts; what `drop_last` drops after the batch counts as passed.
         epoch: the epoch in which it starts.
         requested: the batch size that the schedule asks for, in samples.
         size: samples in the batch; below `requested` only where an epoch or the training ends.
@@ -153,7 +153,7 @@ class Plan:
             clock: position in the data in samples, from 0 up to the end of the training.
 
         Raises:
-            ValueError: if `clock` is negative or behind the end.
+            ValueError: if `clock` is negative or after the end.
         """
         if type(clock) is not int or clock < 0 or (self._last is not None and clock > self._last):
             self._check_clock("clock", clock)
@@ -193,7 +193,7 @@ class Plan:
         """The clock where `update` starts; for the number of updates itself the end of the training.
 
         Raises:
-            ValueError: if `update` is negative or behind the end.
+            ValueError: if `update` is negative or after the end.
         """
         self._check_update(update, last=1)
         if self.end_samples is not None and update == self.updates:
@@ -204,7 +204,7 @@ class Plan:
         """How many updates start before `clock`: the number of the update that starts there, if one does.
 
         Raises:
-            ValueError: if `clock` is negative or behind the end.
+            ValueError: if `clock` is negative or after the end.
         """
         self._check_clock("clock", clock)
         return self._runs.update_at(clock)
@@ -213,7 +213,7 @@ class Plan:
         """The batch of one update, counted from 0.
 
         Raises:
-            ValueError: if `update` is negative or behind the end.
+            ValueError: if `update` is negative or after the end.
         """
         self._check_update(update, last=0)
         run, clock, size = self._runs.find(update)

@@ -43,9 +43,7 @@ class steps(Schedule):  # noqa: N801
     changes: tuple[tuple[Duration, int], ...]
 
     def __init__(
-        self,
-        changes: str | Mapping[Duration | int, int] | Iterable[tuple[Duration | int, int]],
-        unit: str = "samples",
+        self, changes: str | Mapping[Duration | int, int] | Iterable[tuple[Duration | int, int]], unit: str = "samples"
     ) -> None:
         _checks.one_of("unit", unit, units.UNITS)
         if isinstance(changes, str):
@@ -68,11 +66,6 @@ class steps(Schedule):  # noqa: N801
     def initial(self) -> int:
         """The size that it starts with."""
         return self.changes[0][1]
-
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return True
 
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields one stage per threshold.

@@ -157,7 +157,7 @@ def probed(printed, folder, words, least):
 def planned(printed, folder, words, least):
     if "--emit-python" in words:
         compile(printed, "printed", "exec")
-        return None if printed.count("\n") == 3 and "ab.from_lr(" in printed else printed
+        return None if printed.count("\n") == 3 and "ab.from_lr_scheduler(" in printed else printed
     if "--out" in words and not (folder / "plan.json").exists():
         return "no plan.json"
     return None if re.search(r"[\d,]+ updates at the constant batch, [\d,]+ as it grows: \d", printed) else printed

@@ -37,7 +37,7 @@ def test_the_lines_run(text, rule):
     exec(lines, space)
     twin = kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     expected = lr_schedule.build(text, twin, epochs=8)
-    growth = ab.from_lr(expected, dataset_size=600, epochs=8, batch_size=8, maximum=60, round_to=4, rule=rule)
+    growth = ab.from_lr_scheduler(expected, dataset_size=600, epochs=8, batch_size=8, maximum=60, round_to=4, rule=rule)
     assert space["growth"] == growth
     assert space["batches"].plan == growth.plan(dataset_size=600, epochs=8)
     for _ in range(8):

@@ -82,7 +82,7 @@ def test_a_coupling_of_ones_own_is_forecast():
         plan = schedules.steps("0:128 25000:512").plan(dataset_size=N, epochs=1)
         found = forecast(Course((0,), (0.1,)), plan, coupling=RootAndTheRest(), momentum=0.9)
     finally:
-        del couplings.Coupling._kinds["RootAndTheRest"]
+        del couplings.Coupling.kinds["RootAndTheRest"]
     assert found.lr == pytest.approx((0.1, 0.2))
     assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.2 * N / (512 * 0.1)))
 

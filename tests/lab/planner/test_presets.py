@@ -9,7 +9,7 @@ from adabatch.lab.training import RunConfig, lr_schedule
 def plan_of(preset, **mode):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=preset.lr, momentum=preset.momentum)
     scheduler = lr_schedule.build(preset.lr_schedule, optimizer, epochs=preset.epochs)
-    growth = ab.from_lr(scheduler, epochs=preset.epochs, maximum=preset.maximum, rule=preset.rule)
+    growth = ab.from_lr_scheduler(scheduler, epochs=preset.epochs, maximum=preset.maximum, rule=preset.rule)
     settings = {"dataset_size": preset.dataset_size, "epochs": preset.epochs, "batch_size": preset.batch_size}
     return growth.plan(**settings, **mode)
 

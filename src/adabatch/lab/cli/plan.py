@@ -218,7 +218,7 @@ def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, d
         batch_size=settings["batch_size"],
         drop_last=settings["drop_last"],
     )
-    course = planner.Course.of_table(lr_clock.curve(scheduler, epochs=settings["epochs"]), settings["dataset_size"])
+    course = planner.Course.of_table(lr_clock.table(scheduler, epochs=settings["epochs"]), settings["dataset_size"])
     timing = None if probe is None else planner.Timing.of_probe(_read(probe))
     found = planner.forecast(course, plan, coupling=extra["coupling"], momentum=settings["momentum"], timing=timing)
     return found, extra
@@ -242,7 +242,7 @@ def _growth(settings: dict[str, Any], scheduler: Any) -> tuple[Schedule, dict[st
             )
         return schedules.geometric(settings["growth"], every, maximum=settings["maximum"]), extra
     names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
-    found = lr_clock.from_lr(scheduler, **{name: settings[name] for name in names})
+    found = lr_clock.from_lr_scheduler(scheduler, **{name: settings[name] for name in names})
     return found, {"rule": found.rule, "coupling": found.coupling, "maximum": found.maximum}
 
 

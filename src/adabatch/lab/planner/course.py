@@ -40,7 +40,7 @@ class Course:
     def of_table(
         cls, table: Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]], dataset_size: int | None
     ) -> Course:
-        """The course of a table such as `lr_clock.curve` gives, with its epochs counted in samples.
+        """The course of a table such as `lr_clock.table` gives, with its epochs counted in samples.
 
         Args:
             table: thresholds (Durations in epochs or samples, or bare samples) and the LR from each of them on, as a

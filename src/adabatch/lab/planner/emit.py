@@ -42,7 +42,7 @@ def emit_python(
     Example:
         >>> print(emit_python("cosine", dataset_size=50_000, epochs=90, batch_size=128, maximum=2048))
         lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
-        growth = ab.from_lr(lr_scheduler, dataset_size=50000, epochs=90, batch_size=128, maximum=2048)
+        growth = ab.from_lr_scheduler(lr_scheduler, dataset_size=50000, epochs=90, batch_size=128, maximum=2048)
         batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs=90)
     """
     from adabatch.lab.training import lr_schedule as lr_text  # loads torch
@@ -56,7 +56,7 @@ def emit_python(
     return "\n".join(
         (
             f"lr_scheduler = {_scheduler(lr_schedule, epochs)}",
-            f"growth = ab.from_lr(lr_scheduler, {', '.join(settings)})",
+            f"growth = ab.from_lr_scheduler(lr_scheduler, {', '.join(settings)})",
             f"batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs={epochs})",
         )
     )

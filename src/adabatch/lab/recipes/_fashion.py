@@ -98,7 +98,7 @@ def train(
     optimizer = build_optimizer(start, net)
     loader = ab.DataLoader(data.dataset, batch_size=start.batch_size, shuffle=True, seed=seed)
     lr_scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(length.falls), gamma=1 / length.factor)
-    growth = ab.from_lr(
+    growth = ab.from_lr_scheduler(
         lr_scheduler, dataset_size=data.dataset_size, epochs=length.epochs, batch_size=start.batch_size, rule=rule
     )
     planned = growth.plan(dataset_size=data.dataset_size, epochs=length.epochs)

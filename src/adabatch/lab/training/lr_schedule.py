@@ -72,7 +72,7 @@ def curve(text: str, *, epochs: int) -> list[tuple[units.Duration | int, float]]
         [('0 epochs', 1.0), ('2 epochs', 0.5), ('4 epochs', 0.25)]
     """
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    return lr_clock.curve(build(text, optimizer, epochs=epochs), epochs=epochs)
+    return lr_clock.table(build(text, optimizer, epochs=epochs), epochs=epochs)
 
 
 def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:

@@ -305,6 +305,6 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
             setup.loss(setup.forward(inputs), targets).backward()
 
         largest = max(setup.plan.sizes)
-        curve = ab.probe(step, setup.loader, setup.model, setup.optimizer, maximum=largest)
+        curve = ab.profile_step(step, setup.loader, setup.model, setup.optimizer, maximum=largest)
         setup.batches.close()
     return replace(config, micro_batch_size=None if curve.fastest == largest else curve.fastest)

@@ -1,0 +1,288 @@
+"""The ways through an epoch: whole rank batches, and their micro-batches; and how an epoch looks to tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from adabatch._errors import ArgumentTypeError, UsageError
+from adabatch.data.cursor import Cursor, check_share
+from adabatch.data.order import BLOCK, items_of
+from adabatch.data.place import Iteration, Place
+from adabatch.data.sources.supply import Supply
+from adabatch.data.workers.pool import WorkerDiedError
+from adabatch.types import Batch, Part
+
+
+class Pass:
+    """One way through the rest of one epoch. It begins when its first batch is asked for.
+
+    Attributes:
+        at: where this iteration stands.
+    """
+
+    _begun = False
+    _failed_at: Batch | None = None  # the batch of which a sample could not be had
+    _tried: int | None = None  # where a stream failed before
+
+    def __init__(self, place: Place, supply: Supply) -> None:
+        self.at = Iteration()
+        self._place, self._supply = place, supply
+
+    def __len__(self) -> int:
+        """Batches from where it starts to its end.
+
+        Raises:
+            TypeError: if that is not known: the batch size was assigned meanwhile, or it goes through a stream.
+        """
+        if not self._begun:
+            cursor, epoch = self._place.cursor, self._place.next_epoch
+            return 0 if cursor.open is not None else cursor.count(cursor.start_of(epoch), epoch)
+        if self.at.assigned != self._place.demand.assigned:
+            raise ArgumentTypeError(
+                None, "an iteration during which `batch_size` was assigned has no length: the sizes to come are open"
+            )
+        return self.at.cursor.count(self.at.start, self.at.epoch)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def restart(self) -> None:
+        """Lets it begin anew, at the next epoch."""
+        self.close()
+        self._begun = False
+
+    def close(self) -> None:
+        """Ends it; the loader can be iterated again."""
+        self._supply.end(self._place, self.at)
+        self._begun = True
+
+    def __del__(self) -> None:
+        self.close()
+
+    def begin(self) -> None:
+        """Begins it.
+
+        Raises:
+            StopIteration: if it had begun before, and so is over.
+        """
+        if self._begun:
+            raise StopIteration
+        at = Iteration()
+        self._supply.open(self._place, at)
+        at.start, at.assigned = at.cursor.clock, at.cursor.demand.assigned
+        self.at, self._failed_at = at, None
+        self._begun = at.live = True
+
+    def failed(self, error: BaseException) -> None:
+        """The batch was not handed out whole: the next iteration goes on at its start.
+
+        So does this one, after an interrupt or the death of a worker. After a sample that could not be had it goes on
+        at the next batch, so that a loop can skip what is broken. A stream is tried once more, and then it ends, since
+        there is no way past the sample.
+
+        Raises:
+            UsageError: if `error` would end the loop as if the epoch were over.
+        """
+        cursor, lost = self.at.cursor, self.at.cursor.current
+        cursor.current = cursor.begun = None
+        self.at.stuck = True
+        if isinstance(error, Exception) and not isinstance(error, WorkerDiedError):
+            if cursor.known:
+                self._failed_at = lost
+            elif self._tried == cursor.position:
+                self._supply.end(self._place, self.at)
+            else:
+                self._tried = cursor.position
+        if isinstance(error, StopIteration):
+            raise UsageError(
+                "StopIteration",
+                "must not come out of a data set's `__getitem__` or a `collate_fn`, since it would end the loop "
+                "without a word",
+                remedy="raise another error",
+            ) from error
+
+    def next_batch(self) -> Batch:
+        """The next batch, whose samples are still to be fetched."""
+        if not self.at.live:
+            self.begin()
+        at = self.at
+        self._place.hand_out(at)
+        cursor, at.stuck = at.cursor, False
+        if self._failed_at is not None:
+            cursor.current, self._failed_at = self._failed_at, None
+            cursor.commit()
+        cursor.pass_current()
+        try:
+            batch = cursor.advance(at.epoch)  # a stream is read to find out how far it reaches
+        except BaseException as error:
+            self.failed(error)
+            raise
+        if batch is None:
+            self._supply.end(self._place, at, exhausted=True)
+            raise StopIteration
+        at.handed_out = True
+        return batch
+
+
+class Batches(Pass, Iterator[Any]):
+    """Whole rank batches."""
+
+    def __next__(self) -> Any:
+        batch, at = self.next_batch(), self.at
+        cursor = at.cursor
+        if cursor.world > 1 and batch.size % cursor.world:
+            cursor.current = None
+            check_share(batch.size, cursor.world, tail=batch.size < batch.requested)
+        try:
+            data = at.source.fetch(cursor.first, cursor.last, self._ahead)
+        except BaseException as error:
+            self.failed(error)
+            raise
+        if cursor.demand.driver is None:
+            cursor.begun = at.epoch
+            cursor.commit()
+        return data
+
+    def begin(self) -> None:
+        """See `Pass.begin`."""
+        super().begin()
+        try:
+            self.at.cursor.check_shares(self.at.start, self.at.epoch)
+        except ValueError:
+            self.close()
+            raise
+
+    def _ahead(self) -> Iterator[tuple[int, int]]:
+        cursor = self.at.cursor
+        return (
+            items_of(clock - cursor.base, size, cursor.rank, cursor.world)
+            for clock, size in cursor.predicted(cursor.after, self.at.epoch)
+        )
+
+
+class Parts(Pass, Iterator[tuple[Any, Part]]):
+    """Micro-batches, fetched one at a time."""
+
+    _batch: Batch | None = None
+    _bounds: tuple[tuple[int, int], ...] = ()
+    _index = 0
+
+    def __next__(self) -> tuple[Any, Part]:
+        if self._batch is None or self._index == len(self._bounds):
+            self._batch = None
+            self._batch = self.next_batch()
+            self._cut(self._batch)
+        else:
+            self._place.hand_out(self.at)
+        batch, at = self._batch, self.at
+        first, last = self._bounds[self._index]
+        try:
+            data = at.source.fetch(first, last, self._ahead) if last > first else self._supply.spare(at, batch)
+        except BaseException as error:
+            self._batch = None
+            self.failed(error)
+            raise
+        part = Part(batch, self._index, len(self._bounds), last - first)
+        self._index += 1
+        cursor = at.cursor
+        cursor.part = part
+        if cursor.demand.driver is None:
+            cursor.begun = at.epoch
+            if part.is_last and cursor.current is batch:
+                cursor.commit()
+        return data, part
+
+    def again(self) -> None:
+        """The batch of which a micro-batch was handed out last comes again from its start, in micro-batches as now set.
+
+        Raises:
+            RuntimeError: if no micro-batch was handed out.
+        """
+        batch = self._batch
+        if batch is None:
+            raise UsageError("again", "needs a batch of which a micro-batch was handed out")
+        self.at.cursor.repeat(batch)
+        self._cut(batch)
+
+    def _cut(self, batch: Batch) -> None:
+        cursor = self.at.cursor
+        self._bounds = bounds_of(
+            batch.clock - cursor.base, batch.size, cursor.demand.micro_batch_size, cursor.rank, cursor.world
+        )
+        self._index = 0
+
+    def _ahead(self) -> Iterator[tuple[int, int]]:
+        cursor = self.at.cursor  # holds no iteration: that must end when it is left
+        place = cursor, self.at.epoch, cursor.after, cursor.demand.micro_batch_size
+        return bounds_ahead(self._bounds[self._index + 1 :], *place)
+
+
+def bounds_ahead(
+    rest: tuple[tuple[int, int], ...], cursor: Cursor, epoch: int, after: int, micro: int | None
+) -> Iterator[tuple[int, int]]:
+    """The micro-batches that follow: `rest` of a batch, then those of the batches that follow on `after`."""
+    yield from (bounds for bounds in rest if bounds[1] > bounds[0])
+    for clock, size in cursor.predicted(after, epoch):
+        for bounds in bounds_of(clock - cursor.base, size, micro, cursor.rank, cursor.world):
+            if bounds[1] > bounds[0]:
+                yield bounds
+
+
+def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -> tuple[tuple[int, int], ...]:
+    """First and one past the last item of each micro-batch of a rank.
+
+    The number of micro-batches is the same on every rank; their sizes differ by at most one sample, so that some are
+    empty where a rank has fewer samples than there are micro-batches.
+    """
+    first, last = items_of(clock, size, rank, world)
+    largest = -(-size // world)
+    count = 1 if micro is None else -(-largest // micro)
+    share = last - first
+    return tuple((first + share * i // count, first + share * (i + 1) // count) for i in range(count))
+
+
+class SamplerView:
+    """The samples of the epoch in which a loader stands, over all ranks, in their order."""
+
+    def __init__(self, place: Place, supply: Supply) -> None:
+        self._place, self._supply = place, supply
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return self._place.cursor.size
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self)
+        order, start = self._supply.order(size), self._place.epoch * size
+        for clock in range(start, start + size, BLOCK):
+            yield from order.items(clock, min(clock + BLOCK, start + size)).tolist()
+
+
+class BatchSamplerView:
+    """The batches of the epoch in which a loader stands, over all ranks, as lists of sample numbers; only read."""
+
+    def __init__(self, sampler: object, place: Place, supply: Supply) -> None:
+        self.sampler = sampler
+        self._place, self._supply = place, supply
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in the next batch; to change it set the loader's."""
+        return self._place.cursor.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last batch that would be short is dropped."""
+        return self._place.cursor.drop_last
+
+    def __len__(self) -> int:
+        """Batches in the epoch."""
+        return self._place.cursor.count_whole(self._place.epoch)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        cursor, epoch = self._place.cursor.fork(), self._place.epoch
+        order = self._supply.order(cursor.size)
+        for clock, size in cursor.predicted(cursor.first_of(epoch), epoch):
+            keys = order.keys(clock, clock + size)
+            yield keys if isinstance(keys, list) else keys.tolist()

@@ -1,0 +1,1 @@
+"""Sources: where a loader gets its batches from."""

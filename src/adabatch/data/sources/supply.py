@@ -1,0 +1,299 @@
+"""The supply of a loader: which source serves it, made when an iteration begins and kept where workers persist."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from adabatch import _checks, _distributed
+from adabatch._errors import UsageError
+from adabatch.data import arguments
+from adabatch.data.cursor import Cursor, StreamCursor
+from adabatch.data.order import Order, SampledOrder
+from adabatch.data.place import Iteration, Place
+from adabatch.data.sources.assembler import Assembler, Fetching, Learned, Numbered
+from adabatch.data.sources.here import Columns, Formed, Here, Moved, OnlyOne, Source, Transformed
+from adabatch.data.sources.nested import arrival
+from adabatch.data.sources.stream import SharedOutStream, WalkedStream
+from adabatch.data.workers.readers import MapReader
+from adabatch.data.workers.streams import Beginning, fresh_of
+from adabatch.types import Batch
+
+_NOT_KEPT = ("_over", "_kept", "_formed_by", "_orders", "learned", "arrive")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Supply(Fetching, ABC):
+    """Where the samples of a loader come from, by the settings that hold when an iteration begins.
+
+    Attributes:
+        sampler: and the others that are not told of here: see `DataLoader`; a `batch_sampler` is one too.
+        formed: whether somebody else forms the batches.
+        drawn: whether the seed was drawn, and so is rank 0's for all.
+        joined: rank and ranks, once the first iteration began.
+        walks: whether the data set may keep its place in itself.
+    """
+
+    walks: ClassVar[bool] = False
+    sampler: Any
+    batch_sampler: Any
+    shuffle: bool
+    formed: bool
+    sharding: str
+    persistent_workers: bool
+    pin_memory: bool
+    device: torch.device | None
+    group: Any
+    mesh: Any
+    shard: bool
+    drawn: bool = False
+    transform: Callable[[Any], Any] | None = None
+    joined: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Makes what a copy makes anew."""
+        self._over: Any = None  # the group that was joined
+        self._kept: tuple[Fetching, Any] | None = None  # the source where workers persist
+        self._formed_by: tuple[Any, Any, Any] | None = None
+        self._orders: dict[tuple[int, ...], Order] = {}
+        self.learned, self.arrive = Learned(), arrival(pin=self.pin_memory, device=self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        vars(self).update(attributes)
+        Supply.__post_init__(self)
+
+    # Ranks
+
+    def sharing(self) -> tuple[Any, int, int]:
+        """The group over which batches are cut, this process's rank in it, and its size."""
+        return _distributed.sharing_group(group=self.group, mesh=self.mesh, shard=self.shard)
+
+    def join(self, cursor: Cursor) -> None:
+        """Takes this process's place among the ranks; once taken, another is refused."""
+        group, rank, world = self.sharing()
+        if self.joined == (rank, world):
+            return
+        if self.joined is not None:
+            raise UsageError(
+                None,
+                "the process group must not change while a loader lives",
+                got=f"rank {rank} of {world} after rank {self.joined[0]} of {self.joined[1]}",
+                remedy="build a new loader and load this one's state into it",
+            )
+        if world > 1 and self.drawn:
+            self.seed = _distributed.same_for_all(self.seed, group)
+        self._over = group
+        self.joined = cursor.rank, cursor.world = rank, world
+
+    # Iterations
+
+    def open(self, place: Place, new: Iteration) -> None:
+        """Begins an iteration of the loader that stands at `place`, or at a fork of that."""
+        self.join(place.cursor)
+        place.measured(self.measure())
+        place.begin(new)
+        new.source = self._source_for(new, apart=place.is_fork)
+        new.cursor.enter(new.epoch, new.source)
+
+    def _source_for(self, new: Iteration, *, apart: bool) -> Any:
+        """Where the samples of an iteration come from: kept where workers persist, else made; `apart` from a copy."""
+        how = self._how(new.cursor)
+        if apart and self.walks:
+            how.dataset, how.fresh, how.num_workers = copy.deepcopy(self.dataset), copy.deepcopy(self.fresh), 0
+            return self.made(how, new.cursor)
+        if self._kept is not None:
+            if self.persistent_workers and how.same(self._kept[0]):
+                return self._kept[1]
+            self._kept[1].close()
+            self._kept = None
+        source = self.made(how, new.cursor)
+        if source.held is not None:
+            if self.persistent_workers:
+                self._kept = how, source
+            weakref.finalize(self if self.persistent_workers else new, source.held.close)
+        return source
+
+    def end(self, place: Place, ended: Iteration, *, exhausted: bool = False) -> None:
+        """An iteration is over: it came to its end, or was left."""
+        if not ended.live:
+            return
+        ended.live = False
+        ended.cursor.settle()
+        if self._kept is not None and self._kept[1] is ended.source:
+            ended.source.rest()
+        else:
+            ended.source.close()
+        ended.source = None
+        place.end(ended, exhausted=exhausted)
+
+    def _how(self, cursor: Cursor) -> Fetching:
+        """How samples are fetched, by the settings that hold now."""
+        how = Fetching(**{field.name: getattr(self, field.name) for field in fields(Fetching)})
+        how.size = cursor.size
+        _checks.whole("num_workers", how.num_workers, minimum=0, remedy="0 fetches in the main process")
+        if self.formed:
+            if self._formed_by is None or self._formed_by[0] is not self.collate_fn:
+                self._formed_by = self.collate_fn, *self.as_formed()
+            _, how.dataset, how.collate_fn = self._formed_by
+        return how
+
+    def spare(self, of: Iteration, batch: Batch) -> Any:
+        """One sample, for a rank that has none of its own in a micro-batch of a batch."""
+        return self.spare_by(self._how(of.cursor), of, batch)
+
+    def order(self, size: int, rank: int = 0, world: int = 1) -> Order:
+        """The order of one rank, the same object for all iterations, so that a sampler is iterated once an epoch."""
+        key = size, self.seed, rank, world
+        if key not in self._orders:
+            if self.sampler is not None:
+                order: Order = SampledOrder(self.sampler, size, seed=self.seed, rank=rank, world=world)
+            else:
+                order = Order(size, seed=self.seed, shuffle=self.shuffle, rank=rank, world=world)
+            self._orders[key] = order
+        return self._orders[key]
+
+    # State
+
+    def described_sharding(self) -> str:
+        """How readers share the data, in words for a state."""
+        if self.sharding == "stride":
+            return "stride"
+        return f"dataset, {self.num_workers} workers, {self.sharing()[2]} ranks"
+
+    def saved(self, *, between: bool) -> dict[str, Any]:
+        """Where passes of a stream begin, if one place serves all ranks; `between`: whether no pass goes on."""
+        return self.fresh.saved(between=between) if self.fresh is not None and self._alike() else {}
+
+    def resumed(self, stream: Mapping[str, Any]) -> Beginning | None:
+        """`fresh` as it is once a state is loaded.
+
+        Raises:
+            ValueError: if the state is damaged.
+        """
+        return self.fresh.resumed(stream) if self.fresh is not None and self._alike() else self.fresh
+
+    def _alike(self) -> bool:
+        """Whether passes of a stream begin alike on every rank, so that one's beginning is the others' too."""
+        return self.sharding == "stride" or self.sharing()[2] == 1
+
+    # What differs between kinds of data sets
+
+    @abstractmethod
+    def measure(self) -> int | None:
+        """Samples in an epoch, now; of a stream by the word of its own `__len__`, None without one."""
+
+    @abstractmethod
+    def cursor(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
+        """A cursor at the beginning.
+
+        Raises:
+            ValueError: if an argument of the loader does not go with the data set.
+        """
+
+    @abstractmethod
+    def as_formed(self) -> tuple[Any, Any]:
+        """The data set that is read, and what makes a batch of its samples, where somebody else forms the batches."""
+
+    @abstractmethod
+    def made(self, how: Fetching, cursor: Cursor) -> Any:
+        """A source of the share of one rank."""
+
+    @abstractmethod
+    def spare_by(self, how: Fetching, of: Iteration, batch: Batch) -> Any:
+        """See `spare`."""
+
+
+class MapSupply(Supply):
+    """Samples of a map-style data set, by their numbers."""
+
+    def measure(self) -> int:
+        """See `Supply.measure`."""
+        if self.sampler is None:
+            return arguments.size_of(self.dataset)
+        return arguments.length_of_sampler(self.sampler)
+
+    def cursor(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
+        """See `Supply.cursor`."""
+        return Cursor(self.measure(), batch_size=batch_size, drop_last=drop_last, run_on=run_on)
+
+    def as_formed(self) -> tuple[Any, Any]:
+        """See `Supply.as_formed`."""
+        listed = self.batch_sampler is not None
+        return Formed(arguments.indexable(self.dataset), self.collate_fn, listed=listed), OnlyOne()
+
+    def made(self, how: Fetching, cursor: Cursor) -> Any:
+        """See `Supply.made`."""
+        return self._fetched(how, self.order(cursor.size, cursor.rank, cursor.world))
+
+    def spare_by(self, how: Fetching, of: Iteration, batch: Batch) -> Any:
+        """See `Supply.spare_by`."""
+        source = self._fetched(how, self.order(of.cursor.size), here=True)
+        return source.fetch(batch.clock, batch.clock + 1, lambda: iter(()))
+
+    def _fetched(self, how: Fetching, order: Order, *, here: bool = False) -> Source:
+        """A source of the items of `order`; `here` for one without workers."""
+        source: Source
+        columns = arguments.columns_of(how.dataset)
+        # workers are there to be told by the user's function, also where they are not needed
+        told = how.num_workers > 0 and how.worker_init_fn is not None
+        if columns and how.own_collate is None and not told:
+            source = Columns(columns, order, alone=isinstance(how.dataset, Tensor))
+        else:
+            reader = MapReader(arguments.indexable(how.dataset), order, how.rng())
+            if how.num_workers > 0 and not here:
+                source = Assembler(how, lambda: how.pool(reader, order.rank), Numbered(order.sent))
+            else:
+                source = Here(reader, how.collate_fn)
+        if how.arrive is not None and source.held is None:
+            source = Moved(source, how.arrive)
+        if self.transform is None:
+            return source
+        device = self.device or torch.device("cpu")
+        return Transformed(source, self.transform, seed=self.seed, order=order, device=device)
+
+
+class StreamSupply(Supply):
+    """Samples of an iterable data set, as they come."""
+
+    walks = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fresh = fresh_of(self.dataset)
+
+    def measure(self) -> int | None:
+        """See `Supply.measure`."""
+        return arguments.length_of_stream(self.dataset)
+
+    def cursor(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
+        """See `Supply.cursor`."""
+        arguments.check_stream(shuffle=self.shuffle, sampler=self.sampler, run_on=run_on)
+        cursor = StreamCursor(batch_size=batch_size, drop_last=drop_last)
+        cursor.takes(self.measure())
+        return cursor
+
+    def as_formed(self) -> tuple[Any, Any]:
+        """See `Supply.as_formed`."""
+        return self.dataset, OnlyOne(self.collate_fn)
+
+    def made(self, how: Fetching, cursor: Cursor) -> Any:
+        """See `Supply.made`."""
+        if self.sharding == "stride":
+            return WalkedStream(how, rank=cursor.rank, world=cursor.world)
+        agree = functools.partial(_distributed.least, group=self._over)
+        return SharedOutStream(how, rank=cursor.rank, world=cursor.world, agree=agree)
+
+    def spare_by(self, how: Fetching, of: Iteration, batch: Batch) -> Any:
+        """See `Supply.spare_by`."""
+        return of.source.spare(how, batch.epoch, batch.clock - of.cursor.base)

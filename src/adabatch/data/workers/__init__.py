@@ -1,0 +1,1 @@
+"""Workers: processes that read runs of samples, and what they read with."""

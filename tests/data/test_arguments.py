@@ -1,0 +1,121 @@
+"""Arguments that are refused or warned of, each by its name."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tests.data.sets import Rich, Stream
+from torch.utils.data import (
+    DistributedSampler,
+    RandomSampler,
+)
+
+from adabatch.data import DataLoader, arguments
+
+
+def test_bad_devices_are_named():
+    with pytest.raises(ValueError, match="`device` must name a device such as"):
+        DataLoader(torch.arange(4), device="disk")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="`device` must be one that this machine has"):
+            DataLoader(torch.arange(4), device="cuda")
+
+
+def test_bad_samplers_are_named():
+    class Short(RandomSampler):
+        def __len__(self):
+            return 101
+
+    with pytest.raises(ValueError, match=r"`sampler` must draw as many samples as its length 101, got 100"):
+        list(DataLoader(Rich(), 10, sampler=Short(Rich())))
+    with pytest.raises(TypeError, match="`sampler` must have a length"):
+        DataLoader(Rich(), 10, sampler=iter([1]))
+    with pytest.raises(ValueError, match="`shuffle` must be False"):
+        DataLoader(Rich(), 10, sampler=[1], shuffle=True)
+    with pytest.raises(ValueError, match="`sampler` must draw at least one"):
+        DataLoader(Rich(), 10, sampler=[])
+
+
+def test_more_workers_than_processors_are_warned_of():
+    mine = len(os.sched_getaffinity(0))
+    for kind in (DataLoader, torch.utils.data.DataLoader):
+        with pytest.warns(UserWarning, match=f"{mine + 1}.*{mine}") as found:
+            kind([1, 2], num_workers=mine + 1)
+        assert len(found) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kind([1, 2], num_workers=mine)
+    with pytest.warns(UserWarning, match="`num_workers` of 1000 is more than the .* processors") as found:
+        DataLoader([1, 2], num_workers=1000)
+    assert found[0].filename == __file__
+
+
+def test_flags_may_be_of_any_kind_that_is_true_or_false():
+    assert len(set(DataLoader(range(9), 9, shuffle=1, seed=0).sampler)) == 9
+    for flag in (True, False, np.bool_(True), np.bool_(False), 0, 1, np.True_):
+        arguments.flags(shuffle=flag)
+    for flag in (2, -1, "yes", None, 1.0, np.ones(2), torch.tensor(True)):
+        with pytest.raises(TypeError, match="`shuffle` must be True or False, got"):
+            arguments.flags(shuffle=flag)
+
+
+def test_bad_worker_arguments_are_named():
+    with pytest.raises(ValueError, match="`multiprocessing_context` must be one of"):
+        DataLoader(Rich(), num_workers=1, multiprocessing_context="thread")
+    with pytest.raises(TypeError, match="`multiprocessing_context` must be a start method or a context"):
+        DataLoader(Rich(), num_workers=1, multiprocessing_context=3)
+    with pytest.raises(ValueError, match="`prefetch_factor` must be at least 1"):
+        DataLoader(Rich(), num_workers=1, prefetch_factor=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
+        ({"batch_size": -4}, ValueError, "`batch_size` must be at least 1, got -4"),
+        ({"batch_size": 2.5}, TypeError, r"`batch_size` must be a whole number, got 2\.5"),
+        ({"batch_size": True}, TypeError, "`batch_size` must be a whole number, got True"),
+        ({"batch_size": 11}, ValueError, "`batch_size` must be at most the data set's 10 samples, got 11"),
+        ({"micro_batch_size": 0}, ValueError, "`micro_batch_size` must be at least 1"),
+        ({"micro_batch_size": 11}, ValueError, "`micro_batch_size` must be at most"),
+        ({"shuffle": 2}, TypeError, "`shuffle` must be True or False, got 2"),
+        ({"drop_last": True, "run_on": True}, ValueError, "`drop_last` and `run_on`"),
+        ({"seed": 1, "generator": torch.Generator()}, ValueError, "`seed` and `generator`"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0"),
+        ({"num_workers": -1}, ValueError, "`num_workers` must be at least 0"),
+        ({"timeout": -1}, ValueError, "`timeout` must be at least 0"),
+        ({"prefetch_factor": 2}, ValueError, "`prefetch_factor` needs `num_workers`"),
+        ({"persistent_workers": True}, ValueError, "`persistent_workers` needs `num_workers`"),
+        (
+            {"batch_sampler": [[1]], "batch_size": 4},
+            ValueError,
+            "`batch_size` must be left out with `batch_sampler`, got 4",
+        ),
+        ({"batch_sampler": [[1]], "batch_size": 1, "drop_last": True}, ValueError, "`drop_last` must be left out"),
+        ({"batch_size": None, "drop_last": True}, ValueError, "`drop_last` must be left out with `batch_size=None`"),
+        ({"batch_size": None, "micro_batch_size": 2}, ValueError, "`micro_batch_size` must be left out"),
+        ({"sampler": DistributedSampler(range(10), 2, 0)}, ValueError, "must not be a DistributedSampler"),
+        ({"group": 1, "mesh": 2}, ValueError, "`group` and `mesh`"),
+        ({"dataset": []}, ValueError, "`dataset` must hold at least one sample"),
+        ({"dataset": object()}, TypeError, "`dataset` must have a length"),
+        ({"dataset": (torch.ones(3), torch.ones(2))}, ValueError, "tensors of one length, got 3, 2"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        iter(DataLoader(**{"dataset": torch.arange(10), **arguments}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shuffle": True}, "`shuffle` must be False for an IterableDataset"),
+        ({"sampler": [1]}, "`sampler` must be None for an IterableDataset"),
+        ({"run_on": True}, "`run_on` must be False for an IterableDataset"),
+    ],
+)
+def test_arguments_that_do_not_go_with_streams(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DataLoader(Stream(10), 2, **arguments)
