@@ -67,8 +67,21 @@ class AdabatchError(Exception):
         Args:
             remedy: follows on what there is.
         """
-        more = "; ".join(filter(None, (self.remedy, remedy)))
-        return type(self)(self.argument, self.rule, value=self.value, got=self._told or None, remedy=more)
+        return self._but(remedy="; ".join(filter(None, (self.remedy, remedy))))
+
+    def of(self, argument: str) -> Self:
+        """The same error of an argument that is called otherwise where the user gave it.
+
+        Args:
+            argument: its name there.
+        """
+        return self._but(argument=argument)
+
+    def _but(self, **changed: str) -> Self:
+        said: dict[str, Any] = {"argument": self.argument, "rule": self.rule, "remedy": self.remedy, **changed}
+        if self._told:
+            said |= {"value": self.value, "got": self._told}
+        return type(self)(**said)
 
 
 class ArgumentError(AdabatchError, ValueError):

@@ -1,30 +1,47 @@
-"""The loop behind the command line: training with evaluation, checkpoints, metrics and resume."""
+"""The loop behind the command line: training with evaluation, checkpoints, metrics and resume.
+
+Importing this package loads no torch until a name needs it.
+"""
 
 from __future__ import annotations
 
-from adabatch.lab.training.auto import with_fastest_micro_batch
-from adabatch.lab.training.config import RunConfig
-from adabatch.lab.training.device import pick_device, versions
-from adabatch.lab.training.folder import saved_config, saved_result, writing
-from adabatch.lab.training.interrupt import Interrupted
-from adabatch.lab.training.loop import train
-from adabatch.lab.training.records import Evaluation, Progress, RunResult, unpacked
-from adabatch.lab.training.settings_file import on_top, read_settings
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
+if TYPE_CHECKING:
+    from adabatch.lab.training.auto import with_fastest_micro_batch
+    from adabatch.lab.training.config import RunConfig, on_top, read_settings
+    from adabatch.lab.training.device import pick_device, versions
+    from adabatch.lab.training.folder import saved_config, saved_result, writing
+    from adabatch.lab.training.interrupt import Interrupted
+    from adabatch.lab.training.loop import train
+    from adabatch.lab.training.records import Evaluation, Progress, RunResult, unpacked
+
+_HOME: Final = {
+    "Evaluation": "records",
+    "Interrupted": "interrupt",
+    "Progress": "records",
+    "RunConfig": "config",
+    "RunResult": "records",
+    "on_top": "config",
+    "pick_device": "device",
+    "read_settings": "config",
+    "saved_config": "folder",
+    "saved_result": "folder",
+    "train": "loop",
+    "unpacked": "records",
+    "versions": "device",
+    "with_fastest_micro_batch": "auto",
+    "writing": "folder",
+}
 __all__ = [
-    "Evaluation",
-    "Interrupted",
-    "Progress",
-    "RunConfig",
-    "RunResult",
-    "on_top",
-    "pick_device",
-    "read_settings",
-    "saved_config",
-    "saved_result",
-    "train",
-    "unpacked",
-    "versions",
-    "with_fastest_micro_batch",
-    "writing",
-]
+    "Evaluation", "Interrupted", "Progress", "RunConfig", "RunResult", "on_top", "pick_device", "read_settings",
+    "saved_config", "saved_result", "train", "unpacked", "versions", "with_fastest_micro_batch", "writing",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value

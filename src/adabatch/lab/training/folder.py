@@ -34,8 +34,6 @@ from adabatch.types import Decision
 CHECKPOINTS: Final = ("last", "best")
 METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
-# Where a run finds its data, what reads them and how often it saves may change when it goes on.
-_WHERE: Final = ("data", "device", "workers", "save_every")
 
 
 class RunFolder:
@@ -362,4 +360,4 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
         config: of the one run, whose values come first.
         other: of the other.
     """
-    return [text for text in config.differences(other) if text.partition(":")[0] not in _WHERE]
+    return [f"{name}: {mine} and {theirs}" for name, (mine, theirs) in config.differences(other).items()]

@@ -18,8 +18,8 @@ from adabatch._errors import ArgumentError
 from adabatch.data.pool import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
-from adabatch.lab.training import extension, forward, saving
 from adabatch.lab.training import folder as folders
+from adabatch.lab.training import forward, saving
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.evaluation import chance, chance_end, share
 from adabatch.lab.training.folder import RunFolder
@@ -408,7 +408,7 @@ class Run:
                 )
             with self._folder.fitting():
                 self._parts.load_state_dict(state.parts)
-            extension.check(self._parts.config, state.config, epochs=self._loader.clock // self._N)
+            self._parts.config.check_longer(state.config, epochs=self._loader.clock // self._N)
             with self._folder.fitting():
                 self._go_on(state)
         self._history, self._decisions = self._folder.restart(state)

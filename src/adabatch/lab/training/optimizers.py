@@ -1,14 +1,15 @@
-"""Optimizers by name, all torch's own."""
+"""Optimizers by name, all torch's own. Importing this loads no torch; what makes or checks one does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Final
 
 from adabatch._errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 CLASSES: Final = {"sgd": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Names of torch's classes."""
@@ -27,6 +28,8 @@ def build(
         momentum: of SGD and its Nesterov variant; the others have betas of their own.
         weight_decay: as the optimizer itself defines it (decoupled in AdamW).
     """
+    import torch
+
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     if name == "adamw":
@@ -64,6 +67,8 @@ def check_moments(moments: Any, *, like: Mapping[int, Mapping[str, Any]], parame
 
 def _is_like(value: Any, example: Any, shape: torch.Size) -> bool:
     """Whether a moment is one of a parameter of that shape, or counts at least one step, as the example does."""
+    import torch
+
     if not isinstance(example, torch.Tensor):
         return type(value) is type(example)
     if not isinstance(value, torch.Tensor) or value.dtype != example.dtype:
