@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 
@@ -98,6 +100,28 @@ class UsageError(AdabatchError, RuntimeError):
 
 class MissingPackageError(AdabatchError, ModuleNotFoundError):
     """A package that an extra installs is missing."""
+
+
+@contextmanager
+def naming(**names: str) -> Iterator[None]:
+    """While it is entered, errors about an argument name it as the caller of the caller knows it.
+
+    Args:
+        **names: for the name of an argument the one that it has there.
+
+    Example:
+        >>> with naming(maximum="max_batch_size"):
+        ...     raise ArgumentError("maximum", "must be at least 1", value=0)
+        Traceback (most recent call last):
+        ...
+        adabatch._errors.ArgumentError: `max_batch_size` must be at least 1, got 0
+    """
+    try:
+        yield
+    except AdabatchError as error:
+        if error.argument not in names:
+            raise
+        raise error.of(names[error.argument]) from error.__cause__
 
 
 def _again(kind: type[AdabatchError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AdabatchError:

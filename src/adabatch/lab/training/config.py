@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from heapq import merge
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from adabatch import _checks, couplings, schedules, units
-from adabatch._errors import AdabatchError, ArgumentError, ArgumentTypeError
+from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab import tasks
 from adabatch.lab.training import lr_schedule, optimizers, saving
 
@@ -20,7 +19,8 @@ LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
 PRECISIONS: Final = ("float32", "bf16")
 # Groups of settings in the help.
-RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = "Run", "Growing batch", "Optimizer", "Speed", "Output"
+PANELS: Final = ("Run", "Growing batch", "Optimizer", "Speed", "Output")
+RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = PANELS
 
 Check = Callable[[str, Any], object]
 
@@ -287,7 +287,7 @@ class RunConfig:
                 rule = f"must be at most the {dataset_size:,} samples of the data set"
                 raise ArgumentError(name, rule, got=f"{size:,}")
         try:
-            with naming_settings():
+            with naming(maximum="max_batch_size"):
                 return self.schedule().plan(
                     dataset_size=dataset_size,
                     epochs=self.epochs,
@@ -421,22 +421,13 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         "x2 every 4 epochs, from the loader's batch size, at most 256"
     """
     maximum = settings["max_batch_size"]
-    with naming_settings():
+    with naming(maximum="max_batch_size"):
         if settings["rule"] is not None:
             table = lr_schedule.curve(settings["lr_schedule"], epochs=settings["epochs"])
             return schedules.from_lr(table, rule=settings["rule"], maximum=maximum, **more)
         if settings["growth"] is None:
             return schedules.constant()
         return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
-
-
-@contextmanager
-def naming_settings() -> Iterator[None]:
-    """Errors about the `maximum` of a schedule name the setting that it comes from."""
-    try:
-        yield
-    except AdabatchError as error:
-        raise (error.of("max_batch_size") if error.argument == "maximum" else error) from None
 
 
 def _coupling_of(rule: str) -> str:
