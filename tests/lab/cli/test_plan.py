@@ -94,16 +94,15 @@ def test_what_is_given_goes_on_top_of_a_preset(capsys):
 
 
 def test_the_lines_to_paste_run(capsys):
-    code, printed, _ = run(capsys, *COSINE, "--max-batch-size", 64, "--emit-python")
+    capped = [*COSINE, "--max-batch-size", 64]
+    code, printed, _ = run(capsys, *capped, "--emit-python")
     assert code == 0
     model = torch.nn.Linear(1, 1)
     space = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
     space["loader"] = ab.DataLoader(torch.arange(1000), batch_size=16)
     exec(printed, space)
-    assert (
-        space["batches"].plan.updates == json.loads(run(capsys, *COSINE, "--max-batch-size", 64, "--json")[1])["updates_after"]
-    )
-    assert json.loads(run(capsys, *COSINE, "--max-batch-size", 64, "--emit-python", "--json")[1])["python"] == printed.strip()
+    assert space["batches"].plan.updates == json.loads(run(capsys, *capped, "--json")[1])["updates_after"]
+    assert json.loads(run(capsys, *capped, "--emit-python", "--json")[1])["python"] == printed.strip()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,10 @@ def test_the_lines_to_paste_run(capsys):
         (["--lr-schedule", "cosine"], "`--batch-size` must be given without a preset"),
         (["--preset", "smith"], "`--preset` must be one of adabatch, fixed, "),
         ([*COSINE, "--rule", "linear"], "`--rule` must be one of smith, seesaw"),
-        ([*COSINE, "--max-batch-size", 8], "`--max-batch-size` must be at least the batch size that growth starts from, 16, got 8"),
+        (
+            [*COSINE, "--max-batch-size", 8],
+            "`--max-batch-size` must be at least the batch size that growth starts from, 16, got 8",
+        ),
         ([*COSINE, "--momentum", 1], "`--momentum` must be less than 1, got 1.0"),
         ([*COSINE, "--lr", 0], "`--lr` must be greater than 0, got 0"),
         ([*COSINE, "--lr-schedule", "sine"], "`--lr-schedule` must be a schedule, got 'sine'"),
