@@ -39,6 +39,17 @@ def test_the_face_is_small_and_complete() -> None:
         adabatch.nothing  # noqa: B018
 
 
+NO_TEST = {"__init__", "__main__", "_version"}
+
+
+def test_tests_mirror_the_tree() -> None:
+    """`src/adabatch/data/_order.py` is tested in `tests/data/test_order.py`."""
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.stem not in NO_TEST]
+    wanted = {module: module.parent / f"test_{module.stem.strip('_')}.py" for module in modules}
+    missing = {str(module): str(test) for module, test in wanted.items() if not (ROOT / "tests" / test).exists()}
+    assert not missing, f"{len(missing)} modules lack their test file: {missing}"
+
+
 def test_files_are_short() -> None:
     long = {str(p.relative_to(ROOT)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 600}
     assert not long
