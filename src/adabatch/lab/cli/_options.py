@@ -76,7 +76,7 @@ def option(name: str, *, kind: type | None = None, **own: Any) -> Any:
     setting = SETTINGS[name]
     shown = {"metavar": setting.metavar, "help": setting.help, "rich_help_panel": setting.panel} | own
     flags = setting.flags or f"--{name.replace('_', '-')}"
-    return Annotated[(kind or setting.kind) | None, typer.Option(flags, **shown)]  # type: ignore[misc, valid-type]
+    return Annotated[(kind or setting.kind) | None, typer.Option(flags, **shown)]
 
 
 def of_a_run(*names: str, **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -1,4 +1,4 @@
-"""What all commands share: output and errors."""
+"""Output and errors of all commands."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def callback(
     """Grow the batch size while a network trains, exactly. To start: `adabatch compare digits`."""
 
 
-def console(*, as_json: bool = False) -> Console:
-    """Where tables and pictures of progress go; it is silent when JSON is asked for. Colours only on a terminal."""
-    return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
+def console() -> Console:
+    """Where tables and sentences go; colours only on a terminal."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def print_table(table: Table) -> None:
@@ -170,9 +170,10 @@ def handle(handlers: Mapping[int, Any]) -> None:
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns errors that this package raises itself, and those of the file system, into one line and exit code 2.
+    """Turns the package's own errors, and those of the file system, into one line and exit code 2.
 
-    Arguments in backticks become the options that the user types. A fault of the program keeps its traceback.
+    Arguments in backticks become the options that the user types. Any other error keeps its traceback, with a line that
+    asks for a report.
 
     Args:
         command: with an option `as_json`.
@@ -203,7 +204,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
-    """What the user types for each argument, by the name that errors give it."""
+    """The words that the user types for each argument, by the name that errors give it."""
     names = {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         noted = getattr(parameter.annotation, "__metadata__", ())
@@ -214,7 +215,7 @@ def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings of this package as one line, without the place in the source that a library's user wants."""
+    """Prints warnings of this package in one line, without the place in the source that a library's user wants."""
     before = warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:

@@ -16,7 +16,7 @@ from adabatch.lab.cli import _folders, _options, _shared
 from adabatch.lab.training.config import GROWTH, OUTPUT, RUN, SETTINGS, batch_schedule
 
 if TYPE_CHECKING:
-    from adabatch.lab.planner import Forecast
+    from adabatch.lab.planner import Forecast, Preset
 
 DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
 RoundTo = Annotated[int | None, typer.Option("--round-to", help="Sizes are multiples of it.", rich_help_panel=GROWTH)]
@@ -79,12 +79,14 @@ def command(
 
         adabatch plan --preset smith-increase --emit-python
     """
-    settings = _settings(settings, preset, task=task, model=model)
+    chosen = _chosen(preset, task=task, model=model)
+    settings = _settings(settings, chosen)
     if emit_python:
         _emit(settings, out=out, probe=probe, as_json=as_json)
         return
-    found, extra = _forecast(settings, probe)
-    for note in _probe_notes(probe, found, task=task, model=model, preset=preset):
+    measured = None if probe is None else _read(probe)
+    found, extra = _forecast(settings, measured)
+    for note in _misfits(measured, found, chosen):
         print(f"note: {note}", file=sys.stderr)
     title = preset or settings["lr_schedule"]
     if preset is None and settings["growth"] is not None:
@@ -102,57 +104,52 @@ def command(
         console.print(f"written to {out}", markup=False)
 
 
-def _settings(given: dict[str, Any], preset: str | None, *, task: str | None, model: str | None) -> dict[str, Any]:
-    """What is planned: what was typed, on top of the preset, on top of what holds if nothing is said."""
+def _chosen(preset: str | None, *, task: str | None, model: str | None) -> Preset | None:
+    """The training of the preset; None without one."""
     from adabatch.lab import planner
 
+    if preset is not None:
+        return planner.find(preset, task=task, model=model)
+    for name, value in (("task", task), ("model", model)):
+        if value is not None:
+            raise ArgumentError(name, "must come with `preset`, whose trainings it chooses from", got="it alone")
+    return None
+
+
+def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
+    """The settings of a plan: what was typed, on top of the preset, on top of what holds if nothing is said."""
     settings = dict(_DEFAULTS)
-    if preset is None:
-        for name, value in (("task", task), ("model", model)):
-            if value is not None:
-                raise ArgumentError(name, "must come with `preset`, whose trainings it chooses from", got="it alone")
-    else:
-        chosen = planner.find(preset, task=task, model=model)
+    if chosen is not None:
         known = {**chosen.settings, "dataset_size": chosen.dataset_size}
         settings |= {name: value for name, value in known.items() if name in (*_NEEDED, *_DEFAULTS)}
     settings |= given
     if "rule" in given:
         if "growth" in given:
-            raise ArgumentError(
-                "rule", "must come without `growth`", got="both", remedy="a factor or the falls of the LR say how"
-            )
+            remedy = "a factor or the falls of the LR say how"
+            raise ArgumentError("rule", "must come without `growth`", got="both", remedy=remedy)
         settings["growth"] = None
     elif "growth" in given:
-        _checks.finite("growth", given["growth"], above=1)
+        SETTINGS["growth"].checked(given["growth"])
         settings |= {"rule": None, "every": settings["every"] or "1 epoch"}
         settings.setdefault("lr_schedule", "constant")
     elif "every" in given and settings["growth"] is None:
-        raise ArgumentError(
-            "every", "must come with `growth`", got="it alone", remedy="a rule grows where the LR falls"
-        )
+        remedy = "a rule grows where the LR falls"
+        raise ArgumentError("every", "must come with `growth`", got="it alone", remedy=remedy)
     if settings["growth"] is not None and units.duration(settings["every"], name="every").unit == "tokens":
-        raise ArgumentError(
-            "every",
-            "must be in epochs, samples or updates",
-            value=settings["every"],
-            remedy="a plan knows no tokens, so divide them by those of a sample and give samples",
-        )
+        remedy = "a plan knows no tokens, so divide them by those of a sample and give samples"
+        raise ArgumentError("every", "must be in epochs, samples or updates", value=settings["every"], remedy=remedy)
     if settings["rule"] is None and settings["round_to"] != 1:
-        raise ArgumentError(
-            "round_to",
-            "must come with a rule",
-            got=f"{settings['round_to']} for growth by a factor",
-            remedy="choose a batch size and a factor whose multiples suit",
-        )
+        got = f"{settings['round_to']} for growth by a factor"
+        remedy = "choose a batch size and a factor whose multiples suit"
+        raise ArgumentError("round_to", "must come with a rule", got=got, remedy=remedy)
     for name in _NEEDED:
         if name not in settings:
-            raise ArgumentError(
-                name, "must be given without a preset", got="none", remedy="or take one, as --preset smith-increase"
-            )
+            remedy = "or take one, as --preset smith-increase"
+            raise ArgumentError(name, "must be given without a preset", got="none", remedy=remedy)
     return settings
 
 
-def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, dict[str, Any]]:
+def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tuple[Forecast, dict[str, Any]]:
     """The forecast, and the rule, coupling and maximum of the batch schedule."""
     from adabatch.lab import planner
     from adabatch.lab.training import lr_schedule as lr_text
@@ -172,7 +169,7 @@ def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, d
         plan,
         coupling=growth.coupling,
         momentum=settings["momentum"],
-        timing=None if probe is None else planner.Timing.of_probe(_read(probe)),
+        timing=None if measured is None else planner.Timing.of_probe(measured),
     )
     return found, {"rule": getattr(growth, "rule", None), "coupling": growth.coupling, "maximum": maximum}
 
@@ -183,25 +180,21 @@ def _read(probe: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):
-        raise ArgumentError(
-            "probe", "must be a file that `adabatch probe` wrote", value=str(probe), remedy="run: adabatch probe TASK"
-        )
+        rule, remedy = "must be a file that `adabatch probe` wrote", "run: adabatch probe TASK"
+        raise ArgumentError("probe", rule, value=str(probe), remedy=remedy)
     return values
 
 
-def _probe_notes(probe: Path | None, found: Forecast, **planned: str | None) -> list[str]:
-    """What of the probe does not fit the plan: its task or network, or the sizes that it measured."""
+def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | None) -> list[str]:
+    """Sentences about what does not fit the plan: the probe's task, its network, or the sizes that it measured."""
     from adabatch.lab import planner
 
-    if probe is None:
+    if measured is None:
         return []
-    measured, notes = _read(probe), []
-    preset = planned.pop("preset")
-    if preset is not None:
-        chosen = planner.find(preset, task=planned["task"], model=planned["model"])
-        planned = {"task": chosen.task, "model": chosen.model}
-    for name, mine in planned.items():
-        if mine is not None and measured.get(name) not in (None, mine):
+    notes = []
+    for name in () if chosen is None else ("task", "model"):
+        mine = getattr(chosen, name)
+        if measured.get(name) not in (None, mine):
             notes.append(f"the probe is of {name} {measured[name]}, the plan of {mine}; its seconds are another's")
     sizes = planner.Timing.of_probe(measured).batch_sizes
     least, most = min(found.sizes), max(found.sizes)
@@ -217,19 +210,12 @@ def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_
 
     for name, value in (("out", out), ("probe", probe)):
         if value is not None:
-            raise ArgumentError(
-                "emit_python",
-                f"must come without `{name}`",
-                got="both",
-                remedy="it prints lines to paste and nothing else, so run the forecast as a command of its own",
-            )
+            remedy = "it prints lines to paste and nothing else, so run the forecast as a command of its own"
+            raise ArgumentError("emit_python", f"must come without `{name}`", got="both", remedy=remedy)
     if settings["rule"] is None:
-        raise ArgumentError(
-            "emit_python",
-            "must come with a rule, by which an LR schedule becomes growth",
-            got="none",
-            remedy="growth by a factor runs as adabatch train --growth or --preset",
-        )
+        rule = "must come with a rule, by which an LR schedule becomes growth"
+        remedy = "growth by a factor runs as adabatch train --growth or --preset"
+        raise ArgumentError("emit_python", rule, got="none", remedy=remedy)
     names = ("dataset_size", "epochs", "batch_size", "max_batch_size", "round_to", "rule")
     _forecast(settings, None)  # whatever is wrong is said here, not in the user's script
     lines = planner.emit_python(settings["lr_schedule"], **{name: settings[name] for name in names})
@@ -251,15 +237,8 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
 
 def _table(found: Forecast, *, title: str) -> Table:
     table = Table(title=f"{title}: {found.after.describe()}", title_justify="left")
-    for name in (
-        "samples",
-        "epoch",
-        "batch size",
-        "LR of the schedule",
-        "LR in force",
-        "noise scale",
-        "the same before",
-    ):
+    names = ("samples", "epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "the same before")
+    for name in names:
         table.add_column(name, justify="right")
     size = found.after.dataset_size or 1
     for index in _shown(len(found.starts_samples)):

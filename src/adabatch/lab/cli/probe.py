@@ -11,20 +11,21 @@ import typer
 from adabatch.lab.cli import _folders, _options, _shared
 from adabatch.lab.training.config import RUN, RunConfig
 
-Maximum = _options.option("max_batch_size", help="Measure no further; else four times the task's own.")
 Repeats = Annotated[int, typer.Option("--repeats", help="Turns; 6 or more for firm intervals.", rich_help_panel=RUN)]
 Seconds = Annotated[float, typer.Option("--seconds", help="For each batch size in each turn.", rich_help_panel=RUN)]
 
 
 @_shared.guarded
-@_options.of_a_run("model", "batch_size", "optimizer", "seed", "device", "threads", "workers", "data")
+@_options.of_a_run(
+    *("max_batch_size", "model", "batch_size", "optimizer", "seed", "device", "threads", "workers", "data"),
+    max_batch_size=_options.option("max_batch_size", help="Measure no further; else four times the task's own."),
+)
 def command(
     task: _options.TaskArgument,
     *,
-    max_batch_size: Maximum = None,
+    settings: dict[str, Any],
     repeats: Repeats = 9,
     seconds: Seconds = 0.15,
-    settings: dict[str, Any],
     out: _options.Out = None,
     as_json: _options.AsJson = False,
 ) -> None:
@@ -43,6 +44,7 @@ def command(
     from adabatch.lab.study.probe import probe
     from adabatch.lab.training import pick_device, writing
 
+    maximum = settings.pop("max_batch_size", None)  # of what is measured; the task's own is that of the run
     config = RunConfig.for_task(task, **settings)
     pick_device(config.device)  # before anything is written
     folder = out or Path("runs") / f"probe-{task}"
@@ -52,7 +54,7 @@ def command(
         row = bar.add_task(task, total=None)
         found = probe(
             config,
-            maximum=max_batch_size,
+            maximum=maximum,
             repeats=repeats,
             seconds=seconds,
             progress=lambda done, total: bar.update(row, completed=done, total=total),

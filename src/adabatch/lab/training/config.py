@@ -231,7 +231,7 @@ class RunConfig:
         raise ArgumentError(
             "coupling" if self.rule is None else "rule",
             f"{brought}must suit the optimizer, {coupling.name} was derived for {fitting}",
-            got=self.optimizer,
+            value=self.optimizer,
             remedy=f"take one of these as `optimizer`, another coupling{insist}",
         )
 
