@@ -17,7 +17,7 @@ from adabatch.lab.cli import _docstrings
 from adabatch.lab.tasks import get, names
 
 HELPS = (
-    "import sys; from adabatch import cli\n"
+    "import sys; from adabatch.lab import cli\n"
     "for name in ['', *cli.COMMANDS]:\n"
     "    try: cli.main([*name.split(), '--help'])\n"
     "    except SystemExit as done: assert done.code == 0"
@@ -37,7 +37,7 @@ def python(*arguments, optimize, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("package", ["schedules", "couplings", "models"])
+@pytest.mark.parametrize("package", ["schedules", "couplings", "lab.models"])
 def test_first_lines_are_those_of_what_the_package_offers(package):
     offered = importlib.import_module(f"adabatch.{package}")
     things = {name: getattr(offered, name) for name in offered.__all__ if name.islower()}
@@ -45,7 +45,7 @@ def test_first_lines_are_those_of_what_the_package_offers(package):
     assert _docstrings.first_lines(f"adabatch.{package}") == {
         name: inspect.getdoc(thing).partition("\n")[0] for name, thing in of_files.items()
     }
-    if package == "models":
+    if package == "lab.models":
         assert set(of_files) == set(models.names())
 
 
@@ -65,7 +65,7 @@ def test_help_and_list_are_the_same_without_docstrings():
 
 def test_list_loads_neither_torch_nor_numpy():
     code = (
-        "import sys; from adabatch import cli\n"
+        "import sys; from adabatch.lab import cli\n"
         "try: cli.main(['list', *sys.argv[1:]])\n"
         "except SystemExit as done: print(done.code, [m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules])"
     )

@@ -244,11 +244,11 @@ def test_how_often_it_is_evaluated_and_saved(tmp_path):
 
 def test_help_is_quick_and_loads_no_torch():
     code = (
-        "import sys; from adabatch import cli\n"
+        "import sys; from adabatch.lab import cli\n"
         "try: cli.main(sys.argv[1:])\n"
         "except SystemExit as done: print(done.code, [m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules])"
     )
-    for arguments in (["--help"], ["train", "--help"], ["--version"]):
+    for arguments in (["--help"], *([name, "--help"] for name in cli.COMMANDS), ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "0 []"
     environment = {**os.environ, "COLUMNS": "200"}

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from tests.lab.training.checks import SMALL
 
 from adabatch.lab.training import RunConfig, on_top, read_settings
-from adabatch.lab.training.config import SETTINGS, batch_schedule
+from adabatch.lab.training.config import PANELS, SETTINGS, batch_schedule
 
 
 def test_the_tasks_settings_hold_unless_others_are_given():
@@ -28,6 +28,42 @@ def test_schedule_of_a_constant_and_of_a_growing_batch():
 def test_json_round_trip():
     config = RunConfig.for_task("digits", growth=1.5, micro_batch_size=8, data="somewhere")
     assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_the_table_has_each_setting_as_the_fields_have_it():
+    assert list(SETTINGS) == [each.name for each in fields(RunConfig)]
+    assert (SETTINGS["lr"].kind, SETTINGS["lr"].optional) == (float, False)
+    assert (SETTINGS["channels_last"].kind, SETTINGS["channels_last"].optional) == (bool, True)
+    for name, setting in SETTINGS.items():
+        assert setting.name == name
+        assert setting.panel in PANELS
+        assert setting.help.endswith("."), name
+
+
+def test_settings_of_earlier_run_folders_may_be_missing():
+    config = RunConfig.for_task("digits")
+    values = config.to_json()
+    for name in ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers", "save_every"):
+        del values[name]
+    assert RunConfig.from_json(values) == config
+    del values["threads"]
+    with pytest.raises(ValueError, match="`config` must have the settings task, model"):
+        RunConfig.from_json(values)
+
+
+def test_the_largest_batch_is_named_as_the_setting_is():
+    config = RunConfig.for_task("digits", rule="smith", lr_schedule="cosine", batch_size=200)
+    with pytest.raises(
+        ValueError, match="`max_batch_size` must be given where the start, 200, is above a tenth of the"
+    ):
+        config.plan(1437)
+    with pytest.raises(ValueError, match="`max_batch_size` must be at least 1"):
+        batch_schedule({"growth": 2.0, "every": "1", "max_batch_size": 0, "rule": None})
+
+
+@pytest.mark.timeout(20)
+def test_millions_of_epochs_are_checked_at_once():
+    RunConfig.for_task("digits", epochs=10**7, growth=2.0, lr_schedule="warmup:5+cosine").check_lr(1437)
 
 
 def test_differences_name_the_settings():
@@ -65,7 +101,7 @@ def test_differences_name_the_settings():
         ({"optimizer": "lars"}, "`optimizer` must be one of sgd, nesterov, adam, adamw, got 'lars'"),
         (
             {"growth": 2.0, "optimizer": "adam"},
-            r"`coupling` must suit the optimizer, linear was derived for sgd, nesterov, got 'adam'; take .* insist with",
+            r"`coupling` must suit the optimizer, linear was derived for sgd, nesterov, got 'adam'; take .* insist",
         ),
         (
             {"rule": "seesaw", "coupling": "sqrt"},

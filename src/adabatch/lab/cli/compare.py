@@ -89,12 +89,9 @@ def command(
         if not as_json:
             _show(compare, notes)
         best = max(value for record in compare["arms"] for value in record["best_accuracy"]["values"])
-        raise ArgumentError(
-            "target",
-            "must be reached by at least one run",
-            got=f"{target:g}, the best is {best:.4g}",
-            remedy=f"all results are in {folder}; the same command with a lower target reads them again",
-        )
+        got = f"{target:g}, the best is {best:.4g}"
+        remedy = f"all results are in {folder}; the same command with a lower target reads them again"
+        raise ArgumentError("target", "must be reached by at least one run", got=got, remedy=remedy)
     if as_json:
         _shared.print_json(compare)
     else:
@@ -102,14 +99,7 @@ def command(
 
 
 def _compare(
-    config: RunConfig,
-    *,
-    arms: list[str],
-    seeds: int,
-    target: float | None,
-    out: Path,
-    show: bool,
-    as_json: bool,
+    config: RunConfig, *, arms: list[str], seeds: int, target: float | None, out: Path, show: bool, as_json: bool
 ) -> dict[str, Any]:
     """Trains what is not trained yet."""
     from adabatch import _checks
@@ -127,7 +117,7 @@ def _compare(
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
     interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
-    bar = RunsBar(interim, out, show=show)
+    bar = RunsBar(config.task, interim, out, show=show)
     with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
         try:
             with bar:
@@ -181,6 +171,7 @@ class RunsBar:
     Lines are for each evaluation and each finished run. The table is in compare.md too until the end.
 
     Args:
+        title: of the bar.
         interim: what is compared; no run of it is finished yet.
         out: the folder of the comparison.
         show: whether to show anything.
@@ -189,7 +180,7 @@ class RunsBar:
         done: runs that are finished.
     """
 
-    def __init__(self, interim: Interim, out: Path, *, show: bool) -> None:
+    def __init__(self, title: str, interim: Interim, out: Path, *, show: bool) -> None:
         self.done = 0
         self._interim, self._out = interim, out
         self._begun: float | None = None  # the first run that is trained here
@@ -201,7 +192,7 @@ class RunsBar:
             TimeRemainingColumn(),
             show=show,
         )
-        self._row = self._bars.add_task(interim.facts.partition(",")[0], total=None, state="warming up")
+        self._row = self._bars.add_task(title, total=None, state="warming up")
 
     def __enter__(self) -> Self:
         self._bars.start()

@@ -102,20 +102,13 @@ def _micro_batch_size(given: str | None) -> dict[str, int]:
     if given is None or given == "auto":
         return {}
     if not given.strip().lstrip("+-").isdigit():
-        raise ArgumentError(
-            "micro_batch_size", "must be a whole number or auto", value=given, remedy="auto measures the fastest"
-        )
+        rule, remedy = "must be a whole number or auto", "auto measures the fastest"
+        raise ArgumentError("micro_batch_size", rule, value=given, remedy=remedy)
     return {"micro_batch_size": int(given)}
 
 
 def _config(
-    task: str | None,
-    settings: dict[str, Any],
-    *,
-    preset: str | None,
-    file: Path | None,
-    out: Path | None,
-    resume: bool,
+    task: str | None, settings: dict[str, Any], *, preset: str | None, file: Path | None, out: Path | None, resume: bool
 ) -> tuple[RunConfig, Path]:
     """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
     from adabatch.lab.training import saved_config
@@ -127,9 +120,7 @@ def _config(
         if out is None:
             raise ArgumentError("resume", "must come with `out`, the folder of the run", got="none")
         saved = saved_config(out)
-        task, merged = _options.merged_settings(
-            saved.task if task is None else task, settings, preset=preset, file=None
-        )
+        task, merged = _options.merged_settings(task or saved.task, settings, preset=preset, file=None)
         return replace(saved, task=task, **merged), out
     task, merged = _options.merged_settings(task, settings, preset=preset, file=file)
     _options.check_growth(settings, merged, preset)

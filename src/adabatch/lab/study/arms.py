@@ -51,27 +51,19 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         ValueError: if `adaptive` does not grow before its end or has no coupling, so that arms would be the same.
     """
     if not adaptive.grows:
-        raise ArgumentError(
-            "growth", "must be given for the adaptive arm", value=None, remedy="for example `--growth 2 --every 4`"
-        )
+        remedy = "for example `--growth 2 --every 4`"
+        raise ArgumentError("growth", "must be given for the adaptive arm", value=None, remedy=remedy)
     coupling = couplings.get(adaptive.coupling)
     if coupling.name == "none":
-        raise ArgumentError(
-            "coupling", "must not be none, which is the arm uncoupled already", remedy="for example linear"
-        )
+        rule = "must not be none, which is the arm uncoupled already"
+        raise ArgumentError("coupling", rule, remedy="for example linear")
     largest = largest_batch(adaptive, dataset_size=dataset_size)
     if largest == adaptive.batch_size:
-        name, sooner = (
-            ("growth", "grow sooner (`every`)") if adaptive.rule is None else ("rule", "follow an LR that falls")
-        )
-        raise ArgumentError(
-            name,
-            (
-                f"must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms "
-                "are the same training"
-            ),
-            remedy=f"let it {sooner} or come to more (`max_batch_size`), or train longer",
-        )
+        by_rule = adaptive.rule is not None
+        rule = f"must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms are the same "
+        remedy = "follow an LR that falls" if by_rule else "grow sooner (`every`)"
+        remedy = f"let it {remedy} or come to more (`max_batch_size`), or train longer"
+        raise ArgumentError("rule" if by_rule else "growth", f"{rule}training", remedy=remedy)
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
     settings = {name: value for name, value in scaled.items() if name not in _ADAM}
@@ -159,16 +151,10 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
         config = RunConfig.for_task(base.task, **on_top(before, changes, task=base.task))
     except AdabatchError as error:
         raise type(error)("arm", f"{name}: {error}") from None
-    unused = (
-        [] if config.grows else [key for key, setting in _KEYS.items() if setting.of_growth and setting.name in changes]
-    )
+    unused = [] if config.grows else [key for key in _KEYS if _KEYS[key].of_growth and _KEYS[key].name in changes]
     if unused:
-        raise ArgumentError(
-            "arm",
-            f"{name} must set growth where it sets {', '.join(unused)}",
-            got="no growth",
-            remedy="without it the batch is constant",
-        )
+        rule, remedy = f"{name} must set growth where it sets {', '.join(unused)}", "without it the batch is constant"
+        raise ArgumentError("arm", rule, got="no growth", remedy=remedy)
     return Arm(name, config)
 
 
