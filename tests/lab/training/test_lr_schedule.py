@@ -110,4 +110,4 @@ def test_the_text_is_written_as_python():
 
 
 def test_a_table_of_a_first_lr():
-    assert lr_schedule.curve("step:0.5:1", epochs=2, lr=0.5) == [(units.epochs(0), 0.5), (units.epochs(1), 0.25)]
+    assert lr_schedule.table("step:0.5:1", epochs=2, lr=0.5) == [(units.epochs(0), 0.5), (units.epochs(1), 0.25)]

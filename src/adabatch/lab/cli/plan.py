@@ -157,7 +157,7 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
     for name in ("batch_size", "dataset_size", "epochs"):
         _checks.whole(name, settings[name])
     SETTINGS["lr"].checked(settings["lr"])
-    table = lr_text.curve(settings["lr_schedule"], epochs=settings["epochs"], lr=settings["lr"])
+    table = lr_text.table(settings["lr_schedule"], epochs=settings["epochs"], lr=settings["lr"])
     growth = batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
     with naming(maximum="max_batch_size"):
         plan = growth.plan(**{name: settings[name] for name in ("dataset_size", "epochs", "batch_size", "drop_last")})

@@ -163,7 +163,7 @@ def _median(rate: Any) -> Any:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan does, against the same LR schedule at the constant batch size that the plan starts with.
+    """A plan against the constant batch size that it starts with, under the same LR schedule.
 
     Rows are the clocks where the LR schedule or the batch size changes.
 
@@ -289,7 +289,7 @@ def _in_force(rule: couplings.Coupling, lr: float, momentum: float, ratio: float
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """What a parameter group of torch's SGD or AdamW holds, for couplings of more than LR and momentum."""
+    """The defaults of torch's SGD and AdamW, for couplings of more than LR and momentum."""
     import torch  # here, so that whoever asks for presets alone is spared it
 
     param = [torch.nn.Parameter(torch.zeros(1))]

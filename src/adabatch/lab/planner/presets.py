@@ -68,21 +68,21 @@ def _preset(name: str, task: str, source: str, *recalled: str, **settings: Any) 
     return Preset(name=name, task=task, settings=_COMMON | settings, source=source, recalled=recalled)
 
 
-def _paper(name: str, task: str, model: str, **more: Any) -> Preset:
-    """Section 4.1 of AdaBatch: CIFAR on one GPU."""
-    usual = {"epochs": 100, "lr": 0.01, "lr_schedule": "step:0.375:20", "drop_last": True, "model": model}
-    return _preset(name, task, f"{_ADABATCH}, section 4.1, one GPU", *more.pop("recalled", ()), **usual | more)
+def _cifar(name: str, task: str, model: str, *recalled: str, section: str = "4.1, one GPU", **more: Any) -> Preset:
+    usual = {"model": model, "epochs": 100, "lr": 0.01, "lr_schedule": "step:0.375:20", "drop_last": True}
+    return _preset(name, task, f"{_ADABATCH}, section {section}", *recalled, **usual | more)
 
 
 def _cifar_presets() -> list[Preset]:
+    """Sections 4.1 and 4.2 of AdaBatch."""
     found = []
     for model, small in (("resnet20", 128), ("vgg19_bn", 128), ("alexnet", 256)):
         for task in _CIFAR:
             large = 16 * small
             found += [
-                _paper("adabatch", task, model, batch_size=small, growth=2.0, max_batch_size=large),
-                _paper("fixed", task, model, batch_size=small),
-                _paper("fixed-large", task, model, batch_size=large, recalled=(_NO_WARM_UP,)),
+                _cifar("adabatch", task, model, batch_size=small, growth=2.0, max_batch_size=large),
+                _cifar("fixed", task, model, batch_size=small),
+                _cifar("fixed-large", task, model, _NO_WARM_UP, batch_size=large),
             ]
     for model in ("resnet20", "vgg19_bn"):
         for task in reversed(_CIFAR):
@@ -95,9 +95,7 @@ def _cifar_presets() -> list[Preset]:
                 "lr": 0.8,
                 "lr_schedule": "warmup:4:0.125+step:0.25:20",
             }
-            source = f"{_ADABATCH}, section 4.2, four GPUs"
-            usual = {"epochs": 100, "drop_last": True, "model": model}
-            found.append(_preset("adabatch-multi", task, source, _MULTI, *other, **usual, **more))
+            found.append(_cifar("adabatch-multi", task, model, _MULTI, *other, section="4.2, four GPUs", **more))
     return found
 
 

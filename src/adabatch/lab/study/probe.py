@@ -102,7 +102,7 @@ def batch_sizes(config: RunConfig, *, maximum: int | None, dataset_size: int) ->
 
 
 def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
-    """What a throughput curve says about growing the batch.
+    """Says what growing the batch can gain, judged by a throughput curve.
 
     A batch size counts as faster than another if the median of the paired ratios is at least `GAIN` and their 95 %
     interval lies above 1.

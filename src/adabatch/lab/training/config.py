@@ -27,7 +27,7 @@ Check = Callable[[str, Any], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What there is to know about a setting of a run; `SETTINGS` has them all.
+    """A setting of a run, apart from its value; `SETTINGS` has them all.
 
     Attributes:
         name: of the field, of the key in files and presets, and, with hyphens, of the option and of an arm's key.
@@ -75,7 +75,7 @@ class Setting:
 
 
 def _setting(default: Any, panel: str, help: str, **more: Any) -> Any:
-    """A field of `RunConfig` with what there is to know about it; `...` is no default."""
+    """A field of `RunConfig` with its `Setting`; `...` is no default."""
     metadata = {"setting": Setting(panel=panel, help=help, **more)}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
@@ -360,7 +360,7 @@ class RunConfig:
     def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
         """The settings in which two runs differ, each with this one's value and the other's.
 
-        What a run that goes on may change is left out.
+        Settings that a run may change when it goes on are left out.
 
         Args:
             other: the settings to compare with.
@@ -423,7 +423,7 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
     maximum = settings["max_batch_size"]
     with naming(maximum="max_batch_size"):
         if settings["rule"] is not None:
-            table = lr_schedule.curve(settings["lr_schedule"], epochs=settings["epochs"])
+            table = lr_schedule.table(settings["lr_schedule"], epochs=settings["epochs"])
             return schedules.from_lr(table, rule=settings["rule"], maximum=maximum, **more)
         if settings["growth"] is None:
             return schedules.constant()

@@ -106,7 +106,7 @@ def rises(text: str) -> bool:
     return any(part.arguments.get("gamma", 1) > 1 for part in _parts(text, sys.maxsize))
 
 
-def curve(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | int, float]]:
+def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | int, float]]:
     """The schedule that `text` describes as a table: the epochs from which each LR holds.
 
     Args:
@@ -118,7 +118,7 @@ def curve(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | i
         ValueError: if the text is malformed or a number out of range.
 
     Example:
-        >>> [(str(at), lr) for at, lr in curve("step:0.5:2", epochs=5)]
+        >>> [(str(at), lr) for at, lr in table("step:0.5:2", epochs=5)]
         [('0 epochs', 1.0), ('2 epochs', 0.5), ('4 epochs', 0.25)]
     """
     from adabatch import lr_clock
