@@ -6,6 +6,7 @@ import torch
 
 import adabatch as ab
 from adabatch.lab import cli
+from adabatch.lab.cli import _shared
 from adabatch.lab.planner import PRESETS
 
 COSINE = ["--lr-schedule", "cosine", "--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
@@ -168,6 +169,11 @@ def test_a_preset_of_a_factor_plans_too(capsys):
     assert found["lr"] == pytest.approx([0.01 * 0.75**k for k in range(5)])
     code, printed, _ = run(capsys, "--preset", "adabatch", "--rule", "smith", "--json")
     assert json.loads(printed)["rule"] == "smith"
+
+
+def test_a_long_look_at_the_lr_schedule_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(_shared, "_MANY_EPOCHS", 20)
+    assert run(capsys, *COSINE)[2] == "note: the LR schedule is sampled at 20 epochs, which takes a while\n"
 
 
 def test_lines_to_paste_need_a_rule(capsys):

@@ -109,5 +109,12 @@ def test_the_text_is_written_as_python():
         lr_schedule.python("sine", epochs=9)
 
 
+def test_more_epochs_than_can_be_sampled():
+    with pytest.raises(
+        ValueError, match="`epochs` must be at most 10,000,000, got 20000000; give a function of samples"
+    ):
+        lr_schedule.table("constant", epochs=20_000_000)
+
+
 def test_a_table_of_a_first_lr():
     assert lr_schedule.table("step:0.5:1", epochs=2, lr=0.5) == [(units.epochs(0), 0.5), (units.epochs(1), 0.25)]

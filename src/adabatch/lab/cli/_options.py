@@ -13,6 +13,7 @@ import typer
 from adabatch import _checks
 from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab import tasks
+from adabatch.lab.cli import _shared
 from adabatch.lab.training.config import OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top, read_settings
 
 
@@ -163,11 +164,14 @@ def merged_settings(
 def run_config(task: str, settings: Mapping[str, Any], *, file: Path | None) -> RunConfig:
     """The settings of a run; what is wrong with those of a file is said with its name."""
     try:
-        return RunConfig.for_task(task, **settings)
+        config = RunConfig.for_task(task, **settings)
     except AdabatchError as error:
         if file is None:
             raise
         raise error.and_then(f"what is not given is as in `config` {file}") from None
+    if config.rule is not None:
+        _shared.tell_if_long(config.epochs)
+    return config
 
 
 def check_growth(given: Mapping[str, Any], settings: Mapping[str, Any], preset: str | None) -> None:

@@ -36,6 +36,7 @@ R = TypeVar("R")
 USER_ERROR: Final = 2
 DIVERGED: Final = 3
 BY_SIGNAL: Final = 128  # and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
+_MANY_EPOCHS: Final = 100_000  # seconds of sampling
 _PACKAGE: Final = str(Path(__file__).parents[2])
 _FAULT: Final = (
     "\nThis is a fault of adabatch, not yours: please report it, with the lines above and `adabatch --version`."
@@ -88,6 +89,12 @@ def loudly(head: str, message: str) -> None:
 def say(line: str) -> None:
     """Prints a line on standard error at once."""
     print(line, file=sys.stderr, flush=True)
+
+
+def tell_if_long(epochs: int) -> None:
+    """Says that an LR schedule is sampled at every epoch, where that takes its time."""
+    if epochs >= _MANY_EPOCHS:
+        say(f"note: the LR schedule is sampled at {epochs:,} epochs, which takes a while")
 
 
 def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:

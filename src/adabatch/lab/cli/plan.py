@@ -81,6 +81,7 @@ def command(
     """
     chosen = _chosen(preset, task=task, model=model)
     settings = _settings(settings, chosen)
+    _shared.tell_if_long(settings["epochs"])
     if emit_python:
         _emit(settings, out=out, probe=probe, as_json=as_json)
         return

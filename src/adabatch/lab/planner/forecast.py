@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 from adabatch import _checks, couplings
 from adabatch._errors import ArgumentError, ArgumentTypeError
@@ -249,15 +249,15 @@ def forecast(
         raise ArgumentError(
             "plan", "must have an end to be forecast", got="one without", remedy="plan with `dataset_size` and `epochs`"
         )
-    base, rule = plan.batch_sizes[0], couplings.get(coupling)
+    base, coupling = plan.batch_sizes[0], couplings.get(coupling)
     before = constant(base).plan(
         dataset_size=plan.dataset_size, epochs=plan.epochs, drop_last=plan.drop_last, run_on=plan.run_on
     )
     starts = sorted({at for at in (*lrs.starts_samples, *plan.starts_samples) if at < plan.end_samples})
     sizes = [plan.batch_size_at(at) for at in starts]
     lr_before = [lrs.lr_at(at) for at in starts]
-    used = [_in_force(rule, lr, momentum, size / base) for lr, size in zip(lr_before, sizes, strict=True)]
-    scale = [found.lr * plan.dataset_size / (1 - found.momentum) for found in used]
+    used = [_in_force(coupling, lr, momentum, size / base) for lr, size in zip(lr_before, sizes, strict=True)]
+    scale = [lr * plan.dataset_size / (1 - momentum_used) for lr, momentum_used in used]
     scale_before = plan.dataset_size / (1 - momentum) / base
     return Forecast(
         before,
@@ -265,7 +265,7 @@ def forecast(
         tuple(starts),
         tuple(sizes),
         tuple(lr_before),
-        tuple(found.lr for found in used),
+        tuple(lr for lr, _ in used),
         tuple(value * scale_before for value in lr_before),
         tuple(value / size for value, size in zip(scale, sizes, strict=True)),
         None if timing is None else timing.plan_seconds(before),
@@ -273,18 +273,13 @@ def forecast(
     )
 
 
-class _InForce(NamedTuple):
-    lr: float
-    momentum: float
-
-
-def _in_force(rule: couplings.Coupling, lr: float, momentum: float, ratio: float) -> _InForce:
+def _in_force(coupling: couplings.Coupling, lr: float, momentum: float, ratio: float) -> tuple[float, float]:
     """LR and momentum of SGD under a coupling; of other optimizers' momentum the noise scale knows nothing."""
-    if rule.optimizers is not None and "SGD" not in rule.optimizers:
-        return _InForce(lr * rule.lr_factor(ratio), momentum)
+    if coupling.optimizers is not None and "SGD" not in coupling.optimizers:
+        return lr * coupling.lr_factor(ratio), momentum
     group = _defaults() | {"lr": lr, "momentum": momentum}
-    found = group | rule.in_force(group, ratio)
-    return _InForce(found["lr"], found["momentum"])
+    found = group | coupling.in_force(group, ratio)
+    return found["lr"], found["momentum"]
 
 
 @cache

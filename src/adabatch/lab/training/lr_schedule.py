@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from adabatch import _checks
-from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -123,7 +123,8 @@ def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | i
     """
     from adabatch import lr_clock
 
-    return lr_clock.curve(_alone(text, epochs, lr), epochs=epochs)
+    with naming(steps="epochs"):
+        return lr_clock.curve(_alone(text, epochs, lr), epochs=epochs)
 
 
 def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
@@ -143,7 +144,8 @@ def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
     """
     from adabatch import lr_clock
 
-    return lr_clock.sample(_alone(text, epochs, 1.0), epochs if count is None else count)
+    with naming(steps="epochs"):
+        return lr_clock.sample(_alone(text, epochs, 1.0), epochs if count is None else count)
 
 
 def _alone(text: str, epochs: int, lr: float) -> LRScheduler:
