@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -32,6 +34,9 @@ PHONE = {"width": 375, "height": 812, "mobile": True, "scale": 2}
 def executable():
     """Where Chromium is; None if it is not installed."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+NEEDED = pytest.mark.skipif(executable() is None, reason=HOW_TO_INSTALL)
 
 
 class Chromium:
@@ -174,3 +179,11 @@ class Chromium:
         if "method" in found:
             self.events.append(found)
         return found
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for all tests of a file: `browser = chromium.browser` there, and `pytestmark = chromium.NEEDED`."""
+    found = Chromium()
+    yield found
+    found.close()

@@ -75,7 +75,7 @@ def test_the_page_says_it_in_its_headline_its_words_and_its_table():
 
 def test_the_page_of_a_folder_says_what_its_claim_is_over(tmp_path):
     compare = write_comparison(tmp_path)
-    body = page_parts.of_comparison(read(tmp_path)).body
+    body = page_parts.of_comparison(read(tmp_path)).body.replace("&nbsp;", " ")
     assert f"{SCOPE} {RARE}" in body
     assert "The interval is over seeds, on one fixed test set." in body
     worst = compare["against_fixed_small"]["adaptive"]["accuracy_difference_by_seed"]["worst"]

@@ -228,7 +228,7 @@ def test_a_users_own_arms_that_diverged():
 def test_without_fixed_small_the_best_arm_is_named():
     compare = comparison(names=("fixed-large", "adaptive")) | {"against_fixed_small": {}}
     found = headline.of_comparison(compare)
-    assert (found.title, found.sign) == ("2 arms on digits", "")
+    assert (found.title, found.sign) == ("2 arms on digits.", "")
     assert found.lead == "adaptive reaches the highest test accuracy: 95.20 ± 0.20 %."
     found = headline.of_comparison(lost(compare, adaptive=3, fixed_large=3))
     assert (
@@ -302,3 +302,29 @@ def test_runs_no_better_than_chance_are_counted_and_earn_no_praise():
     assert found.lead.endswith(f"within 1 % is not shown, {reason}.")
     assert "fixed-small ended no better than chance in 3 of 3 runs." in compare_words(compare)
     assert "runs no better than chance</th><td>3 of 3</td><td>0 of 3</td>" in page_tables.comparison_table(compare)
+
+
+def test_a_single_arm_is_not_called_the_highest():
+    compare = comparison(names=("adaptive",)) | {"against_fixed_small": {}}
+    found = headline.of_comparison(compare)
+    assert (found.title, found.lead) == ("1 arm on digits.", "adaptive reaches a test accuracy of 95.20 ± 0.20 %.")
+    said = " ".join(compare_words(compare))
+    assert "Seconds: median" in said
+    assert "paired" not in said, "with nothing compared there are no ratios"
+    assert "are paired by seed" in " ".join(compare_words(comparison()))
+
+
+def test_one_run_is_no_runs():
+    compare = lost(comparison(seeds=1), adaptive=1)
+    assert headline.of_comparison(compare).title == "adaptive diverged in 1 of 1 run: no gain is shown."
+    compare["arms"][3] |= {"diverged": 1, "at_chance": 1}
+    said = " ".join(compare_words(compare))
+    assert "uncoupled diverged in 1 of 1 run: a loss was not finite." in said
+    assert "uncoupled ended no better than chance in 1 of 1 run." in said
+
+
+def test_other_arms_that_diverged_are_named_where_the_first_did():
+    compare = lost(comparison(), adaptive=3, fixed_large=2)
+    assert headline.of_comparison(compare).lead == (
+        "A loss was not finite, and accuracy within 1 % is not shown. fixed-large diverged in 2 of 3 runs."
+    )

@@ -18,6 +18,7 @@ def test_what_is_missing_and_how_far_it_is():
         "The same adabatch compare command goes on."
     )
     assert interim(("adaptive", 1), seeds=[0, 1]).missing == "fixed-small: seeds 0, 1; adaptive: seed 0"
+    assert Interim("digits", ["a"], [0], {}).title == "Unfinished: 0 of 1 run is done"
     whole = interim(("adaptive", 0), ("fixed-small", 0), seeds=[0])
     assert (whole.missing, whole.sentences()[0]) == ("", "All runs are done; the outcome is not written yet.")
 

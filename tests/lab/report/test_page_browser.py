@@ -5,22 +5,16 @@ import subprocess
 import sys
 
 import pytest
-from tests.lab.report.chromium import DESKTOP, HOW_TO_INSTALL, PHONE, Chromium, executable
+from tests.lab.report import chromium
+from tests.lab.report.chromium import DESKTOP, PHONE
 from tests.lab.report.page_folders import write_comparison, write_run
 from tests.lab.report.page_hands import SAID, box, hover, press, shown
 
 from adabatch.lab.report import page
 
-pytestmark = pytest.mark.skipif(executable() is None, reason=HOW_TO_INSTALL)
+pytestmark, browser = chromium.NEEDED, chromium.browser
 
 CHARTS = ["accuracy", "course", "every-run", "throughput", "time"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = Chromium()
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,10 @@
-import pytest
-from tests.lab.report.page_folders import write_comparison
+import re
+from dataclasses import replace
 
+import pytest
+from tests.lab.report.page_folders import GROWING, write_comparison, write_run
+
+from adabatch.lab.report import page
 from adabatch.lab.report import page_charts as charts
 from adabatch.lab.report.page_data import read
 from adabatch.lab.report.page_plot import colours
@@ -87,3 +91,15 @@ def test_an_arm_has_one_mark_in_all_charts(found):
 def test_intervals_of_many_arms_have_room(found, paint):
     chart = charts.time_intervals(found.compare, paint)
     assert chart["layout"]["height"] >= 45 * 3
+
+
+def test_throughput_is_drawn_of_more_than_one_batch_size(tmp_path):
+    write_comparison(tmp_path / "one", names=("fixed-small",))
+    write_comparison(tmp_path / "two", names=("fixed-small", "fixed-large"))
+    write_run(tmp_path / "run", replace(GROWING, growth=None))
+    for name, drawn in (("one", False), ("two", True), ("run", False)):
+        text = page.write(tmp_path / name).read_text()
+        assert ('id="throughput"' in text) is drawn
+        assert re.search("amples per second", text)
+    assert charts.differ_in_size([{"16": 1.0}, {"16": 2.0}, {"32": 1.0}])
+    assert not charts.differ_in_size([{"16": 1.0}, {}])

@@ -4,14 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.lab.report.chromium import DESKTOP, HOW_TO_INSTALL, PHONE, Chromium, executable
+from tests.lab.report import chromium
+from tests.lab.report.chromium import DESKTOP, PHONE
 from tests.lab.report.page_folders import GROWING, write_comparison, write_run
 from tests.lab.report.page_hands import hover
 from tests.lab.report.test_page import long_run
 
 from adabatch.lab.report import page
 
-pytestmark = pytest.mark.skipif(executable() is None, reason=HOW_TO_INSTALL)
+pytestmark, browser = chromium.NEEDED, chromium.browser
 
 LONG = "a-name-as-long-as-they-get-in-a-study-with-a-momentum-of-0.98-and-no-decay"
 WINDOWS = {
@@ -19,13 +20,6 @@ WINDOWS = {
     "desktop": DESKTOP,
     "wide": DESKTOP | {"width": 2000},
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = Chromium()
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +31,9 @@ def gallery(tmp_path_factory):
     write_comparison(folder / "one", names=("mine",), seeds=2)
     write_run(folder / "once", replace(GROWING, epochs=1))
     diverge(folder / "diverged", write_comparison(folder / "diverged"))
+    write_comparison(folder / "short", names=("fixed-small", "adaptive", LONG, "uncoupled"))
+    only_the_end(folder / "short")
+    wide(folder / "target", write_comparison(folder / "target", target=0.985))
     write_run(folder / "close")
     file = folder / "close" / "result.json"  # of batch sizes whose numbers have no room beside each other
     values = json.loads(file.read_text())
@@ -58,6 +55,19 @@ def diverge(folder, compare):
         file.write_text(json.dumps(values))
 
 
+def only_the_end(folder):
+    """Leaves each run of a comparison its last evaluation alone, as if it had been the only one."""
+    for file in folder.glob("runs/*/*/result.json"):
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps(values | {"history": values["history"][-1:]}))
+
+
+def wide(folder, compare):
+    """Makes the interval of adaptive's accuracy so wide that zero and the margin lie at one place of it."""
+    compare["against_fixed_small"]["adaptive"]["accuracy_difference"] |= {"low": -0.6, "high": 0.6}
+    (folder / "compare.json").write_text(json.dumps(compare))
+
+
 OVERLAPS = """(() => {
   const found = [];
   for (const chart of document.querySelectorAll('.chart')) {
@@ -77,7 +87,7 @@ OVERLAPS = """(() => {
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("name", ["ten", "one", "once", "diverged", "close"])
+@pytest.mark.parametrize("name", ["ten", "one", "once", "diverged", "close", "short", "target"])
 def test_no_text_of_a_chart_runs_over_another(browser, gallery, name, window):
     browser.open(gallery[name], device=WINDOWS[window])
     assert browser.run(OVERLAPS) == []
@@ -93,7 +103,7 @@ def test_every_axis_has_ticks_and_no_panel_is_empty(browser, gallery, name, wind
         "[...document.querySelectorAll('.chart')].filter(c => c.querySelectorAll('.tick.x').length < 2 ||"
         " c.querySelectorAll('.tick:not(.x)').length < 1).map(c => c.id)"
     )
-    assert browser.run(few) == (["throughput"] if name == "once" else [])  # there one size alone was trained with
+    assert browser.run(few) == []
     # Each panel of the main chart holds a line that is long, or a mark.
     empty = """[...document.querySelectorAll('#course clipPath')].filter((clip) => {
       const r = clip.querySelector('rect'), top = r.y.baseVal.value, bottom = top + r.height.baseVal.value;
@@ -121,6 +131,7 @@ def test_a_long_name_is_whole_in_the_legend_and_under_the_pointer(browser, galle
         "[...document.querySelectorAll('#accuracy .tick')].map(t => t.textContent).filter(t => t.includes('…'))"
     )
     assert cut.startswith(LONG + "a-name-as-long"), "the whole name is its title"
+    assert cut.endswith("…no-decay"), "names that begin alike may differ at their ends"
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -172,3 +183,59 @@ def test_a_cut_axis_is_marked(browser, gallery):
     assert browser.run("document.querySelectorAll('#course .break').length") == 1
     browser.open(gallery["once"])
     assert browser.run("document.querySelectorAll('#course .break').length") == 0
+
+
+def test_marks_of_one_evaluation_are_named_beside_them(browser, gallery):
+    browser.open(gallery["short"], device=WINDOWS["phone"])
+    told = browser.run("[...document.querySelectorAll('#course .told')].map(t => t.textContent)")
+    assert sorted(text[:5] for text in told) == ["a-nam", "adapt", "fixed", "uncou"]
+    assert all(text.endswith(" %") for text in told), "a long name is cut in its middle"
+
+
+def test_a_target_at_the_top_is_told_below_its_line(browser, gallery):
+    browser.open(gallery["target"], device=WINDOWS["phone"])
+    middle = "(b => b.y + b.height / 2)([...document.querySelectorAll('#course {}')].find({}).getBoundingClientRect())"
+    text = middle.format(".annotation", "t => t.textContent === 'target 98.5 %'")
+    assert browser.run(text) > browser.run(middle.format(".shape", "e => e"))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_zero_and_the_margin_have_room_beside_each_other(browser, gallery, window):
+    browser.open(gallery["target"], device=WINDOWS[window])
+    ends = "[...document.querySelectorAll('.interval span')].map(e => e.getBoundingClientRect())"
+    margin, zero = browser.run(f"{ends}.map(b => [b.left, b.right])")
+    assert margin[1] <= zero[0]
+
+
+def test_a_wide_window_is_used(browser, gallery):
+    browser.open(gallery["ten"], device=WINDOWS["wide"])
+    assert browser.run("document.querySelector('#course svg').clientWidth") > 1400
+
+
+def test_a_phone_shows_long_names_whole_and_leaves_no_holes(browser, gallery):
+    browser.open(gallery["ten"], device=WINDOWS["phone"])
+    cut = "[...document.querySelectorAll('.chip span')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert browser.run(cut) == 0
+    long = f"document.querySelector('.chip[title={json.dumps(LONG)}]').getBoundingClientRect()"
+    assert browser.run(f"{long}.width") > 350
+    assert browser.run(f"{long}.height") < 70
+    browser.open(gallery["target"], device=WINDOWS["phone"])
+    right = "[...document.querySelectorAll('.figure')].pop().getBoundingClientRect().right"
+    assert browser.run(right) > 380
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_what_a_row_is_stays_in_sight(browser, gallery, window):
+    browser.open(gallery["ten"], device=WINDOWS[window])
+    box, first = "document.querySelector('.scroll')", "document.querySelector('.scroll tbody th')"
+    before = browser.run(f"{first}.getBoundingClientRect().left")
+    browser.run(f"{box}.scrollLeft = 300")
+    assert browser.run(f"{box}.scrollLeft") > 100
+    assert browser.run(f"{first}.getBoundingClientRect().left") == pytest.approx(before, abs=1)
+
+
+def test_words_in_place_of_a_figure_stand_on_one_line(browser, gallery):
+    browser.open(gallery["once"], device=WINDOWS["phone"])
+    words = "[...document.querySelectorAll('.value')].find(e => e.textContent === 'not reached')"
+    assert browser.run(f"{words}.getBoundingClientRect().height") < 45
+    assert browser.run(f"{words}.scrollWidth <= {words}.clientWidth")

@@ -41,7 +41,7 @@ def test_several_runs_side_by_side(three, tmp_path):
     assert written == tmp_path / "report.html"
     assert draws(written) == ["course", "throughput"]
     text = shown(written)
-    assert "3 runs on digits side by side" in text
+    assert "3 runs on digits side by side." in text
     assert re.search(r"(slow|grown) has the highest test accuracy at its last evaluation: 97\.\d\d %\.", text)
     assert "One run of each does not tell a difference from luck" in text
     assert "Not finished yet: other." in text
@@ -62,7 +62,19 @@ def test_a_run_among_several_that_diverged(three):
     (three[1] / "result.json").write_text(json.dumps(found))
     text = shown(page.write_together(three))
     assert "grown diverged: a loss was not finite." in text
-    assert rows_of(page.write_together(three).read_text())["diverged"] == ["no", "yes", "no"]
+    rows = rows_of(page.write_together(three).read_text())
+    assert rows["diverged"] == ["no", "yes", "no"]
+    assert rows["state"] == ["finished", "diverged", "epoch 5 of 14"]
+    assert re.search(r"a loss was not finite. Of the others, slow has the highest test accuracy", text)
+
+
+def test_a_run_that_diverged_is_not_praised(three):
+    for folder, last in ((three[0], 0.2), (three[1], 0.9)):
+        found = json.loads((folder / "result.json").read_text())
+        found["history"][-1] |= {"test_accuracy": last, "train_loss": None if last == 0.9 else 0.1}
+        (folder / "result.json").write_text(json.dumps(found))
+    assert "Of the others, other has the highest" in shown(page.write_together(three))
+    assert "side by side. ✗ grown diverged" in shown(page.write_together(three))
 
 
 def test_runs_are_named_by_what_their_paths_differ_in(tmp_path):
@@ -227,8 +239,10 @@ def test_a_probe(tmp_path):
         in text
     )
     assert rows_of(written.read_text())["32"] == ["161", "150 to 170", "1.61× [1.50, 1.70]"]
-    (trace,) = data_of(written.read_text())["charts"]["throughput"]["traces"]
+    band, trace = data_of(written.read_text())["charts"]["throughput"]["traces"]
     assert (trace["x"], trace["y"]) == ([16, 32], [100.0, 161.0])
+    assert (band["x"], band["y"]) == ([16, 32, 32, 16], [90.0, 150.0, 170.0, 104.0])
+    assert "faster at most 1.61×" in text, "as many places as in the sentence"
     assert "cpu, Some" in text
     assert "Out of memory" not in text
     (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"out_of_memory_at": 64}))
@@ -252,3 +266,20 @@ def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name, whole):
 def test_every_kind_of_source_has_a_page():
     assert {*page._PAGES} == {*page.Source.__args__}
     assert Together in page._PAGES
+
+
+def test_a_probe_of_one_batch_size_has_no_chart(tmp_path):
+    (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"curve": PROBE["curve"][:1], "fastest": 16}))
+    assert draws(page.write(tmp_path)) == []
+    assert "Ratios" not in shown(page.write(tmp_path))
+    assert "enough" not in shown(page.write(tmp_path)), "of one size nothing is judged"
+
+
+def test_the_growing_batch_is_drawn_solid_as_in_the_picture(tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | {"epochs": 1}))
+    written = page.write(tmp_path)
+    for chart in data_of(written.read_text())["charts"].values():
+        assert {trace["name"]: trace["line"]["dash"] for trace in chart["traces"]} == {
+            "growing batch": "solid", "constant batch": "dash",
+        }  # fmt: skip
+    assert "in 4 steps over 1 epoch." in shown(written)

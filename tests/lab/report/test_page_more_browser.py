@@ -4,22 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.lab.report.chromium import DESKTOP, HOW_TO_INSTALL, PHONE, Chromium, executable
+from tests.lab.report import chromium
+from tests.lab.report.chromium import DESKTOP, PHONE
 from tests.lab.report.page_folders import GROWING, write_run
 from tests.lab.report.test_page_more import NOTE, PLAN, PROBE
 
 from adabatch.lab.report import page
 
-pytestmark = pytest.mark.skipif(executable() is None, reason=HOW_TO_INSTALL)
+pytestmark, browser = chromium.NEEDED, chromium.browser
 
 CHARTS = {"together": 2, "under_way": 1, "plan": 3, "probe": 1}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = Chromium()
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from adabatch.lab.report.page_data import read
 
 def rows_of(html):
     """Label and cells of each row."""
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", html)
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", html.replace("&nbsp;", " "))
     cells = [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows]
     return {row[0]: row[1:] for row in cells}
 

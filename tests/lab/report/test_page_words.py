@@ -67,3 +67,25 @@ def test_a_run_no_better_than_chance_says_so_first(tmp_path):
     assert found.lead.startswith("Always answering the most frequent class gets 10.3 %. The batch went from 16 to 256")
     assert found.sign == "bad"
     assert words.run_headline(replace(run, result={**run.result, "at_chance": False, "chance": 0.1})).sign == ""
+
+
+def test_epochs_of_a_run(tmp_path):
+    write_run(tmp_path)
+    run = read_run(tmp_path)
+    assert words.epochs(run) == "14 epochs"
+    assert words.epochs(replace(run, config={**run.config, "epochs": 1})) == "1 epoch"
+    assert words.epochs(replace(run, result=None, history=run.history[:3])) == "3 of 14 epochs"
+    lost = [*run.history[:2], {**run.history[2], "train_loss": None}]
+    assert words.epochs(replace(run, history=lost)) == "3 of 14 epochs", "it was stopped there"
+
+
+def test_names_in_a_sentence():
+    assert [words.listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "", "a", "a and b", "a, b and c",
+    ]  # fmt: skip
+
+
+def test_lines_do_not_break_before_a_sign_or_within_an_interval():
+    assert words.html("within 1 % of <b>, by 2.0 [-1, +3] and [1.72, 16.17]") == (
+        "within 1&nbsp;% of &lt;b&gt;, by 2.0 [-1,&nbsp;+3] and [1.72,&nbsp;16.17]"
+    )

@@ -206,3 +206,22 @@ def test_an_arm_that_ends_below_a_cut_axis_is_named_without_a_mark(tmp_path, dra
         assert len(ends) == 3
         assert all(low <= end <= high for end in ends)
         assert "uncoupled 10.0" in [label.get_text() for label in axes.texts]
+
+
+def test_of_one_evaluation_the_spread_is_drawn(tmp_path, monkeypatch):
+    drawn = []
+    lines = Axes.vlines
+    monkeypatch.setattr(Axes, "vlines", lambda self, *given, **more: drawn.append(given) or lines(self, *given, **more))
+    write(tmp_path, comparison())
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert drawn == []
+    for file in tmp_path.glob("runs/*/*/result.json"):
+        found = json.loads(file.read_text())
+        file.write_text(json.dumps(found | {"history": found["history"][-1:]}))
+    heads = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: heads.append(text))
+    compare_picture(tmp_path, tmp_path / "compare.png")
+    assert len(drawn) == 2 * 4
+    assert "mean of 3 seeds, bar: one standard deviation" in heads[0]
+    _, (low,), (high,) = drawn[0]
+    assert high - low == pytest.approx(2 * 0.2)

@@ -63,3 +63,9 @@ def test_numbers_along_the_axis_stand_apart(axes, dataset_size, epochs):
 def test_batch_sizes_have_round_ticks(axes):
     size = axes(forecast(390.0, sizes=tuple(range(128, 5121, 131))))[1]
     assert [text.get_text() for text in size.get_yticklabels()] == ["128", "256", "512", "1,024", "2,048", "4,096"]
+
+
+def test_a_batch_that_does_not_grow_becomes_nothing(axes):
+    assert axes(forecast(90.0))[0].get_title(loc="left") == "a plan: 3,910 updates become 2,933"
+    title = axes(forecast(90.0, sizes=(128,)) | {"updates_after": 3910})[0].get_title(loc="left")
+    assert title == "a plan: 3,910 updates, as many as with a constant batch"

@@ -63,3 +63,19 @@ def test_even_ticks():
 )
 def test_short_numbers(value, text):
     assert ticks.short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("first", "worst", "low"),
+    [
+        (33.6, 96.3, 80),
+        (33.6, 48.0, 30),
+        (96.0, 99.0, 95),
+        (10.0, 98.0, 80),
+        (8.6, 8.6, 0),
+        (40.0, 34.9, 35),
+        (0, 34.9, 0),
+    ],
+)
+def test_an_accuracy_axis_begins_at_a_round_value(first, worst, low):
+    assert ticks.floor(first, worst) == low

@@ -101,7 +101,7 @@ def test_differences_name_the_settings():
         ({"optimizer": "lars"}, "`optimizer` must be one of sgd, nesterov, adam, adamw, got 'lars'"),
         (
             {"growth": 2.0, "optimizer": "adam"},
-            r"`coupling` must suit the optimizer, linear was derived for sgd, nesterov, got 'adam'; take .* insist",
+            r"`coupling` must suit the optimizer, linear was derived for sgd, nesterov, got 'adam'; .* insist with",
         ),
         (
             {"rule": "seesaw", "coupling": "sqrt"},

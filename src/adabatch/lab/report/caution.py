@@ -55,6 +55,15 @@ def seconds_words(compare: Mapping[str, Any]) -> str:
     return "Seconds: fixed-small's median, in the other arms divided by the ratio, [smallest, largest]."
 
 
+def compared(compare: Mapping[str, Any]) -> bool:
+    """Whether arms are compared with a baseline.
+
+    Args:
+        compare: the content of a `compare.json`.
+    """
+    return bool(compare["against_fixed_small"] or compare.get("against_fixed_large"))
+
+
 def scope(compare: Mapping[str, Any]) -> str:
     """What "within the margin" is over, and what it leaves open, in sentences; empty where nothing is compared.
 

@@ -35,7 +35,8 @@ def of_comparison(compare: Json) -> Headline:
         return _of_none(compare)
     if lost := diverged(compare, (name, BASE)):
         margin = f"within {100 * compare['margin']:g} %"
-        lead = f"A loss was not finite, and accuracy {margin} is not shown."
+        others = diverged(compare, (arm for arm in compare["against_fixed_small"] if arm != name))
+        lead = f"A loss was not finite, and accuracy {margin} is not shown.{f' {others}.' if others else ''}"
         return Headline(f"{lost}: no gain is shown.", lead, "bad")
     sign, who, base = standing(compare, name), _who(compare, name), _base(compare)
     titles = {
@@ -97,7 +98,7 @@ def diverged(compare: Json, names: Iterable[str]) -> str:
     """
     arms = {arm["name"]: arm for arm in compare["arms"]}
     return " and ".join(
-        f"{name} diverged in {arms[name]['diverged']} of {arms[name]['test_accuracy']['n']} runs"
+        f"{name} diverged in {arms[name]['diverged']} of {words.runs(arms[name]['test_accuracy']['n'])}"
         for name in names
         if arms[name].get("diverged")
     )
@@ -172,10 +173,11 @@ def _without_baseline(compare: Json) -> Headline:
     if whole := [arm for arm in arms if not arm.get("diverged")]:
         best = max(whole, key=lambda arm: float(arm["test_accuracy"]["mean"]))
         accuracy = words.accuracy(best["test_accuracy"])
-        sentences.append(f"{best['name']} reaches the highest test accuracy: {accuracy} %.")
+        what = "reaches the highest test accuracy" if len(whole) > 1 else "reaches a test accuracy of"
+        sentences.append(f"{best['name']} {what}{':' if len(whole) > 1 else ''} {accuracy} %.")
     if lost:
         sentences.append(f"{lost}: a loss was not finite.")
-    title = f"{len(arms)} {words.plural('arm', len(arms))} on {compare['task']}"
+    title = f"{len(arms)} {words.plural('arm', len(arms))} on {compare['task']}."
     return Headline(title, " ".join(sentences), "bad" if lost else "")
 
 

@@ -48,7 +48,8 @@ class Interim:
     def title(self) -> str:
         """How far it is."""
         count = sum((arm, seed) in self.done for arm in self.arms for seed in self.seeds)
-        return f"Unfinished: {count} of {len(self.arms) * len(self.seeds)} runs are done"
+        whole = len(self.arms) * len(self.seeds)
+        return f"Unfinished: {count} of {whole} {'run is' if whole == 1 else 'runs are'} done"
 
     @property
     def missing(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -13,6 +12,7 @@ from adabatch.lab.report.page_data import Json
 from adabatch.lab.report.page_words import Headline
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
+_NEAR = 0.2  # of the width of an interval: closer than that two ticks have no room side by side
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}
 
 
@@ -27,7 +27,7 @@ def header(facts: Sequence[str], headline: Headline) -> str:
     eyebrow = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     sign = f'<i class="sign {headline.sign}" aria-hidden="true">{_SIGNS[headline.sign]}</i>' if headline.sign else ""
     title = _marked(headline.title)
-    lead = f'<p class="lead">{sign}{_text(headline.lead)}</p>'
+    lead = f'<p class="lead">{sign}{words.html(headline.lead)}</p>'
     return f'<header><p class="eyebrow">{eyebrow}</p><h1>{title}</h1>{lead}</header>'
 
 
@@ -45,8 +45,9 @@ def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
         note: its interval or where it comes from.
         below: HTML.
     """
-    small = f'<p class="note">{_text(note)}</p>' if note else ""
-    figure = f'<p class="label">{escape(label)}</p><p class="value">{escape(value)}</p>'
+    small = f'<p class="note">{words.html(note)}</p>' if note else ""
+    kind = "value" if any(letter.isdigit() for letter in value) else "value text"
+    figure = f'<p class="label">{escape(label)}</p><p class="{kind}">{escape(value)}</p>'
     return f'<div class="card figure">{figure}{below}{small}</div>'
 
 
@@ -88,7 +89,11 @@ def interval(arm: str, found: Mapping[str, float | None], *, margin: float) -> s
 
     marks = f'<s style="left:{at(-margin)}" class="margin"></s><s style="left:{at(0)}"></s>'
     bar = f'<b style="left:{at(low)};right:calc(100% - {at(high)})"></b><i style="left:{at(mean)}"></i>'
-    ends = f'<span style="left:{at(-margin)}">{words.MINUS}{100 * margin:g}</span><span style="left:{at(0)}">0</span>'
+    before, after = ("before", "after") if margin < _NEAR * (right - left) else ("", "")
+    ends = (
+        f'<span class="{before}" style="left:{at(-margin)}">{words.MINUS}{100 * margin:g}</span>'
+        f'<span class="{after}" style="left:{at(0)}">0</span>'
+    )
     return f'<div class="interval" data-arm="{escape(arm)}" aria-hidden="true">{marks}{bar}{ends}</div>'
 
 
@@ -129,7 +134,7 @@ def chart(name: str, title: str, note: str, *, size: str = "") -> str:
     return (
         f'<section class="card">{head}<div class="chart {size}" id="{name}" tabindex="0" role="group" '
         f'aria-roledescription="chart" aria-label="{label}; arrow keys read it"></div>'
-        f'<p class="note">{_text(note)}</p></section>'
+        f'<p class="note">{words.html(note)}</p></section>'
     )
 
 
@@ -145,7 +150,7 @@ def details(title: str, content: str) -> str:
 
 def sentences(found: Mapping[str, str]) -> str:
     """A sentence for each arm."""
-    items = "".join(f"<li>{page_tables.mark(name)}{_text(text)}</li>" for name, text in found.items())
+    items = "".join(f"<li>{page_tables.mark(name)}{words.html(text)}</li>" for name, text in found.items())
     return f'<ul class="sentences">{items}</ul>'
 
 
@@ -155,14 +160,9 @@ def settings(found: Mapping[str, Json], versions: Json) -> str:
     return details("Settings", differ + shared) + details("Versions", page_tables.versions_list(versions))
 
 
-def _text(text: str) -> str:
-    """Text whose lines do not break before a sign or within an interval."""
-    return re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
-
-
 def _marked(title: str) -> str:
     """The title with its figures set off: `3.4x fewer updates`, `97.4 %`."""
     made = []
-    for word in escape(title).split(" "):
+    for word in words.html(title).split(" "):
         made.append(f"<em>{word}</em>" if word.endswith(words.TIMES) else word)
     return " ".join(made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from adabatch.lab.report import page_plot as plot
 from adabatch.lab.report import page_words as words
@@ -11,14 +11,14 @@ from adabatch.lab.report.page_data import Comparison, Json
 from adabatch.lab.report.page_plot import Chart
 
 
-def throughput(rates: Mapping[str, Mapping[str, float]], paint: Mapping[str, str]) -> Chart:
+def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -> Chart:
     """Samples per second against batch size.
 
     Args:
         rates: for each arm samples per second by batch size.
-        paint: the colour of each arm.
+        names: of all arms on the page.
     """
-    traces = []
+    traces, names = [], list(names)
     for name, found in rates.items():
         sizes = sorted(int(size) for size in found)
         speeds = [found[str(size)] for size in sizes]
@@ -26,14 +26,39 @@ def throughput(rates: Mapping[str, Mapping[str, float]], paint: Mapping[str, str
             f"<b>{name}</b><br>{words.whole(speed)} samples/s<br>at batch {words.whole(size)}"
             for size, speed in zip(sizes, speeds, strict=True)
         ]
-        line = {"width": 2, "dash": plot.dash(name, paint)}
-        marker = {"size": 9, "symbol": plot.symbol(list(paint).index(name))}
+        line = {"width": 2, "dash": plot.dash(name, names)}
+        marker = {"size": 9, "symbol": plot.symbol(names.index(name))}
         style = {"mode": "lines+markers", "line": line, "marker": marker}
         traces.append(plot.trace(name, sizes, speeds, text) | style)
     layout = plot.layout("batch size")
     layout["xaxis"] |= plot.sizes_axis([int(size) for found in rates.values() for size in found], most=6)
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"traces": traces, "layout": layout}
+
+
+def differ_in_size(rates: Iterable[Mapping[str, float]]) -> bool:
+    """Whether there is more than one batch size: of one the tables tell all.
+
+    Args:
+        rates: samples per second by batch size, of each arm.
+    """
+    return len({size for found in rates for size in found}) > 1
+
+
+def probed(name: str, points: Sequence[Json]) -> Chart:
+    """Samples per second against batch size with their range over turns.
+
+    Args:
+        name: what was probed.
+        points: the curve of a `probe.json`.
+    """
+    sizes, rates = [point["batch_size"] for point in points], [point["samples_per_second"] for point in points]
+    chart = throughput({name: {str(size): rate["median"] for size, rate in zip(sizes, rates, strict=True)}}, [name])
+    around = [rate["min"] for rate in rates] + [rate["max"] for rate in reversed(rates)]
+    band = plot.trace(name, sizes + sizes[::-1], around) | {"mode": "lines", "fill": "toself"}
+    chart["traces"].insert(0, band)
+    chart["layout"]["xaxis"] |= plot.sizes_axis(sizes, most=12)
+    return chart
 
 
 def every_run(comparison: Comparison, paint: Mapping[str, str]) -> Chart:

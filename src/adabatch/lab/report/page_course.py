@@ -9,6 +9,7 @@ from typing import Final
 
 from adabatch.lab.report import page_plot as plot
 from adabatch.lab.report import page_words as words
+from adabatch.lab.report import ticks
 from adabatch.lab.report.page_data import Json, Run
 from adabatch.lab.report.page_plot import Chart
 from adabatch.lab.report.thinning import thinned
@@ -58,14 +59,33 @@ def course(
                 traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
                 for key in AXES:
                     xs[key].append(places[key])
+    if _once(runs):
+        _tell_ends(traces, runs)
     layout = _stacked(panels)
     for place, panel in enumerate(panels):
-        layout[_axis("yaxis", place)] |= _scale(panel, runs)
+        layout[_axis("yaxis", place)] |= _scale(panel, runs, target)
         if layout[_axis("yaxis", place)].get("cut"):
             layout["annotations"][place]["text"] += f" (axis cut at {layout[_axis('yaxis', place)]['range'][0]:.3g})"
     if target is not None:
         _draw_target(layout, 100 * target)
     return {"traces": traces, "layout": layout, "xs": xs}
+
+
+def spread_words(runs: Mapping[str, Sequence[Run]], over: str = "seeds") -> str:
+    """What is drawn of several seeds, in a sentence.
+
+    Args:
+        runs: for each arm its runs, one per seed.
+        over: what the mean is over.
+    """
+    if _once(runs):
+        return f"Mean over {over} ± one standard deviation."
+    return f"Mean over {over}; the band is one standard deviation."
+
+
+def _once(runs: Mapping[str, Sequence[Run]]) -> bool:
+    """Whether every run was evaluated once, so that there are no curves."""
+    return all(len(run.history) == 1 for seeds in runs.values() for run in seeds)
 
 
 def _differ(runs: Sequence[Run]) -> bool:
@@ -93,9 +113,20 @@ def _accuracy(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
     drawn.append((plot.trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
     end = {key: xs[-1:] for key, xs in places.items()}
     dot: Chart = {"mode": "markers", "marker": {"size": 9}, "cliponaxis": False}
-    if len(points) == 1:  # a curve of one point is none
-        dot["texttemplate"] = f"{means[0]:.1f} %"
     return [*drawn, (plot.trace(name, end["samples"], means[-1:]) | dot, end)]
+
+
+def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[Run]]) -> None:
+    """Names and figures beside the marks of runs that were evaluated once: a curve of one point is none."""
+    for trace in traces:
+        if trace["yaxis"] == "y" and trace.get("mode") == "markers":
+            name = trace["name"]
+            values = [100 * run.history[0]["test_accuracy"] for run in runs[name]]
+            figure = f"{trace['y'][0]:.1f}"
+            if len(values) > 1 and not _differ(runs[name]):
+                figure += f" ± {stdev(values):.1f}"
+            text = f"{name} {figure} %" if len(runs) > 1 else f"{figure} %"
+            trace |= {"texttemplate": text, "textposition": "side"}
 
 
 def _loss(name: str, runs: Sequence[Run], line: Chart) -> Drawn:
@@ -190,11 +221,13 @@ def _stacked(panels: Sequence[str]) -> Chart:
     return layout
 
 
-def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
-    """The y axis of a panel."""
+def _scale(panel: str, runs: Mapping[str, Sequence[Run]], target: float | None) -> Chart:
+    """The y axis of a panel; a target a little above all curves is on it."""
     if panel == "accuracy":
         every = [found for seeds in runs.values() for run in seeds for found in run.history]
         high, low = max(100 * found["test_accuracy"] for found in every), _floor(runs)
+        if target is not None and high < 100 * target < high + 0.3 * (high - low):
+            high = 100 * target
         return {"range": [low, high + 0.04 * (high - low) + 0.2], "cut": low > 0}
     firsts = [seeds[0] for seeds in runs.values()]
     if panel == "batch":
@@ -206,12 +239,12 @@ def _scale(panel: str, runs: Mapping[str, Sequence[Run]]) -> Chart:
 
 
 def _floor(runs: Mapping[str, Sequence[Run]]) -> float:
-    """The lowest accuracy shown: 15 points below the worst arm's end, so that the ends can be told apart."""
-    if all(len(run.history) == 1 for seeds in runs.values() for run in seeds):
+    """The lowest accuracy shown."""
+    if _once(runs):
         return 0.0  # ends without a curve are told by their figures
     worst = min(fmean(100 * run.history[-1]["test_accuracy"] for run in seeds) for seeds in runs.values())
     first = min(100 * float(run.history[0]["test_accuracy"]) for seeds in runs.values() for run in seeds)
-    return max(first - 1, worst - 15, 0.0)
+    return ticks.floor(first, worst)
 
 
 def _draw_target(layout: Chart, target: float) -> None:

@@ -20,6 +20,7 @@ from adabatch.lab.report.page_words import Headline
 _PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"
 _MOST: Final = 60  # rows of a plan's table
+_NOISE: Final = "LR × samples of an epoch / (batch size × (1\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}momentum))."
 
 
 def of_together(found: Together) -> Parts:
@@ -31,7 +32,7 @@ def of_together(found: Together) -> Parts:
     course = page_course.course({name: [run] for name, run in runs.items()}, _PANELS, paint, target=target)
     drawn, places = {"course": course}, []
     rates = {name: run.result["samples_per_second"] for name, run in runs.items() if run.result}
-    if any(rates.values()):
+    if charts.differ_in_size(rates.values()):
         drawn["throughput"] = charts.throughput({name: found for name, found in rates.items() if found}, paint)
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
     differ, shared = page_tables.settings_tables({name: run.config for name, run in runs.items()}, seed=True)
@@ -54,18 +55,17 @@ def of_together(found: Together) -> Parts:
 def _together_headline(runs: Mapping[str, Run]) -> Headline:
     tasks = {run.config["task"] for run in runs.values()}
     where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
-    sentences = []
-    if where:
-        best = max(runs, key=lambda name: runs[name].history[-1]["test_accuracy"])
-        accuracy = 100 * runs[best].history[-1]["test_accuracy"]
-        sentences.append(f"{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
-    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
     lost = [name for name, run in runs.items() if words.diverged_at(run)]
-    if lost:
-        sentences.append(f"{' and '.join(lost)} diverged: a loss was not finite.")
+    whole = [name for name in runs if name not in lost]
+    sentences = [f"{words.listed(lost)} diverged: a loss was not finite."] if lost else []
+    if where and len(whole) > 1:
+        best = max(whole, key=lambda name: float(runs[name].history[-1]["test_accuracy"]))
+        accuracy, among = 100 * runs[best].history[-1]["test_accuracy"], "Of the others, " if lost else ""
+        sentences.append(f"{among}{best} has the highest test accuracy at its last evaluation: {accuracy:.2f} %.")
+    sentences.append("One run of each does not tell a difference from luck; adabatch compare trains over seeds.")
     if going := [name for name, run in runs.items() if run.result is None]:
         sentences.append(f"Not finished yet: {', '.join(going)}.")
-    return Headline(f"{len(runs)} runs{where} side by side", " ".join(sentences), "bad" if lost else "")
+    return Headline(f"{len(runs)} runs{where} side by side.", " ".join(sentences), "bad" if lost else "")
 
 
 def of_unfinished(found: Unfinished) -> Parts:
@@ -78,7 +78,7 @@ def of_unfinished(found: Unfinished) -> Parts:
     drawn, body = {}, [blocks.header([interim.facts, "not finished"], Headline(f"{interim.title}.", lead, "open"))]
     if finished:
         drawn["course"] = page_course.course(finished, _PANELS, paint, target=note.get("target"))
-        how = "Mean over the seeds that are finished; the band is one standard deviation."
+        how = page_course.spread_words(finished, "the seeds that are finished")
         body += [blocks.controls(legend, AXES), blocks.chart("course", "", how, size="tall")]
     body.append(blocks.section("So far", page_tables.table(COLUMNS, [("", interim.rows())], corner="arm")))
     some = {name: runs[0].config for name, runs in finished.items()}
@@ -121,13 +121,13 @@ def of_plan(found: Plan) -> Parts:
     """The page of a forecast."""
     values = found.values
     title = str(values.get("title") or "LR schedule")
-    paint = dict(zip((_CONSTANT, _GROWING), plot.colours(["fixed-small", "adaptive"]).values(), strict=True))
+    paint = dict(zip((_GROWING, _CONSTANT), plot.colours(["adaptive", "fixed-small"]).values(), strict=True))
     first = [values["sizes"][0]] * len(values["sizes"])
     drawn = {
-        "lr": _stairs(values, {_CONSTANT: values["lr_before"], _GROWING: values["lr"]}, paint, "LR"),
-        "batch": _stairs(values, {_CONSTANT: first, _GROWING: values["sizes"]}, paint, "batch"),
+        "lr": _stairs(values, {_GROWING: values["lr"], _CONSTANT: values["lr_before"]}, paint, "LR"),
+        "batch": _stairs(values, {_GROWING: values["sizes"], _CONSTANT: first}, paint, "batch"),
         "noise": _stairs(
-            values, {_CONSTANT: values["noise_scale_before"], _GROWING: values["noise_scale"]}, paint, "noise scale"
+            values, {_GROWING: values["noise_scale"], _CONSTANT: values["noise_scale_before"]}, paint, "noise scale"
         ),
     }
     drawn["batch"]["layout"]["yaxis"] |= plot.sizes_axis(values["sizes"], most=6, margin=0.1)
@@ -144,10 +144,10 @@ def of_plan(found: Plan) -> Parts:
             ["plan", title, f"{words.whole(values['dataset_size'])} samples an epoch"], _plan_headline(values)
         ),
         blocks.cards(_plan_cards(values)),
-        blocks.controls({_CONSTANT: "", _GROWING: ""}, {}),
-        blocks.chart("lr", "Learning rate in force", "Against samples.", size="short"),
-        blocks.chart("batch", "Batch size", "Samples per update, against samples.", size="short"),
-        blocks.chart("noise", "Noise scale", "LR x samples of an epoch / (batch size x (1 - momentum)).", size="short"),
+        blocks.controls({_GROWING: "", _CONSTANT: ""}, {}),
+        blocks.chart("lr", "Learning rate in force", "The schedule's, times the coupling.", size="short"),
+        blocks.chart("batch", "Batch size", "Samples per update.", size="short"),
+        blocks.chart("noise", "Noise scale", _NOISE, size="short"),
         blocks.section("Where something changes", shown + note),
         blocks.details("Settings", settings) if settings else "",
         blocks.FOOTER,
@@ -165,7 +165,8 @@ def _plan_headline(values: Json) -> Headline:
     lead = f"The batch stays at {words.whole(sizes[0])}."
     if steps:
         change = f"from {words.whole(sizes[0])} to {words.whole(sizes[-1])} in {steps} {words.plural('step', steps)}"
-        lead = f"The batch goes {change} over {words.whole(values['epochs'])} epochs."
+        epochs = values["epochs"]
+        lead = f"The batch goes {change} over {words.whole(epochs)} {words.plural('epoch', epochs)}."
     if values.get("coupling"):
         lead += f" Coupling: {values['coupling']}."
     return Headline(title, f"{lead} A forecast: it knows updates exactly, and of accuracy nothing.")
@@ -215,38 +216,35 @@ def of_probe(found: Probe) -> Parts:
     name = f"{values['task']}, {values['model']}"
     paint = {name: plot.colours(["fixed-small"]).popitem()[1]}
     points = values["curve"]
-    chart = charts.throughput({name: {str(point["batch_size"]): _median(point) for point in points}}, paint)
+    drawn = {"throughput": charts.probed(name, points)} if len(points) > 1 else {}
     versions = values.get("versions", {})
     sentence = re.sub(r"(?<=\d)x\b", words.TIMES, values["sentence"])
     title = f"{sentence[:1].upper()}{sentence[1:]}."
     lead = f"Real training steps, each batch size in {values['repeats']} {words.plural('turn', values['repeats'])}."
     if values["out_of_memory_at"] is not None:
         lead += f" Out of memory at a batch size of {words.whole(values['out_of_memory_at'])}."
-    how = "Samples per second of training, median over turns. Ratios are paired by turn, with 95 % intervals."
+    how = "Samples per second of training, median over turns; the band is from the slowest turn to the fastest."
+    paired = '<p class="note">Ratios are paired by turn, with 95 % intervals.</p>' if drawn else ""
     body = [
         blocks.header(["probe", name, device(values["device"], versions)], Headline(title, lead)),
         blocks.cards(_probe_cards(values)),
-        blocks.chart("throughput", "Throughput", how, size="tall"),
-        blocks.section("All figures", page_tables.probe_table(points)),
+        blocks.chart("throughput", "Throughput", how) if drawn else "",
+        blocks.section("All figures", page_tables.probe_table(points) + paired),
         blocks.details("Versions", page_tables.versions_list(versions)),
         blocks.FOOTER,
     ]
-    return Parts(f"probe: {name}", blocks.main(body), {"throughput": chart}, paint)
-
-
-def _median(point: Json) -> float:
-    return float(point["samples_per_second"]["median"])
+    return Parts(f"probe: {name}", blocks.main(body), drawn, paint)
 
 
 def _probe_cards(values: Json) -> list[str]:
     first, speedup = values["curve"][0], values["speedup"]
-    rate = f"{words.whole(_median(first))} samples per second"
+    rate = f"{words.whole(first['samples_per_second']['median'])} samples per second"
     made = [blocks.card("first batch size", words.whole(first["batch_size"]), rate)]
     if values["fastest"] != first["batch_size"] and speedup["median"]:
         where = f"at batch {words.whole(values['fastest'])}"
         note = "; ".join(text for text in (where, words.interval_note(speedup)) if text)
-        made.append(blocks.card("faster at most", words.times(speedup["median"]), note))
-    if values["enough"] is not None:
+        made.append(blocks.card("faster at most", f"{speedup['median']:.2f}{words.TIMES}", note))
+    if values["enough"] is not None and len(values["curve"]) > 1:
         made.append(
             blocks.card("batch that is enough", words.whole(values["enough"]), "no larger one is shown to be faster")
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, Final
 
 from adabatch.lab.report import caution, headline, page_course, page_tables, paired_times
@@ -75,7 +74,7 @@ def of_run(run: Run) -> Parts:
     panels = ("accuracy", "loss", "batch", "lr") if losses else ("accuracy", "batch", "lr")
     drawn = {"course": page_course.course({_THIS: [run]}, panels, paint, target=result.get("target"))}
     places = []
-    if result.get("samples_per_second"):
+    if charts.differ_in_size([result.get("samples_per_second", {})]):
         drawn["throughput"] = charts.throughput({_THIS: result["samples_per_second"]}, paint)
         places.append(blocks.chart("throughput", "Throughput", "Samples per second of training at each batch size."))
     (few,) = thinned([run], _ROWS)
@@ -103,14 +102,17 @@ def _small_charts(found: Comparison, paint: Mapping[str, str]) -> tuple[dict[str
     """The charts beside the main one, and their places."""
     compare = found.compare
     rates = {arm["name"]: arm["samples_per_second"] for arm in compare["arms"]}
-    drawn = {"every-run": charts.every_run(found, paint), "throughput": charts.throughput(rates, paint)}
+    drawn = {"every-run": charts.every_run(found, paint)}
     several = len(compare["seeds"]) > 1
     ring = ", a ring at each arm's middle" if several else ""
     median = ", median over seeds" if several else ""
     places = [
         blocks.chart("every-run", "Every run", f"A mark for each seed{ring}. Up and left is better."),
-        blocks.chart("throughput", "Throughput", f"Samples per second of training at each batch size{median}."),
     ]
+    if charts.differ_in_size(rates.values()):
+        drawn["throughput"] = charts.throughput(rates, paint)
+        how = f"Samples per second of training at each batch size{median}."
+        places.append(blocks.chart("throughput", "Throughput", how))
     if not compare["against_fixed_small"]:
         return drawn, places
     drawn["accuracy"] = charts.accuracy_intervals(compare, paint)
@@ -204,10 +206,8 @@ def _time_cards(compare: Json, found: Json, pair: Mapping[str, Json]) -> list[st
 def _run_cards(run: Run) -> list[str]:
     last, result = run.history[-1], run.result or {}
     best = max(found["test_accuracy"] for found in run.history)
-    epochs = run.config["epochs"]
-    done = f"{epochs}" if run.result else f"{last.get('epoch', '?')} of {epochs}"
     trained = result.get("samples", last["samples"])  # without what was dropped at the ends of epochs
-    samples = f"{words.whole(trained)} samples, {done} epochs"
+    samples = f"{words.whole(trained)} samples, {words.epochs(run)}"
     made = [
         blocks.card("test accuracy", f"{100 * last['test_accuracy']:.2f} %", f"best {100 * best:.2f} %"),
         blocks.card("updates", words.whole(last["updates"]), samples),
@@ -220,7 +220,7 @@ def _run_cards(run: Run) -> list[str]:
     if result.get("target") is not None:
         reached, after = result.get("updates_to_target"), result.get("seconds_to_target")
         value = "not reached" if reached is None or after is None else f"{words.seconds(after)} s"
-        note = "" if reached is None else f"{words.whole(reached)} updates"
+        note = "" if reached is None else f"{words.whole(reached)} {words.plural('update', reached)}"
         made.append(blocks.card(f"to {100 * result['target']:g} % test accuracy", value, note))
     return made
 
@@ -243,7 +243,7 @@ def _some_of(shown: Sequence[Json], every: Sequence[Json], what: str) -> str:
 
 
 def _course_note(found: Comparison) -> str:
-    note = "Mean over seeds; the band is one standard deviation."
+    note = page_course.spread_words(found.runs)
     differ = any(run.staircase() != runs[0].staircase() for runs in found.runs.values() for run in runs)
     return f"{note} Batch size and learning rate are those of the first seed." if differ else note
 
@@ -262,8 +262,10 @@ def device(kind: str, versions: Json) -> str:
 def _reading(compare: Json) -> str:
     if len(compare["seeds"]) == 1:
         return ""
+    paired = (
+        "Ratios and differences are paired by seed, with 95 % intervals; ratios are the baseline divided by the arm."
+    )
     return (
         f'<p class="note">Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)} '
-        "Ratios and differences are paired by seed, with 95 % intervals; ratios are the baseline divided by the "
-        f"arm. {escape(caution.scope(compare))}</p>"
+        f"{paired if caution.compared(compare) else ''} {words.html(caution.scope(compare))}</p>"
     )

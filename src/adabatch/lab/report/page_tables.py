@@ -13,6 +13,7 @@ from adabatch.lab.report.page_data import Comparison, Json, Run
 
 Row = tuple[str, Sequence[str]]
 
+_LONG: Final = 30  # letters of a column's head
 _VERDICTS: Final = {"shown": "✓ shown", "worse": "✗ refuted"}
 
 
@@ -120,13 +121,7 @@ def together_table(runs: Mapping[str, Run]) -> str:
     lasts = {name: run.history[-1] for name, run in runs.items()}
     every = [(run, lasts[name], run.result or {}) for name, run in runs.items()]
     rows: list[Row] = [
-        (
-            "state",
-            [
-                "finished" if run.result else f"epoch {at.get('epoch', '?')} of {run.config['epochs']}"
-                for run, at, _ in every
-            ],
-        ),
+        ("state", [_state(run) for run in runs.values()]),
         ("batch size", [words.sizes([size for _, size, _ in run.staircase()]) for run, _, _ in every]),
         ("updates", [words.whole(at["updates"]) for _, at, _ in every]),
         ("samples", [words.whole(found.get("samples", at["samples"])) for _, at, found in every]),
@@ -138,6 +133,12 @@ def together_table(runs: Mapping[str, Run]) -> str:
     if any(words.diverged_at(run) for run in runs.values()):
         rows.append(("diverged", ["yes" if words.diverged_at(run) else "no" for run in runs.values()]))
     return table(list(runs), [("", rows)], marked=True)
+
+
+def _state(run: Run) -> str:
+    if words.diverged_at(run):
+        return "diverged"
+    return "finished" if run.result else f"epoch {run.history[-1].get('epoch', '?')} of {run.config['epochs']}"
 
 
 def plan_table(values: Json, *, most: int) -> str:
@@ -241,18 +242,24 @@ def table(
         marked: whether the columns are arms, whose heads carry their colour.
         kind: a class of the style.
     """
-    heads = "".join(f'<th scope="col">{mark(name) if marked else ""}{escape(name)}</th>' for name in columns)
+    heads = "".join(
+        f'<th scope="col"{_wide(name)}>{mark(name) if marked else ""}{escape(name)}</th>' for name in columns
+    )
     body = ""
     for title, rows in groups:
         if title:
             span = f'scope="rowgroup" colspan="{len(columns) + 1}"'
             body += f'<tr class="group"><th {span}><span>{escape(title)}</span></th></tr>'
         for label, cells in rows:
-            body += (
-                f'<tr><th scope="row">{escape(label)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-            )
+            row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            body += f'<tr><th scope="row">{words.html(label)}</th>{row}</tr>'
     head = f'<thead><tr><th scope="col">{escape(corner)}</th>{heads}</tr></thead>'
     return f'<div class="scroll {kind}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _wide(name: str) -> str:
+    """A column wide enough that a long name does not make a high head."""
+    return ' class="long"' if len(name) > _LONG else ""
 
 
 def mark(arm: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from adabatch.lab.report.page_data import Json, Run
@@ -56,6 +58,18 @@ def diverged_at(run: Run) -> Json | None:
         if any(loss is None or not math.isfinite(loss) for loss in losses):
             return found
     return None
+
+
+def epochs(run: Run) -> str:
+    """How far a run came: its epochs, or the one that it is in of how many."""
+    planned, ended = run.config["epochs"], run.result is not None and diverged_at(run) is None
+    some = "" if ended else f"{run.history[-1].get('epoch', '?')} of "
+    return f"{some}{whole(planned)} {plural('epoch', planned)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `"a"`, `"a and b"`, `"a, b and c"`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def verdict_words(compare: Json, found: Json) -> str:
@@ -167,6 +181,17 @@ def whole(value: float) -> str:
 def plural(word: str, count: float) -> str:
     """The word with an s, but for one."""
     return word if count == 1 else f"{word}s"
+
+
+def runs(count: int) -> str:
+    """So many runs."""
+    return f"{whole(count)} {plural('run', count)}"
+
+
+def html(text: str) -> str:
+    """Text as HTML whose lines do not break before a sign or within an interval."""
+    found = re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
+    return found.replace("\N{NO-BREAK SPACE}", "&nbsp;")
 
 
 def plain(value: Any) -> str:

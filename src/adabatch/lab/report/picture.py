@@ -89,7 +89,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     n = len(compare["seeds"])
     head = f"{compare['task']}, {compare['model']} on {compare['device']}: "
     time_is = "by ratios paired by seed" if compare["against_fixed_small"] else "median"
-    head += f"mean of {n} seeds, band: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
+    mark = "bar" if all(len(run["history"]) == 1 for records in runs.values() for run in records) else "band"
+    head += f"mean of {n} seeds, {mark}: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
     above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
     figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
@@ -119,8 +120,9 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("batch size")
     axes.set_ylabel("samples per second")
+    repeats = f"{probe['repeats']} {'repeat' if probe['repeats'] == 1 else 'repeats'}"
     axes.set_title(
-        f"{probe['task']}, {probe['model']} on {probe['device']}: median and range of {probe['repeats']} repeats",
+        f"{probe['task']}, {probe['model']} on {probe['device']}: median and range of {repeats}",
         **_title(),
     )
     _save(figure, picture)
@@ -186,6 +188,8 @@ def _accuracy(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, style: di
     if len(runs) > 1:
         lows, highs = [mean - std for mean, std in bands], [min(mean + std, 100) for mean, std in bands]
         axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
+        if len(xs) == 1:  # of one evaluation a band has no width
+            axes.vlines(xs, lows, highs, color=style["color"], alpha=0.5, linewidth=2.5)
 
 
 def _steps(run: Mapping[str, Any]) -> tuple[list[float], list[int]]:
@@ -215,11 +219,11 @@ def _end(runs: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
 
 
 def _limits(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
-    """The accuracies shown: up to the best, and down to 15 points below the worst arm's end, to tell ends apart."""
+    """The accuracies shown: up to the best, and down to where the ends can be told apart."""
     worst = min(_end(records, "samples")[1] for records in runs.values())
     seen = [100 * entry["test_accuracy"] for records in runs.values() for run in records for entry in run["history"]]
     first = min(100 * run["history"][0]["test_accuracy"] for records in runs.values() for run in records)
-    floor = float(max(first - 1, worst - 15, 0))
+    floor = ticks.floor(first, worst)
     return floor, min(101.0, max(seen) + 0.08 * (max(seen) - floor) + 0.5)
 
 

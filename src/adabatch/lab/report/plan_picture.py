@@ -53,7 +53,9 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     noise.set_xlim(0, end)
     _count_axis(noise, end)
     lr.legend(frameon=False, fontsize=8.5, loc="best")
-    counts = f"{forecast['updates_before']:,} updates become {forecast['updates_after']:,}"
+    before, after = forecast["updates_before"], forecast["updates_after"]
+    same = "as many as with a constant batch"
+    counts = f"{before:,} updates, {same}" if before == after else f"{before:,} updates become {after:,}"
     lr.set_title(f"{title}: {counts}" if title else counts, **_title())
     _save(figure, picture)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adabatch.lab.report import caution, headline, paired_times
+from adabatch.lab.report import page_words as words
 from adabatch.lab.report.interim import COLUMNS, Interim
 
 NOTHING = "-"
@@ -70,16 +71,16 @@ def compare_words(compare: Mapping[str, Any]) -> list[str]:
     for arm in compare["arms"]:
         if arm.get("diverged"):
             n = arm["test_accuracy"]["n"]
-            sentences.append(f"{arm['name']} diverged in {arm['diverged']} of {n} runs: a loss was not finite.")
+            sentences.append(f"{arm['name']} diverged in {arm['diverged']} of {words.runs(n)}: a loss was not finite.")
     for arm in compare["arms"]:
         if arm.get("at_chance"):
             n = arm["test_accuracy"]["n"]
-            sentences.append(f"{arm['name']} ended no better than chance in {arm['at_chance']} of {n} runs.")
+            sentences.append(f"{arm['name']} ended no better than chance in {arm['at_chance']} of {words.runs(n)}.")
     sentences += [scope] if (scope := caution.scope(compare)) else []
     if compare["arms"][0]["test_accuracy"]["n"] > 1:
         sentences.append(
-            f"Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)} Ratios and differences "
-            "are paired by seed, with 95 % intervals."
+            f"Accuracy: mean ± standard deviation over seeds. {caution.seconds_words(compare)}"
+            f"{' Ratios and differences are paired by seed, with 95 % intervals.' if caution.compared(compare) else ''}"
         )
     return sentences
 

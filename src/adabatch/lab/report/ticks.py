@@ -64,6 +64,20 @@ def even(low: float, high: float, most: int) -> list[float]:
     return [count * step for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def floor(first: float, worst: float) -> float:
+    """The lowest accuracy on an axis, in %: 15 points below the worst end, so that the ends can be told apart.
+
+    Args:
+        first: the lowest accuracy at the first evaluation.
+        worst: the lowest accuracy at the end.
+
+    Returns:
+        A multiple of 5; 0 where cutting the axis would gain little.
+    """
+    low = 5.0 * math.floor(max(first - 1, worst - 15, 0) / 5)
+    return low if low >= 20 else 0.0
+
+
 def short(value: float) -> str:
     """A number of samples, tokens or updates as an axis has room for it: 2M, 250k."""
     for power, sign in ((9, "G"), (6, "M"), (3, "k")):

@@ -37,11 +37,27 @@ function widthOf(text, size = 12) {
   return pen.measureText(text).width;
 }
 
-// The text, cut so that it is no wider.
+// The text, cut in its middle so that it is no wider: names of arms differ at their ends too.
 function cut(text, most) {
-  let kept = text;
-  while (kept && widthOf(kept === text ? text : `${kept}\u2026`) > most) kept = kept.slice(0, -1);
-  return kept === text ? text : `${kept.trimEnd()}\u2026`;
+  if (widthOf(text) <= most) return text;
+  const letters = [...text];
+  const kept = (count) => {
+    const end = Math.floor(count / 3);
+    return `${letters.slice(0, count - end).join("").trimEnd()}\u2026${letters.slice(letters.length - end).join("").trimStart()}`;
+  };
+  let count = letters.length - 1;
+  while (count > 1 && widthOf(kept(count)) > most) count -= 1;
+  return kept(count);
+}
+
+// Middles of texts as near to their places as they can stand without overlap.
+function spread(told, least, top, bottom) {
+  const sorted = [...told].sort((a, b) => a.y - b.y);
+  let edge = top;
+  for (const one of sorted) edge = (one.y = Math.max(one.y, edge)) + least;
+  edge = bottom;
+  for (const one of sorted.reverse()) edge = (one.y = Math.min(one.y, edge)) - least;
+  return sorted;
 }
 
 // Draws, and returns what the pointer needs: scales of the axes and the points that say something, in pixels.
@@ -67,7 +83,7 @@ function draw(element, chart, { hidden, zoom }) {
   const x = { ...scale(layout.xaxis, all, left, width - r, zoom && zoom.xaxis), across: true };
   const frame = { width, height, left, right: width - r, top: t, bottom: height - b };
 
-  const parts = [], points = [];
+  const parts = [], points = [], told = [];
   const clip = (key) => `${element.id}-${key}`;
   const clips = rows.map((key) => `<clipPath id="${clip(key)}"><rect x="${left}" y="${round(ys[key].to)}" ` +
     `width="${Math.max(frame.right - left, 0)}" height="${round(ys[key].from - ys[key].to)}"/></clipPath>`);
@@ -75,10 +91,11 @@ function draw(element, chart, { hidden, zoom }) {
   for (const line of layout.shapes || []) parts.push(shape(line, frame, x, ys));
   traces.forEach((trace) => {
     const key = axisOf(trace);
-    const made = marks(trace, x, ys[key], frame, points, key);
+    const made = marks(trace, x, ys[key], frame, points, key, told);
     const cutting = trace.cliponaxis === false ? "" : ` clip-path="url(#${clip(key)})"`;
     parts.push(`<g class="trace" data-arm="${safe(trace.meta.arm)}"${cutting}>${made}</g>`);
   });
+  for (const one of spread(told, 15, frame.top + 6, told.length ? ys.yaxis.from - 4 : 0)) parts.push(beside(one, frame));
   for (const note of layout.annotations || []) parts.push(annotation(note, frame, x, ys));
   parts.push('<g class="pointed"></g>');
   element.innerHTML = `<svg width="${width}" height="${height}" aria-hidden="true">${parts.join("")}</svg>`;
@@ -134,12 +151,21 @@ function annotation(note, frame, x, ys) {
   const place = note.yref === "paper" ? frame.bottom - note.y * (frame.bottom - frame.top) : y.pixel(note.y);
   if (!(place >= 0) || (note.yref !== "paper" && (place > y.from || place < y.to))) return "";
   const left = frame.left + note.x * (frame.right - frame.left);
-  const up = (note.yshift || 0) + 3;
+  const shift = (note.yshift || 0) + 3, within = note.yref !== "paper";
+  const up = within && place - shift - 10 < y.to ? -14 : shift; // below its line where the panel ends above it
   return `<text class="annotation" style="font-size:${note.font?.size || 12}px" x="${round(left)}" ` +
     `y="${round(place - up)}">${inSvg(note.text)}</text>`;
 }
 
-function marks(trace, x, y, frame, points, key) {
+// A text left of its mark, or right of it where there is more room.
+function beside({ text, x, y, arm }, frame) {
+  const left = x - frame.left > frame.right - x;
+  const most = (left ? x - frame.left : frame.right - x) - 14;
+  const at = `x="${round(left ? x - 12 : x + 12)}" y="${round(y + 4)}" text-anchor="${left ? "end" : "start"}"`;
+  return `<g data-arm="${safe(arm)}"><text class="told" ${at}>${safe(cut(text, most))}</text></g>`;
+}
+
+function marks(trace, x, y, frame, points, key, told) {
   const places = trace.y.map((value, place) => [x.pixel(trace.x[place]), y.pixel(value)]);
   const mode = trace.mode || "lines", parts = [];
   if (trace.fill) return `<path class="band" d="${path(places)}Z"/>`;
@@ -160,7 +186,10 @@ function marks(trace, x, y, frame, points, key) {
       parts.push(`<path ${style}${drawn} transform="${moved}" d="${look}"/>`);
     }
   }
-  if (trace.texttemplate) {
+  if (trace.textposition === "side") {
+    const [left, top] = places[0];
+    if (Number.isFinite(top)) told.push({ text: trace.texttemplate, x: left, y: top, arm: trace.meta.arm });
+  } else if (trace.texttemplate) {
     const half = widthOf(trace.texttemplate) / 2;
     const middle = Math.min(Math.max(places[0][0], frame.left + half), frame.width - half - 2);
     const above = `x="${round(middle)}" y="${round(places[0][1]) - 9}"`;
