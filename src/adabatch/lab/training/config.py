@@ -114,7 +114,8 @@ def _folder(name: str, value: Any) -> None:
 class RunConfig:
     """The settings of one run; together with the device they determine it.
 
-    The line of each is its help; `SETTINGS` has them by name.
+    The line of each is its help. To add a setting, add a field with a default and `late=True`, so that older run
+    folders still load. By that line alone it is an option, a key of files, presets and arms, and checked.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -188,9 +189,8 @@ class RunConfig:
             setting.checked(getattr(self, name))
         _checks.one_of("model", self.model, tasks.get(self.task).models)
         if self.cuda_graphs and not self.compile:
-            raise ArgumentError(
-                "cuda_graphs", "must come with `compile`", got="it alone", remedy="they replay the compiled network"
-            )
+            remedy = "they replay the compiled network"
+            raise ArgumentError("cuda_graphs", "must come with `compile`", got="it alone", remedy=remedy)
         for name in ("every", "evaluate_every"):
             self._check_duration(name, getattr(self, name))
         if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
@@ -212,12 +212,9 @@ class RunConfig:
 
     def _check_growth(self) -> None:
         if self.rule is not None and self.growth is not None:
-            raise ArgumentError(
-                "rule",
-                "must come without `growth`",
-                got=f"{self.rule!r} and {self.growth:g}",
-                remedy="either the falls of the LR say how the batch grows, or a factor and an interval do",
-            )
+            got = f"{self.rule!r} and {self.growth:g}"
+            remedy = "either the falls of the LR say how the batch grows, or a factor and an interval do"
+            raise ArgumentError("rule", "must come without `growth`", got=got, remedy=remedy)
         if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
             rule = f"must be at least `batch_size` = {self.batch_size}"
             raise ArgumentError("max_batch_size", rule, value=self.max_batch_size, remedy="raise it or start smaller")
