@@ -44,7 +44,7 @@ def command(
     from adabatch.lab.study.probe import probe
     from adabatch.lab.training import pick_device, writing
 
-    maximum = settings.pop("max_batch_size", None)  # of what is measured; the task's own is that of the run
+    most = settings.pop("max_batch_size", None)  # of what is measured, not of the run
     config = RunConfig.for_task(task, **settings)
     pick_device(config.device)  # before anything is written
     folder = out or Path("runs") / f"probe-{task}"
@@ -54,7 +54,7 @@ def command(
         row = bar.add_task(task, total=None)
         found = probe(
             config,
-            maximum=maximum,
+            max_batch_size=most,
             repeats=repeats,
             seconds=seconds,
             progress=lambda done, total: bar.update(row, completed=done, total=total),

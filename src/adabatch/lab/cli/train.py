@@ -120,7 +120,8 @@ def _config(
         if out is None:
             raise ArgumentError("resume", "must come with `out`, the folder of the run", got="none")
         saved = saved_config(out)
-        task, merged = _options.merged_settings(task or saved.task, settings, preset=preset, file=None)
+        task = saved.task if task is None else task
+        task, merged = _options.merged_settings(task, settings, preset=preset, file=None)
         return replace(saved, task=task, **merged), out
     task, merged = _options.merged_settings(task, settings, preset=preset, file=file)
     _options.check_growth(settings, merged, preset)
