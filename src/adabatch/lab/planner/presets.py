@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Final
 
 from adabatch import _checks
@@ -177,14 +176,10 @@ def _smith_presets() -> list[Preset]:
     ]
 
 
-def _by_name() -> dict[str, tuple[Preset, ...]]:
-    found = [*_cifar_presets(), *_imagenet_presets(), *_smith_presets()]
-    order = list(dict.fromkeys(preset.name for preset in found))
-    grouped = groupby(sorted(found, key=lambda preset: order.index(preset.name)), key=lambda preset: preset.name)
-    return {name: tuple(presets) for name, presets in grouped}
-
-
-PRESETS: Final[dict[str, tuple[Preset, ...]]] = _by_name()
+_ALL: Final = (*_cifar_presets(), *_imagenet_presets(), *_smith_presets())
+PRESETS: Final[dict[str, tuple[Preset, ...]]] = {
+    name: tuple(preset for preset in _ALL if preset.name == name) for name in dict.fromkeys(each.name for each in _ALL)
+}
 
 
 def find(name: str, *, task: str | None = None, model: str | None = None) -> Preset:
