@@ -130,7 +130,7 @@ def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
             raise ArgumentError("rule", "must come without `growth`", got="both", remedy=remedy)
         settings["growth"] = None
     elif "growth" in given:
-        SETTINGS["growth"].checked(given["growth"])
+        SETTINGS["growth"].validate(given["growth"])
         settings |= {"rule": None, "every": settings["every"] or "1 epoch"}
         settings.setdefault("lr_schedule", "constant")
     elif "every" in given and settings["growth"] is None:
@@ -157,7 +157,7 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
 
     for name in ("batch_size", "dataset_size", "epochs"):
         _checks.whole(name, settings[name])
-    SETTINGS["lr"].checked(settings["lr"])
+    SETTINGS["lr"].validate(settings["lr"])
     table = lr_text.table(settings["lr_schedule"], epochs=settings["epochs"], lr=settings["lr"])
     growth = batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
     with naming(maximum="max_batch_size"):

@@ -57,7 +57,7 @@ class Setting:
     may_change: bool = False
     late: bool = False
 
-    def checked(self, value: Any) -> None:
+    def validate(self, value: Any) -> None:
         """Raises unless `value` is one that the setting may have, whatever the others are.
 
         Raises:
@@ -186,7 +186,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
-            setting.checked(getattr(self, name))
+            setting.validate(getattr(self, name))
         _checks.one_of("model", self.model, tasks.get(self.task).models)
         if self.cuda_graphs and not self.compile:
             remedy = "they replay the compiled network"
