@@ -26,15 +26,16 @@ demo: .venv/demo ## a growing batch against fixed ones, on real data
 	rm -rf runs/demo
 	$(BIN)/adabatch compare digits --out runs/demo
 
-lint: .venv/ready ## style
+lint: .venv/ready ## style, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/ready ## static types
 	$(BIN)/mypy
 
 test: lint types browser ## style, types, fast tests
-	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 -m "not slow and not gpu" --cov
 
 test-all: lint types browser ## the slow tests too
 	$(BIN)/pytest -n 2 -m "not gpu"
