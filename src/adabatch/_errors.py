@@ -104,10 +104,10 @@ class MissingPackageError(AdabatchError, ModuleNotFoundError):
 
 @contextmanager
 def naming(**names: str) -> Iterator[None]:
-    """While it is entered, errors about an argument name it as the caller of the caller knows it.
+    """Errors that are raised while it is entered name an argument as it is called where the user gave it.
 
     Args:
-        **names: for the name of an argument the one that it has there.
+        **names: for the name of an argument the one there.
 
     Example:
         >>> with naming(maximum="max_batch_size"):
