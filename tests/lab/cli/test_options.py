@@ -9,8 +9,7 @@ import re
 
 import pytest
 import torch
-from tests.lab.cli.test_shared import refused
-from tests.lab.cli.test_train import QUICK, run
+from tests.lab.cli.checks import QUICK, refused, run
 
 from adabatch.lab import tasks
 from adabatch.lab.cli import _options

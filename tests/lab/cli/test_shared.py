@@ -13,36 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.lab.cli.checks import refused, run
 
-from adabatch.lab import cli
 from adabatch.lab.cli import _shared
 from adabatch.lab.training.interrupt import SIGNALS
 
-QUICK = ["--model", "mlp", "--epochs", "1", "--device", "cpu"]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(list(arguments))
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
-
-
-def refused(capsys, *arguments: str) -> str:
-    """The message of a command that must be refused, checked in both forms."""
-    assert run(*arguments) == 2
-    plain = capsys.readouterr()
-    assert plain.out == ""
-    assert plain.err.startswith("error: ")
-    assert plain.err.count("\n") == 1, "one line"
-    assert run(*arguments, "--json") == 2
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    error = json.loads(printed.out)["error"]
-    assert f"error: {error['message']}\n" == plain.err
-    if "`" in error["message"]:
-        assert f"`{error['argument']}`" in error["message"]
-    return str(error["message"])
+ONE = ["--model", "mlp", "--epochs", "1", "--device", "cpu"]
 
 
 BAD = {
@@ -93,7 +69,7 @@ BAD = {
 def test_options(tmp_path, capsys, monkeypatch, name):
     options, message = BAD[name]
     monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, "train", "digits", *QUICK, *options)
+    assert message in refused(capsys, "train", "digits", *ONE, *options)
     assert os.listdir(tmp_path) == []
 
 
@@ -139,10 +115,10 @@ def test_data_folders(tmp_path, capsys, monkeypatch):
 
 def test_a_folder_that_holds_a_run(tmp_path, capsys):
     out = str(tmp_path / "run")
-    assert run("train", "digits", *QUICK, "--out", out) == 0
+    assert run("train", "digits", *ONE, "--out", out) == 0
     before = {path: path.stat().st_mtime_ns for path in Path(out).rglob("*")}
     capsys.readouterr()
-    assert "`--out` must not hold a run yet" in refused(capsys, "train", "digits", *QUICK, "--out", out)
+    assert "`--out` must not hold a run yet" in refused(capsys, "train", "digits", *ONE, "--out", out)
     message = refused(capsys, "train", "digits", "--lr", "0.5", "--seed", "9", "--out", out, "--resume")
     assert "got others (now and saved): lr: 0.5 and " in message
     assert "; seed: 9 and 0; leave them out or take another folder" in message
@@ -154,7 +130,7 @@ def test_a_folder_that_holds_a_run(tmp_path, capsys):
 
 def test_damaged_and_foreign_checkpoints(tmp_path, capsys):
     out = tmp_path / "run"
-    assert run("train", "digits", *QUICK, "--out", str(out)) == 0
+    assert run("train", "digits", *ONE, "--out", str(out)) == 0
     capsys.readouterr()
     (out / "result.json").unlink()
     last = out / "checkpoints" / "last.pt"
@@ -180,7 +156,7 @@ def test_damaged_and_foreign_checkpoints(tmp_path, capsys):
 def test_what_is_no_file_is_said_and_nothing_waits(tmp_path, capsys, name, words):
     out = tmp_path / "run"
     file = out / name
-    assert run("train", "digits", *QUICK, "--out", str(out)) == 0
+    assert run("train", "digits", *ONE, "--out", str(out)) == 0
     (out / "result.json").unlink()
     file.unlink(missing_ok=True)
     capsys.readouterr()
@@ -202,7 +178,7 @@ def test_what_is_no_file_is_said_and_nothing_waits(tmp_path, capsys, name, words
 def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("here already")
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/adabatch")):
-        message = refused(capsys, "train", "digits", *QUICK, "--out", str(out))
+        message = refused(capsys, "train", "digits", *ONE, "--out", str(out))
         assert message.startswith(f"`--out` must be a folder that can be written, got '{out}' (")
         assert message.endswith("; free space or take another folder")
     assert (tmp_path / "file").read_text() == "here already"
@@ -213,7 +189,7 @@ def test_a_read_only_output_folder(tmp_path):
     """In a process that must keep to permissions, which root need not."""
     plain = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
     tmp_path.chmod(0o500)
-    command = [*plain, sys.executable, "-m", "adabatch", "train", "digits", *QUICK, "--out", str(tmp_path / "run")]
+    command = [*plain, sys.executable, "-m", "adabatch", "train", "digits", *ONE, "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: `--out` must be a folder that can be written")
@@ -232,7 +208,7 @@ def test_a_full_disk(tmp_path, limit):
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     out = tmp_path / "run"
-    command = [sys.executable, "-c", code, "train", "digits", *QUICK, "--out", str(out), "--json"]
+    command = [sys.executable, "-c", code, "train", "digits", *ONE, "--out", str(out), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr == ""
@@ -326,7 +302,7 @@ def test_the_module_runs_as_the_command_does():
 
 def test_a_page_replaces_files_alone(tmp_path, capsys):
     out = tmp_path / "run"
-    assert run("train", "digits", *QUICK, "--out", str(out)) == 0
+    assert run("train", "digits", *ONE, "--out", str(out)) == 0
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     capsys.readouterr()

@@ -11,18 +11,10 @@ import termios
 import time
 
 import pytest
+from tests.lab.cli.checks import QUICK, run
 
 from adabatch.lab import cli
 from adabatch.lab.training import RunConfig, checkpoint, loop, saved_config, saved_result, train
-
-QUICK = ["--model", "mlp", "--epochs", "2", "--device", "cpu"]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(list(arguments))
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 def test_a_growing_run(tmp_path, capsys):
