@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 
@@ -67,8 +69,21 @@ class AdabatchError(Exception):
         Args:
             remedy: follows on what there is.
         """
-        more = "; ".join(filter(None, (self.remedy, remedy)))
-        return type(self)(self.argument, self.rule, value=self.value, got=self._told or None, remedy=more)
+        return self._but(remedy="; ".join(filter(None, (self.remedy, remedy))))
+
+    def of(self, argument: str) -> Self:
+        """The same error of an argument that is called otherwise where the user gave it.
+
+        Args:
+            argument: its name there.
+        """
+        return self._but(argument=argument)
+
+    def _but(self, **changed: str) -> Self:
+        said: dict[str, Any] = {"argument": self.argument, "rule": self.rule, "remedy": self.remedy, **changed}
+        if self._told:
+            said |= {"value": self.value, "got": self._told}
+        return type(self)(**said)
 
 
 class ArgumentError(AdabatchError, ValueError):
@@ -85,6 +100,28 @@ class UsageError(AdabatchError, RuntimeError):
 
 class MissingPackageError(AdabatchError, ModuleNotFoundError):
     """A package that an extra installs is missing."""
+
+
+@contextmanager
+def naming(**names: str) -> Iterator[None]:
+    """Errors that are raised while it is entered name an argument as it is called where the user gave it.
+
+    Args:
+        **names: for the name of an argument the one there.
+
+    Example:
+        >>> with naming(maximum="max_batch_size"):
+        ...     raise ArgumentError("maximum", "must be at least 1", value=0)
+        Traceback (most recent call last):
+        ...
+        adabatch._errors.ArgumentError: `max_batch_size` must be at least 1, got 0
+    """
+    try:
+        yield
+    except AdabatchError as error:
+        if error.argument not in names:
+            raise
+        raise error.of(names[error.argument]) from error.__cause__
 
 
 def _again(kind: type[AdabatchError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AdabatchError:

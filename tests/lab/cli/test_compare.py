@@ -266,3 +266,13 @@ def test_the_table_so_far_stands_above_the_bar(capsys, monkeypatch, tmp_path):
     code, _, shown = run(capsys, *QUICK, "--arm", "adaptive", "--out", tmp_path / "out")
     assert code == 0
     assert "Unfinished: 3 of 4 runs are done" in shown
+
+
+def test_a_table_so_far_that_cannot_be_written_is_said(tmp_path, capsys):
+    """In place of runs that go on for hours towards results that cannot be written either."""
+    out = tmp_path / "out"
+    (out / ".compare.md.draft").mkdir(parents=True)
+    code, printed, error = run(capsys, *QUICK, "--quiet", "--arm", "fixed-small", "--out", out)
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert error.startswith(f"error: `--out` must be a folder that can be written, got '{out}' (Is a directory: ")
+    assert (out / "runs" / "fixed-small" / "seed-0" / "result.json").exists()

@@ -6,6 +6,7 @@ import torch
 
 import adabatch as ab
 from adabatch.lab import cli
+from adabatch.lab.cli import _shared
 from adabatch.lab.planner import PRESETS
 
 COSINE = ["--lr-schedule", "cosine", "--batch-size", 16, "--dataset-size", 1000, "--epochs", 20]
@@ -29,8 +30,8 @@ def test_table_and_sentence(capsys):
 @pytest.mark.parametrize(
     ("given", "title"),
     [
-        (["--growth", 2, "--every", 5, "--maximum", 64], "times 2 every 5 epochs: "),
-        (["--lr-schedule", "step:0.5:5", "--maximum", 64], "step:0.5:5: "),
+        (["--growth", 2, "--every", 5, "--max-batch-size", 64], "times 2 every 5 epochs: "),
+        (["--lr-schedule", "step:0.5:5", "--max-batch-size", 64], "step:0.5:5: "),
         (["--preset", "smith-increase"], "smith-increase: "),
     ],
 )
@@ -72,7 +73,7 @@ def test_json_files_and_seconds(tmp_path, capsys):
     probe.write_text(json.dumps({"curve": [{"batch_size": 16, "samples_per_second": {"median": 1600.0}}]}))
     out = tmp_path / "found"
     code, printed, _ = run(
-        capsys, *COSINE, "--rule", "seesaw", "--maximum", 64, "--probe", probe, "--out", out, "--json"
+        capsys, *COSINE, "--rule", "seesaw", "--max-batch-size", 64, "--probe", probe, "--out", out, "--json"
     )
     assert code == 0
     found = json.loads(printed)
@@ -88,22 +89,21 @@ def test_json_files_and_seconds(tmp_path, capsys):
 
 
 def test_what_is_given_goes_on_top_of_a_preset(capsys):
-    code, printed, _ = run(capsys, "--preset", "smith-increase", "--maximum", 50_000, "--json")
+    code, printed, _ = run(capsys, "--preset", "smith-increase", "--max-batch-size", 50_000, "--json")
     assert code == 0
     assert json.loads(printed)["updates_after"] == 29_000
 
 
 def test_the_lines_to_paste_run(capsys):
-    code, printed, _ = run(capsys, *COSINE, "--maximum", 64, "--emit-python")
+    capped = [*COSINE, "--max-batch-size", 64]
+    code, printed, _ = run(capsys, *capped, "--emit-python")
     assert code == 0
     model = torch.nn.Linear(1, 1)
     space = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
     space["loader"] = ab.DataLoader(torch.arange(1000), batch_size=16)
     exec(printed, space)
-    assert (
-        space["batches"].plan.updates == json.loads(run(capsys, *COSINE, "--maximum", 64, "--json")[1])["updates_after"]
-    )
-    assert json.loads(run(capsys, *COSINE, "--maximum", 64, "--emit-python", "--json")[1])["python"] == printed.strip()
+    assert space["batches"].plan.updates == json.loads(run(capsys, *capped, "--json")[1])["updates_after"]
+    assert json.loads(run(capsys, *capped, "--emit-python", "--json")[1])["python"] == printed.strip()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,10 @@ def test_the_lines_to_paste_run(capsys):
         (["--lr-schedule", "cosine"], "`--batch-size` must be given without a preset"),
         (["--preset", "smith"], "`--preset` must be one of adabatch, fixed, "),
         ([*COSINE, "--rule", "linear"], "`--rule` must be one of smith, seesaw"),
-        ([*COSINE, "--maximum", 8], "`--maximum` must be at least the batch size that growth starts from, 16, got 8"),
+        (
+            [*COSINE, "--max-batch-size", 8],
+            "`--max-batch-size` must be at least the batch size that growth starts from, 16, got 8",
+        ),
         ([*COSINE, "--momentum", 1], "`--momentum` must be less than 1, got 1.0"),
         ([*COSINE, "--lr", 0], "`--lr` must be greater than 0, got 0"),
         ([*COSINE, "--lr-schedule", "sine"], "`--lr-schedule` must be a schedule, got 'sine'"),
@@ -168,6 +171,11 @@ def test_a_preset_of_a_factor_plans_too(capsys):
     assert json.loads(printed)["rule"] == "smith"
 
 
+def test_a_long_look_at_the_lr_schedule_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(_shared, "_MANY_EPOCHS", 20)
+    assert run(capsys, *COSINE)[2] == "note: the LR schedule is sampled at 20 epochs, which takes a while\n"
+
+
 def test_lines_to_paste_need_a_rule(capsys):
     code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
     assert code == 2
@@ -192,7 +200,7 @@ def test_a_plan_counts_no_tokens(capsys):
 
 
 def test_a_factor_is_planned_as_it_is_trained(capsys):
-    sizes = ["--growth", "2", "--every", "2", "--maximum", "256", "--batch-size", "16"]
+    sizes = ["--growth", "2", "--every", "2", "--max-batch-size", "256", "--batch-size", "16"]
     code, printed, _ = run(capsys, *sizes, "--dataset-size", "1437", "--epochs", "14", "--json")
     found = json.loads(printed)
     assert (code, found["updates_before"], found["updates_after"]) == (0, 1_260, 376)
@@ -244,7 +252,7 @@ def test_a_probe_of_something_else_is_noted(tmp_path, capsys):
     assert "note: the probe is of task digits, the plan of cifar10" in notes
     assert "note: the probe is of model small_cnn, the plan of wrn16_4" in notes
     assert "note: the probe measured 64 to 1,024; beyond, seconds of 128 to 5,120 are a guess" in notes
-    _, _, notes = run(capsys, *COSINE, "--batch-size", 64, "--maximum", 128, "--probe", file)
+    _, _, notes = run(capsys, *COSINE, "--batch-size", 64, "--max-batch-size", 128, "--probe", file)
     assert notes == ""
 
 

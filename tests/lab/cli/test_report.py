@@ -112,7 +112,7 @@ def test_what_cannot_stand_beside_a_run(tmp_path, capsys, second, message):
 
 
 def test_pages_of_a_real_plan_and_a_real_probe(tmp_path, capsys):
-    sizes = "--growth 2 --every 2 --maximum 256 --batch-size 16 --dataset-size 1437 --epochs 14"
+    sizes = "--growth 2 --every 2 --max-batch-size 256 --batch-size 16 --dataset-size 1437 --epochs 14"
     assert run(capsys, "plan", *shlex.split(sizes), "--out", tmp_path / "plan")[0] == 0
     quick = "digits --batch-size 64 --max-batch-size 128 --repeats 2 --seconds 0.01"
     assert run(capsys, "probe", *shlex.split(quick), "--out", tmp_path / "probe")[0] == 0

@@ -11,18 +11,10 @@ import termios
 import time
 
 import pytest
+from tests.lab.cli.checks import QUICK, run
 
 from adabatch.lab import cli
 from adabatch.lab.training import RunConfig, checkpoint, loop, saved_config, saved_result, train
-
-QUICK = ["--model", "mlp", "--epochs", "2", "--device", "cpu"]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(list(arguments))
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 def test_a_growing_run(tmp_path, capsys):
@@ -248,7 +240,7 @@ def test_help_is_quick_and_loads_no_torch():
         "try: cli.main(sys.argv[1:])\n"
         "except SystemExit as done: print(done.code, [m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules])"
     )
-    for arguments in (["--help"], ["train", "--help"], ["--version"]):
+    for arguments in (["--help"], *([name, "--help"] for name in cli.COMMANDS), ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "0 []"
     environment = {**os.environ, "COLUMNS": "200"}

@@ -11,17 +11,10 @@ import sys
 import time
 
 import pytest
+from tests.lab.cli.checks import run
 from tests.lab.tasks.images import cifar, class_folders, encoded, parquet
 
-from adabatch.lab import cli
 from adabatch.lab.training import checkpoint, loop, saved_config, saved_result
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(list(arguments))
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 @pytest.fixture(autouse=True)

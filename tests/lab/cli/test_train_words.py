@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.lab.cli.test_train import QUICK, run
+from tests.lab.cli.checks import QUICK, run
 
 from adabatch.lab.training import RunConfig, saved_result, train
 

@@ -1,10 +1,15 @@
 import json
 import math
+import re
 
 import pytest
+import torch
 
-from adabatch import couplings, epochs, schedules
-from adabatch.lab.planner import Course, Timing, forecast
+import adabatch as ab
+from adabatch import couplings, epochs, samples, schedules, updates
+from adabatch.lab.planner import LRTable, Timing, emit_python, forecast
+from adabatch.lab.training import lr_schedule
+from adabatch.schedules import geometric
 
 N, E = 50_000, 200
 TABLE = {0: 0.1, epochs(60): 0.02, epochs(120): 0.004, epochs(160): 0.0008}
@@ -13,7 +18,7 @@ TABLE = {0: 0.1, epochs(60): 0.02, epochs(120): 0.004, epochs(160): 0.0008}
 def forecast_of(rule, **options):
     growth = schedules.from_lr(TABLE, rule=rule, maximum=5120)
     plan = growth.plan(dataset_size=N, epochs=E, batch_size=128)
-    return forecast(Course.of_table(TABLE.items(), N), plan, coupling=growth.coupling, momentum=0.9, **options)
+    return forecast(LRTable.of(TABLE, N), plan, coupling=growth.coupling, momentum=0.9, **options)
 
 
 def test_smith_keeps_the_noise_scale_with_a_flat_lr_up_to_the_cap():
@@ -46,25 +51,25 @@ def test_hybrid_lets_the_later_falls_cut():
 
 def test_the_noise_scale_is_that_of_the_momentum_in_force():
     plan = schedules.steps("0:128 25000:3200").plan(dataset_size=N, epochs=1)
-    course = Course((0,), (0.1,))
-    found = forecast(course, plan, coupling="noise_scale(maximum_lr_factor=5)", momentum=0.9)
+    lrs = LRTable((0,), (0.1,))
+    found = forecast(lrs, plan, coupling="noise_scale(maximum_lr_factor=5)", momentum=0.9)
     assert found.lr == pytest.approx((0.1, 0.5))
     assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.5 * N / (3200 * 0.02)))
     assert found.noise_scale[1] == pytest.approx(found.noise_scale[0])
-    found = forecast(course, plan, coupling="adam_sde", momentum=0.9)
+    found = forecast(lrs, plan, coupling="adam_sde", momentum=0.9)
     assert found.lr == pytest.approx((0.1, 0.5))
 
 
 def test_what_changes_at_the_very_end_is_no_row():
     plan = schedules.constant(10).plan(dataset_size=100, epochs=2)
-    found = forecast(Course((0, 100, 200), (0.1, 0.01, 0.001)), plan, coupling="none")
+    found = forecast(LRTable((0, 100, 200), (0.1, 0.01, 0.001)), plan, coupling="none")
     assert (found.starts_samples, found.lr) == ((0, 100), (0.1, 0.01))
 
 
 @pytest.mark.parametrize(("mode", "updates"), [({}, 60), ({"drop_last": True}, 50), ({"run_on": True}, 53)])
 def test_the_constant_batch_is_planned_in_the_same_mode(mode, updates):
     plan = schedules.steps("0:4 200:8").plan(dataset_size=21, epochs=10, **mode)
-    found = forecast(Course((0,), (0.1,)), plan, coupling="none")
+    found = forecast(LRTable((0,), (0.1,)), plan, coupling="none")
     assert found.before.updates == updates
     assert (found.before.drop_last, found.before.run_on) == (plan.drop_last, plan.run_on)
 
@@ -80,7 +85,7 @@ def test_a_coupling_of_ones_own_is_forecast():
 
     try:
         plan = schedules.steps("0:128 25000:512").plan(dataset_size=N, epochs=1)
-        found = forecast(Course((0,), (0.1,)), plan, coupling=RootAndTheRest(), momentum=0.9)
+        found = forecast(LRTable((0,), (0.1,)), plan, coupling=RootAndTheRest(), momentum=0.9)
     finally:
         del couplings.Coupling.kinds["RootAndTheRest"]
     assert found.lr == pytest.approx((0.1, 0.2))
@@ -98,9 +103,172 @@ def test_seconds_and_json():
     assert len(values["sizes"]) == len(values["starts_samples"]) == len(values["lr"]) == len(values["noise_scale"])
 
 
-def test_errors():
-    course, plan = Course((0,), (0.1,)), schedules.constant(4).plan(dataset_size=10)
+def test_what_cannot_be_forecast():
+    lrs, plan = LRTable((0,), (0.1,)), schedules.constant(4).plan(dataset_size=10)
     with pytest.raises(ValueError, match="`plan` must have an end to be forecast"):
-        forecast(course, plan, coupling="linear")
+        forecast(lrs, plan, coupling="linear")
     with pytest.raises(ValueError, match="`momentum` must be less than 1, got 1"):
-        forecast(course, plan, coupling="linear", momentum=1)
+        forecast(lrs, plan, coupling="linear", momentum=1)
+
+
+# LRs.
+
+
+def test_a_table_in_samples():
+    lrs = LRTable.of([(0, 1.0), (epochs(0.5), 0.5), (samples(80), 0.1)], dataset_size=101)
+    assert lrs.starts_samples == (0, 51, 80)
+    assert [lrs.lr_at(clock) for clock in (0, 50, 51, 79, 80, 1000)] == [1.0, 1.0, 0.5, 0.5, 0.1, 0.1]
+
+
+def test_a_mapping_is_a_table_too():
+    pairs = [(0, 0.1), (epochs(1), 0.05)]
+    assert LRTable.of(dict(pairs), dataset_size=100) == LRTable.of(pairs, dataset_size=100)
+
+
+def test_a_table_in_samples_needs_no_data_set():
+    assert LRTable.of({0: 0.1, samples(50): 0}, dataset_size=None) == LRTable((0, 50), (0.1, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("table", "size", "kind", "message"),
+    [
+        ([(0, 0.1), (1000, math.nan)], 1000, ValueError, "`table` must be finite, got nan; it is the LR from 1000 on"),
+        ([(0, 0.1), (epochs(1), math.inf)], 1000, ValueError, "`table` must be finite, got inf; it is the LR from 1 e"),
+        ([(0, -0.1)], 1000, ValueError, "`table` must be at least 0, got -0.1; it is the LR from 0 on"),
+        ([(0, "0.1")], 1000, TypeError, "`table` must be a number, got '0.1'; it is the LR from 0 on"),
+        ([(0, 0.1), (epochs(1), 0.05)], None, ValueError, "`dataset_size` must be given to count 1 epoch, got None"),
+        ([(0, 0.1), (epochs(1), 0.05)], "9", TypeError, "`dataset_size` must be a whole number, got '9'"),
+        ([0, 1000], 1000, TypeError, "`table` must be pairs of a threshold and an LR, got 0"),
+        ([(0, 0.1), (0.5, 0.05)], 1000, TypeError, "`table` must have whole numbers of samples or Durations as thresh"),
+        (0.1, 1000, TypeError, "`table` must be a mapping or pairs such as {0: 0.1, 5000: 0.02}, got 0.1"),
+        ("0.1", 1000, TypeError, "`table` must be a mapping or pairs such as {0: 0.1, 5000: 0.02}, got '0.1'"),
+        ([], 1000, ValueError, "`starts_samples` must be 0 and then increasing"),
+    ],
+)
+def test_what_is_no_table(table, size, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        LRTable.of(table, size)
+
+
+@pytest.mark.parametrize(
+    ("starts", "lrs", "message"),
+    [
+        ((1,), (0.1,), "`starts_samples` must be 0 and then increasing"),
+        ((0, 0), (0.1, 0.2), "`starts_samples` must be 0 and then increasing"),
+        ((0, 5), (0.1,), "`lrs` must be one per start, got 1 for 2"),
+        ((0, 5), (0.1, math.nan), "`lrs` must be finite, got nan"),
+        ((0,), (-0.1,), "`lrs` must be at least 0, got -0.1"),
+    ],
+)
+def test_what_no_table_holds(starts, lrs, message):
+    with pytest.raises(ValueError, match=message):
+        LRTable(starts, lrs)
+
+
+def test_a_unit_that_it_cannot_count():
+    with pytest.raises(ValueError, match="`table` must be one of epochs, samples, got 'updates'"):
+        LRTable.of([(updates(0), 1.0)], 10)
+
+
+# Seconds.
+
+CURVE = [{"batch_size": 32, "samples_per_second": 160.0}, {"batch_size": 16, "samples_per_second": {"median": 100.0}}]
+
+
+def test_what_a_probe_measured():
+    timing = Timing.of_probe({"task": "digits", "curve": CURVE})
+    assert timing.batch_sizes == (16, 32)
+    assert timing.seconds == pytest.approx((0.16, 0.2))
+    assert timing.update_seconds(24) == pytest.approx(0.18)
+    assert timing.update_seconds(1) == pytest.approx(0.16)
+    assert timing.update_seconds(320) == pytest.approx(2.0)
+
+
+def test_seconds_of_a_plan_are_those_of_its_batches():
+    timing = Timing.of_probe({"curve": CURVE})
+    plan = geometric(2, every=epochs(1), maximum=64).plan(dataset_size=100, epochs=3, batch_size=16)
+    assert timing.plan_seconds(plan) == pytest.approx(sum(timing.update_seconds(batch.size) for batch in plan))
+    assert timing.plan_seconds(plan) == pytest.approx(
+        6 * 0.16 + 0.16 + 3 * 0.2 + 0.16 + 0.4 + timing.update_seconds(36)
+    )
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        {},
+        {"curve": []},
+        {"curve": [{"batch_size": 1}]},
+        {"curve": [{"batch_size": 1, "samples_per_second": 0}]},
+        {"curve": 3},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": float("inf")}]},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": float("nan")}]},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": 1e-320}]},
+        {"curve": [*CURVE, {"batch_size": 8, "samples_per_second": -1.0}]},
+        {"curve": [*CURVE, {"batch_size": 0, "samples_per_second": 1.0}]},
+        {"curve": [*CURVE, {"batch_size": float("inf"), "samples_per_second": 1.0}]},
+        {"curve": [*CURVE, {"batch_size": 10**400, "samples_per_second": 1.0}]},
+    ],
+)
+def test_another_file(probe):
+    with pytest.raises(
+        ValueError, match="`probe` must be what `adabatch probe` wrote: a curve of batch sizes and samples per second"
+    ):
+        Timing.of_probe(probe)
+
+
+@pytest.mark.timeout(20)
+def test_a_long_training_takes_no_longer_to_ask_about():
+    timing = Timing.of_probe({"curve": CURVE})
+    plan = geometric(2, every=epochs(1), maximum=64).plan(dataset_size=10**18 + 1, epochs=3, batch_size=16)
+    expected = 10**18 / 16 * 0.16 + 10**18 / 32 * 0.2 + 10**18 / 64 * 0.4
+    assert timing.plan_seconds(plan) == pytest.approx(expected)
+
+
+# Lines to paste.
+
+TEXTS = [
+    "constant",
+    "step:0.5:2",
+    "milestones:0.2:3,5",
+    "exponential:0.7",
+    "cosine",
+    "onecycle",
+    "wsd:3",
+    "warmup:2+wsd:4",
+    "warmup:2+step:0.3:3",
+    "warmup:3+cosine",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("rule", ["smith", "seesaw", "hybrid(1)"])
+def test_the_lines_to_paste_give_what_was_forecast(text, rule):
+    lines = emit_python(text, dataset_size=600, epochs=8, batch_size=8, max_batch_size=60, round_to=4, rule=rule)
+    assert len(lines.splitlines()) == 3
+    model = torch.nn.Linear(1, 1)
+    kind = torch.optim.Adam if rule == "seesaw" else torch.optim.SGD
+    space = {
+        "torch": torch,
+        "ab": ab,
+        "optimizer": kind(model.parameters(), lr=0.1),
+        "loader": ab.DataLoader(torch.arange(600), batch_size=8),
+    }
+    exec(lines, space)
+    twin = kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    expected = lr_schedule.build(text, twin, epochs=8)
+    growth = ab.from_lr_scheduler(expected, dataset_size=600, epochs=8, batch_size=8, maximum=60, round_to=4, rule=rule)
+    assert space["growth"] == growth
+    assert space["batches"].plan == growth.plan(dataset_size=600, epochs=8)
+    for _ in range(8):
+        assert space["lr_scheduler"].get_last_lr() == pytest.approx(expected.get_last_lr(), abs=1e-15)
+        for scheduler in (space["lr_scheduler"], expected):
+            scheduler.optimizer._opt_called = True  # as if the optimizer had stepped
+            scheduler.step()
+
+
+def test_lines_of_what_is_wrong():
+    with pytest.raises(ValueError, match="`lr_schedule` must be a schedule, got 'sine'"):
+        emit_python("sine", dataset_size=600, epochs=8, batch_size=8)
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        emit_python("cosine", dataset_size=600, epochs=8, batch_size=0)

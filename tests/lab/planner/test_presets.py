@@ -4,13 +4,17 @@ import torch
 import adabatch as ab
 from adabatch.lab.planner import PRESETS, find
 from adabatch.lab.training import RunConfig, lr_schedule
+from adabatch.lab.training.config import SETTINGS
 
 
 def plan_of(preset, **mode):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=preset.lr, momentum=preset.momentum)
-    scheduler = lr_schedule.build(preset.lr_schedule, optimizer, epochs=preset.epochs)
-    growth = ab.from_lr_scheduler(scheduler, epochs=preset.epochs, maximum=preset.maximum, rule=preset.rule)
-    settings = {"dataset_size": preset.dataset_size, "epochs": preset.epochs, "batch_size": preset.batch_size}
+    found = preset.settings
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found["lr"], momentum=found["momentum"])
+    scheduler = lr_schedule.build(found["lr_schedule"], optimizer, epochs=found["epochs"])
+    growth = ab.from_lr_scheduler(
+        scheduler, epochs=found["epochs"], maximum=found["max_batch_size"], rule=found["rule"]
+    )
+    settings = {"dataset_size": preset.dataset_size, "epochs": found["epochs"], "batch_size": found["batch_size"]}
     return growth.plan(**settings, **mode)
 
 
@@ -44,7 +48,9 @@ def test_updates_on_imagenet_with_the_short_batch_of_each_epoch(name, updates):
     preset = find(name)
     plan = plan_of(preset)
     assert plan.updates == updates == 30 * 157 + 60 * -(-1_281_167 // plan.sizes[1])
-    constant = ab.schedules.constant(preset.batch_size).plan(dataset_size=preset.dataset_size, epochs=preset.epochs)
+    constant = ab.schedules.constant(preset.settings["batch_size"]).plan(
+        dataset_size=preset.dataset_size, epochs=preset.settings["epochs"]
+    )
     assert constant.updates == 14_130 == 90 * 157
 
 
@@ -52,9 +58,9 @@ def test_they_are_the_scaled_starts_of_the_first():
     for name, to in (("smith-lr", {"to_lr": 0.5}), ("smith-momentum", {"to_lr": 0.5, "to_momentum": 0.98})):
         preset = find(name)
         assert ab.scale_up(lr=0.1, momentum=0.9, batch_size=128, **to) == (
-            preset.lr,
-            preset.momentum,
-            preset.batch_size,
+            preset.settings["lr"],
+            preset.settings["momentum"],
+            preset.settings["batch_size"],
         )
 
 
@@ -63,6 +69,7 @@ def test_each_says_where_it_is_from_and_what_is_recalled():
         paper = "1711.00489" if name.startswith("smith") else "1712.02029"
         for preset in presets:
             assert preset.name == name
+            assert set(preset.settings) < set(SETTINGS)
             assert f"arXiv {paper}, " in preset.source
             assert preset.recalled or (name in ("adabatch", "fixed") and preset.task != "imagenet")
 
@@ -84,15 +91,18 @@ def test_each_says_where_it_is_from_and_what_is_recalled():
 )
 def test_adabatch_on_cifar(task, name, model, sizes, updates):
     preset = find(name, task=task, model=model)
-    plan = RunConfig.for_task(task, **preset.settings()).plan(50_000)
+    plan = RunConfig.for_task(task, **preset.settings).plan(50_000)
     assert (plan.sizes, plan.tails, plan.updates) == (sizes, (), updates)
-    assert (preset.momentum, preset.weight_decay) == (0.9, 5e-4)
+    assert (preset.settings["momentum"], preset.settings["weight_decay"]) == (0.9, 5e-4)
 
 
 def lrs(preset):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=preset.lr)
-    scheduler, found = lr_schedule.build(preset.lr_schedule, optimizer, epochs=preset.epochs), []
-    for _ in range(preset.epochs):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=preset.settings["lr"])
+    scheduler, found = (
+        lr_schedule.build(preset.settings["lr_schedule"], optimizer, epochs=preset.settings["epochs"]),
+        [],
+    )
+    for _ in range(preset.settings["epochs"]):
         found.append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
@@ -120,23 +130,23 @@ def test_lrs_on_imagenet():
     found = lrs(preset)
     assert (found[0], found[4], found[29]) == pytest.approx((0.1, 0.1 * 8192 / 256, 3.2))
     assert found[30] * 2 == pytest.approx(3.2 * 0.2), "the LR in force falls x0.2 as the batch doubles"
-    assert preset.weight_decay == 1e-4
-    assert RunConfig.for_task("imagenet", **preset.settings()).plan(1_281_167).sizes == (8192, 16_384, 32_768)
+    assert preset.settings["weight_decay"] == 1e-4
+    assert RunConfig.for_task("imagenet", **preset.settings).plan(1_281_167).sizes == (8192, 16_384, 32_768)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "smith-large"])
 def test_each_is_the_settings_of_a_run(name):
     for preset in PRESETS[name]:
-        config = RunConfig.for_task(preset.task, **preset.settings())
+        config = RunConfig.for_task(preset.task, **preset.settings)
         assert config.model == preset.model
         plan = config.plan(preset.dataset_size)
-        assert plan.sizes[0] == preset.batch_size
-        assert config.grows == (len(plan.sizes) > 1) or preset.rule == "hybrid(0)"
+        assert plan.sizes[0] == preset.settings["batch_size"]
+        assert config.grows == (len(plan.sizes) > 1) or preset.settings["rule"] == "hybrid(0)"
 
 
 @pytest.mark.parametrize(("name", "updates"), [("smith-increase", 29_240), ("smith-hybrid", 34_520)])
 def test_a_run_of_smith_has_the_papers_updates(name, updates):
-    config = RunConfig.for_task("cifar10", **find(name).settings())
+    config = RunConfig.for_task("cifar10", **find(name).settings)
     assert config.plan(50_000).updates == updates
     assert config.coupling == "linear(any_optimizer=True)"
 

@@ -64,16 +64,26 @@ def test_fixed_small_can_be_another():
     assert arms["fixed-small"].lr == 0.5
 
 
-def test_every_key_is_read():
-    text = (
-        "a: model=mlp batch-size=8 growth=3 every=2 max-batch-size=64 coupling=linear lr=0.1 lr-schedule=step:0.5:1 "
-        "momentum=0.5 weight-decay=0.001 optimizer=nesterov epochs=4 micro-batch-size=4"
-    )
-    found = chosen(text)["a"]
-    assert (found.model, found.batch_size, found.growth, found.every) == ("mlp", 8, 3.0, "2")
-    assert (found.max_batch_size, found.coupling, found.lr, found.lr_schedule) == (64, "linear", 0.1, "step:0.5:1")
-    assert (found.momentum, found.weight_decay, found.optimizer) == (0.5, 0.001, "nesterov")
-    assert (found.epochs, found.micro_batch_size) == (4, 4)
+EVERY_KEY = {
+    "model=mlp": "mlp", "batch-size=8": 8, "growth=3": 3.0, "every=2": "2", "max-batch-size=64": 64,
+    "drop-last=true": True, "coupling=power(0.75)": "power(0.75)", "lr-schedule=step:0.5:1": "step:0.5:1",
+    "lr=0.1": 0.1, "momentum=0.5": 0.5, "weight-decay=0.001": 0.001, "optimizer=nesterov": "nesterov", "epochs=4": 4,
+    "micro-batch-size=4": 4, "ghost-batch-size=2": 2, "evaluate-every='2 epochs'": "2 epochs",
+    "save-every='5 min'": "5 min", "precision=bf16": "bf16", "channels-last=false": False, "compile=true": True,
+    "cuda-graphs=false": False, "workers=0": 0,
+}  # fmt: skip
+
+
+def test_every_setting_that_may_differ_is_a_key():
+    found = chosen(f"a: {' '.join(EVERY_KEY)}")["a"].to_json()
+    read = {text.partition("=")[0].replace("-", "_"): value for text, value in EVERY_KEY.items()}
+    assert {name: found[name] for name in read} == read
+    assert {*read, "rule"} == set(found) - {"task", "seed", "device", "threads", "data"}, "which arms have in common"
+
+
+def test_an_arm_that_grows_by_a_rule():
+    found = chosen("a: rule=seesaw optimizer=adam lr-schedule=cosine", growth=2.0)["a"]
+    assert (found.growth, found.rule, found.coupling, found.lr) == (None, "seesaw", "sqrt", 0.002)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +98,10 @@ def test_every_key_is_read():
         (["a: rate=1"], "`arm` a must have keys among model, batch-size, .*, got 'rate'; for example"),
         (["a: lr=fast"], "`arm` a must have a number as lr, got 'fast'"),
         (["a: batch-size=1.5"], "`arm` a must have a whole number as batch-size, got '1.5'"),
+        (["a: threads=half"], "`arm` a must have keys among model, batch-size, .*, got 'threads'; for example"),
+        (["a: workers=half"], "`arm` a must have a whole number or none as workers, got 'half'"),
+        (["a: drop-last=yes"], "`arm` a must have true or false as drop-last, got 'yes'"),
+        (["a: growth=2 rule=smith"], "`arm` a: `rule` must come without `growth`, got 'smith' and 2"),
         (["a: lr=1 lr=2"], "`arm` a must set each key once, got lr twice"),
         (["a: every='2 epochs"], "`arm` a must have closed quotes"),
         (["a: lr=1", "a: lr=2"], "`arm` names must differ, got 'a' twice"),

@@ -78,16 +78,24 @@ def test_one_turn_shows_nothing():
 
 
 def test_the_batch_sizes_double():
-    assert batch_sizes(config(batch_size=24, max_batch_size=48), maximum=None, dataset_size=1437) == [24, 48, 96, 192]
-    assert batch_sizes(config(batch_size=16), maximum=100, dataset_size=1437) == [16, 32, 64]
-    assert batch_sizes(config(batch_size=512, max_batch_size=None), maximum=None, dataset_size=1437) == [512, 1024]
+    assert batch_sizes(config(batch_size=24, max_batch_size=48), max_batch_size=None, dataset_size=1437) == [
+        24,
+        48,
+        96,
+        192,
+    ]
+    assert batch_sizes(config(batch_size=16), max_batch_size=100, dataset_size=1437) == [16, 32, 64]
+    assert batch_sizes(config(batch_size=512, max_batch_size=None), max_batch_size=None, dataset_size=1437) == [
+        512,
+        1024,
+    ]
 
 
 def test_a_probe_measures_real_steps(data):
     calls = []
     found = probe(
         config(),
-        maximum=128,
+        max_batch_size=128,
         repeats=2,
         seconds=0.01,
         data=data,
@@ -129,7 +137,7 @@ def test_out_of_memory_ends_the_curve(data, monkeypatch):
         return real(self, batch_size, count)
 
     monkeypatch.setattr(module.Steps, "time", limited)
-    found = probe(config(), maximum=512, repeats=1, seconds=0.001, data=data)
+    found = probe(config(), max_batch_size=512, repeats=1, seconds=0.001, data=data)
     assert [point["batch_size"] for point in found["curve"]] == [64, 128]
     assert found["out_of_memory_at"] == 256
     with pytest.raises(ValueError, match="`batch_size` must fit the device's memory, got 256; start smaller"):
@@ -140,7 +148,7 @@ def test_a_probe_leaves_torchs_generator_alone(data):
     import torch
 
     before = torch.get_rng_state()
-    probe(config(), maximum=64, repeats=1, seconds=0.001, data=data)
+    probe(config(), max_batch_size=64, repeats=1, seconds=0.001, data=data)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -149,7 +157,7 @@ def test_a_probe_leaves_torchs_generator_alone(data):
     [
         ({"repeats": 0}, "`repeats` must be at least 1, got 0"),
         ({"seconds": 0}, "`seconds` must be greater than 0, got 0"),
-        ({"maximum": 32}, "`max_batch_size` must be at least 64, got 32; the first batch size is 64"),
+        ({"max_batch_size": 32}, "`max_batch_size` must be at least 64, got 32; the first batch size is 64"),
     ],
 )
 def test_errors(options, message, data):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import re
+from dataclasses import fields, replace
 
 import pytest
+from tests.lab.training.checks import SMALL
 
-from adabatch.lab.training import RunConfig
+from adabatch.lab.training import RunConfig, on_top, read_settings
+from adabatch.lab.training.config import PANELS, SETTINGS, batch_schedule
 
 
 def test_the_tasks_settings_hold_unless_others_are_given():
@@ -26,10 +30,47 @@ def test_json_round_trip():
     assert RunConfig.from_json(config.to_json()) == config
 
 
+def test_the_table_has_each_setting_as_the_fields_have_it():
+    assert list(SETTINGS) == [each.name for each in fields(RunConfig)]
+    assert (SETTINGS["lr"].kind, SETTINGS["lr"].optional) == (float, False)
+    assert (SETTINGS["channels_last"].kind, SETTINGS["channels_last"].optional) == (bool, True)
+    for name, setting in SETTINGS.items():
+        assert setting.name == name
+        assert setting.panel in PANELS
+        assert setting.help.endswith("."), name
+
+
+def test_settings_of_earlier_run_folders_may_be_missing():
+    config = RunConfig.for_task("digits")
+    values = config.to_json()
+    for name in ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers", "save_every"):
+        del values[name]
+    assert RunConfig.from_json(values) == config
+    del values["threads"]
+    with pytest.raises(ValueError, match="`config` must have the settings task, model"):
+        RunConfig.from_json(values)
+
+
+def test_the_largest_batch_is_named_as_the_setting_is():
+    config = RunConfig.for_task("digits", rule="smith", lr_schedule="cosine", batch_size=200)
+    with pytest.raises(
+        ValueError, match="`max_batch_size` must be given where the start, 200, is above a tenth of the"
+    ):
+        config.plan(1437)
+    with pytest.raises(ValueError, match="`max_batch_size` must be at least 1"):
+        batch_schedule({"growth": 2.0, "every": "1", "max_batch_size": 0, "rule": None})
+
+
+@pytest.mark.timeout(20)
+def test_millions_of_epochs_are_checked_at_once():
+    RunConfig.for_task("digits", epochs=10**7, growth=2.0, lr_schedule="warmup:5+cosine").check_lr(1437)
+
+
 def test_differences_name_the_settings():
     config = RunConfig.for_task("digits")
-    assert config.differences(config) == []
-    assert replace(config, seed=3, lr=0.1).differences(replace(config, lr=0.2)) == ["lr: 0.1 and 0.2", "seed: 3 and 0"]
+    assert config.differences(config) == {}
+    other = replace(config, lr=0.2, device="cpu", data="elsewhere", workers=3, save_every="5 min")
+    assert replace(config, seed=3, lr=0.1).differences(other) == {"lr": (0.1, 0.2), "seed": (3, 0)}
 
 
 @pytest.mark.parametrize(
@@ -148,3 +189,86 @@ def test_the_optimizers_own_settings_hold_unless_others_are_given():
 def test_a_data_folder_is_text():
     with pytest.raises(TypeError, match="`data` must be text, the name of a folder, got 5"):
         RunConfig.for_task("digits", data=5)
+
+
+# Settings of a file, and on top of others.
+
+
+@pytest.mark.parametrize("name", ["", "config.json"])
+def test_a_folder_and_its_file_hold_the_same(tmp_path, name):
+    values = RunConfig.for_task("digits", growth=2.0).to_json()
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert read_settings(tmp_path / name) == values
+    assert RunConfig.for_task(**read_settings(tmp_path / name)).to_json() == values
+
+
+def test_a_part_of_the_settings_is_enough(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"lr": 0.5}')
+    assert read_settings(file) == {"lr": 0.5}
+
+
+def test_unknown_names_and_missing_files(tmp_path):
+    file = tmp_path / "mine.json"
+    with pytest.raises(FileNotFoundError, match=r"`config` must be there, got .*mine\.json', which is not; give a "):
+        read_settings(file)
+    file.write_text('{"lr": 0.5, "rate": 1, "pace": 2}')
+    with pytest.raises(ValueError, match=r"`config` must have settings among task, .*, got 'rate', 'pace' in .*json"):
+        read_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "expected"),
+    [
+        ({"lr": 0.5}, {"lr": 0.1, "seed": 1}, {"lr": 0.1, "seed": 1}),
+        ({"growth": 2.0}, {"rule": "smith"}, {"growth": None, "rule": "smith"}),
+        ({"rule": "smith", "coupling": "linear"}, {"growth": 2.0}, {"growth": 2.0, "rule": None, "coupling": "linear"}),
+        ({"coupling": "linear"}, {"rule": "seesaw"}, {"growth": None, "rule": "seesaw"}),
+        ({"lr": 0.5}, {"optimizer": "adam"}, {"lr": 0.001, "optimizer": "adam"}),
+        ({"lr": 0.5}, {"optimizer": "adam", "lr": 0.1}, {"lr": 0.1, "optimizer": "adam"}),
+        ({"lr": 0.5}, {"optimizer": "nesterov"}, {"lr": 0.5, "optimizer": "nesterov"}),
+        ({"lr": 0.5, "optimizer": "adam"}, {"optimizer": "sgd"}, {"lr": 0.02, "optimizer": "sgd"}),
+        ({"lr": 0.5, "optimizer": "adam"}, {"optimizer": "adamw"}, {"lr": 0.5, "optimizer": "adamw"}),
+    ],
+)
+def test_settings_on_top_of_others(base, given, expected):
+    before = dict(base)
+    assert on_top(base, given, task="mnist") == expected
+    assert base == before
+
+
+# More epochs than a run was begun with.
+
+
+def check_longer(schedule, *, epochs, to, passed, **settings):
+    began = replace(SMALL, lr_schedule=schedule, epochs=epochs, **settings)
+    replace(began, epochs=to).check_longer(began, epochs=passed)
+
+
+@pytest.mark.parametrize("passed", [0, 1, 3, 4])
+@pytest.mark.parametrize(
+    "schedule", ["constant", "step:0.5:2", "milestones:0.2:1,3,9", "exponential:0.9", "warmup:2+step:0.5:2"]
+)
+def test_schedules_that_do_not_know_their_length(schedule, passed):
+    check_longer(schedule, epochs=4, to=9, passed=passed)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "warmup:2+cosine"])
+def test_schedules_that_do(schedule):
+    check_longer(schedule, epochs=4, to=4, passed=4)
+    check_longer(schedule, epochs=4, to=9, passed=0)  # the first LR is all that was used yet
+    for passed in (1, 2, 4):
+        message = (
+            f"`epochs` must stay 4, got 9: the LRs of `lr_schedule` {schedule} up to epoch {passed} depend on the "
+            "length of the training; leave it out, or start a new run of that length"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            check_longer(schedule, epochs=4, to=9, passed=passed)
+
+
+def test_a_decay_at_the_end_may_be_put_off_until_it_begins():
+    for passed in (0, 4, 7):
+        check_longer("wsd:2", epochs=10, to=20, passed=passed)
+    for passed in (8, 9, 10):
+        with pytest.raises(ValueError, match=f"`lr_schedule` wsd:2 up to epoch {passed} depend on the length"):
+            check_longer("wsd:2", epochs=10, to=20, passed=passed)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from adabatch import units
 from adabatch.lab.training import lr_schedule
 
 
@@ -85,3 +86,35 @@ def test_numbers_out_of_range():
 def test_shares_of_some_epochs_alone():
     assert lr_schedule.shares("step:0.5:2", epochs=5, count=3) == [1.0, 1.0, 0.5]
     assert lr_schedule.shares("step:0.5:2", epochs=2, count=3) == [1.0, 1.0, 0.5], "one more than the training has"
+
+
+@pytest.mark.parametrize("text", ["constant", "step:0.5:1", "warmup:3+cosine", "warmup:2:0.5+onecycle", "wsd:2"])
+def test_what_stays_below_the_first_lr(text):
+    assert not lr_schedule.rises(text)
+    assert max(lr_schedule.shares(text, epochs=9)) <= 1
+
+
+@pytest.mark.parametrize("text", ["step:1.5:2", "exponential:1.01", "warmup:3+milestones:2:1,2"])
+def test_what_may_rise_above_it(text):
+    assert lr_schedule.rises(text)
+
+
+def test_the_text_is_written_as_python():
+    assert lr_schedule.python("warmup:5+wsd:3", epochs=9) == (
+        "torch.optim.lr_scheduler.ChainedScheduler([torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 6, "
+        "total_iters=5), torch.optim.lr_scheduler.MultiplicativeLR(optimizer, lr_lambda=lambda e: (9 - e) / (10 - e) "
+        "if e >= 6 else 1.0)])"
+    )
+    with pytest.raises(ValueError, match="`lr_schedule` must be a schedule, got 'sine'"):
+        lr_schedule.python("sine", epochs=9)
+
+
+def test_more_epochs_than_can_be_sampled():
+    with pytest.raises(
+        ValueError, match="`epochs` must be at most 10,000,000, got 20000000; give a function of samples"
+    ):
+        lr_schedule.table("constant", epochs=20_000_000)
+
+
+def test_a_table_of_a_first_lr():
+    assert lr_schedule.table("step:0.5:1", epochs=2, lr=0.5) == [(units.epochs(0), 0.5), (units.epochs(1), 0.25)]

@@ -39,14 +39,14 @@ def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
     if not like:
         assert moments == {}
         return
-    with pytest.raises(ValueError, match=r"^optimizer must have moments of 2 parameters$"):
+    with pytest.raises(ValueError, match=r"^`optimizer` must have moments of 2 parameters$"):
         optimizers.check_moments({0: moments[0]}, like=like, parameters=parameters)
     names = ", ".join(like[0])
-    with pytest.raises(ValueError, match=f"^optimizer must keep {names} of parameter 1$"):
+    with pytest.raises(ValueError, match=f"^`optimizer` must keep {names} of parameter 1$"):
         optimizers.check_moments({0: moments[0], 1: {}}, like=like, parameters=parameters)
     for key in like[0]:
         wrong = {0: moments[0] | {key: torch.zeros(7)}, 1: moments[1]}
-        with pytest.raises(ValueError, match=rf"^optimizer must keep another {key} of parameter 0, got tensor"):
+        with pytest.raises(ValueError, match=rf"^`optimizer` must keep another {key} of parameter 0, got tensor"):
             optimizers.check_moments(wrong, like=like, parameters=parameters)
 
 

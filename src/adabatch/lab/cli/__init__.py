@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exit code is 141 as that of other tools.
 
     Args:
-        arguments: what is typed behind `adabatch`; None for those of this process.
+        arguments: what is typed after `adabatch`; None for those of this process.
     """
     with _streams.forgiving() as output:
         code = _run(sys.argv[1:] if arguments is None else arguments, ends=arguments is None)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: Sequence[str], *, ends: bool) -> int:
-    """Runs what was typed, after which this process `ends` or does not; returns the exit code."""
+    """Runs what was typed and returns the exit code; `ends` says whether this process ends then."""
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         print(f"the command line needs {' and '.join(missing)}; run: pip install 'adabatch[cli]'", file=sys.stderr)
@@ -95,8 +95,9 @@ def _call(given: Sequence[str], *, ends: bool) -> Any:
     import typer
 
     from adabatch.lab.cli import _shared
+    from adabatch.lab.training.interrupt import SIGNALS
 
-    before = {number: signal.getsignal(number) for number in _shared.SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         return app()(given, prog_name="adabatch", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):  # outside of a command, or while it says that it was interrupted

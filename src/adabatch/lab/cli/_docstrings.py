@@ -24,7 +24,7 @@ def read(module: str, name: str | None = None) -> str:
 
 
 def first_lines(package: str) -> dict[str, str]:
-    """Name and line of what a package offers by a name in lower case: what is in its `__all__` and in a file there.
+    """The first lines of what a package offers by a name in lower case, from its `__all__` and the files there.
 
     Args:
         package: by its full name.

@@ -1,11 +1,16 @@
-"""Folders that nobody named: new ones under a name of their own, and what was in one before."""
+"""The folders that commands write: new ones under a name of their own, and what they hold, beside what was there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+from adabatch._errors import naming
 
 
 @contextmanager
@@ -13,7 +18,7 @@ def new(wanted: Path) -> Iterator[Path]:
     """A folder that no other command has, however many start at once; gone again if nothing came into it.
 
     Args:
-        wanted: its path; with a number behind it where another has the name. The folder above is made when missing.
+        wanted: its path; with a number after it where another has the name. The folder above is made when missing.
 
     Raises:
         OSError: if no folder can be made there.
@@ -80,3 +85,36 @@ def set_aside(folder: Path, *names: str) -> str | None:
 
 def _numbered(file: Path, number: int) -> Path:
     return file.with_name(f"{file.stem}-{number}{file.suffix}")
+
+
+def write_found(folder: Path, kind: str, values: Mapping[str, Any], draw: Callable[[Path], object]) -> list[str]:
+    """Writes what a command found: its JSON, a picture where matplotlib is installed, and a page; earlier ones stay.
+
+    Args:
+        folder: to write to, made when missing.
+        kind: of what is found, `"plan"` or `"probe"`.
+        values: for the JSON.
+        draw: draws the picture at a path.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    from adabatch.lab.report import page
+    from adabatch.lab.training import writing
+    from adabatch.lab.training.folder import write_json
+
+    names = [f"{kind}.json"]
+    with writing(folder), naming(folder="out"):
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = set_aside(folder, f"{kind}.json", f"{kind}.png", page.NAME)
+        write_json(folder / f"{kind}.json", values)
+        if importlib.util.find_spec("matplotlib") is not None:
+            draw(folder / f"{kind}.png")
+            names.append(f"{kind}.png")
+        names.append(page.write(folder).name)
+    if kept is not None:
+        print(f"note: the {kind} that was in {folder} before is {kept} now", file=sys.stderr)
+    return names

@@ -1,4 +1,4 @@
-"""What all commands share: output and errors."""
+"""Output and errors of all commands."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
+from rich import progress
+from rich.console import Console, RenderableType
 from typer.models import ArgumentInfo
 
 import adabatch
-from adabatch._errors import AdabatchError, ArgumentError
+from adabatch._errors import AdabatchError
+from adabatch.lab.training.interrupt import SIGNALS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from adabatch.lab.training import RunConfig
+    from adabatch.lab.training import Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,9 +36,8 @@ R = TypeVar("R")
 USER_ERROR: Final = 2
 DIVERGED: Final = 3
 BY_SIGNAL: Final = 128  # and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
-SIGNALS: Final = tuple(number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
+_MANY_EPOCHS: Final = 100_000  # seconds of sampling
 _PACKAGE: Final = str(Path(__file__).parents[2])
-_ALSO: Final = {"maximum": "max_batch_size", "folder": "out"}  # what schedules and pages call it, and the option
 _FAULT: Final = (
     "\nThis is a fault of adabatch, not yours: please report it, with the lines above and `adabatch --version`."
 )
@@ -56,9 +58,9 @@ def callback(
     """Grow the batch size while a network trains, exactly. To start: `adabatch compare digits`."""
 
 
-def console(*, as_json: bool = False) -> Console:
-    """Where tables and pictures of progress go; it is silent when JSON is asked for. Colours only on a terminal."""
-    return Console(quiet=as_json, soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
+def console() -> Console:
+    """Where tables and sentences go; colours only on a terminal."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def print_table(table: Table) -> None:
@@ -78,91 +80,72 @@ def print_json(values: Any) -> None:
     print(json.dumps(values, indent=2, allow_nan=False))
 
 
-def with_preset(name: str | None, task: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings on top of those of a preset for the task and the network that was chosen.
-
-    Args:
-        name: of the preset; None for none.
-        task: data set by name.
-        settings: fields of `training.RunConfig` that the user gave.
-
-    Raises:
-        ValueError: if there is no such preset, or none for the task or the network, or the network is not here.
-    """
-    from adabatch import _checks
-    from adabatch.lab import models, planner, tasks
-    from adabatch.lab.training import on_top
-
-    if name is None:
-        return settings
-    tasks.get(task)
-    found = planner.find(name, task=task, model=settings.get("model"))
-    _checks.one_of("model", found.model, models.names(), remedy=f"{name} is for adabatch plan alone")
-    merged = on_top(found.settings(), settings, task=task)
-    return {key: value for key, value in merged.items() if value is not None or key == "max_batch_size"}
-
-
-def with_file(file: Path | None, task: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The task and settings on top of those of a file.
-
-    Args:
-        file: what the user gave as `config`; None for none.
-        task: data set by name; None for the file's.
-        settings: fields of `training.RunConfig` that the user gave.
-
-    Raises:
-        OSError: if there is no such file.
-        ValueError: if the file is none of settings, or no task is given.
-    """
-    if file is None:
-        if task is None:
-            raise ArgumentError(None, "Missing argument 'TASK'", remedy="--help shows what there is")
-        return task, settings
-    from adabatch.lab import tasks
-    from adabatch.lab.training import on_top, read_settings
-
-    base = read_settings(file)
-    named = base.pop("task", None)
-    task = named if task is None else task
-    if task is None:
-        raise ArgumentError("task", "must be given where the file has none", got=f"none in {file}")
-    tasks.get(task)
-    return task, on_top(base, settings, task=task)
-
-
-def run_config(task: str, settings: dict[str, Any], *, file: Path | None) -> RunConfig:
-    """The settings of a run; what is wrong with those of a file is said with its name."""
-    from adabatch.lab.training import RunConfig
-
-    try:
-        return RunConfig.for_task(task, **settings)
-    except AdabatchError as error:
-        if file is None:
-            raise
-        raise error.and_then(f"what is not given is as in `config` {file}") from None
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that the user gave: those that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def fail(message: str, *, as_json: bool, argument: str | None = None) -> NoReturn:
-    """Prints one line, or JSON, and exits with code 2.
-
-    Args:
-        message: argument, rule, value, remedy.
-        as_json: whether the user asked for JSON.
-        argument: the option at fault; None takes the first one in backticks.
-    """
-    raise typer.Exit(_report(message, as_json=as_json, argument=argument))
-
-
 def loudly(head: str, message: str) -> None:
-    """Prints one line on standard error, its head in red on a terminal; where it is closed, the exit code tells."""
-    with contextlib.suppress(OSError, ValueError):
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"{head}:", style="bold red", end=" ")
-        print(message, file=sys.stderr)
+    """Prints one line on standard error, its head in red on a terminal."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"{head}:", style="bold red", end=" ")
+    print(message, file=sys.stderr)
+
+
+def say(line: str) -> None:
+    """Prints a line on standard error at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def tell_if_long(epochs: int) -> None:
+    """Says that an LR schedule is sampled at every epoch, where that takes its time."""
+    if epochs >= _MANY_EPOCHS:
+        say(f"note: the LR schedule is sampled at {epochs:,} epochs, which takes a while")
+
+
+def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:
+    """One evaluation as a line of a log.
+
+    Args:
+        now: with the evaluation.
+        seconds_left: of whatever is under way; None: not known yet.
+    """
+    found = now.evaluation
+    assert found is not None
+    epoch = f"{now.samples * now.epochs / now.total_samples:.2f}".rstrip("0").rstrip(".")
+    losses = ["not finite" if loss is None else f"{loss:.4g}" for loss in (found.test_loss, found.train_loss)]
+    parts = [
+        f"epoch {epoch}/{now.epochs}",
+        f"test {100 * found.test_accuracy:.2f} %",
+        f"test loss {losses[0]}",
+        f"training loss {losses[1]}",
+        f"batch {found.batch_size:,}",
+        f"LR {found.lr:.3g}",
+        f"{now.samples_per_second:,.0f}/s",
+    ]
+    if seconds_left is not None:
+        parts.append(f"{timedelta(seconds=round(seconds_left))} left")
+    return "  ".join(parts)
+
+
+class Bars(progress.Progress):
+    """Bars on standard error, below a table if there is one; shown on a terminal alone, else lines are to be said.
+
+    Args:
+        *columns: of each bar; rich's own where none is given.
+        show: whether to show anything.
+
+    Attributes:
+        lines: whether to say lines instead.
+        table: what stands above the bars.
+    """
+
+    def __init__(self, *columns: progress.ProgressColumn, show: bool) -> None:
+        console = Console(stderr=True, highlight=False)
+        self.lines = show and not console.is_terminal
+        self.table: RenderableType | None = None
+        disable = not (show and console.is_terminal)
+        super().__init__(*columns, console=console, transient=True, refresh_per_second=4, disable=disable)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table and the bars."""
+        if self.table is not None:
+            yield self.table
+        yield from super().get_renderables()
 
 
 def interrupted(message: str, *, as_json: bool, number: int = signal.SIGINT) -> NoReturn:
@@ -193,25 +176,11 @@ def handle(handlers: Mapping[int, Any]) -> None:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def unheard(tell: Callable[P, None]) -> Callable[P, None]:
-    """The same, but where the terminal or the pipe that it writes to is gone, nothing is told and all goes on.
-
-    Args:
-        tell: writes to standard output or error.
-    """
-
-    @functools.wraps(tell)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with contextlib.suppress(OSError):
-            tell(*args, **kwargs)
-
-    return run
-
-
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns errors that this package raises itself, and those of the file system, into one line and exit code 2.
+    """Turns the package's own errors, and those of the file system, into one line and exit code 2.
 
-    Arguments in backticks become the options that the user types. A fault of the program keeps its traceback.
+    Arguments in backticks become the options that the user types. Any other error keeps its traceback, with a line that
+    asks for a report.
 
     Args:
         command: with an option `as_json`.
@@ -228,35 +197,32 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise
         except KeyboardInterrupt as error:
             interrupted(str(error) or "interrupted", as_json=as_json, number=getattr(error, "number", signal.SIGINT))
-        except OSError as error:
-            message = _system_words(error)
         except AdabatchError as error:
-            message = str(error)
+            message, argument = str(error), error.argument
+        except OSError as error:
+            message, argument = _system_words(error), None
         except Exception as error:
             error.add_note(_FAULT)
             raise
-        message = _BACKTICKED.sub(lambda found: f"`{options.get(found[1], found[1])}`", message)
-        fail(" ".join(message.split()), as_json=as_json)
+        message = _BACKTICKED.sub(lambda found: f"`{options.get(found[1], found[1])}`", " ".join(message.split()))
+        raise typer.Exit(_report(message, as_json=as_json, argument=options.get(argument or "", argument)))
 
     return run
 
 
 def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
-    """What the user types for each argument, by the name that errors give it."""
+    """The words that the user types for each argument, by the name that errors give it."""
     names = {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         noted = getattr(parameter.annotation, "__metadata__", ())
         positional = any(isinstance(each, ArgumentInfo) for each in noted)
         names[name] = name.upper() if positional else "--" + name.replace("_", "-")
-    for said, typed in _ALSO.items():
-        if typed in names:
-            names.setdefault(said, names[typed])
     return names
 
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings of this package as one line, without the place in the source that a library's user wants."""
+    """Prints warnings of this package in one line, without the place in the source that a library's user wants."""
     before = warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:

@@ -6,27 +6,22 @@ import importlib.util
 import shlex
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from rich import progress as bars
-from rich.console import Console, RenderableType
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from adabatch._errors import ArgumentError
-from adabatch.lab.cli import _shared
-from adabatch.lab.cli._bar import evaluation_line, say
-from adabatch.lab.cli._options import GROWTH, RUN, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
-from adabatch.lab.cli.train import check_growth, merged_settings
+from adabatch._errors import ArgumentError, naming
+from adabatch.lab.cli import _options, _shared
+from adabatch.lab.training.config import GROWTH, RUN, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.comparison import Comparison
     from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.compare import Turn
-    from adabatch.lab.training import Progress, RunConfig, RunResult
+    from adabatch.lab.training import Progress, RunResult
 
 WIDE = 110
 Seeds = Annotated[
@@ -49,19 +44,19 @@ Arms = Annotated[
 
 
 @_shared.guarded
-@of_a_run()
+@_options.of_a_run()
 def command(
-    task: TaskOrFile = None,
+    task: _options.TaskOrFile = None,
     *,
     seeds: Seeds = 10,
     arm: Arms = None,
     target: Target = None,
-    preset: Preset = None,
-    config: SettingsFile = None,
+    preset: _options.Preset = None,
+    config: _options.SettingsFile = None,
     settings: dict[str, Any],
-    out: Out = None,
-    progress: Telling = None,
-    as_json: AsJson = False,
+    out: _options.Out = None,
+    progress: _options.Telling = None,
+    as_json: _options.AsJson = False,
 ) -> None:
     """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
 
@@ -82,11 +77,11 @@ def command(
 
         adabatch compare digits --arm adaptive --arm 'root: growth=2 coupling=power(0.5)' --arm 'big: batch-size=64'
     """
-    task, merged = merged_settings(task, settings, preset=preset, file=config)
+    task, merged = _options.merged_settings(task, settings, preset=preset, file=config)
     if merged.get("rule") is None and merged.get("growth") is None:
         merged["growth"] = 2.0
-    check_growth(settings, merged, preset)
-    run = _shared.run_config(task, merged, file=config)
+    _options.check_growth(settings, merged, preset)
+    run = _options.run_config(task, merged, file=config)
     folder = out or Path("runs") / f"compare-{task}"
     show = not as_json if progress is None else progress
     compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
@@ -95,12 +90,9 @@ def command(
         if not as_json:
             _show(compare, notes)
         best = max(value for arm in compare.arms if arm.best_accuracy for value in arm.best_accuracy.values)
-        raise ArgumentError(
-            "target",
-            "must be reached by at least one run",
-            got=f"{target:g}, the best is {best:.4g}",
-            remedy=f"all results are in {folder}; the same command with a lower target reads them again",
-        )
+        got = f"{target:g}, the best is {best:.4g}"
+        remedy = f"all results are in {folder}; the same command with a lower target reads them again"
+        raise ArgumentError("target", "must be reached by at least one run", got=got, remedy=remedy)
     if as_json:
         _shared.print_json(compare.to_json())
     else:
@@ -108,14 +100,7 @@ def command(
 
 
 def _compare(
-    config: RunConfig,
-    *,
-    arms: list[str],
-    seeds: int,
-    target: float | None,
-    out: Path,
-    show: bool,
-    as_json: bool,
+    config: RunConfig, *, arms: list[str], seeds: int, target: float | None, out: Path, show: bool, as_json: bool
 ) -> Comparison:
     """Trains what is not trained yet."""
     from adabatch import _checks
@@ -133,12 +118,11 @@ def _compare(
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
     interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
-    bar = RunsBar(interim, out, show=show)
-    tell = _shared.unheard(bar.show)
+    bar = RunsBar(config.task, interim, out, show=show)
     with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
         try:
             with bar:
-                return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=tell)
+                return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
         except KeyboardInterrupt as error:
             page = shlex.join(["adabatch", "report", str(out)])
             message = (
@@ -157,7 +141,7 @@ def _write(compare: Comparison, out: Path) -> list[str]:
 
     words = "\n".join(f"- {sentence}" for sentence in headline.sentences(compare))
     written = ["compare.json", "compare.md"]
-    with writing(out):
+    with writing(out), naming(folder="out"):
         write_text(out / "compare.md", f"{plain(compare_table(compare))}\n\n{words}\n")
         if importlib.util.find_spec("matplotlib") is not None:
             from adabatch.lab.report.picture import compare_picture
@@ -188,6 +172,7 @@ class RunsBar:
     Lines are for each evaluation and each finished run. The table is in compare.md too until the end.
 
     Args:
+        title: of the bar.
         interim: what is compared; no run of it is finished yet.
         out: the folder of the comparison.
         show: whether to show anything.
@@ -196,32 +181,26 @@ class RunsBar:
         done: runs that are finished.
     """
 
-    def __init__(self, interim: Interim, out: Path, *, show: bool) -> None:
+    def __init__(self, title: str, interim: Interim, out: Path, *, show: bool) -> None:
         self.done = 0
         self._interim, self._out = interim, out
         self._begun: float | None = None  # the first run that is trained here
         self._found = 0  # runs that were there before
-        console = Console(stderr=True, highlight=False)
-        self._lines = show and not console.is_terminal
-        self._bars = _Bars(
-            bars.TextColumn("[bold]{task.description}"),
-            bars.BarColumn(bar_width=None),
-            bars.TextColumn("{task.fields[state]}"),
-            bars.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-            disable=not (show and console.is_terminal),
+        self._bars = _shared.Bars(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            show=show,
         )
-        self._row = self._bars.add_task(interim.facts.partition(",")[0], total=None, state="warming up")
+        self._row = self._bars.add_task(title, total=None, state="warming up")
 
     def __enter__(self) -> Self:
         self._bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # the terminal is gone
-            self._bars.stop()
+        self._bars.stop()
 
     def show(self, turn: Turn, now: Progress | RunResult | None) -> None:
         """Shows where the comparison stands.
@@ -241,18 +220,18 @@ class RunsBar:
         if isinstance(now, Progress):
             share = now.samples / now.total_samples
             state += f"  batch {now.batch_size:,}  {now.samples_per_second:,.0f}/s"
-            if self._lines and now.note is not None:
-                say(f"{place}  {now.note}")
-            if self._lines and now.evaluation is not None:
-                line = evaluation_line(now, seconds_left=self._seconds_left(turn, share))
-                say(f"{place}  {line}")
+            if self._bars.lines and now.note is not None:
+                _shared.say(f"{place}  {now.note}")
+            if self._bars.lines and now.evaluation is not None:
+                line = _shared.evaluation_line(now, seconds_left=self._seconds_left(turn, share))
+                _shared.say(f"{place}  {line}")
         elif now is not None:
             self.done, share = turn.number, 1.0
             self._add(turn, now)
             state += f"  {100 * now.test_accuracy:.2f} % in {now.train_seconds:.2f} s"
             state += "  diverged" if now.diverged else "  no better than chance" if now.at_chance else ""
-            if self._lines:
-                say(f"{state}{' (found there)' if turn.reused else ''}")
+            if self._bars.lines:
+                _shared.say(f"{state}{' (found there)' if turn.reused else ''}")
         self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)
 
     def _seconds_left(self, turn: Turn, share: float) -> float:
@@ -276,14 +255,3 @@ class RunsBar:
             words = "\n".join(f"- {sentence}" for sentence in self._interim.sentences())
             with writing(self._out):
                 write_text(self._out / "compare.md", f"{plain(self._bars.table)}\n\n{words}\n")
-
-
-class _Bars(bars.Progress):
-    """Bars below the table so far."""
-
-    table: RenderableType = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """The table and the bars."""
-        yield self.table
-        yield from super().get_renderables()

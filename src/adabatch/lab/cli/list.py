@@ -54,17 +54,15 @@ def contents() -> dict[str, dict[str, str]]:
 
 
 def _preset(presets: tuple[Preset, ...]) -> str:
-    """For which tasks and networks it has settings, from where, and which of them are recalled."""
+    """The line of a preset: its tasks and networks, its sources, and which settings are recalled."""
     cases: dict[str, list[str]] = {}
     for preset in presets:
         cases.setdefault(preset.task, []).append(preset.model)
     sources = dict.fromkeys(preset.source for preset in presets)
-    doubts: dict[str, list[str]] = {}
+    doubts: dict[str, dict[str, None]] = {}
     for preset in presets:
         for text in preset.recalled:
-            tasks = doubts.setdefault(text, [])
-            if preset.task not in tasks:
-                tasks.append(preset.task)
+            doubts.setdefault(text, {})[preset.task] = None
     line = "; ".join(f"{task}: {', '.join(models)}" for task, models in cases.items())
     line += f" ({'; '.join(sources)})"
     if doubts:

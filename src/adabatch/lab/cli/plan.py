@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,57 +11,18 @@ import typer
 from rich.table import Table
 
 from adabatch import _checks, units
-from adabatch._errors import ArgumentError
-from adabatch.lab.cli import _folders, _shared
-from adabatch.lab.cli._options import (
-    GROWTH,
-    LR,
-    OUTPUT,
-    RUN,
-    AsJson,
-    BatchSize,
-    Epochs,
-    Growth,
-    LRSchedule,
-    Momentum,
-    Out,
-)
+from adabatch._errors import ArgumentError, naming
+from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.training.config import GROWTH, OUTPUT, RUN, SETTINGS, batch_schedule
 
 if TYPE_CHECKING:
-    from adabatch.lab.planner import Forecast
-    from adabatch.schedules import Schedule
+    from adabatch.lab.planner import Forecast, Preset
 
 DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
-Task = Annotated[
-    str | None, typer.Option("--task", help="Which training of the preset; else its first.", rich_help_panel=RUN)
-]
-Model = Annotated[
-    str | None, typer.Option("--model", help="Which training of the preset; else its first.", rich_help_panel=RUN)
-]
-PresetName = Annotated[
-    str | None,
-    typer.Option("--preset", metavar="NAME", help="A training of a paper; others give its list.", rich_help_panel=RUN),
-]
-RuleText = Annotated[
-    str | None,
-    typer.Option("--rule", help="smith, seesaw (Adam), 'hybrid(1)' or 'power(0.75)'.", rich_help_panel=GROWTH),
-]
-Maximum = Annotated[
-    int | None,
-    typer.Option(
-        "--maximum",
-        "--max-batch-size",
-        help="The largest batch size; else a tenth of the data.",
-        rich_help_panel=GROWTH,
-    ),
-]
 RoundTo = Annotated[int | None, typer.Option("--round-to", help="Sizes are multiples of it.", rich_help_panel=GROWTH)]
-Every = Annotated[
-    str | None,
-    typer.Option(
-        "--every", metavar="DURATION", help="The interval: 4, '4 epochs', '9 updates'.", rich_help_panel=GROWTH
-    ),
-]
+OfPreset = "Which training of the preset; else its first."
+Task = Annotated[str | None, typer.Option("--task", help=OfPreset, rich_help_panel=RUN)]
+Model = Annotated[str | None, typer.Option("--model", help=OfPreset, rich_help_panel=RUN)]
 Probe = Annotated[
     Path | None,
     typer.Option("--probe", metavar="FILE", help="probe.json, for seconds before and after.", rich_help_panel=RUN),
@@ -71,11 +31,11 @@ EmitPython = Annotated[
     bool, typer.Option("--emit-python", help="Print the three lines to paste, nothing else.", rich_help_panel=OUTPUT)
 ]
 _NEEDED: Final = ("lr_schedule", "batch_size", "dataset_size", "epochs")
-_OPTIONAL: Final[dict[str, Any]] = {
+_DEFAULTS: Final[dict[str, Any]] = {
     "lr": 0.1,
     "momentum": 0.9,
     "rule": "smith",
-    "maximum": None,
+    "max_batch_size": None,
     "round_to": 1,
     "growth": None,
     "every": None,
@@ -85,25 +45,21 @@ _ROWS: Final = 16
 
 
 @_shared.guarded
+@_options.of_a_run(
+    *("lr_schedule", "growth", "every", "batch_size", "epochs", "lr", "momentum", "rule", "max_batch_size"),
+    every=_options.option("every", help="The interval: 4, '4 epochs', '9 updates'."),  # a plan counts no tokens
+    dataset_size=DatasetSize,
+    round_to=RoundTo,
+)
 def command(
-    lr_schedule: LRSchedule = None,
-    growth: Growth = None,
-    every: Every = None,
-    batch_size: BatchSize = None,
-    dataset_size: DatasetSize = None,
-    epochs: Epochs = None,
-    lr: LR = None,
-    momentum: Momentum = None,
-    rule: RuleText = None,
-    maximum: Maximum = None,
-    round_to: RoundTo = None,
-    preset: PresetName = None,
+    settings: dict[str, Any],
+    preset: _options.Preset = None,
     task: Task = None,
     model: Model = None,
     probe: Probe = None,
     emit_python: EmitPython = False,
-    out: Out = None,
-    as_json: AsJson = False,
+    out: _options.Out = None,
+    as_json: _options.AsJson = False,
 ) -> None:
     """Turn an LR schedule into growth of the batch, and see what it saves before training.
 
@@ -117,31 +73,21 @@ def command(
 
         adabatch plan --lr-schedule step:0.5:10 --batch-size 64 --dataset-size 60000 --epochs 30 --out runs/plan
 
-        adabatch plan --growth 2 --every 2 --maximum 256 --batch-size 16 --dataset-size 1437 --epochs 14
+        adabatch plan --growth 2 --every 2 --max-batch-size 256 --batch-size 16 --dataset-size 1437 --epochs 14
 
         adabatch plan --preset adabatch --model alexnet
 
         adabatch plan --preset smith-increase --emit-python
     """
-    given = _shared.given(
-        lr_schedule=lr_schedule,
-        growth=growth,
-        every=every,
-        batch_size=batch_size,
-        dataset_size=dataset_size,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        rule=rule,
-        maximum=maximum,
-        round_to=round_to,
-    )
-    settings = _settings(given, preset, task=task, model=model)
+    chosen = _chosen(preset, task=task, model=model)
+    settings = _settings(settings, chosen)
+    _shared.tell_if_long(settings["epochs"])
     if emit_python:
         _emit(settings, out=out, probe=probe, as_json=as_json)
         return
-    found, extra = _forecast(settings, probe)
-    for note in _probe_notes(probe, found, task=task, model=model, preset=preset):
+    measured = None if probe is None else _read(probe)
+    found, extra = _forecast(settings, measured)
+    for note in _misfits(measured, found, chosen):
         print(f"note: {note}", file=sys.stderr)
     title = preset or settings["lr_schedule"]
     if preset is None and settings["growth"] is not None:
@@ -159,97 +105,74 @@ def command(
         console.print(f"written to {out}", markup=False)
 
 
-def _settings(given: dict[str, Any], preset: str | None, *, task: str | None, model: str | None) -> dict[str, Any]:
-    """What is planned: what was typed, on top of the preset, on top of what holds if nothing is said."""
+def _chosen(preset: str | None, *, task: str | None, model: str | None) -> Preset | None:
+    """The training of the preset; None without one."""
     from adabatch.lab import planner
 
-    settings = dict(_OPTIONAL)
-    if preset is None:
-        for name, value in (("task", task), ("model", model)):
-            if value is not None:
-                raise ArgumentError(name, "must come with `preset`, whose trainings it chooses from", got="it alone")
-    else:
-        chosen = planner.find(preset, task=task, model=model)
-        settings |= {name: getattr(chosen, name) for name in (*_NEEDED, *_OPTIONAL) if hasattr(chosen, name)}
+    if preset is not None:
+        return planner.find(preset, task=task, model=model)
+    for name, value in (("task", task), ("model", model)):
+        if value is not None:
+            raise ArgumentError(name, "must come with `preset`, whose trainings it chooses from", got="it alone")
+    return None
+
+
+def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
+    """The settings of a plan: what was typed, on top of the preset, on top of what holds if nothing is said."""
+    settings = dict(_DEFAULTS)
+    if chosen is not None:
+        known = {**chosen.settings, "dataset_size": chosen.dataset_size}
+        settings |= {name: value for name, value in known.items() if name in (*_NEEDED, *_DEFAULTS)}
     settings |= given
     if "rule" in given:
         if "growth" in given:
-            raise ArgumentError(
-                "rule", "must come without `growth`", got="both", remedy="a factor or the falls of the LR say how"
-            )
+            remedy = "a factor or the falls of the LR say how"
+            raise ArgumentError("rule", "must come without `growth`", got="both", remedy=remedy)
         settings["growth"] = None
     elif "growth" in given:
-        _checks.finite("growth", given["growth"], above=1)
+        SETTINGS["growth"].validate(given["growth"])
         settings |= {"rule": None, "every": settings["every"] or "1 epoch"}
         settings.setdefault("lr_schedule", "constant")
     elif "every" in given and settings["growth"] is None:
-        raise ArgumentError(
-            "every", "must come with `growth`", got="it alone", remedy="a rule grows where the LR falls"
-        )
+        remedy = "a rule grows where the LR falls"
+        raise ArgumentError("every", "must come with `growth`", got="it alone", remedy=remedy)
+    if settings["growth"] is not None and units.duration(settings["every"], name="every").unit == "tokens":
+        remedy = "a plan knows no tokens, so divide them by those of a sample and give samples"
+        raise ArgumentError("every", "must be in epochs, samples or updates", value=settings["every"], remedy=remedy)
     if settings["rule"] is None and settings["round_to"] != 1:
-        raise ArgumentError(
-            "round_to",
-            "must come with a rule",
-            got=f"{settings['round_to']} for growth by a factor",
-            remedy="choose a batch size and a factor whose multiples suit",
-        )
+        got = f"{settings['round_to']} for growth by a factor"
+        remedy = "choose a batch size and a factor whose multiples suit"
+        raise ArgumentError("round_to", "must come with a rule", got=got, remedy=remedy)
     for name in _NEEDED:
         if name not in settings:
-            raise ArgumentError(
-                name, "must be given without a preset", got="none", remedy="or take one, as --preset smith-increase"
-            )
+            remedy = "or take one, as --preset smith-increase"
+            raise ArgumentError(name, "must be given without a preset", got="none", remedy=remedy)
     return settings
 
 
-def _forecast(settings: dict[str, Any], probe: Path | None) -> tuple[Forecast, dict[str, Any]]:
-    import torch
-
-    from adabatch import lr_clock
+def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tuple[Forecast, dict[str, Any]]:
+    """The forecast, and the rule, coupling and maximum of the batch schedule."""
     from adabatch.lab import planner
     from adabatch.lab.training import lr_schedule as lr_text
 
-    _checked_numbers(settings)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings["lr"])
-    scheduler = lr_text.build(settings["lr_schedule"], optimizer, epochs=settings["epochs"])
-    growth, extra = _growth(settings, scheduler)
-    plan = growth.plan(
-        dataset_size=settings["dataset_size"],
-        epochs=settings["epochs"],
-        batch_size=settings["batch_size"],
-        drop_last=settings["drop_last"],
-    )
-    course = planner.Course.of_table(lr_clock.table(scheduler, epochs=settings["epochs"]), settings["dataset_size"])
-    timing = None if probe is None else planner.Timing.of_probe(_read(probe))
-    found = planner.forecast(course, plan, coupling=extra["coupling"], momentum=settings["momentum"], timing=timing)
-    return found, extra
-
-
-def _growth(settings: dict[str, Any], scheduler: Any) -> tuple[Schedule, dict[str, Any]]:
-    """The batch schedule, with its rule, coupling and maximum."""
-    from adabatch import lr_clock, schedules
-
-    if settings["rule"] is None:
-        extra = {"rule": None, "coupling": "linear", "maximum": settings["maximum"]}
-        if settings["growth"] is None:
-            return schedules.constant(), extra
-        every = units.duration(settings["every"], name="every")
-        if every.unit == "tokens":
-            raise ArgumentError(
-                "every",
-                "must be in epochs, samples or updates",
-                value=settings["every"],
-                remedy="a plan knows no tokens, so divide them by those of a sample and give samples",
-            )
-        return schedules.geometric(settings["growth"], every, maximum=settings["maximum"]), extra
-    names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
-    found = lr_clock.from_lr_scheduler(scheduler, **{name: settings[name] for name in names})
-    return found, {"rule": found.rule, "coupling": found.coupling, "maximum": found.maximum}
-
-
-def _checked_numbers(settings: dict[str, Any]) -> None:
     for name in ("batch_size", "dataset_size", "epochs"):
         _checks.whole(name, settings[name])
-    _checks.finite("lr", settings["lr"], above=0)
+    SETTINGS["lr"].validate(settings["lr"])
+    table = lr_text.table(settings["lr_schedule"], epochs=settings["epochs"], lr=settings["lr"])
+    growth = batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
+    with naming(maximum="max_batch_size"):
+        plan = growth.plan(**{name: settings[name] for name in ("dataset_size", "epochs", "batch_size", "drop_last")})
+    maximum, tenth = settings["max_batch_size"], settings["dataset_size"] // 10
+    if maximum is None and settings["rule"] is not None and tenth >= settings["batch_size"]:
+        maximum = tenth
+    found = planner.forecast(
+        planner.LRTable.of(table, settings["dataset_size"]),
+        plan,
+        coupling=growth.coupling,
+        momentum=settings["momentum"],
+        timing=None if measured is None else planner.Timing.of_probe(measured),
+    )
+    return found, {"rule": getattr(growth, "rule", None), "coupling": growth.coupling, "maximum": maximum}
 
 
 def _read(probe: Path) -> dict[str, Any]:
@@ -258,25 +181,21 @@ def _read(probe: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):
-        raise ArgumentError(
-            "probe", "must be a file that `adabatch probe` wrote", value=str(probe), remedy="run: adabatch probe TASK"
-        )
+        rule, remedy = "must be a file that `adabatch probe` wrote", "run: adabatch probe TASK"
+        raise ArgumentError("probe", rule, value=str(probe), remedy=remedy)
     return values
 
 
-def _probe_notes(probe: Path | None, found: Forecast, **planned: str | None) -> list[str]:
-    """What of the probe does not fit the plan: its task or network, or the sizes that it measured."""
+def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | None) -> list[str]:
+    """Sentences about what does not fit the plan: the probe's task, its network, or the sizes that it measured."""
     from adabatch.lab import planner
 
-    if probe is None:
+    if measured is None:
         return []
-    measured, notes = _read(probe), []
-    preset = planned.pop("preset")
-    if preset is not None:
-        chosen = planner.find(preset, task=planned["task"], model=planned["model"])
-        planned = {"task": chosen.task, "model": chosen.model}
-    for name, mine in planned.items():
-        if mine is not None and measured.get(name) not in (None, mine):
+    notes = []
+    for name in () if chosen is None else ("task", "model"):
+        mine = getattr(chosen, name)
+        if measured.get(name) not in (None, mine):
             notes.append(f"the probe is of {name} {measured[name]}, the plan of {mine}; its seconds are another's")
     sizes = planner.Timing.of_probe(measured).batch_sizes
     least, most = min(found.sizes), max(found.sizes)
@@ -292,20 +211,13 @@ def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_
 
     for name, value in (("out", out), ("probe", probe)):
         if value is not None:
-            raise ArgumentError(
-                "emit_python",
-                f"must come without `{name}`",
-                got="both",
-                remedy="it prints lines to paste and nothing else, so run the forecast as a command of its own",
-            )
+            remedy = "it prints lines to paste and nothing else, so run the forecast as a command of its own"
+            raise ArgumentError("emit_python", f"must come without `{name}`", got="both", remedy=remedy)
     if settings["rule"] is None:
-        raise ArgumentError(
-            "emit_python",
-            "must come with a rule, by which an LR schedule becomes growth",
-            got="none",
-            remedy="growth by a factor runs as adabatch train --growth or --preset",
-        )
-    names = ("dataset_size", "epochs", "batch_size", "maximum", "round_to", "rule")
+        rule = "must come with a rule, by which an LR schedule becomes growth"
+        remedy = "growth by a factor runs as adabatch train --growth or --preset"
+        raise ArgumentError("emit_python", rule, got="none", remedy=remedy)
+    names = ("dataset_size", "epochs", "batch_size", "max_batch_size", "round_to", "rule")
     _forecast(settings, None)  # whatever is wrong is said here, not in the user's script
     lines = planner.emit_python(settings["lr_schedule"], **{name: settings[name] for name in names})
     if as_json:
@@ -315,35 +227,19 @@ def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_
 
 
 def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
-    from adabatch.lab.report import page
-    from adabatch.lab.training import writing
-    from adabatch.lab.training.folder import write_json
-
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        if (kept := _folders.set_aside(out, "plan.json", "plan.png", "report.html")) is not None:
-            print(f"note: the plan that was in {out} before is {kept} now", file=sys.stderr)
-        write_json(out / "plan.json", values)
-        page.write(out)
-        if importlib.util.find_spec("matplotlib") is None:
-            print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
-            return
+    def draw(path: Path) -> None:
         from adabatch.lab.report.picture import plan_picture
 
-        plan_picture(values, out / "plan.png", title=title)
+        plan_picture(values, path, title=title)
+
+    if len(_folders.write_found(out, "plan", values, draw)) < 3:
+        print("no picture without matplotlib; run: pip install 'adabatch[plot]'", file=sys.stderr)
 
 
 def _table(found: Forecast, *, title: str) -> Table:
     table = Table(title=f"{title}: {found.after.describe()}", title_justify="left")
-    for name in (
-        "samples",
-        "epoch",
-        "batch size",
-        "LR of the schedule",
-        "LR in force",
-        "noise scale",
-        "the same before",
-    ):
+    names = ("samples", "epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "the same before")
+    for name in names:
         table.add_column(name, justify="right")
     size = found.after.dataset_size or 1
     for index in _shown(len(found.starts_samples)):

@@ -9,7 +9,8 @@ import typer
 
 from adabatch._errors import ArgumentError
 from adabatch.lab.cli import _shared
-from adabatch.lab.cli._options import OUTPUT, AsJson, path_of
+from adabatch.lab.cli._options import AsJson, path_of
+from adabatch.lab.training.config import OUTPUT
 
 FolderArgument = Annotated[
     list[Path],

@@ -5,20 +5,22 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from adabatch._errors import ArgumentError
-from adabatch.lab.cli import _folders, _shared
-from adabatch.lab.cli._bar import Bar
-from adabatch.lab.cli._options import GROWTH, OUTPUT, AsJson, Out, Preset, SettingsFile, TaskOrFile, Telling, of_a_run
+from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.training.config import OUTPUT, RunConfig
 
 if TYPE_CHECKING:
-    from adabatch.lab.training import RunConfig, RunResult
+    from adabatch.lab.training import Progress, RunResult
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
@@ -32,31 +34,34 @@ ResumeFrom = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-
-MicroBatchSize = Annotated[
-    str | None,
-    typer.Option(
-        "--micro-batch-size",
-        metavar="N|auto",
-        help="Samples per forward and backward pass; auto measures the fastest.",
-        rich_help_panel=GROWTH,
-    ),
-]
+_COLUMNS: Final = (
+    TextColumn("[bold]{task.description}"),
+    BarColumn(bar_width=None),
+    TextColumn("{task.completed:,.0f}/{task.total:,.0f} samples"),
+    TextColumn("{task.fields[state]}"),
+    TimeRemainingColumn(),
+)
+MicroBatchSize = _options.option(
+    "micro_batch_size",
+    kind=str,
+    metavar="N|auto",
+    help="Samples per forward and backward pass; auto measures the fastest.",
+)
 
 
 @_shared.guarded
-@of_a_run(micro_batch_size=MicroBatchSize)
+@_options.of_a_run(micro_batch_size=MicroBatchSize)
 def command(
-    task: TaskOrFile = None,
+    task: _options.TaskOrFile = None,
     *,
-    preset: Preset = None,
-    config: SettingsFile = None,
+    preset: _options.Preset = None,
+    config: _options.SettingsFile = None,
     settings: dict[str, Any],
-    out: Out = None,
+    out: _options.Out = None,
     resume: Resume = False,
     resume_from: ResumeFrom = None,
-    progress: Telling = None,
-    as_json: AsJson = False,
+    progress: _options.Telling = None,
+    as_json: _options.AsJson = False,
 ) -> None:
     """Train one network on TASK, with a constant batch or a growing one.
 
@@ -97,87 +102,31 @@ def _micro_batch_size(given: str | None) -> dict[str, int]:
     if given is None or given == "auto":
         return {}
     if not given.strip().lstrip("+-").isdigit():
-        raise ArgumentError(
-            "micro_batch_size", "must be a whole number or auto", value=given, remedy="auto measures the fastest"
-        )
+        rule, remedy = "must be a whole number or auto", "auto measures the fastest"
+        raise ArgumentError("micro_batch_size", rule, value=given, remedy=remedy)
     return {"micro_batch_size": int(given)}
 
 
 def _config(
-    task: str | None,
-    settings: dict[str, Any],
-    *,
-    preset: str | None,
-    file: Path | None,
-    out: Path | None,
-    resume: bool,
+    task: str | None, settings: dict[str, Any], *, preset: str | None, file: Path | None, out: Path | None, resume: bool
 ) -> tuple[RunConfig, Path]:
     """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
-    from dataclasses import replace
-
     from adabatch.lab.training import saved_config
 
     if resume:
         if file is not None:
-            raise ArgumentError(
-                "config",
-                "must come without `resume`",
-                got="both",
-                remedy="the settings of a run that goes on are in `out`",
-            )
+            remedy = "the settings of a run that goes on are in `out`"
+            raise ArgumentError("config", "must come without `resume`", got="both", remedy=remedy)
         if out is None:
             raise ArgumentError("resume", "must come with `out`, the folder of the run", got="none")
         saved = saved_config(out)
-        task, merged = merged_settings(saved.task if task is None else task, settings, preset=preset, file=None)
+        task = saved.task if task is None else task
+        task, merged = _options.merged_settings(task, settings, preset=preset, file=None)
         return replace(saved, task=task, **merged), out
-    task, merged = merged_settings(task, settings, preset=preset, file=file)
-    check_growth(settings, merged, preset)
+    task, merged = _options.merged_settings(task, settings, preset=preset, file=file)
+    _options.check_growth(settings, merged, preset)
     folder = out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
-    return _shared.run_config(task, merged, file=file), folder
-
-
-def merged_settings(
-    task: str | None, settings: dict[str, Any], *, preset: str | None, file: Path | None
-) -> tuple[str, dict[str, Any]]:
-    """The task and its settings: those given on top of a preset's or a file's.
-
-    Args:
-        task: data set by name; None for the file's.
-        settings: fields of `training.RunConfig` that the user gave.
-        preset: its name; None for none.
-        file: a file of settings; None for none.
-
-    Raises:
-        OSError: if there is no such file.
-        ValueError: if preset and file are both given, or one of them does not fit.
-    """
-    if preset is not None and file is not None:
-        raise ArgumentError(
-            "config", "must come without `preset`", got="both", remedy="take one, and what differs as options"
-        )
-    task, merged = _shared.with_file(file, task, settings)
-    return task, _shared.with_preset(preset, task, merged)
-
-
-def check_growth(given: dict[str, Any], settings: dict[str, Any], preset: str | None) -> None:
-    """Raises where settings of growth would go unnoticed.
-
-    Args:
-        given: fields of `training.RunConfig` that the user gave.
-        settings: all of them, those of a file or a preset included.
-        preset: its name; None for none.
-
-    Raises:
-        ValueError: if one of them comes without growth.
-    """
-    if preset is not None or settings.get("growth") is not None:
-        return
-    needing, reason = ["every", "max_batch_size", "coupling"], "without it the batch is constant"
-    if settings.get("rule") is not None:
-        needing, reason = ["every"], "a rule grows where the LR falls"
-    for name in needing:
-        if name in given:
-            raise ArgumentError(name, "must come with `growth`", got="it alone", remedy=reason)
+    return _options.run_config(task, merged, file=file), folder
 
 
 def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> None:
@@ -189,10 +138,9 @@ def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bo
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
         try:
-            with Bar(config.task, show=show) as bar:
-                result = train(
-                    config, out, resume=resume, resume_from=resume_from or "last", progress=_shared.unheard(bar.show)
-                )
+            with _shared.Bars(*_COLUMNS, show=show) as bars:
+                tell = partial(_tell, bars, bars.add_task(config.task, total=1, state="starting"))
+                result = train(config, out, resume=resume, resume_from=resume_from or "last", progress=tell)
         except Interrupted as error:
             again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
             message = f"interrupted; the run is saved in {out}; to go on: {again}"
@@ -209,6 +157,21 @@ def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bo
         console.print(f"run folder: {out}", page, sep="\n", markup=False)  # brackets in a path are no markup
     if result.diverged:
         raise typer.Exit(_shared.DIVERGED)
+
+
+def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:
+    """Shows where a run stands; what is done before the first update has a line of its own, wherever it goes."""
+    if now.note is not None:
+        bars.update(row, state=now.note)
+        if bars.lines:
+            _shared.say(now.note)
+        return
+    if bars.lines and now.evaluation is not None:
+        _shared.say(_shared.evaluation_line(now, seconds_left=now.seconds_left))
+    state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
+    if now.test_accuracy is not None:
+        state += f"  test {100 * now.test_accuracy:.1f} %"
+    bars.update(row, total=now.total_samples, completed=now.samples, state=state)
 
 
 def _warn(config: RunConfig, result: RunResult, out: Path) -> None:

@@ -2,20 +2,168 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
 
 from adabatch import _checks, couplings
-from adabatch._errors import ArgumentError
-from adabatch.lab.planner.course import Course
-from adabatch.lab.planner.timing import Timing
+from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch.lab.training import lr_schedule as lr_text
 from adabatch.schedules import Plan, constant
+from adabatch.units import Duration
+
+
+@dataclass(frozen=True)
+class LRTable:
+    """An LR against the clock, constant from each change to the next.
+
+    Attributes:
+        starts_samples: clocks from which each LR holds; first 0, then increasing.
+        lrs: the LR from each of them on, finite and at least 0.
+    """
+
+    starts_samples: tuple[int, ...]
+    lrs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        starts = self.starts_samples
+        if not starts or starts[0] != 0 or any(after <= before for before, after in pairwise(starts)):
+            raise ArgumentError("starts_samples", "must be 0 and then increasing", got=f"{starts[:6]}")
+        if len(starts) != len(self.lrs):
+            raise ArgumentError("lrs", "must be one per start", got=f"{len(self.lrs)} for {len(starts)}")
+        for lr in self.lrs:
+            _checks.finite("lrs", lr, minimum=0)
+
+    @classmethod
+    def of(
+        cls, table: Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]], dataset_size: int | None
+    ) -> LRTable:
+        """The table that `lr_clock.table` gives, or one like it, with its epochs counted in samples.
+
+        Args:
+            table: thresholds (Durations in epochs or samples, or bare samples) and the LR from each of them on, as a
+                mapping or as pairs.
+            dataset_size: samples in an epoch; None will do for a table without epochs.
+
+        Raises:
+            ValueError: if an LR is negative, NaN or infinite, thresholds do not begin at 0 and increase, or epochs are
+                to be counted without `dataset_size`.
+            TypeError: if an argument is of the wrong kind.
+
+        Example:
+            >>> from adabatch import epochs
+            >>> LRTable.of([(0, 0.1), (epochs(2), 0.02)], dataset_size=100).starts_samples
+            (0, 200)
+        """
+        starts, lrs = [], []
+        for at, lr in _pairs(table):
+            starts.append(_samples(at, dataset_size))
+            lrs.append(float(_checks.finite("table", lr, minimum=0, remedy=f"it is the LR from {at} on")))
+        return cls(tuple(starts), tuple(lrs))
+
+    def lr_at(self, clock: int) -> float:
+        """The LR at a clock."""
+        return self.lrs[bisect_right(self.starts_samples, clock) - 1]
+
+
+def _pairs(table: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(table, str) or not isinstance(table, Iterable):
+        raise ArgumentTypeError("table", "must be a mapping or pairs such as {0: 0.1, 5000: 0.02}", value=table)
+    for item in table.items() if isinstance(table, Mapping) else table:
+        try:
+            at, lr = item
+        except (TypeError, ValueError):
+            raise ArgumentTypeError("table", "must be pairs of a threshold and an LR", value=item) from None
+        yield at, lr
+
+
+def _samples(at: Any, dataset_size: int | None) -> int:
+    """A threshold in samples, rounded up."""
+    if not isinstance(at, Duration):
+        if isinstance(at, bool) or not isinstance(at, Integral):
+            raise ArgumentTypeError("table", "must have whole numbers of samples or Durations as thresholds", value=at)
+        return int(at)
+    if _checks.one_of("table", at.unit, ("epochs", "samples")) == "samples":
+        return math.ceil(at.exact)
+    if dataset_size is None:
+        raise ArgumentError("dataset_size", f"must be given to count {at}", value=None, remedy="or use `samples`")
+    return math.ceil(at.exact * _checks.whole("dataset_size", dataset_size))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per update against batch size.
+
+    Between measured sizes an update's seconds go in a straight line; below the smallest it takes as long as that one,
+    above the largest the samples per second stay as they are there.
+
+    Attributes:
+        batch_sizes: measured, increasing.
+        seconds: per update, at each of them.
+    """
+
+    batch_sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    @classmethod
+    def of_probe(cls, probe: Mapping[str, Any]) -> Timing:
+        """Reads the content of a `probe.json`.
+
+        Args:
+            probe: with `curve`, a list of `batch_size` and `samples_per_second` (a number, or with a `median`).
+
+        Raises:
+            ValueError: if it is no such content.
+        """
+        try:
+            points = sorted(
+                (int(point["batch_size"]), float(_median(point["samples_per_second"]))) for point in probe["curve"]
+            )
+            seconds = tuple(size / rate for size, rate in points)
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            points, seconds = [], ()
+        if not points or points[0][0] < 1 or not all(0 < value < math.inf for value in seconds):
+            raise ArgumentError(
+                "probe",
+                "must be what `adabatch probe` wrote: a curve of batch sizes and samples per second",
+                remedy="run: adabatch probe TASK --out DIR",
+            )
+        return cls(tuple(size for size, _ in points), seconds)
+
+    def update_seconds(self, batch_size: int) -> float:
+        """Seconds of one update.
+
+        Example:
+            >>> timing = Timing((10, 20), (1.0, 1.5))
+            >>> [timing.update_seconds(size) for size in (5, 10, 16, 20, 40)]
+            [1.0, 1.0, 1.3, 1.5, 3.0]
+        """
+        sizes, seconds = self.batch_sizes, self.seconds
+        if batch_size <= sizes[0]:
+            return seconds[0]
+        if batch_size >= sizes[-1]:
+            return seconds[-1] * batch_size / sizes[-1]
+        index = bisect_right(sizes, batch_size)
+        share = (batch_size - sizes[index - 1]) / (sizes[index] - sizes[index - 1])
+        return seconds[index - 1] + share * (seconds[index] - seconds[index - 1])
+
+    def plan_seconds(self, plan: Plan) -> float:
+        """Seconds of training by a plan, evaluation apart; takes the same time however long the training is."""
+        return sum(count * self.update_seconds(size) for size, count in plan.batch_counts().items())
+
+
+def _median(rate: Any) -> Any:
+    return rate["median"] if isinstance(rate, Mapping) else rate
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan does, against the same LR schedule at the constant batch size that the plan starts with.
+    """A plan against the constant batch size that it starts with, under the same LR schedule.
 
     Rows are the clocks where the LR schedule or the batch size changes.
 
@@ -68,7 +216,7 @@ class Forecast:
 
 
 def forecast(
-    course: Course,
+    lrs: LRTable,
     plan: Plan,
     *,
     coupling: str | couplings.Coupling,
@@ -78,7 +226,7 @@ def forecast(
     """Forecasts a training.
 
     Args:
-        course: the LR schedule, which stays in place.
+        lrs: the LR schedule, which stays in place.
         plan: the batch schedule, resolved for a data set and epochs.
         coupling: how the LR follows the batch size; that of a converted schedule is its `.coupling`.
         momentum: of SGD, from 0 and below 1; it enters the noise scale.
@@ -92,7 +240,7 @@ def forecast(
         >>> table = {0: 0.1, epochs(60): 0.02, epochs(120): 0.004, epochs(160): 0.0008}
         >>> growth = schedules.from_lr(table, maximum=5120)
         >>> plan = growth.plan(dataset_size=50_000, epochs=200, batch_size=128)
-        >>> found = forecast(Course.of_table(table.items(), 50_000), plan, coupling=growth.coupling, momentum=0.9)
+        >>> found = forecast(LRTable.of(table, 50_000), plan, coupling=growth.coupling, momentum=0.9)
         >>> found.before.updates, found.after.updates, [round(lr, 6) for lr in found.lr]
         (78200, 29240, [0.1, 0.1, 0.1, 0.032])
     """
@@ -101,15 +249,15 @@ def forecast(
         raise ArgumentError(
             "plan", "must have an end to be forecast", got="one without", remedy="plan with `dataset_size` and `epochs`"
         )
-    base, rule = plan.batch_sizes[0], couplings.get(coupling)
+    base, coupling = plan.batch_sizes[0], couplings.get(coupling)
     before = constant(base).plan(
         dataset_size=plan.dataset_size, epochs=plan.epochs, drop_last=plan.drop_last, run_on=plan.run_on
     )
-    starts = sorted({at for at in (*course.starts_samples, *plan.starts_samples) if at < plan.end_samples})
+    starts = sorted({at for at in (*lrs.starts_samples, *plan.starts_samples) if at < plan.end_samples})
     sizes = [plan.batch_size_at(at) for at in starts]
-    lr_before = [course.lr_at(at) for at in starts]
-    used = [_in_force(rule, lr, momentum, size / base) for lr, size in zip(lr_before, sizes, strict=True)]
-    scale = [found.lr * plan.dataset_size / (1 - found.momentum) for found in used]
+    lr_before = [lrs.lr_at(at) for at in starts]
+    used = [_in_force(coupling, lr, momentum, size / base) for lr, size in zip(lr_before, sizes, strict=True)]
+    scale = [lr * plan.dataset_size / (1 - momentum_used) for lr, momentum_used in used]
     scale_before = plan.dataset_size / (1 - momentum) / base
     return Forecast(
         before,
@@ -117,7 +265,7 @@ def forecast(
         tuple(starts),
         tuple(sizes),
         tuple(lr_before),
-        tuple(found.lr for found in used),
+        tuple(lr for lr, _ in used),
         tuple(value * scale_before for value in lr_before),
         tuple(value / size for value, size in zip(scale, sizes, strict=True)),
         None if timing is None else timing.plan_seconds(before),
@@ -125,24 +273,63 @@ def forecast(
     )
 
 
-class _InForce(NamedTuple):
-    lr: float
-    momentum: float
-
-
-def _in_force(rule: couplings.Coupling, lr: float, momentum: float, ratio: float) -> _InForce:
+def _in_force(coupling: couplings.Coupling, lr: float, momentum: float, ratio: float) -> tuple[float, float]:
     """LR and momentum of SGD under a coupling; of other optimizers' momentum the noise scale knows nothing."""
-    if rule.optimizers is not None and "SGD" not in rule.optimizers:
-        return _InForce(lr * rule.lr_factor(ratio), momentum)
+    if coupling.optimizers is not None and "SGD" not in coupling.optimizers:
+        return lr * coupling.lr_factor(ratio), momentum
     group = _defaults() | {"lr": lr, "momentum": momentum}
-    found = group | rule.in_force(group, ratio)
-    return _InForce(found["lr"], found["momentum"])
+    found = group | coupling.in_force(group, ratio)
+    return found["lr"], found["momentum"]
 
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """What a parameter group of torch's SGD or AdamW holds, for couplings of more than LR and momentum."""
+    """The defaults of torch's SGD and AdamW, for couplings of more than LR and momentum."""
     import torch  # here, so that whoever asks for presets alone is spared it
 
     param = [torch.nn.Parameter(torch.zeros(1))]
     return torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults
+
+
+def emit_python(
+    lr_schedule: str,
+    *,
+    dataset_size: int,
+    epochs: int,
+    batch_size: int,
+    max_batch_size: int | None = None,
+    round_to: int = 1,
+    rule: str = "smith",
+) -> str:
+    """Three lines for a script that has `torch`, `adabatch as ab`, an `optimizer` and a `loader`.
+
+    The LR scheduler of the first line is stepped once per epoch, `batches.step()` comes after each optimizer step.
+
+    Args:
+        lr_schedule: text as `adabatch train --lr-schedule` reads it.
+        dataset_size: samples in an epoch.
+        epochs: length of the training.
+        batch_size: the loader's.
+        max_batch_size: the largest batch size; None for a tenth of the data set.
+        round_to: sizes are multiples of it.
+        rule: how falls of the LR become growth.
+
+    Raises:
+        ValueError: if a number or the text is out of range.
+
+    Example:
+        >>> print(emit_python("cosine", dataset_size=50_000, epochs=90, batch_size=128, max_batch_size=2048))
+        lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
+        growth = ab.from_lr_scheduler(lr_scheduler, dataset_size=50000, epochs=90, batch_size=128, maximum=2048)
+        batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs=90)
+    """
+    numbers = {"dataset_size": dataset_size, "epochs": epochs, "batch_size": batch_size}
+    settings = [f"{name}={_checks.whole(name, value)}" for name, value in numbers.items()]
+    settings += [] if max_batch_size is None else [f"maximum={_checks.whole('max_batch_size', max_batch_size)}"]
+    settings += [] if round_to == 1 else [f"round_to={_checks.whole('round_to', round_to)}"]
+    settings += [] if rule == "smith" else [f'rule="{rule}"']
+    return (
+        f"lr_scheduler = {lr_text.python(lr_schedule, epochs=epochs)}\n"
+        f"growth = ab.from_lr_scheduler(lr_scheduler, {', '.join(settings)})\n"
+        f"batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs={epochs})"
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from adabatch import _checks
@@ -12,6 +12,18 @@ _ADABATCH: Final = "Devarakonda, Naumov, Garland 2017, arXiv 1712.02029"
 _SMITH: Final = "Smith, Kindermans, Ying, Le 2017, arXiv 1711.00489"
 _CIFAR: Final = ("cifar10", "cifar100")
 _SIZES: Final = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+_COMMON: Final[dict[str, Any]] = {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "growth": None,
+    "every": "20 epochs",
+    "max_batch_size": None,
+    "rule": None,
+    "drop_last": False,
+    "micro_batch_size": None,
+    "ghost_batch_size": None,
+}
 _MULTI: Final = "the first and the largest batch size"
 _RECALLED: Final = "batch sizes and growth, and the networks' LR, weight decay and warm-up"
 _NO_WARM_UP: Final = "that the large batch keeps the small one's LR, without a warm-up"
@@ -24,89 +36,52 @@ class Preset:
     Attributes:
         name: as typed; trainings of several networks share one.
         task: data set by name.
-        model: network by name.
-        dataset_size: samples in an epoch.
-        epochs: passes over the data.
-        batch_size: the first one, in samples.
-        lr: the first learning rate, the highest where there is a warm-up.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        lr_schedule: of the LR, in the text that `adabatch train --lr-schedule` reads.
-        growth: factor of growth; None: the batch is constant, or a rule says how it grows.
-        every: how often it grows by this factor.
-        rule: how falls of the LR become growth of the batch, see `schedules.from_lr`; None: they do not.
-        maximum: the largest batch size; None for no limit, with a rule for a tenth of the data set.
-        drop_last: whether the short batch at the end of an epoch is left out.
-        micro_batch_size: samples per forward and backward pass; None for whole batches.
-        ghost_batch_size: samples over which batch norm takes its statistics; None for the whole pass.
+        settings: fields of `training.RunConfig` that it sets, the task aside.
         source: paper and place.
         recalled: settings that were not found printed in a source at hand.
+
+    Example:
+        >>> from adabatch.lab.training import RunConfig
+        >>> RunConfig.for_task("cifar10", **find("adabatch", task="cifar10").settings).plan(50_000).updates
+        15080
     """
 
     name: str
     task: str
-    model: str
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    lr_schedule: str
-    growth: float | None = None
-    every: str = "20 epochs"
-    rule: str | None = None
-    maximum: int | None = None
-    drop_last: bool = False
-    micro_batch_size: int | None = None
-    ghost_batch_size: int | None = None
+    settings: Mapping[str, Any]
     source: str
-    recalled: tuple[str, ...] = field(default=())
+    recalled: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """Network by name."""
+        return str(self.settings["model"])
 
     @property
     def dataset_size(self) -> int:
         """Samples in an epoch."""
         return _SIZES[self.task]
 
-    def settings(self) -> dict[str, Any]:
-        """The fields of `training.RunConfig` that it sets, the task aside.
 
-        Example:
-            >>> from adabatch.lab.training import RunConfig
-            >>> RunConfig.for_task("cifar10", **find("adabatch", task="cifar10").settings()).plan(50_000).updates
-            15080
-        """
-        names = ("model", "epochs", "batch_size", "lr", "momentum", "weight_decay", "lr_schedule", "growth", "every")
-        return {
-            **{
-                name: getattr(self, name)
-                for name in (*names, "rule", "drop_last", "micro_batch_size", "ghost_batch_size")
-            },
-            "max_batch_size": self.maximum,
-            "optimizer": "sgd",
-        }
+def _preset(name: str, task: str, source: str, *recalled: str, **settings: Any) -> Preset:
+    return Preset(name=name, task=task, settings=_COMMON | settings, source=source, recalled=recalled)
 
 
-def _paper(name: str, task: str, model: str, **settings: Any) -> Preset:
-    """Section 4.1 of AdaBatch: CIFAR on one GPU, and 4.2: on four."""
-    defaults: dict[str, Any] = {
-        "epochs": 100,
-        "lr": 0.01,
-        "lr_schedule": "step:0.375:20",
-        "drop_last": True,
-        "source": f"{_ADABATCH}, section 4.1, one GPU",
-    }
-    return Preset(name=name, task=task, model=model, **(defaults | settings))
+def _cifar(name: str, task: str, model: str, *recalled: str, section: str = "4.1, one GPU", **more: Any) -> Preset:
+    usual = {"model": model, "epochs": 100, "lr": 0.01, "lr_schedule": "step:0.375:20", "drop_last": True}
+    return _preset(name, task, f"{_ADABATCH}, section {section}", *recalled, **usual | more)
 
 
 def _cifar_presets() -> list[Preset]:
+    """Sections 4.1 and 4.2 of AdaBatch."""
     found = []
     for model, small in (("resnet20", 128), ("vgg19_bn", 128), ("alexnet", 256)):
         for task in _CIFAR:
             large = 16 * small
             found += [
-                _paper("adabatch", task, model, batch_size=small, growth=2.0, maximum=large),
-                _paper("fixed", task, model, batch_size=small),
-                _paper("fixed-large", task, model, batch_size=large, recalled=(_NO_WARM_UP,)),
+                _cifar("adabatch", task, model, batch_size=small, growth=2.0, max_batch_size=large),
+                _cifar("fixed", task, model, batch_size=small),
+                _cifar("fixed-large", task, model, _NO_WARM_UP, batch_size=large),
             ]
     for model in ("resnet20", "vgg19_bn"):
         for task in reversed(_CIFAR):
@@ -114,14 +89,12 @@ def _cifar_presets() -> list[Preset]:
             more = {
                 "batch_size": 1024,
                 "growth": 2.0,
-                "maximum": 16_384,
+                "max_batch_size": 16_384,
                 # 0.1 per 128 samples; from 0.1 in the first epoch to 0.8 in the fifth, as the authors' code does.
                 "lr": 0.8,
                 "lr_schedule": "warmup:4:0.125+step:0.25:20",
-                "source": f"{_ADABATCH}, section 4.2, four GPUs",
-                "recalled": (_MULTI, *other),
             }
-            found.append(_paper("adabatch-multi", task, model, **more))
+            found.append(_cifar("adabatch-multi", task, model, _MULTI, *other, section="4.2, four GPUs", **more))
     return found
 
 
@@ -139,91 +112,74 @@ def _imagenet_presets() -> list[Preset]:
             rows += (("adabatch-multi", small, 8.0, 64 * small),)
         for name, first, growth, maximum in rows:
             scale = first // 256
-            found.append(
-                Preset(
-                    name=name,
-                    task="imagenet",
-                    model=model,
-                    epochs=90,
-                    batch_size=first,
-                    lr=base * scale,
-                    weight_decay=decay,
-                    lr_schedule=f"warmup:4:{1 / scale!r}+step:0.1:30",
-                    growth=growth,
-                    every="30 epochs",
-                    maximum=maximum,
-                    micro_batch_size=256,
-                    source=f"{_ADABATCH}, section 4.3",
-                    recalled=(_RECALLED, "micro-batches of 256 are ours"),
-                )
-            )
+            settings = {
+                "model": model,
+                "epochs": 90,
+                "batch_size": first,
+                "lr": base * scale,
+                "weight_decay": decay,
+                "lr_schedule": f"warmup:4:{1 / scale!r}+step:0.1:30",
+                "growth": growth,
+                "every": "30 epochs",
+                "max_batch_size": maximum,
+                "micro_batch_size": 256,
+            }
+            recalled = (_RECALLED, "micro-batches of 256 are ours")
+            found.append(_preset(name, "imagenet", f"{_ADABATCH}, section 4.3", *recalled, **settings))
     return found
 
 
 def _smith_cifar(name: str, section: str, *, rule: str = "smith", batch_size: int = 128, **settings: float) -> Preset:
-    return Preset(
-        name=name,
-        task="cifar10",
-        model="wrn16_4",
-        epochs=200,
-        batch_size=batch_size,
-        lr=settings.get("lr", 0.1),
-        momentum=settings.get("momentum", 0.9),
-        lr_schedule="milestones:0.2:60,120,160",
-        rule=rule,
-        maximum=5120,
-        ghost_batch_size=128,
-        source=f"{_SMITH}, {section}",
-        recalled=("the fall at epoch 160", "ghost batches of 128"),
-    )
+    usual = {
+        "model": "wrn16_4",
+        "epochs": 200,
+        "batch_size": batch_size,
+        "lr": 0.1,
+        "lr_schedule": "milestones:0.2:60,120,160",
+        "rule": rule,
+        "max_batch_size": 5120,
+        "ghost_batch_size": 128,
+    }
+    recalled = ("the fall at epoch 160", "ghost batches of 128")
+    return _preset(name, "cifar10", f"{_SMITH}, {section}", *recalled, **(usual | settings))
 
 
-def _smith_imagenet(name: str, *, model: str, lr: float, maximum: int, rule: str, recalled: tuple[str, ...]) -> Preset:
-    return Preset(
-        name=name,
-        task="imagenet",
-        model=model,
-        epochs=90,
-        batch_size=8192,
-        lr=lr,
-        weight_decay=1e-4,
-        lr_schedule="milestones:0.1:30,60,80",
-        rule=rule,
-        maximum=maximum,
-        micro_batch_size=256,
-        ghost_batch_size=None if model == "resnet50" else 32,
-        source=f"{_SMITH}, ImageNet",
-        recalled=(
-            "the falls at epochs 30, 60 and 80 by 10 and the weight decay; a warm-up, which asks for no growth, is "
-            "left out; micro-batches of 256 are ours",
-            *recalled,
-        ),
+def _smith_imagenet(name: str, model: str, maximum: int, rule: str, *recalled: str) -> Preset:
+    falls = (
+        "the falls at epochs 30, 60 and 80 by 10 and the weight decay; a warm-up, which asks for no growth, is left "
+        "out; micro-batches of 256 are ours"
     )
+    settings = {
+        "model": model,
+        "epochs": 90,
+        "batch_size": 8192,
+        "lr": 3.0,
+        "weight_decay": 1e-4,
+        "lr_schedule": "milestones:0.1:30,60,80",
+        "rule": rule,
+        "max_batch_size": maximum,
+        "micro_batch_size": 256,
+        "ghost_batch_size": None if model == "resnet50" else 32,
+    }
+    return _preset(name, "imagenet", f"{_SMITH}, ImageNet", falls, *recalled, **settings)
 
 
 def _smith_presets() -> list[Preset]:
-    recalled = ("growth at epoch 30", "the initial LR")
     return [
         _smith_cifar("smith-decay", "section 5.1, decaying LR", rule="hybrid(0)"),
         _smith_cifar("smith-hybrid", "section 5.1, hybrid", rule="hybrid(1)"),
         _smith_cifar("smith-increase", "section 5.1, increasing batch size"),
         _smith_cifar("smith-lr", "section 5.2, increased initial LR", lr=0.5, batch_size=640),
         _smith_cifar("smith-momentum", "section 5.2, increased momentum", lr=0.5, momentum=0.98, batch_size=3200),
-        _smith_imagenet("smith-resnet50", model="resnet50", lr=3.0, maximum=16_384, rule="smith", recalled=recalled),
-        _smith_imagenet(
-            "smith-large", model="inception_resnet_v2", lr=3.0, maximum=81_920, rule="hybrid(1)", recalled=()
-        ),
+        _smith_imagenet("smith-resnet50", "resnet50", 16_384, "smith", "growth at epoch 30", "the initial LR"),
+        _smith_imagenet("smith-large", "inception_resnet_v2", 81_920, "hybrid(1)"),
     ]
 
 
-def _by_name() -> dict[str, tuple[Preset, ...]]:
-    found = [*_cifar_presets(), *_imagenet_presets(), *_smith_presets()]
-    order = list(dict.fromkeys(preset.name for preset in found))
-    grouped = groupby(sorted(found, key=lambda preset: order.index(preset.name)), key=lambda preset: preset.name)
-    return {name: tuple(presets) for name, presets in grouped}
-
-
-PRESETS: Final[dict[str, tuple[Preset, ...]]] = _by_name()
+_ALL: Final = (*_cifar_presets(), *_imagenet_presets(), *_smith_presets())
+PRESETS: Final[dict[str, tuple[Preset, ...]]] = {
+    name: tuple(preset for preset in _ALL if preset.name == name) for name in dict.fromkeys(each.name for each in _ALL)
+}
 
 
 def find(name: str, *, task: str | None = None, model: str | None = None) -> Preset:
@@ -238,7 +194,7 @@ def find(name: str, *, task: str | None = None, model: str | None = None) -> Pre
         ValueError: if there is no such preset, or none for the data set or the network.
 
     Example:
-        >>> find("adabatch", task="cifar100", model="alexnet").batch_size
+        >>> find("adabatch", task="cifar100", model="alexnet").settings["batch_size"]
         256
     """
     presets = PRESETS[_checks.one_of("preset", name, PRESETS)]

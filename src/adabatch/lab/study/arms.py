@@ -13,13 +13,12 @@ from typing import Any, Final
 
 from adabatch import couplings
 from adabatch._errors import AdabatchError, ArgumentError
-from adabatch.lab import tasks
-from adabatch.lab.training import RunConfig
+from adabatch.lab.training import RunConfig, on_top
+from adabatch.lab.training.config import SETTINGS
 
 STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
 _ADAM: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}  # torch's; no setting of a run changes them
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_OF_GROWTH: Final = ("every", "max-batch-size", "coupling")  # play no part where the batch is constant
 _EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=power(0.5)'"
 
 
@@ -52,27 +51,19 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         ValueError: if `adaptive` does not grow before its end or has no coupling, so that arms would be the same.
     """
     if not adaptive.grows:
-        raise ArgumentError(
-            "growth", "must be given for the adaptive arm", value=None, remedy="for example `--growth 2 --every 4`"
-        )
+        remedy = "for example `--growth 2 --every 4`"
+        raise ArgumentError("growth", "must be given for the adaptive arm", value=None, remedy=remedy)
     coupling = couplings.get(adaptive.coupling)
     if coupling.name == "none":
-        raise ArgumentError(
-            "coupling", "must not be none, which is the arm uncoupled already", remedy="for example linear"
-        )
+        rule = "must not be none, which is the arm uncoupled already"
+        raise ArgumentError("coupling", rule, remedy="for example linear")
     largest = largest_batch(adaptive, dataset_size=dataset_size)
     if largest == adaptive.batch_size:
-        name, sooner = (
-            ("growth", "grow sooner (`every`)") if adaptive.rule is None else ("rule", "follow an LR that falls")
-        )
-        raise ArgumentError(
-            name,
-            (
-                f"must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms "
-                "are the same training"
-            ),
-            remedy=f"let it {sooner} or come to more (`max_batch_size`), or train longer",
-        )
+        by_rule = adaptive.rule is not None
+        rule = f"must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms are the same "
+        remedy = "follow an LR that falls" if by_rule else "grow sooner (`every`)"
+        remedy = f"let it {remedy} or come to more (`max_batch_size`), or train longer"
+        raise ArgumentError("rule" if by_rule else "growth", f"{rule}training", remedy=remedy)
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
     settings = {name: value for name, value in scaled.items() if name not in _ADAM}
@@ -99,8 +90,9 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
     """The arms that the user asked for; the four standard ones when nothing is asked for.
 
     Args:
-        texts: each the name of a standard arm, or `name: key=value ...` with flags of `adabatch train` as keys; what
-            is not given is as in fixed-small, which does not grow; with another optimizer the LR is the task's for it.
+        texts: each the name of a standard arm, or `name: key=value ...` with options of `adabatch train` as keys, but
+            for those that arms have in common; what is not given is as in fixed-small, which does not grow; with
+            another optimizer the LR is the task's for it.
         adaptive: the configuration of the arm adaptive.
         dataset_size: samples in an epoch, at least 1.
 
@@ -133,69 +125,56 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
 
 def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
     if not colon:
-        raise ArgumentError(
-            "arm", f"must be one of {', '.join(STANDARD)} or 'name: key=value ...'", value=name, remedy=_EXAMPLE
-        )
+        rule = f"must be one of {', '.join(STANDARD)} or 'name: key=value ...'"
+        raise ArgumentError("arm", rule, value=name, remedy=_EXAMPLE)
     if not _NAME.fullmatch(name):
         raise ArgumentError("arm", "must have a name of letters, digits, '.', '_' and '-'", value=name, remedy=_EXAMPLE)
-    changes: dict[str, Any] = {}
     try:
         items = shlex.split(settings)
     except ValueError as error:
         raise ArgumentError("arm", f"{name} must have closed quotes", got=f"{settings.strip()!r} ({error})") from None
     if not items:
         raise ArgumentError("arm", f"{name} must set something", got="nothing after the colon", remedy=_EXAMPLE)
+    changes: dict[str, Any] = {}
     for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not value:
+        key, equals, text = item.partition("=")
+        if not equals or not text:
             raise ArgumentError("arm", f"{name} must be made of key=value", value=item, remedy=_EXAMPLE)
         if key not in _KEYS:
             raise ArgumentError("arm", f"{name} must have keys among {', '.join(_KEYS)}", value=key, remedy=_EXAMPLE)
-        field = key.replace("-", "_")
-        if field in changes:
+        setting = _KEYS[key]
+        if setting.name in changes:
             raise ArgumentError("arm", f"{name} must set each key once", got=f"{key} twice")
-        changes[field] = _value(name, key, value)
+        changes[setting.name] = _value(name, key, text)
+    before = {key: value for key, value in base.to_json().items() if key != "task"}
     try:
-        if "optimizer" in changes:  # an LR belongs to an optimizer
-            changes = {**tasks.get(base.task).in_place_of(base.optimizer, changes["optimizer"]), **changes}
-        config = replace(base, **changes)
+        config = RunConfig.for_task(base.task, **on_top(before, changes, task=base.task))
     except AdabatchError as error:
         raise type(error)("arm", f"{name}: {error}") from None
-    unused = [] if config.grows else [key for key in _OF_GROWTH if key.replace("-", "_") in changes]
+    unused = [] if config.grows else [key for key in _KEYS if _KEYS[key].of_growth and _KEYS[key].name in changes]
     if unused:
-        raise ArgumentError(
-            "arm",
-            f"{name} must set growth where it sets {', '.join(unused)}",
-            got="no growth",
-            remedy="without it the batch is constant",
-        )
+        rule, remedy = f"{name} must set growth where it sets {', '.join(unused)}", "without it the batch is constant"
+        raise ArgumentError("arm", rule, got="no growth", remedy=remedy)
     return Arm(name, config)
 
 
-def _value(name: str, key: str, value: str) -> Any:
-    read, kind = _KEYS[key]
+def _value(name: str, key: str, text: str) -> Any:
+    """The value of a setting that a text stands for."""
+    setting = _KEYS[key]
+    if setting.optional and text == "none":
+        return None
+    words, read = _KINDS[setting.kind]
     try:
-        return read(value)
-    except ValueError:
-        raise ArgumentError("arm", f"{name} must have {kind} as {key}", value=value) from None
+        return read(text)
+    except (ValueError, KeyError):
+        words += " or none" if setting.optional else ""
+        raise ArgumentError("arm", f"{name} must have {words} as {key}", value=text) from None
 
 
-def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda value: None if value == "none" else read(value)
-
-
-_KEYS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
-    "model": (str, "a name"),
-    "batch-size": (int, "a whole number"),
-    "growth": (_or_none(float), "a number or none"),
-    "every": (str, "a duration"),
-    "max-batch-size": (_or_none(int), "a whole number or none"),
-    "coupling": (str, "a name"),
-    "lr": (float, "a number"),
-    "lr-schedule": (str, "a schedule"),
-    "momentum": (float, "a number"),
-    "weight-decay": (float, "a number"),
-    "optimizer": (str, "a name"),
-    "epochs": (int, "a whole number"),
-    "micro-batch-size": (_or_none(int), "a whole number or none"),
+_KEYS: Final = {name.replace("_", "-"): setting for name, setting in SETTINGS.items() if not setting.shared}
+_KINDS: Final[dict[type, tuple[str, Callable[[str], Any]]]] = {
+    int: ("a whole number", int),
+    float: ("a number", float),
+    bool: ("true or false", {"true": True, "false": False}.__getitem__),
+    str: ("text", str),
 }

@@ -27,12 +27,14 @@ from adabatch.lab.study.arms import Arm
 from adabatch.lab.study.outcome import outcome
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
-from adabatch.lab.training.config import LARGEST_SEED
+from adabatch.lab.training.config import LARGEST_SEED, SETTINGS, SPEED
 from adabatch.lab.training.device import threads
 from adabatch.lab.training.folder import differences, write_json
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 
 FORMAT: Final = 1
+_SHARED: Final = [name for name, setting in SETTINGS.items() if setting.shared and name != "seed"]
+_OF_SPEED: Final = ["model", "optimizer", *(name for name, setting in SETTINGS.items() if setting.panel == SPEED)]
 _TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
 
 
@@ -226,15 +228,15 @@ def _deletable(damaged: Path) -> Iterator[None]:
 
 def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
     """A few updates at every batch size that will occur: first steps of a shape cost more, whoever takes them."""
-    shapes = {}
+    shapes: dict[tuple[Any, ...], RunConfig] = {}
     for arm in arms:
         config = arm.config
         for size in config.plan(data.dataset_size).sizes:
             parts = config.micro_batch_size and min(config.micro_batch_size, 4 * size)
             short = replace(config, growth=None, rule=None, batch_size=size, micro_batch_size=parts)
             short = replace(short, epochs=1, lr_schedule="constant", evaluate_every="1 epoch", seed=0)
-            shapes[config.model, config.optimizer, size] = short
-    for (_, _, size), config in shapes.items():
+            shapes[*(getattr(config, name) for name in _OF_SPEED), size] = short
+    for (*_, size), config in shapes.items():
         few = replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size])
         training.train(config, data=replace(few, x_test=data.x_test[:1], y_test=data.y_test[:1]))
         _stop_if(interrupts)
@@ -247,7 +249,7 @@ def _one_task(arms: Sequence[Arm]) -> RunConfig:
     if len(set(names)) < len(names):
         raise ArgumentError("arms", "must differ in name", got=", ".join(names))
     for arm in arms:
-        for key in ("task", "device", "data", "threads"):
+        for key in _SHARED:
             if getattr(arm.config, key) != getattr(arms[0].config, key):
                 raise ArgumentError("arms", f"must share one {key}", got=f"others in {arms[0].name} and {arm.name}")
     return arms[0].config

@@ -27,7 +27,7 @@ GAIN: Final = 1.03
 def probe(
     config: RunConfig,
     *,
-    maximum: int | None = None,
+    max_batch_size: int | None = None,
     repeats: int = 9,
     seconds: float = 0.15,
     data: Data | None = None,
@@ -40,7 +40,7 @@ def probe(
 
     Args:
         config: the task, network, optimizer and first batch size; growth plays no part.
-        maximum: the largest batch size; None: four times the task's own, if the data set is as large.
+        max_batch_size: the largest batch size; None: four times the task's own, if the data set is as large.
         repeats: turns, at least 1; intervals of 95 % need no assumption from 6 on.
         seconds: how long a batch size is measured in each turn, at least one step.
         data: the task's data if they are loaded already.
@@ -58,7 +58,7 @@ def probe(
     if device.type == "cpu":
         memory.tune_allocator()
     data = tasks.get(config.task).load(config.data) if data is None else data
-    sizes = batch_sizes(config, maximum=maximum, dataset_size=data.dataset_size)
+    sizes = batch_sizes(config, max_batch_size=max_batch_size, dataset_size=data.dataset_size)
     with threads(config.threads), entered(device):
         versions = training.versions(device)
         rates, failed = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
@@ -74,36 +74,36 @@ def probe(
     }
 
 
-def batch_sizes(config: RunConfig, *, maximum: int | None, dataset_size: int) -> list[int]:
-    """The first batch size and its doublings up to `maximum` and the data set.
+def batch_sizes(config: RunConfig, *, max_batch_size: int | None, dataset_size: int) -> list[int]:
+    """The first batch size and its doublings up to `max_batch_size` and the data set.
 
     Args:
-        config: gives the first batch size, and where `maximum` is None four times its `max_batch_size`.
-        maximum: the largest batch size.
+        config: gives the first batch size, and where `max_batch_size` is None four times its own.
+        max_batch_size: the largest batch size.
         dataset_size: samples in an epoch.
 
     Returns:
         At least one size, growing.
 
     Raises:
-        ValueError: if `maximum` or the data set is smaller than the first batch size.
+        ValueError: if `max_batch_size` or the data set is smaller than the first batch size.
     """
     first = config.batch_size
     if first > dataset_size:
         raise ArgumentError(
             "batch_size", f"must be at most the {dataset_size:,} samples of the data set", got=f"{first:,}"
         )
-    if maximum is None:
-        maximum = max(first, 4 * (config.max_batch_size or 16 * first))
-    _checks.whole("max_batch_size", maximum, minimum=first, remedy=f"the first batch size is {first}")
+    if max_batch_size is None:
+        max_batch_size = max(first, 4 * (config.max_batch_size or 16 * first))
+    _checks.whole("max_batch_size", max_batch_size, minimum=first, remedy=f"the first batch size is {first}")
     sizes = [first]
-    while 2 * sizes[-1] <= min(maximum, dataset_size):
+    while 2 * sizes[-1] <= min(max_batch_size, dataset_size):
         sizes.append(2 * sizes[-1])
     return sizes
 
 
 def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
-    """What a throughput curve says about growing the batch.
+    """Says what growing the batch can gain, judged by a throughput curve.
 
     A batch size counts as faster than another if the median of the paired ratios is at least `GAIN` and their 95 %
     interval lies above 1.

@@ -6,27 +6,26 @@ Importing this loads nothing until a name needs it; `adabatch.lab.training.inter
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from adabatch.lab.training.config import RunConfig
+    from adabatch.lab.training.config import RunConfig, on_top, read_settings
     from adabatch.lab.training.device import pick_device, versions
     from adabatch.lab.training.folder import saved_config, saved_result, writing
     from adabatch.lab.training.interrupt import Interrupted
     from adabatch.lab.training.loop import train
     from adabatch.lab.training.records import Evaluation, Progress, RunResult, unpacked
-    from adabatch.lab.training.settings_file import on_top, read_settings
     from adabatch.lab.training.setup import with_fastest_micro_batch
 
-_HOME = {
+_HOME: Final = {
     "Evaluation": "records",
     "Interrupted": "interrupt",
     "Progress": "records",
     "RunConfig": "config",
     "RunResult": "records",
-    "on_top": "settings_file",
+    "on_top": "config",
     "pick_device": "device",
-    "read_settings": "settings_file",
+    "read_settings": "config",
     "saved_config": "folder",
     "saved_result": "folder",
     "train": "loop",

@@ -1,72 +1,121 @@
-"""The settings of one run."""
+"""The settings of one run: one table of them, from which options, files, presets and arms take their names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from heapq import merge
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, get_args, get_type_hints
 
 from adabatch import _checks, couplings, schedules, units
-from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab import tasks
-from adabatch.lab.training import device as devices
 from adabatch.lab.training import lr_schedule, optimizers, saving
 
-PRECISIONS: Final = ("float32", "bf16")
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
-# Settings that run folders written before they existed go without.
-ADDED: Final = (
-    "rule",
-    "drop_last",
-    "precision",
-    "channels_last",
-    "compile",
-    "cuda_graphs",
-    "workers",
-    "ghost_batch_size",
-    "save_every",
-)
+PRECISIONS: Final = ("float32", "bf16")
+# Groups of settings in the help.
+PANELS: Final = ("Run", "Growing batch", "Optimizer", "Speed", "Output")
+RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = PANELS
+
+Check = Callable[[str, Any], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting of a run, apart from its value; `SETTINGS` has them all.
+
+    Attributes:
+        name: of the field, of the key in files and presets, and, with hyphens, of the option and of an arm's key.
+        kind: `int`, `float`, `str` or `bool`.
+        optional: whether None is a value.
+        panel: its group in the help.
+        help: its line there.
+        metavar: what stands for its value there; None for the kind.
+        flags: of the option; None for its name.
+        check: raises for a bad value of it, given its name and the value.
+        shared: whether the arms of a comparison have it in common.
+        of_growth: whether it plays no part where the batch is constant.
+        may_change: whether a run that goes on may have another; the result does not depend on it.
+        late: whether run folders of earlier versions go without.
+    """
+
+    name: str = ""
+    kind: type = str
+    optional: bool = False
+    panel: str
+    help: str
+    metavar: str | None = None
+    flags: str | None = None
+    check: Check | None = None
+    shared: bool = False
+    of_growth: bool = False
+    may_change: bool = False
+    late: bool = False
+
+    def validate(self, value: Any) -> None:
+        """Raises unless `value` is one that the setting may have, whatever the others are.
+
+        Raises:
+            ValueError: if it is out of range or unknown.
+            TypeError: if it is not of the kind.
+        """
+        if value is None and self.optional:
+            return
+        if self.kind is bool and not isinstance(value, bool):
+            raise ArgumentTypeError(self.name, "must be True or False", value=value)
+        if self.kind is int and self.check is None:
+            _checks.whole(self.name, value)
+        elif self.check is not None:
+            self.check(self.name, value)
+
+
+def _setting(default: Any, panel: str, help: str, **more: Any) -> Any:
+    """A field of `RunConfig` with its `Setting`; `...` is no default."""
+    metadata = {"setting": Setting(panel=panel, help=help, **more)}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+def _whole(**bounds: Any) -> Check:
+    return partial(_checks.whole, **bounds)
+
+
+def _number(**bounds: Any) -> Check:
+    return partial(_checks.finite, **bounds)
+
+
+def _one_of(names: Iterable[str]) -> Check:
+    return partial(_checks.one_of, allowed=names)
+
+
+def _lr(name: str, value: Any) -> None:
+    _checks.finite(name, value, above=0)
+    _checks.finite(name, value, below=_checks.LR_END, remedy="float32 ends near there; take a smaller one")
+
+
+def _device(_: str, value: Any) -> None:
+    from adabatch.lab.training import device  # loads torch
+
+    device.check_name(value)
+
+
+def _folder(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ArgumentTypeError(name, "must be text, the name of a folder", value=value)
+    if not value.strip():
+        raise ArgumentError(name, "must name a folder", value=value, remedy="leave it out or write a name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """The settings of one run; together with the device they determine it.
 
-    Args:
-        task: name of the task, see `adabatch.lab.tasks`.
-        model: name of the network, see `adabatch.lab.models`.
-        batch_size: the batch size, the first one if it grows, in samples.
-        growth: factor of growth, greater than 1; None for a constant batch.
-        every: how often the batch grows: a duration such as `"4 epochs"` or `"500 updates"`.
-        max_batch_size: the batch grows no further than this; None for no limit, with a rule for a tenth of the data.
-        rule: how falls of the LR become growth of the batch, see `schedules.from_lr`, in place of `growth` and `every`;
-            None: they do not.
-        drop_last: whether the short batch at the end of an epoch is left out.
-        coupling: how the LR follows the batch size, see `adabatch.couplings`; plays no part when the batch is constant.
-        lr: learning rate at the first batch size, above 0 and below 1e35, near which float32 ends.
-        lr_schedule: how the LR changes with epochs: `"constant"`, `"step:0.5:4"` and others, see `lr_schedule.build`.
-        momentum: of SGD, in [0, 1).
-        weight_decay: at least 0.
-        optimizer: `"sgd"`, `"nesterov"`, `"adam"` or `"adamw"`.
-        epochs: passes over the data.
-        micro_batch_size: samples per forward and backward pass; None for whole batches.
-        ghost_batch_size: samples over which batch norm takes its statistics, see `norm.ghost`; None for the whole pass.
-        seed: initial weights and the order of samples are functions of it, at least 0.
-        device: `"auto"` (a CUDA GPU if there is one, else the CPU), `"cpu"`, `"cuda"`, `"cuda:N"` or `"mps"`.
-        threads: of torch on the CPU; None for torch's own number. A small network is fastest with one.
-        data: the data folder; None: as the task does without one.
-        evaluate_every: how often the test set is evaluated, a duration; it is at the end in any case.
-        save_every: how often the state is saved, a duration or a time such as `"5 min"`; besides at each evaluation
-            that is the best so far, and at the end. None: at every evaluation and at the end of every epoch.
-        precision: `"float32"`, or `"bf16"` for autocast to bfloat16 in the network; weights stay float32.
-        channels_last: whether images and weights lie in memory pixel by pixel, each with all channels; None: where
-            that was measured faster.
-        compile: whether the network goes through `torch.compile`, for every batch size before the first update.
-        cuda_graphs: whether a GPU replays the compiled network as CUDA graphs, one for each batch size; with `compile`.
-        workers: processes that read samples; None: one for each core where samples are read from disk, else none.
-            Order and randomness do not depend on it.
+    The line of each is its help. To add a setting, add a field with a default and `late=True`, so that older run
+    folders still load. By that line alone it is an option, a key of files, presets and arms, and checked.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -78,96 +127,79 @@ class RunConfig:
         "x2 every 2 epochs, from the loader's batch size, at most 256"
     """
 
-    task: str
-    model: str
-    batch_size: int
-    growth: float | None = None
-    every: str = "1 epoch"
-    max_batch_size: int | None = None
-    rule: str | None = None
-    drop_last: bool = False
-    coupling: str = "linear"
-    lr: float
-    lr_schedule: str = "constant"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    optimizer: str = "sgd"
-    epochs: int
-    micro_batch_size: int | None = None
-    ghost_batch_size: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    data: str | None = None
-    evaluate_every: str = "1 epoch"
-    save_every: str | None = None
-    precision: str = "float32"
-    channels_last: bool | None = None
-    compile: bool = False
-    cuda_graphs: bool = False
-    workers: int | None = None
+    # fmt: off
+    task: str = _setting(..., RUN, "digits, mnist, cifar10 and more; see adabatch list.",
+        check=lambda _, name: tasks.get(name), shared=True)
+    model: str = _setting(..., RUN, "The network; see adabatch list.")
+    batch_size: int = _setting(..., GROWTH, "Batch size, the first one if it grows.")
+    growth: float | None = _setting(None, GROWTH, "Multiply the batch by it after each interval.", metavar="FACTOR",
+        check=_number(above=1, remedy="leave it out for a constant batch"))
+    every: str = _setting("1 epoch", GROWTH, "The interval: 4, '4 epochs', '9 updates'; of text '1M tokens'.",
+        metavar="DURATION", of_growth=True)
+    max_batch_size: int | None = _setting(None, GROWTH,
+        "Grow no further than this; with --rule else a tenth of the data.", of_growth=True)
+    rule: str | None = _setting(None, GROWTH,
+        "Grow where the LR schedule would let the LR fall: smith, 'hybrid(1)', 'power(0.75)', seesaw (Adam).",
+        check=lambda _, rule: _coupling_of(rule), late=True)
+    drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
+        flags="--drop-last/--keep-last", late=True)
+    coupling: str = _setting("linear", GROWTH, "How the LR follows: linear, sqrt, none, 'power(0.75)'.",
+        check=lambda _, name: couplings.get(name), of_growth=True)
+    lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
+    lr_schedule: str = _setting("constant", OPTIMIZER,
+        "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5; "
+        "warmup:5+... in front.", metavar="TEXT")
+    momentum: float = _setting(0.9, OPTIMIZER, "Of SGD.", check=_number(minimum=0, below=1))
+    weight_decay: float = _setting(0.0, OPTIMIZER, "As the optimizer defines it.", check=_number(minimum=0))
+    optimizer: str = _setting("sgd", OPTIMIZER, "sgd, nesterov, adam or adamw.", check=_one_of(optimizers.NAMES))
+    epochs: int = _setting(..., RUN, "Passes over the data.")
+    micro_batch_size: int | None = _setting(None, GROWTH, "Samples per forward and backward pass; else whole batches.",
+        check=_whole(remedy="leave it out to train on whole batches"))
+    ghost_batch_size: int | None = _setting(None, GROWTH,
+        "Samples over which batch norm takes its statistics; else all of a pass.",
+        check=_whole(minimum=2, remedy="one sample has no spread"), late=True)
+    seed: int = _setting(0, RUN, "Initial weights and order of samples.",
+        check=_whole(minimum=0, maximum=LARGEST_SEED), shared=True)
+    device: str = _setting("auto", RUN, "Where to train; auto: a CUDA GPU if there is one, else the CPU.",
+        metavar="auto|cpu|cuda|cuda:N|mps", check=_device, shared=True, may_change=True)
+    threads: int | None = _setting(None, RUN, "Of torch on the CPU; a small network is fastest with one.",
+        check=_whole(maximum=MOST_THREADS), shared=True)
+    data: str | None = _setting(None, RUN,
+        "Folder with Parquet files of the data set, else ADABATCH_DATA, else a download.",
+        metavar="DIR", check=_folder, shared=True, may_change=True)
+    evaluate_every: str = _setting("1 epoch", OUTPUT,
+        "Evaluate the test set after each, and at the end: '2 epochs', '500 updates'.", metavar="DURATION")
+    save_every: str | None = _setting(None, OUTPUT,
+        "Save after each: '5 min', '2 epochs', '500 updates'; else with each evaluation and epoch.",
+        metavar="TIME|DURATION", may_change=True, late=True)
+    precision: str = _setting("float32", SPEED, "float32, or bf16 for autocast.", check=_one_of(PRECISIONS), late=True)
+    channels_last: bool | None = _setting(None, SPEED, "Layout of images; else the faster one.",
+        flags="--channels-last/--channels-first", late=True)
+    compile: bool = _setting(False, SPEED, "torch.compile, for every batch size before the first.",
+        flags="--compile/--no-compile", late=True)
+    cuda_graphs: bool = _setting(False, SPEED, "On a GPU, with --compile: replay it as graphs.",
+        flags="--cuda-graphs/--no-cuda-graphs", late=True)
+    workers: int | None = _setting(None, RUN,
+        "Processes that read samples; else one for each core where they are read from disk.",
+        check=_whole(minimum=0), may_change=True, late=True)
+    # fmt: on
 
     def __post_init__(self) -> None:
-        task = tasks.get(self.task)
-        _checks.one_of("model", self.model, task.models)
-        _checks.one_of("optimizer", self.optimizer, optimizers.NAMES)
-        devices.check_name(self.device)
-        _checks.one_of("precision", self.precision, PRECISIONS)
-        for name in ("drop_last", "channels_last", "compile", "cuda_graphs"):
-            value = getattr(self, name)
-            if not isinstance(value, bool) and not (name == "channels_last" and value is None):
-                raise ArgumentTypeError(name, "must be True or False", value=value)
+        for name, setting in SETTINGS.items():
+            setting.validate(getattr(self, name))
+        _checks.one_of("model", self.model, tasks.get(self.task).models)
         if self.cuda_graphs and not self.compile:
-            raise ArgumentError(
-                "cuda_graphs", "must come with `compile`", got="it alone", remedy="they replay the compiled network"
-            )
-        _checks.whole("batch_size", self.batch_size)
-        _checks.whole("epochs", self.epochs)
-        _checks.whole("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
-        _checks.finite("lr", self.lr, above=0)
-        _checks.finite("lr", self.lr, below=_checks.LR_END, remedy="float32 ends near there; take a smaller one")
-        _checks.finite("momentum", self.momentum, minimum=0, below=1)
-        _checks.finite("weight_decay", self.weight_decay, minimum=0)
-        if self.micro_batch_size is not None:
-            _checks.whole("micro_batch_size", self.micro_batch_size, remedy="leave it out to train on whole batches")
-        if self.ghost_batch_size is not None:
-            _checks.whole("ghost_batch_size", self.ghost_batch_size, minimum=2, remedy="one sample has no spread")
-        if self.data is not None and not isinstance(self.data, str):
-            raise ArgumentTypeError("data", "must be text, the name of a folder", value=self.data)
-        if self.threads is not None:
-            _checks.whole("threads", self.threads, maximum=MOST_THREADS)
-        if self.workers is not None:
-            _checks.whole("workers", self.workers, minimum=0)
-        if not isinstance(self.data, str | None):
-            raise ArgumentTypeError("data", "must name a folder", value=self.data)
-        self._positive("evaluate_every", self.evaluate_every)
+            remedy = "they replay the compiled network"
+            raise ArgumentError("cuda_graphs", "must come with `compile`", got="it alone", remedy=remedy)
+        for name in ("every", "evaluate_every"):
+            self._check_duration(name, getattr(self, name))
         if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
-            self._positive("save_every", self.save_every)
-        lr_schedule.check(self.lr_schedule)
-        coupling = couplings.get(self.coupling)
-        self._check_growth()
+            self._check_duration("save_every", self.save_every)
+        lr_schedule.check(self.lr_schedule, epochs=self.epochs)
         if self.grows:
-            self._check_coupling(coupling)
+            self._check_growth()
 
-    def _check_growth(self) -> None:
-        self._positive("every", self.every)
-        if self.max_batch_size is not None:
-            _checks.whole("max_batch_size", self.max_batch_size)
-        if self.rule is not None:
-            self._check_rule(self.rule)
-        elif self.growth is None:
-            return
-        else:
-            _checks.finite("growth", self.growth, above=1, remedy="leave it out for a constant batch")
-        if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
-            raise ArgumentError(
-                "max_batch_size",
-                f"must be at least `batch_size` = {self.batch_size}",
-                value=self.max_batch_size,
-                remedy="raise it or start smaller",
-            )
-
-    def _positive(self, name: str, text: str) -> None:
+    def _check_duration(self, name: str, text: str) -> None:
         """Raises unless `text` is a duration above 0 in epochs, samples, updates, or tokens where there are any."""
         if not isinstance(text, str):
             raise ArgumentTypeError(name, "must be text such as '4 epochs'", value=text)
@@ -175,36 +207,30 @@ class RunConfig:
         if length.count == 0:
             raise ArgumentError(name, "must be longer than 0", value=text)
         if length.unit == "tokens" and self.tokens_per_sample is None:
-            raise ArgumentError(
-                name,
-                "must be one of epochs, samples, updates",
-                got="'tokens'",
-                remedy=f"{self.task} has none, in {text!r}",
-            )
+            remedy = f"{self.task} has none, in {text!r}"
+            raise ArgumentError(name, "must be one of epochs, samples, updates", value="tokens", remedy=remedy)
 
-    def _check_coupling(self, coupling: couplings.Coupling) -> None:
+    def _check_growth(self) -> None:
+        if self.rule is not None and self.growth is not None:
+            got = f"{self.rule!r} and {self.growth:g}"
+            remedy = "either the falls of the LR say how the batch grows, or a factor and an interval do"
+            raise ArgumentError("rule", "must come without `growth`", got=got, remedy=remedy)
+        if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
+            rule = f"must be at least `batch_size` = {self.batch_size}"
+            raise ArgumentError("max_batch_size", rule, value=self.max_batch_size, remedy="raise it or start smaller")
+        coupling = couplings.get(self.coupling)
         known = coupling.optimizers
         if known is None or optimizers.CLASSES[self.optimizer] in known:
             return
-        fitting = [name for name, kind in optimizers.CLASSES.items() if kind in known]
-        who = "`coupling`" if self.rule is None else f"`rule` {self.rule} brings the coupling {coupling.name}, which"
+        fitting = ", ".join(name for name, kind in optimizers.CLASSES.items() if kind in known)
+        brought = "" if self.rule is None else f"{self.rule} brings the coupling {coupling.name}, which "
         insist = f", or insist with '{coupling.name}(any_optimizer=True)'" if hasattr(coupling, "any_optimizer") else ""
         raise ArgumentError(
-            None,
-            f"{who} must suit the optimizer, {coupling.name} was derived for {', '.join(fitting)}",
+            "coupling" if self.rule is None else "rule",
+            f"{brought}must suit the optimizer, {coupling.name} was derived for {fitting}",
             value=self.optimizer,
             remedy=f"take one of these as `optimizer`, another coupling{insist}",
         )
-
-    def _check_rule(self, rule: str) -> None:
-        if self.growth is not None:
-            raise ArgumentError(
-                "rule",
-                "must come without `growth`",
-                got=f"{rule!r} and {self.growth:g}",
-                remedy="either the falls of the LR say how the batch grows, or a factor and an interval do",
-            )
-        schedules.from_lr([(0, 1.0)], rule=rule)
 
     @property
     def tokens_per_sample(self) -> int | None:
@@ -230,23 +256,18 @@ class RunConfig:
             ValueError: if a value is out of range or a name unknown.
             TypeError: if there is no such field, or a value is not of its kind.
         """
-        _check_names(settings)
+        known = sorted(set(SETTINGS) - {"task"})
+        if unknown := sorted(set(settings) - set(known)):
+            raise ArgumentTypeError("settings", f"must be among {', '.join(known)}", got=", ".join(unknown))
         found = tasks.get(task)
         defaults = found.settings(settings.get("optimizer"))
         if settings.get("rule") is not None:
-            coupling = schedules.from_lr([(0, 1.0)], rule=settings["rule"]).coupling
-            defaults |= {"coupling": coupling, "max_batch_size": None}
+            defaults |= {"coupling": _coupling_of(settings["rule"]), "max_batch_size": None}
         return cls(**{"task": task, "model": found.default_model, **defaults, **settings})
 
     def schedule(self) -> schedules.Schedule:
         """How the batch size follows the clock, to be given to a `BatchSizeScheduler`."""
-        if self.rule is not None:
-            text = lr_schedule.curve(self.lr_schedule, epochs=self.epochs)
-            return schedules.from_lr(text, rule=self.rule, maximum=self.max_batch_size)
-        if self.growth is None:
-            return schedules.constant()
-        every = units.duration(self.every, name="every")
-        return schedules.geometric(self.growth, every, maximum=self.max_batch_size)
+        return batch_schedule(asdict(self))
 
     def plan(self, dataset_size: int) -> schedules.Plan:
         """The schedule resolved for a data set.
@@ -260,17 +281,17 @@ class RunConfig:
         for name in ("batch_size", "micro_batch_size"):
             size = getattr(self, name)
             if size is not None and size > dataset_size:
-                raise ArgumentError(
-                    name, f"must be at most the {dataset_size:,} samples of the data set", got=f"{size:,}"
-                )
+                rule = f"must be at most the {dataset_size:,} samples of the data set"
+                raise ArgumentError(name, rule, got=f"{size:,}")
         try:
-            return self.schedule().plan(
-                dataset_size=dataset_size,
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                drop_last=self.drop_last,
-                tokens_per_sample=self.tokens_per_sample,
-            )
+            with naming(maximum="max_batch_size"):
+                return self.schedule().plan(
+                    dataset_size=dataset_size,
+                    epochs=self.epochs,
+                    batch_size=self.batch_size,
+                    drop_last=self.drop_last,
+                    tokens_per_sample=self.tokens_per_sample,
+                )
         except ValueError as error:
             if self.growth is None:
                 raise
@@ -291,6 +312,9 @@ class RunConfig:
             ValueError: if one is, or the coupling has no factor for a batch size.
         """
         plan, coupling = self.plan(dataset_size), couplings.get(self.coupling if self.grows else "none")
+        highest = (self.lr * coupling.lr_factor(size / self.batch_size) for size in plan.batch_sizes)
+        if not lr_schedule.rises(self.lr_schedule) and all(lr < _checks.LR_END / 2 for lr in highest):
+            return  # without a look at each of what may be millions of epochs
         shares = lr_schedule.shares(self.lr_schedule, epochs=self.epochs)
         for clock in merge(range(0, dataset_size * self.epochs, dataset_size), plan.starts_samples):
             epoch, size = clock // dataset_size, plan.batch_size_at(clock)
@@ -303,18 +327,51 @@ class RunConfig:
                     remedy="take a smaller `lr`, another `lr_schedule` or another `coupling`",
                 )
 
-    def differences(self, other: RunConfig) -> list[str]:
-        """The settings in which two runs differ, each as text: name, this one's value, the other's.
+    def check_longer(self, began: RunConfig, *, epochs: int) -> None:
+        """Checks that a run may train for more epochs than it was begun with.
+
+        It may if what is trained already is as if the run had been begun with the new number. That is so where the LRs
+        are the same, which batch sizes follow too where a rule makes them of the LRs.
+
+        Args:
+            began: the settings that the run had when it was saved, which may differ in the number of epochs alone.
+            epochs: how many are completed.
+
+        Raises:
+            ValueError: if an LR up to the place reached depends on the length of the training.
+        """
+        if self.epochs == began.epochs:
+            return
+        before, now = (
+            lr_schedule.shares(each.lr_schedule, epochs=each.epochs, count=epochs + 1) for each in (began, self)
+        )
+        if before != now:
+            reason = f"the LRs of `lr_schedule` {self.lr_schedule} up to epoch {epochs:,} depend on the length of the "
+            raise ArgumentError(
+                "epochs",
+                f"must stay {began.epochs:,}",
+                got=f"{self.epochs:,}: {reason}training",
+                remedy="leave it out, or start a new run of that length",
+            )
+
+    def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
+        """The settings in which two runs differ, each with this one's value and the other's.
+
+        Settings that a run may change when it goes on are left out.
 
         Args:
             other: the settings to compare with.
 
         Example:
-            >>> RunConfig.for_task("digits").differences(RunConfig.for_task("digits", seed=3))
-            ['seed: 0 and 3']
+            >>> RunConfig.for_task("digits").differences(RunConfig.for_task("digits", seed=3, save_every="5 min"))
+            {'seed': (0, 3)}
         """
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{name}: {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in SETTINGS}
+        return {
+            name: (mine, theirs)
+            for name, (mine, theirs) in pairs.items()
+            if mine != theirs and not SETTINGS[name].may_change
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -328,14 +385,113 @@ class RunConfig:
             ValueError: if a value is missing or out of range, or there is one too many.
             TypeError: if a value is not of its kind.
         """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(values, Mapping) or sorted({*values, *ADDED}) != sorted(names):
-            raise ArgumentError("config", f"must have the settings {', '.join(names)}", value=values)
+        late = {name for name, setting in SETTINGS.items() if setting.late}
+        if not isinstance(values, Mapping) or {*values, *late} != set(SETTINGS):
+            raise ArgumentError("config", f"must have the settings {', '.join(SETTINGS)}", value=values)
         return cls(**values)
 
 
-def _check_names(settings: Mapping[str, Any]) -> None:
-    known = {field.name for field in fields(RunConfig)} - {"task"}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ArgumentTypeError("settings", f"must be among {', '.join(sorted(known))}", got=", ".join(unknown))
+def _table() -> dict[str, Setting]:
+    found, kinds = {}, get_type_hints(RunConfig)
+    for each in fields(RunConfig):
+        setting, (kind, *rest) = each.metadata["setting"], get_args(kinds[each.name]) or (kinds[each.name],)
+        found[each.name] = replace(setting, name=each.name, kind=kind, optional=bool(rest))
+    return found
+
+
+SETTINGS: Final[Mapping[str, Setting]] = _table()
+"""All settings of a run by name, in the order of the fields of `RunConfig`."""
+
+
+def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedule:
+    """The batch schedule that settings describe: constant, growing by a factor, or by a rule where the LR falls.
+
+    Args:
+        settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule` and `epochs`.
+        **more: further arguments of `schedules.from_lr`, for growth by a rule.
+
+    Raises:
+        ValueError: if one is out of range.
+
+    Example:
+        >>> batch_schedule({"growth": 2, "every": "4", "max_batch_size": 256, "rule": None}).describe()
+        "x2 every 4 epochs, from the loader's batch size, at most 256"
+    """
+    maximum = settings["max_batch_size"]
+    with naming(maximum="max_batch_size"):
+        if settings["rule"] is not None:
+            table = lr_schedule.table(settings["lr_schedule"], epochs=settings["epochs"])
+            return schedules.from_lr(table, rule=settings["rule"], maximum=maximum, **more)
+        if settings["growth"] is None:
+            return schedules.constant()
+        return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
+
+
+def _coupling_of(rule: str) -> str:
+    """The coupling that goes with a rule."""
+    return schedules.from_lr([(0, 1.0)], rule=rule).coupling
+
+
+_REMEDY: Final = "give a run folder, its config.json, or a file like it with some of its settings"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a file, all of `RunConfig` or some.
+
+    Args:
+        path: the file, or a run folder, whose config.json is read.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is damaged, or holds something else.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        if file.exists():
+            got = f"{str(file)!r}, which is something else"
+            raise ArgumentError("config", "must be a file", got=got, remedy=_REMEDY)
+        if (path / "comparison.json").exists():
+            raise FileNotFoundError(
+                f"`config` must be of one run, got the comparison {str(path)!r}; each run in it has one: "
+                f"{path / 'runs' / 'ARM' / 'seed-0'}"
+            )
+        raise FileNotFoundError(f"`config` must be there, got {str(file)!r}, which is not; {_REMEDY}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArgumentError("config", "must hold JSON", got=f"a damaged {file} ({error})", remedy=_REMEDY) from None
+    if not isinstance(values, dict):
+        got = f"{file} with {str(values)[:40]!r}"
+        raise ArgumentError("config", "must hold settings by name", got=got, remedy=_REMEDY)
+    if unknown := [name for name in values if name not in SETTINGS]:
+        got = f"{', '.join(map(repr, unknown[:5]))} in {file}"
+        raise ArgumentError("config", f"must have settings among {', '.join(SETTINGS)}", got=got)
+    for name, value in values.items():
+        if isinstance(value, dict | list):
+            raise ArgumentError("config", f"must have one value for {name}", got=f"{str(value)[:40]!r} in {file}")
+    return values
+
+
+def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> dict[str, Any]:
+    """Settings that were given, on top of others.
+
+    One way to grow takes the place of another one, and a rule brings its own coupling. An LR belongs to an optimizer:
+    another optimizer brings the one that the task has for it, and what else goes with it, unless they are given.
+
+    Args:
+        base: fields of `RunConfig`, of a preset, a file or another run.
+        given: the same, of the user's.
+        task: name of the task.
+
+    Example:
+        >>> on_top({"optimizer": "sgd", "lr": 0.5}, {"optimizer": "adam", "seed": 3}, task="mnist")
+        {'optimizer': 'adam', 'lr': 0.001, 'seed': 3}
+    """
+    found, kept = tasks.get(task), dict(base)
+    if "growth" in given or "rule" in given:
+        kept |= {"growth": None, "rule": None}
+    if "rule" in given:
+        kept.pop("coupling", None)
+    if "optimizer" in given:
+        kept |= found.in_place_of(base.get("optimizer", found.defaults["optimizer"]), given["optimizer"])
+    return {**kept, **given}

@@ -35,8 +35,6 @@ from adabatch.types import Decision
 CHECKPOINTS: Final = ("last", "best")
 METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
-# Where a run finds its data, what reads them and how often it saves may change when it goes on.
-_WHERE: Final = ("data", "device", "workers", "save_every")
 _Record = TypeVar("_Record")
 # What a damaged state may lead to.
 _WRONG: Final = (
@@ -350,6 +348,4 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
         >>> differences(RunConfig.for_task("digits"), RunConfig.for_task("digits", seed=3, workers=1))
         ['seed: 0 and 3']
     """
-    mine, theirs = config.to_json(), other.to_json()
-    differ = [name for name in mine if name not in _WHERE and mine[name] != theirs[name]]
-    return [f"{name}: {mine[name]} and {theirs[name]}" for name in differ]
+    return [f"{name}: {mine} and {theirs}" for name, (mine, theirs) in config.differences(other).items()]

@@ -16,8 +16,8 @@ from adabatch._errors import ArgumentError
 from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
-from adabatch.lab.training import extension, saving
 from adabatch.lab.training import folder as folders
+from adabatch.lab.training import saving
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
 from adabatch.lab.training.folder import RunFolder
@@ -382,7 +382,7 @@ class Trainer:
                 )
             with self._folder.fitting():
                 self._setup.load_state_dict(state.parts)
-            extension.check(self._setup.config, state.config, epochs=self._loader.clock // self._N)
+            self._setup.config.check_longer(state.config, epochs=self._loader.clock // self._N)
             with self._folder.fitting():
                 self._go_on(state)
         self._history, self._decisions = self._folder.restart(state)

@@ -1,24 +1,31 @@
-"""Learning-rate schedules from text, built from torch's own schedulers and stepped once per epoch."""
+"""Learning-rate schedules from text: read once, then built as torch's own schedulers or written as Python.
+
+Importing this loads no torch; what builds a scheduler does.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import torch
-from torch.optim import lr_scheduler
+from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 
-from adabatch import _checks, lr_clock, units
-from adabatch._errors import ArgumentError, ArgumentTypeError
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from adabatch.units import Duration
 
 _EXAMPLES: Final = (
     "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR, cosine, onecycle or wsd:EPOCHS, "
     "with warmup:EPOCHS+ or warmup:EPOCHS:FROM+ in front if needed"
 )
-_Maker = Callable[[torch.optim.Optimizer, int], lr_scheduler.LRScheduler]
 
 
-def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_scheduler.LRScheduler:
+def build(text: str, optimizer: Optimizer, *, epochs: int) -> LRScheduler:
     """The scheduler that `text` describes; call its `step()` after every epoch.
 
     | text | learning rate in epoch e, counted from 0 |
@@ -27,13 +34,13 @@ def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_sch
     | `step:0.5:4` | times 0.5 after every 4 epochs |
     | `milestones:0.2:60,120,160` | times 0.2 at each of these epochs |
     | `exponential:0.95` | times 0.95 after every epoch |
-    | `cosine` | half a cosine from the first one down to 0 behind the last epoch |
+    | `cosine` | half a cosine from the first one down to 0 after the last epoch |
     | `onecycle` | torch's OneCycleLR with the first one as its peak; the momentum stays as it is |
     | `wsd:10` | the first one, in the last 10 epochs times 10/11, 9/11, ... 1/11; a warm-up in front makes it whole |
     | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of what follows the plus sign |
     | `warmup:4:0.125+...` | times 0.125 in the first epoch, in a line up to times 1 after 4, on top of the same |
 
-    Epochs count from the start of training everywhere, also behind a warm-up.
+    Epochs count from the start of training everywhere, also after a warm-up.
 
     Args:
         text: as above.
@@ -44,6 +51,7 @@ def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_sch
         ValueError: if the text is malformed or a number out of range.
 
     Example:
+        >>> import torch
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=8.0)
         >>> scheduler, seen = build("step:0.5:2", optimizer, epochs=5), []
         >>> for _ in range(5):
@@ -53,12 +61,14 @@ def build(text: str, optimizer: torch.optim.Optimizer, *, epochs: int) -> lr_sch
         >>> seen
         [8.0, 8.0, 4.0, 4.0, 2.0]
     """
-    made = [make(optimizer, epochs) for make in _makers(text)]
+    from torch.optim import lr_scheduler
+
+    made = [part.built(optimizer) for part in _parts(text, epochs)]
     return made[0] if len(made) == 1 else lr_scheduler.ChainedScheduler(made, optimizer=optimizer)
 
 
-def curve(text: str, *, epochs: int) -> list[tuple[units.Duration | int, float]]:
-    """The schedule that `text` describes as a table: the epochs from which each LR holds, as shares of the first LR.
+def python(text: str, *, epochs: int) -> str:
+    """The same as an expression of Python, of `torch` and an `optimizer`.
 
     Args:
         text: as `build` takes it.
@@ -68,11 +78,53 @@ def curve(text: str, *, epochs: int) -> list[tuple[units.Duration | int, float]]
         ValueError: if the text is malformed or a number out of range.
 
     Example:
-        >>> [(str(at), lr) for at, lr in curve("step:0.5:2", epochs=5)]
+        >>> python("step:0.5:4", epochs=9)
+        'torch.optim.lr_scheduler.StepLR(optimizer, step_size=4, gamma=0.5)'
+    """
+    written = [part.written for part in _parts(text, epochs)]
+    return written[0] if len(written) == 1 else f"{_TORCH}.ChainedScheduler([{', '.join(written)}])"
+
+
+def check(text: Any, *, epochs: int = sys.maxsize) -> None:
+    """Raises if `text` describes no schedule.
+
+    Args:
+        text: what is to be one.
+        epochs: length of the training.
+
+    Raises:
+        ValueError: if the text is malformed or a number out of range.
+        TypeError: if it is no text.
+    """
+    if not isinstance(text, str):
+        raise ArgumentTypeError("lr_schedule", "must be text", value=text, remedy=_EXAMPLES)
+    _parts(text, epochs)
+
+
+def rises(text: str) -> bool:
+    """Whether the schedule that `text` describes may take the LR above the one that the optimizer has."""
+    return any(part.arguments.get("gamma", 1) > 1 for part in _parts(text, sys.maxsize))
+
+
+def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | int, float]]:
+    """The schedule that `text` describes as a table: the epochs from which each LR holds.
+
+    Args:
+        text: as `build` takes it.
+        epochs: length of the training.
+        lr: the first LR.
+
+    Raises:
+        ValueError: if the text is malformed or a number out of range.
+
+    Example:
+        >>> [(str(at), lr) for at, lr in table("step:0.5:2", epochs=5)]
         [('0 epochs', 1.0), ('2 epochs', 0.5), ('4 epochs', 0.25)]
     """
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    return lr_clock.table(build(text, optimizer, epochs=epochs), epochs=epochs)
+    from adabatch import lr_clock
+
+    with naming(steps="epochs"):
+        return lr_clock.table(_alone(text, epochs, lr), epochs=epochs)
 
 
 def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
@@ -90,72 +142,102 @@ def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
         >>> shares("step:0.5:2", epochs=5)
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    return lr_clock.sample(build(text, optimizer, epochs=epochs), epochs if count is None else count)
+    from adabatch import lr_clock
+
+    with naming(steps="epochs"):
+        return lr_clock.sample(_alone(text, epochs, 1.0), epochs if count is None else count)
 
 
-def check(text: str) -> None:
-    """Raises if `text` describes no schedule.
+def _alone(text: str, epochs: int, lr: float) -> LRScheduler:
+    """The scheduler of an optimizer of no consequence."""
+    import torch
 
-    Raises:
-        ValueError: if the text is malformed or a number out of range.
-        TypeError: if it is no text.
-    """
-    if not isinstance(text, str):
-        raise ArgumentTypeError("lr_schedule", "must be text", value=text, remedy=_EXAMPLES)
-    _makers(text)
+    return build(text, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), epochs=epochs)
 
 
-def _makers(text: str) -> list[_Maker]:
-    """What makes each part, the parts checked."""
+# The grammar.
+
+_TORCH: Final = "torch.optim.lr_scheduler"
+
+
+@dataclass(frozen=True)
+class _Expression:
+    """An argument that is more than a number: as Python, and what it is for an optimizer."""
+
+    text: str
+    value: Callable[[Optimizer], Any]
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class _Part(NamedTuple):
+    """A call of one of torch's schedulers, apart from its optimizer."""
+
+    kind: str
+    arguments: dict[str, Any]
+
+    @property
+    def written(self) -> str:
+        return f"{_TORCH}.{self.kind}(optimizer, {', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+
+    def built(self, optimizer: Optimizer) -> LRScheduler:
+        from torch.optim import lr_scheduler
+
+        values = {k: v.value(optimizer) if isinstance(v, _Expression) else v for k, v in self.arguments.items()}
+        made: LRScheduler = getattr(lr_scheduler, self.kind)(optimizer, **values)
+        return made
+
+
+def _parts(text: str, epochs: int) -> list[_Part]:
     warmup, plus, body = text.rpartition("+")
-    makers = [_body(body, text)]
+    parts = [_body(body, text, epochs)]
     if plus:
         kind, *numbers = warmup.split(":")
         if kind != "warmup" or len(numbers) not in (1, 2):
             raise _malformed(text)
         length = _epochs(numbers[0], text)
-        first = 1 / (length + 1) if len(numbers) == 1 else _share(numbers[1], text)
-        makers.insert(0, lambda o, _: lr_scheduler.LinearLR(o, start_factor=first, total_iters=length))
-    return makers
+        first = _Expression(f"1 / {length + 1}", lambda _: 1 / (length + 1))
+        start = first if len(numbers) == 1 else _share(numbers[1], text)
+        parts.insert(0, _Part("LinearLR", {"start_factor": start, "total_iters": length}))
+    return parts
 
 
-def _body(body: str, text: str) -> _Maker:
+def _body(body: str, text: str, epochs: int) -> _Part:
     kind, *values = body.split(":")
     match kind, values:
         case "constant", []:
-            return lambda o, _: lr_scheduler.ConstantLR(o, factor=1.0)
+            return _Part("ConstantLR", {"factor": 1.0})
         case "step", [factor, every]:
-            gamma, size = _factor(factor, text), _epochs(every, text)
-            return lambda o, _: lr_scheduler.StepLR(o, step_size=size, gamma=gamma)
+            return _Part("StepLR", {"step_size": _epochs(every, text), "gamma": _factor(factor, text)})
         case "milestones", [factor, listed]:
             gamma, points = _factor(factor, text), [_epochs(item, text) for item in listed.split(",")]
             if sorted(set(points)) != points:
                 raise ArgumentError("lr_schedule", "must have milestones in increasing order", value=text)
-            return lambda o, _: lr_scheduler.MultiStepLR(o, milestones=points, gamma=gamma)
+            return _Part("MultiStepLR", {"milestones": points, "gamma": gamma})
         case "exponential", [factor]:
-            gamma = _factor(factor, text)
-            return lambda o, _: lr_scheduler.ExponentialLR(o, gamma=gamma)
+            return _Part("ExponentialLR", {"gamma": _factor(factor, text)})
         case "cosine", []:
-            return lambda o, epochs: lr_scheduler.CosineAnnealingLR(o, T_max=epochs)
+            return _Part("CosineAnnealingLR", {"T_max": epochs})
         case "onecycle", []:
-            return _one_cycle
+            peaks = _Expression(
+                '[group["lr"] for group in optimizer.param_groups]',
+                lambda optimizer: [float(group["lr"]) for group in optimizer.param_groups],
+            )
+            return _Part("OneCycleLR", {"max_lr": peaks, "total_steps": max(2, epochs), "cycle_momentum": False})
         case "wsd", [decay]:
-            length = _epochs(decay, text)
-            return lambda o, epochs: lr_scheduler.MultiplicativeLR(o, _stable_then_down(length, epochs, text))
+            return _Part("MultiplicativeLR", {"lr_lambda": _down_at_the_end(_epochs(decay, text), epochs, text)})
         case _:
             raise _malformed(text)
 
 
-def _one_cycle(optimizer: torch.optim.Optimizer, epochs: int) -> lr_scheduler.LRScheduler:
-    peaks = [float(group["lr"]) for group in optimizer.param_groups]
-    return lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=max(2, epochs), cycle_momentum=False)
-
-
-def _stable_then_down(length: int, epochs: int, text: str) -> Callable[[int], float]:
+def _down_at_the_end(length: int, epochs: int, text: str) -> _Expression:
     if length >= epochs:
         raise ArgumentError("lr_schedule", f"must decay in less than the {epochs} epochs of the training", value=text)
-    return lambda epoch: (epochs - epoch) / (epochs + 1 - epoch) if epoch >= epochs - length else 1.0
+    return _Expression(
+        f"lambda e: ({epochs} - e) / ({epochs + 1} - e) if e >= {epochs - length} else 1.0",
+        lambda _: lambda e: (epochs - e) / (epochs + 1 - e) if e >= epochs - length else 1.0,
+    )
 
 
 def _factor(value: str, text: str) -> float:
@@ -180,5 +262,5 @@ def _number(kind: Callable[[str], Any], value: str, text: str) -> Any:
         raise _malformed(text) from None
 
 
-def _malformed(text: str) -> ValueError:
+def _malformed(text: str) -> ArgumentError:
     return ArgumentError("lr_schedule", "must be a schedule", value=text, remedy=_EXAMPLES)

@@ -1,14 +1,15 @@
-"""Optimizers by name, all torch's own."""
+"""Optimizers by name, all torch's own. Importing this loads no torch; what makes or checks one does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Final
 
 from adabatch._errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 CLASSES: Final = {"sgd": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Names of torch's classes."""
@@ -27,12 +28,13 @@ def build(
         momentum: of SGD and its Nesterov variant; the others have betas of their own.
         weight_decay: as the optimizer itself defines it (decoupled in AdamW).
     """
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    nesterov = name == "nesterov"
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    import torch
+
+    of_sgd = {"momentum": momentum, "nesterov": name == "nesterov"} if CLASSES[name] == "SGD" else {}
+    made: torch.optim.Optimizer = getattr(torch.optim, CLASSES[name])(
+        parameters, lr=lr, weight_decay=weight_decay, **of_sgd
+    )
+    return made
 
 
 def check_moments(moments: Any, *, like: Mapping[int, Mapping[str, Any]], parameters: Sequence[nn.Parameter]) -> None:
@@ -49,21 +51,22 @@ def check_moments(moments: Any, *, like: Mapping[int, Mapping[str, Any]], parame
     wanted = like.get(0, {})
     numbers = list(range(len(parameters))) if wanted else []
     if not isinstance(moments, Mapping) or sorted(moments) != numbers:
-        raise ArgumentError(None, f"optimizer must have moments of {len(numbers):,} parameters")
+        raise ArgumentError("optimizer", f"must have moments of {len(numbers):,} parameters")
     for number in numbers:
         found, shape = moments[number], parameters[number].shape
         if not isinstance(found, Mapping) or set(found) != set(wanted):
-            raise ArgumentError(None, f"optimizer must keep {', '.join(wanted)} of parameter {number}")
+            raise ArgumentError("optimizer", f"must keep {', '.join(wanted)} of parameter {number}")
         for name, example in wanted.items():
             value = found[name]
             if not _is_like(value, example, shape):
-                raise ArgumentError(
-                    None, f"optimizer must keep another {name} of parameter {number}", got=f"{repr(value)[:40]}"
-                )
+                rule = f"must keep another {name} of parameter {number}"
+                raise ArgumentError("optimizer", rule, got=repr(value)[:40])
 
 
 def _is_like(value: Any, example: Any, shape: torch.Size) -> bool:
     """Whether a moment is one of a parameter of that shape, or counts at least one step, as the example does."""
+    import torch
+
     if not isinstance(example, torch.Tensor):
         return type(value) is type(example)
     if not isinstance(value, torch.Tensor) or value.dtype != example.dtype:

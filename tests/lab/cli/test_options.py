@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 
 import pytest
 import torch
-from tests.lab.cli.test_errors import refused
-from tests.lab.cli.test_train import QUICK, run
+from tests.lab.cli.checks import QUICK, refused, run
 
 from adabatch.lab import tasks
-from adabatch.lab.cli import _options, _shared
+from adabatch.lab.cli import _options
+from adabatch.lab.cli import train as train_command
 from adabatch.lab.training import RunConfig, saved_config, train
+from adabatch.lab.training.config import SETTINGS
 
 
 def test_adam_gets_a_learning_rate_of_its_own(tmp_path):
@@ -23,9 +25,24 @@ def test_adam_gets_a_learning_rate_of_its_own(tmp_path):
     assert (config["optimizer"], config["lr"]) == ("adam", 0.002)
 
 
+def options_of(command):
+    """For each option of a command the metadata that typer shows, by the name of the parameter."""
+    parameters = inspect.signature(command).parameters.values()
+    return {each.name: each.annotation.__metadata__[0] for each in parameters}
+
+
+def test_every_setting_is_an_option_with_its_own_help():
+    shown = options_of(train_command.command)
+    assert set(SETTINGS) < set(shown)
+    for name, setting in SETTINGS.items():
+        if name not in ("task", "lr", "micro_batch_size"):  # which say more there
+            found = shown[name]
+            assert (found.help, found.metavar, found.rich_help_panel) == (setting.help, setting.metavar, setting.panel)
+            assert found.default == (setting.flags or f"--{name.replace('_', '-')}"), "which typer reads as the flags"
+
+
 def test_the_help_says_the_learning_rates_that_the_tasks_have():
-    (option,) = _options.TaskLR.__metadata__
-    said = {}
+    option, said = options_of(train_command.command)["lr"], {}
     for part in option.help.partition("of SGD and of Adam: ")[2].rstrip(".").split("; "):
         names, rates = re.fullmatch(r"(.*?) ([\d.]+, [\d.]+)", part).groups()
         said |= {name: [float(rate) for rate in rates.split(", ")] for name in names.split(" and ")}
@@ -36,11 +53,14 @@ def test_the_help_says_the_learning_rates_that_the_tasks_have():
 
 
 def test_a_preset_with_another_optimizer_has_the_tasks_learning_rate_for_it():
-    assert _shared.with_preset("adabatch-multi", "cifar10", {})["lr"] == 0.8
-    found = _shared.with_preset("adabatch-multi", "cifar10", {"optimizer": "adamw"})
+    def merged(**given):
+        return _options.merged_settings("cifar10", given, preset="adabatch-multi", file=None)[1]
+
+    assert merged()["lr"] == 0.8
+    found = merged(optimizer="adamw")
     assert (found["lr"], found["batch_size"]) == (0.001, 1024)
-    assert _shared.with_preset("adabatch-multi", "cifar10", {"optimizer": "adamw", "lr": 0.5})["lr"] == 0.5
-    assert _shared.with_preset("adabatch-multi", "cifar10", {"optimizer": "nesterov"})["lr"] == 0.8
+    assert merged(optimizer="adamw", lr=0.5)["lr"] == 0.5
+    assert merged(optimizer="nesterov")["lr"] == 0.8
 
 
 @pytest.fixture(scope="module")
