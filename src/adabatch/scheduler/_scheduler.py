@@ -279,7 +279,10 @@ class BatchSizeScheduler:
                 "step()",
                 "of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
                 f"{self._trained.clock:,}",
-                remedy="call it once for each batch, right after the optimizer",
+                remedy=(
+                    "call it once for each batch, right after the optimizer; where the loop was interrupted between the"
+                    " two, call it now"
+                ),
             )
 
     # State.

@@ -16,6 +16,7 @@ import pytest
 from adabatch.lab import cli
 from adabatch.lab.cli import _folders
 
+PLANNED = ["--batch-size", "8", "--dataset-size", "100", "--epochs", "2", "--lr", "0.1"]
 QUICK = ["digits", "--model", "mlp", "--epochs", "1", "--device", "cpu"]
 
 
@@ -124,3 +125,17 @@ def test_names_that_are_not_unicode(here, capsys):
     probe = ["digits", "--batch-size", "64", "--max-batch-size", "128", "--repeats", "1", "--seconds", "0.01"]
     run("probe", *probe, "--out", name.replace("compare", "probe"))
     run("plan", "--preset", "adabatch", "--out", name.replace("compare", "plan"))
+
+
+@pytest.mark.parametrize(
+    ("file", "other"), [("config.json", "run"), ("comparison.json", "comparison"), ("probe.json", "probe")]
+)
+def test_a_plan_does_not_take_the_place_of_another_page(file, other, here, capsys):
+    (here / "there").mkdir()
+    (here / "there" / file).write_text("{}")
+    (here / "there" / "report.html").write_text("its page")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["plan", "--lr-schedule", "cosine", "--out", "there", *PLANNED])
+    assert f"`--out` must not hold a {other}, got 'there'; take another folder" in capsys.readouterr().err
+    assert (here / "there" / "report.html").read_text() == "its page"
+    assert not (here / "there" / "plan.json").exists()

@@ -124,8 +124,8 @@ def test_a_comparison_from_a_file(finished, tmp_path, capsys):
         ("{", "`--config` must hold JSON, got a damaged {file} (Expecting property name"),
         ("[" * 100_000, "`--config` must hold JSON, got a damaged {file} (maximum recursion depth"),
         ("[1, 2]", "`--config` must hold settings by name, got {file} with '[1, 2]'; give a run folder"),
-        ('{"task": "digits", "lr": 0.1, "growht": 2}', "`--config` must have settings among task, model, "),
-        ('{"task": "digits", "growht": 2}', "got 'growht' in {file}"),
+        ('{"task": "digits", "lr": 0.1, "growht": 2}', "`--config` must hold settings of a run, got 'growht' in "),
+        ('{"task": "digits", "growht": 2}', "got 'growht' in {file}; there are task, model, "),
         ('{"task": "digits", "lr": [1]}', "`--config` must have one value for lr, got '[1]' in {file}"),
         ('{"task": "digits", "lr": "high"}', "`--lr` must be a number, got 'high'; what is not given is as in "),
         (

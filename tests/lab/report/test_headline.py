@@ -102,7 +102,10 @@ def test_accuracy_that_is_not_shown_to_be_kept_earns_no_praise():
     assert found.title == (
         "adaptive, a batch growing from 16 to 256, is not shown to be as accurate as a fixed batch of 16."
     )
-    assert found.lead == "Test accuracy differs by −0.40 [−1.40, +0.60] points: within 1 % is not shown."
+    assert found.lead == (
+        "Test accuracy differs by −0.40 [−1.40, +0.60] points: within 1 % is not shown. 3 seeds give a wide interval; "
+        "take 6 or more."
+    )
     assert found.sign == headline.standing(made(compare), "adaptive") == "open"
     assert headline.arm_sentence(made(compare), "adaptive").startswith(
         "adaptive: accuracy −0.40 [−1.40, +0.60] points: within"

@@ -206,6 +206,8 @@ def test_a_part_of_the_settings_is_enough(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text('{"lr": 0.5}')
     assert read_settings(file) == {"lr": 0.5}
+    file.write_text('{"lr": 0.5}', encoding="utf-8-sig")  # as Notepad writes it
+    assert read_settings(file) == {"lr": 0.5}
 
 
 def test_unknown_names_and_missing_files(tmp_path):
@@ -213,7 +215,9 @@ def test_unknown_names_and_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`config` must be there, got .*mine\.json', which is not; give a "):
         read_settings(file)
     file.write_text('{"lr": 0.5, "rate": 1, "pace": 2}')
-    with pytest.raises(ValueError, match=r"`config` must have settings among task, .*, got 'rate', 'pace' in .*json"):
+    with pytest.raises(
+        ValueError, match=r"`config` must hold settings of a run, got 'rate', 'pace' in .*json; there are task, "
+    ):
         read_settings(file)
 
 

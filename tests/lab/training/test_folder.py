@@ -59,11 +59,12 @@ def test_what_is_not_there_and_what_is_damaged(tmp_path):
         saved_config(tmp_path)
 
 
-def test_a_run_does_not_move_into_a_comparison(tmp_path):
-    (tmp_path / "comparison.json").write_text("{}")
-    with pytest.raises(FileExistsError, match=r"`out` must not hold a comparison, got .*; take another folder"):
+@pytest.mark.parametrize("other", ["comparison", "plan", "probe"])
+def test_a_run_does_not_move_in_where_another_page_is(other, tmp_path):
+    (tmp_path / f"{other}.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=rf"`out` must not hold a {other}, got .*; take another folder"):
         train(RunConfig.for_task("digits", epochs=1), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{other}.json"]
 
 
 def test_only_one_process_trains_in_a_folder(tmp_path):

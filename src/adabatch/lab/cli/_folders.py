@@ -87,6 +87,14 @@ def _numbered(file: Path, number: int) -> Path:
     return file.with_name(f"{file.stem}-{number}{file.suffix}")
 
 
+def check_free(folder: Path, kind: str) -> None:
+    """Raises FileExistsError if the folder holds what another kind of command wrote, whose page would be replaced."""
+    others = {"config.json": "run", "comparison.json": "comparison", "plan.json": "plan", "probe.json": "probe"}
+    for file, other in others.items():
+        if other != kind and (folder / file).exists():
+            raise FileExistsError(f"`out` must not hold a {other}, got {str(folder)!r}; take another folder")
+
+
 def write_found(folder: Path, kind: str, values: Mapping[str, Any], draw: Callable[[Path], object]) -> list[str]:
     """Writes what a command found: its JSON, a picture where matplotlib is installed, and a page; earlier ones stay.
 
@@ -100,12 +108,13 @@ def write_found(folder: Path, kind: str, values: Mapping[str, Any], draw: Callab
         The names of the files.
 
     Raises:
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written, or holds what another command wrote.
     """
     from adabatch.lab.report import page
     from adabatch.lab.training import writing
     from adabatch.lab.training.folder import write_json
 
+    check_free(folder, kind)
     names = [f"{kind}.json"]
     with writing(folder), naming(folder="out"):
         folder.mkdir(parents=True, exist_ok=True)

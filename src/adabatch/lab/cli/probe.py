@@ -48,6 +48,7 @@ def command(
     config = RunConfig.for_task(task, **settings)
     pick_device(config.device)  # before anything is written
     folder = out or Path("runs") / f"probe-{task}"
+    _folders.check_free(folder, "probe")  # before minutes of measuring
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _shared.Bars(show=not as_json) as bar:

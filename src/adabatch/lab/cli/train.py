@@ -215,6 +215,9 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     if (found := result.diverged_at) is not None:
         words = f"the loss was not finite {found.updates:,} updates after the start; a lower --lr may help"
         table.add_row("[bold red]diverged[/]", words)
+    elif result.at_chance and result.chance is not None:
+        words = f"always answering the most frequent class gets {100 * result.chance:.2f} %"
+        table.add_row("[bold red]no better than chance[/]", words)
     aim = f"{100 * result.target:.4g} % test accuracy"
     if result.updates_to_target is None:
         table.add_row(aim, "not reached")

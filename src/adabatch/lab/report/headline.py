@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from adabatch.lab.comparison import SMALL, Against, Comparison
 from adabatch.lab.report import words
 from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.shapes import Json
+
+ENOUGH_SEEDS: Final = 6  # below, an interval by Student's t is wide whatever the runs are
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,9 @@ def _lead(compare: Comparison, name: str) -> str:
         sentences.insert(0, f"Of {len(against)} arms it {first} of those shown to keep the accuracy.")
     if lost := diverged(compare, others):
         sentences.append(f"{lost}.")
+    mean, low = found.accuracy_difference.mean, found.accuracy_difference.low
+    if low is not None and low < -compare.margin <= mean and len(compare.seeds) < ENOUGH_SEEDS:
+        sentences.append(f"{len(compare.seeds)} seeds give a wide interval; take {ENOUGH_SEEDS} or more.")
     return " ".join(sentences)
 
 

@@ -457,7 +457,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             )
         raise FileNotFoundError(f"`config` must be there, got {str(file)!r}, which is not; {_REMEDY}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ArgumentError("config", "must hold JSON", got=f"a damaged {file} ({error})", remedy=_REMEDY) from None
     if not isinstance(values, dict):
@@ -465,7 +465,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ArgumentError("config", "must hold settings by name", got=got, remedy=_REMEDY)
     if unknown := [name for name in values if name not in SETTINGS]:
         got = f"{', '.join(map(repr, unknown[:5]))} in {file}"
-        raise ArgumentError("config", f"must have settings among {', '.join(SETTINGS)}", got=got)
+        raise ArgumentError("config", "must hold settings of a run", got=got, remedy=f"there are {', '.join(SETTINGS)}")
     for name, value in values.items():
         if isinstance(value, dict | list):
             raise ArgumentError("config", f"must have one value for {name}", got=f"{str(value)[:40]!r} in {file}")

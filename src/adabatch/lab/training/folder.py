@@ -96,8 +96,9 @@ class RunFolder:
             raise FileExistsError(
                 f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
             )
-        if (self.path / "comparison.json").exists():
-            raise FileExistsError(f"`out` must not hold a comparison, got {str(self.path)!r}; take another folder")
+        for kind in ("comparison", "plan", "probe"):
+            if (self.path / f"{kind}.json").exists():
+                raise FileExistsError(f"`out` must not hold a {kind}, got {str(self.path)!r}; take another folder")
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
             write_json(self.path / "versions.json", versions)
