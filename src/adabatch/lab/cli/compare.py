@@ -232,7 +232,8 @@ class RunsBar:
             state += "  diverged" if now.diverged else "  no better than chance" if now.at_chance else ""
             if self._bars.lines:
                 _shared.say(f"{state}{' (found there)' if turn.reused else ''}")
-        self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state)
+        finished = now is not None and not isinstance(now, Progress)
+        self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state, refresh=finished)
 
     def _seconds_left(self, turn: Turn, share: float) -> float:
         """Of the comparison, if the runs that are left take as long as those trained here so far."""
