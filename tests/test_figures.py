@@ -422,7 +422,7 @@ OTHERS = [
     ("recipes.md", "The paper: 94.3 % with the decaying LR, 94.4 % with the growing batch, 94.5 % from LR 0.5, 93.3 %"),
     ("from-lr.md", "lost a point of accuracy that way (93.3 % for 94.3 %)"),  # the same paper
     ("methods.md", "makes a step 1.7 times too long (betas 0.9, 0.999, batch x4)"),  # the test of bias correction
-    ("design.md", "| 15 Minutes |"),  # a paper's name
+    ("design.md", "| 15 Minutes *(planned)* |"),  # a paper's name
     ("tutorial.md", "Ten minutes, top to bottom"),  # of reading
 ]
 
