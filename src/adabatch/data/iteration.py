@@ -88,7 +88,7 @@ class Pass:
         cursor.current = cursor.begun = None
         self.at.stuck = True
         if isinstance(error, Exception) and not isinstance(error, WorkerDiedError):
-            if cursor.known:
+            if cursor.dataset_size is not None:
                 self._failed_at = lost
             elif self._tried == cursor.position:
                 self._supply.end(self._place, self.at)

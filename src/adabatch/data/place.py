@@ -327,7 +327,7 @@ class Place:
         cursor.demand.batch_size = cursor.checked(state["batch_size"])
         cursor.demand.postponed = None if after is None else cursor.checked(after)
         cursor.position, cursor.begun = state["clock"], None
-        if not cursor.known:
+        if cursor.dataset_size is None:
             cursor.go_on(_checked_stream(state, readers=readers, rank=rank()))
             return cursor
         epoch = cursor.epoch_of(cursor.position)  # of which a rest may be dropped
