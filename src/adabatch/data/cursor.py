@@ -212,8 +212,9 @@ class Cursor:
     def pass_current(self) -> None:
         """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
         if self.current is not None:
-            if self.driver is not None:
-                self.driver.check_next()
+            driver = self.demand.driver
+            if driver is not None:
+                driver.check_next()
                 self.left = self.current
             self.commit()
 
