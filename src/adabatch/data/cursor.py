@@ -374,8 +374,7 @@ class StreamCursor(Cursor):
 
     def __init__(self, *, batch_size: int, drop_last: bool) -> None:
         super().__init__(2**62, batch_size=batch_size, drop_last=bool(drop_last), run_on=False)
-        self.epoch = 0
-        self.base = 0
+        self.epoch = self.base = 0
         self.sized: int | None = None
         self.chunk: int | None = None
         self._counted = False  # whether somebody relies on `sized`
