@@ -237,3 +237,14 @@ def test_set_epoch_moves_an_undriven_loader_only():
     with pytest.raises(RuntimeError, match="before the loop"):
         loader.set_epoch(4)
     del iterator
+
+
+def test_a_look_at_a_set_that_grew_shows_what_comes_and_moves_nothing():
+    data = list(range(4))
+    loader = DataLoader(data, 2, seed=0, shuffle=True)
+    list(loader)
+    data.extend(range(4, 8))
+    before = loader.state_dict()
+    seen = loader.peek()
+    assert loader.state_dict() == before
+    assert torch.equal(next(iter(loader)), seen)

@@ -53,13 +53,7 @@ def check_samplers(sampler: Any, *, shuffle: bool) -> None:
 
 
 def check_formed(batch_sampler: Any, dataset: Any, **others: Any) -> None:
-    """Raises if an argument does not go with batches that somebody else forms, which then are whole on every rank.
-
-    Args:
-        batch_sampler: yields lists of sample numbers; None where the items of the data set are batches.
-        dataset: the data set.
-        others: arguments that must be as if they were left out.
-    """
+    """Raises unless `others` are left out where somebody else forms the batches, which then are whole on every rank."""
     what = "`batch_size=None`, where the data set's items are batches" if batch_sampler is None else "`batch_sampler`"
     for name, given in others.items():
         if given:

@@ -46,7 +46,6 @@ class Cursor:
     """
 
     base = 0  # the clock at which item 0 lies
-    known = True  # whether it is known without reading how far the data reach
     __slots__ = (
         "begun",
         "current",
@@ -213,8 +212,9 @@ class Cursor:
     def pass_current(self) -> None:
         """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
         if self.current is not None:
-            if self.driver is not None:
-                self.driver.check_next()
+            driver = self.demand.driver
+            if driver is not None:
+                driver.check_next()
                 self.left = self.current
             self.commit()
 
@@ -341,7 +341,7 @@ def check_share(size: int, world: int, *, tail: bool = False) -> None:
         )
 
 
-class Stream(Protocol):
+class StreamLike(Protocol):
     """A source over a stream."""
 
     def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, turn: Callable[[], int]) -> None:
@@ -370,13 +370,11 @@ class StreamCursor(Cursor):
         chunk: samples that one reader gives in its turn, where a set shares itself out; None before the first pass.
     """
 
-    known = False
     __slots__ = ("_counted", "base", "chunk", "epoch", "extent", "kept", "place", "sized")
 
     def __init__(self, *, batch_size: int, drop_last: bool) -> None:
         super().__init__(2**62, batch_size=batch_size, drop_last=bool(drop_last), run_on=False)
-        self.epoch = 0
-        self.base = 0
+        self.epoch = self.base = 0
         self.sized: int | None = None
         self.chunk: int | None = None
         self._counted = False  # whether somebody relies on `sized`
@@ -400,7 +398,7 @@ class StreamCursor(Cursor):
         self.sized = size
         return True
 
-    def enter(self, epoch: int, source: Stream) -> None:
+    def enter(self, epoch: int, source: StreamLike) -> None:
         """See `Cursor.enter`."""
         offset = self.position - self.base
         source.begin(epoch, self.kept if offset else None, offset, self.turn)

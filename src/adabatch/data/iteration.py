@@ -88,7 +88,7 @@ class Pass:
         cursor.current = cursor.begun = None
         self.at.stuck = True
         if isinstance(error, Exception) and not isinstance(error, WorkerDiedError):
-            if cursor.known:
+            if cursor.dataset_size is not None:
                 self._failed_at = lost
             elif self._tried == cursor.position:
                 self._supply.end(self._place, self.at)
@@ -104,9 +104,10 @@ class Pass:
 
     def next_batch(self) -> Batch:
         """The next batch, whose samples are still to be fetched."""
-        if not self.at.live:
-            self.begin()
         at = self.at
+        if not at.live:
+            self.begin()
+            at = self.at
         self._place.hand_out(at)
         cursor, at.stuck = at.cursor, False
         if self._failed_at is not None:
@@ -175,16 +176,16 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             self._cut(self._batch)
         else:
             self._place.hand_out(self.at)
-        batch, at = self._batch, self.at
-        first, last = self._bounds[self._index]
+        batch, at, index = self._batch, self.at, self._index
+        first, last = self._bounds[index]
         try:
             data = at.source.fetch(first, last, self._ahead) if last > first else self._supply.spare(at, batch)
         except BaseException as error:
             self._batch = None
             self.failed(error)
             raise
-        part = Part(batch, self._index, len(self._bounds), last - first)
-        self._index += 1
+        part = Part(batch, index, len(self._bounds), last - first)
+        self._index = index + 1
         cursor = at.cursor
         cursor.part = part
         if cursor.demand.driver is None:

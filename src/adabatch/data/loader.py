@@ -452,15 +452,16 @@ class DataLoader:
         stand.check_load()
         found = place.checked(state_dict)
         place.compare(found, self._identity() | ({"seed": found["seed"]} if supply.drawn else {}))
-        cursor = stand.read(found, readers=max(1, self.num_workers), rank=self._rank)
+        cursor = stand.read(
+            found,
+            readers=max(1, self.num_workers),
+            rank=lambda: stand.cursor.rank if supply.joined else self.sharing()[1],
+        )
         fresh = supply.resumed(found.get("stream", {}))
         if stand.front is not None and stand.demand.driver is None:
             supply.end(stand, stand.front)  # what it would hand out belongs to another course
         stand.load(cursor)
         supply.fresh, supply.seed, supply.drawn = fresh, found["seed"], False
-
-    def _rank(self) -> int:
-        return self._place.cursor.rank if self._supply.joined else self.sharing()[1]
 
     def _identity(self) -> dict[str, Any]:
         """The settings that a state must agree on."""

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from adabatch._errors import MISSING, ArgumentError, ArgumentTypeError, UsageError
 from adabatch.data.cursor import Cursor
-from adabatch.types import Batch
 
 _FORMAT: Final = 1
 _COUNT, _FLAG, _TEXT = (int, "a whole number of at least 0"), (bool, "True or False"), (str, "text")
@@ -76,11 +75,6 @@ class Place:
         self._before_looks: Cursor | None = None  # where it stood before iterations that were left early
         self._ended = False  # whether an iteration came to its end meanwhile
         self._thread = 0
-
-    @property
-    def current(self) -> Batch | None:
-        """The batch that was handed out and is not committed."""
-        return self.shown.current
 
     @property
     def front(self) -> Iteration | None:
@@ -310,24 +304,14 @@ class Place:
             raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
 
     def read(self, state: Mapping[str, Any], *, readers: int, rank: Callable[[], int]) -> Cursor:
-        """A cursor that stands where `state`, from `checked`, was taken; for `load`.
-
-        Args:
-            state: of a loader.
-            readers: how many a loader over a stream has.
-            rank: of this process.
-
-        Raises:
-            ValueError: if the state is damaged.
-            TypeError: if a batch size in it is no number.
-        """
+        """A cursor that stands where `state`, from `checked`, was taken, for `load`; raises if that is damaged."""
         cursor = self.cursor.fork()
         cursor.demand = copy.copy(cursor.demand)
         after, left_open = state.get("next_batch_size"), state.get("open_epoch")
         cursor.demand.batch_size = cursor.checked(state["batch_size"])
         cursor.demand.postponed = None if after is None else cursor.checked(after)
         cursor.position, cursor.begun = state["clock"], None
-        if not cursor.known:
+        if cursor.dataset_size is None:
             cursor.go_on(_checked_stream(state, readers=readers, rank=rank()))
             return cursor
         epoch = cursor.epoch_of(cursor.position)  # of which a rest may be dropped

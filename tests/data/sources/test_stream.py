@@ -119,7 +119,7 @@ def test_an_iteration_that_broke_off_does_not_disturb_a_state_loaded_later(tmp_p
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_long_epoch_keeps_few_places(workers):
     loader = new(Keeping, 2000, 4, workers)
-    kept = [max(len(part.marks) for part in source_of(loader)._parts) for _ in loader]
+    kept = [max(len(lane.marks) for lane in source_of(loader)._lanes) for _ in loader]
     assert len(kept) > 300
     assert max(kept) <= 8
 

@@ -22,23 +22,26 @@ _SELECTED_AS: Final = {torch.uint16: torch.int16, torch.uint32: torch.int32, tor
 
 
 class Source(Protocol):
-    """Batches of one rank's items."""
+    """Batches of one rank's items; without workers unless a kind of source says otherwise."""
 
     @property
     def held(self) -> Held | None:
         """Holds its workers, which end when the loader is gone; None for none."""
+        return None
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
         """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next."""
 
     def rest(self) -> None:
         """The epoch is over: what is in flight is not needed, workers stay."""
+        return
 
     def close(self) -> None:
         """No more is needed for now: workers end."""
+        return
 
 
-class Columns:
+class Columns(Source):
     """A tensor data set: one index for each tensor, no call for a sample.
 
     Args:
@@ -46,8 +49,6 @@ class Columns:
         alone: whether the data set is one tensor, so that a batch is a tensor and not a list.
         order: which sample each item is.
     """
-
-    held = None
 
     def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
         self._keys, self._alone, self._size = order.keys, alone, len(columns[0])
@@ -74,17 +75,9 @@ class Columns:
             found = [column.view(kind) for column, kind in zip(found, self._kinds, strict=True)]
         return found[0] if self._alone else found
 
-    def rest(self) -> None:
-        """Nothing is in flight."""
 
-    def close(self) -> None:
-        """Nothing to end."""
-
-
-class Here:
+class Here(Source):
     """Any map-style data set, fetched in the main process."""
-
-    held = None
 
     def __init__(self, reader: MapReader, collate: Collate) -> None:
         self._reader, self._collate = reader, collate
@@ -99,12 +92,6 @@ class Here:
         except SampleError as error:
             raise error.raised() from None
         return self._collate(samples.data if isinstance(samples, Whole) else samples)
-
-    def rest(self) -> None:
-        """Nothing is in flight."""
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 class Moved:

@@ -180,7 +180,7 @@ class WalkedStream(StreamSource):
             self._marks.append(mark)
 
 
-class Part:
+class Lane:
     """The part of a stream that one reader has.
 
     Attributes:
@@ -201,7 +201,7 @@ class Part:
 
 @dataclass
 class Asked:
-    """A request: from item `first` on, part `turn` gives samples from its `local` one on, `used` of its turn gone."""
+    """A request: from item `first` on, lane `turn` gives samples from its `local` one on, `used` of its turn gone."""
 
     first: int
     turn: int
@@ -228,31 +228,31 @@ class SharedOutStream(StreamSource):
     def _open(self, epoch: int, place: Mapping[str, Any] | None, offset: int, chunk: int) -> None:
         self._runs.restart(items_of(offset, 0, self._rank, self._world)[0])
         self._serial, self._epoch, self._chunk = self._serial + 1, epoch, chunk
-        self._parts = [Part(0, Mark()) for _ in range(self._count)]
+        self._lanes = [Lane(0, Mark()) for _ in range(self._count)]
         self._next = (0, 0)
         self._asked: deque[Asked] = deque()
         if place is not None:
             self._next = place["turn"], place["used"]
-            self._parts = [Part(done, Mark(offset, state)) for done, offset, state in place["readers"]]
-        skipped = sum(part.sent for part in self._parts if part.opened.state is None)
+            self._lanes = [Lane(done, Mark(offset, state)) for done, offset, state in place["readers"]]
+        skipped = sum(lane.sent for lane in self._lanes if lane.opened.state is None)
         if skipped:
             _warn_of_skipping(skipped)
 
     def place(self, offset: int) -> dict[str, Any]:
         """Where the readers stand once `offset` samples of the pass are delivered; JSON-safe."""
         items = items_of(offset, 0, self._rank, self._world)[0]
-        done = [part.sent for part in self._parts]
+        done = [lane.sent for lane in self._lanes]
         turn, used = self._next
         for asked in reversed(self._asked):  # undo what was asked for beyond `items`
             if asked.first < items:
                 done[asked.turn] = asked.local + (items - asked.first)
                 turn, used = asked.turn, asked.used + items - asked.first
-                if used >= self._chunk or (self._parts[turn].ended and done[turn] == self._parts[turn].sent):
+                if used >= self._chunk or (self._lanes[turn].ended and done[turn] == self._lanes[turn].sent):
                     turn, used = (turn + 1) % self._count, 0
                 break
             done[asked.turn] = asked.local
             turn, used = asked.turn, asked.used
-        marks = [part.mark(count) for part, count in zip(self._parts, done, strict=True)]
+        marks = [lane.mark(count) for lane, count in zip(self._lanes, done, strict=True)]
         readers = [[count, mark.offset, mark.state] for count, mark in zip(done, marks, strict=True)]
         return {"rank": self._rank, "turn": turn, "used": used, "readers": readers}
 
@@ -281,12 +281,12 @@ class SharedOutStream(StreamSource):
 
     def _forget_marks(self) -> None:
         """Forgets the places that no `place` will ask for."""
-        needed = [part.sent for part in self._parts]
+        needed = [lane.sent for lane in self._lanes]
         for asked in reversed(self._asked):
             needed[asked.turn] = asked.local
-        for part, done in zip(self._parts, needed, strict=True):
-            while len(part.marks) > 1 and part.marks[1].offset <= done:
-                part.marks.popleft()
+        for lane, done in zip(self._lanes, needed, strict=True):
+            while len(lane.marks) > 1 and lane.marks[1].offset <= done:
+                lane.marks.popleft()
 
     def _ask(self) -> bool:
         """Makes sure that a run is in flight; False if every reader has ended."""
@@ -307,33 +307,33 @@ class SharedOutStream(StreamSource):
         """See `Feed.ask`; asks the readers in turn, until all have ended."""
         while runs.end < last:
             turn, used = self._next
-            alive = [number for number, part in enumerate(self._parts) if not part.ended]
+            alive = [number for number, lane in enumerate(self._lanes) if not lane.ended]
             if not alive:
                 return
             if turn not in alive:
                 turn, used = min(alive, key=lambda number: (number - turn) % self._count), 0
-            part, first, count = self._parts[turn], runs.end, self._chunk - used
-            opening = Opening(self._serial, self._epoch, part.opened)
-            runs.runs.append(runs.send(first, first + count, opening, to=turn, shift=first - part.sent))
-            self._asked.append(Asked(first, turn, used, part.sent))
-            part.sent += count
+            lane, first, count = self._lanes[turn], runs.end, self._chunk - used
+            opening = Opening(self._serial, self._epoch, lane.opened)
+            runs.runs.append(runs.send(first, first + count, opening, to=turn, shift=first - lane.sent))
+            self._asked.append(Asked(first, turn, used, lane.sent))
+            lane.sent += count
             runs.end += count
             self._next = ((turn + 1) % self._count, 0)
 
     def ask_ahead(self, runs: Assembler) -> None:
         """See `Feed.ask_ahead`."""
-        while runs.is_short and any(not part.ended for part in self._parts):
+        while runs.is_short and any(not lane.ended for lane in self._lanes):
             self.ask(runs, runs.end + 1)
 
     def came(self, run: Run, reply: Reply) -> None:
         """See `Feed.came`."""
-        part, mark = self._parts[run.worker], self.took(reply)
+        lane, mark = self._lanes[run.worker], self.took(reply)
         if mark is not None:
-            part.marks.append(mark)
+            lane.marks.append(mark)
         missing = run.last - run.first - reply.count
         if missing and reply.failure is None:  # the reader's last: what was numbered after it moves up
-            part.ended = True
-            part.sent -= missing
+            lane.ended = True
+            lane.sent -= missing
             after = run.last
             for other in self._runs.runs:
                 if other.first >= after and other is not run:

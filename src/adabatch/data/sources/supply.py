@@ -156,11 +156,11 @@ class Supply(Fetching, ABC):
         """The order of one rank, the same object for all iterations, so that a sampler is iterated once an epoch."""
         key = size, self.seed, rank, world
         if key not in self._orders:
-            if self.sampler is not None:
-                order: Order = SampledOrder(self.sampler, size, seed=self.seed, rank=rank, world=world)
-            else:
-                order = Order(size, seed=self.seed, shuffle=self.shuffle, rank=rank, world=world)
-            self._orders[key] = order
+            self._orders[key] = (
+                Order(size, seed=self.seed, shuffle=self.shuffle, rank=rank, world=world)
+                if self.sampler is None
+                else SampledOrder(self.sampler, size, seed=self.seed, rank=rank, world=world)
+            )
         return self._orders[key]
 
     # State
@@ -176,11 +176,7 @@ class Supply(Fetching, ABC):
         return self.fresh.saved(between=between) if self.fresh is not None and self._alike() else {}
 
     def resumed(self, stream: Mapping[str, Any]) -> Beginning | None:
-        """`fresh` as it is once a state is loaded.
-
-        Raises:
-            ValueError: if the state is damaged.
-        """
+        """`fresh` as it is once a state is loaded; raises if that is damaged."""
         return self.fresh.resumed(stream) if self.fresh is not None and self._alike() else self.fresh
 
     def _alike(self) -> bool:
@@ -195,11 +191,7 @@ class Supply(Fetching, ABC):
 
     @abstractmethod
     def cursor(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
-        """A cursor at the beginning.
-
-        Raises:
-            ValueError: if an argument of the loader does not go with the data set.
-        """
+        """A cursor at the beginning; raises if an argument of the loader does not go with the data set."""
 
     @abstractmethod
     def as_formed(self) -> tuple[Any, Any]:

@@ -214,17 +214,11 @@ class SampleRng:
     def collect(
         self, get: Callable[[Any], Any], items: Sequence[Any], places: tuple[_Int64, _Int64], samples: list[Any]
     ) -> None:
-        """Appends `get(item)` for each item, with the generators set for it.
+        """Appends `get(item)` to `samples` for each item, up to a failure, with the generators set for it.
 
         Setting them costs more than fetching many a small sample. They are set for the first sample, and from then on
         if it used one of them. Else a run is fetched without, and should something in it have used a generator after
         all, that one run is fetched a second time, with them set.
-
-        Args:
-            get: fetches one sample.
-            items: what it is called with.
-            places: epochs and positions of the items.
-            samples: where the samples go; holds those before the failure if `get` raises.
         """
         seeds, done = self.seeds(*places), 0
         if self._each is None and len(items):

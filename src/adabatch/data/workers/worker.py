@@ -102,13 +102,9 @@ def _sendable(error: Exception) -> Exception | type[Exception] | None:
 
 
 def collated(samples: list[Any], what: str) -> Any:
-    """A run collated, or `Apart` where that cannot be done or would change what its batches give.
+    """A run collated, or `Apart` with `what` where that cannot be done or would change what its batches give.
 
     A run is several batches: collated by torch's rules it takes the types and keys of its first sample.
-
-    Args:
-        samples: the samples, at least one.
-        what: what to say where that fails.
     """
     first = _form(samples[0])
     try:
