@@ -88,7 +88,10 @@ def _from_descriptor(
 ) -> Tensor:
     kind: Any = torch.UntypedStorage
     return torch.empty(0, dtype=dtype).set_(
-        kind._new_shared_fd_cpu(_received.descriptors[place], length), offset, shape, stride
+        kind._new_shared_fd_cpu(_received.descriptors[place], length),  # noqa: SLF001, the way that torch itself takes
+        offset,
+        shape,
+        stride,
     )
 
 
