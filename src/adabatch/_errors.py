@@ -18,7 +18,7 @@ MISSING: Final = _Missing()
 
 
 class AdabatchError(Exception):
-    """What this package raises about its input; `str()` of it is one line.
+    """An error in the input of this package; `str()` gives one line.
 
     Args:
         argument: the name of the argument at fault; None where it is none.

@@ -42,7 +42,7 @@ class Cursor:
         begun: the epoch of which something was trained on, or handed out where nobody drives; None after a resume.
         part: the micro-batch handed out last; None in a plain loop.
         left: the batch that was passed last though nobody trained on it.
-        open: the epoch of which all was handed out and whose end is still to be told; None for none.
+        open: the epoch that was handed out whole and whose end is not told yet; None for none.
     """
 
     base = 0  # the clock at which item 0 lies

@@ -203,7 +203,7 @@ class Place:
             self.shown = self.cursor
 
     def fork(self) -> Place:
-        """Another place that stands here, and of which this one hears nothing."""
+        """An independent copy that stands here."""
         cursor = self.cursor.fork()
         cursor.demand = copy.copy(cursor.demand)
         fork = Place(cursor)

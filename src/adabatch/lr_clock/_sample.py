@@ -166,7 +166,7 @@ def _copy(lr_scheduler: torch_lr.LRScheduler) -> torch_lr.LRScheduler:
 
 
 def _within(lr_scheduler: torch_lr.LRScheduler) -> list[torch_lr.LRScheduler]:
-    """The LR schedulers of which one is made up."""
+    """The LR schedulers inside a sequential or chained one."""
     return list(getattr(lr_scheduler, "_schedulers", ()))
 
 

@@ -297,7 +297,7 @@ def _aligned(runs: Sequence[SavedRun], ends: Sequence[float]) -> list[SavedRun]:
 
 
 def _paired(times: Sequence[float], ends: Sequence[float]) -> float:
-    """The median end, divided by the median of what the ends are to these times."""
+    """The median end, divided by the median ratio of end to time."""
     if len(times) != len(ends) or not all((*times, *ends)):
         return median(times)
     return median(ends) / median(end / time for end, time in zip(ends, times, strict=True))
