@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from paired import at_least, begin, told, write
 
@@ -78,10 +79,9 @@ def main() -> None:
     if options.evaluations < 2 * WARM_UP:
         parser.error(f"--evaluations must be at least {2 * WARM_UP}, got {options.evaluations}")
     environment = begin(options.out)
-    loop.RunFolder = Timed
     runs = []
     for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(loop, "RunFolder", Timed):
             runs.append(run(options.evaluations, Path(folder) / "run"))
     found = told([[each["start"]] for each in runs], [[each["end"]] for each in runs])
     stretch = runs[0]["stretch"]

@@ -74,7 +74,8 @@ def main() -> None:
         def pillow() -> None:
             pool.map(part, bounds, chunksize=1)
 
-        ours(), pillow()
+        ours()
+        pillow()
         found = compare(lambda: ours, lambda: pillow, rounds=options.pairs, pairs=1, warm_up=0)
         command = [sys.executable, "-c", SECOND_RUN, str(options.data)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

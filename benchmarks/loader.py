@@ -24,7 +24,6 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +101,11 @@ def against_torch(files: list[bytes], labels: list[int], *, jpegs: int, batch_si
     results: dict[str, Any] = {}
 
     def mine(dataset: Any, workers: int, rng: bool) -> Callable[[], Callable[[], None]]:
-        how = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": True}
+        how: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": True}
         return lambda: through(ab.DataLoader(dataset, batch_size, seed=0, sample_rng=rng, **how))
 
     def torchs(dataset: Any, workers: int) -> Callable[[], Callable[[], None]]:
-        how = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": True}
+        how: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": True}
         return lambda: through(DataLoader(dataset, batch_size, **how))
 
     few = Jpeg(files[:jpegs], labels[:jpegs])
@@ -124,20 +123,24 @@ def against_torch(files: list[bytes], labels: list[int], *, jpegs: int, batch_si
 def against_slices(*, rounds: int) -> dict[str, Any]:
     """A tensor data set, with and without workers asked for."""
     inputs, targets = torch.randn(50_000, 3, 32, 32), torch.randint(10, (50_000,))
-    results = {}
-    for batch_size in (16, 128, 1024):
+    dataset, results = TensorDataset(inputs, targets), {}
 
-        def by_hand(batch_size: int = batch_size) -> None:
+    def mine(batch_size: int, workers: int) -> Callable[[], Callable[[], None]]:
+        return lambda: through(ab.DataLoader(dataset, batch_size, shuffle=True, seed=0, num_workers=workers))
+
+    def by_hand(batch_size: int) -> Callable[[], Callable[[], None]]:
+        def run() -> None:
             order = torch.randperm(len(inputs))
             for start in range(0, len(inputs), batch_size):
                 chosen = order[start : start + batch_size]
                 _ = inputs[chosen], targets[chosen]
 
+        return lambda: run
+
+    for batch_size in (16, 128, 1024):
         for workers in (0, 2):
-            how = {"shuffle": True, "seed": 0, "num_workers": workers}
-            ours = partial(ab.DataLoader, TensorDataset(inputs, targets), batch_size, **how)
             results[f"batch {batch_size}, {workers} workers"] = rate(
-                lambda ours=ours: through(ours()), lambda by_hand=by_hand: by_hand, rounds=rounds, bound=0.95
+                mine(batch_size, workers), by_hand(batch_size), rounds=rounds, bound=0.95
             )
     return results
 

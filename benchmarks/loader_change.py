@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from paired import begin, write
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 import adabatch as ab
 
@@ -34,7 +34,7 @@ OLD, NEW, BEFORE, AFTER, WORKERS = 64, 128, 12, 24, 4
 TRAINING_SECONDS = {OLD: 0.02, NEW: 0.04}
 
 
-class Slow:
+class Slow(Dataset[torch.Tensor]):
     """A sample that takes a while, without needing the processor, so that 4 workers fit on any machine."""
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, make in ways.items():
             found[name].append(once(make))
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, rounds in found.items():
         results[name] = {"stale_batches": sorted({one["stale"] for one in rounds}), "tries": rounds}
         if all(one["delay"] is not None for one in rounds):

@@ -93,7 +93,7 @@ def words(compare: dict[str, Any], name: str, page: Path) -> str:
 
 def worst(compare: dict[str, Any], name: str) -> float:
     """The difference of accuracies in points of the seed in which it is lowest."""
-    values = {arm["name"]: arm["test_accuracy"]["values"] for arm in compare["arms"]}
+    values: dict[str, list[float]] = {arm["name"]: arm["test_accuracy"]["values"] for arm in compare["arms"]}
     return 100 * min(ours - theirs for ours, theirs in zip(values[name], values["fixed-small"], strict=True))
 
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from paired import begin, compare, write
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
@@ -45,7 +45,7 @@ class Limited(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Fails after the pass, when all that it touches is touched."""
-        out = self.network(x)
+        out: torch.Tensor = self.network(x)
         if len(x) > self.fits:
             raise torch.OutOfMemoryError("out of memory, as a device would say it")
         return out
@@ -133,7 +133,7 @@ def main() -> None:
         f"{count} micro-batches": pair(network(), batch=batch, micro=batch // count, rounds=rounds) for count in (1, 4)
     }
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(on_each_rank, args=(2, folder, batch, rounds), nprocs=2)
+        spawn(on_each_rank, args=(2, folder, batch, rounds), nprocs=2)  # type: ignore[no-untyped-call]
         ranks = json.loads(Path(folder, "result.json").read_text())
     results = {"one process": alone, "two ranks over gloo": ranks, "a failure": failing(batch, rounds)}
     found = {"network": "resnet20", "batch": batch, "updates": BATCHES, **results}

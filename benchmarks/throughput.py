@@ -56,7 +56,7 @@ def by_hand(config: RunConfig, samples: tasks.Data, device: torch.device) -> flo
     model = models.build(config.model, in_channels=3, image_size=32, classes=10).to(device)
     last = setup.channels_last(config, device)
     if last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
     loss_fn = nn.CrossEntropyLoss()
     wait(device)

@@ -46,12 +46,12 @@ def changes(room: str) -> list[MutationSpec]:
     with use_db(":memory:", WorkDB.Mode.create) as found:
         init([module.relative_to(ROOT) for module in modules], found, {})
         specs = [spec for item in found.work_items for spec in item.mutations]
-    quiet = {module.relative_to(ROOT): annotations(module) for module in modules}
+    quiet = {module.relative_to(ROOT): annotated(module) for module in modules}
     specs = [s for s in specs if not any(a <= s.start_pos and s.end_pos <= b for a, b in quiet[s.module_path])]
     return sorted(specs, key=lambda spec: (str(spec.module_path), spec.operator_name, spec.occurrence))
 
 
-def annotations(module: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def annotated(module: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Where the annotations of a module begin and end, as lines and columns."""
     nodes = list(ast.walk(ast.parse(module.read_text())))
     found = [getattr(node, name, None) for node in nodes for name in ("annotation", "returns")]

@@ -21,8 +21,7 @@ def test_the_last_part_of_a_batch_says_so(count):
 def test_loaders_schedulers_and_plans_offer_what_the_protocols_ask_for(make):
     loader = make(torch.arange(8), 4)
     assert isinstance(loader, DrivenLoader)
-    assert loader.driver is None
-    assert loader.sharing() == (None, 0, 1)
+    assert (loader.driver, loader.sharing()) == (None, (None, 0, 1))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
     assert loader.driver is batches

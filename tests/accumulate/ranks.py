@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 
 def _on_each_rank(rank, world, store, checks):
@@ -29,4 +29,4 @@ def _on_each_rank(rank, world, store, checks):
 def on_ranks(world, *checks):
     """Runs each check, called with rank and world, in `world` processes."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_on_each_rank, args=(world, os.path.join(folder, "store"), checks), nprocs=world)
+        spawn(_on_each_rank, args=(world, os.path.join(folder, "store"), checks), nprocs=world)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, TensorDataset
 
@@ -382,7 +383,7 @@ def test_sharded_parameters_end_all_ranks_with_one_message():
         r"the batch cannot be repeated: parameters are sharded, so .*The run ends on all ranks; start again from the "
         r"last checkpoint and set a smaller `loader.micro_batch_size` on every rank. Tried to allocate 2.00 GiB"
     )
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match=message) as caught:
+    with pytest.raises(ProcessRaisedException, match=message) as caught:
         on_ranks(2, check_sharded)
     assert caught.value.error_index == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from adabatch.types import DrivenLoader
 
 def data(count):
     generator = torch.Generator().manual_seed(0)
-    make = {"generator": generator, "dtype": torch.float64}
+    make: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
     return TensorDataset(torch.randn(count, 3, **make), torch.randn(count, 1, **make))
 
 

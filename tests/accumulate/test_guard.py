@@ -539,7 +539,7 @@ def test_what_no_graph_shows_is_refused_when_it_is_stepped(hidden):
 
 @pytest.mark.filterwarnings("ignore:memory ran out")
 def test_nor_what_could_not_be_put_back():
-    encoder, head, failing = *parts(), [True]
+    (encoder, head), failing = parts(), [True]
     optimizer = sgd(encoder, head)
     for micro in ab.accumulate(loader_of(4), encoder):
         with micro as (x, y):

@@ -7,16 +7,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scheduler.checks import loader_of, sgd
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
@@ -26,7 +27,7 @@ from adabatch.accumulate import accumulate
 
 def double_data(count):
     generator = torch.Generator().manual_seed(0)
-    make = {"generator": generator, "dtype": torch.float64}
+    make: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
     return TensorDataset(torch.randn(count, 3, **make), torch.randn(count, 1, **make))
 
 
@@ -296,7 +297,7 @@ def on_each_rank(rank, world, store):
 @pytest.mark.world_size(2)
 def test_two_ranks():
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(on_each_rank, args=(2, os.path.join(folder, "store")), nprocs=2)
+        spawn(on_each_rank, args=(2, os.path.join(folder, "store")), nprocs=2)
 
 
 @pytest.mark.parametrize("first", ["adabatch", "adabatch.accumulate"])

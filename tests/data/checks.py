@@ -236,6 +236,7 @@ def check_gradients(loaders, columns):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
     inputs, targets = columns
+    parameters = list(model.parameters())
 
     def loss(x, y):
         return torch.nn.functional.cross_entropy(model(x), y)
@@ -244,14 +245,14 @@ def check_gradients(loaders, columns):
     sums, items, weights = None, [], 0.0
     for rows in zip(*passes, strict=True):
         for (item,), part in rows:
-            gradients = torch.autograd.grad(loss(inputs[item], targets[item]), model.parameters())
+            gradients = torch.autograd.grad(loss(inputs[item], targets[item]), parameters)
             weight = part.size / part.batch.size
             weights += weight
             items += item[: part.size].tolist()
             scaled = [weight * gradient for gradient in gradients]
             sums = scaled if sums is None else [a + b for a, b in zip(sums, scaled, strict=True)]
         if rows[0][1].is_last:
-            whole = torch.autograd.grad(loss(inputs[items], targets[items]), model.parameters())
+            whole = torch.autograd.grad(loss(inputs[items], targets[items]), parameters)
             assert math.isclose(weights, 1.0, rel_tol=1e-12)
             for one, other in zip(sums, whole, strict=True):
                 assert torch.allclose(one, other, rtol=0, atol=1e-10)

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -279,8 +280,7 @@ def test_uneven_shares_in_a_plain_loop_raise_before_the_first_batch():
         next(iterator)
     driven = ranked(2, lambda: DataLoader(dataset=torch.arange(12), batch_size=4))[0]
     plan = Plan((0, 4), (12, 3), size=12)
-    plan.plan = plan
-    plan.sizes, plan.tails = (3, 4), ()
+    plan.plan = SimpleNamespace(sizes=(3, 4), tails=())
     driven.attach(plan)
     with pytest.raises(ValueError, match="a batch of 3 samples"):
         next(iter(driven))

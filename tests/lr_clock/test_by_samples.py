@@ -210,7 +210,7 @@ def test_resumed_at_any_update_it_is_the_same_run():
 
 def test_a_part_of_a_sequence_that_the_user_also_steps_is_refused():
     loader, optimizer = loader_of(6), optimizer_of(momentum=0.9)
-    scheduler = MAKERS["sequential"](optimizer)
+    scheduler: torch_lr.SequentialLR = MAKERS["sequential"](optimizer)
     lr = ab.by_samples(scheduler, loader)
     for _ in loader:
         optimizer.step()

@@ -110,7 +110,7 @@ def test_no_parameter_no_optimizer_and_no_trainer_behind_a_bound_method_is_copie
     parameter = Huge(torch.ones(2))
     optimizer = Adam([parameter], lr=0.4)
     scheduler = torch_lr.LambdaLR(optimizer, Trainer().factor)
-    scheduler.parameter = parameter
+    vars(scheduler)["parameter"] = parameter
     assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
 
 
@@ -190,7 +190,7 @@ def test_no_model_that_a_scheduler_holds_is_copied(held):
     model = Model()
     model.weight = Weight(torch.ones(3))  # one that the optimizer does not have
     scheduler = torch_lr.StepLR(optimizer_of(), step_size=1, gamma=0.5)
-    scheduler.held = held(model)
+    vars(scheduler)["held"] = held(model)
     assert sample(scheduler, 3) == [0.4, 0.2, 0.1]
 
 

@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from tests.memory.checks import data, everything, network, step_of, timed
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -257,7 +257,7 @@ def check_free(rank, world):
 
 @pytest.mark.world_size(2)
 def test_ranks_agree(tmp_path):
-    mp.spawn(on_each_rank, args=(2, str(tmp_path / "store")), nprocs=2)
+    spawn(on_each_rank, args=(2, str(tmp_path / "store")), nprocs=2)
 
 
 def test_an_epoch_left_early_stays_left():

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.scheduler.checks import backward, loader_of, model_of
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, get_state_dict, set_state_dict
 
 import adabatch as ab
@@ -391,7 +391,7 @@ def test_a_checkpoint_by_torch_distributed_checkpoint(tmp_path):
     train(stream, *one)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(whole(*one), checkpoint_id=tmp_path / "checkpoint")
+        state_dict_saver.save(whole(*one), checkpoint_id=tmp_path / "checkpoint")
     saved = one[3].state_dict()
     train(stream, *one)
 
@@ -401,7 +401,7 @@ def test_a_checkpoint_by_torch_distributed_checkpoint(tmp_path):
     target["batches"] = copy.deepcopy(saved)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(target, checkpoint_id=tmp_path / "checkpoint")
+        state_dict_loader.load(target, checkpoint_id=tmp_path / "checkpoint")
     batches.load_state_dict(target["batches"])
     set_state_dict(model, optimizer, model_state_dict=target["model"], optim_state_dict=target["optimizer"])
     loader.load_state_dict(target["loader"])

@@ -6,11 +6,12 @@ import copy
 import itertools
 import re
 import warnings
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from tests.scheduler.checks import backward, equal, loader_of, model_of, sgd
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, get_state_dict, set_state_dict
 from torch.optim import lr_scheduler
 
@@ -550,7 +551,7 @@ def test_phantom_steps_are_harmless(tensor_lr, moment):
         optimizer.zero_grad()
         before = copy.deepcopy(model.state_dict())
         count = len(calls)
-        state = get_optimizer_state_dict(model, optimizer)
+        state: dict[str, Any] = get_optimizer_state_dict(model, optimizer)
         assert len(calls) == count + 1, "the phantom step is there"
         assert float(state["param_groups"][0]["lr"]) == pytest.approx(0.1, rel=1e-7)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -611,7 +612,7 @@ def test_a_checkpoint_by_torch_distributed_checkpoint(tmp_path):
     train(stream, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(whole(), checkpoint_id=tmp_path / "checkpoint")
+        state_dict_saver.save(whole(), checkpoint_id=tmp_path / "checkpoint")
     train(stream, 3)
     expected = [p.detach().clone() for p in model.parameters()]
 
@@ -621,7 +622,7 @@ def test_a_checkpoint_by_torch_distributed_checkpoint(tmp_path):
     target = whole()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(target, checkpoint_id=tmp_path / "checkpoint")
+        state_dict_loader.load(target, checkpoint_id=tmp_path / "checkpoint")
     set_state_dict(model, optimizer, model_state_dict=target["model"], optim_state_dict=target["optimizer"])
     loader.load_state_dict(target["loader"])
     batches.load_state_dict(target["batches"])

@@ -128,7 +128,7 @@ def test_resume_at_any_update_is_the_unbroken_run(updates):
         optimizer = sgd(model)
         return model, optimizer, loader, ab.BatchSizeScheduler(optimizer, loader, UP_AND_DOWN, coupling="noise_scale")
 
-    def train(model, optimizer, loader, batches, stop):
+    def train(stop, model, optimizer, loader, batches):
         while loader.clock < 128:
             for batch in loader:
                 backward(model, batch)
@@ -139,11 +139,11 @@ def test_resume_at_any_update_is_the_unbroken_run(updates):
                     return
 
     whole, first, second = make(), make(), make()
-    train(*whole, -1)
-    train(*first, updates)
+    train(-1, *whole)
+    train(updates, *first)
     for one, other in zip(first, second, strict=True):
         other.load_state_dict(copy.deepcopy(one.state_dict()))
-    train(*second, -1)
+    train(-1, *second)
     assert equal(second[0], whole[0])
 
 

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +31,9 @@ class Rows(IterableDataset):
 
 class Run:
     """A plain training, whose batch doubles every two epochs."""
+
+    loader: ab.DataLoader | ab.micro_batches
+    held: Iterator[Any]
 
     def __init__(self, *, kind="map", schedule=None, foreign=False, before=None, epochs=None, **options):
         torch.manual_seed(1)

@@ -235,7 +235,7 @@ def test_a_run_that_goes_on_after_its_planned_end_has_every_decision(first_epoch
         optimizer = sgd(model)
         return model, optimizer, loader, ab.BatchSizeScheduler(optimizer, loader, GROWING, epochs=epochs)
 
-    def train(model, optimizer, loader, batches, stop):
+    def train(stop, model, optimizer, loader, batches):
         while loader.clock < stop * 22:
             for batch in loader:
                 backward(model, batch)
@@ -249,13 +249,13 @@ def test_a_run_that_goes_on_after_its_planned_end_has_every_decision(first_epoch
         ]
 
     whole = make(4)
-    expected = train(*whole, 4)
+    expected = train(4, *whole)
     first, second = make(first_epochs), make(4)
-    before = train(*first, first_epochs or 2)
+    before = train(first_epochs or 2, *first)
     states = json.loads(json.dumps([part.state_dict() for part in first[2:]]))
     for part, state in zip(second[2:], states, strict=True):
         part.load_state_dict(state)
-    assert before + train(*second, 4) == expected
+    assert before + train(4, *second) == expected
     assert len(expected) == 2
     assert second[3].state_dict()["decisions"] == len(expected)
     with pytest.raises(TypeError, match="`batch_size` must be a whole number"):

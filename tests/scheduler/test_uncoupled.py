@@ -115,7 +115,7 @@ class SAM(torch.optim.Optimizer):
         self.base.step()
 
     @torch.no_grad()
-    def step(self, closure):
+    def step(self, closure):  # type: ignore[override]
         closure = torch.enable_grad()(closure)
         closure()
         self.first_step()
@@ -347,7 +347,7 @@ def test_steps_of_optimizers_elsewhere_keep_nothing_alive():
     next(iter(kept[1]))
     other = sgd(model_of())
     other.step()
-    gone = torch.utils.weak.ref(other)
+    gone = weakref.ref(other)
     del other
     gc.collect()
     assert gone() is None

@@ -5,7 +5,7 @@ This module loads no torch, so that the package can offer the function by its na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from adabatch._errors import ArgumentTypeError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["accumulate"]
 
 
-def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True) -> Iterator[MicroBatch]:
+def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True) -> Generator[MicroBatch, None, None]:
     """One epoch of `loader` as micro-batches of at most `loader.micro_batch_size` samples on each rank.
 
     Multiply the mean loss of each micro-batch by its weight; the sum of the gradients then is the gradient of the

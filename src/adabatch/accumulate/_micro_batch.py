@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -112,7 +112,7 @@ class MicroBatch:
         )
 
 
-def in_turn(loader: DrivenLoader, setup: Setup) -> Iterator[MicroBatch]:
+def in_turn(loader: DrivenLoader, setup: Setup) -> Generator[MicroBatch, None, None]:
     """One epoch of `loader` as micro-batches; see `accumulate`."""
     setup.check_model()
     snapshot, parts = setup.snapshot, loader.parts()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import GenericAlias
 from typing import Any, Final
 
@@ -387,7 +387,7 @@ class DataLoader:
             self._place.measured(self._supply.measure())
         return self._place.count()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Batches:
         """The rest of the epoch in which the loader stands, as whole rank batches; `len()` of it is their number."""
         if not (self.num_workers and self.persistent_workers and self.driver is None):
             return Batches(self._place, self._supply)

@@ -7,6 +7,7 @@ import pickle
 import random
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,6 +257,8 @@ def test_workers_that_walk_one_stream_agree_on_its_epoch_whoever_saw_the_end(how
 
 class LateState(IterableDataset):
     """Its place exists only once it is iterated."""
+
+    place: Any
 
     def __iter__(self):
         self.place = iter(range(4))
@@ -856,6 +859,8 @@ def test_prints_are_equal_for_equal_samples_only():
 
 class Uneven(IterableDataset):
     """Has another length in each worker."""
+
+    first: int
 
     def __iter__(self):
         number = int(multiprocessing.current_process().name.rsplit("-", 1)[1]) % 2

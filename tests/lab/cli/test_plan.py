@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_the_lines_to_paste_run(capsys):
     code, printed, _ = run(capsys, *capped, "--emit-python")
     assert code == 0
     model = torch.nn.Linear(1, 1)
-    space = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+    space: dict[str, Any] = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
     space["loader"] = ab.DataLoader(torch.arange(1000), batch_size=16)
     exec(printed, space)
     assert space["batches"].plan.updates == json.loads(run(capsys, *capped, "--json")[1])["updates_after"]

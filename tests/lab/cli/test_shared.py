@@ -237,8 +237,8 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_asks_for_a_report():
         "cli.main(sys.argv[1:])"
     )
     for more in ([], ["--json"]):
-        command = [sys.executable, "-c", code, "plan", "--preset", "adabatch", *more]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        words = [sys.executable, "-c", code, "plan", "--preset", "adabatch", *more]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("Traceback (most recent call last):\n")
         *_, error, _, line = done.stderr.strip().splitlines()

@@ -122,11 +122,11 @@ def test_a_terminal_that_hangs_up_is_a_reader_that_goes_away():
         stream = _streams.Stream(terminal)
         assert stream.write("seen\n") == 5
         stream.flush()
-        assert not stream.gone
+        before = stream.gone
         os.close(there)
         assert stream.write("lost\n") == 5
         stream.flush()
-        assert stream.gone
+        assert (before, stream.gone) == (False, True)
         stream.end()
 
 

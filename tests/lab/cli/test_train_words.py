@@ -116,9 +116,9 @@ def test_an_accuracy_no_better_than_chance_is_said(tmp_path, capsys):
         f"above the {100 * found['chance']:.2f} % of always answering the most frequent class; take another --lr than "
         "5, or train longer\n"
     )
-    table = Console(width=200, file=io.StringIO())
-    table.print(summary(RunConfig.for_task("digits"), saved_result(out)))
-    assert "no better than chance │ always answering the most frequent class gets" in table.file.getvalue()
+    table = io.StringIO()
+    Console(width=200, file=table).print(summary(RunConfig.for_task("digits"), saved_result(out)))
+    assert "no better than chance │ always answering the most frequent class gets" in table.getvalue()
 
 
 def test_a_diverged_arm_stops_neither_the_others_nor_the_seeds(tmp_path, capsys):

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -248,7 +249,7 @@ def test_the_lines_to_paste_give_what_was_forecast(text, rule):
     assert len(lines.splitlines()) == 3
     model = torch.nn.Linear(1, 1)
     kind = torch.optim.Adam if rule == "seesaw" else torch.optim.SGD
-    space = {
+    space: dict[str, Any] = {
         "torch": torch,
         "ab": ab,
         "optimizer": kind(model.parameters(), lr=0.1),

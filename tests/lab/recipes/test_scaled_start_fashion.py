@@ -5,6 +5,7 @@ import pytest
 from tests.lab.recipes.checks import check_head, check_resume, small_data
 
 from adabatch.lab.recipes import scaled_start_fashion as recipe
+from adabatch.lab.recipes._fashion import Length
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def folder(tmp_path_factory):
 def found(folder):
     with pytest.MonkeyPatch.context() as patch:
         small_data(patch, count=4064)
-        patch.setattr(recipe, "LENGTH", recipe.Length(epochs=5, falls=(1, 2, 3), factor=5.0))
+        patch.setattr(recipe, "LENGTH", Length(epochs=5, falls=(1, 2, 3), factor=5.0))
         return recipe.main(["--out", str(folder), "--seeds", "2", "--samples", "4000"])
 
 
@@ -50,7 +51,7 @@ def test_what_is_written(found, folder):
 
 def test_it_resumes(found, folder, monkeypatch, capsys):
     small_data(monkeypatch, count=4064)
-    monkeypatch.setattr(recipe, "LENGTH", recipe.Length(epochs=5, falls=(1, 2, 3), factor=5.0))
+    monkeypatch.setattr(recipe, "LENGTH", Length(epochs=5, falls=(1, 2, 3), factor=5.0))
     check_resume(recipe, found, folder, ["--seeds", "2", "--samples", "4000"], key="arms", capsys=capsys)
 
 

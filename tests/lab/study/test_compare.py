@@ -11,7 +11,6 @@ from tests.lab.study.checks import arms, config
 
 from adabatch.lab import tasks, training
 from adabatch.lab.comparison import Comparison
-from adabatch.lab.study import compare as module
 from adabatch.lab.study.arms import Arm
 from adabatch.lab.study.compare import compare, interleaved
 from adabatch.lab.training import Progress, RunResult, checkpoint, lock, loop, saved_result, unpacked
@@ -168,7 +167,7 @@ def test_a_warm_up_touches_every_batch_size(tmp_path, data, monkeypatch):
         trained.append((config.batch_size, out is None))
         return train(config, out, **options)
 
-    monkeypatch.setattr(module.training, "train", spy)
+    monkeypatch.setattr(training, "train", spy)
     compare(arms(), seeds=[0], out=tmp_path / "out", data=data)
     assert trained == [(64, True), (128, True), (64, False), (64, False)]
 

@@ -28,7 +28,7 @@ from adabatch.lab.training import saved_result, train
 CONFIG = replace(SMALL, epochs=8, evaluate_every="4 updates", threads=1)
 
 
-def start(out: Path, kill: Callable[[], None], *, best: bool) -> int:
+def start(out: Path, kill: Callable[[], object], *, best: bool) -> int:
     """A child that trains or goes on training, `best` from the best checkpoint, and that `kill` was called in."""
     pid = os.fork()
     if pid == 0:
@@ -47,7 +47,7 @@ def spare() -> None:
     """Does not kill."""
 
 
-def after_seconds(seconds: float) -> Callable[[], None]:
+def after_seconds(seconds: float) -> Callable[[], object]:
     """Kills after this processor time: without a handler SIGPROF ends a process as abruptly as SIGKILL."""
     return lambda: signal.setitimer(signal.ITIMER_PROF, seconds)
 

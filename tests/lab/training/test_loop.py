@@ -27,6 +27,7 @@ from adabatch.lab.training import (
     train,
     unpacked,
 )
+from adabatch.lab.training import device as devices
 from adabatch.lab.training.setup import Setup
 
 
@@ -522,7 +523,7 @@ def test_a_run_ends_with_the_update_whose_loss_is_not_finite(tmp_path, micro):
 
 
 def test_where_reading_the_loss_would_wait_it_is_read_at_the_end_of_the_epoch(monkeypatch):
-    monkeypatch.setattr(loop.devices, "is_read_freely", lambda device: False)
+    monkeypatch.setattr(devices, "is_read_freely", lambda device: False)
     result = train(WILD, data=small_data())
     assert (result.samples, result.epochs, len(result.history)) == (300, 1, 1)
     assert result.diverged
@@ -575,13 +576,9 @@ def test_each_evaluation_is_told(monkeypatch):
     assert [(now.samples, now.batch_size, now.lr) for now in told] == [
         (found.samples, found.batch_size, found.lr) for found in result.history
     ]
-    passed = zip((0, *result.history[:-1]), result.history, strict=True)
-    rates = [
-        found.samples / found.seconds
-        if before == 0
-        else (found.samples - before.samples) / (found.seconds - before.seconds)
-        for before, found in passed
-    ]
+    first, steps = result.history[0], pairwise(result.history)
+    rates = [first.samples / first.seconds]
+    rates += [(found.samples - before.samples) / (found.seconds - before.seconds) for before, found in steps]
     assert [now.samples_per_second for now in told] == pytest.approx(rates)
     assert told[-1].seconds_left == 0
     assert all(now.seconds_left > 0 for now in told[:-1])
