@@ -116,6 +116,14 @@ class Driver(Protocol):
 
 
 @runtime_checkable
+class RepeatableParts(Iterator[tuple[Any, Part]], Protocol):
+    """Micro-batches whose batch can come again."""
+
+    def again(self) -> None:
+        """The batch of which a micro-batch was handed out last comes again from its start."""
+
+
+@runtime_checkable
 class DrivenLoader(Protocol):
     """A loader as `BatchSizeScheduler`, `accumulate`, `by_samples` and `probe` use it."""
 
@@ -129,6 +137,10 @@ class DrivenLoader(Protocol):
     @property
     def run_on(self) -> bool:
         """Whether batches run on into the next epoch."""
+
+    @property
+    def counted_late(self) -> bool:
+        """Whether a batch's size is known after its last micro-batch only; if not, `parts()` is `RepeatableParts`."""
 
     @property
     def driver(self) -> Driver | None:

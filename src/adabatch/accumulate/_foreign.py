@@ -92,7 +92,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         [2, 3]
     """
 
-    counted_late = True  # the size of a batch is known after its last micro-batch only
+    counted_late = True
     drop_last = run_on = False
 
     def __init__(
