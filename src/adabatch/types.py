@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from adabatch._errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -51,6 +53,12 @@ class Part:
 
     def __str__(self) -> str:
         return f"micro-batch {self.index + 1} of {self.count}"
+
+
+def check_last(part: Part | None, name: str, said: str, *, do: str = "call it") -> None:
+    """Raises a UsageError about `name` if micro-batches of the batch are still to come after `part`."""
+    if part is not None and not part.is_last:
+        raise UsageError(name, f"{said} after {part}", remedy=f"{do} after the last one: `if micro.is_last:`")
 
 
 @dataclass(frozen=True, slots=True)
