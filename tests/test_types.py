@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adabatch as ab
-from adabatch.types import Batch, DrivenLoader, Driver, DrivingPlan, Part
+from adabatch.types import Batch, DrivenLoader, Driver, DrivingPlan, Part, RepeatableParts
 
 
 def names(protocol):
@@ -22,6 +22,7 @@ def test_loaders_schedulers_and_plans_offer_what_the_protocols_ask_for(make):
     loader = make(torch.arange(8), 4)
     assert isinstance(loader, DrivenLoader)
     assert (loader.driver, loader.sharing()) == (None, (None, 0, 1))
+    assert isinstance(loader.parts(), RepeatableParts) != loader.counted_late
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
     assert loader.driver is batches

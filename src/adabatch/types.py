@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from adabatch._errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -51,6 +53,12 @@ class Part:
 
     def __str__(self) -> str:
         return f"micro-batch {self.index + 1} of {self.count}"
+
+
+def check_last(part: Part | None, name: str, said: str, *, do: str = "call it") -> None:
+    """Raises a UsageError about `name` if micro-batches of the batch are still to come after `part`."""
+    if part is not None and not part.is_last:
+        raise UsageError(name, f"{said} after {part}", remedy=f"{do} after the last one: `if micro.is_last:`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,14 @@ class Driver(Protocol):
 
 
 @runtime_checkable
+class RepeatableParts(Iterator[tuple[Any, Part]], Protocol):
+    """Micro-batches whose batch can come again."""
+
+    def again(self) -> None:
+        """The batch of which a micro-batch was handed out last comes again from its start."""
+
+
+@runtime_checkable
 class DrivenLoader(Protocol):
     """A loader as `BatchSizeScheduler`, `accumulate`, `by_samples` and `probe` use it."""
 
@@ -129,6 +145,10 @@ class DrivenLoader(Protocol):
     @property
     def run_on(self) -> bool:
         """Whether batches run on into the next epoch."""
+
+    @property
+    def counted_late(self) -> bool:
+        """Whether a batch's size is known after its last micro-batch only; if not, `parts()` is `RepeatableParts`."""
 
     @property
     def driver(self) -> Driver | None:

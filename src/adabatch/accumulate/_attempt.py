@@ -41,7 +41,7 @@ class Setup:
 
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
         self.models = models = Models(model)
-        self.counted_late = bool(getattr(loader, "counted_late", False))
+        self.counted_late = loader.counted_late
         self.group, _, self.world = loader.sharing()
         self.scale = self.world if models.averaged_over > 1 else 1
         self.vote_group = models.group if models.is_ddp else self.group
@@ -51,7 +51,7 @@ class Setup:
             "`accumulate` was not given the model": not models,
             "parameters are sharded, so the other ranks wait in this one's passes": models.sharded,
             "SyncBatchNorm makes the other ranks wait in this one's passes": models.synchronises_forward,
-            "a loader of another make cannot go back": self.counted_late or not hasattr(loader, "load_state_dict"),
+            "a loader of another make cannot go back": self.counted_late,
         }
         self.why_not = next((reason for reason, holds in reasons.items() if holds), "")
         self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)

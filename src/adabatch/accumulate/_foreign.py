@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import random
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch._random import RandomState
+from adabatch.data.cursor import Demand
 from adabatch.memory.untouched import generators_kept, holders
 from adabatch.types import Batch, Driver, Part
 
@@ -37,6 +38,13 @@ class _Stand(NamedTuple):
     clock: int = 0
     epoch: int = 0
     taken: int = 0
+
+
+class _Iteration:
+    """Whether an iteration goes on, is over, was trained on, and has its last batch out; micro-batches of that."""
+
+    live = over = trained = ends_epoch = False
+    handed = 0
 
 
 class micro_batches:  # noqa: N801 - a function to whoever calls it
@@ -60,7 +68,6 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         group: the process group that shares the batches; default the world.
 
     Attributes:
-        driver: what gives the batch size; None if nothing does.
         current: the batch that was handed out and is not committed; its size is exact from its last micro-batch on.
         left: the batch of the iteration that was passed last though nobody trained on it; None for none.
         part: the micro-batch handed out last.
@@ -85,7 +92,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         [2, 3]
     """
 
-    counted_late = True  # the size of a batch is known after its last micro-batch only
+    counted_late = True
     drop_last = run_on = False
 
     def __init__(
@@ -113,42 +120,34 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         if dataset_size is None:
             dataset_size = delivered(loader, self._world)
         self.dataset_size = None if dataset_size is None else _checks.whole("dataset_size", dataset_size)
-        self._batch_size = self._checked(batch_size)
-        self._postponed: int | None = None  # the size that holds after the next batch
+        self._demand = Demand(self._checked(batch_size))
         self._seed = _distributed.same_for_all(int(torch.randint(2**62, ()).item()), self._group)
-        self.driver: Driver | None = None
         self.current: Batch | None = None
         self.part: Part | None = None
         self.left: Batch | None = None
         self._here = self._at = _Stand()  # where the iteration stands, and what is committed of it
-        self._passed: Any = _END  # the last batch that was thrown away to get to where a resumed epoch goes on
-        self._handed = 0  # micro-batches of the batch that is out
-        self._ends_epoch = self._warned = False
+        self._iteration = _Iteration()  # the latest
+        self._warned = False
         self._begun: int | None = None  # the epoch of which something was trained on, or handed out without a driver
-        self._trained = False  # whether the iteration that goes on was
-        self._serial = 0  # of the iteration
         self._before_looks: _Stand | None = None  # where it stood before iterations that were left early
         self._ended = False  # whether an iteration came to its end meanwhile
-        self._live = self._over = False  # whether an iteration goes on, and has handed out all of its epoch
         self._open = False  # whether the end of an epoch is still to be told, of which all was handed out
+
+    @property
+    def driver(self) -> Driver | None:
+        """Gives the batch size; None if nothing does."""
+        return self._demand.driver
 
     @property
     def batch_size(self) -> int:
         """Samples in one update, over all ranks; set it at any time, it holds for the very next batch."""
         if self.driver is None:
-            return self._batch_size
+            return self._demand.batch_size
         return self.current.requested if self.current is not None else self._requested()
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        if self.driver is not None:
-            raise ArgumentError(
-                "batch_size",
-                "must not be set while a schedule drives this loader",
-                value=value,
-                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
-            )
-        self._batch_size, self._postponed = self._checked(value), None
+        self._demand.assign(value, self._checked)
 
     @property
     def micro_batch_size(self) -> int | None:
@@ -170,7 +169,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
     @property
     def epoch(self) -> int:
         """The epoch in which it stands."""
-        return (self._here if self._live else self._at).epoch
+        return (self._here if self._iteration.live else self._at).epoch
 
     def sharing(self) -> tuple[Any, int, int]:
         """The group that shares the batches (None for the world), this process's rank in it, and its size."""
@@ -178,21 +177,18 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
-        if self.driver is not None:
-            raise ArgumentError(
-                "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
-            )
+        self._demand.check_free()
         for size in () if driver.plan is None else driver.plan.sizes:
             self._checked(size)
-        self.driver = driver
+        self._demand.driver = driver
 
     def detach(self) -> None:
         """Undoes `attach`; the batch size stays what it is."""
         if self.driver is not None:
-            self._batch_size = self.batch_size
+            self._demand.batch_size = self.batch_size
             if self.current is not None and (self.part is None or self.part.is_last):
                 self.commit()  # else its last micro-batch does
-            self.driver = None
+            self._demand.driver = None
 
     def commit(self) -> None:
         """Marks the current batch as trained on."""
@@ -201,7 +197,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
             raise UsageError(
                 "commit", "needs a batch that was handed out and is not committed", remedy="commit each once"
             )
-        self._begun, self._trained = batch.epoch, True
+        self._begun, self._iteration.trained = batch.epoch, True
         self._advance(batch)
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
@@ -209,7 +205,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
         With a driver it moves nothing until a batch of it is trained on; leaving it after that skips what is left.
         """
-        return self._iteration()
+        return self._in_turn()
 
     def peek(self) -> Any:
         """The first micro-batch of the iteration that would begin now; nothing moves.
@@ -217,8 +213,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         Raises:
             ValueError: if the loader yields none.
         """
-        start = self._next_start()
-        first = next(self._batches_of(start.epoch, start.taken), _END)
+        first = next(self._batches_of(self._next_start())[0], _END)
         if first is _END:
             raise ArgumentError("loader", "must yield at least one batch", got="none")
         return first
@@ -227,7 +222,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""
         if self._before_looks is not None and not self._ended:
             self._at, self._begun = self._before_looks, None
-            if not self._live:
+            if not self._iteration.live:
                 self._here = self._at
         self._before_looks = None
 
@@ -246,10 +241,11 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
             return self._at
         return _Stand(clock if self.dataset_size is None else (epoch + 1) * self.dataset_size, epoch + 1)
 
-    def _begin(self) -> None:
+    def _begin(self) -> _Iteration:
+        before = self._iteration
         if self.driver is not None:
             self.driver.check_next(begins=True)
-        if self._live and not self._over and (self._trained or self.driver is None):
+        if before.live and not before.over and (before.trained or self.driver is None):
             raise UsageError(
                 None,
                 "a second iteration of a loader must not begin before the first has ended",
@@ -258,30 +254,27 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         if self.driver is None and self._before_looks is None:
             self._before_looks = self._at
         self.current = self.part = self.left = None
-        self._ends_epoch = self._trained = self._over = False
-        self._here = self._next_start()
-        self._serial, self._live = self._serial + 1, True
+        self._here, self._iteration = self._next_start(), _Iteration()
+        self._iteration.live = True
+        return self._iteration
 
-    def _iteration(self) -> Generator[tuple[Any, Part], None, None]:
+    def _in_turn(self) -> Iterator[tuple[Any, Part]]:
         if self._open:
             self._open = False  # it is told now
             return
-        self._begin()
-        serial = self._serial
+        mine = self._begin()
         try:
-            yield from self._in_turn(serial)
+            yield from self._micro_batches(mine)
             self._ended = True
         finally:
-            if self._serial == serial:
-                self._live = False
+            if self._iteration is mine:
+                mine.live = False
                 if self.current is None:
                     self._here = self._at
 
-    def _in_turn(self, serial: int) -> Generator[tuple[Any, Part], None, None]:
-        source = self._batches_of(self._here.epoch, self._here.taken)
-        self._passed = _END
+    def _micro_batches(self, mine: _Iteration) -> Iterator[tuple[Any, Part]]:
+        source, spare = self._batches_of(self._here)
         following = next(source, _END)
-        spare = self._passed
         if following is _END and self._here.taken == 0 and self._world == 1:
             raise UsageError(
                 "loader",
@@ -289,61 +282,55 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
                 got="none",
                 remedy="a generator can be iterated once only",
             )
-        while self._any(following is not _END):
+        more = self._any(following is not _END)
+        while more:
             self._pass_current()
-            index, counted = 0, 0
-            while True:
+            index, counted, count = 0, 0, 1
+            while index < count:
                 data, size = following, 0
-                if data is _END:
-                    data = spare
-                    if data is _END:
-                        raise UsageError("loader", "must yield a batch on every rank", got=f"none on rank {self._rank}")
-                else:
-                    size, spare = self._sized(data), data
-                    following = next(source, _END)
+                if data is not _END:
+                    size, following = self._sized(data), next(source, _END)
                     self._check_size(size, more=following is not _END)
+                elif (data := spare) is _END:
+                    raise UsageError("loader", "must yield a batch on every rank", got=f"none on rank {self._rank}")
+                spare = data
                 if index == 0:
                     batch = self._begin_batch()
                     count = batch.requested // self._unit()
                 counted, index = counted + size, index + 1
                 more = self._any(following is not _END)
                 if index == count or not more:
-                    batch = self._whole(batch, counted, more)
-                    count = index
-                self._handed, self.part = index, Part(batch, index - 1, count, size)
-                self.current = batch
+                    batch, count = self._whole(batch, counted, more), index
+                mine.handed, self.part, self.current = index, Part(batch, index - 1, count, size), batch
                 if self.driver is None:
                     self._begun = batch.epoch
                     if index == count:
                         self._advance(batch)
                 yield data, self.part
-                if self._serial != serial:
+                if self._iteration is not mine:
                     raise UsageError(
                         None,
                         "an iteration of a loader must not go on after a later one has begun, or a state was loaded",
                         remedy="take micro-batches from the latest only",
                     )
-                if index == count:
-                    break
         self._pass_current()
 
-    def _batches_of(self, epoch: int, skip: int) -> Iterator[Any]:
-        """The wrapped loader's batches of an epoch, without those that were passed before a resume."""
-        _tell_epoch(self._loader, epoch)
-        with _seeded(self._loader, self._seed, epoch, self._rank):
+    def _batches_of(self, start: _Stand) -> tuple[Iterator[Any], Any]:
+        """The wrapped loader's batches of an epoch from `start` on, and the one before them; `_END` for none."""
+        _tell_epoch(self._loader, start.epoch)
+        with _seeded(self._loader, self._seed, start.epoch, self._rank):
             source = iter(self._loader)
             first = next(source, _END)  # where many loaders draw their order
-        for number, data in enumerate(chain([first], source) if first is not _END else ()):
-            if number >= skip:
-                yield data
-            else:
-                self._passed = data
+        batches = iter(()) if first is _END else chain([first], source)
+        passed = _END
+        for passed in islice(batches, start.taken):  # noqa: B007 - those passed before a resume
+            pass
+        return batches, passed
 
     def _begin_batch(self) -> Batch:
         """The batch that starts here, as far as it is known."""
         requested, (clock, epoch, _) = self._requested(), self._here
-        if self._postponed is not None:
-            self._batch_size, self._postponed = self._postponed, None
+        self._demand.begin_batch()
         if self.dataset_size is not None and clock >= (epoch + 1) * self.dataset_size:
             raise UsageError(
                 "dataset_size",
@@ -359,7 +346,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         if self._world > 1:
             total = torch.tensor(counted, device=_distributed.device_of(self._group))
             size = int(_distributed.summed(total, self._group))
-        self._ends_epoch = not more
+        self._iteration.ends_epoch = not more
         end = batch.clock + size
         if self.dataset_size is not None:
             stop = (batch.epoch + 1) * self.dataset_size
@@ -368,11 +355,11 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
     def _advance(self, batch: Batch) -> None:
         """Moves to after a batch; only the iteration does so where nothing of it was trained on."""
-        self.current = None
-        self._here = _Stand(batch.end, self._here.epoch, self._here.taken + self._handed)
-        if self._ends_epoch:
-            self._here, self._ends_epoch, self._over = _Stand(batch.end, self._here.epoch + 1), False, True
-        if self._trained or self.driver is None:
+        mine, self.current = self._iteration, None
+        self._here = _Stand(batch.end, self._here.epoch, self._here.taken + mine.handed)
+        if mine.ends_epoch:
+            self._here, mine.ends_epoch, mine.over = _Stand(batch.end, self._here.epoch + 1), False, True
+        if mine.trained or self.driver is None:
             self._at = self._here
 
     def _pass_current(self) -> None:
@@ -389,7 +376,8 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return _distributed.any_of([mine], device=_distributed.device_of(self._group), group=self._group)[0]
 
     def _requested(self) -> int:
-        return self._checked(self._batch_size if self.driver is None else self.driver.batch_size_at(self._here.clock))
+        asked = self._demand.batch_size if self.driver is None else self.driver.batch_size_at(self._here.clock)
+        return self._checked(asked)
 
     def _unit(self) -> int:
         """Samples of one micro-batch on every rank."""
@@ -430,14 +418,12 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands: a few numbers, JSON-safe, the same on every rank. A batch not committed is repeated."""
-        size, after, out = self.batch_size, self._postponed, self.current
-        if self.driver is None and out is not None and out.requested != size:
-            size, after = out.requested, size
-        values = (*self._at, size, self._micro, self._world, self.dataset_size, self._seed)
+        sizes, mine = self._demand.saved(self.batch_size, self.current), self._iteration
+        values = (*self._at, sizes.pop("batch_size"), self._micro, self._world, self.dataset_size, self._seed)
         found = {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
-        if self._open or (self._live and self._over and self._at == self._here):
+        if self._open or (mine.live and mine.over and self._at == self._here):
             found["open"] = True
-        return found if after is None else found | {"next_batch_size": after}
+        return found | sizes
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken, by counting micro-batches.
@@ -449,7 +435,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
             ValueError: if it is no such state, or of another data set, micro-batch size or number of ranks.
             RuntimeError: if the loader is being iterated.
         """
-        if self._live:
+        if self._iteration.live:
             raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(_KEYS) - set(state):
             raise ArgumentError("state", "must be what `state_dict()` of `micro_batches` gave", value=state)
@@ -462,15 +448,11 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
                     remedy="batches of another make are counted, so resume with the same settings",
                 )
         stand = _Stand(*(_checks.whole(name, state[name], minimum=0) for name in _KEYS[:3]))
-        after = state.get("next_batch_size")
-        sizes = self._checked(state["batch_size"]), None if after is None else self._checked(after)
-        self._batch_size, self._postponed = sizes
+        self._demand.load(state, self._checked)
         self._here = self._at = stand
         self._seed = _checks.whole("seed", state["seed"], minimum=0)
         self.current = self._begun = self.part = self._before_looks = None
-        self._ends_epoch = self._trained = self._ended = self._over = False
-        self._open = bool(state.get("open", False))
-        self._serial += 1
+        self._iteration, self._ended, self._open = _Iteration(), False, bool(state.get("open", False))
         if stand.taken:
             warnings.warn(
                 f"resuming by counting: the first {stand.taken} batches of the epoch are fetched again and thrown "

@@ -16,7 +16,7 @@ from adabatch._errors import ArgumentTypeError, UsageError
 from adabatch._random import RandomState
 from adabatch.accumulate._attempt import Attempt, Setup
 from adabatch.accumulate._guard import Guard
-from adabatch.types import DrivenLoader, Part
+from adabatch.types import DrivenLoader, Part, RepeatableParts
 
 
 class MicroBatch:
@@ -128,9 +128,10 @@ def in_turn(loader: DrivenLoader, setup: Setup) -> Generator[MicroBatch, None, N
             guard.check_unbroken()
             if attempt.failed:
                 assert random is not None
+                assert isinstance(parts, RepeatableParts)
                 _halve(loader, setup, part, attempt.error)
                 random.restore()
-                parts.again()  # type: ignore[attr-defined]
+                parts.again()
                 before = None
                 continue
             if before is not None and part.index > 0 and micro.entered != before.entered:

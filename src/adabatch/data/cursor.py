@@ -14,7 +14,11 @@ from adabatch.types import Batch, Driver, DrivingPlan, Part
 
 
 class Demand:
-    """The sizes that are asked for; all cursors of a loader share one."""
+    """The sizes that are asked for; all cursors of a loader share one.
+
+    Args:
+        batch_size: the one to begin with, checked.
+    """
 
     __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "postponed")
 
@@ -24,6 +28,46 @@ class Demand:
         self.assigned = 0  # how often a size was
         self.driver: Driver | None = None  # gives the size in place of what was assigned
         self.micro_batch_size: int | None = None
+
+    def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
+        """Asks for `batch_size` from now on, if `checked` returns it.
+
+        Raises:
+            ValueError: if a driver gives the size.
+        """
+        if self.driver is not None:
+            raise ArgumentError(
+                "batch_size",
+                "must not be set while a schedule drives this loader",
+                value=batch_size,
+                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
+            )
+        self.batch_size, self.postponed = checked(batch_size), None
+        self.assigned += 1
+
+    def check_free(self) -> None:
+        """Raises if a driver gives the size."""
+        if self.driver is not None:
+            raise ArgumentError(
+                "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
+            )
+
+    def begin_batch(self) -> None:
+        """A batch begins: what was postponed holds for the next."""
+        if self.postponed is not None:
+            self.batch_size, self.postponed = self.postponed, None
+
+    def saved(self, batch_size: int, out: Batch | None) -> dict[str, int]:
+        """The sizes of a state: of the batch that is `out` or else `batch_size`, and what holds for the next batch."""
+        after = self.postponed
+        if self.driver is None and out is not None and out.requested != batch_size:
+            batch_size, after = out.requested, batch_size  # was assigned meanwhile
+        return {"batch_size": batch_size} | ({} if after is None else {"next_batch_size": after})
+
+    def load(self, state: Mapping[str, Any], checked: Callable[[int], int]) -> None:
+        """Asks for the sizes of a state, if `checked` returns them."""
+        after = state.get("next_batch_size")
+        self.batch_size, self.postponed = checked(state["batch_size"]), None if after is None else checked(after)
 
 
 class Cursor:
@@ -114,16 +158,7 @@ class Cursor:
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        if self.driver is not None:
-            raise ArgumentError(
-                "batch_size",
-                "must not be set while a schedule drives this loader",
-                value=value,
-                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
-            )
-        demand = self.demand
-        demand.batch_size, demand.postponed = self.checked(value), None
-        demand.assigned += 1
+        self.demand.assign(value, self.checked)
 
     @property
     def clock(self) -> int:
@@ -159,9 +194,7 @@ class Cursor:
             self.position = clock
             self.skip_epoch(epoch)
             return None
-        demand = self.demand
-        if demand.postponed is not None:
-            demand.batch_size, demand.postponed = demand.postponed, None
+        self.demand.begin_batch()
         end = clock + size
         if self.world == 1:
             first, last = clock - self.base, end - self.base
@@ -297,10 +330,7 @@ class Cursor:
 
     def attach(self, driver: Driver) -> None:
         """See `DrivenLoader.attach`."""
-        if self.driver is not None:
-            raise ArgumentError(
-                "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
-            )
+        self.demand.check_free()
         self.demand.driver = driver
 
     def detach(self) -> None:

@@ -186,6 +186,7 @@ class DataLoader:
         if pin_memory and device is None:
             arguments.warn_of_pinning()
 
+    counted_late = False
     __class_getitem__: Any = classmethod(GenericAlias)  # `DataLoader[...]` in annotations, as torch's
 
     def __bool__(self) -> bool:

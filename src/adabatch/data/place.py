@@ -279,13 +279,7 @@ class Place:
         """Where it stands, JSON-safe. A batch that is not committed is repeated from its start."""
         cursor, front, out = self.cursor, self.front, self.cursor.current
         found: dict[str, Any] = {"format": _FORMAT, "clock": cursor.position}
-        after = self.demand.postponed
-        if cursor.driver is None and out is not None and out.requested != self.demand.batch_size:
-            found["batch_size"], after = out.requested, self.demand.batch_size  # was assigned meanwhile
-        else:
-            found["batch_size"] = cursor.batch_size
-        if after is not None:
-            found["next_batch_size"] = after
+        found |= self.demand.saved(cursor.batch_size, out)
         if front is not None and front.cursor is cursor and out is None and front.over:
             found["open_epoch"] = front.epoch
         elif cursor.open is not None:
@@ -307,9 +301,8 @@ class Place:
         """A cursor that stands where `state`, from `checked`, was taken, for `load`; raises if that is damaged."""
         cursor = self.cursor.fork()
         cursor.demand = copy.copy(cursor.demand)
-        after, left_open = state.get("next_batch_size"), state.get("open_epoch")
-        cursor.demand.batch_size = cursor.checked(state["batch_size"])
-        cursor.demand.postponed = None if after is None else cursor.checked(after)
+        left_open = state.get("open_epoch")
+        cursor.demand.load(state, cursor.checked)
         cursor.position, cursor.begun = state["clock"], None
         if cursor.dataset_size is None:
             cursor.go_on(_checked_stream(state, readers=readers, rank=rank()))

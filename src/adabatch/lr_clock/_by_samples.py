@@ -24,7 +24,7 @@ from adabatch.lr_clock._sample import (
     places,
     steps_taken,
 )
-from adabatch.types import DrivenLoader
+from adabatch.types import DrivenLoader, check_last
 
 _FORMAT: Final = 1
 _SAME: Final = 1e-6  # of an LR, which a tensor rounds
@@ -125,13 +125,7 @@ class SamplesLR:
             ValueError: if at the first call its end is seen to lie in the first hundredth of the training, or to be the
                 number of epochs.
         """
-        part = self._loader.part
-        if part is not None and not part.is_last:
-            raise UsageError(
-                "step()",
-                f"of `by_samples` was called after {part}",
-                remedy="call it after the last one: `if micro.is_last:`",
-            )
+        check_last(self._loader.part, "step()", "of `by_samples` was called")
         self._check_owner()
         if self._loader.dataset_size != self._baseline.dataset_size:
             raise UsageError(

@@ -283,7 +283,7 @@ def _checked_optimizers(given: Any) -> list[torch.optim.Optimizer]:
 
 
 def _largest(loader: Any, ranks: int) -> int:
-    size = getattr(loader, "dataset_size", None)
+    size = loader.dataset_size if isinstance(loader, DrivenLoader) else None
     if size is None:
         with contextlib.suppress(TypeError, AttributeError):
             size = len(loader.dataset)
@@ -327,7 +327,7 @@ def maker(loader: Any) -> Make:
 
 
 def _first(loader: Any) -> Any:
-    if hasattr(loader, "peek"):
+    if isinstance(loader, DrivenLoader):
         return loader.peek()
     if not hasattr(loader, "__iter__"):
         raise ArgumentTypeError(

@@ -18,7 +18,7 @@ from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, check_sizes, is_captured
 from adabatch.scheduler._uncoupled import UncoupledSteps
 from adabatch.schedules import Plan, Schedule, constant
-from adabatch.types import Batch, Decision, DrivenLoader
+from adabatch.types import Batch, Decision, DrivenLoader, check_last
 
 _FORMAT: Final = 1
 _KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
@@ -208,7 +208,7 @@ class BatchSizeScheduler:
                 without a coupling stepped in the place of a coupled one.
         """
         self._restore()
-        batch, part = self._loader.current, self._loader.part
+        batch = self._loader.current
         if self._closed:
             raise UsageError("step()", "of BatchSizeScheduler was called after `close()`", remedy="make a new one")
         if batch is None and self._elsewhere:
@@ -223,12 +223,7 @@ class BatchSizeScheduler:
             raise UsageError(
                 "step()", f"of BatchSizeScheduler was {seen}", remedy="call it once after each batch's optimizer step"
             )
-        if part is not None and not part.is_last:
-            raise UsageError(
-                "step()",
-                f"of BatchSizeScheduler was called after {part}",
-                remedy="call it after the last one: `if micro.is_last:`",
-            )
+        check_last(self._loader.part, "step()", "of BatchSizeScheduler was called")
         if self._clock_of_state is not None:
             self._check_clock()
         trained = self._trained is batch or self._trained == batch
@@ -392,7 +387,7 @@ class BatchSizeScheduler:
                 "use one LR for ever",
                 remedy="capture forward and backward only",
             )
-        batch, part = self._loader.current, self._loader.part
+        batch = self._loader.current
         if batch is None:
             left = self._loader.left
             if left is not None and not is_phantom(optimizer):
@@ -412,10 +407,7 @@ class BatchSizeScheduler:
             return batch.requested / self._base, False
         if self._clock_of_state is not None:
             self._check_clock()
-        if part is not None and not part.is_last:
-            raise UsageError(
-                "optimizer.step()", f"came after {part}", remedy="step after the last one: `if micro.is_last:`"
-            )
+        check_last(self._loader.part, "optimizer.step()", "came", do="step")
         if self._unaware:
             self._check_past(batch.clock)
         end = self.plan.end_samples
