@@ -17,7 +17,7 @@ from adabatch.lab.training import lr_schedule, optimizers, saving
 
 LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
 MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
-PRECISIONS: Final = ("float32", "bf16")
+PRECISIONS: Final = ("float32", "bf16", "float64")
 # Groups of settings in the help.
 PANELS: Final = ("Run", "Growing batch", "Optimizer", "Speed", "Output")
 RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = PANELS
@@ -172,7 +172,8 @@ class RunConfig:
     save_every: str | None = _setting(None, OUTPUT,
         "Save after each: '5 min', '2 epochs', '500 updates'; else with each evaluation and epoch.",
         metavar="TIME|DURATION", may_change=True, late=True)
-    precision: str = _setting("float32", SPEED, "float32, or bf16 for autocast.", check=_one_of(PRECISIONS), late=True)
+    precision: str = _setting("float32", SPEED, "float32, bf16 for autocast, or float64.",
+        check=_one_of(PRECISIONS), late=True)
     channels_last: bool | None = _setting(None, SPEED, "Layout of images; else the faster one.",
         flags="--channels-last/--channels-first", late=True)
     compile: bool = _setting(False, SPEED, "torch.compile, for every batch size before the first.",
