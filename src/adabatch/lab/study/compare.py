@@ -137,7 +137,8 @@ def compare(
                 write_json(out / "comparison.json", note)
 
         ranks.from_first(begin)
-        results = _run_all(arms, seeds, ranks=ranks, out=out, data=data, target=target, progress=progress or _silent)
+        tell = progress if progress is not None and ranks.is_first else _silent
+        results = _run_all(arms, seeds, ranks=ranks, out=out, data=data, target=target, progress=tell)
         found = Comparison(
             format=FORMAT,
             task=config.task,
