@@ -1,9 +1,9 @@
 """Puts a finished comparison into the docs: `python benchmarks/readme.py runs/demo`, after `make demo`.
 
 The folder's name says which: `demo`, or one of the others in COMMANDS, after its command with `--out runs/NAME`. Copies
-compare.json to benchmarks/results and the picture to docs/img, and writes the table and the sentences between the
-markers of its page (README.md, or the one in PAGES) and of docs/reproduction.md from that file, so that no figure is
-typed by hand. Without a folder it writes them anew from the files in benchmarks/results.
+compare.json to benchmarks/results and the demo's picture to docs/img, and writes the table and the sentences between
+the markers of its page (README.md, or the one in PAGES) and of docs/reproduction.md from that file, so that no figure
+is typed by hand. Without a folder it writes them anew from the files in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -147,11 +147,11 @@ def main() -> None:
     if name not in COMMANDS:
         raise SystemExit(f"the folder must be named {', '.join(COMMANDS)}, got {name}")
     compare = json.loads((folder / "compare.json").read_text())
-    (ROOT / "docs" / "img").mkdir(parents=True, exist_ok=True)
     kept = ROOT / "benchmarks" / "results" / result(name)
     check_clean(compare["versions"]["git"], kept)
     shutil.copy(folder / "compare.json", kept)
-    shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / f"{name}.png")
+    if name == "demo":
+        shutil.copy(folder / "compare.png", ROOT / "docs" / "img" / "demo.png")
     write(name)
 
 
