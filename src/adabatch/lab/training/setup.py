@@ -196,8 +196,8 @@ class Setup:
 
     def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
         """Gives the optimizer its moments back; those of a parameter of two numbers show which there must be."""
-        probe = nn.Parameter(torch.zeros(2))
-        probe.grad = torch.zeros(2)
+        probe = nn.Parameter(torch.zeros(2, dtype=next(self.model.parameters()).dtype))
+        probe.grad = torch.zeros_like(probe)
         small = self._optimizer([probe])
         small.step()
         if moments or self.loader.clock:
