@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -109,6 +109,38 @@ def from_first(make: Callable[[], _Value], group: Any = None) -> _Value:
     return found
 
 
+def shard(model: torch.nn.Module, device: torch.device) -> None:
+    """Shards a network's parameters over all ranks, each of its children and the rest apart (FSDP2)."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for child in model.children():
+        if any(True for _ in child.parameters()):
+            fully_shard(child, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def whole(value: Any) -> Any:
+    """A tensor as it is without sharding, for which all ranks must ask; anything else as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def sharded_as(value: Any, like: Any) -> Any:
+    """A whole tensor sharded as `like`, if that is sharded and of the same shape; else `value`."""
+    if not hasattr(like, "full_tensor") or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Gives all ranks rank 0's values, in place."""
+    for tensor in tensors:
+        dist.broadcast(tensor, group_src=0)
+
+
 class RankError(RuntimeError):
     """Another process of the group failed, and tells why itself."""
 
@@ -116,9 +148,14 @@ class RankError(RuntimeError):
         super().__init__("rank 0 failed; its error says why")
 
 
+def is_together() -> bool:
+    """Whether this process is in a process group, of whatever size."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def rank_and_world(group: Any = None) -> tuple[int, int]:
     """This process's rank and the number of ranks in `group` (default: the world); `(0, 1)` outside a process group."""
-    if not dist.is_available() or not dist.is_initialized():
+    if not is_together():
         return 0, 1
     return dist.get_rank(group), dist.get_world_size(group)
 

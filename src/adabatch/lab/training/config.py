@@ -180,6 +180,8 @@ class RunConfig:
         flags="--compile/--no-compile", late=True)
     cuda_graphs: bool = _setting(False, SPEED, "On a GPU, with --compile: replay it as graphs.",
         flags="--cuda-graphs/--no-cuda-graphs", late=True)
+    fsdp: bool = _setting(False, SPEED, "Under torchrun: shard parameters and moments over the processes (FSDP2).",
+        flags="--fsdp/--no-fsdp", may_change=True, late=True)
     workers: int | None = _setting(None, RUN,
         "Processes that read samples; else one for each core where they are read from disk.",
         check=_whole(minimum=0), may_change=True, late=True)

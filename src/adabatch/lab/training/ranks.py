@@ -113,8 +113,23 @@ class Ranks:
         self.from_first(first)
         return mine[0] if mine else make()
 
-    def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model as ranks train it together: DistributedDataParallel averages its gradients."""
+    def wrapped(self, model: nn.Module, device: torch.device, *, fsdp: bool = False) -> nn.Module:
+        """The model as ranks train it together.
+
+        Args:
+            model: the network, on `device`.
+            device: of this rank.
+            fsdp: whether its parameters are sharded, in place; else DistributedDataParallel averages gradients.
+
+        Raises:
+            ValueError: if it is to be sharded without a process group.
+        """
+        if fsdp:
+            if not _distributed.is_together():
+                remedy = "start with torchrun, or leave it out"
+                raise ArgumentError("fsdp", "must be used under torchrun", got="one process alone", remedy=remedy)
+            _distributed.shard(model, device)
+            return model
         if self.world == 1:
             return model
         ids = [device.index if device.index is not None else 0] if device.type == "cuda" else None

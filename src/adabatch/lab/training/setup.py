@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import adabatch as ab
-from adabatch import _random, memory, norm
+from adabatch import _distributed, _random, memory, norm
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
@@ -58,7 +58,7 @@ class Setup:
         torch.manual_seed(config.seed)
         self.model = self._network().to(device)
         with_layout(self.model, config, data.shape, device)
-        self.wrapped = self.ranks.wrapped(self.model, device)
+        self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp)
         self.forward: Forward = forward_of(self.wrapped, config, device)
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = self._optimizer(self.model.parameters())
@@ -132,6 +132,7 @@ class Setup:
     def evaluate(self) -> tuple[float, Tensor]:
         """Mean loss on the test set, and for each target whether it is right."""
         data = self.data
+        self._share_buffers()
         with precision(self.config, self.device):
             return evaluate(
                 self.model,
@@ -147,8 +148,14 @@ class Setup:
 
         All ranks must ask; all get the same.
         """
-        state = {name: getattr(self, name).state_dict() for name in ("model", "loader", "batches")}
-        state["optimizer"] = self.optimizer.state_dict()["state"]
+        self._share_buffers()
+        whole = _distributed.whole
+        state: dict[str, Any] = {"model": {name: whole(value) for name, value in self.model.state_dict().items()}}
+        state |= {name: getattr(self, name).state_dict() for name in ("loader", "batches")}
+        moments = self.optimizer.state_dict()["state"]
+        state["optimizer"] = {
+            number: {name: whole(value) for name, value in held.items()} for number, held in moments.items()
+        }
         state["rng"] = torch.get_rng_state()
         if self.device.type != "cpu":
             state[f"rng_{self.device.type}"] = _random.state_of(self.device)
@@ -156,6 +163,11 @@ class Setup:
             state["rng_ranks"] = self.ranks.gathered({name: state[name] for name in state if name.startswith("rng")})
             state |= state["rng_ranks"][0]
         return state
+
+    def _share_buffers(self) -> None:
+        """Takes rank 0's statistics of batch norm, as DistributedDataParallel does at each forward pass."""
+        if self.config.fsdp:
+            _distributed.take_from_first(self.model.buffers())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned.
@@ -165,8 +177,10 @@ class Setup:
         Raises:
             Exception: of many kinds, if the state is damaged or of another run.
         """
-        held = {name: value.dtype for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(state["model"])
+        own = self.model.state_dict()
+        held = {name: value.dtype for name, value in own.items()}
+        whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
+        self.model.load_state_dict(whole)
         if held != {name: value.dtype for name, value in state["model"].items()}:
             raise ArgumentError("model", "must have weights of the network's own types")
         self.loader.load_state_dict(state["loader"])
@@ -202,7 +216,12 @@ class Setup:
         small.step()
         if moments or self.loader.clock:
             optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=[*self.model.parameters()])
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        parameters = [*self.model.parameters()]
+        mine = {
+            number: {name: _distributed.sharded_as(value, parameters[number]) for name, value in kept.items()}
+            for number, kept in moments.items()
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": mine})
 
     def try_sizes(self, *, tell: Callable[[str], None]) -> None:
         """Makes one forward and backward pass at each size that will occur, so that training compiles nothing.
