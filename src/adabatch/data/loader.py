@@ -351,7 +351,7 @@ class DataLoader:
                 got="one with a `batch_sampler` or `batch_size=None`",
                 remedy="build it with a `batch_size`, or wrap another loader in `ab.micro_batches`",
             )
-        self._place.cursor.attach(driver)
+        self._place.demand.attach(driver)
 
     def detach(self) -> None:
         """Undoes `attach`; the batch size stays what it is."""
