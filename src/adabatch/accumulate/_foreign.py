@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch._random import RandomState
-from adabatch.data.cursor import Demand, checked_batch_size, nothing_out
+from adabatch.data.cursor import Demand, checked_size, nothing_out
 from adabatch.memory.untouched import generators_kept, holders
 from adabatch.types import Batch, Driver, Part
 
@@ -182,7 +182,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         self._demand.attach(driver)
 
     def detach(self) -> None:
-        """Undoes `attach`; the batch size stays what it is."""
+        """Undoes `attach`; the batch size stays."""
         if self.driver is not None:
             self._demand.batch_size = self.batch_size
             if self.current is not None and (self.part is None or self.part.is_last):
@@ -372,7 +372,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return (self._micro or 1) * self._world
 
     def _checked(self, batch_size: int) -> int:
-        value, unit = checked_batch_size(batch_size, self.dataset_size), self._unit()
+        value, unit = checked_size(batch_size, self.dataset_size), self._unit()
         if value % unit:
             raise ArgumentError(
                 "batch_size",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.data.order import items_of
 from adabatch.types import Batch, Driver, DrivingPlan, Part
+
+_COUNTS: Final = "it counts the samples of one update, over all ranks"
 
 
 class Demand:
@@ -67,17 +69,12 @@ class Demand:
         self.batch_size, self.postponed = checked(state["batch_size"]), None if after is None else checked(after)
 
 
-def checked_size(name: str, value: int, most: int | None, *, remedy: str) -> int:
+def checked_size(value: int, most: int | None, *, name: str = "batch_size", remedy: str = _COUNTS) -> int:
     """`value` if it is a whole number from 1 to `most`, the data set's size; None for no limit."""
     value = _checks.whole(name, value, remedy=remedy)
     if most is not None and value > most:
         raise ArgumentError(name, f"must be at most the data set's {most} samples", value=value, remedy="use less")
     return value
-
-
-def checked_batch_size(value: int, most: int | None) -> int:
-    """See `checked_size`."""
-    return checked_size("batch_size", value, most, remedy="it counts the samples of one update, over all ranks")
 
 
 def nothing_out() -> UsageError:
@@ -141,7 +138,7 @@ class Cursor:
 
     def checked(self, batch_size: int) -> int:
         """`batch_size` if batches can have that size; raises if not."""
-        return checked_batch_size(batch_size, self.dataset_size)
+        return checked_size(batch_size, self.dataset_size)
 
     @property
     def batch_size(self) -> int:

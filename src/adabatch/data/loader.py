@@ -294,7 +294,8 @@ class DataLoader:
     def _checked_micro_batch_size(self, value: int | None) -> int | None:
         if value is None:
             return None
-        return checked_size("micro_batch_size", value, self.dataset_size, remedy="None trains on whole rank batches")
+        remedy = "None trains on whole rank batches"
+        return checked_size(value, self.dataset_size, name="micro_batch_size", remedy=remedy)
 
     @property
     def clock(self) -> int:

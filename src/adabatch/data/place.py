@@ -1,4 +1,4 @@
-"""Where a loader stands: what is committed and saved, and which of its iterations hands out batches."""
+"""Where a loader stands: its committed position, and the iteration that hands out batches."""
 
 from __future__ import annotations
 

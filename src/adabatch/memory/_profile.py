@@ -131,7 +131,7 @@ class StepProfile:
         return cls(**data | {"points": tuple(Point(**point) for point in data["points"])})
 
 
-# On disk, by what it depends on.
+# On disk, under a key.
 
 
 def key_of(

@@ -43,7 +43,7 @@ class Mark:
 
 
 class Beginning:
-    """Where the passes of a data set begin that can save its own state.
+    """Where the passes of a data set with a state of its own begin.
 
     A pass begins with `iter()`, as in a plain loop. Some data sets would then go on where a pass was left early: those
     that are their own iterator or hold their position. Two signs show it: the new pass is empty, or after its first
@@ -237,7 +237,7 @@ class StreamReader:
         state, known = None if stood else beginning.now(), beginning.state is not None
         resumed = stood and known and beginning.first is None
         ended, beginning.ended = beginning.ended, None
-        if resumed and ended is not None:  # what it counts itself, as passes, goes on
+        if resumed and ended is not None:  # its own counts, as of passes, go on
             self._load(ended)
             if self._tried(beginning, epoch):
                 beginning.state, beginning.first = ended, beginning.now()

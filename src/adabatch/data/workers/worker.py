@@ -116,7 +116,7 @@ def collated(samples: list[Any], what: str) -> Any:
 
 
 def _form(sample: Any) -> Any:
-    """What decides how torch collates a sample, without its shape."""
+    """The types and keys that decide how torch collates a sample."""
     if isinstance(sample, torch.Tensor | np.ndarray):
         return sample.dtype
     if isinstance(sample, tuple | list):
