@@ -13,10 +13,6 @@ _Class = TypeVar("_Class")
 LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
 
 
-def _remedy(text: str) -> str:
-    return f"; {text}" if text else ""
-
-
 def whole(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None, remedy: str = "") -> int:
     """`value` as an int that is at least `minimum` and at most `maximum`.
 
@@ -27,13 +23,13 @@ def whole(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None
     if type(value) is int:  # first, since the abstract class is slow to ask and each batch checks several numbers
         number = value
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        raise ArgumentTypeError(name, "must be a whole number", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentTypeError(name, "must be a whole number", value=value, got=repr(value), remedy=remedy)
     else:
         number = int(value)
     if number < minimum:
-        raise ArgumentError(name, f"must be at least {minimum}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at least {minimum}", value=value, remedy=remedy)
     if maximum is not None and number > maximum:
-        raise ArgumentError(name, f"must be at most {maximum:,}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at most {maximum:,}", value=value, remedy=remedy)
     return number
 
 
@@ -56,17 +52,17 @@ def finite(
     if type(value) in (int, float):
         number = value
     elif isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(name, "must be a number", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentTypeError(name, "must be a number", value=value, got=repr(value), remedy=remedy)
     else:
         number = int(value) if isinstance(value, Integral) else float(value)
     if isinstance(number, float) and not math.isfinite(number):
-        raise ArgumentError(name, "must be finite", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, "must be finite", value=value, remedy=remedy)
     if minimum is not None and number < minimum:
-        raise ArgumentError(name, f"must be at least {minimum:g}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at least {minimum:g}", value=value, remedy=remedy)
     if above is not None and number <= above:
-        raise ArgumentError(name, f"must be greater than {above:g}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be greater than {above:g}", value=value, remedy=remedy)
     if below is not None and number >= below:
-        raise ArgumentError(name, f"must be less than {below:g}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be less than {below:g}", value=value, remedy=remedy)
     return number
 
 
@@ -78,13 +74,12 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], *, remedy: str = "") -
     """
     allowed = list(allowed)
     if value not in allowed:
-        listed = ", ".join(str(item) for item in allowed)
-        raise ArgumentError(name, f"must be one of {listed}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be one of {', '.join(map(str, allowed))}", value=value, remedy=remedy)
     return value
 
 
 def register(classes: dict[str, type[_Class]], new: type[_Class]) -> None:
-    """Adds a class under its name; one that is defined again, as by a notebook's cell, takes its own place.
+    """Adds a class under its name; a class defined again, as by a notebook's cell, replaces its former self.
 
     Raises:
         ValueError: if another class has the name.

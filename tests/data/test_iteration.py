@@ -172,7 +172,7 @@ def stopping(samples):
 def test_a_stop_iteration_does_not_end_the_epoch(arguments, parts, workers):
     data, collate = arguments
     loader = DataLoader(data, 2, num_workers=workers, seed=0, collate_fn=collate)
-    with pytest.raises(RuntimeError, match="`StopIteration` must not come out of"):
+    with pytest.raises(RuntimeError, match="`StopIteration` must not leave a data set"):
         list(loader.parts() if parts else loader)
     assert loader.epoch == 0
 

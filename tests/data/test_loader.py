@@ -100,6 +100,12 @@ def test_it_has_the_attributes_of_torchs_loader():
     assert torch.utils.data.DataLoader not in type(ours).__mro__
 
 
+def test_type_checkers_see_a_misspelt_attribute():
+    loader = DataLoader(torch.arange(4), 2)
+    loader.bach_size = 3  # type: ignore[attr-defined]  # an ignore that is not needed fails `make lint`
+    assert loader.batch_size == 2
+
+
 def test_copies_go_their_own_way():
     loader = DataLoader(torch.arange(10), 4, shuffle=True, seed=1)
     iterator = iter(loader)
