@@ -145,7 +145,10 @@ class Cursor:
         value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
         if value > self.size:
             raise ArgumentError(
-                "batch_size", f"must be at most the data set's {self.size} samples", value=value, remedy="use less"
+                "batch_size",
+                f"must be at most the data set's {self.size} samples",
+                value=value,
+                remedy=f"`batch_size={self.size}` takes all of them in one batch",
             )
         return value
 
