@@ -20,7 +20,7 @@ class Demand:
         batch_size: the one to begin with, checked.
     """
 
-    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "postponed")
+    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "micro_settled", "postponed")
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size  # that was assigned
@@ -28,6 +28,7 @@ class Demand:
         self.assigned = 0  # how often a size was
         self.driver: Driver | None = None  # gives the size in place of what was assigned
         self.micro_batch_size: int | None = None
+        self.micro_settled = False  # whether a loop used it, or was told that it does not
 
     def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
         """Asks for `batch_size` from now on, if `checked` returns it.
