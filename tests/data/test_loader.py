@@ -136,7 +136,7 @@ def test_the_micro_batch_size_is_not_set_inside_a_worker_but_a_loader_may_be_mad
 
         def __getitem__(self, item):
             if self.loader is None:
-                return float(next(iter(DataLoader(torch.ones(4), 2, micro_batch_size=1))).sum())
+                return float(next(iter(DataLoader(torch.ones(4), 2, micro_batch_size=2))).sum())
             self.loader.micro_batch_size = 2
             return item
 

@@ -72,6 +72,8 @@ class Size:
             size = min((below, below + s.multiple), key=lambda m: (abs(m - size), -m))
         elif isinstance(s, then):
             size = self.at_then(clock, updates, before)
+        else:
+            raise NotImplementedError(f"a branch for {type(s).__name__} is missing in `Size.at`")
         self.asked = updates
         return size
 

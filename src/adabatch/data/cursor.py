@@ -22,7 +22,7 @@ class Demand:
         batch_size: the first one, checked.
     """
 
-    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "postponed")
+    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "micro_settled", "postponed")
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size  # the one assigned last
@@ -30,6 +30,7 @@ class Demand:
         self.assigned = 0  # how often one was assigned
         self.driver: Driver | None = None  # gives the size instead
         self.micro_batch_size: int | None = None
+        self.micro_settled = False  # whether a loop used it, or was told that it does not
 
     def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
         """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver gives the size."""
@@ -73,7 +74,11 @@ def checked_size(value: int, most: int | None, *, name: str = "batch_size", reme
     """`value` if it is a whole number from 1 to `most`, the data set's size; None for no limit."""
     value = _checks.whole(name, value, remedy=remedy)
     if most is not None and value > most:
-        raise ArgumentError(name, f"must be at most the data set's {most} samples", value=value, remedy="use less")
+        rule, remedy = (
+            f"must be at most the data set's {most} samples",
+            f"`{name}={most}` takes all of them in one batch",
+        )
+        raise ArgumentError(name, rule, value=value, remedy=remedy)
     return value
 
 

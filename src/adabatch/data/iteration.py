@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -134,9 +135,24 @@ class Batches(Pass, Iterator[Any]):
         super().begin()
         try:
             self.at.cursor.check_shares(self.at.start, self.at.epoch)
-        except ValueError:
+            self._warn_of_micro()
+        except (ValueError, UserWarning):
             self.close()
             raise
+
+    def _warn_of_micro(self) -> None:
+        """Says once, unless another loop used the `micro_batch_size`, that batches come whole although it is set."""
+        cursor, demand = self.at.cursor, self._place.demand
+        micro = demand.micro_batch_size
+        if micro is None or demand.micro_settled or (share := -(-cursor.batch_size // cursor.world)) <= micro:
+            return
+        demand.micro_settled = True
+        warnings.warn(
+            f"`micro_batch_size` of {micro} does not split the batches of a plain loop, which come whole, with {share} "
+            "samples on a rank; loop over `ab.accumulate(loader, model)`, or set it to None",
+            UserWarning,
+            stacklevel=5,
+        )
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
         cursor = self.at.cursor
@@ -177,6 +193,11 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             if part.is_last and cursor.current is batch:
                 cursor.commit()
         return data, part
+
+    def begin(self) -> None:
+        """See `Pass.begin`."""
+        super().begin()
+        self._place.demand.micro_settled |= not self._place.is_fork
 
     def again(self) -> None:
         """Hands the current batch out again from its start, in micro-batches as now set; raises if there is none."""

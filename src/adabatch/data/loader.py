@@ -72,7 +72,8 @@ class DataLoader:
         in_order: accepted as torch's; the order is kept in any case.
         seed: which family of orders; None draws one, from rank 0 for all ranks, and keeps it in the state.
         run_on: whether the last batch of an epoch runs on into the next one, so that no batch is short.
-        micro_batch_size: samples per forward and backward pass on one rank, for `parts()`; None for no splitting.
+        micro_batch_size: samples per forward and backward pass on one rank, for `ab.accumulate` and `parts()`; a plain
+            loop gets whole batches. None for no splitting.
         sample_rng: whether python's, numpy's and torch's generators are set from (seed, epoch, position) for each
             sample, so that random transforms do not depend on workers or restarts; see `sample_seed`.
         sharding: how readers share a stream: with `"stride"` each walks all of it and keeps its share, exact for any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from importlib import resources
 
 
@@ -36,7 +37,7 @@ def first_lines(package: str) -> dict[str, str]:
     homes: dict[str, str] = {}
     offered: list[str] = []
     for node in _tree(package).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+        if isinstance(node, ast.ImportFrom) and re.match(rf"{package}\.[a-z]", node.module or ""):  # no private file
             homes |= {alias.name: str(node.module) for alias in node.names}
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             offered = ast.literal_eval(node.value)

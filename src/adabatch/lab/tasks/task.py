@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from adabatch._errors import MissingPackageError
+from adabatch._errors import ArgumentError, MissingPackageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,13 +86,25 @@ class Data:
 
     @property
     def shape(self) -> Mapping[str, int]:
-        """The arguments of `models.build` that describe the inputs."""
+        """The arguments of `models.build` that describe the inputs.
+
+        Raises:
+            ValueError: if they are neither square images nor text, and no transform describes them.
+        """
         if self.transform is not None:
             return self.transform.shape
         if self.tokens_per_sample is not None:
             return {"vocabulary": self.classes, "context": self.tokens_per_sample}
-        _, channels, size, _ = self.x_train.shape
-        return {"in_channels": channels, "image_size": size, "classes": self.classes}
+        shape = tuple(self.x_train.shape)
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ArgumentError(
+                "x_train",
+                "must be square images `[samples, channels, height, width]`",
+                value=shape,
+                remedy="shape a row of features as `[features, 1, 1]`, which suits `mlp`; text has `tokens_per_sample`;"
+                " other inputs need a `transform` that names the arguments of their network",
+            )
+        return {"in_channels": shape[1], "image_size": shape[2], "classes": self.classes}
 
     def fingerprint(self) -> str:
         """A hash that tells these data from others: of sizes, all classes, and what to train on at 256 places."""

@@ -143,7 +143,9 @@ class RunConfig:
         check=lambda _, rule: _coupling_of(rule), late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
-    coupling: str = _setting("linear", GROWTH, "How the LR follows: linear, sqrt, none, 'power(0.75)'.",
+    coupling: str = _setting("linear", GROWTH,
+        "How the LR follows: linear (for sgd, nesterov), sqrt (for adam, adamw), none, 'power(0.75)'; else, with any "
+        "optimizer, linear, for gpt-tiny sqrt; with --rule the rule's own.",
         check=lambda _, name: couplings.get(name), of_growth=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
