@@ -118,7 +118,7 @@ def test_evaluation_of_a_schedule_free_optimizer_between_updates():
         (
             lambda optimizer: schedulefree.ScheduleFreeWrapper(optimizer, momentum=0.9),
             TypeError,
-            "of a wrapper pass the optimizer that it wraps",
+            "unwrap one that is wrapped",
         ),
         (pytorch_optimizer.Lookahead, ValueError, "got Lookahead; use .* or insist with"),
     ],
