@@ -45,7 +45,7 @@ def scale_up(
         momentum: of SGD so far, from 0 and below 1.
         to_lr: the new learning rate, at least `lr`; None keeps it.
         to_momentum: the new momentum, at least `momentum` and below 1; None keeps it.
-        round_to: the batch size becomes a multiple of it.
+        round_to: the batch size becomes a multiple of this number.
 
     Returns:
         The new start.

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.schedules._base import Context, Schedule, Stage, from_start
+from adabatch.schedules._base import Context, Schedule, Stage, check_maximum, from_start
 from adabatch.units import Duration
 
 LRFunction = Callable[[int], float]
@@ -33,13 +33,13 @@ class from_lr(Schedule):  # noqa: N801
 
         B(t) = B0 * max_{s <= t} lr(s) / lr(t),  at most `maximum`
 
-    So a warm-up asks for no growth, and a restart to the peak returns to B0. The LR schedule stays in place; the
+    So a warm-up asks for no growth, and a restart to the peak returns to B0. The LR schedule stays in place. The
     coupling of the rule, `from_lr(...).coupling`, follows the size that this schedule asks for, rounding and cap
-    included, and so keeps the optimizer on the course of the LR schedule at every update.
+    included. That keeps the optimizer on the course of the LR schedule at every update.
 
-    Where an LR changes for the last time in the first hundredth of the training, or for the first time after its end,
-    its positions may be in another unit than was meant, so a warning says so when a plan is made. If the plan has no
-    end, the last change must not lie in the first tenth of the first epoch.
+    If the LR changes for the last time in the first hundredth of the training, or for the first time after its end, its
+    positions may be in a wrong unit: making a plan warns. In a plan without end it warns if the last change lies in the
+    first tenth of the first epoch.
 
     Args:
         lr: the LR. A table, as a mapping or as pairs of a threshold and the LR from there on (a Duration in epochs,
@@ -56,7 +56,7 @@ class from_lr(Schedule):  # noqa: N801
 
     Raises:
         ValueError: if an LR is negative, NaN, infinite or never above 0, thresholds do not begin at 0 and increase,
-            a bound does not fit (for what depends on the data set, when a plan is made), or falls are to be counted of
+            a bound does not fit (if that depends on the data set, when a plan is made), or the rule counts the falls of
             a function.
         TypeError: if an argument is of the wrong kind.
 
@@ -101,8 +101,7 @@ class from_lr(Schedule):  # noqa: N801
         object.__setattr__(self, "round_to", _checks.whole("round_to", round_to))
         if self.start is not None:
             self._check_start(self.start)
-            if self.maximum is not None:
-                self._check_maximum(self.maximum, self.start)
+            check_maximum(self.maximum, self.start)
         if callable(lr) and read.falls:
             raise ArgumentError(
                 "lr",
@@ -191,7 +190,7 @@ class from_lr(Schedule):  # noqa: N801
 
     def _bound(self, dataset_size: int | None, start: int) -> int | None:
         if self.maximum is not None:
-            self._check_maximum(self.maximum, start)
+            check_maximum(self.maximum, start)
             return self._multiple_below(self.maximum)
         if dataset_size is None:
             return None
@@ -211,15 +210,6 @@ class from_lr(Schedule):  # noqa: N801
                 f"must divide the batch size that training starts with, {start}",
                 value=self.round_to,
                 remedy=f"start with {max(round(start / self.round_to), 1) * self.round_to} instead",
-            )
-
-    def _check_maximum(self, maximum: int, start: int) -> None:
-        if maximum < start:
-            raise ArgumentError(
-                "maximum",
-                f"must be at least the batch size that growth starts from, {start}",
-                value=maximum,
-                remedy="raise it or start smaller",
             )
 
     # LRs.
