@@ -345,7 +345,7 @@ PLAN = SMALL.plan(300)
 
 @pytest.fixture
 def saves(monkeypatch):
-    """What is saved: clock, whether it is the best, bytes of the checkpoint, bytes written by this process so far."""
+    """For each save: clock, whether it is the best, bytes of the checkpoint, bytes written by this process so far."""
     found = []
 
     class Watched(folder.RunFolder):
@@ -448,7 +448,7 @@ def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"`target` must be a fraction of at most 1, got 95; 95 % is 0.95"):
+    with pytest.raises(ValueError, match=r"`target` must be at most 1, got 95; it is a test accuracy as a fraction"):
         train(SMALL, data=small_data(), target=95)
     with pytest.raises(ValueError, match="`target` must be greater than 0"):
         train(SMALL, data=small_data(), target=0.0)

@@ -48,7 +48,7 @@ def with_another(values: dict, at: tuple, value: Any) -> dict:
 
 
 def wrongs(value: Any) -> list[Any]:
-    """What to put in the place of a value: nothing, other kinds, and of a tensor other shapes and types."""
+    """Replacements for a value: nothing, other kinds, and for a tensor other shapes and types."""
     if not isinstance(value, torch.Tensor):
         return [wrong for wrong in WRONG if wrong is GONE or (type(wrong), wrong) != (type(value), value)]
     other = torch.int64 if value.is_floating_point() else torch.float32

@@ -23,7 +23,7 @@ def test_each_name_with_its_settings(name, kind):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("name", optimizers.NAMES)
 def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
-    """What is kept after a step is known from another, small optimizer."""
+    """A small optimizer after a step shows which moments there must be."""
     momentum = 0.9 if name == "nesterov" else momentum
 
     def after_a_step(*shapes):
