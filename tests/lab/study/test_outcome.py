@@ -12,7 +12,7 @@ from adabatch.lab.training.records import packed
 
 
 def outcome(results, *, target):
-    """What was found, as it is written to compare.json."""
+    """The findings, as they are written to compare.json."""
     seeds = tuple(range(len(results["adaptive"])))
     found = Comparison(task="digits", model="mlp", device="cpu", seeds=seeds, **found_outcome(results, target=target))
     return found.to_json()
