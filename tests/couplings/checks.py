@@ -1,4 +1,4 @@
-"""What every coupling must do; each coupling's test calls it."""
+"""The contract of every coupling; each coupling's test calls it."""
 
 from __future__ import annotations
 

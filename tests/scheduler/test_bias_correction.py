@@ -179,7 +179,7 @@ def test_until_the_betas_change_no_bit_does_and_nothing_is_recorded():
 
 
 def test_betas_that_an_lr_scheduler_cycles():
-    """From the first change on, the product of what was in force counts; before it, torch's own rule."""
+    """From the first change on, the product of the betas in force counts; before it, torch's own rule."""
     run = Run("adam", more={"eps": 1e-30})
     user = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, max_lr=0.1, total_steps=100)
     grad = torch.ones(3, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Whatever leaves `optimizer.step()`, the optimizer then holds what the user put there."""
+"""The optimizer holds the user's values after any exception that leaves `optimizer.step()`."""
 
 from __future__ import annotations
 

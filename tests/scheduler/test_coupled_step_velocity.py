@@ -121,7 +121,7 @@ def test_rmsprop(base, arguments):
 
 @pytest.mark.parametrize("updates", range(1, 22, 2))
 def test_resume_at_any_update_is_the_unbroken_run(updates):
-    """Also right behind the last grown batch, where the state still holds the velocity."""
+    """Also right after the last grown batch, where the state still holds the velocity."""
 
     def make():
         model, loader = model_of(), loader_of()

@@ -1,4 +1,4 @@
-"""What holds for every schedule and every plan: `check_schedule`, and the draws that feed it."""
+"""The contract of every schedule and every plan: `check_schedule`, and the draws that feed it."""
 
 import itertools
 import json

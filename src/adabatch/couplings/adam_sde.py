@@ -40,7 +40,7 @@ class adam_sde(Coupling):  # noqa: N801
         `weight_decay`: Wang, Aitchison 2024, arXiv 2405.13698 (time constant of AdamW, constant in epochs).
 
     Departures:
-        The paper compares runs of one batch size each; here the size changes within a run, which is what needs the
+        The paper compares runs of one batch size each; here the size changes within a run, which requires the
         bias correction. With `amsgrad`, torch takes the maximum of moments before the correction; only the correction
         is exact there.
     """

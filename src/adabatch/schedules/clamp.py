@@ -13,7 +13,7 @@ from adabatch.schedules._base import Context, Schedule, Stage, check_schedule
 class clamp(Schedule):  # noqa: N801
     """Keep another schedule's batch sizes within bounds.
 
-    Lengths in updates inside `schedule` count the batches as they are after the bounds.
+    Lengths in updates inside `schedule` count the bounded batches.
 
     Args:
         schedule: the schedule.

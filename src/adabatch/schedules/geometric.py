@@ -30,7 +30,7 @@ class geometric(Schedule):  # noqa: N801
 
     Raises:
         ValueError: if a number is out of range.
-        TypeError: if a number is none, or `every` is not a Duration.
+        TypeError: if a number is not one, or `every` is not a Duration.
 
     Example:
         >>> from adabatch import epochs
