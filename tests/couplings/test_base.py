@@ -1,4 +1,4 @@
-"""`get`, JSON and couplings of one's own."""
+"""`get`, JSON and couplings of users."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_from_json_refuses_other_data(data, message):
 
 @dataclass(frozen=True)
 class momentum_too(couplings.Coupling):  # noqa: N801
-    """One's own: the LR and the momentum follow."""
+    """A user's coupling of LR and momentum."""
 
     cap: float = 0.99
 

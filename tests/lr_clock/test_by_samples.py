@@ -1,4 +1,4 @@
-"""LR schedulers that count updates, on the samples clock: whatever the batch does, the LR is where the data is."""
+"""LR schedulers that count updates, on the samples clock: the LR follows the data, however the batch changes."""
 
 import json
 import warnings

@@ -132,7 +132,7 @@ class Weights(torch.Tensor):
 
 
 class Factor:
-    """A callable with what it gets, and a count of its own."""
+    """A callable that holds its argument and a count."""
 
     def __init__(self, **held):
         self.calls = 0

@@ -95,7 +95,7 @@ def test_a_coupling_of_a_user_that_takes_the_momentum_to_0(nesterov):
 @pytest.mark.parametrize("base", [0.0, 0.9])
 @pytest.mark.parametrize("arguments", [{}, {"foreach": True}, {"centered": True}], ids=["plain", "foreach", "centered"])
 def test_rmsprop(base, arguments):
-    """It divides the gradient first; what it adds up is a velocity all the same. Without one at first, torch fails."""
+    """RMSprop divides the gradient first, and adds up a velocity all the same. Without one at first, torch fails."""
     model, by_hand, loader = model_of().double(), model_of().double(), loader_of()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01, momentum=base, **arguments)
     coupling = momentum_of(((2, 0.0), (3, 0.5), (4, 0.5)))

@@ -50,7 +50,7 @@ def report_every_update(monkeypatch):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The result, the folder."""
+    """The result and the folder of an unbroken run."""
     out = tmp_path_factory.mktemp("unbroken")
     return train(OFTEN, out, data=small_data()), out
 

@@ -52,7 +52,7 @@ def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_parameter_of_every_network_has_moments_after_an_update(name):
-    """Else a checkpoint of such a network would be refused."""
+    """A checkpoint of such a network must not be refused."""
     if name.startswith("gpt"):
         network, inputs = models.build(name, vocabulary=11, context=8), torch.randint(11, (2, 8))
     else:
