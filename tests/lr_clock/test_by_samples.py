@@ -166,7 +166,7 @@ def test_a_part_of_a_chain_that_the_user_also_steps_is_refused(part):
         lr.step()
         parts[part].step()
         break
-    with pytest.raises(RuntimeError, match="parts of a ChainedScheduler must have taken as many steps each, got "):
+    with pytest.raises(RuntimeError, match="ChainedScheduler whose parts have taken as many steps each, got "):
         lr.step()
 
 

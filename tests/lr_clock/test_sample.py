@@ -284,7 +284,7 @@ def test_a_chain_of_which_one_part_was_stepped_is_refused():
     scheduler = torch_lr.ChainedScheduler([torch_lr.ChainedScheduler(parts), torch_lr.StepLR(optimizer, 3)])
     optimizer.step()
     parts[1].step()
-    with pytest.raises(RuntimeError, match="parts of a ChainedScheduler must have taken as many steps each, got 0, 1;"):
+    with pytest.raises(RuntimeError, match="ChainedScheduler whose parts have taken as many steps each, got 0, 1;"):
         sample(scheduler, 4)
 
 

@@ -71,7 +71,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
     twin = _copy(lr_scheduler)
     rows = [_row(twin, 0)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+        warnings.simplefilter("ignore")  # torch warns that the optimizer made no step
         for step in range(1, steps):
             if last is not None and step > last:
                 rows += [rows[-1]] * (steps - step)
@@ -113,8 +113,8 @@ def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
     counts = [steps_taken(part) for part in _within(lr_scheduler)]  # it has no count of its own
     if len(set(counts)) > 1:
         got, remedy = ", ".join(f"{count:,}" for count in counts), "take the `step()` of single parts out of the loop"
-        rule = "the parts of a ChainedScheduler must have taken as many steps each"
-        raise UsageError(None, rule, got=got, remedy=remedy)
+        rule = "must be a ChainedScheduler whose parts have taken as many steps each"
+        raise UsageError("lr_scheduler", rule, got=got, remedy=remedy)
     return counts[0]
 
 

@@ -19,9 +19,9 @@ from adabatch.couplings import Coupling
 from adabatch.scheduler._bias_correction import BiasCorrection, Subgroup, check_adam, skips
 
 _DOUBLE: Final = (torch.float64, torch.complex128)
-COUPLED: Final[set[weakref.ref[torch.optim.Optimizer]]] = set()  # unlike a WeakSet it is asked without a call
+COUPLED: Final[set[weakref.ref[torch.optim.Optimizer]]] = set()  # no WeakSet, which costs a call at each step
 """Optimizers that have a coupling."""
-_MARK: Final = "_adabatch_guard"  # `functools.wraps` hands it on to what wraps the step later, as LR schedulers do
+_MARK: Final = "_adabatch_guard"  # `functools.wraps` copies it to later wrappers, such as an LR scheduler's
 _BUFFER: Final = "momentum_buffer"
 
 
@@ -297,7 +297,7 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
             raise ArgumentError("coupling", at_base, got=f"the factor {factor:g}")
         for group in optimizer.param_groups:
             changes = _changes(coupling, group, ratio)
-            if ratio == 1:  # where steps do not ask it
+            if ratio == 1:  # at which steps do not ask the coupling
                 changed = [key for key, value in changes.items() if key in group and not _equal(group[key], value)]
                 if changed:
                     raise ArgumentError("coupling", at_base, got=f"another {changed[0]!r} from `in_force` there")

@@ -118,13 +118,13 @@ class BatchSizeScheduler:
         self._decisions_before = 0
         self._requested = self._logged = self.batch_size_at(loader.clock)
         self._closed = False
-        self._trained: Batch | None = None  # the batch that an optimizer step was made for
+        self._trained: Batch | None = None  # the batch for which an optimizer stepped
         self._committed: Batch | None = None
         self._skipped = False  # whether the batch committed last had no optimizer step
         self._clock_of_state: int | None = None
         self._warned_of_left = False
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
-        self._unaware = True  # no batch was trained on, and no state loaded
+        self._unaware = True  # whether no batch was trained on and no state loaded yet
         for each in optimizers:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
         loader.attach(self)
@@ -155,7 +155,7 @@ class BatchSizeScheduler:
             tokens_per_sample=self._tokens_per_sample,
         )
 
-    # What users call.
+    # Calls of the user.
 
     @property
     def batch_size(self) -> int:
@@ -242,7 +242,7 @@ class BatchSizeScheduler:
             self._uncoupled.close()
             self._loader.detach()
 
-    # What the loader asks.
+    # Calls of the loader.
 
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`, in samples."""
@@ -264,7 +264,7 @@ class BatchSizeScheduler:
             RuntimeError: if the optimizer stepped for it and `step()` was not called.
         """
         self._restore()
-        if not begins:  # a look may come between two loads
+        if not begins:  # a look may come between the loads of loader and scheduler
             self._check_clock()
         if self._trained is not None:
             raise UsageError(

@@ -152,7 +152,7 @@ def _note(optimizer: torch.optim.Optimizer) -> None:
 
 _untraced: Callable[..., Any] = torch.compiler.disable
 _note = _untraced(_note)
-_before_any_step = _untraced(_before_any_step, recursive=False)  # only marked: what wraps it costs at every step
+_before_any_step = _untraced(_before_any_step, recursive=False)  # only marked: a wrapper would cost time at every step
 
 
 _HOOKED: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__

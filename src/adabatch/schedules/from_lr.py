@@ -112,7 +112,7 @@ class from_lr(Schedule):  # noqa: N801
         shares = self._searched(lr, end) if callable(lr) else self._tabled(lr, end)
         if read.falls is not None:
             shares = _first_falls(shares, read.falls)
-        elif self.start is not None:  # falls that change no size carry nothing
+        elif self.start is not None:  # entries that change no size are left out
             shares = [shares[0], *(b for a, b in pairwise(shares) if self._grown(a[1]) != self._grown(b[1]))]
         table = tuple((at if isinstance(at, Duration) else Duration(at, "samples"), share) for at, share in shares)
         object.__setattr__(self, "lr", table)

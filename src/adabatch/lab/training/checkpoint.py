@@ -71,7 +71,7 @@ def read(path: Path, *, remedy: str = "remove the run folder to start again") ->
             state = None if broken is not None else torch.load(file, map_location="cpu", weights_only=True)
         except MemoryError:
             raise
-        except pickle.UnpicklingError:  # torch's own advice would be to run what is in there
+        except pickle.UnpicklingError:  # torch's own message advises to load it unsafely
             rule = f"{path} must hold tensors, numbers and text alone"
             raise ArgumentError("checkpoint", rule, got="more", remedy=remedy) from None
         except Exception as error:  # a damaged file may fail in any of the steps of reading it

@@ -132,15 +132,15 @@ class Trainer:
         self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
         self._right: str | None = None  # of the last evaluation, once it is there
-        self._began = 0  # the clock at which the stretch under way began
+        self._began = 0  # the clock at which the current stretch began
         self._stop = self._end  # the next clock at which a stretch ends
         self._read_losses = devices.is_read_freely(setup.device)
         self._next_report = 0.0
-        self._before = (0, 0.0)  # clock and time of the evaluation before, or of the start of this process
+        self._before = (0, 0.0)  # clock and time of the last evaluation, or of the start of this process
         save_every = None if setup.config.save_every is None else saving.interval(setup.config.save_every)
         self._save_every = save_every if isinstance(save_every, units.Duration) else None
         self._timer = saving.Timer(save_every if isinstance(save_every, float) and folder is not None else None)
-        self._saved = (0, 0)  # clock and updates when the run was saved last
+        self._saved = (0, 0)  # clock and updates of the last checkpoint
 
     def train(self, *, target: float) -> RunResult:
         """Trains to the end."""
@@ -164,7 +164,7 @@ class Trainer:
             self._folder.finish(result)
         return result
 
-    # The loops of a user.
+    # The loops, as a user would write them.
 
     def _epoch(self) -> None:
         """The rest of an epoch, in whole batches."""

@@ -130,7 +130,7 @@ class Setup:
         if self.loader.clock > self.data.dataset_size * self.config.epochs:
             raise ArgumentError("loader", "must not stand after the end", got=f"sample {self.loader.clock:,}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+            warnings.simplefilter("ignore")  # torch warns that the optimizer made no step
             for _ in range(self.loader.clock // self.data.dataset_size):
                 self.lr_scheduler.step()
         self._load_moments(state["optimizer"])
