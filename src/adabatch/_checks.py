@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, Final, TypeVar
 
@@ -93,3 +94,19 @@ def register(classes: dict[str, type[_Class]], new: type[_Class]) -> None:
             remedy="give it another name",
         )
     classes[new.__name__] = new
+
+
+def of_kind(classes: Mapping[str, type[_Class]], data: Any, noun: str) -> tuple[type[_Class], list[str]]:
+    """The class that `data` names as its `kind`, and the names of its fields, which `data` has too.
+
+    Raises:
+        ValueError: if the kind is unknown, or a field is missing or unknown.
+    """
+    if not isinstance(data, Mapping) or "kind" not in data:
+        raise ArgumentError("data", f"must be a {noun} with a `kind`", value=data)
+    cls: Any = classes[one_of("kind", data["kind"], sorted(classes))]
+    names, found = [field.name for field in fields(cls)], [str(name) for name in data if name != "kind"]
+    if sorted(found) != sorted(names):
+        rule = f"of kind {data['kind']} must have {'the fields ' + ', '.join(names) if names else 'no fields'}"
+        raise ArgumentError("data", rule, got=", ".join(found) or "none")
+    return cls, names

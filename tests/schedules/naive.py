@@ -1,4 +1,4 @@
-"""The naive reference: what a schedule and a plan mean, one batch after the other, in plain loops."""
+"""The naive reference: schedules and plans, one batch after the other, in plain loops."""
 
 import math
 from fractions import Fraction

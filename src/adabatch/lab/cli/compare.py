@@ -107,7 +107,8 @@ def _compare(
     from adabatch.lab import tasks, training
     from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.arms import chosen_arms
-    from adabatch.lab.study.compare import checked_target, compare
+    from adabatch.lab.study.compare import compare
+    from adabatch.lab.training.config import checked_target
     from adabatch.lab.training.interrupt import Interrupts
 
     _checks.whole("seeds", seeds)
