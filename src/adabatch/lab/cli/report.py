@@ -1,4 +1,4 @@
-"""`adabatch report`: a page of what another command wrote, to look at in a browser."""
+"""`adabatch report`: a page for the browser, from a folder that another command wrote."""
 
 from __future__ import annotations
 

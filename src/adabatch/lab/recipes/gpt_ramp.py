@@ -66,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return command(
         arguments,
         file=__file__,
-        description=__doc__,
         name="gpt_ramp",
         data="text file or folder with tinyshakespeare; else ADABATCH_DATA, else downloaded",
         seeds=SEEDS,

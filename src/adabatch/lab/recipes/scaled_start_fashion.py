@@ -58,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return command(
         arguments,
         file=__file__,
-        description=__doc__,
         name="scaled_start",
         data="folder with fashion_mnist; else ADABATCH_DATA, else it is downloaded",
         seeds=SEEDS,
