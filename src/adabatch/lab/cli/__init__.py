@@ -41,7 +41,7 @@ def _run(given: Sequence[str], *, ends: bool) -> int:
         return 2
     from adabatch.lab.cli import _shared
 
-    _print_whatever_comes()
+    _replace_unprintable()
     try:
         code = _call(given, ends=ends)
         sys.stdout.flush()
@@ -76,7 +76,7 @@ def app() -> Any:
     return made
 
 
-def _print_whatever_comes() -> None:
+def _replace_unprintable() -> None:
     """Makes standard output replace letters that it cannot write, such as ± in ASCII, by question marks."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

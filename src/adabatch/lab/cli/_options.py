@@ -49,13 +49,13 @@ SettingsFile = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for what is found.", rich_help_panel=OUTPUT),
+    typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for the results.", rich_help_panel=OUTPUT),
 ]
 Telling = Annotated[
     bool | None,
     typer.Option(
         "--progress/--quiet",
-        help="Say on standard error how it goes: a bar, or in a log a line for each evaluation; else unless --json.",
+        help="Show progress on standard error: a bar, or in a log a line for each evaluation; default unless --json.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -64,7 +64,7 @@ def command(
     """Turn an LR schedule into growth of the batch, and see what it saves before training.
 
     Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json, plan.png and
-    report.html. With --preset, what is given goes on top of the preset. LR 0.1 and momentum 0.9 if nothing is said.
+    report.html. With --preset, given settings go on top of the preset's. The default LR is 0.1, the momentum 0.9.
 
     Examples:
         adabatch plan --preset smith-increase

@@ -65,10 +65,10 @@ def command(
 ) -> None:
     """Train one network on TASK, with a constant batch or a growing one.
 
-    What is not given is as the preset, the file or the task has it. The run folder holds settings, versions, metrics,
-    decisions, checkpoints, the result and report.html. Ctrl-C, SIGTERM and a closed connection save and end it, with
-    exit code 130, 143 or 129; --resume goes on to the very same result, with more --epochs beyond it. A run whose loss
-    is not finite ends there, with exit code 3.
+    Settings that are not given come from the preset, the file or the task. The run folder holds settings, versions,
+    metrics, decisions, checkpoints, the result and report.html. Ctrl-C, SIGTERM and a closed connection save and end
+    the run, with exit code 130, 143 or 129; --resume goes on to the very same result, with more --epochs beyond it. A
+    loss that is not finite ends the run with exit code 3.
 
     Examples:
         adabatch train digits
