@@ -83,7 +83,7 @@ class Difference(_Interval):
 
 @dataclass(frozen=True, slots=True)
 class OverSamples(Difference):
-    """A difference whose interval is over test samples, `samples` of them."""
+    """A difference with its interval over `samples` test samples."""
 
     samples: Size
 

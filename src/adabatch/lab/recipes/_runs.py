@@ -40,7 +40,7 @@ Train = Callable[[str, int, Callable[[float], None]], Record]
 def run_all(
     train: Train, *, arms: Sequence[str], seeds: int, out: Path, settings: Mapping[str, Any], files: Sequence[Path]
 ) -> tuple[dict[str, list[Record]], dict[str, Any]]:
-    """Trains every arm with every seed in turns, so that a drift of the machine meets all arms alike.
+    """Trains every arm with every seed in turns, so that a drift of the machine affects all arms.
 
     Args:
         train: trains one arm with one seed and returns a JSON-safe record; it calls its last argument with the share
