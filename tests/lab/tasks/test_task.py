@@ -28,7 +28,7 @@ def test_settings_are_whole_and_known(name):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_settings_go_with_the_optimizer(name):
-    """Each optimizer has an LR; whatever else it changes is a setting that the task has."""
+    """Each optimizer has an LR, and it changes only settings that the task has."""
     task = tasks.get(name)
     own = task.defaults["optimizer"]
     assert own not in task.by_optimizer
