@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, Final, TypeVar
 
@@ -11,10 +12,6 @@ from adabatch._errors import ArgumentError, ArgumentTypeError
 
 _Class = TypeVar("_Class")
 LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
-
-
-def _remedy(text: str) -> str:
-    return f"; {text}" if text else ""
 
 
 def whole(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None, remedy: str = "") -> int:
@@ -27,13 +24,13 @@ def whole(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None
     if type(value) is int:  # first, since the abstract class is slow to ask and each batch checks several numbers
         number = value
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        raise ArgumentTypeError(name, "must be a whole number", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentTypeError(name, "must be a whole number", value=value, got=repr(value), remedy=remedy)
     else:
         number = int(value)
     if number < minimum:
-        raise ArgumentError(name, f"must be at least {minimum}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at least {minimum}", value=value, remedy=remedy)
     if maximum is not None and number > maximum:
-        raise ArgumentError(name, f"must be at most {maximum:,}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at most {maximum:,}", value=value, remedy=remedy)
     return number
 
 
@@ -56,17 +53,17 @@ def finite(
     if type(value) in (int, float):
         number = value
     elif isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(name, "must be a number", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentTypeError(name, "must be a number", value=value, got=repr(value), remedy=remedy)
     else:
         number = int(value) if isinstance(value, Integral) else float(value)
     if isinstance(number, float) and not math.isfinite(number):
-        raise ArgumentError(name, "must be finite", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, "must be finite", value=value, remedy=remedy)
     if minimum is not None and number < minimum:
-        raise ArgumentError(name, f"must be at least {minimum:g}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be at least {minimum:g}", value=value, remedy=remedy)
     if above is not None and number <= above:
-        raise ArgumentError(name, f"must be greater than {above:g}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be greater than {above:g}", value=value, remedy=remedy)
     if below is not None and number >= below:
-        raise ArgumentError(name, f"must be less than {below:g}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be less than {below:g}", value=value, remedy=remedy)
     return number
 
 
@@ -78,13 +75,12 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], *, remedy: str = "") -
     """
     allowed = list(allowed)
     if value not in allowed:
-        listed = ", ".join(str(item) for item in allowed)
-        raise ArgumentError(name, f"must be one of {listed}", got=f"{value!r}{_remedy(remedy)}")
+        raise ArgumentError(name, f"must be one of {', '.join(map(str, allowed))}", value=value, remedy=remedy)
     return value
 
 
 def register(classes: dict[str, type[_Class]], new: type[_Class]) -> None:
-    """Adds a class under its name; one that is defined again, as by a notebook's cell, takes its own place.
+    """Adds a class under its name; a class defined again, as by a notebook's cell, replaces its former self.
 
     Raises:
         ValueError: if another class has the name.
@@ -98,3 +94,19 @@ def register(classes: dict[str, type[_Class]], new: type[_Class]) -> None:
             remedy="give it another name",
         )
     classes[new.__name__] = new
+
+
+def of_kind(classes: Mapping[str, type[_Class]], data: Any, noun: str) -> tuple[type[_Class], list[str]]:
+    """The class that `data` names as its `kind`, and the names of its fields, which `data` has too.
+
+    Raises:
+        ValueError: if the kind is unknown, or a field is missing or unknown.
+    """
+    if not isinstance(data, Mapping) or "kind" not in data:
+        raise ArgumentError("data", f"must be a {noun} with a `kind`", value=data)
+    cls: Any = classes[one_of("kind", data["kind"], sorted(classes))]
+    names, found = [field.name for field in fields(cls)], [str(name) for name in data if name != "kind"]
+    if sorted(found) != sorted(names):
+        rule = f"of kind {data['kind']} must have {'the fields ' + ', '.join(names) if names else 'no fields'}"
+        raise ArgumentError("data", rule, got=", ".join(found) or "none")
+    return cls, names

@@ -21,17 +21,17 @@ class AdabatchError(Exception):
     """An error in the input of this package; `str()` gives one line.
 
     Args:
-        argument: the name of the argument at fault; None where it is none.
+        argument: the name of the argument at fault; None if no argument is.
         rule: what must hold.
-        value: what was given.
-        got: what was given in words; None tells `value`, text in quotes.
-        remedy: what to do.
+        value: the value given.
+        got: the value in words; None prints `value`, text in quotes.
+        remedy: what to do; empty where that is plain.
 
     Attributes:
-        argument: the name of the argument at fault or None.
-        rule: what must hold.
-        value: what was given; the words for it where they say more; None without one.
-        remedy: what to do; empty where that is plain.
+        argument: see above.
+        rule: see above.
+        value: the value given, or else `got`; None without either.
+        remedy: see above.
 
     Example:
         >>> error = ArgumentError("factor", "must be greater than 1", value=0.5, remedy="to shrink use `steps`")
@@ -46,37 +46,22 @@ class AdabatchError(Exception):
     ) -> None:
         self.argument, self.rule, self.remedy = argument, rule, remedy
         self.value = (None if value is MISSING else value) if got is None or value is not MISSING else got
-        told = (
-            got
-            if got is not None
-            else ""
-            if value is MISSING
-            else repr(value)
-            if isinstance(value, str)
-            else str(value)
-        )
-        self._told = told
+        if got is None:
+            got = "" if value is MISSING else repr(value) if isinstance(value, str) else str(value)
+        self._told = got
         super().__init__(
-            (f"`{argument}` " if argument else "") + rule + (told and f", got {told}") + (remedy and f"; {remedy}")
+            (f"`{argument}` " if argument else "") + rule + (got and f", got {got}") + (remedy and f"; {remedy}")
         )
 
     def __reduce__(self) -> Any:
         return _again, (type(self), self.args, vars(self))
 
     def and_then(self, remedy: str) -> Self:
-        """The same error with more to do about it.
-
-        Args:
-            remedy: follows on what there is.
-        """
+        """The same error with `remedy` added to its own."""
         return self._but(remedy="; ".join(filter(None, (self.remedy, remedy))))
 
     def of(self, argument: str) -> Self:
-        """The same error of an argument that is called otherwise where the user gave it.
-
-        Args:
-            argument: its name there.
-        """
+        """The same error with another name for the argument."""
         return self._but(argument=argument)
 
     def _but(self, **changed: str) -> Self:
@@ -95,19 +80,19 @@ class ArgumentTypeError(AdabatchError, TypeError):
 
 
 class UsageError(AdabatchError, RuntimeError):
-    """A call at a moment at which it must not come."""
+    """A call at the wrong moment."""
 
 
 class MissingPackageError(AdabatchError, ModuleNotFoundError):
-    """A package that an extra installs is missing."""
+    """A package is missing that an extra installs."""
 
 
 @contextmanager
 def naming(**names: str) -> Iterator[None]:
-    """Errors that are raised while it is entered name an argument as it is called where the user gave it.
+    """A context in which errors call arguments by the names that the user knows.
 
     Args:
-        **names: for the name of an argument the one there.
+        **names: for each argument of the code inside, the user's name.
 
     Example:
         >>> with naming(maximum="max_batch_size"):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with every doubt."""
+"""Files that are written whole or not at all, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, BinaryIO, Final
 from adabatch._errors import ArgumentError
 
 CACHE: Final = "ADABATCH_CACHE"  # the environment variable that names the folder of the cache
-LEVELS: Final = 50  # in which values may lie in each other; no file of this package has as many
+LEVELS: Final = 50  # of nested values at most; no file of this package has as many
 
 
 def cache_folder() -> Path:
-    """The folder of the cache: that of ADABATCH_CACHE, else `adabatch` in XDG_CACHE_HOME or `~/.cache`."""
+    """The cache's folder: ADABATCH_CACHE, else `adabatch` in XDG_CACHE_HOME or `~/.cache`."""
     if given := os.environ.get(CACHE):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adabatch"
@@ -30,11 +30,11 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, also: Path | None =
     Args:
         path: the file.
         fill: writes the content into the file that it is given.
-        also: a second name for the same content, which is there before `path` changes.
+        also: a second name for the same content, set before `path` changes.
         alone: whether no other process writes it at the same time; else each has a draft of its own.
 
     Raises:
-        OSError: if it cannot be written; then no half of it is left.
+        OSError: if it cannot be written; then nothing of it is left.
     """
     with _drafted(path, alone=alone) as draft:
         with draft.open("wb") as file:
@@ -55,15 +55,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def name_also(path: Path, also: Path) -> None:
-    """Gives a file a second name, in one step; a copy has it where a file has but one name, as on exFAT.
-
-    Args:
-        path: the file.
-        also: the second name; a file that has it now loses it.
-
-    Raises:
-        OSError: if that fails.
-    """
+    """Gives a file the second name `also`, in one step, in place of another file; as a copy where links fail."""
     if also.exists() and also.samefile(path):
         return
     with _drafted(also) as link:
@@ -83,13 +75,13 @@ def draft_of(path: Path, *, alone: bool = True) -> Path:
 
 @contextmanager
 def _drafted(path: Path, *, alone: bool = True) -> Iterator[Path]:
-    """The name of a draft, which takes the place of `path` at the end; an error removes it."""
+    """A context that gives a draft's name; at the end the draft replaces `path`, after an error it is removed."""
     draft = draft_of(path, alone=alone)
     try:
         yield draft
         os.replace(draft, path)
     except BaseException:
-        with suppress(OSError):  # where even that fails, nothing was written
+        with suppress(OSError):  # if that fails, nothing was written
             draft.unlink()
         raise
 
@@ -100,11 +92,7 @@ def _sync(file: BinaryIO) -> None:
 
 
 def append(path: Path, line: bytes) -> None:
-    """Adds to a file, whole or not at all; `sync` makes it last.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Adds a line to a file, whole or not at all; only `sync` makes it survive a loss of power."""
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
@@ -116,11 +104,7 @@ def append(path: Path, line: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes what a file or a folder holds last, also where the machine loses its power.
-
-    Raises:
-        OSError: if that fails; of a folder on Windows, which opens none, nothing is said.
-    """
+    """Forces a file or folder to disk; does nothing for a folder on Windows, which cannot open one."""
     folder = path.is_dir()
     try:
         descriptor = os.open(path, os.O_RDONLY if folder else os.O_WRONLY)
@@ -138,8 +122,8 @@ def check_file(path: Path) -> None:
     """Raises unless `path` is a file, or a link to one.
 
     Raises:
-        FileNotFoundError: if nothing is there; a link that leads nowhere, or in a circle, is nothing.
-        ValueError: if a folder, a pipe or a device is there, which would fail or wait.
+        FileNotFoundError: if nothing is there, or a broken link.
+        ValueError: if a folder, a pipe or a device is there, whose reading would fail or wait.
     """
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -153,7 +137,7 @@ def json_of(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is something else, damaged or nested without end.
+        ValueError: if it is something else, damaged or nested too deep.
         OSError: if it cannot be read.
     """
     check_file(path)
@@ -161,10 +145,10 @@ def json_of(path: Path) -> Any:
 
 
 def values_of(text: str) -> Any:
-    """The values that JSON text stands for.
+    """The values in JSON text.
 
     Raises:
-        ValueError: if it is no JSON, or nested without end, on which others would stumble later.
+        ValueError: if it is no JSON, or nested too deep for its readers.
     """
     try:
         values = json.loads(text)
@@ -177,6 +161,6 @@ def values_of(text: str) -> Any:
 
 
 def _fits(values: Any, levels: int) -> bool:
-    """Whether values lie in each other in no more than so many levels."""
+    """Whether values are nested in at most so many levels."""
     inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
     return levels > 0 and all(_fits(value, levels - 1) for value in inner if isinstance(value, dict | list))

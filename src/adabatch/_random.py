@@ -1,4 +1,4 @@
-"""Random numbers: states of generators to be put back, and numbers that are functions of others alone."""
+"""Random numbers: saves and restores generators, and scrambles numbers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,7 @@ def split_mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 class RandomState:
-    """The states of python's, numpy's and torch's global generators, and of some more, as they are now.
-
-    Args:
-        devices: whose own generators count too; the CPU's is torch's global one.
-        generators: more of torch's, each once or several times.
-    """
+    """The current states of python's, numpy's and torch's global generators, of `devices` and of other `generators`."""
 
     def __init__(self, devices: Iterable[torch.device] = (), *, generators: Iterable[torch.Generator] = ()) -> None:
         self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -40,7 +35,7 @@ class RandomState:
         self._generators = [(generator, generator.get_state()) for generator in generators]
 
     def restore(self) -> None:
-        """Puts them back."""
+        """Puts the states back."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._torch)
@@ -52,7 +47,7 @@ class RandomState:
 
 @contextmanager
 def kept(devices: Iterable[torch.device] = (), *, generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
-    """A context after which all generators of a `RandomState` are as they were before."""
+    """A context that restores all generators of a `RandomState`."""
     state = RandomState(devices, generators=generators)
     try:
         yield

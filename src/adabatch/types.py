@@ -1,4 +1,4 @@
-"""Frozen records and protocols that the parts exchange. No torch here."""
+"""Frozen records and protocols that the rooms exchange. No torch here."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Batch:
 
     Attributes:
         clock: position in the data where the batch starts, in samples (`epoch * N + offset`).
-        end: the clock once the batch is trained on; what `drop_last` drops after it counts as passed.
+        end: the clock once the batch is trained on; samples that `drop_last` drops after it count as passed.
         epoch: the epoch in which it starts.
         requested: the batch size that was asked for, in samples over all ranks; couplings follow this one.
         size: samples in the batch over all ranks; below `requested` only at the end of an epoch.
-        rank_size: samples of it that this rank trains on.
+        rank_size: samples that this rank trains on.
     """
 
     clock: int
@@ -99,7 +99,7 @@ class DrivingPlan(Protocol):
         """The clock where an update starts."""
 
     def update_at(self, clock: int) -> int:
-        """How many updates start before `clock`."""
+        """The number of updates that start before `clock`."""
 
 
 class Driver(Protocol):
@@ -107,20 +107,16 @@ class Driver(Protocol):
 
     @property
     def plan(self) -> DrivingPlan | None:
-        """All sizes to come; None if they are not known."""
+        """The plan of all sizes; None if they are not known ahead."""
 
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
 
     def batches_between(self, start: int, stop: int) -> int:
-        """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
+        """The number of batches that start in `[start, stop)` within one epoch, if one starts at `start`."""
 
     def check_next(self, *, begins: bool = False) -> None:
-        """Raises if the batch handed out before was trained on but `step()` was not called.
-
-        Args:
-            begins: whether an iteration begins; else the next batch of one is asked for.
-        """
+        """Raises if the batch before was trained on without `step()`; `begins`: at the start of an iteration."""
 
 
 @runtime_checkable
@@ -128,7 +124,7 @@ class RepeatableParts(Iterator[tuple[Any, Part]], Protocol):
     """Micro-batches whose batch can come again."""
 
     def again(self) -> None:
-        """The batch of which a micro-batch was handed out last comes again from its start."""
+        """Hands the current batch out again from its start."""
 
 
 @runtime_checkable
@@ -148,11 +144,11 @@ class DrivenLoader(Protocol):
 
     @property
     def counted_late(self) -> bool:
-        """Whether a batch's size is known after its last micro-batch only; if not, `parts()` is `RepeatableParts`."""
+        """Whether a batch's size is known only after its last micro-batch; if not, `parts()` is `RepeatableParts`."""
 
     @property
     def driver(self) -> Driver | None:
-        """Gives the batch size; None if nothing does."""
+        """Gives the batch size; None for none."""
 
     @property
     def dataset_size(self) -> int | None:
@@ -168,7 +164,7 @@ class DrivenLoader(Protocol):
 
     @property
     def left(self) -> Batch | None:
-        """The batch of the iteration that was passed last though nobody trained on it; None for none."""
+        """The iteration's last batch that was passed untrained; None without one."""
 
     @property
     def part(self) -> Part | None:
@@ -181,16 +177,16 @@ class DrivenLoader(Protocol):
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
 
     def detach(self) -> None:
-        """Undoes `attach`; the batch size stays what it is."""
+        """Undoes `attach`; the batch size stays."""
 
     def commit(self) -> None:
         """Marks the current batch as trained on."""
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
-        """One epoch as micro-batches."""
+        """The rest of an epoch as micro-batches."""
 
     def peek(self) -> Any:
         """The first micro-batch of the iteration that would begin now; nothing moves."""
 
     def forget_looks(self) -> None:
-        """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""
+        """Undoes iterations that were left early, unless one reached its end or a state was loaded."""

@@ -1,7 +1,6 @@
-"""Durations: lengths of training in the unit that a reader thinks in.
+"""Durations: lengths of training in epochs, samples, updates or tokens.
 
-A `Duration` stays symbolic ("20 epochs") until a `Plan` resolves it against a data set, so the same schedule serves
-every data set.
+A `Duration` stays symbolic ("20 epochs") until a `Plan` resolves it, so the same schedule serves every data set.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Duration:
     """A length of training, not yet tied to a data set.
 
     Args:
-        count: how many units; finite and at least 0. Only epochs and tokens may be fractional.
+        count: the number of units, finite and at least 0. Only epochs and tokens may be fractional.
         unit: `"epochs"`, `"samples"`, `"updates"` or `"tokens"`.
 
     Raises:
@@ -101,9 +100,6 @@ def duration(text: str, *, unit: str = "epochs", name: str = "duration") -> Dura
         unit: the unit of a bare number.
         name: the argument to name in an error.
 
-    Returns:
-        The duration.
-
     Raises:
         ValueError: if the text has no number or an unknown unit.
 
@@ -113,11 +109,8 @@ def duration(text: str, *, unit: str = "epochs", name: str = "duration") -> Dura
     """
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise ArgumentError(
-            name,
-            ("must be a number and a unit, such as '20 epochs', '500 updates' or '2M samples' (K, M, B, T)"),
-            value=text,
-        )
+        rule = "must be a number and a unit, such as '20 epochs', '500 updates' or '2M samples' (K, M, B, T)"
+        raise ArgumentError(name, rule, value=text)
     found = match[3] or unit
     named = {short: full for full in UNITS for short in (full, full[:-1])}
     if found not in named:

@@ -1,4 +1,4 @@
-"""What every coupling must do; each coupling's test calls it."""
+"""The contract of every coupling; each coupling's test calls it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUP = {"lr": 0.1, "momentum": 0.9, "betas": (0.9, 0.999), "eps": 1e-8, "weight
 
 
 def check_contract(coupling: couplings.Coupling) -> None:
-    """Checks what holds for every coupling."""
+    """Checks the contract of every coupling."""
     for ratio in (1 / 3, 1.0, 2.0, 4.0):
         assert coupling.lr_factor(ratio) == coupling.lr_factor(ratio), "it must not remember"
         group = dict(GROUP)

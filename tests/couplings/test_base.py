@@ -1,4 +1,4 @@
-"""`get`, JSON and couplings of one's own."""
+"""`get`, JSON and couplings of users."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_get_refuses_other_types(value):
         (None, "must be a coupling with a `kind`, got None"),
         ({"p": 1}, "must be a coupling with a `kind`"),
         ({"kind": "cubic"}, "`kind` must be one of .*linear"),
-        ({"kind": "power"}, r"of kind power must have the fields \['p'\], got \[\]"),
-        ({"kind": "none", "p": 1}, r"of kind none must have the fields \[\], got \['p'\]"),
+        ({"kind": "power"}, "of kind power must have the fields p, got none"),
+        ({"kind": "none", "p": 1}, "of kind none must have no fields, got p"),
     ],
 )
 def test_from_json_refuses_other_data(data, message):
@@ -85,7 +85,7 @@ def test_from_json_refuses_other_data(data, message):
 
 @dataclass(frozen=True)
 class momentum_too(couplings.Coupling):  # noqa: N801
-    """One's own: the LR and the momentum follow."""
+    """A user's coupling of LR and momentum."""
 
     cap: float = 0.99
 

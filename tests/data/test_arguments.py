@@ -77,7 +77,7 @@ def test_bad_worker_arguments_are_named():
         ({"batch_size": -4}, ValueError, "`batch_size` must be at least 1, got -4"),
         ({"batch_size": 2.5}, TypeError, r"`batch_size` must be a whole number, got 2\.5"),
         ({"batch_size": True}, TypeError, "`batch_size` must be a whole number, got True"),
-        ({"batch_size": 11}, ValueError, "`batch_size` must be at most the data set's 10 samples, got 11"),
+        ({"batch_size": 11}, ValueError, "the data set's 10 samples, got 11; `batch_size=10` takes all of them"),
         ({"micro_batch_size": 0}, ValueError, "`micro_batch_size` must be at least 1"),
         ({"micro_batch_size": 11}, ValueError, "`micro_batch_size` must be at most"),
         ({"shuffle": 2}, TypeError, "`shuffle` must be True or False, got 2"),

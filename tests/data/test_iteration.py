@@ -172,7 +172,7 @@ def stopping(samples):
 def test_a_stop_iteration_does_not_end_the_epoch(arguments, parts, workers):
     data, collate = arguments
     loader = DataLoader(data, 2, num_workers=workers, seed=0, collate_fn=collate)
-    with pytest.raises(RuntimeError, match="`StopIteration` must not come out of"):
+    with pytest.raises(RuntimeError, match="`StopIteration` must not leave a data set"):
         list(loader.parts() if parts else loader)
     assert loader.epoch == 0
 
@@ -330,7 +330,42 @@ def test_a_size_assigned_inside_an_accumulation_holds_behind_the_batch_that_is_r
     assert again == saved
     assigned = loader()
     assigned.load_state_dict(saved)
-    assigned.batch_size = 12  # as ever for the very next batch
+    assigned.batch_size, assigned.micro_batch_size = 12, None  # as ever for the very next batch
     assert [len(batch) for batch in assigned] == [12, 12]
     with pytest.raises(ValueError, match="`batch_size` must be at most the data set's 28 samples, got 29"):
         loader().load_state_dict(saved | {"next_batch_size": 29})
+
+
+def test_a_plain_loop_says_once_that_it_does_not_use_the_micro_batch_size():
+    loader = DataLoader(torch.arange(20), 8, micro_batch_size=3)
+    words = r"`micro_batch_size` of 3 does not split .* a plain loop, .* with 8 samples on a rank; .*`ab\.accumulate\("
+    with pytest.warns(UserWarning, match=words) as told:
+        assert [len(batch) for batch in loader] == [8, 8, 4]
+    assert (len(told), told[0].filename) == (1, __file__)
+    assert [len(batch) for batch in loader] == [8, 8, 4]
+
+
+def test_the_warning_as_an_error_loses_no_batch():
+    loader = DataLoader(torch.arange(20), 20, micro_batch_size=8)
+    with pytest.raises(UserWarning, match="`micro_batch_size` of 8 does not split"):
+        next(iter(loader))
+    assert (loader.clock, loader.epoch) == (0, 0)
+    assert [len(batch) for batch in loader] == [20]
+
+
+def test_only_loops_over_batches_that_could_be_split_are_told():
+    fitting = DataLoader(torch.arange(20), 8, micro_batch_size=8)
+    assert [len(batch) for batch in fitting] == [8, 8, 4]
+    ranks = ranked(2, lambda: DataLoader(torch.arange(16), 8, micro_batch_size=4))
+    assert [len(list(rank)) for rank in ranks] == [2, 2]
+    loader = DataLoader(torch.arange(20), 8, micro_batch_size=3)
+    assert len(iter(loader)) == 3
+    assert len(list(loader.parts())) == 3 + 3 + 2
+    assert [len(batch) for batch in loader] == [8, 8, 4], "of a loop that goes over the data besides"
+
+
+def test_a_peek_does_not_count_as_a_use_of_the_micro_batch_size():
+    loader = DataLoader(torch.arange(20), 8, micro_batch_size=3)
+    assert len(loader.peek()) == 2
+    with pytest.warns(UserWarning, match="`micro_batch_size` of 3 does not split"):
+        list(loader)

@@ -100,6 +100,12 @@ def test_it_has_the_attributes_of_torchs_loader():
     assert torch.utils.data.DataLoader not in type(ours).__mro__
 
 
+def test_type_checkers_see_a_misspelt_attribute():
+    loader = DataLoader(torch.arange(4), 2)
+    loader.bach_size = 3  # type: ignore[attr-defined]  # an ignore that is not needed fails `make lint`
+    assert loader.batch_size == 2
+
+
 def test_copies_go_their_own_way():
     loader = DataLoader(torch.arange(10), 4, shuffle=True, seed=1)
     iterator = iter(loader)
@@ -130,7 +136,7 @@ def test_the_micro_batch_size_is_not_set_inside_a_worker_but_a_loader_may_be_mad
 
         def __getitem__(self, item):
             if self.loader is None:
-                return float(next(iter(DataLoader(torch.ones(4), 2, micro_batch_size=1))).sum())
+                return float(next(iter(DataLoader(torch.ones(4), 2, micro_batch_size=2))).sum())
             self.loader.micro_batch_size = 2
             return item
 

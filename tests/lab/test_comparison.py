@@ -1,4 +1,4 @@
-"""The records of a comparison, the times told beside its ratios, and its words."""
+"""The records of a comparison, the times beside its ratios, and its words."""
 
 import json
 from dataclasses import replace

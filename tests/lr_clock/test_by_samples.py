@@ -1,4 +1,4 @@
-"""LR schedulers that count updates, on the samples clock: whatever the batch does, the LR is where the data is."""
+"""LR schedulers that count updates, on the samples clock: the LR follows the data, however the batch changes."""
 
 import json
 import warnings
@@ -166,7 +166,7 @@ def test_a_part_of_a_chain_that_the_user_also_steps_is_refused(part):
         lr.step()
         parts[part].step()
         break
-    with pytest.raises(RuntimeError, match="parts of a ChainedScheduler must have taken as many steps each, got "):
+    with pytest.raises(RuntimeError, match="ChainedScheduler whose parts have taken as many steps each, got "):
         lr.step()
 
 
@@ -216,7 +216,7 @@ def test_a_part_of_a_sequence_that_the_user_also_steps_is_refused():
         optimizer.step()
         lr.step()
         scheduler._schedulers[0].step()
-        with pytest.raises(RuntimeError, match="must be stepped by `by_samples` alone, got one of which a part took"):
+        with pytest.raises(RuntimeError, match="must be stepped by `by_samples` alone, got one whose part took"):
             lr.step()
         break
 
@@ -301,7 +301,7 @@ def test_a_data_set_of_another_size_is_noticed():
     items += range(20, 40)
     with pytest.raises(
         RuntimeError,
-        match=r"`by_samples` was made for a data set of 20 samples, but the loader's has 40 now, .*; step the LR "
+        match=r"`by_samples` was made for a data set of 20 samples, but the loader's has 40 now; step the LR "
         "scheduler itself from here on, once after each update",
     ):
         lr.step()

@@ -1,4 +1,4 @@
-"""`ab.from_lr_scheduler`: a schedule that a user has, converted and trained with, stays on course at every update."""
+"""`ab.from_lr_scheduler`: a user's LR scheduler, converted and trained with, stays on course at every update."""
 
 import math
 import warnings

@@ -132,7 +132,7 @@ class Weights(torch.Tensor):
 
 
 class Factor:
-    """A callable with what it gets, and a count of its own."""
+    """A callable that holds its argument and a count."""
 
     def __init__(self, **held):
         self.calls = 0
@@ -284,7 +284,7 @@ def test_a_chain_of_which_one_part_was_stepped_is_refused():
     scheduler = torch_lr.ChainedScheduler([torch_lr.ChainedScheduler(parts), torch_lr.StepLR(optimizer, 3)])
     optimizer.step()
     parts[1].step()
-    with pytest.raises(RuntimeError, match="parts of a ChainedScheduler must have taken as many steps each, got 0, 1;"):
+    with pytest.raises(RuntimeError, match="ChainedScheduler whose parts have taken as many steps each, got 0, 1;"):
         sample(scheduler, 4)
 
 

@@ -1,4 +1,4 @@
-"""Adam under betas that change: what debiases is the product of the betas that were in force, whatever happens."""
+"""Adam under betas that change: the product of the betas in force debiases, whatever happens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SIZES = "0:4 20:8 60:16 140:4 160:12"  # up, up, down, up; the first change at u
 
 @dataclass
 class Run:
-    """Weights under gradients of one's own, batch by batch."""
+    """Weights under given gradients, batch by batch."""
 
     kind: str = "adam"
     coupling: couplings.Coupling = COUPLINGS["adam_sde"]
@@ -153,7 +153,7 @@ def test_a_constant_gradient_gives_steps_of_length_one(kind, name):
 
 
 def test_without_the_correction_the_step_is_far_from_one():
-    """The case is there: the numbers of a naive change of betas at update 200."""
+    """The numbers of a naive change of betas at update 200 show that the correction matters."""
     weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([weight], lr=1.0, betas=(0.9, 0.999))
     for step in range(201):
@@ -179,7 +179,7 @@ def test_until_the_betas_change_no_bit_does_and_nothing_is_recorded():
 
 
 def test_betas_that_an_lr_scheduler_cycles():
-    """From the first change on, the product of what was in force counts; before it, torch's own rule."""
+    """From the first change on, the product of the betas in force counts; before it, torch's own rule."""
     run = Run("adam", more={"eps": 1e-30})
     user = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, max_lr=0.1, total_steps=100)
     grad = torch.ones(3, dtype=torch.float64)
@@ -533,7 +533,7 @@ def test_the_state_says_that_betas_changed_also_where_no_step_was_made():
 
 
 class AdamW(torch.optim.Optimizer):
-    """Has the name and the betas, but who knows its bias correction."""
+    """Has the name and the betas, but an unknown bias correction."""
 
     def __init__(self, params):
         super().__init__(params, {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8})

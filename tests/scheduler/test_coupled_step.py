@@ -359,7 +359,7 @@ def test_a_group_added_later_is_coupled_too():
 
 
 def raising(model, optimizer, batch):
-    """A step that raises after the LR was put in force; past the guard, as one that was kept from before it."""
+    """A step that raises after the LR was put in force, past the guard, like a `step` kept from before the coupling."""
     backward(model, batch)
 
     def closure():
@@ -539,7 +539,7 @@ def test_double_precision_has_room_for_larger_lrs():
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
 @pytest.mark.parametrize("moment", ["before", "between", "within", "micro"])
 def test_phantom_steps_are_harmless(tensor_lr, moment):
-    """Where an optimizer has no state, the checkpoint runs a step at an LR of 0."""
+    """If an optimizer has no state, checkpointing runs a step at an LR of 0."""
     lr = torch.tensor(0.1) if tensor_lr else 0.1
     model, loader = model_of(), loader_of(micro_batch_size=2)
     optimizer = sgd(model, lr=lr)

@@ -86,7 +86,7 @@ def test_a_tensor_lr_needs_no_recompilation(kind, arguments):
 
 
 def test_a_float_lr_is_exact_but_recompiles():
-    """Also past dynamo's limit of recompilations, where a traced hook would leave a scaled LR behind."""
+    """Also past dynamo's recompile limit, where a traced hook would leave a scaled LR in place."""
     sizes = " ".join(f"{clock}:{4 + index}" for index, clock in enumerate(range(0, 240, 20)))
     arguments = {"kind": torch.optim.SGD, "arguments": {"momentum": 0.9}, "sizes": sizes}
     eager, _, _ = train(0.01, False, **arguments)

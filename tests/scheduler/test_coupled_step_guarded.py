@@ -1,4 +1,4 @@
-"""Whatever leaves `optimizer.step()`, the optimizer then holds what the user put there."""
+"""The optimizer holds the user's values after any exception that leaves `optimizer.step()`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROWN = ab.schedules.steps("0:4 4:8")
 
 
 class Planted(BaseException):
-    """Not an Exception, as KeyboardInterrupt is not."""
+    """Like KeyboardInterrupt, no Exception."""
 
 
 def second_batch(make=sgd, *, user=None, coupling="linear", **arguments):
@@ -90,7 +90,7 @@ def in_groups(model, lr=0.1, **arguments):
 @pytest.mark.parametrize("order", ["before", "after", "none"])
 @pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
 def test_base_lrs_are_back_at_once(leave, order):
-    """So the user's LR scheduler goes on from its own LR, made before or after the coupling, or after the exception."""
+    """The user's LR scheduler goes on from its own LR, made before or after the coupling, or after the exception."""
     user = functools.partial(lr_scheduler.StepLR, step_size=1, gamma=0.1)
     model, optimizer, batches, by_lr = second_batch(in_groups, user=user if order == "before" else None)
     if order == "after":
@@ -136,7 +136,7 @@ def test_momentum_and_betas_are_back_at_once():
 
 
 def test_a_step_that_raised_in_parts_leaves_the_groups_whole():
-    """Parameters with courses of betas of their own make groups of their own while the optimizer steps."""
+    """During a step, parameters with different past betas are in different groups."""
     model, loader = model_of(), loader_of()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     batches = ab.BatchSizeScheduler(optimizer, loader, GROWN, coupling="adam_sde")
@@ -179,7 +179,7 @@ def test_after_an_exception_states_and_the_latest_lr_are_as_documented():
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_an_lr_scheduler_still_warns_of_the_order_of_calls(order):
-    """And does not warn where the order is right."""
+    """No warning comes if the order is right."""
     for right in (True, False):
         model, loader = model_of(), loader_of()
         optimizer = sgd(model)

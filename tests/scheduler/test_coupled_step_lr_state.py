@@ -1,4 +1,4 @@
-"""Base LR and LR in force stand where closed form says, whatever was done in whatever order."""
+"""Base LR and LR in force follow the closed form, whatever is done in whatever order."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ ZEROS = {
 @pytest.mark.parametrize("coupling", ["noise_scale", "adam_sde", "linear", "sqrt"])
 @pytest.mark.parametrize("user", ZEROS)
 def test_a_step_at_an_lr_of_0_is_a_step(user, coupling, tensor_lr):
-    """Its LR is the latest in force, and moments are made with what the coupling gives for the batch at hand."""
+    """Its LR is the latest in force, and moments are made with the coupling's values for the current batch."""
     rule, sizes = ab.couplings.get(coupling), "0:4 8:8 20:4 24:12"
     model, lr = model_of(), torch.tensor(0.1) if tensor_lr and user != "CyclicLR" else 0.1
     if coupling in ("noise_scale", "linear"):

@@ -95,7 +95,7 @@ def test_couplings_that_were_not_derived_for_it_say_what_to_do(name, coupling):
 
 
 def test_evaluation_of_a_schedule_free_optimizer_between_updates():
-    """Its `eval()` and `train()` move the weights by what the groups hold, which is the user's own again by then."""
+    """Its `eval()` and `train()` move the weights by the groups' values, which are the user's own again by then."""
     courses = []
     for evaluate in (False, True):
         model, loader = model_of(), loader_of()
@@ -118,7 +118,7 @@ def test_evaluation_of_a_schedule_free_optimizer_between_updates():
         (
             lambda optimizer: schedulefree.ScheduleFreeWrapper(optimizer, momentum=0.9),
             TypeError,
-            "of a wrapper pass the optimizer that it wraps",
+            "unwrap one that is wrapped",
         ),
         (pytorch_optimizer.Lookahead, ValueError, "got Lookahead; use .* or insist with"),
     ],

@@ -95,7 +95,7 @@ def test_a_coupling_of_a_user_that_takes_the_momentum_to_0(nesterov):
 @pytest.mark.parametrize("base", [0.0, 0.9])
 @pytest.mark.parametrize("arguments", [{}, {"foreach": True}, {"centered": True}], ids=["plain", "foreach", "centered"])
 def test_rmsprop(base, arguments):
-    """It divides the gradient first; what it adds up is a velocity all the same. Without one at first, torch fails."""
+    """RMSprop divides the gradient first, and adds up a velocity all the same. Without one at first, torch fails."""
     model, by_hand, loader = model_of().double(), model_of().double(), loader_of()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01, momentum=base, **arguments)
     coupling = momentum_of(((2, 0.0), (3, 0.5), (4, 0.5)))
@@ -121,7 +121,7 @@ def test_rmsprop(base, arguments):
 
 @pytest.mark.parametrize("updates", range(1, 22, 2))
 def test_resume_at_any_update_is_the_unbroken_run(updates):
-    """Also right behind the last grown batch, where the state still holds the velocity."""
+    """Also right after the last grown batch, where the state still holds the velocity."""
 
     def make():
         model, loader = model_of(), loader_of()

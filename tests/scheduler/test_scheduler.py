@@ -423,9 +423,9 @@ def test_arguments_of_the_wrong_kind():
         ab.BatchSizeScheduler(optimizer, torch_loader, DOUBLING)
     with pytest.raises(TypeError, match=r"`schedule` must be a schedule, got 'constant'"):
         ab.BatchSizeScheduler(optimizer, loader, "constant")
-    with pytest.raises(ValueError, match=r"`optimizer` must be one optimizer or a list of different ones, got 2"):
+    with pytest.raises(ValueError, match=r"`optimizer` must be one or a list of different ones, got 2"):
         ab.BatchSizeScheduler([optimizer, optimizer], loader, DOUBLING)
-    with pytest.raises(ValueError, match=r"`optimizer` must be one optimizer or a list of different ones, got 0"):
+    with pytest.raises(ValueError, match=r"`optimizer` must be one or a list of different ones, got 0"):
         ab.BatchSizeScheduler([], loader, DOUBLING)
     with pytest.raises(ValueError, match=r"`coupling` 'linear' was derived for .*, got Adam; use `sqrt`"):
         ab.BatchSizeScheduler(torch.optim.Adam(model_of().parameters()), loader, DOUBLING)

@@ -1,4 +1,4 @@
-"""Looking is free: what a user does to the train loader besides training moves nothing, or is told in a line."""
+"""Looking is free: uses of the train loader other than training move nothing, or are refused in one line."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ def data(size=96):
 
 
 class Rows(IterableDataset):
-    """The same as a stream."""
+    """The same data as a stream."""
 
     def __init__(self, size=96):
         self.rows = data(size)
@@ -390,7 +390,7 @@ def test_the_length_of_a_resumed_loader_is_the_epochs_and_its_iterators_what_is_
 @pytest.mark.parametrize("scheduled", [False, True])
 @pytest.mark.parametrize("mode", [{}, {"drop_last": True}, {"run_on": True}])
 def test_a_state_of_an_epochs_last_batch_leaves_the_end_to_be_told(scheduled, mode):
-    """No epoch too many, empty or whole, for a loop that counts epochs."""
+    """A loop that counts epochs gets no extra epoch, empty or whole."""
 
     def make():
         model = torch.nn.Linear(1, 1)
@@ -492,7 +492,7 @@ def test_by_samples_and_every_notice_a_loader_that_follows():
 
 
 def ahead(loader):
-    """A prefetcher as scripts have it: it takes the next batch before it gives the one before."""
+    """A prefetcher as in many scripts: it takes the next batch before it gives the current one."""
     batches = iter(loader)
     following = next(batches)
     while following is not None:
@@ -530,9 +530,7 @@ def test_a_loader_that_was_made_again_is_told():
     for _ in range(2):
         run.one(next(iter(run.loader)))
     run.loader = ab.DataLoader(data(), batch_size=8)
-    with pytest.raises(
-        RuntimeError, match="for a batch that is not of its loader: that was made again, or the loop is"
-    ):
+    with pytest.raises(RuntimeError, match="for a batch that is not of its loader: another loader is iterated, or"):
         run.one(next(iter(run.loader)))
 
 

@@ -1,4 +1,4 @@
-"""States of the scheduler: small, safe, resumed to the very run that was interrupted, refused when foreign."""
+"""States of the scheduler: small and safe; the interrupted run goes on exactly; foreign ones are refused."""
 
 from __future__ import annotations
 
@@ -194,7 +194,9 @@ def test_a_state_that_is_forgotten_after_a_loader_that_was_resumed_is_noticed(up
     batches = ab.BatchSizeScheduler(optimizer, loader, GROWING)
     backward(model, next(batch for _ in range(2) for batch in loader))  # nothing may be left of its epoch
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"`load_state_dict` of .* must be called .* its \d+ is not what growth"):
+        with pytest.raises(
+            RuntimeError, match=r"`load_state_dict` of .* must be called .* its \d+ may not be the size of the start"
+        ):
             optimizer.step()
     batches.close()
     ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
@@ -228,7 +230,7 @@ def test_a_rollback_in_the_same_process():
 @pytest.mark.parametrize("ends", [{}, {"drop_last": True}, {"run_on": True}], ids=["kept", "dropped", "run on"])
 @pytest.mark.parametrize("first_epochs", [None, 1, 2, 3])
 def test_a_run_that_goes_on_after_its_planned_end_has_every_decision(first_epochs, ends):
-    """A plan does not say what holds from its end; the run that goes on does."""
+    """A plan gives no size after its end; the state of the run does."""
 
     def make(epochs):
         model, loader = model_of(), loader_of(22, 4, **ends)

@@ -45,7 +45,7 @@ def started(schedule=GROWN, *, coupling="linear", model=None):
 
 
 def test_an_optimizer_that_is_made_again():
-    """A cell that is run twice: told at the first batch, an error at the first that would be wrong."""
+    """A notebook cell run twice: a warning at the first batch, an error at the first that would be wrong."""
     model, loader, optimizer, batches = started()
     optimizer = sgd(model)
     stream = iter(loader)
@@ -202,7 +202,7 @@ def test_optimizers_over_the_same_parameters_that_take_turns_in_one_list():
 
 
 def test_an_optimizer_beside_the_coupled_one_may_step_where_that_one_is_skipped():
-    """As when a scaler finds no finite gradient for the one, and steps the other over part of the parameters."""
+    """As if a scaler skipped the one for its gradients, and stepped the other over part of the parameters."""
     model, loader, optimizer, batches = started()
     beside = torch.optim.SGD([model.bias], lr=0.001)
     for number, batch in enumerate(loader):
@@ -275,7 +275,7 @@ def test_nothing_that_steps_at_all_is_told_once():
 
 
 def test_model_and_optimizer_that_are_made_again_are_told():
-    """They share nothing with what is coupled; a second network may be meant to be trained alone for a while."""
+    """They share no parameter with the coupled one: a second network may be trained alone for a while."""
     _, loader, _, batches = started()
     model = model_of()
     optimizer = torch.optim.AdamW(model.parameters())

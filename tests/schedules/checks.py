@@ -1,4 +1,4 @@
-"""What holds for every schedule and every plan: `check_schedule`, and the draws that feed it."""
+"""The contract of every schedule and every plan: `check_schedule`, and the draws that feed it."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ def check_against_naive(schedule, plan, *, batch_size, tokens=4):
 
 
 def check_plan(plan: Plan) -> None:
-    """A plan agrees with itself: its closed forms say of each batch what its iteration says."""
+    """A plan agrees with itself: closed forms and iteration give the same batches."""
     N, batches = plan.dataset_size, list(plan)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert plan.updates == len(plan) == len(batches)
@@ -151,7 +151,7 @@ def schedules(units=("epochs", "samples", "updates", "tokens")):
 
 
 def bounded(schedule, minimum, maximum):
-    """`clamp` where it may be; the schedule itself where it would change the start."""
+    """`clamp` of the schedule, or the schedule itself if that would change the start."""
     try:
         return clamp(schedule, minimum=minimum, maximum=maximum)
     except ValueError:
@@ -159,7 +159,7 @@ def bounded(schedule, minimum, maximum):
 
 
 def rounded(schedule, multiple):
-    """`round_to` where it may be; the schedule itself where it would change the start."""
+    """`round_to` of the schedule, or the schedule itself if that would change the start."""
     try:
         return round_to(schedule, multiple)
     except ValueError:

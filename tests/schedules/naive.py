@@ -1,4 +1,4 @@
-"""The naive reference: what a schedule and a plan mean, one batch after the other, in plain loops."""
+"""The naive reference: schedules and plans, one batch after the other, in plain loops."""
 
 import math
 from fractions import Fraction
@@ -72,6 +72,8 @@ class Size:
             size = min((below, below + s.multiple), key=lambda m: (abs(m - size), -m))
         elif isinstance(s, then):
             size = self.at_then(clock, updates, before)
+        else:
+            raise NotImplementedError(f"a branch for {type(s).__name__} is missing in `Size.at`")
         self.asked = updates
         return size
 

@@ -135,3 +135,8 @@ def test_the_reference_rounds_and_counts_as_the_paper_would():
     walked = naive.walk(round_to(steps({0: 4, 4: 6}), 4), size=4, N=12, epochs=1)
     assert walked == [(0, 4, 4), (4, 8, 8)]
     assert naive.walk(constant(11), size=11, N=10, epochs=1) is None
+
+
+def test_the_reference_refuses_a_schedule_that_it_does_not_know():
+    with pytest.raises(NotImplementedError, match="a branch for object is missing"):
+        naive.walk(object(), size=4, N=10, epochs=1)

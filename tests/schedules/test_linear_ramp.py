@@ -57,7 +57,7 @@ def test_bad_arguments():
 
 def test_a_ramp_of_too_many_changes():
     message = (
-        "a schedule must change at most 100,000 times in a plan, got more by clock 200,001; change less often, by more"
+        "`schedule` must change at most 100,000 times in a plan, got more by clock 200,001; change less often, by more"
     )
     with pytest.raises(ValueError, match=message):
         linear_ramp(10**9, over=samples(2 * 10**9), start=1, increment=1).plan(dataset_size=None)

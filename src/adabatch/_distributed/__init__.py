@@ -1,4 +1,4 @@
-"""The only place that imports `torch.distributed`: this process's rank, and the few collectives that are needed."""
+"""The only place that imports `torch.distributed`: this process's rank, and a few collectives."""
 
 from __future__ import annotations
 
@@ -169,23 +169,19 @@ def same_for_all(value: _Value, group: Any = None) -> _Value:
 
 
 def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) -> tuple[Any, int, int]:
-    """The group over which a batch is cut, this process's rank in it and its number of ranks.
+    """The group over which a batch is cut (None for the world), this process's rank in it and its number of ranks.
 
     Args:
         group: a process group; None for the world.
         mesh: a one-dimensional device mesh, in place of a group.
         shard: False for no cutting: every rank takes whole batches.
 
-    Returns:
-        The group (None for the world), the rank and the number of ranks.
-
     Raises:
         ValueError: if a group and a mesh are given, the mesh has several dimensions, or this process is in neither.
     """
     if group is not None and mesh is not None:
-        raise ArgumentError(
-            "group", "and `mesh` must not both be given", remedy="give the one that spans the data-parallel ranks"
-        )
+        remedy = "give the one that spans the data-parallel ranks"
+        raise ArgumentError("group", "and `mesh` must not both be given", remedy=remedy)
     if not shard:
         return None, 0, 1
     if mesh is not None:
@@ -199,9 +195,8 @@ def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) ->
         group = mesh.get_group()
     rank, world = rank_and_world(group)
     if rank < 0:
-        raise ArgumentError(
-            "group", "must contain this process", got="one that does not", remedy="build the loader on its ranks only"
-        )
+        remedy = "build the loader on its ranks only"
+        raise ArgumentError("group", "must contain this process", got="one that does not", remedy=remedy)
     return group, rank, world
 
 
@@ -232,12 +227,7 @@ def summed(value: Tensor, group: Any = None) -> Tensor:
 
 
 class Average:
-    """The mean of gradients over ranks, in buckets whose room is taken at once, so that it cannot fail half-way.
-
-    Args:
-        tensors: the gradients; they are changed in place by `run`.
-        group: the process group.
-    """
+    """The mean of gradients over the ranks of `group`, in buckets allocated ahead, so that it cannot fail half-way."""
 
     def __init__(self, tensors: Sequence[Tensor], group: Any) -> None:
         self._group, self._world = group, dist.get_world_size(group)
@@ -248,7 +238,7 @@ class Average:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Averages; all ranks must call it."""
+        """Averages the gradients in place; all ranks must call it."""
         waiting = []
         for flat, members in self._buckets:
             torch.cat([member.reshape(-1) for member in members], out=flat)
@@ -263,7 +253,7 @@ class Average:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The tensors in order, by type and device, in runs of at most the size of a bucket."""
+    """The tensors in order, by type and device, in runs of at most a bucket's size."""
     found: list[list[Tensor]] = []
     kinds: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
     for tensor in tensors:
@@ -279,7 +269,7 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def device_of(group: Any = None) -> torch.device:
-    """Where a collective of a number runs: the CPU if the group's backend reaches it, else this rank's accelerator."""
+    """The device for a collective of numbers: the CPU if the group's backend reaches it, else the accelerator."""
     if "gloo" in str(dist.get_backend_config(group)):
         return torch.device("cpu")
     device = torch.accelerator.current_accelerator()
@@ -287,10 +277,10 @@ def device_of(group: Any = None) -> torch.device:
 
 
 def is_phantom(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step now is one of those by which torch.distributed.checkpoint fills an empty state.
+    """Whether the coming step is one by which torch.distributed.checkpoint fills an empty state.
 
-    They have an LR of 0, which by itself is as good as any other, no state, and gradients of 0 throughout. LRs on an
-    accelerator are not looked at, since that would wait for it.
+    Its optimizer has no state, an LR of 0 and gradients of 0 only. LRs on an accelerator are not read, since that would
+    wait for it.
     """
     if optimizer.state:
         return False
@@ -301,7 +291,7 @@ def is_phantom(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _moves(grad: Tensor | None) -> bool:
-    """Whether there is a gradient that is not 0 throughout."""
+    """Whether a gradient is there and not all 0."""
     if grad is None:
         return False
     local = grad.to_local() if hasattr(grad, "to_local") else grad

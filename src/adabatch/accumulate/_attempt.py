@@ -1,4 +1,4 @@
-"""One attempt at one batch: the weights of its micro-batches, and gradients that come together or are put back."""
+"""One attempt at one batch: weights its micro-batches, and reduces the gradients or puts them back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adabatch.types import DrivenLoader, Part
 
 _FREE = nullcontext()
 _WEIGHT_OF_A_SAMPLE: Final[WeakKeyDictionary[Any, dict[bool, float]]] = WeakKeyDictionary()
-"""By model, what a sample weighed when it was first looked at: on all ranks, or on this one."""
+"""By model, the weight of a sample at its first `weigh`; under True the mean over ranks, under False this rank's."""
 
 
 class Setup:
@@ -27,16 +27,16 @@ class Setup:
 
     Args:
         loader: the loader.
-        model: the model that is trained, or several; None for one that is not known.
+        model: the model that is trained, or several; None if not known.
         recover: whether a batch that ran out of memory is repeated.
 
     Attributes:
-        models: what is trained.
-        counted_late: whether the size of a batch is known after its last micro-batch only.
+        models: the modules that are trained.
+        counted_late: whether the size of a batch is known only after its last micro-batch.
         group: the ranks that share a batch, `world` in number.
-        scale: what makes up for an average over ranks.
+        scale: the factor that undoes the average over ranks.
         why_not: why a batch cannot be repeated; empty if it can.
-        snapshot: of what a failed attempt may have touched; None where a batch cannot be repeated.
+        snapshot: copies what an attempt may change; None where a batch cannot be repeated.
     """
 
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
@@ -57,11 +57,7 @@ class Setup:
         self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)
 
     def check_model(self) -> None:
-        """Checks that the model is given where weights or corrections need it.
-
-        Raises:
-            ValueError: if it is not.
-        """
+        """Raises unless the model is given where weights or corrections need it."""
         if not self.models and (self.world > 1 or self.counted_late):
             where = (
                 "batches are shared between ranks, since the weights depend on whether it averages gradients over them"
@@ -83,7 +79,7 @@ class Attempt:
         error: the out-of-memory error of this rank, if it is the one that failed.
         corrected: whether gradients were multiplied.
         deferred: whether gradients are averaged after the backward passes instead of during the last one.
-        joined: parameters outside the models that a loss of this batch reached together with theirs, by `id`.
+        joined: parameters outside the models that a loss of this batch reached together with theirs; by `id`.
     """
 
     def __init__(self, setup: Setup, part: Part) -> None:
@@ -115,9 +111,9 @@ class Attempt:
         return 1 / self._nominal if size else 0.0
 
     def _guess(self, total: float | Tensor, size: int) -> float:
-        """A guess of the weight of this rank's share of the batch, a power of two; where ranks reduce, one for all.
+        """A power of two near the weight of this rank's share of the batch; the same on all ranks where they reduce.
 
-        What a sample weighs is looked at once for each model, since that waits for the device.
+        The weight of a sample is read once for each model, since that waits for the device.
         """
         setup, batch_size = self._setup, self._part.batch.size
         agree = setup.models.reduces and not self.deferred
@@ -144,11 +140,7 @@ class Attempt:
         return models.no_sync() if models.reduces else _FREE
 
     def leave(self, error: BaseException | None, *, is_last: bool) -> bool:
-        """After a micro-batch's passes; returns whether the batch must be repeated.
-
-        Raises:
-            torch.OutOfMemoryError: if memory ran out and the batch cannot be repeated.
-        """
+        """Ends a micro-batch's passes; returns whether the batch must be repeated. Raises if it must and cannot."""
         if error is not None:
             if not is_out_of_memory(error):
                 return False
@@ -175,11 +167,11 @@ class Attempt:
             self._setup.snapshot.keep_also(others)
 
     def joined_now(self) -> list[Tensor]:
-        """The parameters that joined and are still there."""
+        """The `joined` parameters that still exist."""
         return [found for reference in self.joined.values() if (found := reference()) is not None]
 
     def _explain(self, error: BaseException) -> None:
-        """Adds to an out-of-memory error what to do, where the batch cannot be repeated."""
+        """Adds a remedy to an out-of-memory error of a batch that cannot be repeated."""
         setup = self._setup
         remedy = "make its batches smaller" if setup.counted_late else "set a smaller `loader.micro_batch_size`"
         if setup.models.sharded:
@@ -191,7 +183,7 @@ class Attempt:
         error.add_note(f"adabatch: the batch was not repeated in smaller micro-batches: {why}; {remedy}")
 
     def _vote(self, *flags: bool) -> list[bool]:
-        """Tells all ranks whether this one failed, and hears of the others."""
+        """Reduces `failed`, and each flag, to whether it is True on any rank; returns the flags."""
         setup = self._setup
         if setup.voters == 1:
             return list(flags)
@@ -200,7 +192,7 @@ class Attempt:
         return found
 
     def _reduce(self) -> None:
-        """Votes; if nobody failed, corrects the gradients and averages them where the wrapper would have."""
+        """Votes; if no rank failed, corrects the gradients and averages them in the wrapper's place."""
         models, average = self._setup.models, None
         mine = [p.grad is not None for p in models.parameters]
         averaging = models.is_ddp and models.averaged_over > 1
@@ -239,7 +231,7 @@ class Attempt:
 
     @torch.no_grad()
     def _correct(self) -> None:
-        """Multiplies the gradients by guess / weight of the batch, where the weight was not known before."""
+        """Multiplies the gradients by guess / weight of the batch, where the weight was not known ahead."""
         setup, part = self._setup, self._part
         if self._weights:
             if len(self._weights) != part.count:
@@ -274,14 +266,7 @@ class Attempt:
 
 
 class Snapshot:
-    """Gradients and buffers of modules, which `keep` copies and `restore` puts back, bit for bit.
-
-    Gradients that are None, as `zero_grad` leaves them, cost nothing.
-
-    Args:
-        modules: the modules.
-        parameters: theirs.
-    """
+    """Copies of the gradients and buffers of modules, put back bit for bit. Gradients that are None cost nothing."""
 
     def __init__(self, modules: Iterable[torch.nn.Module], parameters: Sequence[Tensor]) -> None:
         self._parameters = parameters
@@ -295,7 +280,7 @@ class Snapshot:
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Copies what is there now."""
+        """Copies gradients and buffers."""
         self._gradients = [(grad, _copy(grad)) for grad in (p.grad for p in self._parameters)]
         self._others = {}
         self._buffers = [buffers.get(name) for buffers, name in self._slots]
@@ -307,7 +292,7 @@ class Snapshot:
 
     @torch.no_grad()
     def keep_also(self, others: Iterable[Tensor]) -> None:
-        """Copies the gradients of other parameters, unless it has since the last `keep`."""
+        """Copies the gradients of other parameters, once after each `keep`."""
         for other in others:
             known = self._others.get(id(other))
             if known is None or known[0]() is not other:
@@ -315,7 +300,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts back what was copied."""
+        """Puts the copies back."""
         for parameter, kept in zip(self._parameters, self._gradients, strict=True):
             _put(parameter, *kept)
         for reference, gradient, copy in self._others.values():
@@ -346,7 +331,7 @@ def _alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 def power_of_two(value: float) -> float:
-    """The power of two next to `value`; 1 for 0.
+    """The power of two nearest to `value` in ratio; 1 for 0.
 
     Example:
         >>> power_of_two(100), power_of_two(0.0)

@@ -1,8 +1,7 @@
-"""Loaders of another make: their batches become micro-batches, of which the batch size sets the number per update.
+"""Loaders of another make: their batches become micro-batches, and the batch size sets how many make one update.
 
-Nothing is cut or joined, so it works with any batches, also those that cannot be merged. How many samples an epoch
-ends with is known when it ends, not before; weights follow the requested size, and the gradient of a batch that held
-another number of samples is corrected once, after its last micro-batch.
+Nothing is cut or joined, so any batches will do. The size of an epoch's last batch is known only at its end. So weights
+follow the requested size, and the gradient of a batch of another size is corrected after its last micro-batch.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch._random import RandomState
-from adabatch.data.cursor import Demand
+from adabatch.data.cursor import Demand, checked_size, nothing_out
 from adabatch.memory.untouched import generators_kept, holders
 from adabatch.types import Batch, Driver, Part
 
@@ -41,40 +40,41 @@ class _Stand(NamedTuple):
 
 
 class _Iteration:
-    """Whether an iteration goes on, is over, was trained on, and has its last batch out; micro-batches of that."""
+    """The flags of one iteration, and how many micro-batches of its batch were handed out."""
 
-    live = over = trained = ends_epoch = False
+    live = over = False  # whether it goes on; whether its whole epoch is passed
+    trained = ends_epoch = False  # whether a batch was committed; whether the current batch is the epoch's last
     handed = 0
 
 
 class micro_batches:  # noqa: N801 - a function to whoever calls it
-    """Any iterable of batches, for `accumulate` and `BatchSizeScheduler`: each batch of it becomes a micro-batch.
+    """Wraps any iterable of batches for `accumulate` and `BatchSizeScheduler`: each batch becomes a micro-batch.
 
-    The batch size, over all ranks, says how many of them make one update; growth takes more and never replaces the
-    loader. Each rank iterates a loader of its own share, such as one with a `DistributedSampler`; where ranks have
-    different numbers of micro-batches, those that have none left repeat one with weight 0. The sampler's `set_epoch`
-    is called, and torch's, numpy's and python's random states are set from (seed, epoch, rank) while the loader
-    begins an epoch, so that a shuffled torch DataLoader has the same order again after a resume.
+    The batch size, over all ranks, sets how many make one update; growth takes more and keeps the loader. Each rank
+    iterates a loader of its own share, for example with a `DistributedSampler`; a rank that runs out of micro-batches
+    repeats one with weight 0. The sampler's `set_epoch` is called. While the loader begins an epoch, torch's, numpy's
+    and python's generators are seeded from (seed, epoch, rank), so a shuffled torch DataLoader repeats its order after
+    a resume.
 
     The state counts micro-batches: a resumed run fetches those passed and throws them away, with a warning.
 
     Args:
-        loader: the iterable, one pass of which is an epoch.
+        loader: the iterable; one pass is an epoch.
         batch_size: samples in one update, over all ranks; a multiple of `micro_batch_size` times ranks.
-        micro_batch_size: samples in a batch of `loader`; None: its `batch_size`, or else what it delivers first.
-        dataset_size: samples in an epoch, over all ranks, as delivered; None: told from a torch DataLoader over a
-            map-style data set, else unknown, so that schedules cannot count epochs.
-        samples: how many samples a batch holds; None: the length of the first tensor or list in it.
+        micro_batch_size: samples in a batch of `loader`; None: its `batch_size`, or else the size of its first batch.
+        dataset_size: samples that an epoch delivers over all ranks; None: taken from a torch DataLoader over a
+            map-style data set, else unknown, and schedules cannot count epochs.
+        samples: a function that counts the samples of a batch; None: the length of its first tensor or list.
         group: the process group that shares the batches; default the world.
 
     Attributes:
         current: the batch that was handed out and is not committed; its size is exact from its last micro-batch on.
-        left: the batch of the iteration that was passed last though nobody trained on it; None for none.
+        left: the iteration's last batch that was passed untrained; None without one.
         part: the micro-batch handed out last.
 
     Raises:
         TypeError: if `loader` is no iterable or is an `ab.DataLoader`.
-        ValueError: if a size is out of range or `batch_size` is no such multiple.
+        ValueError: if a size is out of range or `batch_size` no such multiple.
 
     Example:
         >>> import torch, adabatch as ab
@@ -125,17 +125,17 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         self.current: Batch | None = None
         self.part: Part | None = None
         self.left: Batch | None = None
-        self._here = self._at = _Stand()  # where the iteration stands, and what is committed of it
+        self._here = self._at = _Stand()  # where the iteration stands, and up to where it is committed
         self._iteration = _Iteration()  # the latest
         self._warned = False
-        self._begun: int | None = None  # the epoch of which something was trained on, or handed out without a driver
+        self._begun: int | None = None  # the epoch last trained in, or handed out from without a driver
         self._before_looks: _Stand | None = None  # where it stood before iterations that were left early
-        self._ended = False  # whether an iteration came to its end meanwhile
-        self._open = False  # whether the end of an epoch is still to be told, of which all was handed out
+        self._ended = False  # whether an iteration reached its end since then
+        self._open = False  # whether an epoch was handed out whole but has not ended its loop yet
 
     @property
     def driver(self) -> Driver | None:
-        """Gives the batch size; None if nothing does."""
+        """Gives the batch size; None for none."""
         return self._demand.driver
 
     @property
@@ -168,7 +168,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
     @property
     def epoch(self) -> int:
-        """The epoch in which it stands."""
+        """The current epoch."""
         return (self._here if self._iteration.live else self._at).epoch
 
     def sharing(self) -> tuple[Any, int, int]:
@@ -177,13 +177,12 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
-        self._demand.check_free()
         for size in () if driver.plan is None else driver.plan.sizes:
             self._checked(size)
-        self._demand.driver = driver
+        self._demand.attach(driver)
 
     def detach(self) -> None:
-        """Undoes `attach`; the batch size stays what it is."""
+        """Undoes `attach`; the batch size stays."""
         if self.driver is not None:
             self._demand.batch_size = self.batch_size
             if self.current is not None and (self.part is None or self.part.is_last):
@@ -194,32 +193,37 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         """Marks the current batch as trained on."""
         batch = self.current
         if batch is None:
-            raise UsageError(
-                "commit", "needs a batch that was handed out and is not committed", remedy="commit each once"
-            )
+            raise nothing_out()
         self._begun, self._iteration.trained = batch.epoch, True
         self._advance(batch)
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
         """The rest of the epoch as micro-batches. It begins when the first is asked for.
 
-        With a driver it moves nothing until a batch of it is trained on; leaving it after that skips what is left.
+        With a driver nothing moves until a batch is trained on; leaving the loop after that skips the rest.
         """
-        return self._in_turn()
+        if self._open:
+            self._open = False  # it ends this loop
+            return
+        mine = self._begin()
+        try:
+            yield from self._micro_batches(mine)
+            self._ended = True
+        finally:
+            if self._iteration is mine:
+                mine.live = False
+                if self.current is None:
+                    self._here = self._at
 
     def peek(self) -> Any:
-        """The first micro-batch of the iteration that would begin now; nothing moves.
-
-        Raises:
-            ValueError: if the loader yields none.
-        """
+        """The first micro-batch of the iteration that would begin now; nothing moves. Raises if there is none."""
         first = next(self._batches_of(self._next_start())[0], _END)
         if first is _END:
             raise ArgumentError("loader", "must yield at least one batch", got="none")
         return first
 
     def forget_looks(self) -> None:
-        """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""
+        """See `DrivenLoader.forget_looks`."""
         if self._before_looks is not None and not self._ended:
             self._at, self._begun = self._before_looks, None
             if not self._iteration.live:
@@ -227,15 +231,13 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         self._before_looks = None
 
     def __iter__(self) -> Iterator[Any]:
-        raise ArgumentTypeError(
-            "micro_batches",
-            "must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of an update",
-        )
+        rule = "must be iterated by `adabatch.accumulate(loader, model)`, since its batches are parts of an update"
+        raise ArgumentTypeError("micro_batches", rule)
 
     # An iteration.
 
     def _next_start(self) -> _Stand:
-        """Where an iteration that begins now starts; after one that was left early, at the next epoch."""
+        """Where an iteration would start now: after one that was left early, at the next epoch."""
         clock, epoch, _ = self._at
         if self._begun != epoch:
             return self._at
@@ -257,20 +259,6 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         self._here, self._iteration = self._next_start(), _Iteration()
         self._iteration.live = True
         return self._iteration
-
-    def _in_turn(self) -> Iterator[tuple[Any, Part]]:
-        if self._open:
-            self._open = False  # it is told now
-            return
-        mine = self._begin()
-        try:
-            yield from self._micro_batches(mine)
-            self._ended = True
-        finally:
-            if self._iteration is mine:
-                mine.live = False
-                if self.current is None:
-                    self._here = self._at
 
     def _micro_batches(self, mine: _Iteration) -> Iterator[tuple[Any, Part]]:
         source, spare = self._batches_of(self._here)
@@ -316,7 +304,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         self._pass_current()
 
     def _batches_of(self, start: _Stand) -> tuple[Iterator[Any], Any]:
-        """The wrapped loader's batches of an epoch from `start` on, and the one before them; `_END` for none."""
+        """The wrapped loader's batches from `start` to the end of the epoch, and the one before; `_END` for none."""
         _tell_epoch(self._loader, start.epoch)
         with _seeded(self._loader, self._seed, start.epoch, self._rank):
             source = iter(self._loader)
@@ -328,7 +316,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return batches, passed
 
     def _begin_batch(self) -> Batch:
-        """The batch that starts here, as far as it is known."""
+        """The batch that starts here, at its requested size."""
         requested, (clock, epoch, _) = self._requested(), self._here
         self._demand.begin_batch()
         if self.dataset_size is not None and clock >= (epoch + 1) * self.dataset_size:
@@ -341,7 +329,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return Batch(clock, clock + requested, epoch, requested, requested, requested // self._world)
 
     def _whole(self, batch: Batch, counted: int, more: bool) -> Batch:
-        """The batch as it is, now that its last micro-batch is there."""
+        """The batch at its real size, once its last micro-batch is there."""
         size = counted
         if self._world > 1:
             total = torch.tensor(counted, device=_distributed.device_of(self._group))
@@ -354,7 +342,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return Batch(batch.clock, end, batch.epoch, batch.requested, size, counted)
 
     def _advance(self, batch: Batch) -> None:
-        """Moves to after a batch; only the iteration does so where nothing of it was trained on."""
+        """Moves past a batch; in an iteration that trained nothing, only the iteration itself moves."""
         mine, self.current = self._iteration, None
         self._here = _Stand(batch.end, self._here.epoch, self._here.taken + mine.handed)
         if mine.ends_epoch:
@@ -370,7 +358,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
             self._advance(self.current)
 
     def _any(self, mine: bool) -> bool:
-        """Whether any rank says so."""
+        """Whether `mine` is True on any rank."""
         if self._world == 1:
             return mine
         return _distributed.any_of([mine], device=_distributed.device_of(self._group), group=self._group)[0]
@@ -384,8 +372,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return (self._micro or 1) * self._world
 
     def _checked(self, batch_size: int) -> int:
-        value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
-        unit = self._unit()
+        value, unit = checked_size(batch_size, self.dataset_size), self._unit()
         if value % unit:
             raise ArgumentError(
                 "batch_size",
@@ -393,9 +380,6 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
                 value=value,
                 remedy="give the wrapped loader a batch size that divides it, or use `schedules.round_to`",
             )
-        if self.dataset_size is not None and value > self.dataset_size:
-            rule = f"must be at most the data set's {self.dataset_size} samples"
-            raise ArgumentError("batch_size", rule, value=value, remedy="use less")
         return value
 
     def _sized(self, data: Any) -> int:
@@ -417,7 +401,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands: a few numbers, JSON-safe, the same on every rank. A batch not committed is repeated."""
+        """The position: a few numbers, JSON-safe, the same on every rank. A batch not committed is repeated."""
         sizes, mine = self._demand.saved(self.batch_size, self.current), self._iteration
         values = (*self._at, sizes.pop("batch_size"), self._micro, self._world, self.dataset_size, self._seed)
         found = {"format": _FORMAT, **dict(zip(_KEYS, values, strict=True))}
@@ -426,10 +410,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
         return found | sizes
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken, by counting micro-batches.
-
-        Args:
-            state: from `state_dict()`.
+        """Goes on where `state` was taken by `state_dict()`, by counting micro-batches.
 
         Raises:
             ValueError: if it is no such state, or of another data set, micro-batch size or number of ranks.
@@ -475,11 +456,8 @@ def count_samples(data: Any) -> int:
     """
     found = _first_length(data)
     if found is None:
-        raise ArgumentTypeError(
-            None,
-            f"the samples of a batch of {type(data).__name__} cannot be counted",
-            remedy="pass `samples=`, a function of a batch",
-        )
+        rule = f"the samples of a batch of {type(data).__name__} cannot be counted"
+        raise ArgumentTypeError(None, rule, remedy="pass `samples=`, a function of a batch")
     return found
 
 
@@ -506,7 +484,7 @@ def delivered(loader: Any, world: int) -> int | None:
 
 
 def _tell_epoch(loader: Any, epoch: int) -> None:
-    """Tells a loader, its sampler or its data set which epoch begins, where they want to know."""
+    """Calls `set_epoch` of a loader, its samplers and its data set, where they have one."""
     for holder in (*holders(loader), getattr(loader, "dataset", None)):
         tell = getattr(holder, "set_epoch", None)
         if callable(tell):
@@ -515,10 +493,7 @@ def _tell_epoch(loader: Any, epoch: int) -> None:
 
 @contextlib.contextmanager
 def _seeded(loader: Any, seed: int, epoch: int, rank: int) -> Iterator[None]:
-    """Random states that depend on the numbers alone, those from before afterwards.
-
-    Generators that a loader or its samplers have of their own are set, too.
-    """
+    """A context in which the global generators, and the loader's own, are seeded from these numbers alone."""
     digest = hashlib.blake2b(f"{seed} {epoch} {rank}".encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little") >> 1
     before = RandomState()

@@ -1,8 +1,7 @@
-"""Watches a batch that is accumulated: who steps too early, and what gets gradients that nobody named.
+"""Watches a batch that is accumulated: optimizers that step too early, and parameters that are not in the model.
 
-Neither can be seen from a micro-batch itself. torch calls a hook before the step of any optimizer; the loss that
-`backward()` starts from is seen by standing in for `torch.autograd.backward`, since its graph alone tells which
-parameters get a gradient. Both are in place only while an `accumulate` goes on.
+torch calls a hook before the step of any optimizer. Only the graph of the loss tells which parameters get a gradient,
+so `torch.autograd.backward` is wrapped. Both are in place only while an `accumulate` goes on.
 """
 
 from __future__ import annotations
@@ -28,11 +27,7 @@ _LEAF: Final[Any] = type(get_gradient_edge(torch.zeros((), requires_grad=True)).
 
 
 class Guard:
-    """Watches one `accumulate` while it goes on; a context.
-
-    Args:
-        models: what is trained.
-    """
+    """A context that watches one `accumulate`, which trains `models`."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -42,7 +37,7 @@ class Guard:
         self._thread = 0
         self._repeated = False  # whether the batch under way has failed before
         self._stepped = False  # whether an optimizer stepped for a batch that an error broke off
-        self._left: dict[int, ref[Tensor]] = {}  # the gradients that the batch left to those that joined
+        self._left: dict[int, ref[Tensor]] = {}  # the batch's gradients of the parameters that joined
 
     def __enter__(self) -> Guard:
         _watch(self)
@@ -53,7 +48,7 @@ class Guard:
         self._attempt = self._part = None
         self._moment = _FREE
 
-    # What micro-batches tell.
+    # Called by micro-batches.
 
     def enter(self, part: Part, attempt: Attempt) -> None:
         """A micro-batch is entered."""
@@ -66,27 +61,24 @@ class Guard:
             other.give_way(self._models)
 
     def leave(self) -> None:
-        """It is left; by an error, unless `settle` follows."""
+        """The micro-batch is left; by an error, unless `settle` follows."""
         self._moment = _BROKEN
 
     def settle(self, *, whole: bool, again: bool) -> None:
-        """It was left in order: the gradients of its batch are `whole`, or the batch comes `again`, or it goes on."""
+        """The micro-batch was left without an error: its batch is `whole`, comes `again`, or goes on."""
         self._moment = _BETWEEN if again or (not whole and self._has_gradients()) else _FREE
         if whole and self._attempt is not None and self._models.averaged_over > 1:
             self._left = {id(p): ref(p.grad) for p in self._attempt.joined_now() if p.grad is not None}
 
     def give_way(self, models: Models) -> None:
-        """Another `accumulate` trains now; if with the same parameters, this one was only looked at."""
+        """Another `accumulate` trains now; if it has the same parameters, this one was only a look."""
         if self._moment == _BETWEEN and not (self._models and models and self._models.ids.isdisjoint(models.ids)):
             self._moment = _FREE
 
     def check_unbroken(self) -> None:
-        """Checks that nothing stepped with the gradients of a batch whose last micro-batch an error broke off.
+        """Raises if an optimizer stepped for a batch whose last micro-batch an error broke off.
 
-        Not before the step: the loop may have ended with the error, and another goes on with the same parameters.
-
-        Raises:
-            RuntimeError: if something did.
+        The step itself must pass: the loop may have ended with the error, and another trains the same parameters.
         """
         if self._stepped and self._part is not None:
             raise UsageError(
@@ -95,14 +87,10 @@ class Guard:
                 remedy="call `optimizer.zero_grad()` there instead",
             )
 
-    # What torch tells.
+    # Called by torch.
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer is about to step.
-
-        Raises:
-            RuntimeError: if its gradients are not the batch's.
-        """
+        """An optimizer is about to step; raises if its gradients are not the batch's."""
         held = [p for group in optimizer.param_groups for p in group["params"]]
         ours = any(id(p) in self._models.ids for p in held)
         if self._moment == _FREE:
@@ -127,10 +115,8 @@ class Guard:
         if len(outside) < len(leaves):  # else the loss of another network
             self._attempt.joined |= {id(leaf): ref(leaf) for leaf in outside}
 
-    # Judgement.
-
     def _has_gradients(self) -> bool:
-        if not self._models or self._models.sharded:  # not known, or not to be seen
+        if not self._models or self._models.sharded:  # they cannot be seen
             return True
         return any(p.grad is not None for p in self._models.parameters)
 
@@ -160,12 +146,12 @@ class Guard:
         )
 
     def _check_outside(self, optimizer: torch.optim.Optimizer, held: Iterable[Tensor], *, ours: bool) -> None:
-        """Checks that nothing is stepped whose gradient should have been treated as the models' were."""
+        """Raises if a stepped parameter outside the model should have been corrected, restored or averaged with it."""
         attempt, averaged = self._attempt, self._models.averaged_over > 1
         if attempt is None or not self._models or not (averaged or attempt.corrected or self._repeated):
             return
         strangers = [p for p in held if id(p) not in self._models.ids and p.grad is not None]
-        if averaged:  # nobody did that for those that were found either
+        if averaged:  # parameters that joined were not averaged either
             strangers = [p for p in strangers if ours or self._is_of_batch(p)]
         else:
             strangers = [p for p in strangers if ours and id(p) not in attempt.joined]
@@ -209,7 +195,7 @@ def leaves_of(roots: Iterable[Any]) -> list[Tensor]:
 
 
 def _node_of(root: Any) -> Any:
-    """Where a tensor or a GradientEdge stands in the graph."""
+    """The graph's node of a tensor or a GradientEdge; None for a tensor without one."""
     if isinstance(root, Tensor):
         return get_gradient_edge(root).node if root.requires_grad else None
     return root.node
@@ -221,8 +207,6 @@ def _listed(given: Any) -> list[Any]:
         return [given]
     return list(given.values() if isinstance(given, Mapping) else given)
 
-
-# Where torch is listened to.
 
 _WATCHING: Final[list[Guard]] = []
 _LOCK: Final = threading.RLock()
@@ -256,7 +240,7 @@ def _before_step(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> 
 
 
 def _stand_in() -> Callable[[], None]:
-    """Lets `torch.autograd.backward` tell where it starts; returns what undoes it."""
+    """Wraps `torch.autograd.backward` so that guards see its roots; returns a function that undoes it."""
     backward = torch.autograd.backward
 
     def told(tensors: Any, *args: Any, **kwargs: Any) -> None:
@@ -266,7 +250,7 @@ def _stand_in() -> Callable[[], None]:
         backward(tensors, *args, **kwargs)
 
     def undo() -> None:
-        if torch.autograd.backward is told:  # else somebody else stands in too, and it stays
+        if torch.autograd.backward is told:  # else another wrapper calls it, and it stays
             torch.autograd.backward = backward
 
     torch.autograd.backward = told

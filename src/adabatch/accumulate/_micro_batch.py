@@ -24,11 +24,11 @@ class MicroBatch:
 
     Attributes:
         weight: the factor on the mean loss of the micro-batch.
-        is_last: whether the optimizer steps after this one; False if the batch has to be repeated.
+        is_last: whether the optimizer steps after this one; False if the batch must be repeated.
         failed: whether memory ran out, so that the batch comes again from its start.
         index: its number within the batch, from 0.
         count: micro-batches in the batch, the same on every rank.
-        size: samples that count; 0 for a repeated sample that only keeps ranks in step.
+        size: samples that count; 0 for the repeated sample that keeps ranks in step.
     """
 
     __slots__ = (
@@ -44,17 +44,17 @@ class MicroBatch:
         self.is_last, self.index, self.count, self.size = part.is_last, part.index, part.count, part.size
 
     def weigh(self, total: float | Tensor) -> float:
-        """The factor on the summed loss of the micro-batch, where something else than samples counts, such as tokens.
+        """The factor on the summed loss of the micro-batch, where tokens or anything else but samples count.
 
-        The loss then enters as a sum: `(loss_sum * micro.weigh(total)).backward()`. Call it inside `with micro`, for
-        every micro-batch of a batch, before `backward`. Nothing is known ahead: the factor is one over a guess of
-        the batch's weight. After the last micro-batch, before clipping and taps see them, the gradients are corrected
-        by guess / weight; the weight is summed over micro-batches and ranks. The guess is a power of two, so it never
-        shows in the result. Zero the gradients between batches, since all of them are corrected.
+        Write `(loss_sum * micro.weigh(total)).backward()` inside `with micro`, for every micro-batch of a batch. The
+        weight of the batch is not known yet, so the factor is one over a guess. After the last micro-batch, before you
+        clip, the gradients are corrected by guess / weight, where the weight is summed over micro-batches and ranks.
+        The guess is a power of two, so it never shows in the result. Zero the gradients between batches, since all of
+        them are corrected.
 
         Args:
-            total: the weight of the micro-batch, at least 0, for example the number of tokens that are no padding. A
-                tensor on the device is not waited for.
+            total: the weight of the micro-batch, at least 0, for example its tokens without padding. A tensor on the
+                device is not waited for.
 
         Returns:
             The factor; 0 for the repeated sample of a rank that has none.
@@ -148,11 +148,7 @@ def in_turn(loader: DrivenLoader, setup: Setup) -> Generator[MicroBatch, None, N
 
 
 def _halve(loader: DrivenLoader, setup: Setup, part: Part, error: str) -> None:
-    """Puts back what a failed attempt touched, and halves the micro-batch size.
-
-    Raises:
-        torch.OutOfMemoryError: if micro-batches of one sample do not fit.
-    """
+    """Undoes a failed attempt and halves the micro-batch size; raises if not even one sample fits."""
     share = -(-part.batch.size // setup.world)
     size = -(-share // part.count)  # the largest micro-batch of the batch, on any rank
     where, device = "on this rank" if error else "on another rank", setup.models.device

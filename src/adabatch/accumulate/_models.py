@@ -1,4 +1,4 @@
-"""The modules that are trained, as one: their parameters, and how all their gradients come together over ranks."""
+"""The modules that are trained, as one: their parameters, and how their gradients are averaged over ranks."""
 
 from __future__ import annotations
 
@@ -14,27 +14,21 @@ from torch.nn.parallel import DistributedDataParallel
 from adabatch._errors import ArgumentError, ArgumentTypeError
 
 _SYNCED: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
-"""Batches that a DDP model with a static graph reduced itself."""
+"""By DDP model with a static graph, the batches that it reduced itself."""
 _STATIC_GRAPH_BATCHES: Final = 2
 _SYNC_BUFFERS: Final = methodcaller("_sync_buffers")  # torch has no public way
 
 
 class Wrapper:
-    """How the gradients of `model` come together over ranks.
-
-    Args:
-        model: a module that is trained, wrapped or not.
+    """How the gradients of one module, wrapped or not, are averaged over ranks; raises if only a part is wrapped.
 
     Attributes:
-        model: it, without `torch.compile`.
+        model: the module without `torch.compile`.
         averaged_over: ranks that gradients are averaged over; 1 unless wrapped.
         group: their process group.
         reduces: whether the wrapper itself synchronises gradients, during the backward pass.
         sharded: whether parameters are sharded over ranks, so that a forward pass needs all of them.
         ignored: parameters that DDP was told to leave alone, by `id`.
-
-    Raises:
-        ValueError: if a part of `model` is wrapped and `model` itself is not.
     """
 
     def __init__(self, model: Any) -> None:
@@ -76,17 +70,17 @@ class Wrapper:
         return not self.must_sync()
 
     def must_sync(self) -> bool:
-        """Whether every backward pass must be synchronised: the first ones of a static graph, from which DDP learns."""
+        """Whether every backward pass must be synchronised, as in the first batches of a static graph."""
         ddp = self.ddp
         return ddp is not None and ddp.static_graph and _SYNCED.get(ddp, 0) < _STATIC_GRAPH_BATCHES
 
     def synced(self) -> None:
-        """The wrapper reduced the gradients of a batch itself."""
+        """Counts a batch that the wrapper reduced itself."""
         if self.ddp is not None and self.ddp.static_graph:
             _SYNCED[self.ddp] = _SYNCED.get(self.ddp, 0) + 1
 
     def no_sync(self) -> AbstractContextManager[Any]:
-        """A context without gradient synchronisation, for a model that has any."""
+        """A context without gradient synchronisation."""
         if _is_fully_sharded(self.model):
             return _no_sync_of_fsdp2(self.model)
         if self.reduces:
@@ -108,7 +102,7 @@ class Wrapper:
 
 @contextmanager
 def _no_sync_of_fsdp2(model: Any) -> Iterator[None]:
-    """FSDP2's switch as a context: gradients stay on the rank inside and are reduced from the next backward on."""
+    """FSDP2's switch as a context: inside, gradients stay on the rank."""
     model.set_requires_gradient_sync(False)
     try:
         yield
@@ -117,7 +111,7 @@ def _no_sync_of_fsdp2(model: Any) -> Iterator[None]:
 
 
 def _reshard(model: torch.nn.Module) -> None:
-    """Lets `fully_shard` show its parameters: after a forward pass alone, as in evaluation, the root holds others."""
+    """Brings back the sharded parameters: after a forward pass alone, as in evaluation, the root holds others."""
     for module in model.modules():
         if _is_fully_sharded(module):
             module.reshard()  # type: ignore[operator]
@@ -139,26 +133,19 @@ def unwrapped(model: Any) -> Any:
 
 
 class Models:
-    """The model of an accumulation: no module, one, or several.
+    """The model of an accumulation: no module, one, or several, all averaged over the same ranks.
 
     Args:
         given: a module, a list or tuple of modules, each wrapped or not, or None.
 
     Attributes:
-        modules: them, without `torch.compile`.
-        parameters: theirs, each once, also what is frozen now.
-        ids: of the parameters, by `id`.
-        averaged_over: ranks that gradients are averaged over; 1 unless wrapped.
-        is_ddp: whether DistributedDataParallel averages them.
+        modules: the modules without `torch.compile`.
+        parameters: their parameters, each once, frozen ones too.
+        ids: the `id` of each parameter.
+        averaged_over, reduces, sharded, ignored: see `Wrapper`, over all modules.
+        is_ddp: whether DistributedDataParallel averages gradients.
         group: its process group.
-        reduces: whether the wrappers themselves synchronise gradients, during the backward pass.
-        sharded: whether parameters are sharded over ranks, so that a forward pass needs all of them.
         synchronises_forward: whether a forward pass waits for the other ranks.
-        ignored: parameters that DDP was told to leave alone, by `id`.
-
-    Raises:
-        TypeError: if `given` is something else.
-        ValueError: if it is empty, or gradients of its modules do not come together in the same way.
     """
 
     def __init__(self, given: Any) -> None:
@@ -177,7 +164,7 @@ class Models:
             self._check_alike()
 
     def _check_alike(self) -> None:
-        """Checks that all that is trained is averaged over the same ranks."""
+        """Raises unless all trained parameters are averaged over the same ranks."""
         averaged = {id(p) for wrapper in self._wrappers if wrapper.reduces for p in wrapper.model.parameters()}
         for wrapper in self._wrappers:
             module, ranks = wrapper.model, wrapper.averaged_over
@@ -202,37 +189,37 @@ class Models:
 
     @property
     def device(self) -> torch.device:
-        """Where the first parameter is."""
+        """The device of the first parameter."""
         return self.parameters[0].device if self.parameters else torch.device("cpu")
 
     def may_defer(self) -> bool:
-        """Whether gradients may be averaged after the backward passes instead of during the last one."""
+        """See `Wrapper.may_defer`."""
         return all(wrapper.may_defer() for wrapper in self._wrappers)
 
     def must_sync(self) -> bool:
-        """Whether every backward pass must be synchronised."""
+        """See `Wrapper.must_sync`."""
         return any(wrapper.must_sync() for wrapper in self._wrappers)
 
     def synced(self) -> None:
-        """The wrappers reduced the gradients of a batch themselves."""
+        """See `Wrapper.synced`."""
         for wrapper in self._wrappers:
             wrapper.synced()
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """A context without gradient synchronisation."""
+        """See `Wrapper.no_sync`."""
         with ExitStack() as stack:
             for wrapper in self._wrappers:
                 stack.enter_context(wrapper.no_sync())
             yield
 
     def sync_buffers(self) -> None:
-        """Gives all ranks rank 0's buffers, as DDP does at its first forward pass after a reduction."""
+        """See `Wrapper.sync_buffers`."""
         for wrapper in self._wrappers:
             wrapper.sync_buffers()
 
     def expect_sync(self, value: bool) -> None:
-        """Sets whether DDP takes rank 0's buffers at its next forward pass."""
+        """See `Wrapper.expect_sync`."""
         for wrapper in self._wrappers:
             wrapper.expect_sync(value)
 

@@ -19,13 +19,14 @@ class Coupling(ABC):
     A coupling is a pure function of the ratio of the batch size to the base batch size (the one that the base LR
     was chosen for). It never sees the past, so nothing accumulates and nothing can drift.
 
-    To add one: a frozen dataclass with a lower-case name, `lr_factor` and `derived_for`. When more than the LR follows
-    the batch, it overrides `in_force` as well. A field `any_optimizer` lets a user insist.
+    To add one: a frozen dataclass with a lower-case name, `lr_factor` and `derived_for`. If more than the LR follows
+    the batch, it overrides `in_force` as well. A field `any_optimizer` lets a user insist. Fields declared as bool are
+    checked to be one.
 
     Attributes:
-        kinds: every coupling by its name, one's own among them; a second one of a name is refused.
+        kinds: every coupling by name, also those of users; a second class of the same name is refused.
         derived_for: names of the optimizer classes that it was derived for (their subclasses count); None for any.
-        instead: what to do with another optimizer, the end of that error's sentence.
+        instead: the remedy for another optimizer, which ends the sentence of that error.
     """
 
     kinds: ClassVar[dict[str, type[Coupling]]] = {}
@@ -35,6 +36,11 @@ class Coupling(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         _checks.register(Coupling.kinds, cls)
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            if entry.type in ("bool", bool) and not isinstance(value := getattr(self, entry.name), bool):
+                raise ArgumentTypeError(entry.name, "must be True or False", value=value)
 
     @abstractmethod
     def lr_factor(self, ratio: float) -> float:
@@ -49,7 +55,7 @@ class Coupling(ABC):
 
     @property
     def name(self) -> str:
-        """How errors, states and the command line call it."""
+        """Its name in errors, states and the command line."""
         return type(self).__name__
 
     @property
@@ -68,12 +74,8 @@ class Coupling(ABC):
         """
         if self.optimizers is None or any(parent.__name__ in self.optimizers for parent in type(optimizer).__mro__):
             return
-        raise ArgumentError(
-            "coupling",
-            f"{self.name!r} was derived for {', '.join(sorted(self.optimizers))}",
-            got=type(optimizer).__name__,
-            remedy=self.instead,
-        )
+        rule = f"{self.name!r} was derived for {', '.join(sorted(self.optimizers))}"
+        raise ArgumentError("coupling", rule, got=type(optimizer).__name__, remedy=self.instead)
 
     def in_force(self, group: Mapping[str, Any], ratio: float) -> dict[str, Any]:
         """The values that an optimizer step uses in place of those that a parameter group holds.
@@ -85,7 +87,7 @@ class Coupling(ABC):
             ratio: batch size / base batch size, above 0.
 
         Returns:
-            The hyper-parameters that differ, by name; nothing where `ratio` is 1, or each as it is.
+            The hyper-parameters that differ, by name; where `ratio` is 1, nothing or the values as they are.
 
         Example:
             >>> from adabatch import couplings
@@ -115,12 +117,7 @@ class Coupling(ABC):
             ValueError: if the kind is unknown, or a field is missing, unknown or out of range.
             TypeError: if a field has the wrong type.
         """
-        if not isinstance(data, Mapping) or "kind" not in data:
-            raise ArgumentError("data", "must be a coupling with a `kind`", value=data)
-        cls = Coupling.kinds[_checks.one_of("kind", data["kind"], sorted(Coupling.kinds))]
-        names, found = [entry.name for entry in fields(cls)], [str(name) for name in data if name != "kind"]
-        if sorted(found) != sorted(names):
-            raise ArgumentError("data", f"of kind {data['kind']} must have the fields {names}", value=found)
+        cls, names = _checks.of_kind(Coupling.kinds, data, "coupling")
         return cls(**{name: data[name] for name in names})
 
 
@@ -132,16 +129,6 @@ def checked_ratio(ratio: float) -> float:
         ValueError: if it is not finite or not above 0.
     """
     return float(_checks.finite("ratio", ratio, above=0))
-
-
-def check_flag(name: str, value: object) -> None:
-    """Checks a yes or no.
-
-    Raises:
-        TypeError: if `value` is not a bool.
-    """
-    if not isinstance(value, bool):
-        raise ArgumentTypeError(name, "must be True or False", value=value)
 
 
 def get(coupling: str | Coupling) -> Coupling:

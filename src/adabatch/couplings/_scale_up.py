@@ -36,8 +36,8 @@ def scale_up(
 
         noise scale g = lr N / (B (1 - m)),  so  B grows as lr and as 1 / (1 - m)
 
-    Numbers count as the decimals that they print as. Where the batch has to be rounded, the LR returned is moved by
-    as much, so that the noise scale is exactly kept.
+    Numbers count as the decimals that they print as. If the batch is rounded, the LR returned changes in proportion, so
+    the noise scale is kept exactly.
 
     Args:
         lr: learning rate so far, above 0.
@@ -45,14 +45,14 @@ def scale_up(
         momentum: of SGD so far, from 0 and below 1.
         to_lr: the new learning rate, at least `lr`; None keeps it.
         to_momentum: the new momentum, at least `momentum` and below 1; None keeps it.
-        round_to: the batch size becomes a multiple of it.
+        round_to: the batch size becomes a multiple of this number.
 
     Returns:
         The new start.
 
     Raises:
         ValueError: if a number is out of range, or the new LR or momentum is lower than it was.
-        TypeError: if a number is none.
+        TypeError: if a number is not one.
 
     Example:
         >>> scale_up(lr=0.1, momentum=0.9, batch_size=128, to_lr=0.5)

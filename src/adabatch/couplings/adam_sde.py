@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from adabatch._errors import ArgumentError
-from adabatch.couplings._base import Coupling, check_flag, checked_ratio
+from adabatch.couplings._base import Coupling, checked_ratio
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class adam_sde(Coupling):  # noqa: N801
         `weight_decay`: Wang, Aitchison 2024, arXiv 2405.13698 (time constant of AdamW, constant in epochs).
 
     Departures:
-        The paper compares runs of one batch size each; here the size changes within a run, which is what needs the
+        The paper compares runs of one batch size each; here the size changes within a run, which requires the
         bias correction. With `amsgrad`, torch takes the maximum of moments before the correction; only the correction
         is exact there.
     """
@@ -54,10 +54,6 @@ class adam_sde(Coupling):  # noqa: N801
     _: KW_ONLY
     exponential: bool = False
     weight_decay: bool = False
-
-    def __post_init__(self) -> None:
-        check_flag("exponential", self.exponential)
-        check_flag("weight_decay", self.weight_decay)
 
     def lr_factor(self, ratio: float) -> float:
         """The root of the ratio."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from adabatch.couplings._base import Coupling, check_flag, checked_ratio
+from adabatch.couplings._base import Coupling, checked_ratio
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,6 @@ class linear(Coupling):  # noqa: N801
 
     _: KW_ONLY
     any_optimizer: bool = False
-
-    def __post_init__(self) -> None:
-        check_flag("any_optimizer", self.any_optimizer)
 
     def lr_factor(self, ratio: float) -> float:
         """The ratio itself."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from adabatch.couplings._base import Coupling, check_flag, checked_ratio
+from adabatch.couplings._base import Coupling, checked_ratio
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class sqrt(Coupling):  # noqa: N801
 
     Departures:
         Malladi et al. change the betas and eps as well; here only the LR follows, `adam_sde` is complete. Hoffer,
-        Hubara, Soudry 2017, arXiv 1705.08741, use the root with SGD; since the papers behind this package ask for the
+        Hubara, Soudry 2017, arXiv 1705.08741, use the root with SGD; since this package's papers ask for the
         linear rule there, SGD has to be insisted on.
     """
 
@@ -44,9 +44,6 @@ class sqrt(Coupling):  # noqa: N801
 
     _: KW_ONLY
     any_optimizer: bool = False
-
-    def __post_init__(self) -> None:
-        check_flag("any_optimizer", self.any_optimizer)
 
     def lr_factor(self, ratio: float) -> float:
         """The root of the ratio."""

@@ -1,4 +1,4 @@
-"""Coupling of Adam's second moment alone: it forgets after as many tokens at every batch size."""
+"""Coupling of Adam's second moment alone: it forgets at the same rate in tokens at every batch size."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ class token_half_life(Coupling):  # noqa: N801
         return 1.0
 
     def in_force(self, group: Mapping[str, Any], ratio: float) -> dict[str, Any]:
-        """The betas, of which the second changes."""
+        """The betas, the second one changed."""
         beta1, beta2 = group["betas"]
         return {} if checked_ratio(ratio) == 1 else {"betas": (beta1, beta2**ratio)}

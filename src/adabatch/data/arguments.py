@@ -1,4 +1,4 @@
-"""The loader's arguments, checked; and what its data set is: its size, and its tensors if it is made of them."""
+"""Checks a loader's arguments; tells the size of its data set, and the tensors that it is made of."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adabatch.data.order import LARGEST
 
 
 def flags(**given: Any) -> Iterator[bool]:
-    """Flags as bools: each must be one, one of numpy's, 0 or 1."""
+    """The flags as bools; raises unless each is a bool, one of numpy's, 0 or 1."""
     for name, flag in given.items():
         if not (isinstance(flag, bool | np.bool_) or (isinstance(flag, int) and flag in (0, 1))):
             raise ArgumentTypeError(name, "must be True or False", value=flag)
@@ -33,9 +33,8 @@ def check_together(*, drop_last: bool, run_on: bool, seed: int | None, generator
     if drop_last and run_on:
         raise ArgumentError("drop_last", "and `run_on` must not both be True: a batch that runs on is never short")
     if seed is not None and generator is not None:
-        raise ArgumentError(
-            "seed", "and `generator` must not both be given", remedy="the generator only serves to draw a seed"
-        )
+        remedy = "the generator only serves to draw a seed"
+        raise ArgumentError("seed", "and `generator` must not both be given", remedy=remedy)
 
 
 def check_samplers(sampler: Any, *, shuffle: bool) -> None:
@@ -47,13 +46,12 @@ def check_samplers(sampler: Any, *, shuffle: bool) -> None:
             remedy="use `shuffle=True`, and `group=` for another group than the world",
         )
     if sampler is not None and shuffle:
-        raise ArgumentError(
-            "shuffle", "must be False where a `sampler` gives the order", remedy="leave one of them out"
-        )
+        rule = "must be False where a `sampler` gives the order"
+        raise ArgumentError("shuffle", rule, value=shuffle, remedy="leave one of them out")
 
 
 def check_formed(batch_sampler: Any, dataset: Any, **others: Any) -> None:
-    """Raises unless `others` are left out where somebody else forms the batches, which then are whole on every rank."""
+    """Raises unless `others` are left out where a sampler or the data set forms the batches, whole on every rank."""
     what = "`batch_size=None`, where the data set's items are batches" if batch_sampler is None else "`batch_sampler`"
     for name, given in others.items():
         if given:
@@ -63,12 +61,7 @@ def check_formed(batch_sampler: Any, dataset: Any, **others: Any) -> None:
 
 
 def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any) -> Any:
-    """The multiprocessing context, None for the default one.
-
-    Raises:
-        TypeError: if an argument has the wrong type.
-        ValueError: if one is out of range or needs workers and there are none.
-    """
+    """The multiprocessing context, None for the default one; raises if an argument is wrong or needs workers."""
     workers = _checks.whole("num_workers", num_workers, minimum=0, remedy="0 fetches in the main process")
     given = {
         "prefetch_factor": prefetch is not None,
@@ -90,7 +83,7 @@ def check_workers(num_workers: Any, prefetch: Any, persistent: Any, context: Any
 
 
 def warn_of_crowd(workers: int) -> None:
-    """Says it where there are more workers than processors for them, as torch's loader does."""
+    """Warns if there are more workers than processors, as torch's loader does."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers > processors:
         warnings.warn(
@@ -102,27 +95,25 @@ def warn_of_crowd(workers: int) -> None:
 
 
 def warn_of_pinning() -> None:
-    """Says it where there is nothing to pin memory for."""
+    """Warns if there is no accelerator to pin memory for."""
     if not torch.accelerator.is_available():
         warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=3)
 
 
 def check_sharding(sharding: Any, dataset: Any) -> str:
-    """`sharding`, if it is one and goes with the data set."""
+    """`sharding`, if it is known and goes with the data set."""
     _checks.one_of("sharding", sharding, ("stride", "dataset"))
     if sharding == "dataset" and not isinstance(dataset, IterableDataset):
-        raise ArgumentError(
-            "sharding", "must be 'stride' for a data set with sample numbers", remedy="the loader shares it out"
-        )
+        rule = "must be 'stride' for a data set with sample numbers"
+        raise ArgumentError("sharding", rule, value=sharding, remedy="the loader shares it out")
     return str(sharding)
 
 
 def check_stream(*, shuffle: bool, sampler: Any, run_on: bool) -> None:
     """Raises if an argument does not go with a stream."""
     if shuffle:
-        raise ArgumentError(
-            "shuffle", "must be False for an IterableDataset, whose order is its own", remedy="shuffle inside it"
-        )
+        rule = "must be False for an IterableDataset, whose order is its own"
+        raise ArgumentError("shuffle", rule, remedy="shuffle inside it")
     if sampler is not None:
         raise ArgumentError("sampler", "must be None for an IterableDataset, which has no sample numbers")
     if run_on:
@@ -130,12 +121,7 @@ def check_stream(*, shuffle: bool, sampler: Any, run_on: bool) -> None:
 
 
 def checked_device(device: Any) -> torch.device | None:
-    """`device` as torch's, with its index.
-
-    Raises:
-        ValueError: if there is no such device.
-        TypeError: if it is not the name of a device.
-    """
+    """`device` as torch's, with its index; raises if it is no device or this machine lacks it."""
     if device is None:
         return None
     try:
@@ -144,9 +130,8 @@ def checked_device(device: Any) -> torch.device | None:
         raise ArgumentError("device", "must name a device such as 'cuda:0' or 'cpu'", value=device) from None
     if found.type == "cuda":
         if not torch.cuda.is_available():
-            raise ArgumentError(
-                "device", "must be one that this machine has", value=device, remedy="use 'cpu' or leave it out"
-            )
+            rule = "must be one that this machine has"
+            raise ArgumentError("device", rule, value=device, remedy="use 'cpu' or leave it out")
         index: int | None = found.index
         if index is None:
             found = torch.device("cuda", torch.cuda.current_device())
@@ -154,36 +139,26 @@ def checked_device(device: Any) -> torch.device | None:
 
 
 def size_of(dataset: Any) -> int:
-    """Samples in `dataset`.
-
-    Raises:
-        TypeError: if it has no length.
-        ValueError: if it is empty.
-    """
-    columns = columns_of(dataset)
-    try:
-        size = len(columns[0]) if columns else len(dataset)
-    except TypeError:
-        raise ArgumentTypeError(
-            "dataset",
-            "must have a length and be indexed by sample number",
-            got=type(dataset).__name__,
-            remedy="give it `__len__` and `__getitem__`",
-        ) from None
+    """Samples in `dataset`; raises if it has no length, is empty or too large."""
+    columns, rule = columns_of(dataset), "must have a length and be indexed by sample number"
+    size = len(columns[0]) if columns else _length("dataset", dataset, rule, "give it `__len__` and `__getitem__`")
     if size < 1:
-        raise ArgumentError(
-            "dataset", "must hold at least one sample", got="none", remedy="check the path or the filter that made it"
-        )
+        remedy = "check the path or the filter that made it"
+        raise ArgumentError("dataset", "must hold at least one sample", got="none", remedy=remedy)
     if size > LARGEST:
         raise ArgumentError("dataset", "must hold at most 2^48 samples", value=size, remedy="use a stream")
     return size
 
 
-def columns_of(dataset: Any) -> tuple[Tensor, ...]:
-    """The tensors of a tensor data set (a `TensorDataset`, a tensor, a tuple of tensors of one length), else none.
+def _length(name: str, given: Any, rule: str, remedy: str) -> int:
+    try:
+        return len(given)
+    except TypeError:
+        raise ArgumentTypeError(name, rule, got=type(given).__name__, remedy=remedy) from None
 
-    One that is read in a way of its own is no tensor data set.
-    """
+
+def columns_of(dataset: Any) -> tuple[Tensor, ...]:
+    """The tensors of a `TensorDataset`, a tensor or a tuple of tensors; none for others and for own ways to read."""
     if isinstance(dataset, TensorDataset) and _reads_as(dataset, TensorDataset):
         return tuple(dataset.tensors) if all(map(_has_rows, dataset.tensors)) else ()
     if isinstance(dataset, Tensor) and _reads_as(dataset, Tensor) and _has_rows(dataset):
@@ -191,9 +166,8 @@ def columns_of(dataset: Any) -> tuple[Tensor, ...]:
     if type(dataset) is tuple and dataset and all(isinstance(column, Tensor) for column in dataset):
         if len({len(column) for column in dataset}) > 1:
             lengths = ", ".join(str(len(column)) for column in dataset)
-            raise ArgumentError(
-                "dataset", "must be tensors of one length", got=lengths, remedy="put samples of a kind in a list"
-            )
+            remedy = "put samples of a kind in a list"
+            raise ArgumentError("dataset", "must be tensors of one length", got=lengths, remedy=remedy)
         return dataset
     return ()
 
@@ -210,28 +184,15 @@ def _has_rows(tensor: Tensor) -> bool:
 
 
 def length_of_sampler(sampler: Any) -> int:
-    """Samples that `sampler` draws in an epoch.
-
-    Raises:
-        TypeError: if it has no length.
-        ValueError: if that is 0.
-    """
-    try:
-        size = len(sampler)
-    except TypeError:
-        raise ArgumentTypeError(
-            "sampler",
-            "must have a length, the samples of an epoch",
-            got=type(sampler).__name__,
-            remedy="give it `__len__`",
-        ) from None
+    """Samples that `sampler` draws in an epoch; raises if it has no length or draws none."""
+    size = _length("sampler", sampler, "must have a length, the samples of an epoch", "give it `__len__`")
     if size < 1:
         raise ArgumentError("sampler", "must draw at least one sample", got="a length of 0")
     return size
 
 
 def length_of_stream(dataset: Any) -> int | None:
-    """Samples in a pass by the word of a stream's own `__len__`; None without one."""
+    """Samples in a pass, from the stream's own `__len__`; None without one."""
     try:
         return len(dataset)
     except (TypeError, NotImplementedError):
@@ -239,6 +200,6 @@ def length_of_stream(dataset: Any) -> int | None:
 
 
 def indexable(dataset: Any) -> Any:
-    """`dataset`, or what gives its samples by number if it is a tuple of tensors."""
+    """`dataset`; a tuple of tensors as a `TensorDataset`."""
     columns = columns_of(dataset)
     return TensorDataset(*columns) if columns and type(dataset) is tuple else dataset

@@ -5,36 +5,35 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.data.order import items_of
 from adabatch.types import Batch, Driver, DrivingPlan, Part
 
+_COUNTS: Final = "it counts the samples of one update, over all ranks"
+
 
 class Demand:
     """The sizes that are asked for; all cursors of a loader share one.
 
     Args:
-        batch_size: the one to begin with, checked.
+        batch_size: the first one, checked.
     """
 
-    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "postponed")
+    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "micro_settled", "postponed")
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size  # that was assigned
-        self.postponed: int | None = None  # holds after the next batch
-        self.assigned = 0  # how often a size was
-        self.driver: Driver | None = None  # gives the size in place of what was assigned
+        self.batch_size = batch_size  # the one assigned last
+        self.postponed: int | None = None  # replaces it after the next batch
+        self.assigned = 0  # how often one was assigned
+        self.driver: Driver | None = None  # gives the size instead
         self.micro_batch_size: int | None = None
+        self.micro_settled = False  # whether a loop used it, or was told that it does not
 
     def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
-        """Asks for `batch_size` from now on, if `checked` returns it.
-
-        Raises:
-            ValueError: if a driver gives the size.
-        """
+        """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver gives the size."""
         if self.driver is not None:
             raise ArgumentError(
                 "batch_size",
@@ -45,23 +44,24 @@ class Demand:
         self.batch_size, self.postponed = checked(batch_size), None
         self.assigned += 1
 
-    def check_free(self) -> None:
-        """Raises if a driver gives the size."""
+    def attach(self, driver: Driver) -> None:
+        """See `DrivenLoader.attach`."""
         if self.driver is not None:
             raise ArgumentError(
                 "loader", "must not be driven by another scheduler", remedy="call `close()` on that one first"
             )
+        self.driver = driver
 
     def begin_batch(self) -> None:
-        """A batch begins: what was postponed holds for the next."""
+        """A batch begins: the postponed size holds for the next one."""
         if self.postponed is not None:
             self.batch_size, self.postponed = self.postponed, None
 
     def saved(self, batch_size: int, out: Batch | None) -> dict[str, int]:
-        """The sizes of a state: of the batch that is `out` or else `batch_size`, and what holds for the next batch."""
+        """The sizes in a state: that of the batch `out`, else `batch_size`; and the next batch's if it differs."""
         after = self.postponed
         if self.driver is None and out is not None and out.requested != batch_size:
-            batch_size, after = out.requested, batch_size  # was assigned meanwhile
+            batch_size, after = out.requested, batch_size  # one was assigned meanwhile
         return {"batch_size": batch_size} | ({} if after is None else {"next_batch_size": after})
 
     def load(self, state: Mapping[str, Any], checked: Callable[[int], int]) -> None:
@@ -70,11 +70,29 @@ class Demand:
         self.batch_size, self.postponed = checked(state["batch_size"]), None if after is None else checked(after)
 
 
+def checked_size(value: int, most: int | None, *, name: str = "batch_size", remedy: str = _COUNTS) -> int:
+    """`value` if it is a whole number from 1 to `most`, the data set's size; None for no limit."""
+    value = _checks.whole(name, value, remedy=remedy)
+    if most is not None and value > most:
+        rule, remedy = (
+            f"must be at most the data set's {most} samples",
+            f"`{name}={most}` takes all of them in one batch",
+        )
+        raise ArgumentError(name, rule, value=value, remedy=remedy)
+    return value
+
+
+def nothing_out() -> UsageError:
+    """The error of a commit without a batch."""
+    rule = "needs a batch that was handed out and is not committed"
+    return UsageError("commit", rule, remedy="commit each batch once")
+
+
 class Cursor:
     """Cuts the data into batches, one at a time.
 
-    The position moves when a batch commits: with a driver at `commit()`, without one when it is handed out. What
-    `drop_last` drops is passed when the next batch is asked for, at the batch size that is in force then.
+    The position moves when a batch commits: with a driver at `commit()`, without one when it is handed out. Samples
+    that `drop_last` drops are passed when the next batch is asked for, at the batch size in force then.
 
     Args:
         size: samples in an epoch.
@@ -83,29 +101,17 @@ class Cursor:
         run_on: whether a batch runs on into the next epoch.
 
     Attributes:
-        begun: the epoch of which something was trained on, or handed out where nobody drives; None after a resume.
+        begun: the epoch last trained in, or handed out from if there is no driver; None after a resume.
         part: the micro-batch handed out last; None in a plain loop.
-        left: the batch that was passed last though nobody trained on it.
-        open: the epoch that was handed out whole and whose end is not told yet; None for none.
+        left: the last batch that was passed untrained.
+        open: the epoch that was handed out whole but has not raised StopIteration yet; None for none.
     """
 
     base = 0  # the clock at which item 0 lies
     __slots__ = (
-        "begun",
-        "current",
-        "demand",
-        "drop_last",
-        "first",
-        "last",
-        "left",
-        "open",
-        "part",
-        "position",
-        "rank",
-        "run_on",
-        "size",
-        "world",
-    )
+        "begun", "current", "demand", "drop_last", "first", "last", "left",
+        "open", "part", "position", "rank", "run_on", "size", "world",
+    )  # fmt: skip
 
     def __init__(self, size: int, *, batch_size: int, drop_last: bool, run_on: bool) -> None:
         self.size, self.drop_last, self.run_on = size, drop_last, run_on
@@ -120,7 +126,7 @@ class Cursor:
         self.demand = Demand(self.checked(batch_size))
 
     def fork(self) -> Self:
-        """Another cursor that stands here, with nothing out."""
+        """Another cursor that stands here, with no batch out."""
         twin = copy.copy(self)
         twin.current = twin.part = twin.left = None
         return twin
@@ -132,26 +138,16 @@ class Cursor:
 
     @property
     def driver(self) -> Driver | None:
-        """Who gives the batch size; None for nobody."""
+        """Gives the batch size; None for none."""
         return self.demand.driver
 
     def checked(self, batch_size: int) -> int:
-        """`batch_size` if batches of that size can be had.
-
-        Raises:
-            TypeError: if it is not a whole number.
-            ValueError: if it is below 1 or above the data set.
-        """
-        value = _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
-        if value > self.size:
-            raise ArgumentError(
-                "batch_size", f"must be at most the data set's {self.size} samples", value=value, remedy="use less"
-            )
-        return value
+        """`batch_size` if batches can have that size; raises if not."""
+        return checked_size(batch_size, self.dataset_size)
 
     @property
     def batch_size(self) -> int:
-        """The size of the batch that is out; if none is, of the next one."""
+        """The size of the batch that is out; if none is, the next one's."""
         if self.driver is None:
             return self.demand.batch_size
         return self.current.requested if self.current is not None else self.following()[1]
@@ -176,7 +172,7 @@ class Cursor:
         return size if type(size) is int and 0 < size <= self.size else self.checked(size)
 
     def following(self, position: int | None = None) -> tuple[int, int]:
-        """Clock and requested size of the batch that follows on `position` (default: where the cursor stands)."""
+        """Clock and requested size of the batch after `position` (default: where the cursor stands)."""
         clock = self.position if position is None else position
         requested = self.requested(clock)
         if self.drop_last and (left := -clock % self.size) and left < requested:
@@ -185,10 +181,7 @@ class Cursor:
         return clock, requested
 
     def advance(self, epoch: int) -> Batch | None:
-        """The next batch of `epoch`, now current; None at the epoch's end, which then counts as passed.
-
-        What was out before must be committed.
-        """
+        """The next batch of `epoch`, now current; None at the end, which is then passed. Commit the last one first."""
         clock, requested, size = self.cut(self.position, epoch)
         if size == 0:
             self.position = clock
@@ -207,7 +200,7 @@ class Cursor:
         return batch
 
     def cut(self, position: int, _epoch: int) -> tuple[int, int, int]:
-        """Clock, requested size and size of the batch of `epoch` that follows on `position`; size 0 at the end."""
+        """Clock, requested size and size of the batch of `epoch` after `position`; size 0 at the end."""
         clock, requested = self.following(position)
         left = (_epoch + 1) * self.size - clock
         if left <= 0:
@@ -215,12 +208,12 @@ class Cursor:
         if not self.run_on:
             return clock, requested, min(requested, left)
         plan = self.plan
-        end = None if plan is None else plan.end_samples  # where the training ends: it cuts the last batch
+        end = None if plan is None else plan.end_samples  # the training's end cuts its last batch
         return clock, requested, requested if end is None or clock >= end else min(requested, end - clock)
 
     @property
     def plan(self) -> DrivingPlan | None:
-        """The plan of who drives; None without one."""
+        """The driver's plan; None without one."""
         driver = self.demand.driver
         return None if driver is None else driver.plan
 
@@ -230,7 +223,7 @@ class Cursor:
         return self.position if self.current is None else self.current.clock + self.current.size
 
     def predicted(self, position: int, _epoch: int) -> Iterator[tuple[int, int]]:
-        """Clock and size of the batches of `epoch` that follow on `position`, if no size is assigned."""
+        """Clock and size of the batches of `epoch` after `position`, if no size is assigned."""
         while True:
             clock, _, size = self.cut(position, _epoch)
             if size == 0:
@@ -239,11 +232,11 @@ class Cursor:
             position = clock + size
 
     def ends_at(self, position: int, epoch: int) -> bool:
-        """Whether no batch of `epoch` follows on `position`, if that is known without reading."""
+        """Whether no batch of `epoch` comes after `position`; False if only reading would tell."""
         return self.cut(position, epoch)[2] == 0
 
     def pass_current(self) -> None:
-        """Commits the batch that is out, if one is; raises when it was trained on and its `step()` is missing."""
+        """Commits the batch that is out, if any; raises if it was trained on without `step()`."""
         if self.current is not None:
             driver = self.demand.driver
             if driver is not None:
@@ -252,21 +245,19 @@ class Cursor:
             self.commit()
 
     def commit(self) -> None:
-        """Moves to after the batch that is out."""
+        """Moves past the batch that is out."""
         batch = self.current
         if batch is None:
-            raise UsageError(
-                "commit", "needs a batch that was handed out and is not committed", remedy="commit each batch once"
-            )
+            raise nothing_out()
         self.position = batch.clock + batch.size if self.demand.driver is None else batch.end
         self.current = None
 
     def repeat(self, batch: Batch) -> None:
-        """Has `batch` out again, which is not committed or was only just."""
+        """Has `batch` out again: the current one, or the one just committed."""
         self.position, self.current = batch.clock, batch
 
     def takes(self, size: int | None) -> bool:
-        """Whether it can go on in a data set that has `size` samples now."""
+        """Whether it can go on in a data set that now has `size` samples."""
         return size == self.size
 
     def enter(self, epoch: int, source: Any) -> None:
@@ -276,11 +267,11 @@ class Cursor:
         """The iteration is over."""
 
     def saved(self) -> dict[str, Any]:
-        """Entries of a state besides the numbers that all loaders have."""
+        """The entries that only this kind of cursor adds to a state."""
         return {}
 
     def go_on(self, saved: Mapping[str, Any]) -> None:
-        """Stands in its epoch as a state tells."""
+        """Restores its place in the epoch from a state."""
         self.open = saved["open_epoch"]
 
     def epoch_of(self, clock: int) -> int:
@@ -288,7 +279,7 @@ class Cursor:
         return clock // self.size
 
     def start_of(self, epoch: int) -> int:
-        """Where an iteration through `epoch` that begins now starts."""
+        """Where an iteration through `epoch` would start now."""
         return max(self.clock, epoch * self.size)
 
     def move_to(self, epoch: int) -> None:
@@ -296,11 +287,11 @@ class Cursor:
         self.position = epoch * self.size
 
     def skip_epoch(self, epoch: int) -> None:
-        """Passes what is left of `epoch`."""
+        """Passes the rest of `epoch`."""
         self.position = max(self.position, (epoch + 1) * self.size)
 
     def count(self, start: int, epoch: int) -> int:
-        """Batches that start from `start` to the end of `epoch`, if one starts at `start` and the size stays."""
+        """Batches from `start` to the end of `epoch`, if one starts at `start` and the size stays."""
         stop = self.end_of(epoch)
         if start >= stop:
             return 0
@@ -318,7 +309,7 @@ class Cursor:
         return (epoch + 1) * self.size
 
     def first_of(self, epoch: int) -> int:
-        """Where the first batch that starts in `epoch` starts, if the size stays."""
+        """Where the first batch of `epoch` starts, if the size stays."""
         start = epoch * self.size
         if not self.run_on:
             return start
@@ -327,11 +318,6 @@ class Cursor:
             return plan.clock_of(plan.update_at(start))
         passed = self.position - start
         return start if passed < 0 else self.position - passed // self.demand.batch_size * self.demand.batch_size
-
-    def attach(self, driver: Driver) -> None:
-        """See `DrivenLoader.attach`."""
-        self.demand.check_free()
-        self.demand.driver = driver
 
     def detach(self) -> None:
         """See `DrivenLoader.detach`."""
@@ -342,7 +328,7 @@ class Cursor:
             self.demand.driver = None
 
     def check_shares(self, start: int, epoch: int) -> None:
-        """Raises if a plain loop from `start` on would give ranks shares of different size, as far as is known."""
+        """Raises if a plain loop from `start` on would give ranks unequal shares, as far as sizes are known."""
         if self.world == 1:
             return
         plan = self.plan
@@ -365,9 +351,8 @@ def check_share(size: int, world: int, *, tail: bool = False) -> None:
         raise ArgumentError(
             "batch_size",
             f"must be shared evenly in a plain loop: {what} does not divide over {world} ranks",
-            remedy=(
-                f"{remedy}, or iterate with `adabatch.accumulate(loader, model)`, which weights uneven shares exactly"
-            ),
+            remedy=f"{remedy}, or iterate with `adabatch.accumulate(loader, model)`, "
+            "which weights uneven shares exactly",
         )
 
 
@@ -377,11 +362,11 @@ class StreamLike(Protocol):
     def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, turn: Callable[[], int]) -> None:
         """Opens pass `epoch` at its beginning, or at a `place` to deliver from `offset` on.
 
-        Where readers take turns, `turn` tells how many samples one gives before it is the next one's.
+        Where readers take turns, `turn` returns the samples in one reader's turn.
         """
 
     def extent(self, offset: int, wanted: int) -> int:
-        """How many samples the pass has, up to `wanted`; what is before `offset` is done."""
+        """How many samples the pass has, up to `wanted`; those before `offset` are done."""
 
     def place(self, offset: int) -> dict[str, Any]:
         """Where the pass goes on after `offset` samples; JSON-safe."""
@@ -391,13 +376,13 @@ class StreamCursor(Cursor):
     """A cursor over passes whose length is not known ahead: the clock counts the samples delivered.
 
     Attributes:
-        extent: how many samples of the pass there are, up to the number asked for.
-        place: where the pass goes on after a number of samples; None between passes.
-        kept: where the pass that was left goes on; None at its beginning.
-        epoch: which pass.
+        extent: `StreamLike.extent` of the pass.
+        place: `StreamLike.place` of the pass; None between passes.
+        kept: where a pass left early goes on; None at its beginning.
+        epoch: the number of the pass.
         base: the clock where the pass began.
-        sized: samples in a pass by the word of the stream's own `__len__`, asked for `len()` only; None without one.
-        chunk: samples that one reader gives in its turn, where a set shares itself out; None before the first pass.
+        sized: the length that the stream's own `__len__` claims, for `len()` only; None without one.
+        chunk: samples in one reader's turn where a data set shares itself out; None before the first pass.
     """
 
     __slots__ = ("_counted", "base", "chunk", "epoch", "extent", "kept", "place", "sized")
@@ -407,7 +392,7 @@ class StreamCursor(Cursor):
         self.epoch = self.base = 0
         self.sized: int | None = None
         self.chunk: int | None = None
-        self._counted = False  # whether somebody relies on `sized`
+        self._counted = False  # whether `sized` was told to the user
         self.extent: Callable[[int, int], int] = _all
         self.place: Callable[[int], dict[str, Any]] | None = None
         self.kept: dict[str, Any] | None = None
@@ -435,23 +420,23 @@ class StreamCursor(Cursor):
         self.extent, self.place = source.extent, source.place
 
     def settle(self) -> None:
-        """The pass is over or left: keeps where it goes on."""
+        """See `Cursor.settle`; keeps where the pass goes on."""
         self.kept, self.place, self.extent = self.goes_on(), None, _all
 
     def goes_on(self) -> dict[str, Any] | None:
-        """Where the stream goes on after what is committed; None at its beginning."""
+        """Where the stream goes on after the committed samples; None at its beginning."""
         offset = self.position - self.base
         if not offset:
             return None
         return self.kept if self.place is None else self.place(offset)
 
     def __getstate__(self) -> Any:
-        """All but what belongs to an iteration."""
+        """The state without the parts of an iteration."""
         plain: Any = super().__getstate__()
         return None, plain[1] | {"extent": _all, "place": None, "kept": self.goes_on()}
 
     def turn(self) -> int:
-        """Samples that one reader gives in its turn: a rank's share of the batch size when the first pass begins."""
+        """Samples in one reader's turn: a rank's share of the batch size when the first pass begins."""
         if self.chunk is None:
             self.chunk = -(-self.batch_size // self.world)
         return self.chunk
@@ -465,20 +450,16 @@ class StreamCursor(Cursor):
         self.epoch, self.base, self.open = saved["epoch"], saved["base"], None
         self.chunk, self.kept, self.place = saved["chunk"], saved["place"], None
 
-    def checked(self, batch_size: int) -> int:
-        """See `Cursor.checked`; there is no upper limit."""
-        return _checks.whole("batch_size", batch_size, remedy="it counts the samples of one update, over all ranks")
-
     def epoch_of(self, _clock: int) -> int:
-        """The pass that goes on."""
+        """See `Cursor.epoch_of`; the current pass."""
         return self.epoch
 
     def start_of(self, _epoch: int) -> int:
-        """Where the next iteration starts."""
+        """See `Cursor.start_of`."""
         return self.position
 
     def cut(self, position: int, _epoch: int) -> tuple[int, int, int]:
-        """See `Cursor.cut`; waits until it is known how much the stream gives."""
+        """See `Cursor.cut`; waits until the stream shows how much it holds."""
         clock, requested = self.following(position)
         offset = clock - self.base
         size = self.extent(offset, offset + requested) - offset
@@ -503,7 +484,7 @@ class StreamCursor(Cursor):
         return False
 
     def repeat(self, batch: Batch) -> None:
-        """See `Cursor.repeat`; the stream is gone back in."""
+        """See `Cursor.repeat`; goes back in the stream."""
         super().repeat(batch)
         self.cut(batch.clock, batch.epoch)
 
@@ -515,22 +496,15 @@ class StreamCursor(Cursor):
             position = clock + requested
 
     def skip_epoch(self, epoch: int) -> None:
-        """See `Cursor.skip_epoch`; what was not read is not counted."""
+        """See `Cursor.skip_epoch`; samples never read are not counted."""
         if epoch == self.epoch:
             self.epoch, self.base = epoch + 1, self.position
 
     def end_of(self, _epoch: int) -> int:
-        """See `Cursor.end_of`; by the word of the stream's own `__len__`.
-
-        Raises:
-            TypeError: if it has none.
-        """
+        """See `Cursor.end_of`; from the stream's own `__len__`, raises without one."""
         if self.sized is None:
-            raise ArgumentTypeError(
-                None,
-                "a loader over a stream without `__len__` has no length",
-                remedy="count the batches, or give the stream one",
-            )
+            rule = "a loader over a stream without `__len__` has no length"
+            raise ArgumentTypeError(None, rule, remedy="count the batches, or give the stream one")
         self._counted = True
         return self.base + self.sized
 
@@ -540,5 +514,5 @@ class StreamCursor(Cursor):
 
 
 def _all(_offset: int, wanted: int) -> int:
-    """As if the stream gave all that is wanted."""
+    """Stands in for `StreamLike.extent` between passes."""
     return wanted

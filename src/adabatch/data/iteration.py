@@ -1,7 +1,8 @@
-"""The ways through an epoch: whole rank batches, and their micro-batches; and how an epoch looks to tools."""
+"""Iterates an epoch in whole rank batches or micro-batches; shows it to tools as sampler and batch sampler."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,14 +16,14 @@ from adabatch.types import Batch, Part
 
 
 class Pass:
-    """One way through the rest of one epoch. It begins when its first batch is asked for.
+    """An iteration through the rest of one epoch. It begins when its first batch is asked for.
 
     Attributes:
         at: where this iteration stands.
     """
 
     _begun = False
-    _failed_at: Batch | None = None  # the batch of which a sample could not be had
+    _failed_at: Batch | None = None  # the batch that had a broken sample
     _tried: int | None = None  # where a stream failed before
 
     def __init__(self, place: Place, supply: Supply) -> None:
@@ -30,18 +31,13 @@ class Pass:
         self._place, self._supply = place, supply
 
     def __len__(self) -> int:
-        """Batches from where it starts to its end.
-
-        Raises:
-            TypeError: if that is not known: the batch size was assigned meanwhile, or it goes through a stream.
-        """
+        """Batches from its start to its end; a TypeError if a batch size was assigned meanwhile, or over a stream."""
         if not self._begun:
             cursor, epoch = self._place.cursor, self._place.next_epoch
             return 0 if cursor.open is not None else cursor.count(cursor.start_of(epoch), epoch)
         if self.at.assigned != self._place.demand.assigned:
-            raise ArgumentTypeError(
-                None, "an iteration during which `batch_size` was assigned has no length: the sizes to come are open"
-            )
+            rule = "an iteration during which `batch_size` was assigned has no length: the sizes to come are open"
+            raise ArgumentTypeError(None, rule)
         return self.at.cursor.count(self.at.start, self.at.epoch)
 
     def __bool__(self) -> bool:
@@ -61,11 +57,7 @@ class Pass:
         self.close()
 
     def begin(self) -> None:
-        """Begins it.
-
-        Raises:
-            StopIteration: if it had begun before, and so is over.
-        """
+        """Begins it; raises StopIteration if it had begun before, and so is over."""
         if self._begun:
             raise StopIteration
         at = Iteration()
@@ -75,14 +67,11 @@ class Pass:
         self._begun = at.live = True
 
     def failed(self, error: BaseException) -> None:
-        """The batch was not handed out whole: the next iteration goes on at its start.
+        """The batch was not handed out whole: the next iteration begins at its start.
 
-        So does this one, after an interrupt or the death of a worker. After a sample that could not be had it goes on
-        at the next batch, so that a loop can skip what is broken. A stream is tried once more, and then it ends, since
-        there is no way past the sample.
-
-        Raises:
-            UsageError: if `error` would end the loop as if the epoch were over.
+        This one goes on there too after an interrupt or the death of a worker. After a broken sample it goes on at the
+        next batch, so that a loop can skip it. A stream is tried once more and then ends, since nothing leads past the
+        sample. An `error` that would end the loop as if the epoch were over is raised as another.
         """
         cursor, lost = self.at.cursor, self.at.cursor.current
         cursor.current = cursor.begun = None
@@ -95,15 +84,11 @@ class Pass:
             else:
                 self._tried = cursor.position
         if isinstance(error, StopIteration):
-            raise UsageError(
-                "StopIteration",
-                "must not come out of a data set's `__getitem__` or a `collate_fn`, since it would end the loop "
-                "without a word",
-                remedy="raise another error",
-            ) from error
+            rule = "must not leave a data set's `__getitem__` or a `collate_fn`, since it would end the loop silently"
+            raise UsageError("StopIteration", rule, remedy="raise another error") from error
 
     def next_batch(self) -> Batch:
-        """The next batch, whose samples are still to be fetched."""
+        """The next batch; its samples are not fetched yet."""
         at = self.at
         if not at.live:
             self.begin()
@@ -115,7 +100,7 @@ class Pass:
             cursor.commit()
         cursor.pass_current()
         try:
-            batch = cursor.advance(at.epoch)  # a stream is read to find out how far it reaches
+            batch = cursor.advance(at.epoch)  # reads a stream, to see how far it reaches
         except BaseException as error:
             self.failed(error)
             raise
@@ -150,9 +135,24 @@ class Batches(Pass, Iterator[Any]):
         super().begin()
         try:
             self.at.cursor.check_shares(self.at.start, self.at.epoch)
-        except ValueError:
+            self._warn_of_micro()
+        except (ValueError, UserWarning):
             self.close()
             raise
+
+    def _warn_of_micro(self) -> None:
+        """Says once, unless another loop used the `micro_batch_size`, that batches come whole although it is set."""
+        cursor, demand = self.at.cursor, self._place.demand
+        micro = demand.micro_batch_size
+        if micro is None or demand.micro_settled or (share := -(-cursor.batch_size // cursor.world)) <= micro:
+            return
+        demand.micro_settled = True
+        warnings.warn(
+            f"`micro_batch_size` of {micro} does not split the batches of a plain loop, which come whole, with {share} "
+            "samples on a rank; loop over `ab.accumulate(loader, model)`, or set it to None",
+            UserWarning,
+            stacklevel=5,
+        )
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
         cursor = self.at.cursor
@@ -194,15 +194,16 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
                 cursor.commit()
         return data, part
 
-    def again(self) -> None:
-        """The batch of which a micro-batch was handed out last comes again from its start, in micro-batches as now set.
+    def begin(self) -> None:
+        """See `Pass.begin`."""
+        super().begin()
+        self._place.demand.micro_settled |= not self._place.is_fork
 
-        Raises:
-            RuntimeError: if no micro-batch was handed out.
-        """
+    def again(self) -> None:
+        """Hands the current batch out again from its start, in micro-batches as now set; raises if there is none."""
         batch = self._batch
         if batch is None:
-            raise UsageError("again", "needs a batch of which a micro-batch was handed out")
+            raise UsageError("again", "needs a batch whose micro-batches are being handed out")
         self.at.cursor.repeat(batch)
         self._cut(batch)
 
@@ -222,7 +223,7 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
 def bounds_ahead(
     rest: tuple[tuple[int, int], ...], cursor: Cursor, epoch: int, after: int, micro: int | None
 ) -> Iterator[tuple[int, int]]:
-    """The micro-batches that follow: `rest` of a batch, then those of the batches that follow on `after`."""
+    """The micro-batches to come: the `rest` of a batch, then those of the batches after the clock `after`."""
     yield from (bounds for bounds in rest if bounds[1] > bounds[0])
     for clock, size in cursor.predicted(after, epoch):
         for bounds in bounds_of(clock - cursor.base, size, micro, cursor.rank, cursor.world):
@@ -233,8 +234,7 @@ def bounds_ahead(
 def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -> tuple[tuple[int, int], ...]:
     """First and one past the last item of each micro-batch of a rank.
 
-    The number of micro-batches is the same on every rank; their sizes differ by at most one sample, so that some are
-    empty where a rank has fewer samples than there are micro-batches.
+    Every rank has as many, of sizes that differ by at most one sample. So some are empty on a rank with few samples.
     """
     first, last = items_of(clock, size, rank, world)
     largest = -(-size // world)
@@ -244,7 +244,7 @@ def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -
 
 
 class SamplerView:
-    """The samples of the epoch in which a loader stands, over all ranks, in their order."""
+    """The sample numbers of a loader's current epoch, over all ranks, in order."""
 
     def __init__(self, place: Place, supply: Supply) -> None:
         self._place, self._supply = place, supply
@@ -261,7 +261,7 @@ class SamplerView:
 
 
 class BatchSamplerView:
-    """The batches of the epoch in which a loader stands, over all ranks, as lists of sample numbers; only read."""
+    """The batches of a loader's current epoch, over all ranks, as lists of sample numbers; read-only."""
 
     def __init__(self, sampler: object, place: Place, supply: Supply) -> None:
         self.sampler = sampler

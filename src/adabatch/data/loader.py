@@ -6,13 +6,14 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping
 from types import GenericAlias
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torch.utils.data import IterableDataset, default_collate, default_convert
 
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.data import arguments, place
+from adabatch.data.cursor import checked_size
 from adabatch.data.iteration import Batches, BatchSamplerView, Parts, SamplerView
 from adabatch.data.order import draw_seed
 from adabatch.data.place import Place
@@ -24,7 +25,7 @@ _FIXED: Final = frozenset(("dataset", "sampler", "batch_sampler", "drop_last", "
 
 
 def setting(name: str) -> Any:
-    """An attribute of a loader that lies in its supply."""
+    """An attribute of a loader that its supply holds."""
 
     def get(self: DataLoader) -> Any:
         return getattr(self._supply, name)
@@ -36,29 +37,27 @@ def setting(name: str) -> Any:
 
 
 class DataLoader:
-    """Batches of a data set, of a size that can be changed at any time, in an order that depends on nothing else.
+    """Batches of a data set, in a size that can change at any time and an order that depends on nothing else.
 
     A batch is the positions `[p, p+B)` of the epoch's order, which (seed, epoch) alone define; rank r of W takes the
     clocks congruent to r modulo W. It has torch's arguments and attributes but does not inherit from torch's loader.
 
     An iteration begins when its first batch is asked for and runs to the end of an epoch. Without a schedule each is
-    the next epoch, and independent of those before, as torch's; with `persistent_workers` there is one, which `iter()`
-    begins anew. The state belongs to the newest. With a schedule looking is free: an iteration of which no batch is
-    trained on moves nothing. Leaving an epoch of which something was trained on skips the rest of it, which counts as
-    passed; a state saved then goes on where it stopped.
+    the next epoch, independent of those before, as torch's; the state is the newest one's. With `persistent_workers`
+    there is one, which `iter()` begins anew. With a schedule an iteration moves nothing until a batch is trained on.
+    Leaving an epoch after that skips its rest, which counts as passed; a state saved then goes on where it stopped.
 
     Args:
         dataset: anything with `__len__` and `__getitem__` (or `__getitems__`), or an `IterableDataset`; a
             `TensorDataset`, a tensor or a tuple of tensors is read without a call per sample.
-        batch_size: samples in one update, over all ranks; from 1 to the size of the data set. None where the items of
-            the data set are batches already: they come as they are, whole on every rank, and no schedule changes them.
+        batch_size: samples in one update, over all ranks; from 1 to the size of the data set. None if the items of the
+            data set are batches: they come as they are, whole on every rank, and no schedule changes them.
         shuffle: whether each epoch has an order of its own; None means False.
         sampler: an order of your own: an iterable of sample numbers with a length, iterated once an epoch with the
             global generators and its own `generator` set from (seed, epoch). A `DistributedSampler` is refused.
         batch_sampler: yields lists of sample numbers, as torch's: it forms the batches, whole on every rank, and no
             schedule changes them. None: the loader does.
-        num_workers: processes that fetch samples; 0 fetches in the main process. A tensor data set needs none and
-            starts none.
+        num_workers: processes that fetch samples; 0 fetches in the main process. A tensor data set starts none.
         collate_fn: makes a batch from a list of samples; default torch's `default_collate`. One of your own is called
             on the samples of each batch, in the main process.
         pin_memory: whether batches are copied to pinned memory.
@@ -72,13 +71,14 @@ class DataLoader:
         pin_memory_device: as torch's; only the empty string.
         in_order: accepted as torch's; the order is kept in any case.
         seed: which family of orders; None draws one, from rank 0 for all ranks, and keeps it in the state.
-        run_on: whether a batch at the end of an epoch runs on into the next one, so that no batch is short.
-        micro_batch_size: samples per forward and backward pass on one rank, for `parts()`; None for no splitting.
+        run_on: whether the last batch of an epoch runs on into the next one, so that no batch is short.
+        micro_batch_size: samples per forward and backward pass on one rank, for `ab.accumulate` and `parts()`; a plain
+            loop gets whole batches. None for no splitting.
         sample_rng: whether python's, numpy's and torch's generators are set from (seed, epoch, position) for each
             sample, so that random transforms do not depend on workers or restarts; see `sample_seed`.
         sharding: how readers share a stream: with `"stride"` each walks all of it and keeps its share, exact for any
-            number of workers and ranks; with `"dataset"` the set shares itself out (by `get_worker_info` and the rank),
-            and order and state belong to that number.
+            number of workers and ranks; with `"dataset"` it shares itself out (by `get_worker_info` and the rank), and
+            order and state belong to that number.
         device: where batches go; on CUDA they are pinned and moved ahead on a stream of their own. None leaves them.
         group: the process group over which batches are cut; default the world.
         mesh: a one-dimensional device mesh in place of `group`.
@@ -193,14 +193,15 @@ class DataLoader:
         """True, also where `len()` is not known."""
         return True
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIXED:
-            raise ArgumentError(
-                name, "must not be assigned once a loader is built", value=value, remedy="build another loader"
-            )
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # else type checkers would take any name for an attribute
 
-    # What it is
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _FIXED:
+                rule = "must not be assigned once a loader is built"
+                raise ArgumentError(name, rule, value=value, remedy="build another loader")
+            super().__setattr__(name, value)
+
+    # Settings
 
     collate_fn = setting("collate_fn")
     num_workers = setting("num_workers")
@@ -239,12 +240,12 @@ class DataLoader:
 
     @property
     def seed(self) -> int:
-        """Which family of orders."""
+        """The seed of the orders."""
         return self._supply.seed
 
     @property
     def sampler(self) -> Any:
-        """The sampler given; without one the samples of the epoch in which the loader stands. None for a stream."""
+        """The sampler given; without one the sample numbers of the current epoch. None for a stream."""
         supply = self._supply
         if supply.batch_sampler is not None:
             return getattr(supply.batch_sampler, "sampler", None)
@@ -254,10 +255,7 @@ class DataLoader:
 
     @property
     def batch_sampler(self) -> Any:
-        """The batch sampler given; without one the batches of the epoch in which the loader stands. None for a stream.
-
-        The latter is for tools that look: a batch is cut when it is asked for. To change its size set `batch_size`.
-        """
+        """The batch sampler given; without one a read-only view of the current epoch's batches. None for a stream."""
         if self._supply.formed or self.dataset_size is None:
             return self._supply.batch_sampler
         return BatchSamplerView(self.sampler, self._place, self._supply)
@@ -297,25 +295,18 @@ class DataLoader:
     def _checked_micro_batch_size(self, value: int | None) -> int | None:
         if value is None:
             return None
-        value = _checks.whole("micro_batch_size", value, remedy="None trains on whole rank batches")
-        if self.dataset_size is not None and value > self.dataset_size:
-            raise ArgumentError(
-                "micro_batch_size",
-                f"must be at most the data set's {self.dataset_size} samples",
-                value=value,
-                remedy="None trains on whole rank batches",
-            )
-        return value
+        remedy = "None trains on whole rank batches"
+        return checked_size(value, self.dataset_size, name="micro_batch_size", remedy=remedy)
 
     @property
     def clock(self) -> int:
-        """Position in the data up to which batches are committed, in samples; what was dropped counts as passed."""
+        """Position in the data up to which batches are committed, in samples; dropped ones count as passed."""
         stand = self._place
         return (stand.shown if stand.demand.driver is None else stand.cursor).clock
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next `iter()` starts or goes on with; during an iteration the one that it is in."""
+        """The current epoch; between iterations the next one's."""
         return self._place.epoch
 
     @property
@@ -325,7 +316,7 @@ class DataLoader:
 
     @property
     def left(self) -> Batch | None:
-        """The batch of the iteration that was passed last though nobody trained on it; None for none."""
+        """The iteration's last batch that was passed untrained; None without one."""
         return self._place.shown.left
 
     @property
@@ -339,11 +330,11 @@ class DataLoader:
         return self._place.demand.driver
 
     def sharing(self) -> tuple[Any, int, int]:
-        """The group over which batches are cut (None for the world), this process's rank in it, and its size."""
+        """See `DrivenLoader.sharing`."""
         return self._supply.sharing()
 
     def attach(self, driver: Driver) -> None:
-        """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
+        """See `DrivenLoader.attach`."""
         if self._supply.formed:
             raise ArgumentError(
                 "loader",
@@ -351,10 +342,10 @@ class DataLoader:
                 got="one with a `batch_sampler` or `batch_size=None`",
                 remedy="build it with a `batch_size`, or wrap another loader in `ab.micro_batches`",
             )
-        self._place.cursor.attach(driver)
+        self._place.demand.attach(driver)
 
     def detach(self) -> None:
-        """Undoes `attach`; the batch size stays what it is."""
+        """Undoes `attach`; the batch size stays."""
         self._place.detach()
 
     def commit(self) -> None:
@@ -362,11 +353,11 @@ class DataLoader:
         self._place.commit()
 
     def forget_looks(self) -> None:
-        """Goes back to before iterations that were left early, unless one came to its end, or a state was loaded."""
+        """See `DrivenLoader.forget_looks`."""
         self._place.forget_looks()
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the start of `epoch`; nothing happens if the loader stands there. Epochs are counted without it.
+        """Moves to the start of `epoch`, if it is another than the next one. Epochs are counted without this call.
 
         Raises:
             RuntimeError: if the loader is being iterated.
@@ -377,19 +368,19 @@ class DataLoader:
     # Iteration
 
     def __len__(self) -> int:
-        """Batches of the epoch that an iteration goes through; if none does, of the next; 0 after a plan's last.
+        """Batches of the current epoch; between iterations of the next one; 0 after a plan's last.
 
-        What is left of it is the length of its iterator, `len(iter(loader))`.
+        Those that are left are `len(iter(loader))`.
 
         Raises:
-            TypeError: if `batch_size` was assigned during the iteration: then the number is not known ahead.
+            TypeError: if `batch_size` was assigned during the iteration, since the number is not known then.
         """
         if self._place.front is None:
             self._place.measured(self._supply.measure())
         return self._place.count()
 
     def __iter__(self) -> Batches:
-        """The rest of the epoch in which the loader stands, as whole rank batches; `len()` of it is their number."""
+        """The rest of the current epoch as whole rank batches; its `len()` is their number."""
         if not (self.num_workers and self.persistent_workers and self.driver is None):
             return Batches(self._place, self._supply)
         found = self._shared() if self._shared is not None else None
@@ -400,19 +391,15 @@ class DataLoader:
         return found
 
     def parts(self) -> Parts:
-        """The same as micro-batches of at most `micro_batch_size` samples, each with its `types.Part`.
+        """The rest of the current epoch as micro-batches of at most `micro_batch_size` samples, each with its `Part`.
 
-        Every rank gets the same number of them; a rank that has no sample for one gets a repeated sample and size 0.
+        Every rank gets as many; one that has no sample for a micro-batch gets a repeated sample and size 0.
         Each is fetched when it is asked for. Without a driver a batch commits with its last micro-batch.
         """
         return Parts(self._place, self._supply)
 
     def peek(self) -> Any:
-        """The first micro-batch of the iteration that would begin now. Nothing moves.
-
-        Raises:
-            ValueError: if that iteration would be empty.
-        """
+        """The first micro-batch of the iteration that would begin now; nothing moves. Raises if there is none."""
         self._supply.join(self._place.cursor)
         looked = Parts(self._place.fork(), self._supply)
         try:
@@ -420,18 +407,16 @@ class DataLoader:
         finally:
             looked.close()
         if found is None:
-            raise ArgumentError(
-                "peek", "needs a batch to show", got="none: the iteration that would begin now is empty"
-            )
+            raise ArgumentError("peek", "needs a batch to show", got="none: the next iteration would be empty")
         return found[0]
 
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: a few numbers, JSON-safe, the same on every rank.
+        """The loader's position: a few numbers, JSON-safe, the same on every rank.
 
         A batch that is not committed is repeated from its start. Within an epoch of a stream that shares itself out
-        each rank has a place of its own: then save and load a state on each.
+        each rank has a position of its own: then save and load a state on each.
         """
         found = self._place.saved()
         if "stream" in found:
@@ -460,7 +445,7 @@ class DataLoader:
         )
         fresh = supply.resumed(found.get("stream", {}))
         if stand.front is not None and stand.demand.driver is None:
-            supply.end(stand, stand.front)  # what it would hand out belongs to another course
+            supply.end(stand, stand.front)  # its next batches would belong to the former position
         stand.load(cursor)
         supply.fresh, supply.seed, supply.drawn = fresh, found["seed"], False
 

@@ -34,7 +34,7 @@ ROUNDS: Final = 8
 SMALL: Final = 4096
 ROUNDS_OF_SMALL: Final = 24
 BLOCK: Final = 8192
-SAMPLED_BLOCK: Final = 2**20  # that many at once, so that a sampler of usual length is checked when the epoch begins
+SAMPLED_BLOCK: Final = 2**20  # so large that a sampler of usual length is checked when the epoch begins
 LARGEST: Final = 2**48  # the clock of many epochs must fit 63 bits
 _UInt32 = npt.NDArray[np.uint32]
 _Int64 = npt.NDArray[np.int64]
@@ -191,7 +191,7 @@ class Order:
         return self.items(start, stop)
 
     def sent(self, _start: int, _stop: int) -> Tensor | list[Any] | None:
-        """Keys for a worker; None where it can compute them itself."""
+        """Keys for a worker; None if it can compute them itself."""
         return None
 
     def places(self, start: int, stop: int) -> tuple[_Int64, _Int64]:
@@ -219,7 +219,7 @@ def items_of(clock: int, size: int, rank: int, world: int) -> tuple[int, int]:
 
 
 def seed_of(seed: int, epoch: int) -> int:
-    """A 32-bit seed for what happens once an epoch."""
+    """A 32-bit seed for one epoch."""
     return int(_keys(seed, epoch, 1)[0])
 
 
@@ -231,9 +231,8 @@ def draw_seed(generator: Any = None) -> int:
 class SampledOrder(Order):
     """The order that a sampler gives, as one endless sequence.
 
-    The sampler is iterated once for each epoch, in the main process, as far as samples are asked for, with torch's,
-    numpy's and python's global generators and its own `generator`, if it has one, seeded from (seed, epoch), so that
-    torch's own samplers give the same order again after a restart.
+    The sampler is iterated once an epoch, in the main process, as far as samples are asked for. The global generators
+    and its own `generator` are seeded from (seed, epoch), so torch's samplers repeat their order after a restart.
     """
 
     def __init__(self, sampler: Any, size: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -252,7 +251,7 @@ class SampledOrder(Order):
         return torch.from_numpy(found) if found.dtype == np.int64 else found.tolist()
 
     def sent(self, start: int, stop: int) -> Tensor | list[Any]:
-        """Keys for a worker, which cannot draw them itself."""
+        """See `Order.sent`; workers cannot draw keys themselves."""
         return self.keys(start, stop)
 
     def _epoch(self, epoch: int) -> SampledEpoch:
@@ -264,7 +263,7 @@ class SampledOrder(Order):
 
 
 class SampledEpoch:
-    """The keys that a sampler draws in one epoch, a block at a time when it is first asked for."""
+    """The keys that a sampler draws in one epoch, a block at a time."""
 
     def __init__(self, sampler: Any, size: int, *, seed: int, epoch: int) -> None:
         self._sampler, self._size, self._epoch = sampler, size, epoch
@@ -313,7 +312,7 @@ class SampledEpoch:
     def _array(self, drawn: list[Any]) -> npt.NDArray[Any]:
         """Sample numbers as int64, anything else as objects."""
         if all(type(item) is int for item in drawn) or all(map(_is_number, drawn)):
-            with contextlib.suppress(OverflowError):  # the data set says what it thinks of such a number
+            with contextlib.suppress(OverflowError):  # the data set judges a number that large
                 return np.fromiter(map(int, drawn), np.int64, len(drawn))
         for item in drawn:
             if isinstance(item, float | np.floating) or (isinstance(item, Tensor) and item.is_floating_point()):
@@ -324,13 +323,13 @@ class SampledEpoch:
                     remedy="make whole numbers of them, for example by `int`",
                 )
         found = np.empty(len(drawn), dtype=object)
-        for i, item in enumerate(drawn):  # at once, numpy would look into lists
+        for i, item in enumerate(drawn):  # one by one: numpy would unpack lists
             found[i] = item
         return found
 
 
 def _is_number(item: Any) -> bool:
-    """Whether `item` is a sample number, and not a bool, which data sets take in their own ways."""
+    """Whether `item` is a whole number and no bool, which data sets take in their own ways."""
     if isinstance(item, Tensor):
         return item.dim() == 0 and not item.is_floating_point() and not item.is_complex() and item.dtype != torch.bool
     return isinstance(item, int | np.integer) and not isinstance(item, bool)

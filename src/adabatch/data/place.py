@@ -1,4 +1,4 @@
-"""Where a loader stands: what is committed and saved, and which of its iterations hands out batches."""
+"""Where a loader stands: its committed position, and the iteration that hands out batches."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Iteration:
     """Where one iteration stands.
 
     Attributes:
-        cursor: along which it goes, once begun.
-        epoch: which epoch, once begun.
-        source: where its samples come from, once begun; None once it is over.
+        cursor: the cursor that it moves, once begun.
+        epoch: the epoch that it goes through, once begun.
+        source: where its samples come from while it goes on; else None.
         start: the clock where it starts, once begun.
         live: whether it goes on.
         handed_out: whether it handed out a batch.
-        stuck: whether it goes on and the batch that was asked for last could not be had.
-        trained: whether a driver heard of a batch of it that was trained on.
-        before: the iteration that handed out a batch last when it began; None once it is over.
-        seen: how often the loader had been moved when it was part of that last.
+        stuck: whether the batch that was asked for last could not be fetched.
+        trained: whether one of its batches was trained on, as a driver reported.
+        before: the iteration that handed out a batch last when this one began; None once this one is over.
+        seen: the place's number of moves when this iteration began or last committed.
         assigned: how often a batch size had been assigned when it began.
     """
 
@@ -43,23 +43,23 @@ class Iteration:
 
     @property
     def over(self) -> bool:
-        """Whether all of its epoch was handed out, if that is known without waiting."""
+        """Whether all of its epoch was handed out; False if only waiting would tell."""
         return self.live and self.cursor.ends_at(self.cursor.after, self.epoch)
 
     @property
     def done(self) -> bool:
-        """Whether all of its epoch was handed out and nothing of it is still to be trained on."""
+        """Whether all of its epoch was handed out and trained on."""
         return self.over and self.cursor.current is None
 
 
 class Place:
-    """Where a loader stands. Each iteration goes along a cursor of its own.
+    """Where a loader stands. Each iteration has a cursor of its own.
 
-    Without a driver the newest iteration is where the loader stands. With one, looking is free: an iteration moves
-    nothing until a batch of it commits, and from then on the loader stands where that one does.
+    Without a driver the loader stands where its newest iteration does. With one, looking is free: an iteration moves
+    nothing until one of its batches commits; from then on the loader stands where that iteration does.
 
     Attributes:
-        cursor: what is committed, and so saved.
+        cursor: the committed position, which is saved.
         shown: the cursor of the iteration that handed out a batch last.
         demand: the sizes that are asked for.
         is_fork: whether it is another place's fork.
@@ -71,9 +71,9 @@ class Place:
         self.cursor = self.shown = cursor
         self.demand = cursor.demand
         self._front: Iteration | None = None
-        self._moves = 0  # of where the loader stands, by commits to a driver and by loads
+        self._moves = 0  # how often the loader was moved, by a driver's commits or by loads
         self._before_looks: Cursor | None = None  # where it stood before iterations that were left early
-        self._ended = False  # whether an iteration came to its end meanwhile
+        self._ended = False  # whether an iteration reached its end since then
         self._thread = 0
 
     @property
@@ -83,7 +83,7 @@ class Place:
 
     @property
     def epoch(self) -> int:
-        """The epoch that an iteration goes through; if none does, or all of it was trained on, the next one's."""
+        """The epoch that an iteration goes through; the next one if none does, or all of it was trained on."""
         front = self.front
         if front is None or (self.cursor.driver is not None and front.done):
             return self.next_epoch
@@ -106,20 +106,14 @@ class Place:
         if front is None:
             return self.cursor.count_whole(self.epoch)
         if front.assigned != self.demand.assigned:
-            raise ArgumentTypeError(
-                None,
-                "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open",
-            )
+            rule = "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"
+            raise ArgumentTypeError(None, rule)
         return front.cursor.count_whole(self.epoch)
 
     # Iterations.
 
     def begin(self, new: Iteration) -> None:
-        """Begins an iteration: gives it a cursor to go along, and its epoch.
-
-        Raises:
-            RuntimeError: if a driver's iteration goes on of which something was trained on.
-        """
+        """Gives a new iteration its cursor and epoch; raises while a driver's iteration that has trained goes on."""
         front, driver = self.front, self.cursor.driver
         if driver is not None:
             driver.check_next(begins=True)
@@ -127,10 +121,8 @@ class Place:
                 raise UsageError(
                     None,
                     "a second iteration of a loader must not begin before the first has ended",
-                    remedy=(
-                        "evaluate with another loader; this one drives the schedule; leave the first loop, or call "
-                        "`close()` on its iterator"
-                    ),
+                    remedy="evaluate with another loader; this one drives the schedule; leave the first loop, or call "
+                    "`close()` on its iterator",
                 )
         elif self._before_looks is None:
             self._before_looks = self.cursor.fork()
@@ -148,11 +140,7 @@ class Place:
         self.shown, self._front = cursor, new
 
     def hand_out(self, by: Iteration) -> None:
-        """An iteration is asked for its next batch.
-
-        Raises:
-            RuntimeError: if the loader has gone on elsewhere.
-        """
+        """An iteration is asked for its next batch; raises if the loader has gone on elsewhere."""
         self._thread = threading.get_ident()
         if by.cursor is self.shown and by.seen == self._moves:
             return
@@ -166,11 +154,7 @@ class Place:
         self.shown, self._front = by.cursor, by
 
     def commit(self) -> None:
-        """A driver says that the batch that is out was trained on.
-
-        Raises:
-            RuntimeError: if there is none, or another thread took it from the loader.
-        """
+        """A driver reports the current batch as trained on; raises without one, or if another thread took it."""
         cursor, batch = self.shown, self.shown.current
         if batch is not None and self._thread != threading.get_ident():
             raise UsageError(
@@ -188,12 +172,12 @@ class Place:
             front.seen, front.trained = self._moves, True
 
     def end(self, which: Iteration, *, exhausted: bool) -> None:
-        """An iteration is over: it came to its end, or was left."""
+        """An iteration is over: `exhausted`, or left early."""
         before, which.before = which.before, None
         if exhausted and which.cursor.driver is None:
             self._ended = True
         if exhausted and not which.handed_out:
-            self.cursor = which.cursor  # nothing was left of an epoch, whose end is told now
+            self.cursor = which.cursor  # its epoch had no batch left, and ends now
         if which.cursor is not self.shown:
             return
         driven = which.cursor.driver is not None
@@ -213,11 +197,7 @@ class Place:
     # Moved from outside.
 
     def measured(self, size: int | None) -> None:
-        """The data set has `size` samples now: the next epoch goes through them.
-
-        Raises:
-            ValueError: if a schedule counts on another size.
-        """
+        """The data set has `size` samples from the next epoch on; raises if a schedule counts on another size."""
         cursor = self.cursor
         if cursor.takes(size):
             return
@@ -254,13 +234,13 @@ class Place:
         self.moved()
 
     def moved(self) -> None:
-        """The loader was placed elsewhere: by a state, or a call."""
+        """The loader was placed elsewhere, by a state or a call."""
         self._moves += 1
         self.shown, self._front = self.cursor, None
         self._before_looks, self._ended = None, False
 
     def forget_looks(self) -> None:
-        """Goes back to before iterations that were left early: they were looks, since nobody had a schedule yet."""
+        """See `DrivenLoader.forget_looks`."""
         if self._before_looks is not None and not self._ended:
             self.cursor = self._before_looks.fork()
             if self.front is None or self.shown.current is None:
@@ -276,7 +256,7 @@ class Place:
     # Saved.
 
     def saved(self) -> dict[str, Any]:
-        """Where it stands, JSON-safe. A batch that is not committed is repeated from its start."""
+        """The position, JSON-safe; a batch that is not committed is repeated from its start."""
         cursor, front, out = self.cursor, self.front, self.cursor.current
         found: dict[str, Any] = {"format": _FORMAT, "clock": cursor.position}
         found |= self.demand.saved(cursor.batch_size, out)
@@ -292,13 +272,13 @@ class Place:
         return self.cursor.position == self.cursor.base and self.shown.current is None
 
     def check_load(self) -> None:
-        """Raises if a state must not be loaded now."""
+        """Raises if a state cannot be loaded now."""
         front = self.front
         if self.cursor.driver is not None and front is not None and front.trained and not front.over:
             raise UsageError(None, "a state must not be loaded during an iteration", remedy="load it before the loop")
 
     def read(self, state: Mapping[str, Any], *, readers: int, rank: Callable[[], int]) -> Cursor:
-        """A cursor that stands where `state`, from `checked`, was taken, for `load`; raises if that is damaged."""
+        """A cursor for `load`, from a `checked` state; raises if that is damaged."""
         cursor = self.cursor.fork()
         cursor.demand = copy.copy(cursor.demand)
         left_open = state.get("open_epoch")
@@ -307,26 +287,21 @@ class Place:
         if cursor.dataset_size is None:
             cursor.go_on(_checked_stream(state, readers=readers, rank=rank()))
             return cursor
-        epoch = cursor.epoch_of(cursor.position)  # of which a rest may be dropped
+        epoch = cursor.epoch_of(cursor.position)
         if left_open is not None and (type(left_open) is not int or left_open not in (epoch - 1, epoch)):
             raise _damaged(f"`open_epoch` must be {epoch} or the epoch before", left_open)
         cursor.go_on({"open_epoch": left_open})
         return cursor
 
     def load(self, cursor: Cursor) -> None:
-        """Stands where `cursor` does, from `read`."""
+        """Stands where `cursor`, from `read`, does."""
         self.demand.batch_size, self.demand.postponed = cursor.demand.batch_size, cursor.demand.postponed
         cursor.demand, self.cursor = self.demand, cursor
         self.moved()
 
 
 def checked(state: Any) -> dict[str, Any]:
-    """`state`, as `load_state_dict` was given it, as a dict whose entries have the kinds that they must have.
-
-    Raises:
-        ValueError: if an entry is missing, of another type or negative, or the format is unknown.
-        TypeError: if `state` is no mapping.
-    """
+    """`state` as a dict; raises if it has another format or an entry is missing, negative or of another type."""
     if not isinstance(state, Mapping):
         raise ArgumentTypeError("state", "must be a dict from `state_dict()`", got=type(state).__name__)
     if state.get("format") != _FORMAT:
@@ -349,7 +324,7 @@ def _damaged(what: str, value: Any = MISSING) -> ArgumentError:
 
 
 def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raises if an entry of `state` differs from this loader's `own`; names all differences."""
+    """Raises if `state` differs from this loader's `own` entries; names all differences."""
     differences = [
         f"`{name}` is {state[name]!r} there and {mine!r} here" for name, mine in own.items() if state[name] != mine
     ]
@@ -359,11 +334,7 @@ def compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 
 def _checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dict[str, Any]:
-    """The part of a state that belongs to a stream, of a loader with as many `readers`.
-
-    Raises:
-        ValueError: if it is missing or damaged, or another rank's place in a stream that shares itself out.
-    """
+    """The stream's part of a state; raises if it is damaged, has other `readers` or is another `rank`'s."""
     stream = state.get("stream")
     found: dict[str, Any] = dict(stream) if isinstance(stream, Mapping) else {}
     epoch, base, chunk = (found.get(name, -1) for name in ("epoch", "base", "chunk"))
@@ -382,7 +353,7 @@ def _checked_stream(state: Mapping[str, Any], *, readers: int, rank: int) -> dic
 
 
 def _is_place(place: Any, offset: int, chunk: int | None, readers: int | None) -> bool:
-    """Whether a stream, perhaps shared out among `readers`, can go on at `place`, to deliver from `offset` on."""
+    """Whether a stream can go on at `place` and deliver from `offset` on; `readers`: those that it is shared out to."""
     if offset < 0 or not isinstance(place, Mapping):
         return place is None and (offset == 0 or (readers is None and offset > 0))
     if readers is None:

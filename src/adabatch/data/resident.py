@@ -14,18 +14,18 @@ from adabatch.data.loader import DataLoader, setting
 
 
 class ResidentLoader(DataLoader):
-    """A loader of a tensor data set that lies on the device: one index for each batch, nothing is moved.
+    """A loader of a tensor data set that lies on the device: a batch is one index, and nothing is moved.
 
-    The same arguments, order and state as `DataLoader`; without workers, which have nothing to do.
+    The same arguments, order and state as `DataLoader`, without workers.
 
     Args:
         dataset: a `TensorDataset`, a tensor or a tuple of tensors; copied to the device once.
         batch_size: samples in one update, over all ranks.
         shuffle: whether each epoch has an order of its own.
         device: where the data live; default the current accelerator, else the CPU.
-        transform: called with each batch (or micro-batch) on the device, such as random crops of all its images at
-            once. torch's generators are set from (seed, epoch, position of the first sample) for it, so what is random
-            is the same after a restart, and another with other batch sizes, micro-batches or ranks.
+        transform: called with each batch (or micro-batch) on the device, for example to crop all its images at random.
+            torch's generators are set for it from (seed, epoch, position of the first sample): the same after a
+            restart, others with other batch sizes, micro-batches or ranks.
         options: other arguments of `DataLoader`.
 
     Raises:

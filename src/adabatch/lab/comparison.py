@@ -1,7 +1,7 @@
 """The findings of a comparison as records: the content of `compare.json`, written by `study`, read by `report`.
 
-Ratios are the baseline divided by the arm, above 1 is better; differences of accuracies are the arm minus the baseline,
-as fractions of one test set. Fields with a default may be missing in older files.
+Ratios are the baseline divided by the arm: above 1 is better. Differences of accuracies are the arm minus the baseline,
+as fractions. Fields with a default may be missing in older files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from adabatch.lab.shapes import Amount, Count, Json, Kind, Number, Positive, Rat
 
 SMALL: Final = "fixed-small"
 LARGE: Final = "fixed-large"
-TIED: Final = 1e-9  # far below what one test sample more or less is worth, far above rounding
+TIED: Final = 1e-9  # of accuracy: far less than one test sample counts, far more than rounding
 _Answer = Annotated[bool | None, Kind("true, false or null", lambda value: value is None or isinstance(value, bool))]
 
 
@@ -49,13 +49,13 @@ class _Interval(Record):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Its ends; None without one."""
+        """`low` and `high`; None where one is missing."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio(_Interval):
-    """The median of paired ratios and its interval; `low` and `high` are None where n is 1, all where none exists."""
+    """The median of paired ratios and its interval; without an interval if n is 1, all None if there is no ratio."""
 
     median: Positive | None
     low: Positive | None
@@ -63,7 +63,7 @@ class Ratio(_Interval):
 
     @property
     def is_shown(self) -> bool:
-        """Whether it differs from 1 by its interval; without an interval it is taken as it is."""
+        """Whether the interval excludes 1; without an interval, whether there is a ratio."""
         return self.median is not None and not (self.interval and self.interval[0] <= 1 <= self.interval[1])
 
     @property
@@ -74,7 +74,7 @@ class Ratio(_Interval):
 
 @dataclass(frozen=True, slots=True)
 class Difference(_Interval):
-    """The mean of paired differences and its interval; `low` and `high` are None where n is 1."""
+    """The mean of paired differences and its interval; without an interval if n is 1."""
 
     mean: Number
     low: Number | None
@@ -83,14 +83,14 @@ class Difference(_Interval):
 
 @dataclass(frozen=True, slots=True)
 class OverSamples(Difference):
-    """A difference whose interval is over so many test samples."""
+    """A difference with its interval over `samples` test samples."""
 
     samples: Size
 
 
 @dataclass(frozen=True, slots=True)
 class BySeed(Record):
-    """The worst seed's difference, whether differences are skewed, and how often runs may fail of which none did."""
+    """The worst seed's difference, whether differences are skewed, and an upper limit on failures if none failed."""
 
     worst: Number | None = None
     skewed: _Answer = None
@@ -99,11 +99,11 @@ class BySeed(Record):
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
-    """Whether "within the margin" is shown by the interval.
+    """Whether the interval shows "within the margin".
 
     Attributes:
         verdict: `"shown"`, `"worse"` or `"not shown"`.
-        words: the same in a clause with its reason.
+        words: the verdict and its reason in a clause.
     """
 
     verdict: Text = "not shown"
@@ -125,7 +125,7 @@ class Against(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals(Record):
-    """Runs that reached the target, and when each did, None for never."""
+    """How many runs reached the target, and when; None for a run that never did."""
 
     reached: Count
     n: Count
@@ -139,8 +139,8 @@ class ArmOutcome(Record):
 
     Attributes:
         diverged: runs in which a loss was not finite; None: not counted.
-        at_chance: runs that ended no better than chance and did not diverge.
-        updates_to_target: None where the median run never arrived; so `seconds_to_target`.
+        at_chance: runs that ended no better than chance without diverging.
+        updates_to_target: None if the median run never reached it, as `seconds_to_target`.
     """
 
     name: Text
@@ -165,7 +165,7 @@ class Comparison(Record):
     Attributes:
         margin: the loss of accuracy, a fraction, within which an arm counts as just as good.
         target: test accuracy, a fraction, up to which updates and seconds are counted.
-        settings: for each arm its settings but for the seed.
+        settings: of each arm, without the seed.
     """
 
     format: Count = 1
@@ -197,25 +197,24 @@ class Comparison(Record):
                 yield f"without a value for each seed of {arm.name}"
 
     def arm(self, name: str) -> ArmOutcome:
-        """The arm of that name."""
+        """The arm called `name`."""
         return next(arm for arm in self.arms if arm.name == name)
 
     def against(self, baseline: str) -> Mapping[str, Against]:
-        """The arms against fixed-small or fixed-large; empty where that was not trained."""
+        """The arms against fixed-small or fixed-large; empty if that was not trained."""
         return self.against_fixed_small if baseline == SMALL else self.against_fixed_large
 
     def seconds(self, arm: ArmOutcome) -> float:
-        """An arm's seconds of training, by the ratios paired by seed.
+        """An arm's seconds of training: fixed-small's median, divided by the median of the ratios paired by seed.
 
-        The median of each arm's seconds says another thing than the median of ratios where the machine was busy in
-        some of the seeds: bars would contradict the number above them. So fixed-small's time is its median, and any
-        other that median divided by the median ratio. Without fixed-small each time is its own median.
+        If the machine was busy during some seeds, the medians of two arms contradict the median of their ratios, and
+        bars would contradict the number above them. Without fixed-small it is the arm's own median.
         """
         told = self._by_ratio(arm, lambda each: each.train_seconds.median, lambda found: found.seconds_ratio)
         return arm.train_seconds.median if told is None else told
 
     def seconds_to_target(self, arm: ArmOutcome) -> float | None:
-        """An arm's seconds of training until the target, told like `seconds`; None where most runs never arrived."""
+        """An arm's seconds of training to the target, found as in `seconds`; None if most runs never reached it."""
         return self._by_ratio(arm, lambda each: each.seconds_to_target, lambda found: found.seconds_to_target_ratio)
 
     def _by_ratio(
@@ -230,9 +229,9 @@ class Comparison(Record):
 
 
 def lost_words(arm: ArmOutcome, base: ArmOutcome) -> str:
-    """Which runs of an arm and its baseline learned nothing, in words: they diverged, or the baseline's are at chance.
+    """How many runs learned nothing, in words: runs of both that diverged, else the baseline's at chance; empty: none.
 
-    As good as chance is no praise. Empty: none.
+    To be as good as a baseline at chance is no praise.
     """
     n, diverged = arm.test_accuracy.n, {"its": arm.diverged, "the baseline's": base.diverged}
     words = [f"{count} of {whose} {n} runs" for whose, count in diverged.items() if count]
@@ -242,9 +241,8 @@ def lost_words(arm: ArmOutcome, base: ArmOutcome) -> str:
 
 
 def unjudged(difference: Difference, lost: str = "") -> str:
-    """Why the interval of a difference of accuracies shows nothing, wherever it lies; empty: it shows something."""
+    """Why the interval of a difference of accuracies can show nothing; empty if it can."""
     if lost or difference.interval is None:
         return lost or "one seed gives no interval"
     low, high = difference.interval
-    tied = high - low < TIED  # two equal numbers tell no spread
-    return "the seeds do not differ, so their spread is unknown" if tied else ""
+    return "the seeds do not differ, so their spread is unknown" if high - low < TIED else ""

@@ -1,7 +1,7 @@
-"""Kinds of values in JSON files, the check that values are of them, and records that are read and written as JSON.
+"""Shapes of values in JSON files, their check, and records that are read and written as JSON.
 
-A shape is a kind such as `Size`, `Size | None`, `[Size]` or `tuple[Size, ...]` for a list that is not empty,
-`Mapping[str, Size]` for free names, a dict of names and shapes, where `"name?"` may be missing, or a `Record`.
+A shape is a kind such as `Size`; `Size | None`; `[Size]` or `tuple[Size, ...]` for a list that is not empty;
+`Mapping[str, Size]` for any names; a dict of names and shapes, in which `"name?"` may be missing; or a `Record`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LARGEST: Final = 1e300
 
 
 class Kind(NamedTuple):
-    """The rule for a value, in words and as a question."""
+    """The rule for a value, in words and as a function."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -53,13 +53,13 @@ Rates = Annotated[Mapping[str, float], Kind("batch sizes with their samples per 
 
 
 class Record:
-    """A dataclass of JSON: the type of each field is the shape of its values; one with a default may be missing."""
+    """A dataclass for JSON: a field's type is the shape of its value, and a field with a default may be missing."""
 
     __slots__ = ()
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Self:
-        """The record of values in which there are no `faults`; names that it does not have are left out."""
+        """The record of values without `faults`; names that are not fields are left out."""
         return _made(values, cls)  # type: ignore[no-any-return]
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Record:
 
 
 def faults(values: Any, shape: Any, at: str = "") -> Iterator[str]:
-    """The faults of values in a shape, each in words that follow "got FILE"; `at` is where they stand, as a path."""
+    """Where values do not fit a shape, each in words that follow "got FILE"; `at` is the path to the values."""
     origin: Any = get_origin(shape)
     inner = shape if isinstance(shape, list) else get_args(shape)
     if origin is Annotated:
@@ -104,7 +104,7 @@ def _hints(shape: type) -> dict[str, Any]:
 
 
 def _names(shape: Any) -> Mapping[str, Any]:
-    """The names in a record and their shapes."""
+    """The shapes in a record or dict, by name."""
     if isinstance(shape, Mapping):
         return shape
     needed = {field.name for field in fields(shape) if field.default is field.default_factory is MISSING}
@@ -112,7 +112,7 @@ def _names(shape: Any) -> Mapping[str, Any]:
 
 
 def _made(values: Any, shape: Any) -> Any:
-    """Values with a record in the place of each mapping whose shape is one."""
+    """The values, with records for the mappings whose shape is a record."""
     origin, inner = get_origin(shape), get_args(shape)
     if values is None or origin is Annotated:
         return values

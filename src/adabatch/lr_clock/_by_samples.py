@@ -1,4 +1,4 @@
-"""An unmodified torch LR scheduler that counts updates, stepped by the position in the data."""
+"""`by_samples`: an unmodified torch LR scheduler that counts updates, stepped by the position in the data."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from adabatch.lr_clock._sample import (
 from adabatch.types import DrivenLoader, check_last
 
 _FORMAT: Final = 1
-_SAME: Final = 1e-6  # of an LR, which a tensor rounds
-_NOTHING: Final = 1e-4  # of the highest LR: next to nothing
-_IDENTITY: Final = ("base_batch_size", "dataset_size", "end")
+_SAME: Final = 1e-6  # relative difference of equal LRs, since tensors round
+_NOTHING: Final = 1e-4  # share of the highest LR that counts as next to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Baseline:
         return epoch * self.dataset_size + index * self.batch_size
 
     def update_at(self, clock: int) -> int:
-        """The update in whose batch `clock` lies; after a dropped rest the next one."""
+        """The update whose batch holds `clock`; where a rest is dropped, the next update."""
         per_epoch = self.per_epoch
         if per_epoch is None or self.dataset_size is None:
             return clock // self.batch_size
@@ -80,7 +79,7 @@ class Baseline:
         return epoch * per_epoch + offset // self.batch_size
 
     def updates(self, epochs: int) -> int:
-        """Updates in `epochs` of a data set; not for a stream."""
+        """Updates in so many epochs; not for a stream."""
         assert self.dataset_size is not None
         if self.per_epoch is None:
             return -(-epochs * self.dataset_size // self.batch_size)
@@ -88,9 +87,9 @@ class Baseline:
 
 
 class SamplesLR:
-    """Steps an LR scheduler as often as updates of the base batch size have passed; made by `by_samples`.
+    """Steps an LR scheduler once for each update of the base batch size that has passed; made by `by_samples`.
 
-    Call `step()` where the LR scheduler's would be called, once for each batch, at the end of the loop's body.
+    Call `step()` in place of the LR scheduler's, once for each batch, at the end of the loop's body.
     """
 
     def __init__(
@@ -105,25 +104,25 @@ class SamplesLR:
         self._lr_scheduler, self._loader, self._baseline, self._end = lr_scheduler, loader, baseline, end
         self._taken = steps_taken(lr_scheduler)
         self._places: list[int] | None = places(lr_scheduler)  # None until seen again after a state was loaded
-        self._checked = False  # whether the data was seen to stand where the LR scheduler does
-        self._peak = _highest(lr_scheduler.get_last_lr())  # LR seen
-        self._gone: int | None = None  # the update since which it is next to nothing
-        self._told = meant  # whether nothing is left to say about its length
+        self._checked = False  # whether data and LR scheduler were seen to stand at the same update
+        self._peak = _highest(lr_scheduler.get_last_lr())  # highest LR so far
+        self._gone: int | None = None  # the update since which the LR is next to nothing
+        self._told = meant  # whether a warning about the length was given, or none is wanted
 
     @property
     def updates(self) -> int:
-        """Steps that the LR scheduler has taken: updates of the base batch size that have passed, up to its end."""
+        """Steps that the LR scheduler has taken."""
         return self._taken
 
     def step(self) -> None:
-        """Steps the LR scheduler up to where the next batch starts: often, once or not at all.
+        """Steps the LR scheduler up to the start of the next batch: several times, once or not at all.
 
         Raises:
-            RuntimeError: if someone else stepped it or a part of it, a micro-batch is still to come, the data set has
-                another size than before, or at the first call the data stands before it or the optimizer has another
-                LR than it.
-            ValueError: if at the first call its end is seen to lie in the first hundredth of the training, or to be the
-                number of epochs.
+            RuntimeError: if someone else stepped it or one of its parts, a micro-batch is still to come, or the data
+                set has another size than before; at the first call also if the data is at an earlier update or the
+                optimizer has another LR.
+            ValueError: if at the first call its end lies in the first hundredth of the training, or at the number of
+                epochs.
         """
         check_last(self._loader.part, "step()", "of `by_samples` was called")
         self._check_owner()
@@ -131,7 +130,7 @@ class SamplesLR:
             raise UsageError(
                 "by_samples",
                 f"was made for a data set of {self._baseline.dataset_size} samples, but the loader's has "
-                f"{self._loader.dataset_size} now, of which the LR scheduler knows nothing",
+                f"{self._loader.dataset_size} now",
                 remedy="step the LR scheduler itself from here on, once after each update",
             )
         batch = self._loader.current
@@ -145,10 +144,10 @@ class SamplesLR:
                 f"update {target:,}",
                 remedy="load the states of loader, LR scheduler and `by_samples` together",
             )
-        before = not self._checked and batch is None  # of a loop that goes on from here
+        before = not self._checked and batch is None  # called once before the loop, to go on with another LR
         if not self._checked:
             self._check_length()
-        self._checked = True  # from here on a clock goes back only where a rest is not dropped after all
+        self._checked = True  # from here on the clock goes back only if a rest is not dropped after all
         with warnings.catch_warnings() if before else contextlib.nullcontext():
             if before:
                 warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")  # before the optimizer's
@@ -159,27 +158,25 @@ class SamplesLR:
         self._look(passed)
 
     def get_last_lr(self) -> list[Any]:
-        """LRs that the LR scheduler set last, one for each parameter group, as its own `get_last_lr`."""
+        """The LR scheduler's own `get_last_lr`: the LRs that it set last, one for each parameter group."""
         return list(self._lr_scheduler.get_last_lr())
 
     def state_dict(self) -> dict[str, Any]:
-        """The numbers that a resumed run must agree on. The LR scheduler's own state is saved apart, as ever."""
+        """The numbers that a resumed run must agree on. Save the LR scheduler's own state as well."""
         return {"format": _FORMAT, "updates": self._taken, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resumes; load the states of the LR scheduler and of the optimizer as well, before or after.
 
-        Args:
-            state: what `state_dict` gave.
-
         Raises:
             ValueError: if it is no such state, or of another base batch size, data set or end.
         """
-        names = {"format", "updates", *_IDENTITY}
+        identity = self._identity()
+        names = {"format", "updates", *identity}
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != names:
             found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             raise ArgumentError("state", "must be what `state_dict()` of `by_samples` gave", value=found)
-        for name, ours in self._identity().items():
+        for name, ours in identity.items():
             if state[name] != ours:
                 raise ArgumentError(
                     "state",
@@ -190,11 +187,11 @@ class SamplesLR:
         self._places = None
 
     def _identity(self) -> dict[str, Any]:
-        values = (self._baseline.batch_size, self._baseline.dataset_size, self._end)
-        return dict(zip(_IDENTITY, values, strict=True))
+        baseline = self._baseline
+        return {"base_batch_size": baseline.batch_size, "dataset_size": baseline.dataset_size, "end": self._end}
 
     def _check_length(self) -> None:
-        """Checks its end against that of the training, where a plan drives the loader that has one."""
+        """Compares its end with that of the training, if a plan with an end drives the loader."""
         driver, end = self._loader.driver, self._end
         epochs = None if driver is None or driver.plan is None else driver.plan.epochs
         if epochs is None or end is None or self._told:
@@ -213,7 +210,7 @@ class SamplesLR:
             warnings.warn(f"{said}; {remedy}", UserWarning, stacklevel=3)
 
     def _look(self, passed: int) -> None:
-        """Says it once when the LR has been next to nothing for as long as it took to get there."""
+        """Warns once when the LR has been next to nothing for as long as it took to get there."""
         lrs = self._lr_scheduler.get_last_lr()
         if self._told or any(isinstance(lr, torch.Tensor) and lr.device.type != "cpu" for lr in lrs):  # slow to read
             return
@@ -234,32 +231,24 @@ class SamplesLR:
             )
 
     def _check_owner(self) -> None:
-        found = steps_taken(self._lr_scheduler)
+        found, rule = steps_taken(self._lr_scheduler), "must be stepped by `by_samples` alone"
         if found != self._taken:
-            raise UsageError(
-                None,
-                "the LR scheduler of `by_samples` must be stepped by `by_samples` alone",
-                got=f"{found:,} steps instead of {self._taken:,}",
-                remedy="take `lr_scheduler.step()` out of the loop, and when resuming load both states",
-            )
+            remedy = "take `lr_scheduler.step()` out of the loop, and when resuming load both states"
+            raise UsageError("lr_scheduler", rule, got=f"{found:,} steps instead of {self._taken:,}", remedy=remedy)
         if self._places is None:
             self._check_optimizer()
         elif self._places != places(self._lr_scheduler):
-            raise UsageError(
-                None,
-                "the LR scheduler of `by_samples` must be stepped by `by_samples` alone",
-                got="one of which a part took steps of its own",
-                remedy="take the `step()` of single parts out of the loop",
-            )
+            remedy = "take the `step()` of single parts out of the loop"
+            raise UsageError("lr_scheduler", rule, got="one whose part took steps of its own", remedy=remedy)
 
     def _check_optimizer(self) -> None:
-        """Checks, once resumed, that the LR is the one that most LR schedulers find their next from."""
+        """Checks, once resumed, that the optimizer has the LR from which most LR schedulers compute the next one."""
         groups = self._lr_scheduler.optimizer.param_groups
         for group, last in zip(groups, self._lr_scheduler.get_last_lr(), strict=True):
             if not math.isclose(float(group["lr"]), float(last), rel_tol=_SAME, abs_tol=_SAME * abs(float(last))):
                 raise UsageError(
-                    None,
-                    f"the optimizer of `by_samples` must have the LR that its LR scheduler left, {float(last):g}",
+                    "optimizer",
+                    f"must have the LR that its LR scheduler left, {float(last):g}, when `by_samples` resumes",
                     got=f"{float(group['lr']):g}, with which it was stepped already",
                     remedy="when resuming load the optimizer's state too, before training goes on; to go on with "
                     "another LR give every parameter group the new `lr` and `initial_lr`, make LR scheduler and "
@@ -280,21 +269,21 @@ def by_samples(
 ) -> SamplesLR:
     """Runs an unmodified LR scheduler that counts updates on the position in the data.
 
-    However the batch grows, the LR where a batch starts is the one that training with constant batches of
-    `base_batch_size` has there, and warm-up, decay and cycle end where they were meant to end. At that batch size it is
-    step for step the LR scheduler itself. With a fixed number of tokens per sample this is the tokens clock too. Where
-    an epoch is left early, the LR passes over what was skipped after the first batch of the next one.
+    However the batch grows, a batch starts with the LR that training with constant batches of `base_batch_size` has at
+    that position. So warm-up, decay and cycle end where they were meant to. At that batch size each step is the LR
+    scheduler's own. With a fixed number of tokens per sample this is the tokens clock too. If an epoch is left early,
+    the LR follows after the first batch of the next epoch.
 
-    An LR scheduler that counts epochs is over far too early here. Where a `BatchSizeScheduler` that knows `epochs`
-    drives the loader, the first `step()` refuses an end in the first hundredth of the training or at the number of
-    epochs, and warns of one in the first tenth or ten times too late. In any case it warns once when the LR has been
-    below 1/10,000 of its highest for as long as it took to fall so low. With `end` given it does neither.
+    An LR scheduler that counts epochs is over far too early here. If a `BatchSizeScheduler` that knows `epochs` drives
+    the loader, the first `step()` refuses an end in the first hundredth of the training or at the number of epochs, and
+    warns of one in the first tenth or ten times too late. In any case a warning comes once the LR has been below
+    1/10,000 of its highest for as long as it took to fall so low. With `end` given there is neither.
 
     To go on with another LR after a restart, set `lr` and `initial_lr` of every parameter group, make the LR scheduler
     and this object anew, with `base_batch_size` and without their states, and call `step()` once before the loop.
 
     Args:
-        lr_scheduler: any of torch's LR schedulers; nobody else steps it.
+        lr_scheduler: any of torch's LR schedulers; do not step it yourself.
         loader: the loader that is trained on.
         base_batch_size: the batch size whose updates the LR scheduler counts, in samples; None for the loader's now.
         end: steps after which the LR is frozen; None for the end that the LR scheduler has, `lr_clock.last_step`.
@@ -303,7 +292,7 @@ def by_samples(
         An object to `step()` in the LR scheduler's place.
 
     Raises:
-        TypeError: if an argument is of the wrong kind; ReduceLROnPlateau among them.
+        TypeError: if an argument is of the wrong kind, such as ReduceLROnPlateau.
         ValueError: if a number is out of range, or missing while the loader has passed samples.
 
     Example:
@@ -327,12 +316,8 @@ def by_samples(
         )
     if base_batch_size is None:
         if loader.clock > 0:
-            raise ArgumentError(
-                "base_batch_size",
-                f"must be given when the loader has passed samples ({loader.clock:,})",
-                value=None,
-                remedy="its batch may have grown",
-            )
+            rule = f"must be given when the loader has passed samples ({loader.clock:,})"
+            raise ArgumentError("base_batch_size", rule, value=None, remedy="its batch may have grown")
         base_batch_size = loader.batch_size
     baseline = Baseline(
         _checks.whole("base_batch_size", base_batch_size), loader.dataset_size, loader.drop_last, loader.run_on

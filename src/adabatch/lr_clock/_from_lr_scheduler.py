@@ -1,4 +1,4 @@
-"""A torch LR scheduler turned into growth of the batch."""
+"""`from_lr_scheduler`: a torch LR scheduler turned into growth of the batch."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def from_lr_scheduler(
 
         B(t) = batch_size * max_{s <= t} lr(s) / lr(t),  at most `maximum`
 
-    The LR scheduler stays in place and is stepped as before: after every epoch, or, where it counts updates, by
-    `ab.by_samples`. The coupling of the rule, `.coupling` of what is returned, does the rest. `ab.schedules.from_lr`
-    does the same for an LR that is a function of samples or a table.
+    The LR scheduler stays in place and is stepped as before: after every epoch or, if it counts updates, by
+    `ab.by_samples`. The schedule's `.coupling` does the rest. `ab.schedules.from_lr` does the same for an LR that is a
+    function of samples or a table.
 
-    With `epochs`, an LR scheduler in another unit than `counts` is noticed by its length. One in updates or samples
-    whose last fall lies in the first hundredth of the training is refused, and so is one whose own end (T_max,
-    total_steps) is the number of epochs. A warning says where the last fall lies in the first tenth, an own end comes
-    more than ten times too late, or, without one, the first fall comes only after the training.
+    With `epochs`, the length of the LR scheduler shows whether it counts in another unit than `counts`. In updates or
+    samples it is refused if its last fall lies in the first hundredth of the training, or its own end (T_max,
+    total_steps) is the number of epochs. A warning tells of a last fall in the first tenth, of an own end more than ten
+    times too late and, without an own end, of a first fall after the training.
 
     Args:
         lr_scheduler: any of torch's LR schedulers at its first step; a copy is sampled, see `lr_clock.sample`.
-        counts: what one of its steps counts: `epochs(1)`, or `updates(1)` of the training at the constant
-            `batch_size`. Other lengths will do.
-        dataset_size: samples in an epoch. Of a stream, the samples of the whole training, with `epochs=1`. It is the
-            caller's duty that this and `epochs` are those of the training: after the end the last size holds.
+        counts: the length of one of its steps: `epochs(1)`, or `updates(1)` of the training at the constant
+            `batch_size`. Other lengths are accepted too.
+        dataset_size: samples in an epoch; for a stream, samples in the whole training, with `epochs=1`. It must be that
+            of the training, and so must `epochs`: after the end the last size holds.
         epochs: length of the training; None takes the length that the LR scheduler has, if it has one.
-        batch_size: the size that it starts with. None for the loader's, which needs a scheduler that counts epochs.
+        batch_size: the first size; None for the loader's, which needs a scheduler that counts epochs.
         maximum: the largest batch size; None for a tenth of the data set, the limit of validity in the paper.
-        round_to: sizes are multiples of it.
+        round_to: sizes are multiples of this number.
         rule: `"smith"`, `"seesaw"` (for Adam), `"hybrid(k)"` or `"power(p)"`.
-        drop_last: as of the loader; matters only for what counts updates.
-        run_on: as of the loader; matters only for what counts updates.
+        drop_last: the loader's; matters only to an LR scheduler that counts updates.
+        run_on: the same.
 
     Returns:
         The schedule.
 
     Raises:
-        TypeError: if an argument is of the wrong kind; ReduceLROnPlateau among them.
+        TypeError: if an argument is of the wrong kind, such as ReduceLROnPlateau.
         ValueError: if the length is not known, an LR is negative or not finite, numbers do not fit each other, or a
             momentum is 1 or more under `smith` or `hybrid(k)`.
 
@@ -96,7 +96,7 @@ def table(
     drop_last: bool = False,
     run_on: bool = False,
 ) -> list[tuple[Duration | int, float]]:
-    """The LRs of a torch LR scheduler as `schedules.from_lr` takes them; arguments and errors as `from_lr_scheduler`.
+    """The LRs of a torch LR scheduler, for `schedules.from_lr`; arguments and errors as in `from_lr_scheduler`.
 
     Returns:
         (Duration in epochs or clock in samples, LR from there on) for each change of the LR.
@@ -123,7 +123,7 @@ def _table(
     starts: list[Duration | int]
     if counts.unit == "epochs":
         steps = _steps(lr_scheduler, total if total is None else math.ceil(total / counts.exact))
-        # A scheduler that the user steps does what it does after its end; one that counts updates is frozen there.
+        # A scheduler that the user steps goes on after its end; one that counts updates is frozen there.
         lrs = sample(lr_scheduler, steps)
         starts = [Duration(_number(step * counts.exact), "epochs") for step in range(steps)]
     else:
@@ -146,9 +146,9 @@ def _table(
 def _check_momentum(optimizer: Any) -> None:
     """Checks that the noise scale `lr N / (B (1 - m))` has a value in every parameter group."""
     for group in optimizer.param_groups:
-        for name in ("momentum", "max_momentum"):  # the second is where OneCycleLR and CyclicLR go
+        for name in ("momentum", "max_momentum"):  # OneCycleLR and CyclicLR go up to the second
             if group.get(name) is not None:
-                remedy = "at 1 the noise scale that the batch is grown by has no value"
+                remedy = "at 1 the noise scale, by which the batch grows, has no value"
                 _checks.finite(name, float(group[name]), minimum=0, below=1, remedy=remedy)
 
 

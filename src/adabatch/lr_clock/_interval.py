@@ -12,7 +12,7 @@ from adabatch.units import Duration
 
 
 class Interval:
-    """Says once for each interval of data that it has passed; made by `every`."""
+    """Tells once for each interval of data that it has passed; made by `every`."""
 
     def __init__(self, loader: DrivenLoader, length: Duration, samples: Fraction) -> None:
         self._loader, self._length, self._samples = loader, length, samples
@@ -20,9 +20,9 @@ class Interval:
         self._seen = self._count()
 
     def due(self) -> bool:
-        """Whether an interval ended since this was asked last, or since the start; several in one batch count once.
+        """Whether an interval ended since the last call, or since the start; several in one batch count once.
 
-        Among micro-batches it is the last one of a batch after which an interval ends.
+        While a batch is handed out in micro-batches, an interval ends after the last of them only.
 
         Raises:
             RuntimeError: if the data set has another size than when this was made.
@@ -39,11 +39,11 @@ class Interval:
             return False
         count = self._count()
         due = count > self._seen
-        self._seen = max(count, self._seen)  # the clock goes back where a rest is not dropped after all
+        self._seen = max(count, self._seen)  # the clock goes back if a rest is not dropped after all
         return due
 
     def state_dict(self) -> dict[str, Any]:
-        """How many intervals were seen to end, JSON-safe."""
+        """The number of intervals that have ended, JSON-safe."""
         return {"format": 1, "seen": self._seen, "length": str(self._length)}
 
     def load_state_dict(self, state: Any) -> None:
@@ -69,9 +69,9 @@ def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | No
 
     Args:
         loader: the loader that is trained on.
-        length: in epochs, samples or tokens, exact however long training is: the nth interval ends with the first
-            sample that brings n lengths of data.
-        tokens_per_sample: needed by tokens.
+        length: in epochs, samples or tokens. The nth interval ends with the sample that completes n lengths of data,
+            exactly, however long training is.
+        tokens_per_sample: needed for a length in tokens.
 
     Returns:
         An object whose `due()` is asked after each batch.
@@ -90,12 +90,8 @@ def every(loader: DrivenLoader, length: Duration, *, tokens_per_sample: int | No
     if not isinstance(length, Duration):
         raise ArgumentTypeError("length", "must be a length such as samples(1000) or epochs(1)", value=length)
     if length.count == 0 or length.unit == "updates":
-        raise ArgumentError(
-            "length",
-            "must be above 0 in epochs, samples or tokens",
-            value=length,
-            remedy="an update is no fixed amount of data",
-        )
+        remedy = "an update is no fixed amount of data"
+        raise ArgumentError("length", "must be above 0 in epochs, samples or tokens", value=length, remedy=remedy)
     per = loader.dataset_size if length.unit == "epochs" else 1
     count = length.exact
     if length.unit == "tokens":

@@ -17,24 +17,25 @@ from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.units import Duration
 
-_EXACT: Final = (1e-9, 1e-12)  # of LRs that are numbers: spread between parameter groups, and what counts as 0
-_ROUNDED: Final = (1e-3, 1e-6)  # of LRs that are tensors, mostly in single precision: errors add up over the steps
+# Tolerances: of the spread between parameter groups, and of 0.
+_EXACT: Final = (1e-9, 1e-12)  # for LRs that are numbers
+_ROUNDED: Final = (1e-3, 1e-6)  # for LRs that are tensors, mostly in single precision: errors add up over the steps
 MOST_STEPS: Final = 10_000_000  # a minute or two
 
-FAR: Final = 10  # times too short or too long: said in a warning, since a trial run may be as short
+FAR: Final = 10  # times too short or too long: a warning, since a trial run may be as short
 HOPELESS: Final = 100  # times too short: an error
-_LEVEL: Final = 1e-3  # of the highest LR so far: the least change that counts, and twice as much is nothing
-_FALL: Final = 1e-2  # of the same: the least fall after the training that is missed in it
+_LEVEL: Final = 1e-3  # share of the highest LR so far: smaller changes do not count, and an LR up to twice that is 0
+_FALL: Final = 1e-2  # share of the highest LR: a smaller fall after the training does not count
 _AHEAD: Final = 20_000  # steps after the training in which a fall is looked for; a fifth of a second
 
 
 def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = False) -> list[float]:
     """The LR before each of the first `steps` steps of a scheduler, from a copy; the scheduler itself is not touched.
 
-    The copy is bound to an optimizer with one parameter of one number for each parameter group, so no parameter of the
-    model is copied, also where the scheduler or a function of it holds the model. LRs of several groups must be
-    multiples of each other throughout, to 1e-9 or, where they are tensors and round, to 1e-3; the first group's are
-    given. An LR that rounding takes below 0 is 0.
+    The copy has an optimizer of its own with one number for each parameter group. So no parameter of the model is
+    copied, even where the scheduler or one of its functions holds the model. LRs of several groups must keep their
+    proportions, to 1e-9 or, for tensors, which round, to 1e-3; those of the first group are returned. An LR that
+    rounding takes below 0 is 0.
 
     Args:
         lr_scheduler: any scheduler of `torch.optim.lr_scheduler` that needs no measurement, at its first step.
@@ -70,7 +71,7 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
     twin = _copy(lr_scheduler)
     rows = [_row(twin, 0)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+        warnings.simplefilter("ignore")  # torch warns that the optimizer made no step
         for step in range(1, steps):
             if last is not None and step > last:
                 rows += [rows[-1]] * (steps - step)
@@ -81,13 +82,13 @@ def sample(lr_scheduler: torch_lr.LRScheduler, steps: int, *, freeze: bool = Fal
 
 
 def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
-    """The last step at which a scheduler is as it was meant: one further OneCycleLR raises and a cosine climbs again.
+    """The last step that a scheduler was meant to take: at the next OneCycleLR raises and a cosine climbs again.
 
     Args:
-        lr_scheduler: the scheduler; for `SequentialLR` its last part counts, for `ChainedScheduler` the first to end.
+        lr_scheduler: the scheduler; of a `SequentialLR` the last part counts, of a `ChainedScheduler` the first to end.
 
     Returns:
-        The number of steps taken there; None for schedulers without an end, such as StepLR.
+        The number of the step; None for schedulers without an end, such as StepLR.
     """
     if isinstance(lr_scheduler, torch_lr.OneCycleLR):
         return int(lr_scheduler.total_steps) - 1
@@ -102,26 +103,23 @@ def last_step(lr_scheduler: torch_lr.LRScheduler) -> int | None:
 
 
 def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
-    """How many steps a scheduler has taken, the first one in its constructor apart.
+    """How many steps a scheduler has taken, not counting the one in its constructor.
 
     Raises:
         RuntimeError: if the parts of a `ChainedScheduler` have not taken as many steps each.
     """
     if not isinstance(lr_scheduler, torch_lr.ChainedScheduler):
         return int(lr_scheduler.last_epoch)
-    counts = [steps_taken(part) for part in _within(lr_scheduler)]  # it does not count itself
+    counts = [steps_taken(part) for part in _within(lr_scheduler)]  # it has no count of its own
     if len(set(counts)) > 1:
-        raise UsageError(
-            None,
-            "the parts of a ChainedScheduler must have taken as many steps each",
-            got=", ".join(f"{count:,}" for count in counts),
-            remedy="take the `step()` of single parts out of the loop",
-        )
+        got, remedy = ", ".join(f"{count:,}" for count in counts), "take the `step()` of single parts out of the loop"
+        rule = "must be a ChainedScheduler whose parts have taken as many steps each"
+        raise UsageError("lr_scheduler", rule, got=got, remedy=remedy)
     return counts[0]
 
 
 def places(lr_scheduler: torch_lr.LRScheduler) -> list[int]:
-    """Where a scheduler and all of its parts stand."""
+    """The steps of a scheduler and of each of its parts."""
     return [int(getattr(part, "last_epoch", 0)) for part in _parts(lr_scheduler)]  # a ChainedScheduler has none
 
 
@@ -209,12 +207,9 @@ def _advance(twin: torch_lr.LRScheduler, step: int, steps: int) -> None:
     try:
         twin.step()
     except ValueError as error:
-        raise ArgumentError(
-            "lr_scheduler",
-            f"must last for {steps:,} steps",
-            got=f"{type(twin).__name__}, which ended before step {step:,} ({' '.join(str(error).split())})",
-            remedy="give it the length of the training",
-        ) from error
+        got = f"{type(twin).__name__}, which ended before step {step:,} ({' '.join(str(error).split())})"
+        rule, remedy = f"must last for {steps:,} steps", "give it the length of the training"
+        raise ArgumentError("lr_scheduler", rule, got=got, remedy=remedy) from error
 
 
 def _row(twin: torch_lr.LRScheduler, step: int) -> list[float]:
@@ -224,12 +219,8 @@ def _row(twin: torch_lr.LRScheduler, step: int) -> list[float]:
         if -_tolerances(group["lr"])[1] * float(group.get("initial_lr", 0)) <= lr < 0:  # rounding below 0
             row[index] = 0.0
         elif not (math.isfinite(lr) and lr >= 0):
-            raise ArgumentError(
-                "lr_scheduler",
-                "must give finite LRs of at least 0",
-                got=f"{lr} after {step:,} steps",
-                remedy="mend it, or let it end there",
-            )
+            got, remedy = f"{lr} after {step:,} steps", "mend it, or let it end there"
+            raise ArgumentError("lr_scheduler", "must give finite LRs of at least 0", got=got, remedy=remedy)
     return row
 
 
@@ -244,28 +235,27 @@ def _in_proportion(rows: list[list[float]], tolerances: tuple[float, float]) -> 
     for step, row in enumerate(rows):
         shares = [row[index] / peaks[index] for index in used]
         if shares and max(shares) - min(shares) > relative * max(shares) + absolute:
+            here, highest = (", ".join(f"{lr:g}" for lr in lrs) for lrs in (row, peaks))
             raise ArgumentError(
                 "lr_scheduler",
                 "must give all parameter groups LRs that keep their proportions",
-                got=f"{', '.join(f'{lr:g}' for lr in row)} after {step:,} steps where the highest are "
-                f"{', '.join(f'{lr:g}' for lr in peaks)}",
-                remedy="one batch size cannot follow several courses, so convert the one that matters as a function of "
-                "samples or a table",
+                got=f"{here} after {step:,} steps where the highest are {highest}",
+                remedy="one batch size cannot follow several courses; convert one as a function of samples or a table",
             )
     first = used[0] if used else 0
     return [row[first] for row in rows]
 
 
-# Length: in another unit an LR scheduler is over at once, or never begins.
+# Length: an LR scheduler in another unit is over at once, or never begins.
 
 
 def check_length(lr_scheduler: Any, lrs: list[float], *, counts: Duration, epochs: int, stacklevel: int) -> None:
-    """Checks that an LR scheduler neither is over at the start of the training nor begins after its end.
+    """Checks that an LR scheduler is not over at the start of the training and does not begin after its end.
 
     Args:
         lr_scheduler: at its first step.
         lrs: its LR at each of its steps in the training.
-        counts: what a step is taken for.
+        counts: the length of a step.
         epochs: length of the training.
         stacklevel: of the warning.
 
@@ -298,7 +288,7 @@ def _error(got: str, remedy: str) -> ArgumentError:
 
 
 def is_too_short(end: int, steps: int) -> int:
-    """By how much a scheduler that is over after `end` of `steps` steps is too short: `HOPELESS`, `FAR` or 0."""
+    """How much too short a scheduler is that is over after `end` of `steps` steps: `HOPELESS`, `FAR` or 0 times."""
     return HOPELESS if end * HOPELESS <= steps else FAR if end * FAR <= steps else 0
 
 
@@ -308,7 +298,7 @@ def is_epochs(end: int, epochs: int, steps: int) -> bool:
 
 
 def _last_change(lrs: list[float]) -> int:
-    """The last step that changes the LR as a share of the highest so far; 0 if it only rises."""
+    """The last step at which the LR changes relative to the highest so far; 0 if it only rises."""
     peak = level = last = 0.0
     for step, lr in enumerate(lrs):
         peak = max(peak, lr)

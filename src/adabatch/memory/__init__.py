@@ -1,4 +1,4 @@
-"""Memory: the seconds and bytes of a step by micro-batch size, and how the process hands memory back to the kernel."""
+"""Memory: seconds and bytes of a step by micro-batch size, and whether the process keeps freed memory."""
 
 from adabatch.memory._allocator import AllocatorTuning, tune_allocator
 from adabatch.memory._profile import Point, StepProfile

@@ -1,8 +1,7 @@
 """glibc's allocator, set so that large activations stay with the process.
 
-By default glibc gives every block above a threshold back to the kernel when it is freed. A training step frees and
-takes again the same large activations, so each step pays page faults for them, the more the larger the batch is:
-throughput then falls with the batch size.
+By default glibc gives freed blocks above a threshold back to the kernel. A training step frees and takes the same large
+activations again, so each step pays page faults for them, and throughput falls as the batch grows.
 """
 
 from __future__ import annotations
@@ -19,12 +18,8 @@ TOP_PAD: Final = -2
 MMAP_THRESHOLD: Final = -3
 _SETTINGS: Final = ((MMAP_THRESHOLD, (2**30, 2**25)), (TRIM_THRESHOLD, (2**31 - 1,)), (TOP_PAD, (2**28,)))
 _VARIABLES: Final = (
-    "MALLOC_TRIM_THRESHOLD_",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TOP_PAD_",
-    "GLIBC_TUNABLES",
-    "LD_PRELOAD",
-)
+    "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +39,10 @@ class AllocatorTuning:
 def tune_allocator() -> AllocatorTuning:
     """Makes glibc keep freed memory in the process, so that training on the CPU pays no page faults at every step.
 
-    It acts on the whole process, from now on; a second call does nothing. The process keeps the memory of its peak.
-    It does nothing where the C library is another one, or where the environment already sets the allocator
-    (`MALLOC_TRIM_THRESHOLD_` and its like, `GLIBC_TUNABLES`, `LD_PRELOAD`). `adabatch` calls it for runs on the CPU;
-    in a loop of your own, call it before the first large tensor.
+    It acts on the whole process, from now on, which keeps the memory of its peak; a second call does nothing. So does a
+    call with another C library, or where the environment sets the allocator (`MALLOC_TRIM_THRESHOLD_` and its like,
+    `GLIBC_TUNABLES`, `LD_PRELOAD`). The command calls it for runs on the CPU; in your own loop, call it before the
+    first large tensor.
 
     Returns:
         Whether it was applied, and why or why not.

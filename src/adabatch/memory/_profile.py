@@ -1,4 +1,4 @@
-"""The profile of a training step: seconds and bytes by micro-batch size, what follows from them, and the file kept."""
+"""The profile of a training step: seconds and bytes by micro-batch size, the speedups that follow, and its file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Point:
 
     Attributes:
         micro_batch_size: samples in one forward and backward pass on one rank.
-        seconds: of that pass, on the slowest rank.
-        peak_bytes: that the pass takes at its peak, beyond what stays between updates; on the rank that takes most.
-            None where it cannot be measured.
+        seconds: the time of that pass on the slowest rank.
+        peak_bytes: the peak of that pass beyond the memory kept between updates, on the rank with the highest; None
+            where it cannot be measured.
     """
 
     micro_batch_size: int
@@ -46,10 +46,10 @@ class StepProfile:
     """Seconds and peak bytes by micro-batch size, measured on a real step.
 
     Attributes:
-        points: what was measured, by growing size.
-        update_seconds: of one optimizer step.
-        ranks: that share a batch.
-        memory_budget: bytes that a pass may take; None where it is not known.
+        points: the measured sizes, in growing order.
+        update_seconds: the time of one optimizer step.
+        ranks: the number of ranks that share a batch.
+        memory_budget: bytes that a pass may take; None if not known.
         stopped: why no larger size was measured.
         no_peak: why there are no peak bytes; empty if there are.
     """
@@ -72,10 +72,7 @@ class StepProfile:
         return self.points[-1].micro_batch_size
 
     def seconds(self, size: int) -> float:
-        """Of one pass over `size` samples on one rank, between measured sizes in proportion, in the best cut.
-
-        Args:
-            size: samples on one rank, at least 1.
+        """Seconds for `size` samples on one rank in the fastest micro-batches, interpolated between measured sizes.
 
         Example:
             >>> points = Point(1, 1.0, None), Point(2, 1.5, None), Point(4, 4.0, None)
@@ -103,13 +100,10 @@ class StepProfile:
         return low.seconds + share * (high.seconds - low.seconds)
 
     def speedup(self, batch_sizes: Iterable[int]) -> dict[int, float]:
-        """Samples per second at each batch size, against the first one; optimizer steps count, reductions do not.
+        """Samples per second by batch size, as multiples of the first one's; counts optimizer steps, not reductions.
 
         Args:
-            batch_sizes: over all ranks; each runs in its fastest micro-batches.
-
-        Returns:
-            By batch size, how many times as fast as at the first one.
+            batch_sizes: sizes over all ranks; each runs in its fastest micro-batches.
 
         Raises:
             ValueError: if there is none.
@@ -133,11 +127,11 @@ class StepProfile:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> StepProfile:
-        """From what `to_json` gave."""
+        """The inverse of `to_json`."""
         return cls(**data | {"points": tuple(Point(**point) for point in data["points"])})
 
 
-# On disk, by what it depends on.
+# On disk, under a key.
 
 
 def key_of(
@@ -148,7 +142,7 @@ def key_of(
     device: torch.device,
     ranks: int,
 ) -> str:
-    """A hash of model, optimizers, the code of the step, a sample's shape, the device and the versions."""
+    """A hash of model, optimizers, step code, sample shapes, device and versions."""
     parts = {
         "format": _FORMAT,
         "model": [
@@ -190,11 +184,10 @@ def _called(step: Any) -> Any:
 
 
 def _words(code: CodeType, function: Any = None) -> list[Any]:
-    """The code of a function, with the values that it encloses and those of its defaults."""
+    """The code of a function, with the values in its closure and its defaults."""
     constants = [_words(each) if isinstance(each, CodeType) else _word(each) for each in code.co_consts]
-    cells = getattr(function, "__closure__", None) or ()
     held = []
-    for cell in cells:
+    for cell in getattr(function, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # an empty cell
             held.append(_word(cell.cell_contents))
     held += [_word(value) for value in getattr(function, "__defaults__", None) or ()]
@@ -202,7 +195,7 @@ def _words(code: CodeType, function: Any = None) -> list[Any]:
 
 
 def _word(value: Any) -> Any:
-    """A value, as far as it says the same in another process; of what may change, its type alone."""
+    """A plain value in text that is the same in every process; of anything else only its type."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, tuple):
@@ -226,13 +219,7 @@ def _path(name: str) -> Path:
 
 
 def kept(name: str, *, budget: int | None, maximum: int) -> StepProfile | None:
-    """The profile kept under `name`, if it answers what is asked now.
-
-    Args:
-        name: from `key_of`.
-        budget: bytes that a pass may take now; larger sizes are left out.
-        maximum: the largest size wanted.
-    """
+    """The profile kept under `name`, within `budget` bytes and the size `maximum`; None if it does not reach so far."""
     try:
         profile = StepProfile.from_json(json.loads(_path(name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError):
@@ -248,14 +235,14 @@ def kept(name: str, *, budget: int | None, maximum: int) -> StepProfile | None:
 
 
 def _still_stops(profile: StepProfile, budget: int | None) -> bool:
-    """Whether what stopped the profile would stop it now."""
+    """Whether the profile would stop for the same reason now."""
     if profile.stopped == "memory":
         return budget is not None and profile.memory_budget is not None and budget <= 1.25 * profile.memory_budget
     return profile.stopped == "time"
 
 
 def keep(name: str, profile: StepProfile) -> None:
-    """Keeps a profile; a folder that cannot be written keeps none."""
+    """Keeps a profile, if the folder can be written."""
     path = _path(name)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

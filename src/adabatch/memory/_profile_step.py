@@ -1,4 +1,4 @@
-"""Which micro-batch size is fastest, and which fits: measured on the user's own step."""
+"""Measures on the user's own step which micro-batch sizes fit, and which is fastest."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def profile_step(
 ) -> StepProfile:
     """Measures seconds and peak bytes of a real training step at micro-batch sizes 1, 2, 4, ...
 
-    It goes on until the memory budget, `maximum`, or steps of more than 5 seconds. Afterwards parameters, gradients,
-    buffers, optimizer state, random states and the loader's position are bit for bit what they were. Sizes are
-    measured in turns, and the least disturbed turn counts. All ranks must call it, and find the same: the slowest
-    rank's seconds, the most bytes of any. The result is kept on disk, in the folder that the environment variable
-    ADABATCH_CACHE names, else in the user's cache folder, by model, step, sample shapes, device and versions.
+    It stops at the memory budget, at `maximum`, or at steps of more than 5 seconds. Afterwards parameters, gradients,
+    buffers, optimizer state, random states and the loader's position are bit for bit as before. Sizes are measured in
+    turns, and each one's fastest turn counts. All ranks must call it; all get the slowest rank's seconds and the
+    highest peak. The result is kept on disk by model, step, sample shapes, device and versions, in the folder that the
+    environment variable ADABATCH_CACHE names, else in the user's cache folder.
 
-    A pass that runs out of memory ends the search; under `fully_shard`, where the other ranks would wait for it in
-    vain, give a `memory_budget` with room.
+    A pass that runs out of memory ends the search. Under `fully_shard` the other ranks would wait for it for ever: give
+    a `memory_budget` with room.
 
     Args:
-        step: forward and backward of one micro-batch, as in your loop: called with a batch as the loader yields it.
-            If it steps the optimizer too, the time of that is told apart. What else it changes is not put back.
+        step: forward and backward of one micro-batch, as in your loop; called with a batch as the loader yields it.
+            If it steps the optimizer too, that time is subtracted. Other things that it changes are not restored.
         loader: an `ab.DataLoader`, any iterable of batches that can be iterated again, or a function from a number of
             samples to a batch, for batches that cannot be cut. It must not be in the middle of an iteration.
         model: the model that `step` trains.
         optimizer: its optimizer, or several.
-        memory_budget: bytes that a pass may take beyond what stays between updates; None: what the device has free.
+        memory_budget: bytes that a pass may take beyond the memory kept between updates; None: the device's free ones.
         maximum: the largest size; None: the rank's share of the data set, at most 65,536.
 
     Returns:
@@ -149,7 +149,7 @@ class _Trial:
         return StepProfile(points, update_seconds, self._ranks, budget, stopped, no_peak)
 
     def _turns(self, rounds: int, counts: dict[int, int], best: dict[int, float]) -> None:
-        """Times the sizes in turns, there and back, and keeps the least disturbed seconds of each."""
+        """Times the sizes in turns, there and back, and keeps the fastest seconds of each in `best`."""
         for turn in range(rounds):
             order = list(counts)[:: -1 if turn % 2 else 1]
             times = self._reduced([self._seconds(size, counts[size]) for size in order])
@@ -157,13 +157,11 @@ class _Trial:
                 best[size] = min(best[size], seconds)
 
     def _warm_up(self) -> tuple[float, bool]:
-        """Lets the optimizer make its state; seconds of its step, and whether the user's step contains it."""
-        size = 2
+        """Lets the optimizer make its state; returns the seconds of its step, and whether the user's includes it."""
         try:
-            self._pass(size)
+            self._pass(2)
         except Exception as error:
-            failed = is_out_of_memory(error)
-            if not failed:
+            if not is_out_of_memory(error):
                 raise
         included = self._updates > 0
         times = []
@@ -178,7 +176,7 @@ class _Trial:
         return self._reduced([min(times)])[0], included
 
     def _sizes(self, budget: int | None, largest: int) -> tuple[dict[int, int | None], dict[int, float], str]:
-        """Peak bytes and first seconds of each size that fits, and why it ended."""
+        """Peak bytes and first seconds of each size that fits, and why the search ended."""
         peaks: dict[int, int | None] = {}
         guesses: dict[int, float] = {}
         size, stopped = 1, "maximum"
@@ -208,14 +206,14 @@ class _Trial:
         return peaks, guesses, stopped
 
     def _expected(self, peaks: dict[int, int | None], size: int) -> float:
-        """Peak bytes at twice the size, as the last two sizes foretell."""
+        """Peak bytes at twice the size, extrapolated from the last two sizes."""
         here, before = peaks[size], peaks.get(size // 2)
         if here is None:
             return 0
         return here + 2 * (here - before) if before is not None else here
 
     def _try(self, size: int) -> tuple[str, int | None, float]:
-        """Whether a size fails on any rank, its peak bytes, the seconds of a pass."""
+        """Why a size fails on any rank (empty if it fits), its peak bytes, and the seconds of a pass."""
         failed, peak, seconds = "", None, 0.0
         try:
             self._pass(size)
@@ -236,7 +234,7 @@ class _Trial:
         return "memory" if memory else "one" if one else "", None if peak is None else int(most), max(slowest, 1e-9)
 
     def _seconds(self, size: int, count: int) -> float:
-        """Of one pass, the mean of `count`."""
+        """The mean seconds of `count` passes."""
         batches = [self._make(size) for _ in range(min(count, 2))]
         self._wait()
         begin = time.perf_counter()
@@ -253,7 +251,7 @@ class _Trial:
             self._step(batch)
 
     def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """As in an accumulation: gradients stay on the rank."""
+        """A context in which gradients stay on the rank, as in an accumulation."""
         return self._model.no_sync() if hasattr(self._model, "no_sync") else contextlib.nullcontext()
 
     def _clear(self) -> None:
@@ -291,7 +289,7 @@ def _largest(loader: Any, ranks: int) -> int:
 
 
 def _agreed(found: StepProfile | None, group: Any, ranks: int) -> StepProfile | None:
-    """Rank 0's, for all."""
+    """Rank 0's `found`, on every rank."""
     if ranks == 1:
         return found
     data = _distributed.same_for_all(None if found is None else found.to_json(), group)
@@ -302,16 +300,9 @@ def _agreed(found: StepProfile | None, group: Any, ranks: int) -> StepProfile | 
 
 
 def maker(loader: Any) -> Make:
-    """A function that makes micro-batches of any size from the first batch that `loader` would yield now.
+    """A function that makes micro-batches of any size from the next batch of `loader`, or `loader` if it is one.
 
-    The loader stands where it stood. Samples are repeated where more are asked for than the batch holds.
-
-    Args:
-        loader: an `ab.DataLoader`, any iterable of batches that can be iterated again, or such a function itself.
-
-    Raises:
-        TypeError: if it is none of these, or its batches cannot be cut.
-        ValueError: if it is empty.
+    The loader's position stays. Samples are repeated where a size exceeds the batch.
     """
     if callable(loader) and not hasattr(loader, "__iter__"):
         return loader  # type: ignore[no-any-return]
@@ -339,7 +330,7 @@ def _first(loader: Any) -> Any:
             raise ArgumentTypeError(
                 "loader",
                 "must be one that can be iterated again",
-                got="an iterator, of which a batch would be lost",
+                got="an iterator, which would lose a batch",
                 remedy="pass the loader itself, or a function from a size to a batch",
             )
         batch = next(iterator, None)
@@ -365,7 +356,7 @@ def _length(batch: Any) -> int:
 
 
 def resized(batch: Any, have: int, size: int) -> Any:
-    """`batch`, of `have` samples, with `size` of them, in turn and again where they do not suffice.
+    """The first `size` samples of a `batch` of `have`, repeated in turn if there are fewer.
 
     Example:
         >>> resized((torch.arange(3), ["a", "b", "c"]), 3, 5)
@@ -385,7 +376,7 @@ def resized(batch: Any, have: int, size: int) -> Any:
 
 
 def shapes(batch: Any) -> list[str]:
-    """Types and shapes of what a sample is made of."""
+    """Types and shapes of a sample's leaves."""
     return [
         f"{leaf.dtype}{tuple(leaf.shape[1:])}" if isinstance(leaf, Tensor) else type(leaf).__name__
         for leaf in pytree.tree_leaves(batch, is_leaf=_is_column)
@@ -396,7 +387,7 @@ def shapes(batch: Any) -> list[str]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that a step could take on `device` now, beyond what is allocated; None if that cannot be told."""
+    """Bytes that a step could still take on `device`; None if not known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -404,7 +395,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _free_here() -> int | None:
-    """Available memory of the machine, or of the control group if that has less."""
+    """Available memory of the machine, or of the control group if it has less."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -421,7 +412,7 @@ def _free_here() -> int | None:
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
-    """The most that tensors took during `call` beyond what they took before it; None if that cannot be told."""
+    """The peak of tensor memory during `call`, beyond its level before; None if not known."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -436,7 +427,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
 
 
 def _peak_here(call: Callable[[], Any]) -> int | None:
-    """Every allocation and release of torch's CPU allocator, added up in order."""
+    """The peak from every allocation and release of torch's CPU allocator, added up in order."""
     try:
         from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
         from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig

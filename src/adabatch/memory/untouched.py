@@ -1,4 +1,4 @@
-"""Leaving things as they were: random states, and all that a training step touches."""
+"""Restores random states, and everything that a training step changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def holders(loader: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def generators_kept(loader: Any) -> Iterator[list[torch.Generator]]:
-    """Generators that a loader or its samplers have of their own; afterwards they are as they were."""
+    """A context that gives the generators of a loader and its samplers, and restores them."""
     found = [getattr(holder, "generator", None) for holder in holders(loader)]
     generators = [generator for generator in found if isinstance(generator, torch.Generator)]
     with _random.kept(generators=generators):
@@ -30,14 +30,10 @@ def generators_kept(loader: Any) -> Iterator[list[torch.Generator]]:
 
 
 class Untouched:
-    """A context that puts model, optimizers and random states back, bit for bit, in the same tensors.
+    """A context that restores a model, optimizers and random states, bit for bit, in the same tensors.
 
-    The copies lie in host memory. Inside, LRs are 0, so that steps cost what they cost and change no weight, and the
-    hooks of the optimizers are off.
-
-    Args:
-        model: its parameters, gradients, buffers and modes.
-        optimizers: their state and settings.
+    The copies lie in host memory. Inside, LRs are 0, so that a step takes its usual time and changes no weight, and the
+    optimizers' hooks are off.
     """
 
     def __init__(self, model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
@@ -76,7 +72,7 @@ class Untouched:
 
 
 def all_parameters(model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
-    """Those of the model and those that only an optimizer knows."""
+    """The parameters of the model and of the optimizers, each once."""
     more = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
     return list({id(p): p for p in (*model.parameters(), *more)}.values())
 
@@ -127,7 +123,7 @@ def _back(value: Any, kept: Any) -> Any:
 
 
 def is_out_of_memory(error: Any) -> bool:
-    """Whether memory ran out: on an accelerator, in a library on it, or on the CPU, which has no error of its own."""
+    """Whether memory ran out: on an accelerator, in cuBLAS, or on the CPU, which has no error class of its own."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     text = str(error) if isinstance(error, RuntimeError) else ""

@@ -1,9 +1,9 @@
 """Ghost batch norm in the `channels_last` memory formats on a CPU, where no view makes sub-batches channels.
 
-Memory holds a batch as rows of `count` samples, one of each sub-batch. A number's place in its row tells its sub-batch,
-its position (height and width) and its channel, so one call of a kernel of torch's on `[size, numbers of a row]` gives
-the statistics of every place, from which those of the sub-batches' channels follow; what is element-wise is done for
-all sub-batches at once, too. Nothing is copied, and only the input is kept for the backward pass.
+Memory holds a batch as rows of `count` samples, one of each sub-batch. A number's place in its row gives its sub-batch,
+its position (height and width) and its channel. So one call of a torch kernel on `[size, numbers of a row]` gives the
+statistics of every place; those of the sub-batches' channels follow. Element-wise work is done for all sub-batches at
+once, too. Nothing is copied, and only the input is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-_NEAR: Final = 16.0  # deviations that a mean may lie from 0 for sums without the mean to be exact enough
-_WIDTH: Final = 1024  # numbers that factors are repeated to, at most: element by element, short rows are slow
+_NEAR: Final = 16.0  # sums without the mean are exact enough if it lies fewer standard deviations from 0
+_WIDTH: Final = 1024  # most numbers that factors are repeated to: element-wise work on short rows is slow
 _statistics = torch.ops.aten.batch_norm_update_stats.default
 _backward = torch.ops.aten.native_batch_norm_backward.default
 _of_parameters = torch.ops.aten.native_layer_norm_backward.default
@@ -35,7 +35,7 @@ class GhostInChannelsLast(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalises each sub-batch by its own statistics."""
         x = _rows(input, count)
-        # Without running statistics the kernel has those of half precision in half precision.
+        # Without running statistics the kernel computes them for half-precision inputs in half precision.
         running = None if input.dtype.itemsize > 2 else x.new_zeros(x.stride(0), dtype=torch.float32)
         found = _statistics(x.view(len(x), -1, 1, 1), running, running, 0.0)
         of_places, variances = (each.view(count, -1, input.shape[1]) for each in found)
@@ -45,7 +45,7 @@ class GhostInChannelsLast(torch.autograd.Function):
         scales = (variances + eps).rsqrt_()
         a = scales if weight is None else scales * weight
         b = -a * means if bias is None else torch.addcmul(bias, a, means, value=-1)
-        output = torch.empty_like(input)  # no view, for what is done to it in place
+        output = torch.empty_like(input)  # no view, since it may be changed in place
         a, b = _repeated(x, a, b)
         torch.addcmul(b, x, a, out=_rows(output, count))
         ctx.save_for_backward(input, weight, means, scales)
@@ -57,7 +57,7 @@ class GhostInChannelsLast(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of input, weight and bias: `a (dy - mean(dy) - z mean(dy z))` with `z = (x - mean) scale`."""
         input, weight, means, scales = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates the gradient
+        if torch.is_grad_enabled():  # the gradient is differentiated in turn
             wanted = ctx.needs_input_grad[1:3]
             return (*_differentiable(gradient, input, weight, means, scales, ctx.eps, wanted), None, None)
         count = len(means)
@@ -87,7 +87,7 @@ def _differentiable(
     eps: float,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by a kernel whose derivatives torch knows, from copies that have sub-batches as channels."""
+    """The gradients by a kernel that torch can differentiate, from copies with sub-batches as channels."""
     count, _, channels = means.shape
     shape = (-1, count * channels, *input.shape[2:])
     factor = None if weight is None else weight.to(means.dtype).repeat(count)
@@ -101,10 +101,10 @@ def _differentiable(
 
 
 def _sums(dy: Tensor, x: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of `dy z` and of `dy`, both `[count, 1, channels]`, for rows of `_rows`."""
+    """The sums of `dy z` and of `dy` over rows from `_rows`, both `[count, 1, channels]`."""
     size, width = len(x), x.stride(0)
     if x.dtype.itemsize > 2 and float(torch.linalg.vector_norm(means * scales, math.inf)) < _NEAR:
-        # What layer norm has as the gradients of its parameters: faster, but in the precision of the input.
+        # These are the gradients of layer norm's parameters: faster, but in the precision of the input.
         like, shift, scale = means.new_empty(width), means.new_zeros(size), means.new_ones(size)
         pair = (dy.view(size, width), x.view(size, width))
         found = _of_parameters(*pair, [width], shift, scale, like, like, [False, True, True])

@@ -9,7 +9,7 @@ the statistics of sub-batches ("ghost batches") of `size` samples, which keeps t
   left over, so that none is smaller than `size`: the first `(K - 1) * size` samples are cut as above into `K - 1`, the
   last `size + B % size` are one, and there is a second call. Below `2 * size` samples it is ordinary batch norm.
 - In the `channels_last` memory format no view makes sub-batches channels. On a CPU one call takes the statistics and
-  one does all that is element-wise; elsewhere the batch is copied twice. Where torch compiles the model, in any memory
+  another does the element-wise work; elsewhere the batch is copied twice. Where torch compiles the model, in any memory
   format, the compiler gets elementary operations, which it fuses; transforms of `torch.func` get them too.
 - Running statistics are those of an ordinary layer that sees the sub-batches one after the other, in closed form:
   `(1 - m)^K old + sum_k m (1 - m)^(K - 1 - k) new_k` with momentum `m`. `num_batches_tracked` counts sub-batches.
@@ -61,14 +61,14 @@ class _GhostBatchNorm(_BatchNorm):
     def _normalise(self, input: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """One call for `count` sub-batches: output, means and unbiased variances, both `[count, channels]`."""
         batch, channels, *rest = input.shape
-        # Statistics in the precision that ordinary batch norm has them in.
+        # Statistics have the precision of ordinary batch norm's.
         kind = next(tensor for tensor in (self.running_mean, self.weight, input) if tensor is not None)
         memory_format = _memory_format(input)
         last_on_cpu = memory_format != torch.contiguous_format and input.device.type == "cpu"
         in_parts = torch.compiler.is_compiling() or (last_on_cpu and _are_functorch_transforms_active())
         numbers = input.numel() // (count * channels)
         fits = self.weight is None or len(self.weight) == channels
-        if (in_parts or last_on_cpu) and fits and numbers > 1:  # else torch's call tells what is wrong
+        if (in_parts or last_on_cpu) and fits and numbers > 1:  # else torch's call raises its own error
             normalised = _in_parts if in_parts else GhostInChannelsLast.apply
             output, means, variances = normalised(input, self.weight, self.bias, count, self.eps)
             variances = variances * (numbers / (numbers - 1))
@@ -110,7 +110,7 @@ class _GhostBatchNorm(_BatchNorm):
         self.num_batches_tracked.add_(count)
 
     def extra_repr(self) -> str:
-        """The settings, as torch prints them, and the size of a sub-batch."""
+        """The settings as torch prints them, and the size of a sub-batch."""
         return f"{super().extra_repr()}, size={self.size}"  # type: ignore[no-untyped-call]
 
 
@@ -140,16 +140,14 @@ _REMEDIES: Final[dict[type, str]] = {
 def ghost(model: Module, size: int = 128) -> Module:
     """Makes every batch norm layer take its statistics over sub-batches of `size` samples.
 
-    Parameters, buffers and hooks stay the very objects that they are, so an optimizer made before still holds them, and
-    a state dict fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on
-    several ranks, a sub-batch lies within a micro-batch of one rank.
-
-    The output keeps the memory format.
+    Parameters, buffers and hooks stay the same objects, so an optimizer made before still holds them, and a state dict
+    fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on several
+    ranks, a sub-batch lies within a micro-batch of one rank. The output keeps the memory format.
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
-        size: samples in a sub-batch, at least 1, with BatchNorm1d 2. A batch that it does not divide is defined: see
-            the module.
+        size: samples in a sub-batch, at least 1, with BatchNorm1d 2. The module says how it cuts other batches than its
+            multiples.
 
     Returns:
         `model`; or the new layer if `model` is a batch norm layer itself.
@@ -164,8 +162,8 @@ def ghost(model: Module, size: int = 128) -> Module:
         32
 
     Source: Hoffer, Hubara and Soudry, 2017, 1705.08741, section 4.
-    Departures: running statistics in closed form instead of one by one; which samples form a sub-batch is fixed by
-    speed (every `K`-th instead of `size` in a row), which makes no difference to shuffled data.
+    Departures: running statistics in closed form instead of one by one; for speed a sub-batch is every `K`-th sample
+    instead of `size` in a row, which makes no difference to shuffled data.
     """
     _checks.whole("size", size)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
@@ -184,7 +182,7 @@ def ghost(model: Module, size: int = 128) -> Module:
             )
     exchanged = {id(module): _ghost_of(module, size) for _, module in layers}
     for parent in list(model.modules()):
-        held = vars(parent)["_modules"]  # where a child with several names has each of them
+        held = vars(parent)["_modules"]  # holds a child under each of its names
         held.update({name: exchanged[id(child)] for name, child in held.items() if id(child) in exchanged})
     return exchanged.get(id(model), model)  # type: ignore[return-value]
 
@@ -220,7 +218,7 @@ def _ghost_of(module: _BatchNorm, size: int) -> _GhostBatchNorm:
 def _in_parts(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, means and biased variances by elementary operations, which the compiler makes one of."""
+    """Output, means and biased variances by elementary operations, which the compiler fuses."""
     x = input.view(-1, count, *input.shape[1:]).to(torch.promote_types(input.dtype, torch.float32))
     variances, means = torch.var_mean(x, (0, *range(3, x.ndim)), correction=0, keepdim=True)
     z = (x - means) * (variances + eps).rsqrt()
@@ -236,7 +234,7 @@ def _repeated(parameter: Tensor | None, count: int) -> Tensor | None:
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
-    """The memory format that `input` has."""
+    """The memory format of `input`."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if input.ndim in formats and not input.is_contiguous():
         wanted: torch.memory_format = formats[input.ndim]

@@ -8,8 +8,8 @@ constant. An LR, eps and decoupled weight decay for the step make up for the dif
     r_i = (1 - Pi_t) / (1 - betai_t ** t)
     lr -> lr sqrt(r_2) / r_1,   eps -> eps sqrt(r_2),   wd -> wd r_1 / sqrt(r_2)
 
-Nothing is recorded, and no bit changes, until a coupling first changes the betas; what came before counts as made with
-the betas that the group then holds, as torch does.
+Nothing is recorded, and no bit changes, until a coupling first changes the betas. Steps before that count as made with
+the betas that the group then holds, as in torch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from adabatch._errors import ArgumentError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class PastBetas:
-    """The betas that a parameter's moments were made with: their past.
+    """The betas that were in force while a parameter's moments were made.
 
     Attributes:
-        steps: of the optimizer for this parameter.
-        products: of the first betas in force at those steps, and of the second.
+        steps: the optimizer's for this parameter.
+        products: the product of the first betas in force at those steps, and of the second.
     """
 
     steps: int
@@ -62,7 +62,7 @@ class Subgroup:
     Attributes:
         params: the parameters.
         corrections: the factors on torch's bias corrections.
-        changes: LR, eps and decoupled weight decay that do it; empty where torch is right.
+        changes: LR, eps and decoupled weight decay that make up for them; empty where torch is right.
     """
 
     params: list[torch.Tensor]
@@ -92,17 +92,17 @@ class BiasCorrection:
         return bool(self._past)
 
     def doubt(self) -> None:
-        """Has the past compared with the optimizer's own counts of steps before it is used again."""
+        """Requires that the past is compared with the optimizer's own step counts before its next use."""
         self._verified = False
 
     def before(self, in_force: Sequence[Mapping[str, Any]]) -> list[list[Subgroup]]:
         """Splits each parameter group for a step under the betas in force.
 
         Args:
-            in_force: the values of each parameter group, those of the coupling among them.
+            in_force: the values of each parameter group during the step.
 
         Returns:
-            For each group its subgroups, one for each past that its parameters have, most often a single one.
+            For each group its subgroups, one for each past that its parameters have; mostly one.
         """
         check_adam(self._optimizer)
         self._settle()
@@ -125,7 +125,7 @@ class BiasCorrection:
         self._pending.clear()
 
     def state(self) -> list[dict[str, Any]]:
-        """Every past, JSON-safe; parameters by their number in the optimizer's state, as runs from first to last."""
+        """Every past, JSON-safe, with its parameters as [first, last] ranges of numbers in the optimizer's state."""
         self._settle()
         found: dict[PastBetas, list[int]] = {}
         for number, param in enumerate(self._params()):
@@ -137,14 +137,14 @@ class BiasCorrection:
         ]
 
     def load(self, pasts: dict[int, PastBetas]) -> None:
-        """Takes pasts by number of the parameter, as `read` gives them."""
+        """Sets the pasts that `read` gave."""
         params = list(self._params())
         self._loaded = {params[number]: past for number, past in pasts.items()}
         self._past, self._pending, self._verified = dict(self._loaded), {}, False
         self._trained = False
 
     def read(self, state: Any) -> dict[int, PastBetas]:
-        """Pasts by number of the parameter, from what `state` gave.
+        """Pasts by parameter number, from a value of `state`.
 
         Raises:
             ValueError: if it is damaged, or of other parameters.
@@ -175,7 +175,7 @@ class BiasCorrection:
         return (param for group in self._optimizer.param_groups for param in group["params"])
 
     def _steps(self, param: torch.Tensor) -> int:
-        """Steps that the optimizer counts for the parameter; on an accelerator, this waits for it."""
+        """Steps that the optimizer counts for the parameter; waits for an accelerator."""
         return int(self._optimizer.state.get(param, {}).get("step", 0))
 
     def _by_past(self, group: dict[str, Any]) -> dict[PastBetas, list[torch.Tensor]]:
@@ -193,7 +193,7 @@ class BiasCorrection:
         return found
 
     def _settle(self) -> None:
-        """After a step that raised, or a state that was loaded: takes the optimizer's own counts as what happened."""
+        """After a step that raised, or a loaded state: takes the pasts that fit the optimizer's own step counts."""
         if not self._pending and self._verified:
             return
         for param in self._params():
@@ -207,14 +207,14 @@ class BiasCorrection:
         self._verified = True
 
     def _past_at(self, param: torch.Tensor, steps: int) -> PastBetas | None:
-        """The past after so many steps; None where it is that of the betas that the optimizer holds."""
+        """The past after `steps`; None if no beta had changed by then."""
         for pasts in (self._past, self._pending, self._loaded):
             past = pasts.get(param)
             if past is not None and past.steps == steps:
                 return past
         if steps == 0:
             return _FRESH
-        if not self._trained and param not in self._loaded:  # in the run that saved it no beta had changed
+        if not self._trained and param not in self._loaded:  # no beta had changed in the run that saved the state
             return None
         raise UsageError(
             None,
@@ -225,7 +225,7 @@ class BiasCorrection:
 
 
 def read_states(state: Any, corrections: Sequence[BiasCorrection]) -> list[dict[int, PastBetas]]:
-    """The pasts for each optimizer from what `state` of each gave; None for a run whose betas had not changed.
+    """The pasts for each optimizer, from a list of what `state` gave; None stands for a run without changed betas.
 
     Raises:
         ValueError: if it is damaged, or of other optimizers or parameters.
@@ -275,12 +275,12 @@ def _products(given: Any) -> tuple[float, float]:
 
 
 def _runs(numbers: list[int]) -> list[list[int]]:
-    """Rising numbers as runs from first to last."""
+    """Rising numbers as [first, last] ranges."""
     runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
     return [[run[0], run[-1]] for run in runs]
 
 
 def skips(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the step is one that GradScaler has a fused optimizer skip; on an accelerator, this waits for it."""
+    """Whether GradScaler makes a fused optimizer skip this step; waits for an accelerator."""
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf)

@@ -19,9 +19,9 @@ from adabatch.couplings import Coupling
 from adabatch.scheduler._bias_correction import BiasCorrection, Subgroup, check_adam, skips
 
 _DOUBLE: Final = (torch.float64, torch.complex128)
-COUPLED: Final[set[weakref.ref[torch.optim.Optimizer]]] = set()  # unlike a WeakSet it is asked without a call
+COUPLED: Final[set[weakref.ref[torch.optim.Optimizer]]] = set()  # no WeakSet, which costs a call at each step
 """Optimizers that have a coupling."""
-_MARK: Final = "_adabatch_guard"  # `functools.wraps` hands it on to what wraps the step later, as LR schedulers do
+_MARK: Final = "_adabatch_guard"  # `functools.wraps` copies it to later wrappers, such as an LR scheduler's
 _BUFFER: Final = "momentum_buffer"
 
 
@@ -31,13 +31,13 @@ class CoupledStep:
     Args:
         optimizer: the optimizer.
         coupling: what to put in force.
-        before: checks the moment; gives the ratio of batch sizes and whether the step trains on a batch.
-        after: called when a step that trained on a batch is done.
+        before: called before a step; returns the ratio of batch sizes and whether the step trains on a batch.
+        after: called after a step that trained on a batch.
 
     Attributes:
         optimizer: the optimizer.
         bias_correction: of its moments, where the coupling changes betas.
-        changes: names of what the coupling changes at the ratios that `follow` was given.
+        changes: names of the hyper-parameters that the coupling changes at the ratios given to `follow`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CoupledStep:
         # Traced, the hooks would recompile at every batch size, and leave a scaled LR at the recompile limit.
         untraced: Callable[[Any], Any] = torch.compiler.disable
         post = optimizer.register_step_post_hook(untraced(self._after))
-        # First of the post-hooks, so that an LR scheduler in another one finds its own LR.
+        # First of the post-hooks, so that an LR scheduler in a later one finds its own LR.
         hooks: OrderedDict[int, Any] = getattr(optimizer, "_optimizer_step_post_hooks")  # noqa: B009
         hooks.move_to_end(post.id, last=False)
         self._handles = [
@@ -67,7 +67,7 @@ class CoupledStep:
             optimizer.register_load_state_dict_pre_hook(untraced(self._before_load)),
             optimizer.register_load_state_dict_post_hook(untraced(self._after_load)),
         ]
-        # The net below it is `restore` at whatever comes next: a bound `step` may have been kept from before.
+        # A bound `step` kept from before goes past the guard; then `restore` acts at the next call of any kind.
         self._guard = GuardedStep.of(optimizer)
         self._guard.on_exception = untraced(self.restore)
         COUPLED.add(weakref.ref(optimizer, COUPLED.discard))
@@ -92,7 +92,7 @@ class CoupledStep:
         COUPLED.discard(weakref.ref(self.optimizer))
 
     def restore(self) -> None:
-        """Puts back what the groups held before a step, if that is still to do."""
+        """Puts back what the groups held before a step, unless that is done."""
         if self._undo:
             with torch.no_grad():
                 for undo in reversed(self._undo):
@@ -104,7 +104,7 @@ class CoupledStep:
         self._seen = []
 
     def lr_in_force(self, ratio: float) -> list[float]:
-        """LRs of the latest step, one for each group; of groups that it did not have, those at `ratio`."""
+        """LRs of the latest step, one for each group; for groups added since, those at `ratio`."""
         if self._seen and self._undo:  # within the step, where the groups may be split, or after it raised
             return [float(lr) for _, lr in self._seen]
         self.restore()
@@ -196,9 +196,9 @@ class CoupledStep:
 class GuardedStep:
     """A wrapper of one optimizer's `step()` that calls back when an exception leaves it.
 
-    It stands where torch's LR schedulers put theirs, on the instance, is a bound method as they expect, and carries
-    their mark on where it lies over one. It is no part of copies. An optimizer has one, used again by whoever couples
-    it next: what lies under the wrapper of another cannot be taken out, and passes the call on.
+    Like the wrappers of torch's LR schedulers it is a bound method on the instance, and it hands on the mark of one
+    that it wraps. Copies of the optimizer do not get it. An optimizer has one guard, which its next coupling uses
+    again: a guard that is itself wrapped cannot be taken out, so it stays and passes calls on.
 
     Args:
         optimizer: the optimizer.
@@ -241,9 +241,9 @@ class GuardedStep:
 def settle_velocities(optimizer: torch.optim.Optimizer, in_force: Iterable[Mapping[str, Any]]) -> None:
     """Before a step: forgets velocities where the momentum is 0, and gives RMSprop those that it lacks.
 
-    At a momentum of 0 there is no velocity, and one that begins later begins afresh, as it does in a run that starts at
-    0. torch's optimizers leave their buffer alone at 0, so that it would come back, however old, once the momentum is
-    above 0 again. RMSprop makes none at 0, and then fails.
+    At a momentum of 0 there is no velocity, so a later one begins afresh, as in a run that starts at 0. torch's
+    optimizers keep their buffer at 0, and would use it, however old, once the momentum is above 0 again. RMSprop makes
+    no buffer at 0, and fails later.
 
     Args:
         optimizer: the optimizer.
@@ -263,7 +263,7 @@ def settle_velocities(optimizer: torch.optim.Optimizer, in_force: Iterable[Mappi
 
 def _forget(optimizer: torch.optim.Optimizer, states: list[dict[str, Any]]) -> None:
     for state in states:
-        if isinstance(optimizer, torch.optim.SGD):  # begins with the gradient itself, also where it dampens
+        if isinstance(optimizer, torch.optim.SGD):  # without a buffer it begins with the undampened gradient
             del state[_BUFFER]
         else:
             state[_BUFFER].detach().zero_()
@@ -285,28 +285,22 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
     """Checks that the coupling has values for the optimizer at each ratio of batch sizes.
 
     Raises:
-        ValueError: if it has none, also where an LR scheduler is to cycle the momentum to; names a hyper-parameter that
-            a parameter group lacks; changes betas of an optimizer whose bias correction is not known; or takes an LR
-            beyond what float32 holds.
-        TypeError: if its factor is no number, or it does not say what changes as a dict.
+        ValueError: if it has none, also at the momentum to which an LR scheduler will cycle; names a hyper-parameter
+            that a parameter group lacks; changes betas of an optimizer whose bias correction is not known; or takes an
+            LR beyond the range of float32.
+        TypeError: if its factor is no number, or `in_force` returns no dict.
     """
-    ratios = (1.0, *ratios)
+    ratios, at_base = (1.0, *ratios), f"{coupling.name!r} must leave the base batch size alone"
     for ratio in ratios:
         factor = _checks.finite(f"{coupling.name}.lr_factor({ratio:g})", coupling.lr_factor(ratio), minimum=0)
         if ratio == 1 and factor != 1:
-            raise ArgumentError(
-                "coupling", f"{coupling.name!r} must leave the base batch size alone", got=f"the factor {factor:g}"
-            )
+            raise ArgumentError("coupling", at_base, got=f"the factor {factor:g}")
         for group in optimizer.param_groups:
             changes = _changes(coupling, group, ratio)
-            if ratio == 1:  # where steps do not ask it
+            if ratio == 1:  # at which steps do not ask the coupling
                 changed = [key for key, value in changes.items() if key in group and not _equal(group[key], value)]
                 if changed:
-                    raise ArgumentError(
-                        "coupling",
-                        f"{coupling.name!r} must leave the base batch size alone",
-                        got=f"another {changed[0]!r} from `in_force` there",
-                    )
+                    raise ArgumentError("coupling", at_base, got=f"another {changed[0]!r} from `in_force` there")
             if "betas" in changes:
                 check_adam(optimizer)
             for key in changes:
@@ -328,20 +322,16 @@ def check_sizes(optimizer: torch.optim.Optimizer, coupling: Coupling, ratios: It
 
 
 def _changes(coupling: Coupling, group: dict[str, Any], ratio: float) -> Mapping[str, Any]:
-    """The changes of the coupling in a group."""
+    """The changes that the coupling makes in a group."""
     changes: Any = coupling.in_force(group, ratio)
     if not isinstance(changes, Mapping):
-        raise ArgumentTypeError(
-            "in_force",
-            f"of the coupling {coupling.name!r} must return a dict of what differs",
-            value=changes,
-            remedy="return {} where nothing does",
-        )
+        rule = f"of the coupling {coupling.name!r} must return a dict of what differs"
+        raise ArgumentTypeError("in_force", rule, value=changes, remedy="return {} where nothing does")
     return changes
 
 
 def _check_lr(group: dict[str, Any], coupling: Coupling, ratios: Iterable[float]) -> None:
-    """Checks the LRs in force, also for those that the LR scheduler notes to warm up to."""
+    """Checks the LRs in force, also at the highest LR that an LR scheduler noted in the group."""
     end = math.inf if all(param.dtype in _DOUBLE for param in group["params"]) else _checks.LR_END
     held = (group.get(name) for name in ("lr", "initial_lr", "max_lr"))
     highest = max((float(lr) for lr in held if lr is not None), default=0.0)

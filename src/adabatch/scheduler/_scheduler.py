@@ -1,4 +1,4 @@
-"""The scheduler: what users call, what the loader asks, and what has to hold around each optimizer step."""
+"""The scheduler: the calls of users and of the loader, and the checks around each optimizer step."""
 
 from __future__ import annotations
 
@@ -22,14 +22,11 @@ from adabatch.types import Batch, Decision, DrivenLoader, check_last
 
 _FORMAT: Final = 1
 _KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
-_MOMENTS: Final = "bias_correction"  # in states of couplings that changed betas before
-_HELD: Final = "batch_size"  # in states at the end of a plan, which does not say what holds from there
+_MOMENTS: Final = "bias_correction"  # in states once a coupling has changed betas
+_HELD: Final = "batch_size"  # in states at the end of a plan, which gives no size from there on
 _EXTRA: Final = {_MOMENTS, _HELD}
 _LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
-_AHEAD: Final = (
-    "Let the loader fetch and move ahead, by `num_workers=` and `device=` of ab.DataLoader, in place of a prefetcher "
-    "around it"
-)
+_AHEAD: Final = "Let ab.DataLoader fetch ahead, with `num_workers=` and `device=`, instead of a prefetcher around it"
 
 
 class BatchSizeScheduler:
@@ -39,17 +36,17 @@ class BatchSizeScheduler:
 
     The base batch size is the loader's when the scheduler is made. The requested size is that of the batch being
     trained on, so the short batch at the end of an epoch is not rescaled, and a constant schedule changes no bit.
-    The LR in force stands in the optimizer during `optimizer.step()` alone; logs read `last_lr`.
-    So do momentum, betas, eps and weight decay where a coupling changes them; Adam's bias correction stays exact.
+    The optimizer holds the LR in force during `optimizer.step()` only; logs read `last_lr`. The same goes for momentum,
+    betas, eps and weight decay where a coupling changes them. Adam's bias correction stays exact.
 
     Call `step()` once for each batch, after the optimizer, also when GradScaler or a NaN guard skipped the step. A
-    batch that is left without an optimizer step and without `step()` counts as passed. An optimizer without a coupling
-    that steps in the place of a coupled one, over the same parameters, is noticed there.
+    batch that is left without an optimizer step and without `step()` counts as passed. `step()` raises if an optimizer
+    without a coupling stepped in the place of a coupled one, over the same parameters.
 
     Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
-    size. The hooks themselves are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no
-    hooks. A deep copy of an optimizer has no coupling. States of loader and scheduler are separate: save and load both.
-    Made for a loader that has passed samples, it needs its state too, or a schedule with a start of its own.
+    size. The hooks are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no hooks. A deep
+    copy of an optimizer has no coupling. States of loader and scheduler are separate: save and load both. A scheduler
+    for a loader that has passed samples must load its state too, or have a schedule with a start of its own.
 
     Args:
         optimizer: a `torch.optim.Optimizer`, or several.
@@ -57,8 +54,8 @@ class BatchSizeScheduler:
         schedule: batch size against the position in the data; it must start at the loader's batch size.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
             schedule brings: `linear`, under `from_lr` that of its rule.
-        epochs: how many epochs will be trained, if known; it bounds the plan.
-        tokens_per_sample: tokens in a sample, at least 1, for a schedule in tokens; without it such a one is refused.
+        epochs: epochs of training, if known; the plan ends there.
+        tokens_per_sample: tokens in a sample, at least 1; needed by a schedule in tokens.
 
     Attributes:
         plan: the schedule, resolved for the loader.
@@ -121,13 +118,13 @@ class BatchSizeScheduler:
         self._decisions_before = 0
         self._requested = self._logged = self.batch_size_at(loader.clock)
         self._closed = False
-        self._trained: Batch | None = None  # the batch that an optimizer step was made for
+        self._trained: Batch | None = None  # the batch for which an optimizer stepped
         self._committed: Batch | None = None
         self._skipped = False  # whether the batch committed last had no optimizer step
         self._clock_of_state: int | None = None
         self._warned_of_left = False
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
-        self._unaware = True  # no batch was trained on, and no state loaded
+        self._unaware = True  # whether no batch was trained on and no state loaded yet
         for each in optimizers:
             check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
         loader.attach(self)
@@ -158,7 +155,7 @@ class BatchSizeScheduler:
             tokens_per_sample=self._tokens_per_sample,
         )
 
-    # What users call.
+    # Calls of the user.
 
     @property
     def batch_size(self) -> int:
@@ -177,7 +174,7 @@ class BatchSizeScheduler:
         return [lr for step in self._steps for lr in step.lr_in_force(self.batch_size / self._base)]
 
     def ema_decay(self, decay: float) -> float:
-        """The decay of an average of weights that forgets after as many samples at every batch size.
+        """The decay of a weight average whose memory is equally long, in samples, at every batch size.
 
             decay -> decay ** k,  k = requested batch size / base batch size
 
@@ -214,8 +211,8 @@ class BatchSizeScheduler:
         if batch is None and self._elsewhere:
             raise UsageError(
                 "step()",
-                "of BatchSizeScheduler was called for a batch that is not of its loader: that was made again, or the "
-                "loop is one batch behind it",
+                "of BatchSizeScheduler was called for a batch that is not of its loader: another loader is iterated, "
+                "or the loop is one batch behind it",
                 remedy=f"make the scheduler for the loader that is iterated. {_AHEAD}",
             )
         if batch is None:
@@ -245,12 +242,12 @@ class BatchSizeScheduler:
             self._uncoupled.close()
             self._loader.detach()
 
-    # What the loader asks.
+    # Calls of the loader.
 
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`, in samples."""
         end = self.plan.end_samples
-        return self.plan.batch_size_at(clock if end is None else min(clock, end))  # after the end one may look on
+        return self.plan.batch_size_at(clock if end is None else min(clock, end))  # a look after the end is allowed
 
     def batches_between(self, start: int, stop: int) -> int:
         """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
@@ -258,26 +255,23 @@ class BatchSizeScheduler:
         return 0 if end is not None and start >= end else self.plan.batches_between(start, stop)
 
     def check_next(self, *, begins: bool = False) -> None:
-        """Checks that the batch that is out needs no `step()`.
+        """Checks that the current batch waits for no `step()`.
 
         Args:
-            begins: whether an iteration begins, so that what was left before was looked at.
+            begins: whether an iteration begins, so that the batch before it may only have been looked at.
 
         Raises:
             RuntimeError: if the optimizer stepped for it and `step()` was not called.
         """
         self._restore()
-        if not begins:  # a look may come between two loads
+        if not begins:  # a look may come between the loads of loader and scheduler
             self._check_clock()
         if self._trained is not None:
             raise UsageError(
                 "step()",
                 "of BatchSizeScheduler was not called after `optimizer.step()` for the batch at sample "
                 f"{self._trained.clock:,}",
-                remedy=(
-                    "call it once for each batch, right after the optimizer; where the loop was interrupted between the"
-                    " two, call it now"
-                ),
+                remedy="call it right after the optimizer; if the loop was interrupted between the two, call it now",
             )
 
     # State.
@@ -285,7 +279,7 @@ class BatchSizeScheduler:
     def state_dict(self) -> dict[str, Any]:
         """The numbers that a resumed run must agree on, JSON-safe and small. The loader's own state is saved apart.
 
-        Warns between `optimizer.step()` and `step()`: of that batch the weights are saved, and the place before it.
+        Warns between `optimizer.step()` and `step()`: the weights then include the batch, the position does not.
         """
         self._restore()
         if self._trained is not None:
@@ -312,7 +306,7 @@ class BatchSizeScheduler:
         return {"base_batch_size": self._base, "schedule": schedule, "coupling": self._coupling.to_json()}
 
     def _changed_betas(self, plan: Plan, base: int, clock: int, *, stepped: bool = False) -> bool:
-        """Whether the coupling changed betas before `clock`; `stepped`: of an optimizer that made steps."""
+        """Whether the coupling changed betas before `clock`; with `stepped` only optimizers that made steps count."""
         past = {size / base for start, size in zip(plan.starts_samples, plan.batch_sizes, strict=True) if start < clock}
         return any(step.changes_betas(past) for step in self._steps if step.optimizer.state or not stepped)
 
@@ -349,12 +343,8 @@ class BatchSizeScheduler:
         base = ours["base_batch_size"]
         plan = self.plan if base == self._base else self._resolve(base)
         if state.get(_MOMENTS) is None and self._changed_betas(plan, base, clock):
-            raise ArgumentError(
-                "state",
-                f"must have a `{_MOMENTS}`, since {self._coupling.describe()} changed betas before sample {clock:,}",
-                got="none",
-                remedy="load a state that is not damaged",
-            )
+            rule = f"must have a `{_MOMENTS}`, since {self._coupling.describe()} changed betas before sample {clock:,}"
+            raise ArgumentError("state", rule, got="none", remedy="load a state that is not damaged")
         moments = read_states(state.get(_MOMENTS), [step.bias_correction for step in self._steps])
         self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
         if self._base != base:
@@ -370,21 +360,18 @@ class BatchSizeScheduler:
         self._uncoupled.forget()
 
     def __reduce__(self) -> Any:
-        raise ArgumentTypeError(
-            None,
-            "a BatchSizeScheduler cannot be copied or pickled: it belongs to its optimizer",
-            remedy="use `state_dict()`",
-        )
+        rule = "cannot be copied or pickled: it belongs to its optimizer"
+        raise ArgumentTypeError("BatchSizeScheduler", rule, remedy="use `state_dict()`")
 
     # Around the optimizer's step.
 
     def _before_step(self, optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
-        """Checks the moment; the ratio of batch sizes, and whether the step trains on a batch."""
+        """Checks that a step may come now; returns the ratio of batch sizes and whether the step trains on a batch."""
         if is_captured():
             raise UsageError(
                 "optimizer.step()",
-                "must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR, since a replay would "
-                "use one LR for ever",
+                "must not be captured in a CUDA graph while a BatchSizeScheduler couples its LR: a replay would keep "
+                "one LR",
                 remedy="capture forward and backward only",
             )
         batch = self._loader.current
@@ -420,31 +407,27 @@ class BatchSizeScheduler:
         return batch.requested / self._base, True
 
     def _check_past(self, clock: int) -> None:
-        """Once, at the first step: whether the batch may have grown or betas changed before, and nobody told of it."""
+        """Checks once, at the first step, that no state had to be loaded: no batch grew and no betas changed before."""
+        rule = f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}"
         if self._resumed and self._schedule.initial is None and not isinstance(self._schedule, constant):
             raise UsageError(
                 "load_state_dict",
-                f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: the loader's batch "
-                f"may have grown before, so its {self._base} is not what growth starts from",
+                f"{rule}: the loader's batch may have grown, so its {self._base} may not be the size of the start",
                 remedy="load the state of the same checkpoint, or give the schedule its start; if it was only looked "
                 "at, call `loader.set_epoch(0)` before the scheduler is made",
             )
         if self._changed_betas(self.plan, self._base, clock, stepped=True):
-            raise UsageError(
-                "load_state_dict",
-                f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}: "
-                f"{self._coupling.describe()} changed betas before it, which Adam's bias correction goes by",
-                remedy="load the state of the same checkpoint",
-            )
+            rule += f": {self._coupling.describe()} changed betas before it, which Adam's bias correction needs to know"
+            raise UsageError("load_state_dict", rule, remedy="load the state of the same checkpoint")
         self._unaware = False
 
     def _warn_of_left(self, left: Batch) -> None:
-        """Says once that a batch was passed over which nobody trained on."""
+        """Warns once that a batch was passed over without training."""
         self._warned_of_left = True
         warnings.warn(
             f"the batch at sample {left.clock:,} was left without `optimizer.step()` and `step()` of "
-            "BatchSizeScheduler, and counts as passed; call `step()` for batches that are skipped on purpose. If "
-            f"the loop takes a batch before it trains on the one before, it is one batch behind. {_AHEAD}",
+            "BatchSizeScheduler, and counts as passed; call `step()` for batches that are skipped on purpose. A loop "
+            f"that takes a batch before it trains on the one before is one batch behind. {_AHEAD}",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -457,7 +440,7 @@ class BatchSizeScheduler:
             step.restore()
 
     def _check_clock(self) -> None:
-        """Once after `load_state_dict`: whether the loader resumed at the same place."""
+        """Checks once, after `load_state_dict`, that the loader resumed at the same sample."""
         if self._clock_of_state is None:
             return
         expected, clock = self._clock_of_state, self._loader.clock
@@ -488,41 +471,30 @@ def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.
     optimizers = list(given) if isinstance(given, Iterable) else [given]
     if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
         raise ArgumentError(
-            "optimizer",
-            "must be one optimizer or a list of different ones",
-            value=len(optimizers),
-            remedy="name each once",
+            "optimizer", "must be one or a list of different ones", value=len(optimizers), remedy="name each once"
         )
     for each in optimizers:
+        name = type(each).__name__
         if not isinstance(each, torch.optim.Optimizer) or not hasattr(each, "_optimizer_step_pre_hooks"):
             raise ArgumentTypeError(
-                "optimizer",
-                "must be a torch.optim.Optimizer",
-                got=type(each).__name__,
-                remedy="of a wrapper pass the optimizer that it wraps",
+                "optimizer", "must be a torch.optim.Optimizer", got=name, remedy="unwrap one that is wrapped"
             )
         coupling.check_optimizer(each)
         if any(group.get("lr") is None for group in each.param_groups):
-            raise ArgumentError(
-                "optimizer",
-                "must have an LR in every parameter group",
-                got=f"{type(each).__name__} without",
-                remedy="set `lr`",
-            )
+            rule = "must have an LR in every parameter group"
+            raise ArgumentError("optimizer", rule, got=f"{name} without", remedy="set `lr`")
         if weakref.ref(each) in COUPLED:
-            raise ArgumentError(
-                "optimizer",
-                f"must have one BatchSizeScheduler, this {type(each).__name__} has one already",
-                remedy="call `close()` on that one first",
-            )
+            rule = f"must have one BatchSizeScheduler, this {name} has one already"
+            raise ArgumentError("optimizer", rule, remedy="call `close()` on that one first")
     return optimizers
 
 
 def _checked_loader(loader: Any) -> DrivenLoader:
-    """The loader.
+    """The loader, if it can be driven.
 
     Raises:
-        TypeError: if it is no loader that can be driven.
+        TypeError: if it is no ab.DataLoader.
+        ValueError: if it does not form its batches itself.
     """
     if not isinstance(loader, DrivenLoader):
         raise ArgumentTypeError(

@@ -24,13 +24,13 @@ _IDLE_BATCHES: Final = 20  # GradScaler's first scale of 65,536 is halved 16 tim
 class UncoupledSteps:
     """Notices when no coupled optimizer steps for a batch and another takes its place.
 
-    That is certain where another steps over parameters of a coupled one while the coupling changes something, unless
-    it is known to step beside a coupled one: then that one's step was skipped. Where nothing steps, or something over
-    other parameters, it may be meant so for a while.
+    It is an error if the other steps over parameters of a coupled one while the coupling changes something. It is none
+    if both stepped for one batch before: then the coupled step was skipped this time. If nothing steps, or only an
+    optimizer of other parameters, that may be meant, so a warning comes after `_IDLE_BATCHES`.
 
     Args:
         steps: of the coupled optimizers.
-        loader: gives the batch that is out.
+        loader: gives the current batch.
     """
 
     def __init__(self, steps: Sequence[CoupledStep], loader: DrivenLoader) -> None:
@@ -39,7 +39,7 @@ class UncoupledSteps:
         self._stepped: WeakSet[torch.optim.Optimizer] = WeakSet()  # for that batch
         self._beside: WeakSet[torch.optim.Optimizer] = WeakSet()
         self._idle = 0
-        self._instead: set[str] = set()  # names of what stepped in the idle batches
+        self._instead: set[str] = set()  # names of the optimizers that stepped in the idle batches
         self._warned = False
         weakref.finalize(self, _let_go).atexit = False
         _watching.add(self)
@@ -47,7 +47,7 @@ class UncoupledSteps:
             _handles.append(register_optimizer_step_pre_hook(_before_any_step))
 
     def close(self) -> None:
-        """Looks on no longer."""
+        """Stops watching."""
         _watching.discard(self)
         _let_go()
 
@@ -65,12 +65,12 @@ class UncoupledSteps:
         """Checks the steps that were made for a batch.
 
         Args:
-            batch: the batch that is out.
+            batch: the current batch.
             ratio: its batch size / base batch size.
             coupled: whether a coupled optimizer stepped for it.
 
         Raises:
-            RuntimeError: if another stepped over the same parameters, without what the coupling puts in force.
+            RuntimeError: if another stepped over the same parameters, without the values of the coupling.
         """
         if coupled:
             if self._batch is batch:
@@ -152,16 +152,16 @@ def _note(optimizer: torch.optim.Optimizer) -> None:
 
 _untraced: Callable[..., Any] = torch.compiler.disable
 _note = _untraced(_note)
-_before_any_step = _untraced(_before_any_step, recursive=False)  # only marked: what wraps it costs at every step
+_before_any_step = _untraced(_before_any_step, recursive=False)  # only marked: a wrapper would cost time at every step
 
 
 _HOOKED: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
 
 
 def _let_go() -> None:
-    """Takes the hook off where nobody looks on.
+    """Takes the hook off when nobody watches any more.
 
-    Not while torch goes through its hooks, which it may, since garbage is collected anywhere; then the next one does.
+    Garbage may be collected, and this called, while torch iterates over its hooks. Then the hook stays until next time.
     """
     frame = inspect.currentframe()
     while frame is not None and frame.f_code is not _HOOKED:

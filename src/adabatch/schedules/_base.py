@@ -23,15 +23,15 @@ Stage = tuple[Fraction, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where and for what a schedule's stages are worked out.
+    """The conditions under which a schedule's stages are worked out.
 
     Attributes:
         batch_size: the size in force where the schedule starts; a schedule without a start of its own begins with it.
         origin: the clock where the schedule starts, in samples; its lengths count from there.
-        ceiling: sizes from here on up make no difference to whoever asked, so a schedule that only grows may stop.
+        ceiling: sizes of at least this are not told apart, so a schedule that only grows may stop there.
         dataset_size: samples in an epoch; None for a stream.
         tokens_per_sample: tokens in a sample, if known.
-        walk: the batches under the stages that were yielded so far.
+        walk: the batches under the stages yielded so far.
     """
 
     batch_size: int
@@ -59,18 +59,13 @@ class Context:
             return Fraction(self.walk.end_of(first + math.ceil(count) - 1))
         if duration.unit == "epochs":
             if self.dataset_size is None:
-                raise ArgumentError(
-                    "dataset_size",
-                    f"must be given to count {duration}",
-                    got="None, as of a stream",
-                    remedy="or use `samples`",
-                )
+                rule, got = f"must be given to count {duration}", "None, as of a stream"
+                raise ArgumentError("dataset_size", rule, got=got, remedy="or use `samples`")
             count *= self.dataset_size
         elif duration.unit == "tokens":
             if self.tokens_per_sample is None:
-                raise ArgumentError(
-                    "tokens_per_sample", f"must be given to count {duration}", value=None, remedy="or use `samples`"
-                )
+                rule = f"must be given to count {duration}"
+                raise ArgumentError("tokens_per_sample", rule, value=None, remedy="or use `samples`")
             count /= self.tokens_per_sample
         return self.origin + count
 
@@ -87,10 +82,11 @@ class Schedule(ABC):
     """The batch size as a pure function of the clock, symbolic until `plan` resolves it.
 
     To add one: a frozen dataclass with a lower-case name whose fields are numbers, Durations, schedules or tuples of
-    these, with `stages` and `describe`, and `initial` and `finite` where they differ from those here.
+    these, with `stages` and `describe`, and `initial` and `finite` where they differ from those here. A schedule made
+    of others starts as the first of its fields and ends as the last.
 
     Attributes:
-        kinds: every schedule by its name, one's own among them; a second one of a name is refused.
+        kinds: every schedule by name, also those of users; a second class of the same name is refused.
     """
 
     kinds: ClassVar[dict[str, type[Schedule]]] = {}
@@ -102,12 +98,14 @@ class Schedule(ABC):
     @property
     def initial(self) -> int | None:
         """The size that it starts with, its `start`; None if it starts with the loader's batch size."""
-        return getattr(self, "start", None)
+        within = self._within()
+        return within[0].initial if within else getattr(self, "start", None)
 
     @property
     def finite(self) -> bool:
-        """Whether the size stops changing at some point; it does unless a schedule says otherwise."""
-        return True
+        """Whether the size stops changing at some point."""
+        within = self._within()
+        return not within or within[-1].finite
 
     @property
     def coupling(self) -> str:
@@ -118,23 +116,24 @@ class Schedule(ABC):
         """
         found = self.brought()
         if len(found) > 1:
-            raise ArgumentError(
-                "coupling",
-                "must be given for a schedule whose parts bring different ones",
-                got=" and ".join(found),
-                remedy="name the one that the optimizer needs",
-            )
+            rule = "must be given for a schedule whose parts bring different ones"
+            remedy = "name the one that the optimizer needs"
+            raise ArgumentError("coupling", rule, got=" and ".join(found), remedy=remedy)
         return found[0] if found else "linear"
 
     def brought(self) -> list[str]:
-        """The couplings that it brings, each once; none if it asks for no change."""
-        within = [value for value in vars(self).values() if isinstance(value, Schedule)]
+        """The couplings that it brings, each once; none if its size never changes."""
+        within = self._within()
         return sorted({each for schedule in within for each in schedule.brought()}) if within else ["linear"]
 
     def misfit(self, context: Context) -> str | None:
-        """Why the schedule may have been meant for another length of training; of a single one within, that one's."""
-        within = [value for value in vars(self).values() if isinstance(value, Schedule)]
+        """Why the schedule may have been meant for another length of training; asks a single schedule within."""
+        within = self._within()
         return within[0].misfit(context) if len(within) == 1 else None
+
+    def _within(self) -> list[Schedule]:
+        """The schedules that it is made of, in the order of its fields."""
+        return [value for value in vars(self).values() if isinstance(value, Schedule)]
 
     @abstractmethod
     def stages(self, context: Context) -> Iterator[Stage]:
@@ -163,7 +162,7 @@ class Schedule(ABC):
             drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force.
             run_on: whether batches run on into the next epoch, so that only the end of the training cuts one; not
                 together with `drop_last`.
-            tokens_per_sample: needed by lengths in tokens.
+            tokens_per_sample: needed for lengths in tokens.
 
         Returns:
             The plan.
@@ -197,12 +196,9 @@ class Schedule(ABC):
             if walk.end is not None and clock >= walk.end:
                 break
             if number >= MAX_STAGES:
-                raise ArgumentError(
-                    None,
-                    f"a schedule must change at most {MAX_STAGES:,} times in a plan",
-                    got=f"more by clock {clock:,}",
-                    remedy="change less often, by more",
-                )
+                rule = f"must change at most {MAX_STAGES:,} times in a plan"
+                got, remedy = f"more by clock {clock:,}", "change less often, by more"
+                raise ArgumentError("schedule", rule, got=got, remedy=remedy)
             walk.register(clock, size)
         misfit = self.misfit(context)
         if misfit is not None:
@@ -229,16 +225,7 @@ class Schedule(ABC):
             ValueError: if the kind is unknown, or a field is missing, unknown or out of range.
             TypeError: if a field has the wrong type.
         """
-        if not isinstance(data, Mapping) or "kind" not in data:
-            raise ArgumentError("data", "must be a schedule with a `kind`", value=data)
-        kind = _checks.one_of("kind", data["kind"], sorted(Schedule.kinds))
-        cls = Schedule.kinds[kind]
-        names = [entry.name for entry in fields(cast("Any", cls))]
-        found = [str(name) for name in data if name != "kind"]
-        if sorted(found) != sorted(names):
-            raise ArgumentError(
-                "data", f"of kind {kind} must have the fields {', '.join(names)}", got=", ".join(found) or "none"
-            )
+        cls, names = _checks.of_kind(Schedule.kinds, data, "schedule")
         return cls(**{name: _decode(data[name]) for name in names})
 
     def fingerprint(self) -> str:
@@ -253,13 +240,15 @@ class Schedule(ABC):
                 raise ArgumentError("batch_size", "must be given for a schedule without a start of its own", value=None)
             return int(batch_size)
         if batch_size is not None and batch_size != self.initial:
-            raise ArgumentError(
-                "batch_size",
-                f"must be {self.initial}, the start of the schedule",
-                value=batch_size,
-                remedy="change either, or leave the start out",
-            )
+            rule, remedy = f"must be {self.initial}, the start of the schedule", "change either, or leave the start out"
+            raise ArgumentError("batch_size", rule, value=batch_size, remedy=remedy)
         return self.initial
+
+    def _make_whole(self, *names: str) -> None:
+        """Checks fields that hold a whole number of at least 1 or None, and makes them ints."""
+        for name in names:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
 
 
 def check_length(name: str, value: Any) -> None:
@@ -273,6 +262,17 @@ def check_length(name: str, value: Any) -> None:
         raise ArgumentTypeError(name, "must be a length such as epochs(20) or updates(500)", value=value)
     if value.count == 0:
         raise ArgumentError(name, "must be longer than 0", value=value, remedy="write for example epochs(20)")
+
+
+def check_maximum(maximum: int | None, start: int) -> None:
+    """Checks that growth does not begin above the maximum.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if maximum is not None and maximum < start:
+        rule = f"must be at least the batch size that growth starts from, {start}"
+        raise ArgumentError("maximum", rule, value=maximum, remedy="raise it or start smaller")
 
 
 def check_schedule(name: str, value: Any) -> None:

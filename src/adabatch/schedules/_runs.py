@@ -116,7 +116,7 @@ class Walk:
     def end_of(self, update: int) -> int:
         """The clock where the batch of `update` ends if the newest stage lasts; the end of the walk if it is past that.
 
-        What `drop_last` would drop after the batch is not passed yet: at another size it may still be a batch.
+        Samples after it that `drop_last` would drop are not passed yet: at another size they may still be a batch.
         """
         if update < self._update:
             _, clock, size = self.runs.find(update)

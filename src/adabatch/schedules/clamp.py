@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
-from adabatch import _checks
 from adabatch._errors import ArgumentError
 from adabatch.schedules._base import Context, Schedule, Stage, check_schedule
 
@@ -14,7 +13,7 @@ from adabatch.schedules._base import Context, Schedule, Stage, check_schedule
 class clamp(Schedule):  # noqa: N801
     """Keep another schedule's batch sizes within bounds.
 
-    Lengths in updates inside `schedule` count the batches as they are after the bounds.
+    Lengths in updates inside `schedule` count the bounded batches.
 
     Args:
         schedule: the schedule.
@@ -45,18 +44,11 @@ class clamp(Schedule):  # noqa: N801
             raise ArgumentError(
                 "maximum", "or `minimum` must be given", got="None for both", remedy="or leave `clamp` out"
             )
-        for name in ("minimum", "maximum"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
+        self._make_whole("minimum", "maximum")
         if self.minimum is not None and self.maximum is not None and self.maximum < self.minimum:
             raise ArgumentError("maximum", f"must be at least `minimum` = {self.minimum}", value=self.maximum)
         if self.initial is not None:
             self._check_start(self.initial)
-
-    @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.schedule.initial
 
     @property
     def finite(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adabatch import _checks
 from adabatch.schedules._base import Context, Schedule, Stage
 
 
@@ -28,8 +27,7 @@ class constant(Schedule):  # noqa: N801
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", _checks.whole("batch_size", self.batch_size))
+        self._make_whole("batch_size")
 
     @property
     def initial(self) -> int | None:

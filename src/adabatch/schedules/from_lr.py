@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.schedules._base import Context, Schedule, Stage, from_start
+from adabatch.schedules._base import Context, Schedule, Stage, check_maximum, from_start
 from adabatch.units import Duration
 
 LRFunction = Callable[[int], float]
@@ -21,7 +21,7 @@ LRTable = Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]
 
 CELLS: Final = 1 << 14
 _SLACK: Final = 1e-9  # of a multiple: 0.1 * 0.2 is 0.020000000000000004, which must not decide a tie
-_NO_FALL: Final = 1e-6  # of an LR: a warm-up ends at 0.10000000000000003, a tensor's LR keeps seven digits
+_NO_FALL: Final = 1e-6  # share of an LR: warm-ups end at 0.10000000000000003, and tensors keep seven digits
 
 _TEXT: Final = re.compile(r"\s*([a-z]+)\s*(?:\(\s*([^()\s]+)\s*\))?\s*")
 _EXAMPLES: Final = "write smith, seesaw, hybrid(1) or power(0.75)"
@@ -33,13 +33,13 @@ class from_lr(Schedule):  # noqa: N801
 
         B(t) = B0 * max_{s <= t} lr(s) / lr(t),  at most `maximum`
 
-    So a warm-up asks for no growth, and a restart to the peak returns to B0. The LR schedule stays in place; the
+    So a warm-up asks for no growth, and a restart to the peak returns to B0. The LR schedule stays in place. The
     coupling of the rule, `from_lr(...).coupling`, follows the size that this schedule asks for, rounding and cap
-    included, and so keeps the optimizer on the course of the LR schedule at every update.
+    included. That keeps the optimizer on the course of the LR schedule at every update.
 
-    Where an LR changes for the last time in the first hundredth of the training, or for the first time after its end,
-    its positions may be in another unit than was meant, so a warning says so when a plan is made. If the plan has no
-    end, the last change must not lie in the first tenth of the first epoch.
+    If the LR changes for the last time in the first hundredth of the training, or for the first time after its end, its
+    positions may be in a wrong unit: making a plan warns. In a plan without end it warns if the last change lies in the
+    first tenth of the first epoch.
 
     Args:
         lr: the LR. A table, as a mapping or as pairs of a threshold and the LR from there on (a Duration in epochs,
@@ -51,12 +51,12 @@ class from_lr(Schedule):  # noqa: N801
         start: B0 in samples, at least 1; None for the loader's batch size. A function of samples needs it.
         maximum: the largest size in samples, at least B0; where the LR is 0 the batch is there. None for a tenth of the
             data set; a stream then has no bound.
-        round_to: sizes are the nearest multiple of it, ties up; B0 is one. A maximum counts down to a multiple.
+        round_to: sizes are rounded to its nearest multiple, ties up, and a maximum down; B0 must be a multiple.
         end: samples up to which a function is searched, at least 1; not for a table.
 
     Raises:
         ValueError: if an LR is negative, NaN, infinite or never above 0, thresholds do not begin at 0 and increase,
-            a bound does not fit (for what depends on the data set, when a plan is made), or falls are to be counted of
+            a bound does not fit (if that depends on the data set, when a plan is made), or the rule counts the falls of
             a function.
         TypeError: if an argument is of the wrong kind.
 
@@ -101,8 +101,7 @@ class from_lr(Schedule):  # noqa: N801
         object.__setattr__(self, "round_to", _checks.whole("round_to", round_to))
         if self.start is not None:
             self._check_start(self.start)
-            if self.maximum is not None:
-                self._check_maximum(self.maximum, self.start)
+            check_maximum(self.maximum, self.start)
         if callable(lr) and read.falls:
             raise ArgumentError(
                 "lr",
@@ -113,7 +112,7 @@ class from_lr(Schedule):  # noqa: N801
         shares = self._searched(lr, end) if callable(lr) else self._tabled(lr, end)
         if read.falls is not None:
             shares = _first_falls(shares, read.falls)
-        elif self.start is not None:  # falls that change no size carry nothing
+        elif self.start is not None:  # entries that change no size are left out
             shares = [shares[0], *(b for a, b in pairwise(shares) if self._grown(a[1]) != self._grown(b[1]))]
         table = tuple((at if isinstance(at, Duration) else Duration(at, "samples"), share) for at, share in shares)
         object.__setattr__(self, "lr", table)
@@ -150,7 +149,7 @@ class from_lr(Schedule):  # noqa: N801
             last = at
 
     def misfit(self, context: Context) -> str | None:
-        """Why its positions may be in another unit than was meant."""
+        """Why its positions may be in a wrong unit; None if they may be right."""
         end = context.walk.end
         horizon, far = (context.dataset_size, 10) if end is None else (end, 100)
         changes = [after for (_, before), (after, share) in pairwise(self.lr) if abs(share - before) > _NO_FALL]
@@ -181,7 +180,7 @@ class from_lr(Schedule):  # noqa: N801
         return grown if math.isinf(grown) else math.floor(grown + 0.5 + _SLACK) * self.round_to
 
     def _grown(self, share: float) -> float:
-        """The size at a share, for finding where it changes; what is above the maximum is all one."""
+        """The size at a share, at most the maximum; it shows where the size changes."""
         assert self.start is not None
         size = self._size(self.start, share)
         return size if self.maximum is None else min(size, self._multiple_below(self.maximum))
@@ -191,7 +190,7 @@ class from_lr(Schedule):  # noqa: N801
 
     def _bound(self, dataset_size: int | None, start: int) -> int | None:
         if self.maximum is not None:
-            self._check_maximum(self.maximum, start)
+            check_maximum(self.maximum, start)
             return self._multiple_below(self.maximum)
         if dataset_size is None:
             return None
@@ -213,27 +212,16 @@ class from_lr(Schedule):  # noqa: N801
                 remedy=f"start with {max(round(start / self.round_to), 1) * self.round_to} instead",
             )
 
-    def _check_maximum(self, maximum: int, start: int) -> None:
-        if maximum < start:
-            raise ArgumentError(
-                "maximum",
-                f"must be at least the batch size that growth starts from, {start}",
-                value=maximum,
-                remedy="raise it or start smaller",
-            )
-
     # LRs.
 
     def _tabled(self, lr: Any, end: int | None) -> list[tuple[Any, float]]:
-        """The table with each LR as a share of the highest one so far."""
+        """The table, with each LR as a share of the highest so far."""
         if end is not None:
-            raise ArgumentError(
-                "end", "must be left out for a table", value=end, remedy="it is for a function of samples"
-            )
+            remedy = "it is for a function of samples"
+            raise ArgumentError("end", "must be left out for a table", value=end, remedy=remedy)
         if isinstance(lr, str) or not isinstance(lr, Iterable):
-            raise ArgumentTypeError(
-                "lr", "must be a function of samples or a table such as {0: 0.1, 5000: 0.02}", value=lr
-            )
+            rule = "must be a function of samples or a table such as {0: 0.1, 5000: 0.02}"
+            raise ArgumentTypeError("lr", rule, value=lr)
         pairs = [_pair(item) for item in (lr.items() if isinstance(lr, Mapping) else lr)]
         if not pairs or _count(pairs[0][0]) != 0:
             raise ArgumentError("lr", "must begin at threshold 0", got=str(pairs[0][0]) if pairs else "nothing")
@@ -248,7 +236,7 @@ class from_lr(Schedule):  # noqa: N801
         return shares
 
     def _searched(self, lr: LRFunction, end: int | None) -> list[tuple[Any, float]]:
-        """Where the size changes under a function of samples, with the LR there as a share of the highest so far."""
+        """The positions where the size changes under a function, with the LR as a share of the highest so far."""
         if self.start is None or end is None:
             name = "start" if self.start is None else "end"
             raise ArgumentError(name, "must be given with a function of samples", value=None, remedy="or give a table")
@@ -281,7 +269,7 @@ class from_lr(Schedule):  # noqa: N801
 
 
 def _first_falls(shares: list[tuple[Any, float]], falls: int) -> list[tuple[Any, float]]:
-    """Shares that go no lower than the first falls took them; later falls are the LR's own."""
+    """Shares that stay at the lowest of the first `falls` falls, since later ones remain falls of the LR."""
     floor, level, seen = 1.0, 1.0, 0
     for _, share in shares:
         if share < level * (1 - _NO_FALL):
@@ -339,7 +327,7 @@ class Rule:
     Attributes:
         text: how it is written.
         coupling: the coupling that keeps the optimizer on the course of the LR schedule, as `couplings.get` reads it.
-        falls: how many falls of the LR become growth, the later ones stay falls of the LR; None for all.
+        falls: how many falls of the LR become growth, while later ones stay falls; None for all.
     """
 
     text: str
@@ -385,8 +373,7 @@ def _power(number: str, text: str) -> Rule:
     except ValueError:
         p = math.nan
     if not 0 <= p <= 1:
-        raise ArgumentError(
-            "rule", "must have a power from 0 to 1", value=text, remedy="1 is smith, 0.5 the scaling of seesaw"
-        )
+        remedy = "1 is smith, 0.5 the scaling of seesaw"
+        raise ArgumentError("rule", "must have a power from 0 to 1", value=text, remedy=remedy)
     p = float(_checks.finite("rule", p))
     return Rule(f"power({p:g})" if float(f"{p:g}") == p else f"power({p!r})", f"power({p!r})")

@@ -9,7 +9,7 @@ from typing import Final
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError
-from adabatch.schedules._base import Context, Schedule, Stage, check_length, from_start
+from adabatch.schedules._base import Context, Schedule, Stage, check_length, check_maximum, from_start
 from adabatch.units import Duration
 
 _LARGEST: Final = 2**63  # beyond, growth is a mistake, and exact arithmetic would take for ever
@@ -30,7 +30,7 @@ class geometric(Schedule):  # noqa: N801
 
     Raises:
         ValueError: if a number is out of range.
-        TypeError: if a number is none, or `every` is not a Duration.
+        TypeError: if a number is not one, or `every` is not a Duration.
 
     Example:
         >>> from adabatch import epochs
@@ -58,11 +58,9 @@ class geometric(Schedule):  # noqa: N801
         factor = _checks.finite("factor", self.factor, above=1, remedy="2 doubles the batch; to shrink it use `steps`")
         object.__setattr__(self, "factor", int(factor) if factor == int(factor) else factor)
         check_length("every", self.every)
-        for name in ("start", "maximum"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
+        self._make_whole("start", "maximum")
         if self.start is not None:
-            self._check_maximum(self.start)
+            check_maximum(self.maximum, self.start)
 
     @property
     def finite(self) -> bool:
@@ -76,7 +74,7 @@ class geometric(Schedule):  # noqa: N801
             ValueError: if the maximum is below the start, or there is none and the size passes 2**63.
         """
         size = start = context.batch_size if self.start is None else self.start
-        self._check_maximum(start)
+        check_maximum(self.maximum, start)
         yield context.origin, start
         bounds = [bound for bound in (self.maximum, context.ceiling) if bound is not None]
         factor, index = Fraction(str(self.factor)), 0
@@ -97,12 +95,3 @@ class geometric(Schedule):  # noqa: N801
         """The schedule in one line."""
         most = "" if self.maximum is None else f", at most {self.maximum:,}"
         return f"x{self.factor:g} every {self.every}, {from_start(self.start)}{most}"
-
-    def _check_maximum(self, start: int) -> None:
-        if self.maximum is not None and self.maximum < start:
-            raise ArgumentError(
-                "maximum",
-                f"must be at least the batch size that growth starts from, {start}",
-                value=self.maximum,
-                remedy="raise it or start smaller",
-            )

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 
-from adabatch import _checks
 from adabatch._errors import ArgumentError
 from adabatch.schedules._base import Context, Schedule, Stage, check_length, from_start
 from adabatch.units import Duration
@@ -45,9 +44,7 @@ class linear_ramp(Schedule):  # noqa: N801
     increment: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("end", "start", "increment"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
+        self._make_whole("end", "start", "increment")
         check_length("over", self.over)
         if self.start is not None:
             self._count(self.start)

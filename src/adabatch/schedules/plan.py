@@ -49,8 +49,8 @@ class Plan:
         batch_sizes: the size that holds from each of them, in samples, at least 1.
         dataset_size: samples in an epoch; None for a stream, which is one epoch without end.
         epochs: epochs of training; None for no end.
-        drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force. No matter for
-            a stream.
+        drop_last: whether the short batch at an epoch's end is dropped, at the batch size then in force; a stream has
+            none.
         run_on: whether batches run on into the next epoch, so that only the end of the training cuts one; not together
             with `drop_last`.
 

@@ -38,21 +38,10 @@ class round_to(Schedule):  # noqa: N801
 
     def __post_init__(self) -> None:
         check_schedule("schedule", self.schedule)
-        object.__setattr__(
-            self, "multiple", _checks.whole("multiple", self.multiple, remedy="for example the number of ranks")
-        )
+        multiple = _checks.whole("multiple", self.multiple, remedy="for example the number of ranks")
+        object.__setattr__(self, "multiple", multiple)
         if self.initial is not None:
             self._check_start(self.initial)
-
-    @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.schedule.initial
-
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return self.schedule.finite
 
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields the stages of the schedule, their sizes rounded.

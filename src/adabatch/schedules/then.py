@@ -41,16 +41,6 @@ class then(Schedule):  # noqa: N801
         check_schedule("second", self.second)
         check_length("after", self.after)
 
-    @property
-    def initial(self) -> int | None:
-        """The size that it starts with; None if it starts with the loader's batch size."""
-        return self.first.initial
-
-    @property
-    def finite(self) -> bool:
-        """Whether the size stops changing at some point."""
-        return self.second.finite
-
     def stages(self, context: Context) -> Iterator[Stage]:
         """Yields the stages of the first schedule up to the change, then those of the second."""
         # No ceiling: the second schedule may begin with the size in force and shrink it. `after` ends the first.

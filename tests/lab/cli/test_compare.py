@@ -67,7 +67,7 @@ def test_arms_by_flags_and_first_seed(tmp_path, capsys):
 
 
 def test_a_target_that_is_never_reached(finished, capsys):
-    """All results are there, then the error: nothing is lost."""
+    """The error comes after all results are written: nothing is lost."""
     (finished / "compare.json").unlink()
     code, printed, error = run(capsys, *QUICK, "--out", finished, "--target", "1")
     assert code == 2
@@ -218,7 +218,7 @@ def test_the_last_line_is_the_headline(finished, capsys):
 
 
 def test_arms_that_diverge_are_not_praised(tmp_path, capsys):
-    """What is fast and wrong: no gain is said of it, and the JSON counts it."""
+    """No gain is claimed for an arm that is fast and wrong, and the JSON counts its runs."""
     arms = ["--arm", "wild: lr=1e30", "--seeds", "2", "--threads", "1"]
     code, printed, _ = run(capsys, *QUICK, *arms, "--out", tmp_path / "out")
     assert code == 0
@@ -269,7 +269,7 @@ def test_the_table_so_far_stands_above_the_bar(capsys, monkeypatch, tmp_path):
 
 
 def test_a_table_so_far_that_cannot_be_written_is_said(tmp_path, capsys):
-    """In place of runs that go on for hours towards results that cannot be written either."""
+    """Otherwise runs go on for hours towards results that cannot be written either."""
     out = tmp_path / "out"
     (out / ".compare.md.draft").mkdir(parents=True)
     code, printed, error = run(capsys, *QUICK, "--quiet", "--arm", "fixed-small", "--out", out)

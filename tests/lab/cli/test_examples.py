@@ -28,7 +28,7 @@ LEAST = {"digits": 0.9, "mnist": 0.9, "cifar10": 0.2}  # of test accuracy; chanc
 
 
 class Shorter(NamedTuple):
-    """What is typed behind an example so that it takes about two minutes, and the accuracy that it reaches then."""
+    """Options after an example that make it take about two minutes, and the accuracy that it then reaches."""
 
     starts: str
     more: str
@@ -52,7 +52,7 @@ BEFORE = {"report": ["adabatch compare digits --seeds 2 --out runs/demo"]}
 
 
 def commands(text: str) -> list[str]:
-    """The commands in a text: lines that are one, without the comment behind it."""
+    """The lines of a text that are commands, without the comments after them."""
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     return [line for line in lines if re.match(r"(adabatch [a-z]|python -m adabatch)", line)]
 

@@ -1,4 +1,4 @@
-"""Names that nobody typed are unique; what was there before stays."""
+"""Default names of folders are unique; earlier files are kept."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_files_from_before_are_set_aside_together(here):
 @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are Unicode there")
 @pytest.mark.filterwarnings("default:no more events")
 def test_names_that_are_not_unicode(here, capsys):
-    """Bytes of another encoding, as old archives hold them, name a folder as well as letters do."""
+    """A folder's name may hold bytes of another encoding, as in old archives."""
     name = os.fsdecode(b"run-\xff")
     quick = [*QUICK, "--out", name]
 

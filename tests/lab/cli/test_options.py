@@ -11,10 +11,11 @@ import pytest
 import torch
 from tests.lab.cli.checks import QUICK, refused, run
 
+from adabatch import couplings
 from adabatch.lab import tasks
 from adabatch.lab.cli import _options
 from adabatch.lab.cli import train as train_command
-from adabatch.lab.training import RunConfig, saved_config, train
+from adabatch.lab.training import RunConfig, optimizers, saved_config, train
 from adabatch.lab.training.config import SETTINGS
 
 
@@ -50,6 +51,25 @@ def test_the_help_says_the_learning_rates_that_the_tasks_have():
     for name, (sgd, adam) in said.items():
         found = {kind: RunConfig.for_task(name, optimizer=kind).lr for kind in ("sgd", "nesterov", "adam", "adamw")}
         assert found == {"sgd": sgd, "nesterov": sgd, "adam": adam, "adamw": adam}, name
+
+
+def test_the_help_says_which_coupling_there_is_without_one():
+    help, fitting = options_of(train_command.command)["coupling"].help, {}
+    for name, suited in re.findall(r"(\w+) \(for (.*?)\)", help):
+        fitting[name] = suited.split(", ")
+        known = couplings.get(name).optimizers
+        assert fitting[name] == [each for each, kind in optimizers.CLASSES.items() if kind in known], name
+    usual, others = re.search(r"else, with any optimizer, (\w+), for (.*?);", help).groups()
+    said = dict.fromkeys(tasks.names(), usual) | dict(part.split(" ") for part in others.split(", "))
+    assert set(said.values()) == set(fitting)
+    for name, coupling in said.items():
+        for optimizer in optimizers.NAMES:
+            assert RunConfig.for_task(name, optimizer=optimizer).coupling == coupling
+            if optimizer not in fitting[coupling]:
+                with pytest.raises(ValueError, match=f"{coupling} was derived for {', '.join(fitting[coupling])}"):
+                    RunConfig.for_task(name, optimizer=optimizer, growth=2.0)
+    assert "with --rule the rule's own" in help
+    assert RunConfig.for_task("mnist", optimizer="adam", rule="seesaw").coupling == "sqrt"
 
 
 def test_a_preset_with_another_optimizer_has_the_tasks_learning_rate_for_it():

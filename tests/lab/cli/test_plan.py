@@ -52,7 +52,7 @@ def test_the_table_is_named_after_what_grows_the_batch(given, title, capsys):
     ],
 )
 def test_figures_are_whole_however_narrow_the_place(given, figure, columns, capsys, monkeypatch):
-    """Without columns it is a file or a pipe."""
+    """Without columns, output goes to a file or a pipe."""
     if columns is not None:
         monkeypatch.setenv("TTY_COMPATIBLE", "1")
         monkeypatch.setenv("COLUMNS", str(columns))

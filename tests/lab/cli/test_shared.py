@@ -186,7 +186,7 @@ def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere")
 def test_a_read_only_output_folder(tmp_path):
-    """In a process that must keep to permissions, which root need not."""
+    """Runs in a process that permissions apply to; they do not apply to root."""
     plain = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
     tmp_path.chmod(0o500)
     command = [*plain, sys.executable, "-m", "adabatch", "train", "digits", *ONE, "--out", str(tmp_path / "run")]

@@ -153,7 +153,7 @@ def test_streams_are_as_before_afterwards(monkeypatch, capsys):
 
 
 def test_no_reader_at_all_in_a_notebook(monkeypatch):
-    """A stream that is no file goes on without a place to lead to."""
+    """A stream without a file descriptor still works."""
 
     class Broken(io.StringIO):
         def write(self, text):

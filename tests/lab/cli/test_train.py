@@ -101,7 +101,7 @@ RARELY = ["--evaluate-every", "4000 epochs", "--save-every", "1 hour"]
 
 
 def started(out, *options: str, before=(), until="config.json", **how):
-    """A process that trains, or is about to; it has not saved yet unless that is waited for."""
+    """A process that trains, or is about to; it may not have saved yet unless the caller waits for that."""
     command = [*before, *MAIN, "--epochs", "5000", "--out", str(out), *options]
     process = subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how})
     while not (out / until).exists():
@@ -116,7 +116,7 @@ def updates(out) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_real_signal_to_a_real_process(tmp_path, number):
-    """It exits as a shell expects of one that a signal ended: 130, 143, 129."""
+    """The exit code is the one that shells expect after a signal: 130, 143, 129."""
     out = tmp_path / "run"
     process = started(out, "--json", *RARELY)
     process.send_signal(number)
@@ -142,7 +142,7 @@ def test_a_closed_connection_ends_nothing_that_is_to_outlive_it(tmp_path):
 
 
 def test_a_terminal_that_is_closed(tmp_path):
-    """It is gone before anything can be said: the run is saved, and all of it has ended."""
+    """The terminal is gone before anything can be printed: the run is saved, and all its processes have ended."""
     out = tmp_path / "run"
     master, slave = pty.openpty()
     process = started(
@@ -162,7 +162,7 @@ def test_a_terminal_that_is_closed(tmp_path):
     [(signal.SIGINT, 0.001), *(pytest.param(n, p, marks=pytest.mark.slow) for n in (2, 15, 1) for p in (0.0, 0.01))],
 )
 def test_a_key_that_is_held_down(tmp_path, number, pause):
-    """Further signals neither print a traceback nor lose the checkpoint, nor what is said."""
+    """Further signals print no traceback and lose neither the checkpoint nor the message."""
     out = tmp_path / "run"
     process = started(out, *RARELY)
     deadline = time.monotonic() + 0.9

@@ -24,7 +24,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def stopped_and_resumed(monkeypatch, capsys, out, *command: str) -> dict:
-    """What a run of three updates found that was interrupted after the second."""
+    """The result of a run of three updates that was interrupted after the second."""
     original = loop.Trainer._after_update
 
     def stop(self):
@@ -113,7 +113,7 @@ def test_probe_makes_inputs_of_what_the_loader_hands_out(task, tmp_path, capsys)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_of_a_run_saves_it(tmp_path, number):
-    """As `timeout` and a scheduler send it, and a terminal that is closed: to the workers too."""
+    """`timeout`, schedulers and closed terminals send the signal to the workers too."""
     data, out = class_folders(tmp_path / "data", classes=3, train=20, test=1), tmp_path / "run"
     few = ["--model", "alexnet", "--batch-size", "2", "--epochs", "1000", "--device", "cpu", "--threads", "1"]
     rarely = ["--workers", "2", "--save-every", "1 hour", "--evaluate-every", "900 epochs"]

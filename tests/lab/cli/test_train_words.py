@@ -1,4 +1,4 @@
-"""What a run says while it goes on, and of an end that nobody should miss."""
+"""The messages of a run on its way, and the warnings at its end."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def strict(text):
 
 
 def test_a_run_that_diverges_ends_and_says_so(tmp_path, capsys):
-    """Loudly, in the result, in JSON that others can read, and by its exit code; also when it is asked for again."""
+    """It shows in a warning, the result, strict JSON and the exit code, also when the command is repeated."""
     out = tmp_path / "run"
     assert run("train", "digits", *QUICK, "--lr", "1e30", "--out", str(out), "--json") == 3
     printed = capsys.readouterr()
@@ -103,7 +103,7 @@ def test_a_run_that_is_well_says_nothing_of_the_kind(tmp_path, capsys):
 
 
 def test_an_accuracy_no_better_than_chance_is_said(tmp_path, capsys):
-    """A learning rate at which the network dies: what a wrong default did in silence."""
+    """A learning rate at which the network dies, as a wrong default once did in silence."""
     out = tmp_path / "run"
     options = ["--optimizer", "adam", "--lr", "5", "--epochs", "1", "--device", "cpu"]
     assert run("train", "digits", *options, "--out", str(out), "--json") == 0

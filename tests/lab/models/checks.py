@@ -1,4 +1,4 @@
-"""What the tests of networks share: counts, initial weights, and scores against a naive re-statement of the paper."""
+"""Checks for networks: parameter counts, initial weights, and scores against a naive version of the paper's network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def on_meta(name: str, size: int, classes: int) -> nn.Module:
 
 
 def with_weights(build: Callable[..., nn.Module], *args, **kwargs) -> nn.Module:
-    """The network with weights that no layer leaves as it finds them: norms scale and shift, biases are not 0."""
+    """The network with weights that let every layer act: norms scale and shift, biases are not 0."""
     with torch.device("meta"):
         model = build(*args, **kwargs)
     model = model.to_empty(device="cpu").double()
@@ -35,13 +35,13 @@ def with_weights(build: Callable[..., nn.Module], *args, **kwargs) -> nn.Module:
 
 
 def check_count(name: str, size: int, classes: int, count: int) -> None:
-    """That a network has as many parameters as published, and its docstring says so."""
+    """Checks that a network has as many parameters as published, and that its docstring says so."""
     assert sum(parameter.numel() for parameter in on_meta(name, size, classes).parameters()) == count
     assert f"{count:,}" in models.__dict__[name].__doc__ or classes == 100
 
 
 def check_scores(name: str, channels: int, size: int, reference: Callable, *, train: bool) -> None:
-    """That scores are those of the paper on fixed weights: a count of parameters sees no order."""
+    """Checks scores against the naive network on fixed weights: counts of parameters miss the order of layers."""
     shape = {"in_channels": channels, "image_size": size, "classes": 7}
     model = with_weights(models.build, name, **shape).train(train)
     expected = {key: value.clone() for key, value in model.state_dict().items()}
@@ -59,7 +59,7 @@ def check_scores(name: str, channels: int, size: int, reference: Callable, *, tr
 
 
 def check_backward(name: str) -> None:
-    """That a gradient reaches all parameters."""
+    """Checks that a gradient reaches all parameters."""
     torch.manual_seed(0)
     model = models.build(name, in_channels=3, image_size=32, classes=7)
     scores = model(torch.randn(2, 3, 32, 32))
@@ -70,7 +70,7 @@ def check_backward(name: str) -> None:
 
 
 def check_convolutions_start(name: str) -> None:
-    """That convolutions start as the authors' code draws them."""
+    """Checks that convolutions start as in the authors' code."""
     torch.manual_seed(1)
     model = models.build(name, in_channels=3, image_size=32, classes=10)
     for module in model.modules():
@@ -88,7 +88,7 @@ def check_convolutions_start(name: str) -> None:
 
 
 def check_head_starts(name: str, *, bias: bool) -> None:
-    """That the last layer starts as torch draws it, but for a bias that is 0."""
+    """Checks that the last layer starts as in torch, but with a bias of 0."""
     torch.manual_seed(2)
     last = list(models.build(name, in_channels=3, image_size=32, classes=100).children())[-1]
     bound = 1 / math.sqrt(last.in_features)
@@ -97,7 +97,7 @@ def check_head_starts(name: str, *, bias: bool) -> None:
 
 
 def check_smallest(name: str, smallest: int) -> None:
-    """That the smallest image fits, and a smaller one is refused."""
+    """Checks that the smallest image fits and a smaller one is refused."""
     model = models.build(name, in_channels=3, image_size=smallest, classes=2).eval()
     assert model(torch.zeros(1, 3, smallest, smallest)).shape == (1, 2)
     with pytest.raises(ValueError, match=rf"`image_size` must be at least {smallest}, got {smallest - 1}; the network"):

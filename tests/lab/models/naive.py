@@ -41,12 +41,12 @@ def pool(x: Tensor, size: int = 2, stride: int | None = None, padding: int = 0) 
 
 
 def mlp(w: Weights, x: Tensor, train: bool) -> Tensor:
-    """Its docstring: a perceptron with one hidden layer."""
+    """A perceptron with one hidden layer, as the docstring says."""
     return linear(w, "3", relu(linear(w, "1", x.flatten(1))))
 
 
 def small_cnn(w: Weights, x: Tensor, train: bool) -> Tensor:
-    """Its docstring: convolution, pooling, two convolutions, pooling, a hidden layer and the classes."""
+    """Convolution, pooling, two convolutions, pooling, a hidden layer and the classes, as the docstring says."""
     x = pool(relu(conv(w, "0", x, padding=1)))
     x = relu(conv(w, "3", x, padding=1))
     x = pool(relu(conv(w, "5", x, padding=1)))
@@ -179,7 +179,7 @@ def attention(w: Weights, name: str, x: Tensor, heads: int) -> Tensor:
 
 
 def gpt(w: Weights, tokens: Tensor, *, layers: int, heads: int) -> Tensor:
-    """Its docstring: norms before each part and a last one; scores from the tokens' embedding, the classes second."""
+    """By the docstring: a norm before each part and at the end; scores from the tokens' embedding, classes second."""
     x = w["token.weight"][tokens] + w["place.weight"][: tokens.shape[1]]
     for layer in range(layers):
         name = f"blocks.{layer}"

@@ -44,7 +44,7 @@ def test_updates_on_imagenet(name, updates, sizes):
 
 @pytest.mark.parametrize(("name", "updates"), [("smith-large", 5_670), ("smith-resnet50", 9_450)])
 def test_updates_on_imagenet_with_the_short_batch_of_each_epoch(name, updates):
-    """What `adabatch plan` says: a batch ends with its epoch."""
+    """The rule of `adabatch plan`: a batch ends with its epoch."""
     preset = find(name)
     plan = plan_of(preset)
     assert plan.updates == updates == 30 * 157 + 60 * -(-1_281_167 // plan.sizes[1])

@@ -1,4 +1,4 @@
-"""What every recipe's test needs: small data of the right form, and the contract of its folder."""
+"""Small data for the tests of recipes, and the contract of a recipe's folder."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ HEAD = {"format", "command", "code_sha256", "versions", "settings", "seeds"}
 
 
 def small_data(patch, count=464):
-    """Pictures in ten classes that a network can tell apart, in the place of Fashion-MNIST."""
+    """Replaces Fashion-MNIST by pictures in ten classes that a network can tell apart."""
     drawn = torch.Generator().manual_seed(0)
     labels = torch.arange(count + 200) % 10
     means = torch.randn(10, 1, 28, 28, generator=drawn)
@@ -38,7 +38,7 @@ def check_head(found, folder, name, files):
 
 
 def check_resume(recipe, found, folder, arguments, key, capsys):
-    """Finished runs are taken as they are, one that is missing is trained again, other settings are refused."""
+    """Checks that finished runs are reused, a missing one is trained again and other settings are refused."""
     runs = sorted((folder / "runs").rglob("*.json"))
     before = {path: path.stat().st_mtime_ns for path in runs}
     lost = json.loads(runs[0].read_text())

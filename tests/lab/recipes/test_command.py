@@ -13,7 +13,6 @@ def call(arguments, run, drawn):
     return command(
         arguments,
         file="/some/where/name_of_it.py",
-        description="What it shows.\n\n    python -m it",
         name="the_result",
         data="a folder",
         seeds=3,

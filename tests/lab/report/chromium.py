@@ -32,7 +32,7 @@ PHONE = {"width": 375, "height": 812, "mobile": True, "scale": 2}
 
 
 def executable():
-    """Where Chromium is; None if it is not installed."""
+    """The path of Chromium; None if it is not installed."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -92,7 +92,7 @@ class Chromium:
         self.wait("document.documentElement?.dataset.drawn === 'yes'")
 
     def theme(self, *, dark):
-        """What the user's system prefers."""
+        """Sets whether the user prefers dark pages."""
         value = "dark" if dark else "light"
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
@@ -125,7 +125,7 @@ class Chromium:
             self.mouse(kind, x, y, button="left", clickCount=1)
 
     def picture(self, path, *, whole=True):
-        """A screenshot of the whole page, or of what the window shows."""
+        """A screenshot of the whole page, or of the window."""
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
@@ -140,14 +140,14 @@ class Chromium:
         return [event["params"][kinds[event["method"]]] for event in self.events if event["method"] in kinds]
 
     def requests(self):
-        """Addresses that the page asked for, but for its own file and data in itself."""
+        """Addresses that the page requested, except its own file and data in it."""
         self.run("0")
         sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
         urls = [event["request"]["url"] for event in sent if event.get("type") != "Document"]
         return [url for url in urls if not url.startswith("data:")]
 
     def held_back(self):
-        """Why requests came to nothing, as the browser names it."""
+        """Why requests failed, in the browser's words."""
         self.run("0")
         return [
             event["params"].get("blockedReason") for event in self.events if event["method"] == "Network.loadingFailed"

@@ -1,4 +1,4 @@
-"""Folders as `adabatch compare` and `adabatch train` write them, made of the package's records without training."""
+"""Folders like those of `adabatch compare` and `adabatch train`, made from the package's records without training."""
 
 import json
 import math
@@ -30,7 +30,7 @@ RATIO = 1118 / 888  # the median of 1.26, 1.19 and 1.65
 
 
 def result(config, name, *, target=0.95):
-    """What a run of these settings could have found; accuracy climbs to the arm's end, seeds differ a little."""
+    """A result that a run with these settings could have; accuracy climbs to the arm's end, seeds differ a little."""
     plan = config.plan(N)
     wobble = math.sin(7 * config.seed + sum(map(ord, name)))  # two arms differ in another way for each seed
     history, seconds = [], 0.0
@@ -105,7 +105,7 @@ def write_comparison(folder, *, seeds=3, names=("fixed-small", "fixed-large", "a
 
 
 def write_busy_comparison(folder):
-    """A comparison whose medians of seconds say another ratio than the paired ones."""
+    """A comparison whose median seconds give another ratio than the median of paired ratios."""
     compare = write_comparison(folder, names=tuple(BUSY))
     for arm in compare["arms"]:
         values = BUSY[arm["name"]]

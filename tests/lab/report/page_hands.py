@@ -1,4 +1,4 @@
-"""What a person does with the charts of a page in a browser, and what the page says to it."""
+"""A person's actions on the charts of a page in a browser, and the page's answers."""
 
 # Of a panel of the main chart what its curves are cut to.
 PLOT = "document.querySelectorAll('#course clipPath rect')[{}]"
@@ -6,7 +6,7 @@ SAID = "document.querySelector('#course + .tip').textContent"
 
 
 def shown(browser, arm):
-    """In how many charts something of an arm is drawn."""
+    """The number of charts that show an arm."""
     return browser.run(
         "[...document.querySelectorAll('.chart')].filter(c => c.querySelector("
         f"`.trace[data-arm='{arm}'] path:not([d=\"\"])`)).length"
@@ -14,7 +14,7 @@ def shown(browser, arm):
 
 
 def box(browser, panel=0):
-    """Where a panel of the main chart lies in the window."""
+    """The place of a panel of the main chart in the window."""
     browser.run("document.querySelector('#course').scrollIntoView({block: 'center'})")
     return browser.run(
         f"(() => {{ const r = {PLOT.format(panel)}, b = document.querySelector('#course').getBoundingClientRect();"
@@ -24,7 +24,7 @@ def box(browser, panel=0):
 
 
 def hover(browser, share, panel=0):
-    """What a panel of the main chart says with the pointer at that share of its width."""
+    """The text that a panel of the main chart shows with the pointer at a share of its width."""
     x, y, width, height = box(browser, panel)
     browser.mouse("mouseMoved", 1, 1)
     browser.wait(f"{SAID} === ''", seconds=10)

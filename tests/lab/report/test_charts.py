@@ -273,7 +273,7 @@ def test_one_seed_draws_no_interval(tmp_path, paint):
 
 
 def test_an_arm_has_one_mark_in_all_charts(found):
-    """Also in one that tells of some arms only."""
+    """So it is in a chart of only some arms."""
     paint = colours(list(found.runs))
     (trace,) = charts.throughput({"uncoupled": {"16": 1.0}}, paint)["traces"]
     dots = [trace for trace in charts.every_run(found.compare, paint)["traces"] if trace["name"] == "uncoupled"]

@@ -8,6 +8,7 @@ from adabatch.lab.report import blocks, figures
 from adabatch.lab.report.figures import COLUMNS, Done, Interim
 from adabatch.lab.report.folders import read
 from adabatch.lab.report.terminal import interim_table, plain
+from adabatch.lab.training.config import SETTINGS
 
 
 def rows_of(html):
@@ -37,6 +38,30 @@ def test_every_figure_of_a_comparison(tmp_path):
     assert rows["faster to 95 %"][2] == f"{ratio['median']:.2f}× [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
+def labels(table):
+    """The labels of the rows of each group, by the group's title."""
+    return {title: [label for label, _ in rows] for title, rows in table.groups}
+
+
+def test_which_rows_a_comparison_has(tmp_path):
+    """A new row is written down here."""
+    compare = made(write_comparison(tmp_path))
+    of_arms = ["batch size", "updates", "samples", "test accuracy, %", "training seconds"]
+    to_target = ["updates to 95 %", "seconds to 95 %"]
+    against = {
+        "against fixed-small": [
+            "fewer updates", "faster", "faster to 95 %", "accuracy, points", "worst seed, points", "within 1 %",
+        ],
+        "against fixed-large": ["fewer updates", "faster"],
+    }  # fmt: skip
+    sizes = [16, 32, 64, 128, 256]
+    spread = [*of_arms[:3], "test accuracy, % (± std)", "training seconds [min, max]"]
+    speeds = {"samples per second at": [f"batch {size}" for size in sizes]}
+    assert labels(figures.comparison(compare)) == {"": spread + to_target, **against, **speeds}
+    typed = [*of_arms, *(f"samples/s at {size}" for size in sizes), *to_target]
+    assert labels(figures.comparison_typed(compare)) == {"": typed, **against}
+
+
 def test_some_runs_that_reach_the_target_are_counted(tmp_path):
     compare = write_comparison(tmp_path)
     compare["arms"][2]["to_target"]["reached"] = 2
@@ -52,7 +77,8 @@ def test_settings_that_differ_stand_apart_from_those_shared(tmp_path):
     assert rows["batch size"] == ["16", "256", "16", "16"]
     assert rows["growth"] == ["none", "none", "2", "2"]
     assert ("momentum", "0.9") in shared
-    assert "seed" not in dict(shared)
+    shown = [*rows, *dict(shared)]
+    assert sorted(shown) == sorted(["", *(name.replace("_", " ") for name in SETTINGS if name != "seed")])
 
 
 def test_every_evaluation_and_every_change_of_a_run(tmp_path):

@@ -147,7 +147,7 @@ def test_what_is_no_file_is_said_and_nothing_waits(tmp_path, name, damage, words
 
 
 def test_places_in_a_long_history_are_found_without_reading_all_of_it(tmp_path):
-    """A page asks for the place of each evaluation: as often as there are some."""
+    """A page asks for as many places as there are evaluations."""
     write_run(tmp_path, finished=False)
     run = read(tmp_path)
     asked = []
@@ -177,7 +177,7 @@ ODD = (None, 0, -1, 1.5, True, "x", "", [], {}, [None], {"x": None}, float("inf"
 
 
 def places_in(values, path=()):
-    """The paths to everything in JSON; of a list only to its first."""
+    """The paths to all values in JSON; in lists only to the first."""
     yield path
     inner = (
         values.items() if isinstance(values, dict) else list(enumerate(values))[:1] if isinstance(values, list) else ()
@@ -195,7 +195,7 @@ def with_another(values, path, value):
 
 
 def what_is_said(folder):
-    """The error of a folder; empty where there is a page."""
+    """The error for a folder; empty if there is a page."""
     try:
         found = read(folder)
     except (FileNotFoundError, ValueError) as error:
@@ -205,7 +205,7 @@ def what_is_said(folder):
 
 @pytest.mark.parametrize("name", ["compare.json", *(f"runs/adaptive/seed-0/{it}.json" for it in ("config", "result"))])
 def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name):
-    """Whatever else stands in a file that is whole JSON, there is a page or an error that says what is wrong."""
+    """With any other value in a valid JSON file there is a page, or an error that names the fault."""
     write_comparison(tmp_path, seeds=1, names=("fixed-small", "adaptive"))
     file, run = tmp_path / name, tmp_path / "runs" / "adaptive" / "seed-0"
     whole = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""Times told beside ratios agree with them, on one clock: in the table, on the page and in the picture."""
+"""Times agree with the ratios beside them in the table, on the page and in the picture."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_the_rings_and_the_picture(compare, tmp_path, monkeypatch):
 
 
 def clocked(histories):
-    """The evaluations of each arm's runs at the times that are told of them."""
+    """The evaluations of each arm's runs with the times that are shown."""
     runs = {name: [SavedRun({}, {}, history, [], None) for history in seeds] for name, seeds in histories.items()}
     return {name: [run.history for run in seeds] for name, seeds in on_one_clock(runs).items()}
 

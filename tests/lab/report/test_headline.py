@@ -1,4 +1,4 @@
-"""What a comparison says first: of whom a gain is said, and where none is."""
+"""The headline of a comparison: for which arm a gain is claimed, and when for none."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def judged(verdict, words=""):
 
 
 def lost(compare, **counts):
-    """The comparison with as many diverged runs of each arm, whose verdicts are then as `study.outcome` gives them."""
+    """The comparison with these numbers of diverged runs, and the verdicts that `study.outcome` then gives."""
     for arm in compare["arms"]:
         arm["diverged"] = counts.get(arm["name"].replace("-", "_"), 0)
     for name, found in compare["against_fixed_small"].items():
@@ -42,7 +42,7 @@ def lost(compare, **counts):
 
 
 def own(**verdicts):
-    """A comparison of arms of the user's own, by name the verdict on their accuracy."""
+    """A comparison of a user's own arms, from the verdict on each one's accuracy."""
     compare = comparison(names=("fixed-small", "adaptive"))
     arm, found = compare["arms"].pop(), compare["against_fixed_small"].pop("adaptive")
     for name, verdict in verdicts.items():

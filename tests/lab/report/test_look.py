@@ -24,7 +24,7 @@ def linear(colour):
 
 
 def seen(colour, kind):
-    """Lightness and the two axes of colour (CIELAB) as someone with that blindness sees them."""
+    """Lightness and the two colour axes (CIELAB) as someone with that colour blindness sees them."""
     rgb = [min(max(sum(a * b for a, b in zip(row, linear(colour), strict=True)), 0), 1) for row in BLINDNESS[kind]]
     to_xyz = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
     white = (0.9505, 1.0, 1.089)

@@ -92,7 +92,7 @@ def test_ten_long_arms_make_a_small_page(tmp_path):
 
 
 def test_a_page_needs_no_extra(comparison, tmp_path):
-    """It is written with torch and numpy alone."""
+    """A page needs torch and numpy alone."""
     code = (
         "import sys; from pathlib import Path; sys.modules |= dict.fromkeys(['matplotlib', 'rich', 'typer']);"
         "from adabatch.lab.report import page; page.write(Path(sys.argv[1]), Path(sys.argv[2]))"
@@ -217,7 +217,7 @@ def test_a_place_that_cannot_be_written(comparison, tmp_path, place):
 
 
 def test_a_file_system_that_is_read_only(comparison, tmp_path, monkeypatch):
-    """There not even a file that is missing can be removed."""
+    """There even removing a missing file fails."""
 
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")

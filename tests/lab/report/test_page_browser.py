@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person sees and does."""
+"""The page in a real browser, as a person sees and uses it."""
 
 import json
 import subprocess
@@ -175,7 +175,7 @@ def test_a_tap_tells_what_is_there(browser, pages):
 
 
 def test_a_page_that_asks_or_complains_is_noticed(browser, pages, tmp_path):
-    """The checks above would see it: the policy taken away, an address asked for, an error thrown."""
+    """The checks above would notice a missing policy, a requested address and a thrown error."""
     text = pages["run"].read_text()
     policy = text[text.index("<meta http-equiv") : text.index('<meta name="viewport"')]
     bad = "<img src='http://127.0.0.1:9/x.png'><script>console.error('no'); throw new Error('broken')</script>"

@@ -43,7 +43,7 @@ def gallery(tmp_path_factory):
 
 
 def diverge(folder, compare):
-    """Makes the arm uncoupled one whose loss is lost after the third evaluation."""
+    """Makes the loss of the arm uncoupled not finite after the third evaluation."""
     (arm,) = [arm for arm in compare["arms"] if arm["name"] == "uncoupled"]
     arm["diverged"] = len(compare["seeds"])
     (folder / "compare.json").write_text(json.dumps(compare))
@@ -56,14 +56,14 @@ def diverge(folder, compare):
 
 
 def only_the_end(folder):
-    """Leaves each run of a comparison its last evaluation alone, as if it had been the only one."""
+    """Keeps only the last evaluation of each run."""
     for file in folder.glob("runs/*/*/result.json"):
         values = json.loads(file.read_text())
         file.write_text(json.dumps(values | {"history": values["history"][-1:]}))
 
 
 def wide(folder, compare):
-    """Makes the interval of adaptive's accuracy so wide that zero and the margin lie at one place of it."""
+    """Makes the interval of adaptive's accuracy so wide that zero and the margin almost coincide."""
     compare["against_fixed_small"]["adaptive"]["accuracy_difference"] |= {"low": -0.6, "high": 0.6}
     (folder / "compare.json").write_text(json.dumps(compare))
 

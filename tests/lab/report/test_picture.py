@@ -13,7 +13,7 @@ from adabatch.lab.report.picture import compare_picture, plan_picture, probe_pic
 
 
 def colours(path, colour):
-    """How many pixels are of nearly that colour."""
+    """The number of pixels of nearly that colour."""
     wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     pixels = image.imread(path)[..., :3]
     return int((abs(pixels - wanted).max(axis=-1) < 0.02).sum())
@@ -35,7 +35,7 @@ def test_only_what_is_there_is_drawn(tmp_path):
 
 
 def heads_of(folder, compare, monkeypatch):
-    """What stands above the picture, and above its right half."""
+    """The titles of the picture and of its right half."""
     heads, titles = [], []
     monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: heads.append(text))
     monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
@@ -108,7 +108,7 @@ LONG = "a-name-as-long-as-they-get-in-a-study-with-a-momentum-of-0.98"
 
 
 def own_arms(folder, names):
-    """A comparison of arms that are all like adaptive, but for their names."""
+    """A comparison of arms that are all like adaptive under other names."""
     like = comparison()["arms"][2]
     compare = {
         **comparison(),

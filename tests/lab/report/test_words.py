@@ -53,7 +53,7 @@ OVER = "The interval over test samples is for the networks trained here: how far
 
 
 def told(*, skewed=False, over=True, **how):
-    """A comparison that holds what stands beside a claim."""
+    """A comparison with the findings that stand beside a claim."""
     compare = comparison(**how)
     for found in compare["against_fixed_small"].values():
         mean = found["accuracy_difference"]["mean"]

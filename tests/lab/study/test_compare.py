@@ -108,7 +108,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, finished, data):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("run", [1, 2, 4])
 def test_an_interrupt_at_the_end_of_a_run_ends_the_comparison(run, number, tmp_path, finished, data, monkeypatch):
-    """In a run's last evaluation: that run is finished, no other one begins."""
+    """After a signal in a run's last evaluation that run is finished, and no other one begins."""
     ends, evaluate = [], loop.Trainer._evaluate
 
     def interrupted(self, lr):
@@ -239,7 +239,7 @@ def test_only_one_process_trains_in_a_folder(out, data):
 
 
 def test_settings_are_looked_at_again_once_it_is_alone(out, tmp_path, data, monkeypatch):
-    """Another process that came and went while the data were read is not mixed with."""
+    """Runs of another process that came and went while the data were read are not mixed in."""
     held = lock.held
 
     def late(folder):

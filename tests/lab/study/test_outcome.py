@@ -12,7 +12,7 @@ from adabatch.lab.training.records import packed
 
 
 def outcome(results, *, target):
-    """What was found, as it is written to compare.json."""
+    """The findings, as they are written to compare.json."""
     seeds = tuple(range(len(results["adaptive"])))
     found = Comparison(task="digits", model="mlp", device="cpu", seeds=seeds, **found_outcome(results, target=target))
     return found.to_json()
@@ -157,7 +157,7 @@ def test_the_verdict_is_the_intervals_not_the_means(low, high, expected):
 @pytest.mark.parametrize("accuracies", [[0.95, 0.9611], [0.95, 0.96, 0.97], [0.5, 0.6]])
 @pytest.mark.parametrize("behind", [0.0, 0.0028, 0.2])
 def test_differences_that_are_all_the_same_show_nothing(accuracies, behind):
-    """Student's t takes them for certainty, but for rounding."""
+    """Student's t would take equal differences for certainty."""
     difference = paired_difference(accuracies, [value + behind for value in accuracies])
     assert difference.high - difference.low < 1e-12
     reason = "the seeds do not differ, so their spread is unknown"

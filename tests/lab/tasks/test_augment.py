@@ -1,4 +1,4 @@
-"""Augmentation against images cut one by one, and what its randomness belongs to."""
+"""Augmentation against images cut one by one, and what its randomness depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from tiny generated files, the cache behind them, and the real set where it is."""
+"""CIFAR-10 and CIFAR-100 from tiny generated files, their cache, and the real data if they are there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding in this process and in several is the same, and names what is wrong."""
+"""Decoding gives the same in this process and in several, and errors name the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adabatch.lab.tasks.decode import Decoder
 
 
 def mapped(folder: Path, count: int, channels: int = 3) -> np.memmap:
-    """Pixels in a file, some way behind its start."""
+    """Pixels in a file, some way after its start."""
     return np.memmap(folder / "pixels", np.uint8, "w+", offset=4096 * 3, shape=(count, channels, 32, 32))
 
 

@@ -24,7 +24,7 @@ def test_shapes_and_normalisation(data):
 
 
 def test_it_is_scikit_learns_data_each_scan_once(data):
-    """With their labels: rescaled to 0 to 16 the scans are the originals, and none is in both parts."""
+    """Rescaled to 0 to 16 the scans are the originals with their labels, and none is in both parts."""
     original = load_digits()
     images = torch.cat([data.x_train, data.x_test]).flatten(1)
     low, high = images.min(), images.max()

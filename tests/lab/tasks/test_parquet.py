@@ -1,4 +1,4 @@
-"""Parquet files in the layout of the hub: where they may be, what they must hold, and the way from the hub itself."""
+"""Parquet files in the hub's layout: their places, their content, and the download from the hub."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_parquet(folder):
 
 
 def test_without_a_folder_it_is_downloaded(tmp_path, no_variable, monkeypatch):
-    """Through `datasets`, from the hub's name; here a folder of that name stands in for the hub."""
+    """A folder stands in for the hub, from which `datasets` reads by name."""
     datasets = pytest.importorskip("datasets")
     write(tmp_path / "ylecun" / "mnist", "train", *random_set(20, seed=0))
     write(tmp_path / "ylecun" / "mnist", "test", *random_set(7, seed=1))

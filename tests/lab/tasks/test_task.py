@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from adabatch.lab import models, tasks
-from adabatch.lab.training import RunConfig, optimizers
+from adabatch.lab.training import RunConfig, optimizers, train
 
 
 def test_names():
@@ -27,7 +28,7 @@ def test_settings_are_whole_and_known(name):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_settings_go_with_the_optimizer(name):
-    """Each optimizer has an LR; whatever else it changes is a setting that the task has."""
+    """Each optimizer has an LR, and it changes only settings that the task has."""
     task = tasks.get(name)
     own = task.defaults["optimizer"]
     assert own not in task.by_optimizer
@@ -47,3 +48,21 @@ def test_what_another_optimizer_changes():
     assert mnist.in_place_of("sgd", "nesterov") == mnist.in_place_of("adam", "adamw") == {}
     assert text.in_place_of("adamw", "adam") == {"weight_decay": 0.0}
     assert text.in_place_of("adam", "adamw") == {"weight_decay": 0.1}
+
+
+def data_of(x_train):
+    classes = torch.arange(len(x_train)) % 3
+    return tasks.Data(x_train, classes, x_train[:6], classes[:6], classes=3, note="drawn")
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 8, 8), (12, 1, 8, 6)])
+def test_inputs_that_are_no_images_are_refused_with_the_remedy(shape):
+    words = rf"`x_train` must be square images .* got \({', '.join(map(str, shape))}\); .* as `\[features, 1, 1\]`"
+    with pytest.raises(ValueError, match=words):
+        train(RunConfig.for_task("digits", batch_size=4, max_batch_size=None), data=data_of(torch.zeros(shape)))
+
+
+def test_rows_of_features_train_in_the_shape_that_the_remedy_names():
+    data = data_of(torch.randn(12, 5, 1, 1, generator=torch.Generator().manual_seed(0)))
+    found = train(RunConfig.for_task("digits", model="mlp", epochs=1, batch_size=4, max_batch_size=None), data=data)
+    assert found.updates == 3

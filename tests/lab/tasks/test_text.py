@@ -71,7 +71,7 @@ def test_no_text(tmp_path: Path) -> None:
 
 
 def test_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The network is replaced by a file."""
+    """A file replaces the download."""
     (tmp_path / "other").write_bytes(b"another text")
     monkeypatch.setattr(module, "URL", (tmp_path / "missing").as_uri())
     with pytest.raises(OSError, match=r"could not download .*; give `data`, a text file"):

@@ -1,4 +1,4 @@
-"""What several tests of training need."""
+"""Helpers that several tests of training share."""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from tests.lab.training.checks import SMALL
 
 from adabatch.lab.training import RunConfig, on_top, read_settings
+from adabatch.lab.training import config as config_module
 from adabatch.lab.training.config import PANELS, SETTINGS, batch_schedule
 
 
@@ -38,6 +40,18 @@ def test_the_table_has_each_setting_as_the_fields_have_it():
         assert setting.name == name
         assert setting.panel in PANELS
         assert setting.help.endswith("."), name
+
+
+def unread(names):
+    """Settings that no module of the training reads as `config.NAME` or, to make a schedule, as `settings["NAME"]`."""
+    sources = [file.read_text() for file in Path(config_module.__file__).parent.glob("*.py")]
+    forms = {name: re.compile(rf"config\.{name}\b|settings\[\"{name}\"\]") for name in names}
+    return [name for name, form in forms.items() if not any(map(form.search, sources))]
+
+
+def test_each_setting_is_read_where_it_acts():
+    assert unread(["a_setting_without_effect"]) == ["a_setting_without_effect"]
+    assert unread(SETTINGS) == []
 
 
 def test_settings_of_earlier_run_folders_may_be_missing():

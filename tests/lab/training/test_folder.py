@@ -86,7 +86,7 @@ def test_only_one_process_trains_in_a_folder(tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread ends
 @pytest.mark.parametrize("change", ["a file of that name", "a name that is not UTF-8", "gone in the middle"])
 def test_events_that_cannot_be_written_end_no_training(tmp_path, change):
-    """They are said once."""
+    """The warning comes once."""
     pytest.importorskip("tensorboard")
     out = tmp_path / (os.fsdecode(b"run-\xff") if change == "a name that is not UTF-8" else "run")
     out.mkdir()

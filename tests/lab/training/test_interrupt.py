@@ -15,7 +15,7 @@ from adabatch.lab.training.interrupt import SIGNALS, Interrupted, Interrupts
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """No second one counts as the first."""
+    """No second signal counts as the first."""
     monkeypatch.setattr(interrupt, "GRACE_SECONDS", 0.0)
 
 
@@ -134,7 +134,7 @@ def test_what_is_said(tmp_path):
 
 
 def test_to_import_it_loads_no_torch():
-    """The command looks at signals before it knows what it is to do."""
+    """The command notes signals before it knows its task."""
     code = "import sys, adabatch.lab.training.interrupt; print([n for n in ('torch', 'numpy') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

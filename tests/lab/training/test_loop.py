@@ -32,8 +32,8 @@ from adabatch.lab.training.setup import Setup
 
 
 def by_hand(config: RunConfig, data) -> tuple[dict[str, torch.Tensor], list[tuple[int, int, float]]]:
-    """The naive run: tensor slices, the LR written into the optimizer; its weights, and of each update clock behind
-    it, samples and loss."""
+    """The weights of a naive run (tensor slices, the LR written into the optimizer), and for each update the clock
+    after it, its samples and loss."""
     torch.manual_seed(config.seed)
     model = models.build(config.model, in_channels=1, image_size=8, classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
@@ -103,7 +103,7 @@ def test_the_train_loss_is_the_mean_over_the_samples_since_the_evaluation_before
 
 
 def test_of_equal_evaluations_the_first_is_the_best(tmp_path):
-    """And what is kept as the best is never worse than the one before."""
+    """The checkpoint kept as the best is never worse than the one before."""
     config = replace(SMALL, growth=None, lr=1e-12, lr_schedule="constant")  # nothing is learnt: all are equal
     result = train(config, tmp_path, data=small_data(), target=1.0)
     assert len({found.test_accuracy for found in result.history}) == 1
@@ -187,7 +187,7 @@ def test_a_transform_gets_every_sample_with_its_clock(micro):
 
 
 def test_samples_read_from_disk():
-    """A data set to which `x_train` gives the numbers is the same run as its samples in memory."""
+    """A data set read by the indices in `x_train` gives the same run as its samples in memory."""
     data = small_data()
     files = torch.utils.data.TensorDataset(data.x_train, data.y_train)
     read = replace(data, x_train=torch.arange(300), files=files, transform=ByClock())
@@ -345,7 +345,7 @@ PLAN = SMALL.plan(300)
 
 @pytest.fixture
 def saves(monkeypatch):
-    """What is saved: clock, whether it is the best, bytes of the checkpoint, bytes written by this process so far."""
+    """For each save: clock, whether it is the best, bytes of the checkpoint, bytes written by this process so far."""
     found = []
 
     class Watched(folder.RunFolder):
@@ -394,7 +394,7 @@ def test_a_run_is_saved_after_a_time(tmp_path, saves):
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux, which counts bytes written")
 def test_checkpoints_are_of_one_size_and_each_evaluation_writes_as_much_as_the_one_before(tmp_path, saves):
-    """However long the run is: the history is added to, and not written again."""
+    """That holds for runs of any length: lines are added to the history, and it is not written again."""
     config = replace(SMALL, growth=None, batch_size=8, evaluate_every="1 updates", lr_schedule="constant")
     result = train(config, tmp_path, data=small_data())
     assert len(result.history) == len(saves) == 152
@@ -448,7 +448,7 @@ def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"`target` must be a fraction of at most 1, got 95; 95 % is 0.95"):
+    with pytest.raises(ValueError, match=r"`target` must be at most 1, got 95; it is a test accuracy as a fraction"):
         train(SMALL, data=small_data(), target=95)
     with pytest.raises(ValueError, match="`target` must be greater than 0"):
         train(SMALL, data=small_data(), target=0.0)

@@ -24,7 +24,7 @@ WRONG = [GONE, None, -1, -1.0, "x", [], {}, True]
 
 
 def places(values: Any, at: tuple = ()) -> Iterator[tuple]:
-    """Where every entry of nested dicts and lists stands."""
+    """The path of every entry in nested dicts and lists."""
     items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in items:
         yield (*at, key)
@@ -48,7 +48,7 @@ def with_another(values: dict, at: tuple, value: Any) -> dict:
 
 
 def wrongs(value: Any) -> list[Any]:
-    """What to put in the place of a value: nothing, other kinds, and of a tensor other shapes and types."""
+    """Replacements for a value: nothing, other kinds, and for a tensor other shapes and types."""
     if not isinstance(value, torch.Tensor):
         return [wrong for wrong in WRONG if wrong is GONE or (type(wrong), wrong) != (type(value), value)]
     other = torch.int64 if value.is_floating_point() else torch.float32
@@ -66,7 +66,7 @@ def stopped(request, tmp_path_factory):
 
 
 def check(stopped, out, at, value):
-    """That a run whose checkpoint has another entry there is refused, or ends as the unbroken one."""
+    """Checks that a run with a changed entry in its checkpoint is refused, or ends like the unbroken one."""
     config, folder, state, expected = stopped
     shutil.copytree(folder, out)
     last = out / "checkpoints" / "last.pt"

@@ -50,12 +50,12 @@ def report_every_update(monkeypatch):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The result, the folder."""
+    """The result and the folder of an unbroken run."""
     out = tmp_path_factory.mktemp("unbroken")
     return train(OFTEN, out, data=small_data()), out
 
 
-# In the first epoch, near its end, behind it, in mid growth, around a change of size, in the last epoch.
+# In the first epoch, near its end, after it, in mid growth, around a change of size, in the last epoch.
 @pytest.mark.parametrize("update", [1, 2, 10, 17, 20, 22, 23, 24, 28, 32, 36])
 def test_bit_for_bit_from_any_update(tmp_path, unbroken, update):
     expected, folder = unbroken

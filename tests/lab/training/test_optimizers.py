@@ -23,7 +23,7 @@ def test_each_name_with_its_settings(name, kind):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("name", optimizers.NAMES)
 def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
-    """What is kept after a step is known from another, small optimizer."""
+    """A small optimizer after a step shows which moments there must be."""
     momentum = 0.9 if name == "nesterov" else momentum
 
     def after_a_step(*shapes):
@@ -52,7 +52,7 @@ def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_parameter_of_every_network_has_moments_after_an_update(name):
-    """Else a checkpoint of such a network would be refused."""
+    """A checkpoint of such a network must not be refused."""
     if name.startswith("gpt"):
         network, inputs = models.build(name, vocabulary=11, context=8), torch.randint(11, (2, 8))
     else:

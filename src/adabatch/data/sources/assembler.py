@@ -1,13 +1,13 @@
-"""The assembler: workers fetch runs of samples ahead, it cuts and joins them into exactly what is asked for.
+"""The assembler: workers fetch runs of samples ahead; it cuts and joins them into exactly the batches asked for.
 
                  items of this rank   0 . . . . . . . . . . . . . . . . . . . . . . . . .
     runs in flight                    |   run 0   |   run 1   |   run 2   |   run 3   |
     asked for, batch size unchanged   |  batch 0  |  batch 1  |               views, no copy
     asked for, batch size doubled                             |        batch 2        |  joined, once
 
-Which runs to fetch is predicted by cutting batches ahead with the size in force (with a schedule: the sizes to come).
-A wrong prediction costs a copy and never a sample: runs are merged or split, none is thrown away. Where samples of one
-batch stack and those of several do not, as with lengths that are sorted, a run is one batch from then on.
+Runs are predicted by cutting batches ahead with the size in force (with a schedule: the sizes to come). A wrong
+prediction costs a copy and never a sample: runs are merged or split, none is thrown away. If samples of one batch stack
+and those of several do not, as with sorted lengths, a run is one batch from then on.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _RUN_SECONDS = 0.01
 
 
 class Learned:
-    """Lessons of a loader's iterations for those that follow.
+    """Lessons of a loader's iterations for later ones.
 
     Attributes:
         target: samples in a run.
-        merges: whether a run may be several batches.
-        starts: counts how often workers start.
-        warned: whether the user was told that places in a stream cannot be kept.
+        merges: whether a run may hold several batches.
+        starts: counts the starts of workers.
+        warned: whether the user was told that positions in a stream cannot be saved.
     """
 
     def __init__(self) -> None:
@@ -54,12 +54,11 @@ class Fetching:
     """How samples are fetched.
 
     Attributes:
-        dataset: and those up to the seed: see `DataLoader`.
+        dataset, ..., seed: see `DataLoader`.
         size: samples in an epoch.
-        arrive: starts what is done to a run when it arrives (or to a batch that is collated here); gives the run and
-            what to call before it is used.
-        learned: what iterations of the loader learn for those that follow.
-        fresh: where a pass of a stream begins, if it knows where it stands.
+        arrive: starts to move or pin a run that arrives (or a batch that is collated here).
+        learned: lessons of the loader's earlier iterations.
+        fresh: where a pass of the stream begins; None if the data set does not know where it stands.
     """
 
     dataset: Any
@@ -77,12 +76,12 @@ class Fetching:
     fresh: Beginning | None = None
 
     def same(self, other: Fetching) -> bool:
-        """Whether workers of the other would do as well."""
+        """Whether workers made for `other` serve this too."""
         mine = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return all(one is another or (type(one) is int and one == another) for one, another in mine)
 
     def rng(self) -> SampleRng | None:
-        """Sets the generators for each sample; None if nobody does."""
+        """The setter of the generators for each sample; None for none."""
         return SampleRng(self.seed) if self.sample_rng else None
 
     def pool(self, reader: Any, rank: int, *, show_info: bool = True) -> Pool | HerePool:
@@ -92,7 +91,7 @@ class Fetching:
         return Pool(
             reader,
             count=self.num_workers,
-            # others on each rank and each time that workers start, as torch's
+            # another for each rank and each start of workers, as torch's
             seed=seed_of(seed_of(self.seed, rank), next(self.learned.starts)),
             collate=self.own_collate is None,
             context=self.multiprocessing_context,
@@ -101,14 +100,14 @@ class Fetching:
         )
 
     def reader(self, dataset: Any = None, *, rank: int = 0, world: int = 1) -> StreamReader:
-        """Reads a stream; workers may begin it elsewhere, by the user's `worker_init_fn`."""
+        """The reader of a stream; a user's `worker_init_fn` may make workers begin it elsewhere."""
         fresh = None if self.num_workers and self.worker_init_fn is not None and dataset is None else self.fresh
         dataset = self.dataset if dataset is None else dataset
         return StreamReader(dataset, seed=self.seed, rng=self.rng(), rank=rank, world=world, fresh=fresh)
 
     @property
     def own_collate(self) -> Collate | None:
-        """A `collate_fn` of the user's, to be called on the samples of each batch."""
+        """The user's own `collate_fn`, called on the samples of each batch; None for torch's."""
         return None if is_default(self.collate_fn) else self.collate_fn
 
 
@@ -120,26 +119,26 @@ class Run:
     def __init__(self, number: int, first: int, last: int, worker: int) -> None:
         self.number, self.first, self.last, self.worker = number, first, last, worker
         self.reply: Reply | None = None
-        self.ready: Callable[[], None] | None = None  # what to call before the data are used
+        self.ready: Callable[[], None] | None = None  # to be called before the data are used
 
 
 class Feed(ABC):
-    """Knows which worker is asked for what."""
+    """Shares requests out to the workers."""
 
     @abstractmethod
     def ask(self, runs: Assembler, last: int) -> None:
-        """Has the items up to `last` fetched."""
+        """Requests the items up to `last`."""
 
     def ask_ahead(self, runs: Assembler) -> None:
-        """Has what will be asked for fetched."""
+        """Requests the predicted items."""
         runs.request_predicted()
 
     def came(self, run: Run, reply: Reply) -> None:  # noqa: B027
-        """A reply came, whose data are as they were sent."""
+        """A reply came; its data are still as they were sent."""
 
 
 class Numbered(Feed):
-    """Feeds an assembler from a map-style data set; `sent` gives keys of items, where workers cannot know them."""
+    """Feeds an assembler from a map-style data set; `sent` gives the keys that workers cannot compute."""
 
     def __init__(self, sent: Callable[[int, int], Any]) -> None:
         self._sent = sent
@@ -154,13 +153,13 @@ class Assembler:
 
     Args:
         how: how samples are fetched.
-        start: makes the pool of workers, when the first items are asked for.
-        feed: knows which worker is asked for what.
+        start: makes the pool of workers at the first request.
+        feed: shares requests out to the workers.
 
     Attributes:
         held: holds the workers.
-        runs: in flight or not used up, in order.
-        at: the next item that is asked for, if all goes on as it did; -1 for none.
+        runs: the runs in flight or not used up, in order.
+        at: the item after those taken last, expected next; -1 for none.
         end: one past the last item in flight.
     """
 
@@ -178,12 +177,7 @@ class Assembler:
         self._number = 0
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
-        """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next.
-
-        Raises:
-            WorkerDiedError: if a worker ended.
-            Exception: what a data set raised, with the number of the sample.
-        """
+        """See `Source.fetch`; an error of the data set is raised with the number of the sample."""
         if first != self.at:
             self.restart(first)
         if self._expected and self._expected[0] == (first, last):
@@ -196,7 +190,7 @@ class Assembler:
                 self._feed.ask(self, last)
             self._feed.ask_ahead(self)
             found = self._take(first, last)
-            self._feed.ask_ahead(self)  # in place of the runs that were used up
+            self._feed.ask_ahead(self)  # replaces the runs that were used up
             self._look_ahead()
         except BaseException as error:
             self.failed(error)
@@ -204,14 +198,13 @@ class Assembler:
         return found
 
     def failed(self, error: BaseException) -> None:
-        """Something was raised: forgets what is in flight."""
-        # an interrupt may have left half a message in a pipe
+        """Forgets what is in flight; ends the workers after a death, or an interrupt that may have cut a message."""
         if isinstance(error, WorkerDiedError) or not isinstance(error, Exception):
             self.close()
         self.restart(-1)
 
     def restart(self, first: int) -> None:
-        """Forgets what is in flight, to go on at item `first`; replies that still come are dropped."""
+        """Forgets what is in flight and goes on at item `first`; late replies are dropped."""
         self.runs.clear()
         self._waiting.clear()
         self._expected.clear()
@@ -219,14 +212,14 @@ class Assembler:
         self.at = self.end = first
 
     def request(self, last: int, drawn: Any) -> None:
-        """Has the items up to `last` fetched by the worker with the least to do."""
+        """Requests the items up to `last` from the worker with the least to do."""
         if self.held.pool is not None and not self.runs:
-            self.held.pool.drop_replies()  # to what was asked for before
+            self.held.pool.drop_replies()  # to requests forgotten since
         self.runs.append(self.send(self.end, last, drawn))
         self.end = last
 
     def request_predicted(self) -> None:
-        """Has what is predicted fetched, until as many runs are in flight as may be."""
+        """Requests predicted items until the allowed number of runs is in flight."""
         while len(self.runs) < self._depth:
             last = self.end
             while last - self.end < self._learned.target:
@@ -241,21 +234,21 @@ class Assembler:
 
     @property
     def is_short(self) -> bool:
-        """Whether fewer runs are in flight than may be."""
+        """Whether more runs may be in flight."""
         return len(self.runs) < self._depth
 
     @property
     def open(self) -> Run | None:
-        """The first run that was not answered."""
+        """The first run without a reply."""
         return next((run for run in self.runs if run.reply is None), None)
 
     @property
     def broken(self) -> bool:
-        """Whether samples of a run could not be had."""
+        """Whether samples of a run could not be fetched."""
         return any(run.reply is not None and run.reply.failure is not None for run in self.runs)
 
     def send(self, first: int, last: int, drawn: Any, *, to: int | None = None, shift: int = 0) -> Run:
-        """Sends a run to worker `to`, which counts its items from `shift` on, or to the one with the least to do."""
+        """Sends a run to worker `to`, whose item 0 is item `shift` here, or to the worker with the least to do."""
         if self.held.pool is None:
             self.held.pool = self._start()
         self._number += 1
@@ -289,12 +282,11 @@ class Assembler:
             return pieces[0] if len(pieces) == 1 else nested.join(pieces)
         if isinstance(pieces[0], Whole):
             return self.arrived(self._collate(pieces[0].data))
-        return self.arrived(
-            self._collate(pieces[0] if len(pieces) == 1 else [sample for piece in pieces for sample in piece])
-        )
+        samples = pieces[0] if len(pieces) == 1 else [sample for piece in pieces for sample in piece]
+        return self.arrived(self._collate(samples))
 
     def _anew(self, first: int, last: int) -> Any:
-        """Fetches just these items: what is there was made for other bounds and cannot be cut or joined."""
+        """Fetches these items alone, since the runs in flight have other bounds and cannot be cut or joined."""
         self.restart(first)
         self._feed.ask(self, last)
         return self._take(first, last)
@@ -316,11 +308,11 @@ class Assembler:
         return data[first:last] if self._collate is not None else nested.cut(data, first, last)
 
     def arrived(self, data: Any) -> Any:
-        """A batch that was collated here, moved as others are."""
+        """A batch that was collated here, moved or pinned as others are."""
         return data if self._arrive is None else nested.arrived(self._arrive, data)
 
     def wait(self, wanted: Run) -> Reply:
-        """The reply to a run; waits for it."""
+        """Waits for the reply to a run."""
         while wanted.reply is None:
             reply = self.held.pool.receive(wanted.worker, self._timeout)
             run = self._waiting.pop(reply.run, None)
@@ -337,7 +329,7 @@ class Assembler:
         return wanted.reply
 
     def _look_ahead(self) -> None:
-        """Takes in the next run if it is there, so that its way to the device begins."""
+        """Takes in the next run if it has come, so that it starts to move to the device."""
         if self._arrive is not None and (run := self.open) is not None and self.held.pool.has(run.worker):
             self.wait(run)
 

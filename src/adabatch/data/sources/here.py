@@ -1,4 +1,4 @@
-"""Sources in the main process: tensors by one index, and any other map-style data set sample by sample."""
+"""Sources in the main process: tensors by one index, other map-style data sets sample by sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SELECTED_AS: Final = {torch.uint16: torch.int16, torch.uint32: torch.int32, tor
 
 
 class Source(Protocol):
-    """Batches of one rank's items; without workers unless a kind of source says otherwise."""
+    """Batches of one rank's items; has no workers by default."""
 
     @property
     def held(self) -> Held | None:
@@ -30,14 +30,14 @@ class Source(Protocol):
         return None
 
     def fetch(self, first: int, last: int, ahead: Ahead) -> Any:
-        """Items `first` to `last` (exclusive), at least one; `ahead` predicts what is asked for next."""
+        """Items `first` to `last` (exclusive), at least one; `ahead` predicts the next requests."""
 
     def rest(self) -> None:
-        """The epoch is over: what is in flight is not needed, workers stay."""
+        """Stops fetching ahead; workers stay for the next epoch."""
         return
 
     def close(self) -> None:
-        """No more is needed for now: workers end."""
+        """Ends the workers; the next request starts new ones."""
         return
 
 
@@ -109,7 +109,7 @@ class Moved:
 
 
 class Transformed:
-    """Passes each batch of a source through a transform, with torch's generators set from (seed, where it starts)."""
+    """Passes each batch through a transform, with torch's generators set from seed, epoch and first position."""
 
     held = None
 
@@ -137,9 +137,9 @@ class Formed:
     """A map-style data set whose items are whole batches, read and collated where they are fetched.
 
     Args:
-        dataset: the data set of the samples.
-        collate: makes a batch of them.
-        listed: whether a key is a list of sample numbers; else it is one item of the data set, which is a batch.
+        dataset: the data set that is read.
+        collate: makes a batch of its samples.
+        listed: whether a key is a list of sample numbers; else the data set's item of that key is a batch.
     """
 
     def __init__(self, dataset: Any, collate: Callable[[Any], Any], *, listed: bool) -> None:
@@ -158,7 +158,7 @@ class Formed:
 
 
 class OnlyOne:
-    """Makes a batch of a list of one item, which is a batch already."""
+    """A `collate_fn` for lists of one item, which is a batch already."""
 
     def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
         self._collate = collate
@@ -169,5 +169,5 @@ class OnlyOne:
 
 
 def is_default(collate_fn: Any) -> bool:
-    """Whether batches are torch's own, which can be cut and joined."""
+    """Whether batches are collated by torch's own function, so that they can be cut and joined."""
     return collate_fn is None or collate_fn is default_collate

@@ -17,13 +17,10 @@ Arrive = Callable[[Any], tuple[Any, Callable[[], None] | None]]
 
 
 def cut(data: Any, first: int, last: int) -> Any:
-    """Samples `first` to `last` (exclusive) of a collated run.
+    """Samples `first` to `last` (exclusive) of a collated run; raises if it holds types `default_collate` never makes.
 
-    Tensors are views where they are at least half of what they keep in memory; smaller ones are copied, since a batch
-    that is kept or saved would take the whole run along.
-
-    Raises:
-        TypeError: if the run holds a type that `default_collate` does not make.
+    Tensors of at least half the run are views. Smaller ones are copied, since a batch that is kept or saved would keep
+    the whole run in memory.
     """
     if isinstance(data, Tensor):
         return data[first:last].clone() if 2 * (last - first) < len(data) else data[first:last]
@@ -33,12 +30,7 @@ def cut(data: Any, first: int, last: int) -> Any:
 
 
 def join(runs: Sequence[Any]) -> Any:
-    """Collated runs as one.
-
-    Raises:
-        TypeError: as `cut`.
-        RuntimeError: if tensors of different shape, or lists of different length, meet.
-    """
+    """Collated runs as one; raises as `cut`, or if shapes or lengths differ."""
     head = runs[0]
     if isinstance(head, Tensor):
         return torch.cat(list(runs))
@@ -73,7 +65,7 @@ def _rebuilt(runs: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
     if isinstance(head, tuple) and hasattr(head, "_fields"):
         return type(head)(*(combine([run[i] for run in runs]) for i in range(len(head))))
     if isinstance(head, list | tuple):
-        if any(len(run) != len(head) for run in runs):  # torch's own word on such a batch
+        if any(len(run) != len(head) for run in runs):  # torch's own message
             raise UsageError(None, "each element in list of batch should be of equal size")
         return type(head)(combine([run[i] for run in runs]) for i in range(len(head)))
     raise ArgumentTypeError(
@@ -106,9 +98,9 @@ def mapped(data: Any, function: Callable[[Tensor], Tensor], other: Callable[[Any
 
 
 class Mover:
-    """Moves batches to a device. On CUDA from pinned memory, on a stream of its own, so that training goes on.
+    """Moves batches to a device; on CUDA from pinned memory, on a stream of its own, while training goes on.
 
-    Objects that are no tensors and have a method `to`, as batches of other libraries do, are moved by that.
+    Objects other than tensors are moved by their method `to`, if they have one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -117,7 +109,7 @@ class Mover:
         self._stream: Any = cuda.Stream(device) if device.type == "cuda" else None
 
     def start(self, data: Any) -> tuple[Any, Callable[[], None] | None]:
-        """Starts the move; the batch, and what to call before it is used."""
+        """Starts the move; returns the batch and a function to call before its use, or None."""
         if self._stream is None:
             return mapped(data, lambda tensor: tensor.to(self._device), self._move_other), None
         moved: list[Tensor] = []
@@ -143,7 +135,7 @@ class Mover:
         return thing.to(self._device) if callable(getattr(thing, "to", None)) else thing
 
     def __call__(self, data: Any) -> Any:
-        """Moves at once."""
+        """Moves a batch and waits."""
         found, ready = self.start(data)
         if ready is not None:
             ready()
@@ -151,7 +143,7 @@ class Mover:
 
 
 def arrival(*, pin: bool, device: torch.device | None) -> Arrive | None:
-    """Moves batches that arrive to a device, or pins them if that is asked for and there is one; None for neither."""
+    """A function that moves arriving batches to a device, or pins them if there is an accelerator; None for neither."""
     if device is not None:
         return Mover(device).start
     if not pin or not torch.accelerator.is_available():
@@ -161,7 +153,7 @@ def arrival(*, pin: bool, device: torch.device | None) -> Arrive | None:
 
 
 def arrived(move: Arrive, data: Any) -> Any:
-    """A batch once it is moved."""
+    """A batch, moved."""
     found, ready = move(data)
     if ready is not None:
         ready()

@@ -1,6 +1,6 @@
-"""Streams as sources: how far they reach is found out while they are read.
+"""Streams as sources; their length shows only while they are read.
 
-Every reader walks the whole stream and keeps a share; or the stream shares itself out, and each reader has a part.
+Either every reader walks the whole stream and keeps a share, or the stream shares itself out and each has a part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adabatch.data.workers.worker import Apart, Reply
 
 
 def _warn_of_skipping(samples: int) -> None:
-    """Says what going on costs without the data set's help."""
+    """Warns of the cost of going on without the data set's help."""
     warnings.warn(
         f"{samples} samples of the stream are read and dropped, to get to where it stopped; give the data set"
         " `state_dict` and `load_state_dict`, with a state that JSON does not change, to save that",
@@ -33,11 +33,7 @@ def _warn_of_skipping(samples: int) -> None:
 
 
 class StreamSource(Feed):
-    """A source over a stream: feeds an assembler, and keeps the first sample for a rank that has none in a micro-batch.
-
-    Attributes:
-        held: holds the workers.
-    """
+    """A source over a stream: feeds an assembler, and keeps the first sample for ranks without one in a micro-batch."""
 
     def __init__(self, how: Fetching, reader: StreamReader, rank: int, world: int, *, show_info: bool) -> None:
         self._runs = runs = Assembler(how, lambda: how.pool(reader, rank, show_info=show_info), self)
@@ -48,7 +44,7 @@ class StreamSource(Feed):
         self._first: Any = None
 
     def took(self, reply: Reply) -> Mark | None:
-        """Keeps the first sample; the place in the stream, if its state can be kept."""
+        """Keeps the first sample; returns the reply's place in the stream, if its state can be saved."""
         if self._first is None and reply.count and self._world > 1:
             self._first = self._copied(self._runs.cut(reply.data, 0, 1))
         mark: Mark | None = reply.mark
@@ -65,13 +61,7 @@ class StreamSource(Feed):
         return None
 
     def spared(self, how: Fetching, opening: Opening, offset: int) -> Any:
-        """The first sample as a batch, moved as others are; if none came yet, sample `offset` of a copy of the stream.
-
-        Args:
-            how: how samples are fetched now.
-            opening: where the copy is opened.
-            offset: which sample of that pass.
-        """
+        """The first sample as a batch; before it came, sample `offset` of a copy of the stream, opened at `opening`."""
         if self._first is not None:
             found = self._copied(self._first)
         else:
@@ -98,11 +88,11 @@ class WalkedStream(StreamSource):
         self._opening = Opening(0, 0, Mark())
         self._marks: deque[Mark] = deque([Mark()])
         self._total: int | None = None
-        self._seen = 0  # items up to which the whole stream was walked
+        self._seen = 0  # the item up to which the whole stream was walked
         self._agreement, self._compared = Agreement(), False
 
     def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, _turn: Callable[[], int]) -> None:
-        """Opens pass `epoch`, at its beginning or at a `place`, to deliver from `offset` on."""
+        """See `StreamLike.begin`."""
         mark = Mark(place["offset"], place["state"]) if place is not None and offset else Mark()
         if offset and mark.state is None:
             _warn_of_skipping(offset)
@@ -112,19 +102,16 @@ class WalkedStream(StreamSource):
         self._marks, self._seen, self._agreement = deque([mark]), 0, Agreement()
 
     def place(self, offset: int) -> dict[str, Any]:
-        """The last place at or before `offset` from which the stream can be read on; JSON-safe."""
-        mark = self._mark(offset)
+        """See `StreamLike.place`; the last place at or before `offset` from which the stream can be read on."""
+        mark = _last(self._marks, offset)
         return {"offset": mark.offset, "state": mark.state}
-
-    def _mark(self, offset: int) -> Mark:
-        return next((mark for mark in reversed(self._marks) if mark.offset <= offset), Mark())
 
     def spare(self, how: Fetching, epoch: int, offset: int) -> Any:
         """A batch of one sample, for a rank that has none at `offset` of pass `epoch`."""
-        return self.spared(how, Opening(0, epoch, self._mark(offset)), offset)
+        return self.spared(how, Opening(0, epoch, _last(self._marks, offset)), offset)
 
     def extent(self, offset: int, wanted: int) -> int:
-        """How many samples the pass has, up to `wanted`; waits until that is known. What is before `offset` is done."""
+        """See `StreamLike.extent`; waits until it is known."""
         while len(self._marks) > 1 and self._marks[1].offset <= offset:
             self._marks.popleft()
         runs, first = self._runs, items_of(offset, 0, self._rank, self._world)[0]
@@ -134,7 +121,7 @@ class WalkedStream(StreamSource):
                 runs.restart(first)
             while self._total is None and self._seen < upto:
                 if runs.broken:
-                    break  # told when it is its turn
+                    break  # raised when its samples are fetched
                 if runs.open is None:
                     self.ask(runs, max(upto, runs.end + 1))
                 else:
@@ -149,7 +136,7 @@ class WalkedStream(StreamSource):
         return wanted if self._total is None else min(wanted, self._total)
 
     def _walk_all(self, last: int) -> None:
-        """Has all workers walk to the end, item `last`: they may see another stream."""
+        """Has all workers walk to the end, item `last`, since they may see another stream."""
         for worker in range(len(self.held.pool.outstanding)):
             if worker not in self._agreement.ended:
                 self._runs.wait(self._runs.send(last, last + 1, self._opening, to=worker))
@@ -180,11 +167,16 @@ class WalkedStream(StreamSource):
             self._marks.append(mark)
 
 
+def _last(marks: deque[Mark], offset: int) -> Mark:
+    """The last place at or before `offset`; the beginning if there is none."""
+    return next((mark for mark in reversed(marks) if mark.offset <= offset), Mark())
+
+
 class Lane:
     """The part of a stream that one reader has.
 
     Attributes:
-        opened: where it is opened.
+        opened: the place where it is opened.
         sent: samples asked for.
         ended: whether it gave its last.
         marks: places from which it can be read on.
@@ -194,14 +186,10 @@ class Lane:
         self.opened, self.sent, self.ended = mark, done, False
         self.marks = deque([mark])
 
-    def mark(self, done: int) -> Mark:
-        """The last place at or before `done`."""
-        return next((mark for mark in reversed(self.marks) if mark.offset <= done), Mark())
-
 
 @dataclass
 class Asked:
-    """A request: from item `first` on, lane `turn` gives samples from its `local` one on, `used` of its turn gone."""
+    """A request: item `first` is sample `local` of lane `turn`, which gave `used` samples of its turn before."""
 
     first: int
     turn: int
@@ -210,10 +198,10 @@ class Asked:
 
 
 class SharedOutStream(StreamSource):
-    """A stream that shares itself out: takes a chunk of samples from each reader in turn, but those that have ended.
+    """A stream that shares itself out: takes a chunk of samples from each reader in turn until all have ended.
 
-    The order, and so the state, belong to this number of readers. Each rank reads its own parts; an epoch ends for
-    all when one of them has no more, as `agree`, the least of all ranks' values, finds.
+    Order and state belong to this number of readers. Each rank reads its own parts. An epoch ends for all ranks when
+    one has no more; `agree` gives the least of their values.
     """
 
     def __init__(self, how: Fetching, *, rank: int, world: int, agree: Callable[[int], int]) -> None:
@@ -222,7 +210,7 @@ class SharedOutStream(StreamSource):
         self._open(0, None, 0, 1)
 
     def begin(self, epoch: int, place: Mapping[str, Any] | None, offset: int, turn: Callable[[], int]) -> None:
-        """Opens pass `epoch`, at its beginning or at the `place` of `offset`."""
+        """See `StreamLike.begin`."""
         self._open(epoch, place, offset, turn())
 
     def _open(self, epoch: int, place: Mapping[str, Any] | None, offset: int, chunk: int) -> None:
@@ -239,11 +227,11 @@ class SharedOutStream(StreamSource):
             _warn_of_skipping(skipped)
 
     def place(self, offset: int) -> dict[str, Any]:
-        """Where the readers stand once `offset` samples of the pass are delivered; JSON-safe."""
+        """See `StreamLike.place`; where the readers stand once `offset` samples are delivered."""
         items = items_of(offset, 0, self._rank, self._world)[0]
         done = [lane.sent for lane in self._lanes]
         turn, used = self._next
-        for asked in reversed(self._asked):  # undo what was asked for beyond `items`
+        for asked in reversed(self._asked):  # undo requests beyond `items`
             if asked.first < items:
                 done[asked.turn] = asked.local + (items - asked.first)
                 turn, used = asked.turn, asked.used + items - asked.first
@@ -252,7 +240,7 @@ class SharedOutStream(StreamSource):
                 break
             done[asked.turn] = asked.local
             turn, used = asked.turn, asked.used
-        marks = [lane.mark(count) for lane, count in zip(self._lanes, done, strict=True)]
+        marks = [_last(lane.marks, count) for lane, count in zip(self._lanes, done, strict=True)]
         readers = [[count, mark.offset, mark.state] for count, mark in zip(done, marks, strict=True)]
         return {"rank": self._rank, "turn": turn, "used": used, "readers": readers}
 
@@ -261,11 +249,11 @@ class SharedOutStream(StreamSource):
         return self.spared(how, Opening(0, epoch, Mark()), 0)
 
     def extent(self, offset: int, wanted: int) -> int:
-        """How many samples the pass has over all ranks, up to `wanted`; waits until that is known."""
+        """See `StreamLike.extent`, over all ranks; waits until it is known."""
         runs, first = self._runs, items_of(offset, 0, self._rank, self._world)[0]
         upto = -(-wanted // self._world)
         try:
-            if runs.at != first:  # a sample could not be had: what was asked for after it is asked for again
+            if runs.at != first:  # after a broken sample the later ones are requested again
                 self._open(self._epoch, self.place(offset), offset, self._chunk)
             while len(self._asked) > 1 and self._asked[1].first <= first:
                 self._asked.popleft()
@@ -280,7 +268,7 @@ class SharedOutStream(StreamSource):
         return min(wanted, have * self._world)
 
     def _forget_marks(self) -> None:
-        """Forgets the places that no `place` will ask for."""
+        """Forgets marks that no `place` needs any more."""
         needed = [lane.sent for lane in self._lanes]
         for asked in reversed(self._asked):
             needed[asked.turn] = asked.local
@@ -295,7 +283,7 @@ class SharedOutStream(StreamSource):
         return self._runs.open is not None
 
     def _received_to(self) -> int:
-        """The item up to which all have come."""
+        """The item up to which replies have come."""
         upto = self._runs.at
         for run in self._runs.runs:
             if run.reply is None:
@@ -331,7 +319,7 @@ class SharedOutStream(StreamSource):
         if mark is not None:
             lane.marks.append(mark)
         missing = run.last - run.first - reply.count
-        if missing and reply.failure is None:  # the reader's last: what was numbered after it moves up
+        if missing and reply.failure is None:  # the reader's last run: the items after it move up
             lane.ended = True
             lane.sent -= missing
             after = run.last

@@ -1,4 +1,4 @@
-"""The supply of a loader: which source serves it, made when an iteration begins and kept where workers persist."""
+"""The supply of a loader: chooses its source when an iteration begins, and keeps it where workers persist."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Supply(Fetching, ABC):
     """Where the samples of a loader come from, by the settings that hold when an iteration begins.
 
     Attributes:
-        sampler: and the others that are not told of here: see `DataLoader`; a `batch_sampler` is one too.
-        formed: whether somebody else forms the batches.
-        drawn: whether the seed was drawn, and so is rank 0's for all.
-        joined: rank and ranks, once the first iteration began.
-        walks: whether the data set may keep its place in itself.
+        sampler: the loader's, or its `batch_sampler`; attributes that are not named here: see `DataLoader`.
+        formed: whether a `batch_sampler` or the data set forms the batches.
+        drawn: whether the seed was drawn, so that rank 0's holds for all.
+        joined: rank and number of ranks, once the first iteration began.
+        walks: whether the data set may hold its own position.
     """
 
     walks: ClassVar[bool] = False
@@ -59,9 +59,9 @@ class Supply(Fetching, ABC):
     joined: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """Makes what a copy makes anew."""
+        """Makes the attributes that a copy does not share."""
         self._over: Any = None  # the group that was joined
-        self._kept: tuple[Fetching, Any] | None = None  # the source where workers persist
+        self._kept: tuple[Fetching, Any] | None = None  # where workers persist: the source, and how it fetches
         self._formed_by: tuple[Any, Any, Any] | None = None
         self._orders: dict[tuple[int, ...], Order] = {}
         self.learned, self.arrive = Learned(), arrival(pin=self.pin_memory, device=self.device)
@@ -76,11 +76,11 @@ class Supply(Fetching, ABC):
     # Ranks
 
     def sharing(self) -> tuple[Any, int, int]:
-        """The group over which batches are cut, this process's rank in it, and its size."""
+        """See `DrivenLoader.sharing`."""
         return _distributed.sharing_group(group=self.group, mesh=self.mesh, shard=self.shard)
 
     def join(self, cursor: Cursor) -> None:
-        """Takes this process's place among the ranks; once taken, another is refused."""
+        """Takes this process's place among the ranks; raises if it took another before."""
         group, rank, world = self.sharing()
         if self.joined == (rank, world):
             return
@@ -99,7 +99,7 @@ class Supply(Fetching, ABC):
     # Iterations
 
     def open(self, place: Place, new: Iteration) -> None:
-        """Begins an iteration of the loader that stands at `place`, or at a fork of that."""
+        """Begins an iteration at `place`, or at a fork of it."""
         self.join(place.cursor)
         place.measured(self.measure())
         place.begin(new)
@@ -107,7 +107,7 @@ class Supply(Fetching, ABC):
         new.cursor.enter(new.epoch, new.source)
 
     def _source_for(self, new: Iteration, *, apart: bool) -> Any:
-        """Where the samples of an iteration come from: kept where workers persist, else made; `apart` from a copy."""
+        """The source of an iteration: the kept one where workers persist, else a new one; `apart` reads a copy."""
         how = self._how(new.cursor)
         if apart and self.walks:
             how.dataset, how.fresh, how.num_workers = copy.deepcopy(self.dataset), copy.deepcopy(self.fresh), 0
@@ -125,7 +125,7 @@ class Supply(Fetching, ABC):
         return source
 
     def end(self, place: Place, ended: Iteration, *, exhausted: bool = False) -> None:
-        """An iteration is over: it came to its end, or was left."""
+        """An iteration is over: `exhausted`, or left early."""
         if not ended.live:
             return
         ended.live = False
@@ -138,7 +138,7 @@ class Supply(Fetching, ABC):
         place.end(ended, exhausted=exhausted)
 
     def _how(self, cursor: Cursor) -> Fetching:
-        """How samples are fetched, by the settings that hold now."""
+        """How samples are fetched, by the current settings."""
         how = Fetching(**{field.name: getattr(self, field.name) for field in fields(Fetching)})
         how.size = cursor.size
         _checks.whole("num_workers", how.num_workers, minimum=0, remedy="0 fetches in the main process")
@@ -149,11 +149,11 @@ class Supply(Fetching, ABC):
         return how
 
     def spare(self, of: Iteration, batch: Batch) -> Any:
-        """One sample, for a rank that has none of its own in a micro-batch of a batch."""
+        """One sample, for a rank that has none in a micro-batch of `batch`."""
         return self.spare_by(self._how(of.cursor), of, batch)
 
     def order(self, size: int, rank: int = 0, world: int = 1) -> Order:
-        """The order of one rank, the same object for all iterations, so that a sampler is iterated once an epoch."""
+        """The order of one rank; one object for all iterations, so that a sampler is iterated once an epoch."""
         key = size, self.seed, rank, world
         if key not in self._orders:
             self._orders[key] = (
@@ -172,30 +172,30 @@ class Supply(Fetching, ABC):
         return f"dataset, {self.num_workers} workers, {self.sharing()[2]} ranks"
 
     def saved(self, *, between: bool) -> dict[str, Any]:
-        """Where passes of a stream begin, if one place serves all ranks; `between`: whether no pass goes on."""
+        """Where passes of a stream begin, if all ranks begin alike; `between`: whether no pass goes on."""
         return self.fresh.saved(between=between) if self.fresh is not None and self._alike() else {}
 
     def resumed(self, stream: Mapping[str, Any]) -> Beginning | None:
-        """`fresh` as it is once a state is loaded; raises if that is damaged."""
+        """`fresh` after a state is loaded; raises if that is damaged."""
         return self.fresh.resumed(stream) if self.fresh is not None and self._alike() else self.fresh
 
     def _alike(self) -> bool:
-        """Whether passes of a stream begin alike on every rank, so that one's beginning is the others' too."""
+        """Whether passes of a stream begin alike on all ranks."""
         return self.sharding == "stride" or self.sharing()[2] == 1
 
-    # What differs between kinds of data sets
+    # By kind of data set
 
     @abstractmethod
     def measure(self) -> int | None:
-        """Samples in an epoch, now; of a stream by the word of its own `__len__`, None without one."""
+        """Samples in an epoch now; None for a stream without `__len__`."""
 
     @abstractmethod
     def cursor(self, batch_size: int, *, drop_last: bool, run_on: bool) -> Cursor:
-        """A cursor at the beginning; raises if an argument of the loader does not go with the data set."""
+        """A cursor at the beginning; raises if an argument does not go with the data set."""
 
     @abstractmethod
     def as_formed(self) -> tuple[Any, Any]:
-        """The data set that is read, and what makes a batch of its samples, where somebody else forms the batches."""
+        """The data set that is read and its `collate_fn`, where a `batch_sampler` or the data set forms the batches."""
 
     @abstractmethod
     def made(self, how: Fetching, cursor: Cursor) -> Any:
@@ -237,7 +237,7 @@ class MapSupply(Supply):
         """A source of the items of `order`; `here` for one without workers."""
         source: Source
         columns = arguments.columns_of(how.dataset)
-        # workers are there to be told by the user's function, also where they are not needed
+        # a `worker_init_fn` gets its workers even where they are not needed
         told = how.num_workers > 0 and how.worker_init_fn is not None
         if columns and how.own_collate is None and not told:
             source = Columns(columns, order, alone=isinstance(how.dataset, Tensor))

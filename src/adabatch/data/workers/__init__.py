@@ -1,1 +1,1 @@
-"""Workers: processes that read runs of samples, and what they read with."""
+"""Workers: processes that read runs of samples, and their readers."""

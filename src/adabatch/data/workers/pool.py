@@ -1,6 +1,6 @@
-"""The worker processes, seen from the main process, and that process itself in their place.
+"""The worker processes, seen from the main process, and the main process in their place.
 
-A pair of sockets leads to each worker, so that a death blocks nobody.
+A pair of sockets leads to each worker, so that no death blocks another.
 """
 
 from __future__ import annotations
@@ -36,13 +36,10 @@ class Pool:
     """Worker processes that read runs of samples.
 
     Args:
-        reader: what they read with; sent to each when it starts.
-        count: how many.
-        seed: for their global generators.
-        collate: whether they collate the runs.
+        reader: reads the samples; sent to each worker when it starts.
+        count: the number of workers.
         context: how they start: a multiprocessing context, the name of a start method, or None for the default.
-        init: called in each with its number.
-        show_info: whether the data set sees torch's worker info.
+        seed, collate, init, show_info: see `Setting`.
     """
 
     def __init__(
@@ -63,7 +60,7 @@ class Pool:
         self._processes: list[Any] = []
         self._channels: list[Channel] = []
         self._unsent: set[int] = set()  # workers with tasks that their sockets had no room for
-        self._openings: list[Opening | None] = [None] * count  # what each was told last
+        self._openings: list[Opening | None] = [None] * count  # the last one sent to each
         try:
             for number in range(count):
                 setting = Setting(number, count, seed, collate, init, show_info)
@@ -81,7 +78,7 @@ class Pool:
             raise
 
     def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:
-        """Gives a run to worker `to`, or to the one with the least to do; returns its number. Waits for nothing."""
+        """Gives a run to worker `to`, or to the one with the least to do; returns its number and does not wait."""
         number = self.outstanding.index(min(self.outstanding)) if to is None else to
         if isinstance(drawn, Opening):  # may hold a large state
             drawn, self._openings[number] = None if drawn == self._openings[number] else drawn, drawn
@@ -97,15 +94,7 @@ class Pool:
         return number
 
     def receive(self, number: int, timeout: float = 0) -> Reply:
-        """The next reply of worker `number`.
-
-        Args:
-            number: which worker.
-            timeout: seconds to wait; 0 for ever.
-
-        Raises:
-            WorkerDiedError: if it ended, or nothing came in time.
-        """
+        """The next reply of worker `number`; raises if it died, or sent none in `timeout` seconds (0 for no limit)."""
         if (self._unsent or timeout) and not self._answers(number, timeout):
             raise WorkerDiedError(
                 None,
@@ -116,7 +105,7 @@ class Pool:
             reply = self._channels[number].receive()
         except (EOFError, OSError):
             self._died(number)
-        except Exception:  # it came, and could not be unpickled
+        except Exception:  # the reply could not be unpickled
             self.outstanding[number] -= 1
             raise
         self.outstanding[number] -= 1
@@ -145,13 +134,13 @@ class Pool:
                 return True
 
     def has(self, number: int) -> bool:
-        """Whether worker `number` has sent something that was not received, or died, which `receive` then says."""
+        """Whether worker `number` sent a reply that was not received, or died."""
         return self._channels[number].ready()
 
     def drop_replies(self) -> None:
-        """Drops what came and was not received, so that workers are chosen by what they still have to do."""
+        """Drops replies that were not received, so that workers are chosen by their open tasks."""
         for number in range(len(self.outstanding)):
-            with contextlib.suppress(Exception):  # a death, which the next request tells of
+            with contextlib.suppress(Exception):  # the next request raises a death
                 while self.outstanding[number] and self.has(number):
                     self.receive(number)
 
@@ -164,10 +153,8 @@ class Pool:
         raise WorkerDiedError(  # begun as torch's, for which users look in their logs
             None,
             f"DataLoader worker (pid {process.pid}) {how}: worker {number}, while it fetched samples",
-            remedy=(
-                "nothing is lost, iterate again to go on. Out of memory is the usual reason: use fewer workers or a"
-                " smaller `prefetch_factor`"
-            ),
+            remedy="nothing is lost, iterate again to go on. Out of memory is the usual reason: use fewer workers or a"
+            " smaller `prefetch_factor`",
         )
 
     def pids(self) -> list[int]:
@@ -175,7 +162,7 @@ class Pool:
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
-        """Ends the workers and waits for them; in another process, which has a copy of this, nothing happens."""
+        """Ends the workers and waits for them; does nothing in a forked copy."""
         if os.getpid() != self._owner:
             return
         for channel in self._channels:
@@ -199,14 +186,14 @@ class Pool:
 
 
 def _work(end: socket.socket, reader: Any, setting: Setting) -> None:
-    """A worker's life. A fork's copies of the main process's ends would hide from it that those were closed."""
+    """Runs a worker; first closes a fork's copies of the main process's ends, which would keep connections open."""
     for other in tuple(_ends):
         other.close()
     work(end, reader, setting)
 
 
 class HerePool:
-    """The main process in the place of workers: a run of a stream is read when its reply is asked for."""
+    """The main process in the place of workers: reads a run of a stream when its reply is asked for."""
 
     def __init__(self, reader: StreamReader, *, collate: bool) -> None:
         self._reader, self._collate = reader, collate
@@ -238,19 +225,15 @@ class HerePool:
         return False
 
     def drop_replies(self) -> None:
-        """Forgets what was asked for."""
+        """Forgets open tasks."""
         self._tasks.clear()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing."""
 
 
 class Held:
-    """The workers of a source, apart from it, so that it can be closed when the loader is gone.
-
-    Attributes:
-        pool: the pool; None before the first request and after `close`.
-    """
+    """The pool of a source, None before the first request and after `close`; apart, to be closed after its loader."""
 
     def __init__(self) -> None:
         self.pool: Any = None

@@ -17,8 +17,8 @@ class SampleError(Exception):
 
     Attributes:
         samples: those before it.
-        index: its number, or other key, in the data set, or where it lies in the stream.
-        cause: what was raised.
+        index: its number or other key in the data set, or its position in the stream.
+        cause: the error raised.
     """
 
     def __init__(self, samples: list[Any], index: Any, cause: Exception) -> None:
@@ -26,13 +26,13 @@ class SampleError(Exception):
         self.samples, self.index, self.cause = samples, index, cause
 
     def raised(self) -> Exception:
-        """The cause, with a note of the place."""
+        """The cause, with a note that names the sample."""
         self.cause.add_note(f"while sample {self.index!r} was fetched")
         return self.cause
 
 
 class Whole:
-    """The result of `__getitems__` where it is no list of samples: a batch, not to be cut or joined."""
+    """A result of `__getitems__` that is no list of samples but a batch, which cannot be cut or joined."""
 
     def __init__(self, data: Any, count: int) -> None:
         self.data, self._count = data, count
@@ -50,7 +50,7 @@ class MapReader:
         rng: sets the generators for each sample; None leaves them alone.
 
     Attributes:
-        wholes: whether `__getitems__` may give a batch instead of a list of samples, as somebody collates that.
+        wholes: whether `__getitems__` may return a batch, since the user's `collate_fn` will get it.
     """
 
     end = mark = prints = None  # see `StreamReader`
@@ -61,11 +61,11 @@ class MapReader:
         self._many = getattr(dataset, "__getitems__", None) is not None
 
     def told(self, *, collates: bool, walks: bool, compares: bool) -> None:  # noqa: ARG002
-        """A worker reads with it, which collates runs or not."""
+        """A worker reads with it, and `collates` runs or not."""
         self.wholes = not collates
 
     def read(self, first: int, last: int, drawn: Tensor | list[Any] | None = None) -> list[Any] | Whole:
-        """The samples of items `first` to `last` (exclusive), whose keys are `drawn` where a sampler drew them.
+        """The samples of items `first` to `last` (exclusive), by the keys `drawn` by a sampler, if any.
 
         Raises:
             SampleError: if one raises, or `__getitems__` returns another number of samples.
@@ -77,13 +77,11 @@ class MapReader:
             if found is not None:
                 return found
         samples: list[Any] = []
-        get = self.dataset.__getitem__ if hasattr(self.dataset, "__getitem__") else None
-        if get is None:  # only `__getitems__`
-            get = self._single
+        get = self.dataset.__getitem__ if hasattr(self.dataset, "__getitem__") else self._single
         try:
             if self.rng is None:
                 for item in items:
-                    samples.append(get(item))  # those before a failure are kept
+                    samples.append(get(item))  # keeps those before a failure
             else:
                 self.rng.collect(get, items, self.order.places(first, last), samples)
         except Exception as error:
@@ -91,10 +89,10 @@ class MapReader:
         return samples
 
     def _read_many(self, items: list[Any], first: int) -> list[Any] | Whole | None:
-        """By one call of `__getitems__`; None where samples must be fetched one by one.
+        """The samples by one call of `__getitems__`; None where they must be fetched one by one.
 
-        They must where something random was drawn, since what is drawn would depend on the run, and where the call
-        raised, to find the sample. A whole batch stays what it is: what is drawn for it belongs to its first sample.
+        They must where random numbers were drawn, which would depend on the run, and where the call raised, to find the
+        sample. A whole batch stays: its random numbers belong to its first sample.
         """
         many, unused = self.dataset.__getitems__, True
 
@@ -125,7 +123,7 @@ class MapReader:
 
 
 def _counted(found: list[Any], items: list[Any]) -> list[Any]:
-    """`found`, which must be as many samples as `items`."""
+    """`found`; raises unless it has as many samples as `items`."""
     if len(found) != len(items):
         raise ArgumentError(
             "__getitems__",

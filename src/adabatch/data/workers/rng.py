@@ -64,7 +64,7 @@ def sample_seed() -> int:
 
 
 def _python_words() -> _UInt32 | None:
-    """Python's global generator as memory: its index, then its 624 words; None where it does not look as expected."""
+    """The memory of python's global generator: its index, then its 624 words; None if it does not look as expected."""
     if type(_inst) is not random.Random or sys.implementation.name != "cpython":
         return None
     words = np.ctypeslib.as_array((ctypes.c_uint32 * (_WORDS + 1)).from_address(id(_inst) + object.__basicsize__))
@@ -75,7 +75,7 @@ _initial_seed: Final = torch.initial_seed
 
 
 class _SeedReads:
-    """Notices whether `torch.initial_seed` is called meanwhile, from which data sets seed generators of their own."""
+    """A context that notices calls of `torch.initial_seed`, from which data sets seed their own generators."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -111,7 +111,7 @@ class _Generators:
         self._cleared = torch.Generator().manual_seed(0).get_state()
 
     def _numpy_words(self) -> Any:
-        """Numpy's global generator as memory: its 624 words, then its index."""
+        """The memory of numpy's global generator: its 624 words, then its index."""
         bits = _np_random.get_bit_generator()
         if bits is not self._bits:
             if type(bits) is not np.random.MT19937:
@@ -134,7 +134,7 @@ class _Generators:
             random.setstate((3, (*words.tolist(), _WORDS), None))
         state = self._numpy_words()
         if self._numpy_index.value != _WORDS or self._numpy_word.value != self._numpy_was:
-            np.random.seed(0)  # something was drawn: there may be half a pair of normal numbers left over
+            np.random.seed(0)  # after draws, half a pair of normal numbers may be left over
         state[:_WORDS] = words[::-1]
         state[_WORDS] = _WORDS
         self._numpy_was = self._numpy_word.value
@@ -152,7 +152,7 @@ class _Generators:
         torch.default_generator.manual_seed(0)
 
     def touched(self, seed: int) -> bool:
-        """Whether any of them was used since `set(words, seed)`; since `clear` for a seed of 0."""
+        """Whether any generator was used since `set(words, seed)`; with a seed of 0, since `clear`."""
         if self._python is None or _np_random.get_bit_generator() is not self._bits:
             return True
         if self._python_index.value != _WORDS or self._numpy_index.value != _WORDS:
@@ -165,8 +165,8 @@ class _Generators:
     def get(self) -> Any:
         """All three states.
 
-        Asking numpy is slow, and needed for the half pair of normal numbers that may be left over; if nothing was drawn
-        since a `put_back` without one, there is none.
+        Numpy is slow to tell the half pair of normal numbers that may be left over. It is not asked if nothing was
+        drawn since a `put_back` without one.
         """
         bits = _np_random.get_bit_generator()
         words = self._numpy_words().copy() if type(bits) is np.random.MT19937 else None
@@ -178,7 +178,7 @@ class _Generators:
         return python, bits, words, whole, torch.default_generator.get_state()
 
     def put_back(self, states: Any) -> None:
-        """Undoes what happened since `get`."""
+        """Restores the states from `get`."""
         python, bits, words, whole, torch_state = states
         if self._python is None:
             random.setstate(python)
@@ -216,9 +216,8 @@ class SampleRng:
     ) -> None:
         """Appends `get(item)` to `samples` for each item, up to a failure, with the generators set for it.
 
-        Setting them costs more than fetching many a small sample. They are set for the first sample, and from then on
-        if it used one of them. Else a run is fetched without, and should something in it have used a generator after
-        all, that one run is fetched a second time, with them set.
+        Setting them costs more than fetching a small sample. They are set for the first sample, and from then on if it
+        used one. Else a run is fetched without; if it used a generator after all, it is fetched again with them set.
         """
         seeds, done = self.seeds(*places), 0
         if self._each is None and len(items):
@@ -262,7 +261,7 @@ class SampleRng:
             _current.pop()
 
     def _words(self, seeds: npt.NDArray[np.uint64], i: int) -> _UInt32:
-        """The state words of sample `i` of a run; computed for some samples at once."""
+        """The state words of sample `i` of a run; computed for several samples at once."""
         start = i - i % _CHUNK
         if self._chunk[0] != start:
             some = seeds[start : start + _CHUNK, None]
@@ -272,7 +271,7 @@ class SampleRng:
         return found
 
     def unused(self, fetch: Callable[[], Any], epoch: int, position: int) -> tuple[Any, bool]:
-        """Calls `fetch` with the generators set for one sample; its result, and whether it drew nothing."""
+        """Calls `fetch` with the generators set for one sample; returns its result and whether it drew nothing."""
         _asked[0] = False
         with self.for_sample(epoch, position) as seed, _reads:
             found = fetch()
@@ -280,7 +279,7 @@ class SampleRng:
 
     @contextlib.contextmanager
     def for_sample(self, epoch: int, position: int) -> Iterator[int]:
-        """Sets the generators for one sample; its seed."""
+        """A context with the generators set for one sample, that gives its seed."""
         seeds = self.seeds(np.array([epoch]), np.array([position]))
         seed = int(seeds[0])
         self._chunk = (-1, None)
@@ -294,7 +293,7 @@ class SampleRng:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Puts the generators back as they were."""
+        """A context that puts the generators back."""
         states = _generators.get()
         try:
             yield

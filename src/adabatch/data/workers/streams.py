@@ -1,4 +1,4 @@
-"""Iterable data sets: readers that walk a stream, in a worker or in the main process."""
+"""Readers that walk an iterable data set, in a worker or in the main process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from adabatch.data.order import seed_of
 from adabatch.data.workers.readers import SampleError
 from adabatch.data.workers.rng import SampleRng
 
-PREFIX: Final = 16  # samples of a pass that are compared
-_MOST_VALUES: Final = 4096  # of one tensor
+PREFIX: Final = 16  # samples at the start of a pass that are compared
+_MOST_VALUES: Final = 4096  # values of one tensor that are compared
 
 Prints = tuple[int, tuple[int, ...]]
 
@@ -33,8 +33,8 @@ class Mark:
 
     Attributes:
         offset: samples before it.
-        state: the data set's own state there; None for the beginning, reached again by reading and dropping.
-        why: why the state there cannot be kept; None if it can.
+        state: the data set's own state there; None to start at the beginning and drop samples.
+        why: why the state there cannot be saved; None if it can.
     """
 
     offset: int = 0
@@ -43,20 +43,19 @@ class Mark:
 
 
 class Beginning:
-    """Where passes of a data set that knows where it stands begin.
+    """Where the passes of a data set with a state of its own begin.
 
-    A pass begins with `iter()`, as in a plain loop. Some data sets would go on then where they were left: an iterator
-    over itself, or a place that is kept in the data set. It shows where a pass was left early, by a first sample after
-    which the data set stands elsewhere than it did after that of the pass before; and where a pass is empty. Then the
-    state before that pass is loaded.
+    A pass begins with `iter()`, as in a plain loop. Some data sets would then go on where a pass was left early: those
+    that are their own iterator or hold their position. Two signs show it: the new pass is empty, or after its first
+    sample the data set's state is another than after that of the pass before. Then the state before the pass is loaded.
 
-    What is known of it goes with a loader's state, since that may be loaded over a stream that stands elsewhere.
+    It goes with a loader's state, which may be loaded over a stream that stands elsewhere.
 
     Attributes:
-        state: of the data set before the last pass that began with `iter()` alone; None if there is none.
-        ended: where the pass before a loaded state had come to its end, until the next one begins; else None.
-        first: its state after the first sample of the last pass; None if that is not known.
-        moved: whether it was left inside a pass, or may have been.
+        state: the data set's before the last pass that began with `iter()` alone; None for none.
+        ended: the data set's at the end of the pass before a loaded state, until the next pass begins; else None.
+        first: the data set's after the first sample of the last pass; None if not known.
+        moved: whether the data set was left inside a pass, or may have been.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -67,7 +66,7 @@ class Beginning:
         self.moved = False
 
     def saved(self, *, between: bool) -> dict[str, Any]:
-        """Where the pass that goes on began, or where the next one would; JSON-safe, without what JSON cannot hold."""
+        """Where the current or next pass begins; JSON-safe, without states that JSON cannot hold."""
         over = between and self.state is not None and not self.moved
         found = {
             "begins": packed(self.now() if self.state is None else self.state),
@@ -76,11 +75,7 @@ class Beginning:
         return {name: state for name, state in found.items() if state is not None}
 
     def resumed(self, stream: Mapping[str, Any]) -> Beginning:
-        """The same after a state was loaded of whose `stream` part `saved` was one; itself if it says nothing.
-
-        Raises:
-            ValueError: if that is damaged.
-        """
+        """The beginning that `saved` wrote into the `stream` part of a state, itself without one; raises if damaged."""
         if stream.get("begins") is None:
             return self
         found = Beginning(self.dataset)
@@ -88,7 +83,7 @@ class Beginning:
         return found
 
     def of(self, dataset: Any) -> Beginning:
-        """The same for `dataset`, which may be a copy and then goes its own way."""
+        """The same for `dataset`, which may be a copy that goes its own way."""
         if dataset is self.dataset:
             return self
         found = copy.copy(self)
@@ -96,26 +91,23 @@ class Beginning:
         return found
 
     def now(self) -> Any:
-        """The state of the data set; None where it has none yet, as one that makes it in `__iter__`."""
+        """The state of the data set; None before it has one, as where `__iter__` makes it."""
         try:
             return copy.deepcopy(self.dataset.state_dict())
         except Exception:
             return None
 
     def again(self) -> bool:
-        """Whether the data set stands where it did after the first sample of the pass before.
-
-        The epoch in its state counts for nothing if it was told that.
-        """
+        """Whether the data set stands where it did after the first sample of the pass before."""
         return self.first is not None and self.stands(self.first)
 
     def stands(self, at: Any) -> bool:
-        """Whether the state of the data set is that of `at`, but for an epoch that it was told."""
+        """Whether the data set's state equals `at`, apart from an epoch set by `set_epoch`."""
         told = hasattr(self.dataset, "set_epoch")
         before, after = (_but_epoch(state) if told else state for state in (at, self.now()))
         try:
             return bool(before == after)
-        except Exception:  # states of any make, such as tensors, which are not equal or unequal as a whole
+        except Exception:  # some states, such as tensors, cannot be compared as a whole
             return False
 
 
@@ -124,7 +116,7 @@ def _but_epoch(state: Any) -> Any:
 
 
 def fresh_of(dataset: Any) -> Any:
-    """The `Beginning` of a data set that knows where it stands, to be kept as long as that is read; else None."""
+    """The `Beginning` of a data set that can save its own state; else None."""
     known = hasattr(dataset, "load_state_dict") and hasattr(dataset, "state_dict")
     return Beginning(dataset) if known else None
 
@@ -135,8 +127,8 @@ class Opening:
 
     Attributes:
         serial: changes whenever the stream must be opened anew.
-        epoch: which pass.
-        mark: where to open it.
+        epoch: the number of the pass.
+        mark: the place where it is opened.
     """
 
     serial: int
@@ -147,22 +139,20 @@ class Opening:
 class StreamReader:
     """Walks a stream and keeps the share of one rank.
 
-    With `sharding="stride"` every reader walks the whole stream and keeps what it is asked for, so that readers and
-    ranks can be any number; with `"dataset"` the data set has shared itself out and all of it is kept.
+    With `sharding="stride"` every reader walks the whole stream and keeps the items asked for, so that readers and
+    ranks can be any number; with `"dataset"` the data set has shared itself out, and all is kept.
 
     Args:
-        dataset: an iterable; `set_epoch(epoch)`, and `state_dict()` and `load_state_dict()` of it or of its iterator,
-            are used where they exist.
+        dataset: an iterable. Its `set_epoch(epoch)`, and its own or its iterator's `state_dict()` and
+            `load_state_dict()` are used where they exist.
         seed: the loader's seed.
         rng: sets the generators for each sample; None leaves them alone.
-        rank: which share is kept.
-        world: how many shares.
-        fresh: where passes of the data set begin, if others read it too; None makes that here.
+        rank: the share that is kept.
+        world: the number of shares.
+        fresh: where passes begin, if other readers share that; None makes one.
 
     Attributes:
-        end: the length of the stream, if its end was seen.
-        mark: a place from which it can be read on.
-        prints: where it was opened, and prints of the first samples from there on; None if they are not compared.
+        end, mark, prints: see `Reply`; `prints` is None where workers are not compared.
     """
 
     def __init__(
@@ -174,28 +164,24 @@ class StreamReader:
         self._offset = 0
         self._beginning: Beginning | None = fresh_of(dataset) if fresh is None else fresh.of(dataset)
         self._iterator: Iterator[Any] = iter(())
-        self._ready: list[Any] = []  # the first sample, if it was read to see where the data set begins
+        self._ready: list[Any] = []  # the first sample, if it was read ahead to see where the data set begins
         self.end: int | None = None
         self.mark: Mark | None = None
         self._several = False  # whether others walk the same stream, so that this one may not come to its end
         self.prints: Prints | None = None
 
     def told(self, *, collates: bool, walks: bool, compares: bool) -> None:  # noqa: ARG002
-        """A worker reads with it, which walks the stream as others do, and may keep prints to compare."""
+        """A worker reads with it, and `walks` the stream as others do; `compares`: prints are kept."""
         self._several, self.prints = walks, (0, ()) if compares else None
 
     def read(self, first: int, last: int, opening: Opening) -> list[Any]:
-        """Items `first` to `last` (exclusive) of this rank; fewer at the end of the stream, which is then in `end`.
-
-        Raises:
-            SampleError: if the stream raises.
-        """
+        """Items `first` to `last` (exclusive) of this rank, fewer at the stream's end; a SampleError if it raises."""
         samples: list[Any] = []
         try:
             if opening != self._opening or first * self._world < self._offset:
                 self._open(opening)
             self._walk(first, last, opening.epoch, samples)
-            found, samples = samples, []  # a failure is told where samples are missing, so none come
+            found, samples = samples, []  # if `state_dict` fails the run has no samples: its error must be raised
             self.mark = self._marked()
         except Exception as error:
             self._opening = None
@@ -251,7 +237,7 @@ class StreamReader:
         state, known = None if stood else beginning.now(), beginning.state is not None
         resumed = stood and known and beginning.first is None
         ended, beginning.ended = beginning.ended, None
-        if resumed and ended is not None:  # what it counts itself, as passes, goes on
+        if resumed and ended is not None:  # its own counts, as of passes, go on
             self._load(ended)
             if self._tried(beginning, epoch):
                 beginning.state, beginning.first = ended, beginning.now()
@@ -270,7 +256,7 @@ class StreamReader:
         beginning.first = beginning.now() if found else None
 
     def _tried(self, beginning: Beginning, epoch: int) -> bool:
-        """Starts a pass and reads its first sample; whether there was one."""
+        """Starts a pass and reads its first sample; returns whether there was one."""
         self._start(epoch)
         self._ready, beginning.moved = [], True
         with contextlib.suppress(StopIteration):
@@ -278,7 +264,7 @@ class StreamReader:
         return bool(self._ready)
 
     def _start(self, epoch: int, state: Any = None) -> None:
-        """Starts to iterate, from the data set's own `state` on if one is given."""
+        """Starts to iterate, from the data set's own `state` if one is given."""
         loads = hasattr(self.dataset, "load_state_dict")
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
@@ -295,7 +281,7 @@ class StreamReader:
         self._iterator.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
 
     def _load(self, state: Any) -> None:
-        """Tells the data set its state. An iterator over itself may only take one after `iter()`."""
+        """Loads the data set's state. One that is its own iterator may only take it after `iter()`."""
         try:
             self.dataset.load_state_dict(copy.deepcopy(state))
         except Exception:
@@ -305,11 +291,11 @@ class StreamReader:
             self.dataset.load_state_dict(copy.deepcopy(state))
 
     def _stands(self, state: Any) -> bool:
-        """Whether `iter()` left the data set where it was told to go on."""
+        """Whether the data set still stands at `state` after `iter()`."""
         return self._beginning is not None and self._beginning.stands(state)
 
     def _marked(self) -> Mark | None:
-        """Where the stream stands, if it can say so; without a state if JSON would change that."""
+        """Where the stream stands, if it can tell; without a state if JSON would change it."""
         owner: Any = self._iterator if hasattr(self._iterator, "state_dict") else self.dataset
         if not hasattr(owner, "state_dict") or self.end is not None:
             return None
@@ -328,18 +314,18 @@ _TENSOR = "adabatch.tensor"  # the key under which a state in JSON holds a tenso
 
 
 def packed(state: Any) -> Any:
-    """`state` with its tensors in a form that JSON can hold; None if there is something else that JSON changes."""
+    """`state` with its tensors in a form that JSON can hold; None if JSON would change something else."""
     try:
         found = _packed(state)
         return found if changed(found, json.loads(json.dumps(found))) is None else None
-    except Exception:  # whatever it holds
+    except Exception:  # it may hold anything
         return None
 
 
 def _packed(state: Any) -> Any:
     if isinstance(state, dict):
         if _TENSOR in state:
-            raise ArgumentError(None, "a key that is used here")
+            raise ArgumentError("state", f"must not have the key {_TENSOR!r}")
         return {key: _packed(value) for key, value in state.items()}
     if isinstance(state, list):
         return [_packed(value) for value in state]
@@ -350,11 +336,7 @@ def _packed(state: Any) -> Any:
 
 
 def unpacked(state: Any) -> Any:
-    """The state of which `packed` made `state`.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The inverse of `packed`; raises if `state` is damaged."""
     if isinstance(state, list):
         return [unpacked(value) for value in state]
     if not isinstance(state, dict):
@@ -369,13 +351,13 @@ def unpacked(state: Any) -> Any:
         raise ArgumentError(
             "state",
             f"is damaged: `{_TENSOR}` must hold a tensor",
-            got=f"{str(state[_TENSOR])[:80]}",
+            got=str(state[_TENSOR])[:80],
             remedy="use an older checkpoint",
         ) from error
 
 
 def changed(one: Any, other: Any, where: str = "state") -> str | None:
-    """The first difference between a state and what came back from JSON, types included; None if they are equal."""
+    """The first difference between a state and its copy from JSON, types included; None if they are equal."""
     if type(one) is not type(other):
         return f"`{where}` is a {type(one).__name__} and comes back as a {type(other).__name__}"
     if isinstance(one, dict):
@@ -390,7 +372,7 @@ def changed(one: Any, other: Any, where: str = "state") -> str | None:
 
 
 def print_of(sample: Any) -> int:
-    """A number that is the same for equal samples; of what is no tensor, array, text or number only the type counts."""
+    """A number that is the same for equal samples; of leaves other than tensors, arrays, text and numbers, by type."""
     if isinstance(sample, Tensor):
         strided = sample.device.type == "cpu" and sample.layout == torch.strided and not sample.is_nested
         sample = sample.detach().resolve_conj().resolve_neg() if strided else (str(sample.dtype), str(sample.layout))
@@ -417,22 +399,18 @@ _NOT_NUMPYS: Final = frozenset(
 
 
 class Agreement:
-    """Compares what the workers found at the beginning of a pass.
+    """Compares the samples that workers found at the beginning of a pass.
 
     Attributes:
-        ended: those that came to its end.
+        ended: the workers that reached its end.
     """
 
     def __init__(self) -> None:
         self.ended: set[int] = set()
-        self._first: dict[int, tuple[int, int]] = {}  # for each place: the print there, and who gave it
+        self._first: dict[int, tuple[int, int]] = {}  # by offset: the print, and the worker that gave it
 
     def add(self, worker: int, prints: Prints) -> None:
-        """Takes in what `worker` found: where it began, and the prints from there on.
-
-        Raises:
-            ValueError: if another worker found another sample at one of the places.
-        """
+        """Adds the prints of `worker`, from its start on; raises if another worker found another sample there."""
         start, found = prints
         for offset, value in enumerate(found, start):
             other, who = self._first.setdefault(offset, (value, worker))
@@ -444,12 +422,8 @@ def disagreement(what: str) -> ValueError:
     """The error for readers that walk different streams."""
     return ArgumentError(
         None,
-        (
-            "a stream must be the same in every worker with `sharding='stride'`, where each walks all "
-            f"of it and keeps its part: {what}. Where `worker_init_fn` shares the stream out use "
-            "`sharding='dataset'`"
-        ),
-        remedy=(
-            "where it only seeds generators draw from python's, numpy's or torch's global ones, with `sample_rng=True`"
-        ),
+        "a stream must be the same in every worker with `sharding='stride'`, where each walks all of it and keeps its "
+        f"part: {what}. Where `worker_init_fn` shares the stream out use `sharding='dataset'`",
+        remedy="where it only seeds generators draw from python's, numpy's or torch's global ones, with "
+        "`sample_rng=True`",
     )

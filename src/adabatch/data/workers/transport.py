@@ -108,7 +108,7 @@ class _Message:
         self._kept = packer.kept
 
     def write(self, end: socket.socket) -> bool:
-        """Writes what `end` takes without waiting; whether that was all."""
+        """Writes as much as `end` takes without waiting; returns whether that was all."""
         while self._parts:
             try:
                 sent = end.sendmsg(self._parts, self._along, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -145,11 +145,11 @@ class Channel:
             poll.register(end, event)
 
     def put(self, thing: Any) -> None:
-        """Packs `thing`, to be written; an error, if it cannot be pickled, leaves the channel as it was."""
+        """Packs `thing` to be written; if it cannot be pickled, the channel stays as it was."""
         self._outgoing.append(_Message(thing))
 
     def flush(self) -> bool:
-        """Writes what can be written without waiting; whether that was all."""
+        """Writes as much as possible without waiting; returns whether that was all."""
         while self._outgoing:
             if not self._outgoing[0].write(self._end):
                 return False
@@ -167,11 +167,11 @@ class Channel:
             self._wait(select.POLLOUT)
 
     def receive(self) -> Any:
-        """The next thing that the other end sent; waits for it.
+        """Waits for the next thing that the other end sent.
 
         Raises:
             EOFError: if the other end is closed, or `parent` is gone.
-            RuntimeError: if this process may not open as many files as came along, or what came cannot be unpickled.
+            RuntimeError: if this process may not open so many files, or the message cannot be unpickled.
         """
         (size, count), descriptors = self._head()
         try:
@@ -180,10 +180,8 @@ class Channel:
             if len(descriptors) != count:
                 raise UsageError(
                     None,
-                    (
-                        f"a run of samples came with {count} open files, of which this process could take "
-                        f"{len(descriptors)}"
-                    ),
+                    f"a run of samples came with {count} open files, and this process could take only "
+                    f"{len(descriptors)}",
                     remedy="raise its limit (`ulimit -n`) or lower `prefetch_factor`",
                 )
             _received.descriptors = descriptors
@@ -231,7 +229,7 @@ class Channel:
                 raise EOFError
 
     def ready(self) -> bool:
-        """Whether something came that was not received, if only that the other end is closed."""
+        """Whether a message, or the other end's closing, waits to be received."""
         return bool(self._polls[select.POLLIN].poll(0))
 
     def fileno(self) -> int:

@@ -28,15 +28,15 @@ inside = False  # whether this process is a worker
 
 @dataclass
 class Setting:
-    """Settings of a worker, told when it starts.
+    """Settings of a worker, sent when it starts.
 
     Attributes:
         number: its number.
         count: workers in all.
-        seed: for the global generators.
-        collate: whether runs are collated here; else the samples are sent.
+        seed: seeds its global generators.
+        collate: whether it collates runs; else it sends samples.
         init: the user's `worker_init_fn`.
-        show_info: whether the data set sees torch's worker info while it is read; not where it would shard itself.
+        show_info: whether the data set sees torch's worker info; not where it would wrongly shard itself.
     """
 
     number: int
@@ -49,10 +49,10 @@ class Setting:
 
 @dataclass
 class Failure:
-    """Something raised in a worker.
+    """An exception raised in a worker.
 
     Attributes:
-        what: where it happened, in words.
+        what: what failed and where, in words.
         error: the exception, if it can be pickled; else its type, if that can.
         text: its type and message.
         trace: its traceback.
@@ -65,7 +65,7 @@ class Failure:
 
     @classmethod
     def of(cls, what: str, error: Exception) -> Failure:
-        """Makes one that can be sent."""
+        """One that can be sent."""
         trace = "".join(traceback.format_exception(error))
         try:
             text = f"{type(error).__name__}: {error}"
@@ -74,7 +74,7 @@ class Failure:
         return cls(what, _sendable(error), text, trace)
 
     def raised(self) -> Exception:
-        """The exception to raise in the main process, which tells where it comes from."""
+        """The exception to raise in the main process, with a note of its origin."""
         told = f"{self.what}: {self.text}\n\nIn the worker:\n{self.trace}"
         found = self.error
         if isinstance(found, type):
@@ -85,7 +85,7 @@ class Failure:
         if found is None:
             return RuntimeError(told)
         found.add_note(told)
-        self.error = type(found)  # kept, it would keep its traceback, and with that an iteration and its workers
+        self.error = type(found)  # the exception would keep its traceback, and so an iteration and its workers
         return found
 
 
@@ -102,21 +102,21 @@ def _sendable(error: Exception) -> Exception | type[Exception] | None:
 
 
 def collated(samples: list[Any], what: str) -> Any:
-    """A run collated, or `Apart` with `what` where that cannot be done or would change what its batches give.
+    """A run collated; `Apart`, with `what` failed, where that is impossible or would change its batches.
 
-    A run is several batches: collated by torch's rules it takes the types and keys of its first sample.
+    By torch's rules all of a run, which is several batches, would take the types and keys of its first sample.
     """
     first = _form(samples[0])
     try:
         if all(_form(sample) == first for sample in samples):
             return default_collate(samples)
         raise ArgumentTypeError(None, "the samples differ in their types or keys")
-    except Exception as error:  # it may be a batch's or only the run's
+    except Exception as error:  # its batches may collate nevertheless
         return Apart(samples, Failure.of(what, error))
 
 
 def _form(sample: Any) -> Any:
-    """All of a sample, but its shape, that decides how torch collates it."""
+    """The types and keys that decide how torch collates a sample."""
     if isinstance(sample, torch.Tensor | np.ndarray):
         return sample.dtype
     if isinstance(sample, tuple | list):
@@ -127,7 +127,7 @@ def _form(sample: Any) -> Any:
 
 
 class Apart(list[Any]):
-    """The samples of a run that could not be collated; the batches that it is cut into may well be."""
+    """The samples of a run that could not be collated; its batches may be."""
 
     def __init__(self, samples: list[Any], why: Failure) -> None:
         super().__init__(samples)
@@ -142,7 +142,7 @@ class Task:
         run: its number.
         first: its first item.
         last: one past its last.
-        drawn: the samples' numbers, if a sampler drew them; a stream's opening, if it is another than before.
+        drawn: keys that a sampler drew; of a stream its `Opening`, if it differs from the one before.
     """
 
     run: int
@@ -156,14 +156,14 @@ class Reply:
     """A run as a worker sends it.
 
     Attributes:
-        run: which.
-        count: samples in it; fewer than asked for before a failure.
-        data: collated, or a list of samples, `Apart` if they were to be collated, or a `Whole`; None if there are none.
-        seconds: how long it took.
+        run: its number.
+        count: samples in it; fewer than asked for before a failure or the end.
+        data: the samples collated, as a list, `Apart` or `Whole`; None without samples.
+        seconds: the time that it took.
         failure: why samples are missing: a `Failure`.
         end: the length of the stream, if its end was seen.
         mark: a place in the stream from which it can be read on.
-        prints: of the first samples of the stream, where workers are compared.
+        prints: prints of the first samples of the stream, where workers are compared.
     """
 
     run: int
@@ -177,20 +177,20 @@ class Reply:
 
 
 def work(end: socket.socket, reader: Any, setting: Setting) -> None:
-    """A worker's life: until the main process closes its end or is gone."""
+    """Runs a worker until the main process closes its end or is gone."""
     global inside  # noqa: PLW0603
     inside = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
-    if hasattr(signal, "SIGHUP"):  # which a terminal that closes sends to all of its processes
+    if hasattr(signal, "SIGHUP"):  # a terminal that closes sends it to all of its processes
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its handler for that is its own, too
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the main process's handler is not for workers
     signal.set_wakeup_fd(-1)
     torch.set_num_threads(1)
     _seed_all(setting.seed + setting.number)
     info = torch_worker.WorkerInfo(
         id=setting.number, num_workers=setting.count, seed=setting.seed + setting.number, dataset=reader.dataset
     )
-    channel = Channel(end, parent=os.getppid())  # a fork server's, not the main process's number
+    channel = Channel(end, parent=os.getppid())  # under forkserver the server's number, not the main process's
     failure: Failure | None = None
     _show(info)
     try:
@@ -200,7 +200,7 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
         failure = Failure.of(f"`worker_init_fn` failed in worker {setting.number}", error)
     if not setting.show_info:
         _show(None)
-    # where the user's function shared the stream out each would keep a part of a part
+    # if the user's function shared the stream out, each would keep a part of a part
     walks = setting.count > 1 and not setting.show_info
     reader.told(collates=setting.collate, walks=walks, compares=walks and setting.init is not None)
     opening: Opening | None = None
@@ -240,10 +240,8 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
     try:
         samples = reader.read(first, last, task.drawn)
     except SampleError as error:
-        samples, failure = (
-            error.samples,
-            Failure.of(f"sample {error.index!r} could not be fetched {where}", error.cause),
-        )
+        samples = error.samples
+        failure = Failure.of(f"sample {error.index!r} could not be fetched {where}", error.cause)
     data: Any = samples or None
     if samples and setting.collate:
         _show(info)  # makes torch collate into shared memory
@@ -259,7 +257,7 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
 def _send(channel: Channel, reply: Reply, number: int) -> None:
     try:
         channel.put(reply)
-    except Exception as error:  # what cannot be pickled
+    except Exception as error:  # the data cannot be pickled
         what = f"samples could not be sent from worker {number}; return tensors, arrays or numbers"
         failure = reply.data.why if isinstance(reply.data, Apart) else Failure.of(what, error)
         channel.put(Reply(reply.run, 0, None, reply.seconds, failure))

@@ -1,6 +1,6 @@
-"""The command line: one file per command, loaded when the command is called for.
+"""The command line: one file per command.
 
-A command is a module here with a function `command`; its help, options and examples are its own.
+A command is a module here with a function `command`, which has its help, options and examples.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ _NEEDS: Final = ("typer", "rich")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 if all is well, 2 after a user's error, 3 if a run diverged.
 
-    After a signal it is as a shell expects: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
-
-    Where nobody reads standard output to its end, as with `| head`, the work is done all the same, in silence, and the
-    exit code is 141 as that of other tools.
+    After a signal the exit code is the one that shells expect: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    If the reader of standard output goes away, as `| head` does, the work goes on in silence and the exit code is 141.
 
     Args:
-        arguments: what is typed after `adabatch`; None for those of this process.
+        arguments: those after `adabatch`; None for those of this process.
     """
     with _streams.forgiving() as output:
         code = _run(sys.argv[1:] if arguments is None else arguments, ends=arguments is None)
@@ -36,18 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: Sequence[str], *, ends: bool) -> int:
-    """Runs what was typed and returns the exit code; `ends` says whether this process ends then."""
+    """Runs a command line and returns the exit code; `ends` says whether this process ends then."""
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         print(f"the command line needs {' and '.join(missing)}; run: pip install 'adabatch[cli]'", file=sys.stderr)
         return 2
     from adabatch.lab.cli import _shared
 
-    _print_whatever_comes()
+    _replace_unprintable()
     try:
         code = _call(given, ends=ends)
         sys.stdout.flush()
-    except OSError as error:  # of the help, the version and the flush; commands tell of their own
+    except OSError as error:  # from the help, the version or the flush; commands print theirs
         return _shared.report_system(error, as_json="--json" in given)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own errors have it
@@ -78,20 +76,15 @@ def app() -> Any:
     return made
 
 
-def _print_whatever_comes() -> None:
-    """A letter that standard output cannot write, such as ± in ASCII, becomes a question mark and ends no command."""
+def _replace_unprintable() -> None:
+    """Makes standard output replace letters that it cannot write, such as ± in ASCII, by question marks."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def _call(given: Sequence[str], *, ends: bool) -> Any:
-    """Calls a command; one that was interrupted heeds no further signals.
-
-    Args:
-        given: what was typed.
-        ends: whether this process ends with it; else signals are heeded again.
-    """
+    """Calls a command; an interrupt makes it ignore further signals until the process `ends`, else until it returns."""
     import typer
 
     from adabatch.lab.cli import _shared
@@ -100,7 +93,7 @@ def _call(given: Sequence[str], *, ends: bool) -> Any:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         return app()(given, prog_name="adabatch", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):  # outside of a command, or while it says that it was interrupted
+    except (KeyboardInterrupt, typer.Abort):  # outside a command, or while it prints that it was interrupted
         _shared.handle(dict.fromkeys(before, signal.SIG_IGN))
         return _shared.BY_SIGNAL + signal.SIGINT
     finally:
@@ -109,6 +102,6 @@ def _call(given: Sequence[str], *, ends: bool) -> Any:
 
 
 def _help(name: str, command: Any) -> str:
-    """A command's docstring with its examples set apart, as Markdown wants them."""
+    """A command's docstring with a blank line before its examples, as Markdown needs it."""
     text = inspect.getdoc(command) or _docstrings.read(f"adabatch.lab.cli.{name}", "command")
     return text.replace("\nExamples:\n", "\nExamples:\n\n")

@@ -1,17 +1,14 @@
-"""Docstrings read from the source: `python -OO` strips them elsewhere, and to import a network would load torch."""
+"""Docstrings read from the source, since `python -OO` strips them and importing a network loads torch."""
 
 from __future__ import annotations
 
 import ast
+import re
 from importlib import resources
 
 
 def read(module: str, name: str | None = None) -> str:
-    """The docstring of a module of this package, or of a function or a class in it; empty where there is none.
-
-    Args:
-        module: by its full name.
-        name: of the function or the class; None for the module itself.
+    """The docstring of a module of this package, or of its function or class `name`; empty if there is none.
 
     Example:
         >>> read("adabatch.lab.models.mlp", "mlp").partition(".")[0]
@@ -24,10 +21,7 @@ def read(module: str, name: str | None = None) -> str:
 
 
 def first_lines(package: str) -> dict[str, str]:
-    """The first lines of what a package offers by a name in lower case, from its `__all__` and the files there.
-
-    Args:
-        package: by its full name.
+    """The first docstring lines of a package's functions: of the names in `__all__` that are in lower case.
 
     Example:
         >>> first_lines("adabatch.couplings")["none"]
@@ -36,7 +30,7 @@ def first_lines(package: str) -> dict[str, str]:
     homes: dict[str, str] = {}
     offered: list[str] = []
     for node in _tree(package).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+        if isinstance(node, ast.ImportFrom) and re.match(rf"{package}\.[a-z]", node.module or ""):  # no private file
             homes |= {alias.name: str(node.module) for alias in node.names}
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             offered = ast.literal_eval(node.value)
@@ -44,7 +38,7 @@ def first_lines(package: str) -> dict[str, str]:
 
 
 def _tree(module: str) -> ast.Module:
-    """The source of a module; none where compiled files alone are installed."""
+    """The syntax tree of a module; empty if only compiled files are installed."""
     root, parts = resources.files("adabatch"), module.split(".")[1:]
     file = root.joinpath(*parts, "__init__.py")
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""The folders that commands write: new ones under a name of their own, and what they hold, beside what was there."""
+"""The folders that commands write: new names for new folders, and earlier files kept beside new ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adabatch._errors import naming
 
 @contextmanager
 def new(wanted: Path) -> Iterator[Path]:
-    """A folder that no other command has, however many start at once; gone again if nothing came into it.
+    """A new folder that no other command uses, however many start at once; removed again if it stays empty.
 
     Args:
-        wanted: its path; with a number after it where another has the name. The folder above is made when missing.
+        wanted: its path; a number follows if the name is taken. The folder above is made if missing.
 
     Raises:
         OSError: if no folder can be made there.
@@ -42,7 +42,7 @@ def _made(wanted: Path) -> Path:
         except OSError as error:
             raise _nowhere(error, folder) from error
         try:
-            folder.mkdir()  # in one step: who comes second is told
+            folder.mkdir()  # atomic: the second to try gets an error
             return folder
         except FileExistsError:
             folder = wanted.with_name(f"{wanted.name}-{next(numbers)}")
@@ -60,14 +60,10 @@ def _nowhere(error: OSError, folder: Path) -> OSError:
 
 
 def set_aside(folder: Path, *names: str) -> str | None:
-    """Renames files that are there from before, all with one number, so that new ones take no place of theirs.
-
-    Args:
-        folder: that holds them.
-        *names: of the files; the first one says whether there are any.
+    """Renames earlier files, all with the same number, so that new ones do not replace them.
 
     Returns:
-        The new name of the first one; None if it is not there.
+        The new name of the first file; None if it is missing, and then nothing is renamed.
 
     Example:
         >>> set_aside(Path("no such folder"), "probe.json") is None
@@ -88,7 +84,7 @@ def _numbered(file: Path, number: int) -> Path:
 
 
 def check_free(folder: Path, kind: str) -> None:
-    """Raises FileExistsError if the folder holds what another kind of command wrote, whose page would be replaced."""
+    """Raises FileExistsError if another kind of command wrote to the folder, since its page would be replaced."""
     others = {"config.json": "run", "comparison.json": "comparison", "plan.json": "plan", "probe.json": "probe"}
     for file, other in others.items():
         if other != kind and (folder / file).exists():
@@ -96,13 +92,13 @@ def check_free(folder: Path, kind: str) -> None:
 
 
 def write_found(folder: Path, kind: str, values: Mapping[str, Any], draw: Callable[[Path], object]) -> list[str]:
-    """Writes what a command found: its JSON, a picture where matplotlib is installed, and a page; earlier ones stay.
+    """Writes a command's findings: JSON, a picture if matplotlib is installed, and a page; earlier files are kept.
 
     Args:
-        folder: to write to, made when missing.
-        kind: of what is found, `"plan"` or `"probe"`.
-        values: for the JSON.
-        draw: draws the picture at a path.
+        folder: made if missing.
+        kind: `"plan"` or `"probe"`.
+        values: content of the JSON.
+        draw: draws the picture to a path.
 
     Returns:
         The names of the files.

@@ -1,4 +1,4 @@
-"""The options of the commands, and the settings of a run that they make with a preset or a file."""
+"""The options of the commands, and the settings of a run from options, a preset or a file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from adabatch.lab.training.config import OUTPUT, PANELS, RUN, SETTINGS, RunConfi
 
 
 def path_of(text: str | Path) -> Path:
-    """Reads a path that was typed.
-
-    Raises:
-        BadParameter: if it is blank.
-    """
+    """Reads a path; raises BadParameter if it is blank."""
     if isinstance(text, str) and not text.strip():
         raise typer.BadParameter(f"must name a folder or a file, got {text!r}; leave it out or write a name")
     return Path(text)
@@ -53,13 +49,13 @@ SettingsFile = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for what is found.", rich_help_panel=OUTPUT),
+    typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for the results.", rich_help_panel=OUTPUT),
 ]
 Telling = Annotated[
     bool | None,
     typer.Option(
         "--progress/--quiet",
-        help="Say on standard error how it goes: a bar, or in a log a line for each evaluation; else unless --json.",
+        help="Show progress on standard error: a bar, or in a log a line for each evaluation; default unless --json.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -71,8 +67,8 @@ def option(name: str, *, kind: type | None = None, **own: Any) -> Any:
 
     Args:
         name: of the setting.
-        kind: of what is typed; None for that of the setting.
-        **own: arguments of `typer.Option` in place of what the setting has.
+        kind: type of the value; None for the setting's.
+        **own: arguments of `typer.Option` in place of the setting's.
     """
     setting = SETTINGS[name]
     shown = {"metavar": setting.metavar, "help": setting.help, "rich_help_panel": setting.panel} | own
@@ -81,13 +77,11 @@ def option(name: str, *, kind: type | None = None, **own: Any) -> Any:
 
 
 def of_a_run(*names: str, **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command options for settings of a run in place of its parameter `settings`.
-
-    The command gets the settings that the user gave, by name.
+    """Replaces a command's parameter `settings` by options; the command gets those that the user gave, by name.
 
     Args:
-        *names: of the settings; all of them but the task if none is named.
-        **own: options of the command's own, in place of some of them or besides.
+        *names: of the settings; without any, all but the task.
+        **own: more options, or other ones for these settings.
     """
     in_order = sorted(SETTINGS.values(), key=lambda setting: PANELS.index(setting.panel))
     options = {name: option(name) for name in names or [each.name for each in in_order if each.name != "task"]}
@@ -117,7 +111,7 @@ def of_a_run(*names: str, **own: Any) -> Callable[[Callable[..., None]], Callabl
 
 
 def _task_lrs() -> str:
-    """The LRs that tasks have for SGD and for Adam."""
+    """The tasks' LRs for SGD and for Adam, in words."""
     lrs: dict[str, list[str]] = {}
     for name in tasks.names():
         sgd, adam = (tasks.get(name).settings(optimizer)["lr"] for optimizer in ("sgd", "adam"))
@@ -128,17 +122,17 @@ def _task_lrs() -> str:
 def merged_settings(
     task: str | None, given: Mapping[str, Any], *, preset: str | None, file: Path | None
 ) -> tuple[str, dict[str, Any]]:
-    """The task and its settings: those given on top of a preset's or a file's.
+    """The task and its settings: the given ones on top of those of a preset or a file.
 
     Args:
-        task: data set by name; None for the file's.
-        given: settings that the user gave.
-        preset: its name; None for none.
-        file: what the user gave as `config`; None for none.
+        task: name of the task; None for the file's.
+        given: the user's settings.
+        preset: name of a preset; None for none.
+        file: the user's `config`; None for none.
 
     Raises:
-        OSError: if there is no such file.
-        ValueError: if preset and file are both given, one of them does not fit, or no task is given.
+        OSError: if the file is missing.
+        ValueError: if preset and file are both given, one of them does not fit, or there is no task.
     """
     if preset is not None and file is not None:
         remedy = "take one, and what differs as options"
@@ -162,7 +156,7 @@ def merged_settings(
 
 
 def run_config(task: str, settings: Mapping[str, Any], *, file: Path | None) -> RunConfig:
-    """The settings of a run; what is wrong with those of a file is said with its name."""
+    """The checked settings of a run; errors in those of a file name it."""
     try:
         config = RunConfig.for_task(task, **settings)
     except AdabatchError as error:
@@ -175,15 +169,12 @@ def run_config(task: str, settings: Mapping[str, Any], *, file: Path | None) -> 
 
 
 def check_growth(given: Mapping[str, Any], settings: Mapping[str, Any], preset: str | None) -> None:
-    """Raises where settings of growth would go unnoticed.
+    """Raises ArgumentError if a setting of growth would have no effect.
 
     Args:
-        given: settings that the user gave.
-        settings: all of them, those of a file or a preset included.
-        preset: its name; None for none.
-
-    Raises:
-        ValueError: if one of them comes without growth.
+        given: the user's settings.
+        settings: all settings, with those of a file or a preset.
+        preset: name of a preset; None for none.
     """
     if preset is not None or settings.get("growth") is not None:
         return

@@ -63,12 +63,12 @@ def callback(
 
 
 def console() -> Console:
-    """Where tables and sentences go; colours only on a terminal."""
+    """Standard output for tables and sentences; colours only on a terminal."""
     return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def print_table(table: Table) -> None:
-    """Prints a table with every figure whole: lines break on a narrow terminal, elsewhere the table is plain text."""
+    """Prints a table without cutting figures: wide lines wrap on a terminal; elsewhere it is plain text."""
     from adabatch.lab.report.terminal import plain, whole_width
 
     shown = console()
@@ -80,7 +80,7 @@ def print_table(table: Table) -> None:
 
 
 def print_json(values: Any) -> None:
-    """Prints JSON for machines."""
+    """Prints JSON."""
     print(json.dumps(values, indent=2, allow_nan=False))
 
 
@@ -96,18 +96,13 @@ def say(line: str) -> None:
 
 
 def tell_if_long(epochs: int) -> None:
-    """Says that an LR schedule is sampled at every epoch, where that takes its time."""
+    """Prints that an LR schedule is sampled at every epoch, if that takes long."""
     if epochs >= _MANY_EPOCHS:
         say(f"note: the LR schedule is sampled at {epochs:,} epochs, which takes a while")
 
 
 def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:
-    """One evaluation as a line of a log.
-
-    Args:
-        now: with the evaluation.
-        seconds_left: of whatever is under way; None: not known yet.
-    """
+    """The evaluation in `now` as a line of a log; `seconds_left` is None while it is not known."""
     found = now.evaluation
     assert found is not None
     epoch = f"{now.samples * now.epochs / now.total_samples:.2f}".rstrip("0").rstrip(".")
@@ -127,15 +122,15 @@ def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:
 
 
 class Bars(progress.Progress):
-    """Bars on standard error, below a table if there is one; shown on a terminal alone, else lines are to be said.
+    """Progress bars on standard error, only on a terminal; elsewhere the caller prints lines.
 
     Args:
-        *columns: of each bar; rich's own where none is given.
+        *columns: of each bar; rich's own if there are none.
         show: whether to show anything.
 
     Attributes:
-        lines: whether to say lines instead.
-        table: what stands above the bars.
+        lines: whether the caller prints lines instead.
+        table: shown above the bars; None for nothing.
     """
 
     def __init__(self, *columns: progress.ProgressColumn, show: bool) -> None:
@@ -153,15 +148,9 @@ class Bars(progress.Progress):
 
 
 def interrupted(message: str, *, as_json: bool, number: int = signal.SIGINT) -> NoReturn:
-    """Prints what was interrupted and how to go on, and exits with 128 and the signal's number, as shells have it.
-
-    Args:
-        message: in words.
-        as_json: whether the user asked for JSON.
-        number: of the signal.
-    """
-    handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))  # the command is ending: a traceback would hide what it says
-    with contextlib.suppress(OSError):  # where the terminal is gone, the exit code tells
+    """Prints what was interrupted and how to go on; exits with 128 plus the signal's number, as shells do."""
+    handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))  # the command is ending: a traceback would hide the message
+    with contextlib.suppress(OSError):  # without a terminal the exit code tells
         if rank_here() > 0:
             pass  # the first one tells
         elif as_json:
@@ -172,24 +161,17 @@ def interrupted(message: str, *, as_json: bool, number: int = signal.SIGINT) -> 
 
 
 def handle(handlers: Mapping[int, Any]) -> None:
-    """Sets handlers of signals, where that can be done: in the main thread.
-
-    Args:
-        handlers: for each signal its own.
-    """
+    """Sets the handler of each signal, in the main thread only: elsewhere that is impossible."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns the package's own errors, and those of the file system, into one line and exit code 2.
+    """Makes a command print the package's own errors, and those of the file system, in one line with exit code 2.
 
     Arguments in backticks become the options that the user types. Any other error keeps its traceback, with a line that
-    asks for a report.
-
-    Args:
-        command: with an option `as_json`.
+    asks for a report. If the command's `as_json` is set, errors are JSON.
     """
     options = _typed_names(command)
 
@@ -243,7 +225,7 @@ def _is_of_another_rank(error: Exception) -> bool:
 
 
 def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
-    """The words that the user types for each argument, by the name that errors give it."""
+    """The option or argument that the user types, by its name in errors."""
     names = {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         noted = getattr(parameter.annotation, "__metadata__", ())
@@ -254,7 +236,7 @@ def _typed_names(command: Callable[..., Any]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Prints warnings of this package in one line, without the place in the source that a library's user wants."""
+    """Prints this package's warnings in one line, without file and line number."""
     before = warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
@@ -281,16 +263,11 @@ def _system_words(error: OSError) -> str:
 
 
 def report_usage(error: Any, *, as_json: bool) -> int:
-    """Prints an error in what the user typed; returns the exit code.
-
-    Args:
-        error: of typer's.
-        as_json: whether the user asked for JSON.
-    """
+    """Prints typer's error about what the user typed; returns the exit code."""
     parameter = getattr(error, "param", None)
     argument = parameter.opts[0] if parameter is not None and parameter.opts else getattr(error, "option_name", None)
     message = " ".join(error.format_message().split()).rstrip(".")
-    if not message:  # nothing was asked for, and the help is printed already
+    if not message:  # without a command the help is printed already
         return USER_ERROR
     return _report(f"{message}; --help shows what there is", as_json=as_json, argument=argument)
 
@@ -300,7 +277,7 @@ def _report(message: str, *, as_json: bool, argument: str | None) -> int:
         found = re.search(r"`([^`]+)`", message)
         argument = found[1] if found else None
     if as_json:
-        with contextlib.suppress(OSError):  # where standard output itself is full, the exit code tells
+        with contextlib.suppress(OSError):  # if standard output itself is full, the exit code tells
             print_json({"error": {"message": message, "argument": argument}})
     else:
         loudly("error", message)

@@ -1,4 +1,4 @@
-"""Standard output and standard error that end no command: closed ones, and ones whose reader has gone away."""
+"""Standard output and standard error that never end a command, even if they are closed or their reader goes away."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO, cast
 
 READER_GONE: Final = 141
-"""The exit code after output that nobody read to its end; a shell says it of a tool that SIGPIPE ended."""
+"""The exit code if the reader of the output went away; shells give it for a tool that SIGPIPE ended."""
 
 
 class Stream:
-    """A stream of text until nobody reads it any more; what is written from then on is dropped.
+    """A text stream that drops what is written once its reader has gone away.
 
     Args:
-        stream: the stream; whatever is not said here is its own.
-        forgives_all: whether any error of the system is taken for that: on standard error, since there is no place
-            left to tell of it. Else a full disk, for one, stays an error.
+        stream: the stream; its other attributes are available too.
+        forgives_all: whether any system error counts as a reader that went away: on standard error, because it cannot
+            be reported anywhere. Otherwise errors such as a full disk are raised.
 
     Attributes:
-        gone: whether nobody reads it any more.
+        gone: whether the reader has gone away.
     """
 
     def __init__(self, stream: TextIO, *, forgives_all: bool = False) -> None:
         self._stream, self._forgives_all = stream, forgives_all
-        self._terminal = stream.isatty()  # one that was closed no longer says so
+        self._terminal = stream.isatty()  # a closed stream cannot answer
         self.gone = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes what somebody reads."""
+        """Writes text while there is a reader; returns its length."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what is held back."""
+        """Flushes while there is a reader."""
         self._try(self._stream.flush)
 
     def end(self) -> None:
-        """Drops what could not be written, over which the interpreter would stumble at its end."""
+        """Drops unwritten text, which would raise when the interpreter ends."""
         try:
             self._stream.flush()
         except (OSError, ValueError):  # a ValueError: somebody has closed it
@@ -62,11 +62,7 @@ class Stream:
 
 @contextmanager
 def forgiving() -> Iterator[Stream]:
-    """While it is entered, standard output and standard error end nothing when they are closed or their reader goes.
-
-    Yields:
-        Standard output.
-    """
+    """Keeps standard output and standard error from ending the program; yields standard output."""
     before = sys.stdout, sys.stderr
     _open_what_is_closed()
     out, err = Stream(sys.stdout), Stream(sys.stderr, forgives_all=True)
@@ -80,9 +76,9 @@ def forgiving() -> Iterator[Stream]:
 
 
 def _open_what_is_closed() -> None:
-    """Makes streams that lead nowhere of those that the process was started without.
+    """Opens /dev/null for standard streams that the process was started without.
 
-    In this order each gets the number of the closed one, so that no file of a run does, and what a library prints.
+    In this order each gets the descriptor of the closed one; else a file of the run could, and get a library's output.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -90,7 +86,7 @@ def _open_what_is_closed() -> None:
 
 
 def _lead_nowhere(stream: TextIO) -> None:
-    with suppress(OSError, ValueError):  # one that is no file, as in a notebook
+    with suppress(OSError, ValueError):  # the stream may be no file, as in a notebook
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

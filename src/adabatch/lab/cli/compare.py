@@ -63,8 +63,8 @@ def command(
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
     --growth, --rule, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone), in turns.
     Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png, report.html
-    and the runs. The same command again goes on after a kill. An arm with another optimizer has the LR that the task
-    has for it, unless it says one.
+    and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's LR for
+    that optimizer, unless the arm sets one.
 
     Examples:
         adabatch compare digits
@@ -108,12 +108,13 @@ def command(
 def _compare(
     config: RunConfig, *, arms: list[str], seeds: int, target: float | None, out: Path, show: bool, as_json: bool
 ) -> Comparison:
-    """Trains what is not trained yet."""
+    """Trains the runs that are missing; returns the findings."""
     from adabatch import _checks
     from adabatch.lab import tasks, training
     from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.arms import chosen_arms
-    from adabatch.lab.study.compare import checked_target, compare
+    from adabatch.lab.study.compare import compare
+    from adabatch.lab.training.config import checked_target
     from adabatch.lab.training.interrupt import Interrupts
 
     _checks.whole("seeds", seeds)
@@ -125,7 +126,7 @@ def _compare(
     numbers = range(config.seed, config.seed + seeds)
     interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
     bar = RunsBar(config.task, interim, out, show=show)
-    with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
+    with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
             with bar:
                 return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
@@ -139,7 +140,7 @@ def _compare(
 
 
 def _write(compare: Comparison, out: Path) -> list[str]:
-    """Writes table, picture and page; returns what to say about the files."""
+    """Writes table, picture and page; returns sentences about the files."""
     from adabatch.lab.report import headline, page
     from adabatch.lab.report.terminal import compare_table, plain
     from adabatch.lab.training import writing
@@ -173,24 +174,24 @@ def _show(compare: Comparison, notes: list[str]) -> None:
 
 
 class RunsBar:
-    """Shows how far all runs are, on stderr: a table and a bar on a terminal, else lines.
+    """Shows progress on stderr: a table and a bar on a terminal, else a line for each evaluation and finished run.
 
-    Lines are for each evaluation and each finished run. The table is in compare.md too until the end.
+    Until the end compare.md has the table too.
 
     Args:
         title: of the bar.
-        interim: what is compared; no run of it is finished yet.
+        interim: the comparison, without a finished run.
         out: the folder of the comparison.
         show: whether to show anything.
 
     Attributes:
-        done: runs that are finished.
+        done: number of finished runs.
     """
 
     def __init__(self, title: str, interim: Interim, out: Path, *, show: bool) -> None:
         self.done = 0
         self._interim, self._out = interim, out
-        self._begun: float | None = None  # the first run that is trained here
+        self._begun: float | None = None  # when the first run is trained here
         self._found = 0  # runs that were there before
         self._bars = _shared.Bars(
             TextColumn("[bold]{task.description}"),
@@ -209,12 +210,7 @@ class RunsBar:
         self._bars.stop()
 
     def show(self, turn: Turn, now: Progress | RunResult | None) -> None:
-        """Shows where the comparison stands.
-
-        Args:
-            turn: the run under way.
-            now: None before it, its progress, or its result.
-        """
+        """Shows the run under way: `now` is None before it starts, then its progress, at the end its result."""
         from adabatch.lab.training import Progress
 
         share, place = 0.0, f"run {turn.number}/{turn.total}  {turn.arm.name}, seed {turn.seed}"
@@ -242,13 +238,13 @@ class RunsBar:
         self._bars.update(self._row, total=turn.total, completed=turn.number - 1 + share, state=state, refresh=finished)
 
     def _seconds_left(self, turn: Turn, share: float) -> float:
-        """Of the comparison, if the runs that are left take as long as those trained here so far."""
+        """Seconds to the end if the remaining runs take as long as those trained here so far."""
         passed = turn.number - 1 + share
         began = time.monotonic() if self._begun is None else self._begun
         return (time.monotonic() - began) * (turn.total - passed) / (passed - self._found)
 
     def _add(self, turn: Turn, result: RunResult) -> None:
-        """Puts a finished run into the table, and the table into compare.md while more runs are to come."""
+        """Adds a finished run to the table; writes the table to compare.md while runs are missing."""
         from adabatch.lab.report.figures import Done
         from adabatch.lab.report.terminal import interim_table, plain
         from adabatch.lab.training import writing

@@ -1,4 +1,4 @@
-"""`adabatch list`: what there is, a line each."""
+"""`adabatch list`: schedules, couplings, tasks, models and presets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(as_json: AsJson = False) -> None:
 
 
 def contents() -> dict[str, dict[str, str]]:
-    """Name and line of everything, by kind; read from each package's `__all__` and docstrings, without torch."""
+    """Names with a line each, by kind; read from `__all__` and docstrings, without torch."""
     from adabatch.lab import tasks
     from adabatch.lab.planner import PRESETS
 
@@ -54,7 +54,7 @@ def contents() -> dict[str, dict[str, str]]:
 
 
 def _preset(presets: tuple[Preset, ...]) -> str:
-    """The line of a preset: its tasks and networks, its sources, and which settings are recalled."""
+    """The line of a preset: its tasks and networks, its sources, and settings that were not found in print."""
     cases: dict[str, list[str]] = {}
     for preset in presets:
         cases.setdefault(preset.task, []).append(preset.model)

@@ -1,4 +1,4 @@
-"""`adabatch plan`: an LR schedule as growth of the batch, forecast before training."""
+"""`adabatch plan`: turns an LR schedule into growth of the batch, and forecasts it before training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def command(
     """Turn an LR schedule into growth of the batch, and see what it saves before training.
 
     Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json, plan.png and
-    report.html. With --preset, what is given goes on top of the preset. LR 0.1 and momentum 0.9 if nothing is said.
+    report.html. With --preset, given settings go on top of the preset's. The default LR is 0.1, the momentum 0.9.
 
     Examples:
         adabatch plan --preset smith-increase
@@ -106,7 +106,7 @@ def command(
 
 
 def _chosen(preset: str | None, *, task: str | None, model: str | None) -> Preset | None:
-    """The training of the preset; None without one."""
+    """The chosen training of the preset; None without a preset."""
     from adabatch.lab import planner
 
     if preset is not None:
@@ -118,7 +118,7 @@ def _chosen(preset: str | None, *, task: str | None, model: str | None) -> Prese
 
 
 def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
-    """The settings of a plan: what was typed, on top of the preset, on top of what holds if nothing is said."""
+    """The settings of a plan: the user's on top of the preset's on top of the defaults."""
     settings = dict(_DEFAULTS)
     if chosen is not None:
         known = {**chosen.settings, "dataset_size": chosen.dataset_size}
@@ -187,7 +187,7 @@ def _read(probe: Path) -> dict[str, Any]:
 
 
 def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | None) -> list[str]:
-    """Sentences about what does not fit the plan: the probe's task, its network, or the sizes that it measured."""
+    """Sentences about a probe that does not fit the plan: other task, other network or other batch sizes."""
     from adabatch.lab import planner
 
     if measured is None:
@@ -218,7 +218,7 @@ def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_
         remedy = "growth by a factor runs as adabatch train --growth or --preset"
         raise ArgumentError("emit_python", rule, got="none", remedy=remedy)
     names = ("dataset_size", "epochs", "batch_size", "max_batch_size", "round_to", "rule")
-    _forecast(settings, None)  # whatever is wrong is said here, not in the user's script
+    _forecast(settings, None)  # so errors appear here, not in the user's script
     lines = planner.emit_python(settings["lr_schedule"], **{name: settings[name] for name in names})
     if as_json:
         _shared.print_json({"python": lines})
@@ -257,7 +257,7 @@ def _table(found: Forecast, *, title: str) -> Table:
 
 
 def _shown(count: int) -> list[int]:
-    """All rows if they are few, else the first, the last and some between, evenly apart."""
+    """Numbers of the rows to show: all if they are few, else the first, the last and some evenly between."""
     if count <= _ROWS:
         return list(range(count))
     return sorted({round(step * (count - 1) / (_ROWS - 1)) for step in range(_ROWS)})

@@ -44,7 +44,7 @@ def command(
     from adabatch.lab.study.probe import probe
     from adabatch.lab.training import pick_device, writing
 
-    most = settings.pop("max_batch_size", None)  # of what is measured, not of the run
+    most = settings.pop("max_batch_size", None)  # the largest to measure, not the run's
     config = RunConfig.for_task(task, **settings)
     pick_device(config.device)  # before anything is written
     folder = out or Path("runs") / f"probe-{task}"

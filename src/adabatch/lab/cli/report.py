@@ -1,4 +1,4 @@
-"""`adabatch report`: a page of what another command wrote, to look at in a browser."""
+"""`adabatch report`: a page for the browser, from a folder that another command wrote."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ OutFile = Annotated[
 def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
-    Works for a comparison and for a run, finished or still under way, for a plan and for a probe. Several runs, of
-    whatever settings, come side by side on one page, which is written to the folder that holds them all.
+    Works for a comparison and for a run, finished or still under way, for a plan and for a probe. Several runs, with
+    any settings, come side by side on one page, which is written to the folder that holds them all.
 
     Examples:
         adabatch report runs/demo

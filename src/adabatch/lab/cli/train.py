@@ -65,10 +65,10 @@ def command(
 ) -> None:
     """Train one network on TASK, with a constant batch or a growing one.
 
-    What is not given is as the preset, the file or the task has it. The run folder holds settings, versions, metrics,
-    decisions, checkpoints, the result and report.html. Ctrl-C, SIGTERM and a closed connection save and end it, with
-    exit code 130, 143 or 129; --resume goes on to the very same result, with more --epochs beyond it. A run whose loss
-    is not finite ends there, with exit code 3.
+    Settings that are not given come from the preset, the file or the task. The run folder holds settings, versions,
+    metrics, decisions, checkpoints, the result and report.html. Ctrl-C, SIGTERM and a closed connection save and end
+    the run, with exit code 130, 143 or 129; --resume goes on to the very same result, with more --epochs beyond it. A
+    loss that is not finite ends the run with exit code 3.
 
     Examples:
         adabatch train digits
@@ -105,7 +105,7 @@ def command(
 
 
 def _micro_batch_size(given: str | None) -> dict[str, int]:
-    """The setting; nothing where none is given, or where it is to be measured."""
+    """The setting; empty if it is not given or will be measured."""
     if given is None or given == "auto":
         return {}
     if not given.strip().lstrip("+-").isdigit():
@@ -117,7 +117,7 @@ def _micro_batch_size(given: str | None) -> dict[str, int]:
 def _config(
     task: str | None, settings: dict[str, Any], *, preset: str | None, file: Path | None, out: Path | None, resume: bool
 ) -> tuple[RunConfig, Path]:
-    """Settings and folder of the run: the saved ones with what is given on top, or the task's."""
+    """Settings and folder of the run: the given settings on top of the saved ones or the task's."""
     from adabatch.lab.training import saved_config
 
     if resume:
@@ -143,7 +143,7 @@ def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bo
     resume, left = resume_from is not None, ("checkpoints/last.pt", "checkpoints/best.pt", "result.json")
     if resume and _shared.rank_here() == 0 and not any((out / name).exists() for name in left):
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
-    with Interrupts(waiting=True):  # once it trains, a key that is held down ends nothing that is said after
+    with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
             with _shared.Bars(*_COLUMNS, show=show) as bars:
                 tell = partial(_tell, bars, bars.add_task(config.task, total=1, state="starting"))
@@ -169,7 +169,7 @@ def _tell_result(config: RunConfig, result: RunResult, out: Path, *, as_json: bo
 
 
 def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:
-    """Shows where a run stands; what is done before the first update has a line of its own, wherever it goes."""
+    """Shows the progress of a run; notes from before the first update are lines without a terminal too."""
     if now.note is not None:
         bars.update(row, state=now.note)
         if bars.lines:
@@ -184,7 +184,7 @@ def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:
 
 
 def _warn(config: RunConfig, result: RunResult, out: Path) -> None:
-    """Says what nobody should miss: a run that diverged, or is no better than chance."""
+    """Prints a loud warning if a run diverged or is no better than chance."""
     if (found := result.diverged_at) is not None:
         _shared.loudly(
             "diverged",
@@ -202,7 +202,7 @@ def _warn(config: RunConfig, result: RunResult, out: Path) -> None:
 
 
 def _page(out: Path) -> str:
-    """Writes the page of a run; returns what to say about it. The run is finished either way."""
+    """Writes the page of a run; returns a line about it. An error leaves the run finished."""
     from adabatch.lab.report import page
 
     try:
@@ -217,10 +217,10 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     table.add_row("test accuracy", f"{100 * result.test_accuracy:.2f} % (best {100 * result.best_accuracy:.2f} %)")
     table.add_row("batch sizes", " ".join(f"{size:,}" for size in result.batch_sizes))
     table.add_row("updates", f"{result.updates:,}")
-    table.add_row("samples", f"{result.samples:,} in {_epochs(result.epochs)}")
+    table.add_row("samples", f"{result.samples:,} in {result.epochs:,} {'epoch' if result.epochs == 1 else 'epochs'}")
     table.add_row("training", f"{result.train_seconds:.2f} s")
-    rates = [f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items()]
-    table.add_row("samples per second", ", ".join(rates))
+    rates = ", ".join(f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items())
+    table.add_row("samples per second", rates)
     if (found := result.diverged_at) is not None:
         words = f"the loss was not finite {found.updates:,} updates after the start; a lower --lr may help"
         table.add_row("[bold red]diverged[/]", words)
@@ -233,7 +233,3 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     else:
         table.add_row(aim, f"after {result.updates_to_target:,} updates, {result.seconds_to_target:.2f} s")
     return table
-
-
-def _epochs(count: int) -> str:
-    return f"{count:,} epoch" if count == 1 else f"{count:,} epochs"

@@ -24,7 +24,7 @@ __all__ = [
 _ALL: Final = (small_cnn, mlp, alexnet, vgg19_bn, resnet20, resnet32, resnet44, wrn16_4, resnet50, gpt)
 _MODELS: Final[dict[str, Callable[..., nn.Module]]] = {model.__name__: model for model in _ALL}
 _FOR_TEXT: Final = ("gpt",)
-_IMAGES: Final = {"in_channels": 1, "image_size": 1, "classes": 2}  # the smallest of each
+_IMAGES: Final = {"in_channels": 1, "image_size": 1, "classes": 2}  # the least of each
 _TEXT: Final = {"vocabulary": 2, "context": 1}
 
 
@@ -38,8 +38,8 @@ def build(name: str, **shape: int) -> nn.Module:
 
     Args:
         name: one of `names()`.
-        **shape: of a network for square images `in_channels`, at least 1, `image_size`, the height and width in pixels,
-            and `classes`, at least 2; for text `vocabulary`, at least 2, and `context`, the tokens in a sequence.
+        **shape: for square images `in_channels`, at least 1, `image_size`, the height and width in pixels, and
+            `classes`, at least 2; for text `vocabulary`, at least 2, and `context`, the tokens in a sequence.
 
     Returns:
         The network, on the CPU, in training mode.

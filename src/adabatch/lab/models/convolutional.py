@@ -1,4 +1,7 @@
-"""Plain convolutional networks: AlexNet and VGG19 for small images and for those of ImageNet, and one for scans."""
+"""Convolutional networks: AlexNet and VGG19 for small images and for ImageNet's, and a small one for scans of digits.
+
+Inputs are described as in `adabatch.lab.models.build`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from torch import nn
 
 from adabatch import _checks
 
-LARGE: Final = 64  # from this many pixels on, the networks for ImageNet
-# VGG's configuration E: channels of the 3x3 convolutions, a pooling after each group.
+LARGE: Final = 64  # pixels; images of this size or larger get the network for ImageNet
+# VGG's configuration E: channels of the 3x3 convolutions; pooling follows each group.
 GROUPS: Final = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 
 
@@ -21,15 +24,6 @@ def small_cnn(*, in_channels: int = 1, image_size: int = 8, classes: int = 10, w
     Convolution (`width` channels), pooling, two convolutions (`2 * width` channels), pooling, a hidden layer of 64 and
     the classes, with rectified linear units. There is no batch normalisation and no dropout, so a batch cut into
     micro-batches gives the same gradient.
-
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 4; both poolings halve it.
-        classes: number of classes.
-        width: channels of the first convolution.
-
-    Returns:
-        The network; 22,954 parameters for the 8x8 digits.
 
     Raises:
         ValueError: if the image is smaller than 4 pixels.
@@ -57,12 +51,7 @@ def small_cnn(*, in_channels: int = 1, image_size: int = 8, classes: int = 10, w
 
 
 def alexnet(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
-    """AlexNet: five convolutions; below 64 pixels with one linear layer and no dropout, from there on as for ImageNet.
-
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 32.
-        classes: number of classes.
+    """AlexNet: five convolutions; below 64 pixels one linear layer without dropout, else the head for ImageNet.
 
     Returns:
         The network; 2,472,266 parameters for CIFAR-10, 61,100,840 for ImageNet.
@@ -95,37 +84,17 @@ def alexnet(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) ->
     )
     if small:
         side = ((image_size - 1) // 4 + 1) // 8
-        head: nn.Module = nn.Linear(256 * side**2, classes)
-        return nn.Sequential(named(features=features, flatten=nn.Flatten(), classifier=head))
-    average = nn.AdaptiveAvgPool2d(6)
-    return nn.Sequential(
-        named(features=features, avgpool=average, flatten=nn.Flatten(), classifier=_alexnet_head(classes))
-    )
+        return named(features=features, flatten=nn.Flatten(), classifier=nn.Linear(256 * side**2, classes))
+    head = _head(256 * 6 * 6, classes, dropout_first=True)
+    return named(features=features, avgpool=nn.AdaptiveAvgPool2d(6), flatten=nn.Flatten(), classifier=head)
 
 
 def _pool(small: bool) -> nn.MaxPool2d:
     return nn.MaxPool2d(2) if small else nn.MaxPool2d(3, stride=2)
 
 
-def _alexnet_head(classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Dropout(),
-        nn.Linear(256 * 6 * 6, 4096),
-        nn.ReLU(inplace=True),
-        nn.Dropout(),
-        nn.Linear(4096, 4096),
-        nn.ReLU(inplace=True),
-        nn.Linear(4096, classes),
-    )
-
-
 def vgg19_bn(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
-    """VGG19 with batch norm; below 64 pixels with one linear layer and no dropout, from there on as for ImageNet.
-
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 32.
-        classes: number of classes.
+    """VGG19 with batch norm; below 64 pixels one linear layer without dropout, else the head for ImageNet.
 
     Returns:
         The network; 20,040,522 parameters for CIFAR-10, 143,678,248 for ImageNet.
@@ -150,44 +119,35 @@ def vgg19_bn(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -
         layers.append(nn.MaxPool2d(2))
     features = nn.Sequential(*layers)
     if image_size < LARGE:
-        head = nn.Linear(channels * (image_size // 32) ** 2, classes)
-        model = nn.Sequential(named(features=features, flatten=nn.Flatten(), classifier=head))
+        linear = nn.Linear(channels * (image_size // 32) ** 2, classes)
+        model = named(features=features, flatten=nn.Flatten(), classifier=linear)
     else:
-        model = nn.Sequential(
-            named(
-                features=features,
-                avgpool=nn.AdaptiveAvgPool2d(7),
-                flatten=nn.Flatten(),
-                classifier=_vgg_head(channels, classes),
-            )
-        )
+        head = _head(channels * 7 * 7, classes, dropout_first=False)
+        model = named(features=features, avgpool=nn.AdaptiveAvgPool2d(7), flatten=nn.Flatten(), classifier=head)
     he_normal(model)
     normal_linear(model)
     return model
 
 
-def _vgg_head(channels: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(channels * 7 * 7, 4096),
-        nn.ReLU(inplace=True),
-        nn.Dropout(),
-        nn.Linear(4096, 4096),
-        nn.ReLU(inplace=True),
-        nn.Dropout(),
-        nn.Linear(4096, classes),
-    )
+def _head(inputs: int, classes: int, *, dropout_first: bool) -> nn.Sequential:
+    """Two hidden layers of 4096, with dropout before or after each, and the classes."""
+    layers: list[nn.Module] = []
+    for size in (inputs, 4096):
+        hidden = [nn.Linear(size, 4096), nn.ReLU(inplace=True)]
+        layers += [nn.Dropout(), *hidden] if dropout_first else [*hidden, nn.Dropout()]
+    return nn.Sequential(*layers, nn.Linear(4096, classes))
 
 
-# Initial weights and names, for all networks.
+# Initial weights and names for all networks.
 
 
 def he_normal(model: nn.Module) -> None:
     """Draws the weights of all convolutions from N(0, 2 / (k * k * channels out)) and sets their biases to 0.
 
-    Layers of other kinds stay as torch made them: batch norm 1 and 0, linear layers uniform in +-1/sqrt(inputs).
+    Other layers keep torch's initial values: batch norm 1 and 0, linear layers uniform in +-1/sqrt(inputs).
 
-    Source: He et al., 2015, 1502.01852, section 2.2, the form that keeps the gradient's variance; it is what the
-    AdaBatch authors' networks and torchvision's of their time start from.
+    Source: He et al., 2015, 1502.01852, section 2.2, the form that keeps the gradient's variance; the networks of the
+    AdaBatch authors and of torchvision at their time start from it.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -205,6 +165,6 @@ def normal_linear(model: nn.Module, *, std: float = 0.01) -> None:
             nn.init.zeros_(module.bias)
 
 
-def named(**layers: nn.Module) -> OrderedDict[str, nn.Module]:
-    """Layers in order under their names, for `nn.Sequential`."""
-    return OrderedDict(layers)
+def named(**layers: nn.Module) -> nn.Sequential:
+    """Layers in order under their names."""
+    return nn.Sequential(OrderedDict(layers))

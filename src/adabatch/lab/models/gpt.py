@@ -69,14 +69,14 @@ class GPT(nn.Module):
 def gpt(*, vocabulary: int = 65, context: int = 128, width: int = 128, layers: int = 4, heads: int = 4) -> GPT:
     """A small GPT: four blocks of width 128 with four heads, no dropout.
 
-    The scores have the classes in the second dimension, as `nn.CrossEntropyLoss` wants them.
+    The scores have the vocabulary in the second dimension, as `nn.CrossEntropyLoss` wants it.
 
     Args:
-        vocabulary: how many tokens there are, at least 2.
+        vocabulary: number of different tokens, at least 2.
         context: tokens in a sequence, at most.
-        width: numbers by which a token is represented.
+        width: size of a token's representation.
         layers: blocks of attention and linear layers.
-        heads: attention heads; they divide `width`.
+        heads: attention heads; must divide `width`.
 
     Returns:
         The network; 818,048 parameters for the 65 characters of tiny Shakespeare.
@@ -88,9 +88,9 @@ def gpt(*, vocabulary: int = 65, context: int = 128, width: int = 128, layers: i
         >>> gpt()(torch.zeros(2, 5, dtype=torch.int64)).shape
         torch.Size([2, 65, 5])
 
-    Source: Radford et al., 2019, "Language Models are Unsupervised Multitask Learners", section 2.3: layer norms before
-    each part and a last one, initial weights N(0, 0.02^2), layers that write to the residual stream scaled by
-    1 / sqrt(2 * layers); input and output share the embedding of tokens.
+    Source: Radford et al., 2019, "Language Models are Unsupervised Multitask Learners", section 2.3: a layer norm
+    before each part and at the end; initial weights N(0, 0.02^2), divided by sqrt(2 * layers) in layers that write to
+    the residual stream; input and output share the embedding of tokens.
     """
     _checks.whole("vocabulary", vocabulary, minimum=2)
     for name, value in (("context", context), ("width", width), ("layers", layers), ("heads", heads)):

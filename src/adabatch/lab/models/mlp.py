@@ -10,14 +10,7 @@ from adabatch import _checks
 def mlp(*, in_channels: int = 1, image_size: int = 8, classes: int = 10, width: int = 128) -> nn.Sequential:
     """A perceptron with one hidden layer of 128.
 
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 1.
-        classes: number of classes.
-        width: units of the hidden layer.
-
-    Returns:
-        The network.
+    Inputs are described as in `adabatch.lab.models.build`; `width` counts the units of the hidden layer.
 
     Raises:
         ValueError: if the image is empty.

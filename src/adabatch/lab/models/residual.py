@@ -1,4 +1,7 @@
-"""Residual networks: ResNet-20, 32 and 44 and Wide ResNet-16-4 for small images, ResNet-50 for ImageNet."""
+"""Residual networks: ResNet-20, 32 and 44 and Wide ResNet-16-4 for small images, ResNet-50 for ImageNet.
+
+Inputs are described as in `adabatch.lab.models.build`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 from adabatch import _checks
 from adabatch.lab.models.convolutional import he_normal, named
 
-EXPANSION: Final = 4  # of a bottleneck's output
+EXPANSION: Final = 4  # output channels of a bottleneck per channel inside
 
 
 class BasicBlock(nn.Module):
@@ -56,9 +59,9 @@ class Bottleneck(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Batch norm, ReLU and 3x3 convolution, twice, and the input added; where the shape changes, a 1x1 convolution.
+    """Batch norm, ReLU and 3x3 convolution, twice, with the input added; a 1x1 convolution where the shape changes.
 
-    That shortcut starts from the input after the first batch norm and ReLU.
+    That shortcut takes the input after the first batch norm and ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
@@ -95,7 +98,7 @@ def _stages(
     expansion: int = 1,
     name: str = "layer",
 ) -> tuple[dict[str, nn.Module], int]:
-    """Stages of blocks, of which all but the first one halve the image; and the channels of their output."""
+    """Stages of blocks by name, and the channels of the last; each stage but the first halves the image."""
     stages: dict[str, nn.Module] = {}
     for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         layers = []
@@ -106,32 +109,28 @@ def _stages(
     return stages, channels
 
 
-def _resnet(blocks: int, *, in_channels: int, image_size: int, classes: int) -> nn.Sequential:
-    """A residual network of `6 * blocks + 2` layers with 16, 32 and 64 channels."""
-    _checks.whole("image_size", image_size, minimum=4, remedy="the network halves the image twice")
-    stages, channels = _stages(BasicBlock, 16, widths=(16, 32, 64), blocks=[blocks] * 3)
-    model = nn.Sequential(
-        named(
-            conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
-            bn1=nn.BatchNorm2d(16),
-            relu=nn.ReLU(inplace=True),
-            **stages,
-            avgpool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(channels, classes),
-        )
-    )
+def _network(*, fc: nn.Linear, **layers: nn.Module) -> nn.Sequential:
+    """The layers, the average over all pixels and the layer of the classes; draws the weights of convolutions."""
+    model = named(**layers, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=fc)
     he_normal(model)
     return model
 
 
+def _resnet(blocks: int, *, in_channels: int, image_size: int, classes: int) -> nn.Sequential:
+    """A residual network of `6 * blocks + 2` layers with 16, 32 and 64 channels."""
+    _checks.whole("image_size", image_size, minimum=4, remedy="the network halves the image twice")
+    stages, channels = _stages(BasicBlock, 16, widths=(16, 32, 64), blocks=[blocks] * 3)
+    return _network(
+        conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        bn1=nn.BatchNorm2d(16),
+        relu=nn.ReLU(inplace=True),
+        **stages,
+        fc=nn.Linear(channels, classes),
+    )
+
+
 def resnet20(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
     """ResNet-20 for small images: three stages of three blocks, 16, 32 and 64 channels.
-
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 4.
-        classes: number of classes.
 
     Returns:
         The network; 272,474 parameters for CIFAR-10.
@@ -144,8 +143,8 @@ def resnet20(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -
         272474
 
     Source: He et al., 2015, 1512.03385, section 4.2.
-    Departures: shortcuts are 1x1 convolutions with batch norm where the shape changes (option B), as in AdaBatch's
-    code; the paper's CIFAR networks pad with zeros there, which has 2,752 parameters less.
+    Departures: where the shape changes, shortcuts are 1x1 convolutions with batch norm (option B), as in AdaBatch's
+    code; the paper's CIFAR networks pad with zeros there, which takes 2,752 parameters fewer.
     """
     return _resnet(3, in_channels=in_channels, image_size=image_size, classes=classes)
 
@@ -173,11 +172,6 @@ def resnet44(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -
 def resnet50(*, in_channels: int = 3, image_size: int = 224, classes: int = 1000) -> nn.Sequential:
     """ResNet-50 for ImageNet; parameters are named as in torchvision.
 
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 32.
-        classes: number of classes.
-
     Returns:
         The network; 25,557,032 parameters for ImageNet.
 
@@ -189,35 +183,24 @@ def resnet50(*, in_channels: int = 3, image_size: int = 224, classes: int = 1000
         23528522
 
     Source: He et al., 2015, 1512.03385, table 1.
-    Departures: a stage's stride lies in its first 3x3 convolution, not in the 1x1 before it, as in torchvision, which
-    AdaBatch (1712.02029) trains.
+    Departures: as in torchvision, whose network AdaBatch (1712.02029) trains, the first 3x3 convolution of a stage has
+    the stride, not the 1x1 before it.
     """
     _checks.whole("image_size", image_size, minimum=32, remedy="the network shrinks the image 32 times")
     widths = (64, 128, 256, 512)
     stages, channels = _stages(Bottleneck, 64, widths=widths, blocks=(3, 4, 6, 3), expansion=EXPANSION)
-    model = nn.Sequential(
-        named(
-            conv1=nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False),
-            bn1=nn.BatchNorm2d(64),
-            relu=nn.ReLU(inplace=True),
-            maxpool=nn.MaxPool2d(3, stride=2, padding=1),
-            **stages,
-            avgpool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(channels, classes),
-        )
+    return _network(
+        conv1=nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False),
+        bn1=nn.BatchNorm2d(64),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+        **stages,
+        fc=nn.Linear(channels, classes),
     )
-    he_normal(model)
-    return model
 
 
 def wrn16_4(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
     """Wide ResNet-16-4 for small images: three stages of two blocks, 64, 128 and 256 channels, no dropout.
-
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, at least 4.
-        classes: number of classes.
 
     Returns:
         The network; 2,748,890 parameters for CIFAR-10.
@@ -234,17 +217,11 @@ def wrn16_4(*, in_channels: int = 3, image_size: int = 32, classes: int = 10) ->
     _checks.whole("image_size", image_size, minimum=4, remedy="the network halves the image twice")
     stages, channels = _stages(WideBlock, 16, widths=(64, 128, 256), blocks=(2, 2, 2), name="block")
     head = nn.Linear(channels, classes)
-    model = nn.Sequential(
-        named(
-            conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
-            **stages,
-            bn1=nn.BatchNorm2d(channels),
-            relu=nn.ReLU(inplace=True),
-            avgpool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=head,
-        )
-    )
-    he_normal(model)
     nn.init.zeros_(head.bias)
-    return model
+    return _network(
+        conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        **stages,
+        bn1=nn.BatchNorm2d(channels),
+        relu=nn.ReLU(inplace=True),
+        fc=head,
+    )

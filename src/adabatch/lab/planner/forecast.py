@@ -48,11 +48,11 @@ class LRTable:
         Args:
             table: thresholds (Durations in epochs or samples, or bare samples) and the LR from each of them on, as a
                 mapping or as pairs.
-            dataset_size: samples in an epoch; None will do for a table without epochs.
+            dataset_size: samples in an epoch; may be None for a table without epochs.
 
         Raises:
-            ValueError: if an LR is negative, NaN or infinite, thresholds do not begin at 0 and increase, or epochs are
-                to be counted without `dataset_size`.
+            ValueError: if an LR is negative, NaN or infinite, thresholds do not begin at 0 and increase, or a table in
+                epochs lacks `dataset_size`.
             TypeError: if an argument is of the wrong kind.
 
         Example:
@@ -99,8 +99,8 @@ def _samples(at: Any, dataset_size: int | None) -> int:
 class Timing:
     """Seconds per update against batch size.
 
-    Between measured sizes an update's seconds go in a straight line; below the smallest it takes as long as that one,
-    above the largest the samples per second stay as they are there.
+    Between measured sizes, seconds are interpolated linearly. Below the smallest size an update takes as long as at
+    that size; above the largest, samples per second stay the same.
 
     Attributes:
         batch_sizes: measured, increasing.
@@ -121,18 +121,14 @@ class Timing:
             ValueError: if it is no such content.
         """
         try:
-            points = sorted(
-                (int(point["batch_size"]), float(_median(point["samples_per_second"]))) for point in probe["curve"]
-            )
+            rates = ((int(point["batch_size"]), point["samples_per_second"]) for point in probe["curve"])
+            points = sorted((n, float(rate["median"] if isinstance(rate, Mapping) else rate)) for n, rate in rates)
             seconds = tuple(size / rate for size, rate in points)
         except (ArithmeticError, KeyError, TypeError, ValueError):
             points, seconds = [], ()
         if not points or points[0][0] < 1 or not all(0 < value < math.inf for value in seconds):
-            raise ArgumentError(
-                "probe",
-                "must be what `adabatch probe` wrote: a curve of batch sizes and samples per second",
-                remedy="run: adabatch probe TASK --out DIR",
-            )
+            rule = "must be what `adabatch probe` wrote: a curve of batch sizes and samples per second"
+            raise ArgumentError("probe", rule, remedy="run: adabatch probe TASK --out DIR")
         return cls(tuple(size for size, _ in points), seconds)
 
     def update_seconds(self, batch_size: int) -> float:
@@ -153,12 +149,8 @@ class Timing:
         return seconds[index - 1] + share * (seconds[index] - seconds[index - 1])
 
     def plan_seconds(self, plan: Plan) -> float:
-        """Seconds of training by a plan, evaluation apart; takes the same time however long the training is."""
+        """Seconds of training by a plan, without evaluation."""
         return sum(count * self.update_seconds(size) for size, count in plan.batch_counts().items())
-
-
-def _median(rate: Any) -> Any:
-    return rate["median"] if isinstance(rate, Mapping) else rate
 
 
 @dataclass(frozen=True)
@@ -173,7 +165,7 @@ class Forecast:
         starts_samples: the clock of each row.
         sizes: the batch size from there on.
         lr_before: the LR of the schedule.
-        lr: the LR in force: that of the schedule times the factor of the coupling.
+        lr: the LR in force: the LR of the schedule times the factor of the coupling.
         noise_scale_before: `lr_before * N / (B0 * (1 - momentum))`.
         noise_scale: `lr * N / (B * (1 - momentum))`, with the momentum in force.
         seconds_before: of training by `before`; None without a timing.
@@ -193,7 +185,7 @@ class Forecast:
 
     @property
     def update_ratio(self) -> float:
-        """Updates before / updates after; above 1 are saved."""
+        """Updates before / updates after; above 1 the plan saves updates."""
         return self.before.updates / self.after.updates
 
     def to_json(self) -> dict[str, Any]:
@@ -228,9 +220,9 @@ def forecast(
     Args:
         lrs: the LR schedule, which stays in place.
         plan: the batch schedule, resolved for a data set and epochs.
-        coupling: how the LR follows the batch size; that of a converted schedule is its `.coupling`.
+        coupling: how the LR follows the batch size; for a converted schedule use its `.coupling`.
         momentum: of SGD, from 0 and below 1; it enters the noise scale.
-        timing: seconds per update, for a forecast of time.
+        timing: seconds per update, to forecast seconds.
 
     Raises:
         ValueError: if the plan has no end, or the momentum is out of range or reaches 1 under the coupling.
@@ -274,7 +266,7 @@ def forecast(
 
 
 def _in_force(coupling: couplings.Coupling, lr: float, momentum: float, ratio: float) -> tuple[float, float]:
-    """LR and momentum of SGD under a coupling; of other optimizers' momentum the noise scale knows nothing."""
+    """LR and momentum of SGD under a coupling; other optimizers' momentum does not enter the noise scale."""
     if coupling.optimizers is not None and "SGD" not in coupling.optimizers:
         return lr * coupling.lr_factor(ratio), momentum
     group = _defaults() | {"lr": lr, "momentum": momentum}
@@ -285,7 +277,7 @@ def _in_force(coupling: couplings.Coupling, lr: float, momentum: float, ratio: f
 @cache
 def _defaults() -> dict[str, Any]:
     """The defaults of torch's SGD and AdamW, for couplings of more than LR and momentum."""
-    import torch  # here, so that whoever asks for presets alone is spared it
+    import torch  # here, so that presets load no torch
 
     param = [torch.nn.Parameter(torch.zeros(1))]
     return torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults
@@ -301,9 +293,9 @@ def emit_python(
     round_to: int = 1,
     rule: str = "smith",
 ) -> str:
-    """Three lines for a script that has `torch`, `adabatch as ab`, an `optimizer` and a `loader`.
+    """Three lines of Python for a script with `torch`, `adabatch as ab`, an `optimizer` and a `loader`.
 
-    The LR scheduler of the first line is stepped once per epoch, `batches.step()` comes after each optimizer step.
+    The script steps the LR scheduler once per epoch and calls `batches.step()` after each optimizer step.
 
     Args:
         lr_schedule: text as `adabatch train --lr-schedule` reads it.
@@ -311,7 +303,7 @@ def emit_python(
         epochs: length of the training.
         batch_size: the loader's.
         max_batch_size: the largest batch size; None for a tenth of the data set.
-        round_to: sizes are multiples of it.
+        round_to: sizes are multiples of this number.
         rule: how falls of the LR become growth.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Trainings of the papers by name: the settings of each for its data sets and networks, and where they are from."""
+"""Trainings of the papers by name: the settings of each for its data sets and networks, with their source."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Preset:
     Attributes:
         name: as typed; trainings of several networks share one.
         task: data set by name.
-        settings: fields of `training.RunConfig` that it sets, the task aside.
-        source: paper and place.
+        settings: fields of `training.RunConfig` that it sets, without the task.
+        source: paper and section.
         recalled: settings that were not found printed in a source at hand.
 
     Example:
@@ -187,8 +187,8 @@ def find(name: str, *, task: str | None = None, model: str | None = None) -> Pre
 
     Args:
         name: one of `PRESETS`.
-        task: data set by name; None for the first that it has.
-        model: network by name; None for the first that it has.
+        task: data set by name; None for the preset's first.
+        model: network by name; None for the preset's first.
 
     Raises:
         ValueError: if there is no such preset, or none for the data set or the network.

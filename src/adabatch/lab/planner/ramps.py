@@ -1,4 +1,4 @@
-"""Published ramps of language-model trainings as schedules, and the text of other trainers' ramps read and written."""
+"""Published ramps of language-model trainings as schedules; reads and writes the ramps of other trainers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Ramp:
     Attributes:
         name: as typed.
         schedule: the batch size against tokens; plan it with `tokens_per_sample`.
-        tokens_per_sample: the length of its sequences.
-        lr_multipliers: factor on the LR from each stage on, where the source has them; they are no function of the
-            batch size alone, so they belong into the LR schedule, with the coupling `none`.
+        tokens_per_sample: tokens in a sequence.
+        lr_multipliers: factor on the LR from each stage on, if published. It is no function of the batch size alone,
+            so it belongs into the LR schedule, with the coupling `none`.
         source: where it is published.
-        recalled: what was not found printed in a source at hand.
+        recalled: details that were not found printed in a source at hand.
     """
 
     name: str
@@ -44,14 +44,14 @@ def small_gpt(length: int = 24_000_000, *, sizes: Sequence[int] = (8, 16, 24), t
     Args:
         length: tokens of the ramped part of the training; the record's cool-down follows it at the last size.
         sizes: the batch size of each share, in sequences.
-        tokens_per_sample: the length of a sequence; the record's batches count 2,048 * 8 tokens.
+        tokens_per_sample: tokens in a sequence; the record's batches count 2,048 * 8.
 
     Returns:
         The ramp, with LR multipliers 1, 2**0.6 and 3**0.5 if there are three sizes.
 
     Raises:
         ValueError: if a number is below 1.
-        TypeError: if a number is not whole, or `sizes` are none.
+        TypeError: if a number is not whole, or `sizes` are no sequence.
 
     Example:
         >>> small_gpt(3_000_000).schedule.describe()
@@ -132,9 +132,8 @@ def read_rampup(text: str | Sequence[int], *, batch_size: int) -> linear_ramp:
         raise ArgumentTypeError("text", "must be text or three numbers such as '[256, 128, 50000000]'", value=text)
     words = re.split(r"[\s,]+", text.strip(" \t\n[]()")) if isinstance(text, str) else [str(item) for item in text]
     if len(words) != 3 or not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
-        raise ArgumentError(
-            "text", "must be first size, increment and samples such as '[256, 128, 50000000]'", value=text
-        )
+        rule = "must be first size, increment and samples such as '[256, 128, 50000000]'"
+        raise ArgumentError("text", rule, value=text)
     start, increment, over = (int(word) for word in words)
     if start > batch_size:
         raise ArgumentError(
@@ -147,7 +146,7 @@ def write_rampup(ramp: linear_ramp) -> str:
     """Writes a linear ramp as NeMo's `rampup_batch_size`; its end goes into `global_batch_size`.
 
     Args:
-        ramp: counted in samples, with a start of its own, growing.
+        ramp: a growing ramp in samples, with a start of its own.
 
     Raises:
         ValueError: if it is counted in something else, has no start, or shrinks.
@@ -157,12 +156,8 @@ def write_rampup(ramp: linear_ramp) -> str:
         '[256, 128, 50000000]'
     """
     if ramp.start is None or ramp.over.unit != "samples" or ramp.end < ramp.start:
-        raise ArgumentError(
-            "ramp",
-            "must grow from a start of its own over samples",
-            value=ramp.describe(),
-            remedy="other schedules go with `write_steps`",
-        )
+        rule, remedy = "must grow from a start of its own over samples", "other schedules go with `write_steps`"
+        raise ArgumentError("ramp", rule, value=ramp.describe(), remedy=remedy)
     return f"[{ramp.start}, {ramp.increment}, {ramp.over.count}]"
 
 

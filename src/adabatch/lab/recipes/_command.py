@@ -18,13 +18,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim about figures and how it came out.
-
-    Attributes:
-        text: what is claimed.
-        found: the figures found, in words.
-        holds: whether they show it.
-    """
+    """A claim, the figures found for it in words, and whether they show that it holds."""
 
     text: str
     found: str
@@ -39,7 +33,6 @@ def command(
     arguments: Sequence[str] | None,
     *,
     file: str,
-    description: str | None,
     name: str,
     data: str,
     seeds: int,
@@ -53,16 +46,15 @@ def command(
     Bad input and Ctrl-C end it in one line, with the exit codes 2 and 130; a reader that goes away ends nothing.
 
     Args:
-        arguments: of the command line; the process's own where None.
-        file: of the recipe.
-        description: its text for `--help`; None for the docstring of the recipe, from its source.
-        name: of the result file.
+        arguments: of the command line; None for those of this process.
+        file: of the recipe; `--help` prints its docstring.
+        name: of the result file, without suffix.
         data: help of `--data`.
         seeds: default of `--seeds`.
-        length: of a run: option, default and help.
-        run: takes `--data`, `--out`, `--seeds` and the length, and returns the content of the result file.
-        draw: draws it.
-        claims: checks it.
+        length: option, default and help for the length of a run.
+        run: takes `--data`, `--out`, `--seeds` and the length; returns the content of the result file.
+        draw: draws the result into a picture.
+        claims: checks the result.
 
     Returns:
         The content of the result file.
@@ -70,7 +62,7 @@ def command(
     option, default, text = length
     parser = argparse.ArgumentParser(
         prog=f"python -m adabatch.lab.recipes.{Path(file).stem}",
-        description=description or _docstrings.read(f"adabatch.lab.recipes.{Path(file).stem}"),
+        description=_docstrings.read(f"adabatch.lab.recipes.{Path(file).stem}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", help=data)

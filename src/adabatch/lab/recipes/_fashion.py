@@ -1,4 +1,4 @@
-"""The training that the Fashion-MNIST recipes share: a user's own loop, an LR scheduler turned into growth."""
+"""The training of the Fashion-MNIST recipes: a plain loop whose LR scheduler is turned into growth."""
 
 from __future__ import annotations
 
@@ -48,18 +48,15 @@ def load(data: Path | str | None, *, samples: int, batch_size: int) -> tasks.Dat
     Args:
         data: as of the task `fashion_mnist`.
         samples: how many to train on.
-        batch_size: the largest that a run starts with; there are at least ten times as many samples, since a batch
-            grows up to a tenth of them.
+        batch_size: the largest first batch size of a run.
 
     Raises:
-        ValueError: if there are fewer.
+        ValueError: if there are fewer samples, or fewer than ten times `batch_size`: a batch grows to a tenth of them.
     """
     whole = tasks.get("fashion_mnist").load(data)
     least, most = 10 * batch_size, whole.dataset_size
     if not least <= samples <= most:
-        raise ArgumentError(
-            "samples", f"must be from {least:,} to {most:,}", value=samples, remedy="choose another number"
-        )
+        raise ArgumentError("samples", f"must be from {least:,} to {most:,}", value=samples)
     return replace(
         whole,
         x_train=avg_pool2d(whole.x_train[:samples], 2),
@@ -136,7 +133,7 @@ def train(
 
 
 def arm_of(records: Sequence[Record]) -> dict[str, Any]:
-    """The result of one arm, of its records, one per seed."""
+    """The result of an arm, from one record per seed."""
     history = records[0]["history"]
     return {
         "updates": sorted({record["updates"] for record in records}),
@@ -157,6 +154,6 @@ def points(difference: Mapping[str, float | None]) -> str:
 
 
 def within(name: str, difference: Mapping[str, float | None]) -> Claim:
-    """The claim that an arm is as accurate as `decay`, to a point."""
+    """The claim that an arm is as accurate as `decay`, within one point."""
     inside = above(difference, -MARGIN) and below(difference, MARGIN)
     return Claim(f"{name}: accuracy within 1 point of decay's by the interval", points(difference), inside)

@@ -1,4 +1,4 @@
-"""Pictures of the recipes, as PNG files by matplotlib, drawn from the result files alone."""
+"""Pictures of the recipes, PNG files by matplotlib, drawn from the result files alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from adabatch.lab.report.picture import GREY, mark_cut, new_figure, plain_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with every common colour blindness; line styles tell them apart in grey.
+# Okabe and Ito's colours differ for every common colour blindness; the line styles differ in grey.
 _STYLES: Final[dict[str, dict[str, Any]]] = {
     "decay": {"color": "#0072B2", "linestyle": "-"},
     "hybrid": {"color": "#009E73", "linestyle": (0, (5, 1.5))},
@@ -24,13 +26,12 @@ _STYLES: Final[dict[str, dict[str, Any]]] = {
     "momentum": {"color": "#CC79A7", "linestyle": (0, (4, 1.2, 1, 1.2))},
     "uncoupled": {"color": "#CC79A7", "linestyle": (0, (4, 1.2, 1, 1.2))},
 }
-_GREY: Final = "#555555"
 
 
 def dont_decay_picture(found: Mapping[str, Any], picture: Path) -> None:
     """Draws training loss and test accuracy against epochs, and training loss against updates, for each optimizer."""
     optimizers = found["optimizers"]
-    figure = _figure(2.75 * len(optimizers) + 0.6, 8.6)
+    figure = new_figure(2.75 * len(optimizers) + 0.6, 8.6, dpi=140)
     grid = figure.subplots(4, len(optimizers), squeeze=False, sharey="row")
     for column, (name, optimizer) in enumerate(optimizers.items()):
         loss, accuracy, loss_by_updates, accuracy_by_updates = grid[:, column]
@@ -52,7 +53,7 @@ def dont_decay_picture(found: Mapping[str, Any], picture: Path) -> None:
     for row, axes in enumerate(grid[:, 0]):
         axes.set_ylabel("test accuracy, %, axis cut" if row % 2 else "training loss")
     for axes in grid[1::2].flat:
-        _mark_cut(axes)
+        mark_cut(axes, top=0.055)
     n = found["seeds"]
     _legend(figure, grid[0, 0], f"Fashion-MNIST in small: mean of {n} seeds, band: one standard deviation")
     _save(figure, picture)
@@ -60,7 +61,7 @@ def dont_decay_picture(found: Mapping[str, Any], picture: Path) -> None:
 
 def scaled_start_picture(found: Mapping[str, Any], picture: Path) -> None:
     """Draws training loss against epochs and updates, and test accuracy against updates, for each start."""
-    figure = _figure(9.6, 3.6)
+    figure = new_figure(9.6, 3.6, dpi=140)
     loss, by_updates, accuracy = figure.subplots(1, 3)
     for arm, of in found["arms"].items():
         _line(loss, range(1, len(of["updates_by_epoch"]) + 1), of["curves"]["train_loss"], arm)
@@ -74,7 +75,7 @@ def scaled_start_picture(found: Mapping[str, Any], picture: Path) -> None:
         axes.set_xlabel("updates")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     by_updates.sharey(loss)
-    _mark_cut(accuracy)
+    mark_cut(accuracy, top=0.055)
     n = found["seeds"]
     _legend(figure, loss, f"Larger starts, Fashion-MNIST in small: mean of {n} seeds, band: one standard deviation")
     _save(figure, picture)
@@ -82,7 +83,7 @@ def scaled_start_picture(found: Mapping[str, Any], picture: Path) -> None:
 
 def gpt_ramp_picture(found: Mapping[str, Any], picture: Path) -> None:
     """Draws test loss against tokens and CPU time, and batch size and LR against tokens."""
-    figure = _figure(9.6, 5.2)
+    figure = new_figure(9.6, 5.2, dpi=140)
     grid = figure.subplots(2, 2, height_ratios=(2.2, 1))
     (by_tokens, by_time), (size, lr) = grid
     for arm, of in found["arms"].items():
@@ -113,7 +114,7 @@ def gpt_ramp_picture(found: Mapping[str, Any], picture: Path) -> None:
 
 
 def _with_jumps(xs: Sequence[float], values: Sequence[float], sizes: Sequence[int]) -> tuple[list[float], list[float]]:
-    """Values at evaluations; where the batch grew since the last one they jump right after that one."""
+    """Values at evaluations as a line that jumps right after an evaluation if the batch grew before the next."""
     places, heights = [xs[0]], [values[0]]
     for before, place in pairwise(range(len(xs))):
         if sizes[place] != sizes[before]:
@@ -133,28 +134,11 @@ def _line(axes: Axes, xs: Any, curve: Mapping[str, list[float]], arm: str, *, sc
     axes.plot(xs, mean, label=arm, linewidth=1.7, **style)
 
 
-def _mark_cut(axes: Axes) -> None:
-    """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
-    axes.plot(
-        [0, 0], [0.025, 0.055], transform=axes.transAxes, marker=[(-1, -0.5), (1, 0.5)], markersize=9, linestyle="none",
-        color="#000000", clip_on=False,
-    )  # fmt: skip
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=140, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _legend(figure: Figure, axes: Axes, title: str) -> None:
-    """Names the lines in a row above the plots, with what they are under it."""
+    """Names the lines in a row above the plots, below the title."""
     handles, labels = axes.get_legend_handles_labels()
     height = figure.get_figheight()
-    figure.text(0.01, 1 - 0.06 / height, title, ha="left", va="top", fontsize=9, color=_GREY)
+    figure.text(0.01, 1 - 0.06 / height, title, ha="left", va="top", fontsize=9, color=GREY)
     figure.legend(
         handles,
         labels,
@@ -168,13 +152,7 @@ def _legend(figure: Figure, axes: Axes, title: str) -> None:
 
 
 def _save(figure: Figure, picture: Path) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8, colors=_GREY)
-        axes.xaxis.label.set_fontsize(9)
-        axes.yaxis.label.set_fontsize(9)
+    plain_axes(figure)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.45 / figure.get_figheight()))
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)

@@ -1,10 +1,10 @@
-"""Runs of a recipe in turns, each kept when it is finished; the head of its result file; its claims in words.
+"""Runs of a recipe in turns, each kept once it is finished; the head of its result file; its claims in words.
 
-The folder of a recipe's run:
+The folder of a recipe:
 
-    recipe.json             settings, versions and the sum of the code: what may not change between two starts
+    recipe.json             settings, versions and a hash of the code, which must stay the same when it goes on
     code/                   the files of the recipe, as they ran
-    runs/ARM/seed-K.json    one finished run each; it is never repeated
+    runs/ARM/seed-K.json    a finished run; it is never repeated
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from adabatch.lab.study.compare import interleaved
 from adabatch.lab.training.folder import writing
 
 FORMAT: Final = 1
-_FIXED: Final = ("adabatch", "torch", "device_name", "threads")  # of the versions, what seconds and bits depend on
+_FIXED: Final = ("adabatch", "torch", "device_name", "threads")  # versions on which times and results depend
 
 Record = dict[str, Any]
 Train = Callable[[str, int, Callable[[float], None]], Record]
@@ -40,19 +40,19 @@ Train = Callable[[str, int, Callable[[float], None]], Record]
 def run_all(
     train: Train, *, arms: Sequence[str], seeds: int, out: Path, settings: Mapping[str, Any], files: Sequence[Path]
 ) -> tuple[dict[str, list[Record]], dict[str, Any]]:
-    """Trains every arm with every seed in turns, so that a drift of the machine meets all arms alike.
+    """Trains every arm with every seed in turns, so that a drift of the machine affects all arms.
 
     Args:
         train: trains one arm with one seed and returns a JSON-safe record; it calls its last argument with the share
-            that is done, from 0 to 1.
-        arms: names; each is a folder's, with `/` a folder in a folder.
+            done, from 0 to 1.
+        arms: names, which are also paths of folders.
         seeds: how many, from 0 on.
-        out: the folder; runs that are finished there are taken as they are.
+        out: the folder; finished runs in it are taken as they are.
         settings: of the recipe, JSON-safe.
-        files: the code of the recipe.
+        files: the code of the recipe, its own file first.
 
     Returns:
-        For each arm its records in the order of seeds, and the head of the result file.
+        Each arm's records in the order of seeds, and the head of the result file.
 
     Raises:
         ValueError: if `out` holds runs of other settings, code, versions or hardware, or `seeds` is below 1.
@@ -138,7 +138,7 @@ def _bar() -> bars.Progress:
 
 
 def code_sum(texts: Iterable[str]) -> str:
-    r"""A sum over Python code, its form and the headers of the files apart: those state the figures that came out.
+    r"""A hash of Python code without its layout and the files' docstrings, which state the figures that came out.
 
     Example:
         >>> code_sum(["'Expected: 1.'\nx = 1"]) == code_sum(["'Expected: 2.'\nx  =  1"])
@@ -152,23 +152,20 @@ def code_sum(texts: Iterable[str]) -> str:
 
 
 def over_seeds(records: Sequence[Record], key: str) -> dict[str, list[float]]:
-    """`mean` and `std` over seeds of a value along the `history` of an arm's runs; of one seed `std` is 0."""
+    """`mean` and `std` over seeds of a value at each entry of an arm's `history`; for one seed `std` is 0."""
     columns = zip(*([entry[key] for entry in record["history"]] for record in records), strict=True)
     found = [statistics.summary(column) for column in columns]
     return {"mean": [one.mean for one in found], "std": [one.std or 0.0 for one in found]}
 
 
 def against(records: Sequence[Record], baseline: Sequence[Record], *keys: str) -> dict[str, Any]:
-    """Paired differences of final values with 95 % intervals, an arm minus the baseline of the same seeds."""
-    found = {}
-    for key in keys:
-        ours, theirs = [record[key] for record in records], [record[key] for record in baseline]
-        found[key] = statistics.paired_difference(ours, theirs).to_json()
-    return found
+    """Differences of final values, an arm minus a baseline, paired by seed, with 95 % intervals."""
+    values = {key: [[record[key] for record in runs] for runs in (records, baseline)] for key in keys}
+    return {key: statistics.paired_difference(ours, theirs).to_json() for key, (ours, theirs) in values.items()}
 
 
 def told(difference: Mapping[str, float | None], unit: str, *, scale: float = 1.0, digits: int = 2) -> str:
-    """A difference of `against` in words.
+    """A difference from `against` in words.
 
     Example:
         >>> told({"mean": 0.0125, "low": None, "high": None}, "points", scale=100)
@@ -180,12 +177,12 @@ def told(difference: Mapping[str, float | None], unit: str, *, scale: float = 1.
 
 
 def above(difference: Mapping[str, float | None], bound: float) -> bool:
-    """Whether the whole interval of a difference lies above a bound; False without one."""
+    """Whether the whole interval of a difference lies above a bound; False without an interval."""
     return difference["low"] is not None and difference["low"] > bound
 
 
 def below(difference: Mapping[str, float | None], bound: float) -> bool:
-    """Whether the whole interval of a difference lies below a bound; False without one."""
+    """Whether the whole interval of a difference lies below a bound; False without an interval."""
     return difference["high"] is not None and difference["high"] < bound
 
 

@@ -3,14 +3,14 @@
     python -m adabatch.lab.recipes.gpt_ramp --data DATA --out runs/gpt_ramp
 
 Record: 8, 16 and 24 sequences in three equal stages. Here: characters of tiny Shakespeare, sequences of 64, a GPT of
-two blocks of width 48, AdamW, 921,600 tokens. The LR scheduler is torch's own, counts updates of 8 sequences and ends
-where it should in every arm through `ab.by_samples`. Arms: `small` (8 sequences), `ramp`, `large` (24 from the start,
-LR times the root of 3) and, so that the comparison can fail, `by-updates`: the ramp with the LR scheduler stepped once
-per update, which leaves it before its decay.
+two blocks of width 48, AdamW, 921,600 tokens. The LR scheduler is torch's own and counts updates of 8 sequences;
+`ab.by_samples` makes it end on time in every arm. Arms: `small` (8 sequences), `ramp`, `large` (24 from the start, LR
+times the root of 3) and, so that the comparison can fail, `by-updates`: the ramp with the LR scheduler stepped once per
+update, so that the LR never decays.
 
 Expected, n = 5 seeds, one thread of a Xeon, four minutes for all: 1,800, 1,100, 600 and 1,100 updates to test losses of
 1.975 +- 0.030, 1.995 +- 0.036, 2.225 +- 0.100 and 2.109 +- 0.037 nats per character, in 11.6, 10.0, 9.1 and 10.1 CPU
-seconds. The LR of `large` was not tuned by itself.
+seconds. The LR of `large` was not tuned separately.
 """
 
 from __future__ import annotations
@@ -62,11 +62,10 @@ class Size:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Trains every arm, writes the result and the picture, and prints what was found."""
+    """Trains every arm, writes the result and the picture, and prints the claims."""
     return command(
         arguments,
         file=__file__,
-        description=__doc__,
         name="gpt_ramp",
         data="text file or folder with tinyshakespeare; else ADABATCH_DATA, else downloaded",
         seeds=SEEDS,
@@ -85,7 +84,7 @@ def load(data: Path | str | None) -> tasks.Data:
 
 
 def warmup_stable_decay(optimizer: torch.optim.Optimizer, updates: int) -> torch_lr.LRScheduler:
-    """Torch's own parts, counting updates: up from a twentieth, flat, and down to a twentieth."""
+    """Torch's own LR schedulers in a row, counting updates: up from a twentieth, flat, down to a twentieth."""
     warmup, decay = max(round(WARMUP * updates), 1), max(round(DECAY * updates), 1)
     parts: list[torch_lr.LRScheduler] = [
         torch_lr.LinearLR(optimizer, start_factor=0.05, total_iters=warmup),
@@ -202,7 +201,7 @@ def _arm(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:
-    """The claims that are made for a ramp, checked against a finished result."""
+    """The claims for a ramp, checked against a finished result."""
     middle, ratio = found["ramp_against_the_middle_of_small_and_large"], found["cpu_seconds_small_to_ramp"]
     interval = "no interval" if ratio["low"] is None else f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
     nearer = "ramp: its loss is nearer to small's than to large's, by the interval"

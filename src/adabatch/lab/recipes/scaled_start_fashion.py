@@ -5,7 +5,7 @@
 Paper: `smith-decay`, `smith-increase`, `smith-lr` and `smith-momentum` on CIFAR-10 took about 80,000, 29,000, under
 6,500 and under 2,500 updates to 94.3, 94.4, 94.5 and 93.3 %. Here: one hidden layer of 128 on 8,000 pictures of
 Fashion-MNIST, batch 16, LR falls by 5 at epochs 12, 24 and 32 of 40, the batch at most a tenth of the data. Starts are
-raised as there: the LR by 5 with the batch, then the momentum from 0.9 to 0.98 with the batch.
+raised as in the paper: the LR by 5 with the batch, then the momentum from 0.9 to 0.98 with the batch.
 
 Expected, n = 5, one thread of a Xeon, about two minutes: 20,000, 7,440, 1,600 and 520 updates to test accuracies of
 85.35 +- 0.15, 85.34 +- 0.09, 85.30 +- 0.08 and 84.69 +- 0.12 %. Momentum costs accuracy here too: -0.61 points against
@@ -54,11 +54,10 @@ def start_of(arm: str) -> Start:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Trains every start, writes the result and the picture, and prints what was found."""
+    """Trains every start, writes the result and the picture, and prints the claims."""
     return command(
         arguments,
         file=__file__,
-        description=__doc__,
         name="scaled_start",
         data="folder with fashion_mnist; else ADABATCH_DATA, else it is downloaded",
         seeds=SEEDS,

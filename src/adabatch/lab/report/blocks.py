@@ -12,8 +12,8 @@ from adabatch.lab.report.headline import Headline
 from adabatch.lab.shapes import Json
 
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
-_NEAR = 0.2  # of the width of an interval: closer than that two ticks have no room side by side
-_LONG = 30  # letters of a column's head
+_NEAR = 0.2  # share of an interval's width below which two ticks have no room side by side
+_LONG = 30  # letters of a column's head that get a wider column
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}
 
 
@@ -24,7 +24,7 @@ def main(blocks: Sequence[str]) -> str:
 
 
 def header(facts: Sequence[str], headline: Headline) -> str:
-    """The head of a page: what was done, and what it showed."""
+    """The head of a page: facts, title and lead."""
     eyebrow = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
     sign = f'<i class="sign {headline.sign}" aria-hidden="true">{_SIGNS[headline.sign]}</i>' if headline.sign else ""
     title = _with_figures(headline.title)
@@ -38,7 +38,7 @@ def cards(found: Sequence[str]) -> str:
 
 
 def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
-    """One key figure: its label, its value, a note on its interval or its source, and HTML below."""
+    """A key figure: its label, its value, HTML `below`, and a note on its interval or source."""
     small = f'<p class="note">{words.html(note)}</p>' if note else ""
     kind = "value" if any(letter.isdigit() for letter in value) else "value text"
     figure = f'<p class="label">{escape(label)}</p><p class="{kind}">{escape(value)}</p>'
@@ -59,7 +59,7 @@ def bars(values: Mapping[str, float], text: Mapping[str, str]) -> str:
 
 
 def interval(arm: str, found: Difference, *, margin: float) -> str:
-    """A difference of accuracies as a little picture: its interval, zero and the margin, a fraction."""
+    """A small picture of a difference of accuracies: its interval, zero and the margin, a fraction."""
     mean = found.mean
     low, high = found.interval or (mean, mean)
     left, right = min(low, -margin, 0.0), max(high, 0.0)
@@ -80,7 +80,7 @@ def interval(arm: str, found: Difference, *, margin: float) -> str:
 
 
 def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
-    """The legend of all charts, with a note on each arm, and the switch of the x axis; none where one is empty."""
+    """The legend of all charts, with a note on each arm, and the switch of the x axis; an empty one is left out."""
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
         f'title="{escape(name)}" data-dash="{look.dash(name, arms)}" data-symbol="{look.symbol(place)}">'
@@ -98,7 +98,7 @@ def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
 
 
 def chart(name: str, title: str, note: str, *, size: str = "") -> str:
-    """A place for the chart of that name: a title above, if any, a note below; `size` is a class of the style."""
+    """The element for the chart `name`: a title above, if any, a note below; `size` is a class of the style sheet."""
     head = f"<h2>{escape(title)}</h2>" if title else ""
     label = escape(title or "Accuracy, batch size and learning rate")
     return (
@@ -114,7 +114,7 @@ def section(title: str, content: str) -> str:
 
 
 def details(title: str, content: str) -> str:
-    """A titled block that is closed at first."""
+    """A titled block, closed at first."""
     return f'<details class="card"><summary>{escape(title)}</summary>{content}</details>'
 
 
@@ -137,11 +137,11 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def table(found: Table | None) -> str:
-    """A table that scrolls sideways by itself where it is too wide; nothing for None."""
+    """A table that scrolls sideways if it is too wide; empty for None."""
     if found is None:
         return ""
     columns = found.columns
-    wide = {name: ' class="long"' if len(name) > _LONG else "" for name in columns}  # so that no head is high
+    wide = {name: ' class="long"' if len(name) > _LONG else "" for name in columns}  # keeps heads low
     heads = "".join(
         f'<th scope="col"{wide[name]}>{spot(name) if found.arms else ""}{escape(name)}</th>' for name in columns
     )
@@ -163,8 +163,5 @@ def spot(arm: str) -> str:
 
 
 def _with_figures(title: str) -> str:
-    """The title with its figures set off: `3.4x fewer updates`, `97.4 %`."""
-    made = []
-    for word in words.html(title).split(" "):
-        made.append(f"<em>{word}</em>" if word.endswith(words.TIMES) else word)
-    return " ".join(made)
+    """The title with its ratios emphasised, such as `3.4x`."""
+    return " ".join(f"<em>{w}</em>" if w.endswith(words.TIMES) else w for w in words.html(title).split(" "))

@@ -1,8 +1,8 @@
-"""Charts of a page: the main one, throughput, every run, the gains over fixed-small with their intervals, forecasts.
+"""Charts of a page: the main one, throughput, every run, intervals of the gains over fixed-small, forecasts.
 
-A chart is `{"traces": [...], "layout": {...}}` in the words of plotly's JSON, of which `page_assets/draw.js` knows what
-the charts here use and nothing else. Every trace carries its arm in `meta`: one legend on the page shows and hides it
-in all charts, and the page's style gives it its colour, for a light and for a dark ground.
+A chart is `{"traces": [...], "layout": {...}}` in the subset of plotly's JSON that `page_assets/draw.js` draws. Every
+trace has its arm in `meta`: one legend on the page shows and hides it in all charts, and the page's style sheet colours
+it, on light and dark grounds.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ TITLES: Final = {
 _SHARES: Final = {"accuracy": 3.0, "loss": 1.5, "batch": 1.15, "lr": 1.15}
 _GAP: Final = 0.075
 _MOST: Final = 4000  # evaluations drawn, of all runs together
-_MARKED: Final = 60  # evaluations of a run that have room for a mark each
+_MARKED: Final = 60  # evaluations of a run, at most, that get a mark each
 
-Places = dict[str, list[float]]  # for each axis the x values of a trace
+Places = dict[str, list[float]]  # the x values of a trace for each axis
 Drawn = list[tuple[Chart, Places]]
 
 
 def lines(
     runs: Mapping[str, Sequence[SavedRun]], panels: Sequence[str], paint: Mapping[str, str], *, target: float | None
 ) -> Chart:
-    """The main chart of a page: lines against samples, updates or time, a panel below the other on one axis.
+    """The main chart of a page: panels one below the other, with lines against samples, updates or time.
 
     Args:
         runs: for each arm its runs, one per seed.
         panels: among `"accuracy"`, `"loss"`, `"batch"` and `"lr"`, from the top.
         paint: the colour of each arm.
-        target: test accuracy, a fraction, drawn as a line; None for none.
+        target: test accuracy, a fraction, drawn as a line; None for no line.
 
     Returns:
-        The chart; under `xs` the x values of all its traces for each of `AXES`.
+        The chart, with the x values of its traces for each of `AXES` under `xs`.
     """
     drawn_runs = sum(len(seeds) if _differ(seeds) else 1 for seeds in runs.values())
     most = max(min(1000, _MOST // drawn_runs), 60)
@@ -79,14 +79,12 @@ def lines(
 
 
 def spread_words(runs: Mapping[str, Sequence[SavedRun]], over: str = "seeds") -> str:
-    """The lines and bands of several seeds, in a sentence; `over` names what the mean is over."""
-    if _once(runs):
-        return f"Mean over {over} ± one standard deviation."
-    return f"Mean over {over}; the band is one standard deviation."
+    """A sentence that explains the lines and bands of several seeds; the mean is `over` them."""
+    return f"Mean over {over}{' ±' if _once(runs) else '; the band is'} one standard deviation."
 
 
 def _once(runs: Mapping[str, Sequence[SavedRun]]) -> bool:
-    """Whether every run was evaluated once, so that there are no lines."""
+    """Whether every run was evaluated only once, so that there are no lines."""
     return all(len(run.history) == 1 for seeds in runs.values() for run in seeds)
 
 
@@ -96,7 +94,7 @@ def _differ(runs: Sequence[SavedRun]) -> bool:
 
 
 def _accuracy(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
-    """Mean and band of one standard deviation; a line per run where runs were evaluated at different samples."""
+    """Mean and band of one standard deviation; a line per run if runs were evaluated at different samples."""
     if _differ(runs):
         return [found for run in runs for found in _accuracy(name, [run], {**line, "width": 1.2})]
     points = list(zip(*(run.history for run in runs), strict=True))
@@ -119,7 +117,7 @@ def _accuracy(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
 
 
 def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[SavedRun]]) -> None:
-    """Names and figures beside the marks of runs that were evaluated once: a line of one point is none."""
+    """Adds names and figures to the marks of runs that were evaluated once, which have no line."""
     for trace in traces:
         if trace["yaxis"] == "y" and trace.get("mode") == "markers":
             name = trace["name"]
@@ -132,7 +130,7 @@ def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[SavedRun]]) 
 
 
 def _loss(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
-    """Loss of the first run on the test set and, dotted or hollow, on what was trained on."""
+    """The first run's loss on the test set and, dotted or hollow, in training."""
     drawn: Drawn = []
     for key, dash in (("test_loss", "solid"), ("train_loss", "dot")):
         points = [found for found in runs[0].history if found.get(key) is not None]
@@ -145,7 +143,7 @@ def _loss(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
 
 
 def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
-    """The batch size as a staircase, with points at evaluations too, so that the pointer finds it there."""
+    """The batch size as a staircase, with points at evaluations for the pointer to find."""
     run = runs[0]
     ends = [found["samples"] for found in run.history]
     clocks = sorted({0, *ends, *(clock for clock, _, _ in run.staircase() if clock < ends[-1])})
@@ -158,7 +156,7 @@ def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
 
 
 def _lr(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
-    """The LR in force of the first run at each evaluation; it changes between them, mostly right after one."""
+    """The first run's LR in force at each evaluation; a change is drawn right after the evaluation before it."""
     points = _middles(runs, [found["samples"] for found in runs[0].history])
     rates = [found["lr"] for found in runs[0].history]
     short = [f"<b>{name}</b> LR {rate:.4g}" for rate in rates]
@@ -181,20 +179,20 @@ def _drawn(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequenc
 
 
 def _middles(runs: Sequence[SavedRun], clocks: Sequence[int]) -> list[Json]:
-    """Those places in the mean over runs of one batch size schedule, else in the first run."""
+    """The clocks on each axis: means over runs if they share a batch size schedule, else the first run's."""
     alike = all(run.staircase() == runs[0].staircase() for run in runs)
     found = [[run.at(clock) for run in (runs if alike else runs[:1])] for clock in clocks]
     return [{key: _mean(place[key] for place in places) for key in AXES} for places in found]
 
 
 def _told(values: Sequence[float], found: Json) -> str:
-    """The accuracy over seeds at an evaluation, and with what it was trained there."""
+    """Accuracy over seeds, batch size and LR at an evaluation, for the pointer."""
     accuracy = f"{fmean(values):.2f}{f' ± {stdev(values):.2f}' if len(values) > 1 else ''} %"
     return f"{accuracy}<br>batch {words.whole(found['batch_size'])}, LR {found['lr']:.4g}"
 
 
 def _mean(values: Iterable[float]) -> float:
-    """The mean; whole numbers that agree stay whole."""
+    """The mean; equal whole numbers stay whole."""
     found = list(values)
     return found[0] if len(set(found)) == 1 else fmean(found)
 
@@ -204,7 +202,7 @@ def _axis(kind: str, place: int) -> str:
 
 
 def _stacked(panels: Sequence[str]) -> Chart:
-    """A layout with a panel for each name, its title above it, and one x axis below all."""
+    """A layout with a titled panel for each name and one x axis below all."""
     layout = _layout(AXES["samples"], top=30)
     gaps = _GAP * (len(panels) - 1)
     unit = (1 - gaps) / sum(_SHARES[panel] for panel in panels)
@@ -221,7 +219,7 @@ def _stacked(panels: Sequence[str]) -> Chart:
 
 
 def _scale(panel: str, runs: Mapping[str, Sequence[SavedRun]], target: float | None) -> Chart:
-    """The y axis of a panel; a target a little above all lines is on it."""
+    """The y axis of a panel; it reaches a target that lies a little above all lines."""
     if panel == "accuracy":
         every = [found for seeds in runs.values() for run in seeds for found in run.history]
         high, low = max(100 * found["test_accuracy"] for found in every), _floor(runs)
@@ -240,7 +238,7 @@ def _scale(panel: str, runs: Mapping[str, Sequence[SavedRun]], target: float | N
 def _floor(runs: Mapping[str, Sequence[SavedRun]]) -> float:
     """The lowest accuracy shown."""
     if _once(runs):
-        return 0.0  # ends without a line are told by their figures
+        return 0.0  # without lines, figures tell the ends apart
     worst = min(fmean(100 * run.history[-1]["test_accuracy"] for run in seeds) for seeds in runs.values())
     first = min(100 * float(run.history[0]["test_accuracy"]) for seeds in runs.values() for run in seeds)
     return look.floor(first, worst)
@@ -256,7 +254,7 @@ def _draw_target(layout: Chart, target: float) -> None:
 
 
 def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -> Chart:
-    """Samples per second against batch size, for each arm; `names` are all arms on the page."""
+    """Samples per second against batch size for each arm; `names` are all arms on the page."""
     traces, names = [], list(names)
     for name, found in rates.items():
         sizes = sorted(int(size) for size in found)
@@ -276,12 +274,12 @@ def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -
 
 
 def differ_in_size(rates: Iterable[Mapping[str, float]]) -> bool:
-    """Whether arms ran at more than one batch size: of one the tables tell all."""
+    """Whether arms ran at more than one batch size; for one, the tables are enough."""
     return len({size for found in rates for size in found}) > 1
 
 
 def probed(name: str, points: Sequence[Json]) -> Chart:
-    """Samples per second against batch size with their range over turns, from the points of a `probe.json`."""
+    """Samples per second against batch size, with the range over turns, from the points of a `probe.json`."""
     sizes, rates = [point["batch_size"] for point in points], [point["samples_per_second"] for point in points]
     chart = throughput({name: {str(size): rate["median"] for size, rate in zip(sizes, rates, strict=True)}}, [name])
     around = [rate["min"] for rate in rates] + [rate["max"] for rate in reversed(rates)]
@@ -292,7 +290,7 @@ def probed(name: str, points: Sequence[Json]) -> Chart:
 
 
 def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
-    """Test accuracy against training time, a dot for each run and a ring at each arm's middle."""
+    """Test accuracy against training time: a dot for each run and a ring at each arm's middle."""
     traces = []
     for arm in compare.arms:
         name, shape = arm.name, look.symbol(list(paint).index(arm.name))
@@ -316,7 +314,7 @@ def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
 
 
 def accuracy_intervals(against: Mapping[str, Against], margin: float, paint: Mapping[str, str]) -> Chart:
-    """Test accuracy minus fixed-small's in points with its interval, an arm to a line, and the margin."""
+    """Test accuracy minus fixed-small's in points with its interval, a line per arm, and the margin."""
     found = {name: arm.accuracy_difference for name, arm in against.items()}
     points = {
         name: [None if value is None else 100 * value for value in (one.mean, one.low, one.high)]
@@ -332,7 +330,7 @@ def accuracy_intervals(against: Mapping[str, Against], margin: float, paint: Map
 
 
 def time_intervals(against: Mapping[str, Against], paint: Mapping[str, str]) -> Chart:
-    """Fixed-small's training time divided by the arm's with its interval, an arm to a line; right is faster."""
+    """Fixed-small's training time divided by the arm's with its interval, a line per arm; right is faster."""
     found = {name: arm.seconds_ratio for name, arm in against.items() if arm.seconds_ratio.median is not None}
     ratios = {name: [one.median, one.low, one.high] for name, one in found.items()}
     chart = _forest(ratios, {name: words.ratio_cell(one) for name, one in found.items()}, paint)
@@ -344,7 +342,7 @@ def time_intervals(against: Mapping[str, Against], paint: Mapping[str, str]) -> 
 
 
 def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str], paint: Mapping[str, str]) -> Chart:
-    """A dot and its interval for each arm, one below the other, the text above it."""
+    """A dot, its interval and a text above for each arm, one below the other."""
     traces = []
     for name, (centre, low, high) in found.items():
         style: Chart = {
@@ -365,10 +363,7 @@ def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str]
 
 
 def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
-    """LR, batch size and noise scale of a `plan.json` against samples.
-
-    `paint` holds the colour of the growing batch, then of the constant one, by name.
-    """
+    """LR, batch size and noise scale of a `plan.json` against samples; `paint` names the growing batch first."""
     first = [values["sizes"][0]] * len(values["sizes"])
     made = {
         "lr": _stairs(values, [values["lr"], values["lr_before"]], paint, "LR"),
@@ -383,7 +378,7 @@ def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
 
 
 def _stairs(values: Json, every: Sequence[Numbers], paint: Mapping[str, str], what: str) -> Chart:
-    """The values that hold from each start on, a line for each name."""
+    """A line for each name in `paint`: the values that hold from each start on."""
     starts = [*values["starts_samples"], values["dataset_size"] * values["epochs"]]
     traces = []
     for name, heights in zip(paint, every, strict=True):
@@ -401,40 +396,33 @@ def _stairs(values: Json, every: Sequence[Numbers], paint: Mapping[str, str], wh
 
 
 def _trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
-    """A trace of an arm; `text`, in which `<b>` and `<br>` count, is what each point answers to the pointer."""
+    """A trace of an arm; `text`, with `<b>` and `<br>`, is shown when the pointer is at a point."""
     made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
     return made if text is None else made | {"text": list(text)}
 
 
 def _layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom: int = 44) -> Chart:
-    """A layout with one pair of axes: the title of the x axis, and margins in pixels."""
-    return {
-        "margin": {"l": left, "r": right, "t": top, "b": bottom},
-        "xaxis": {"title": {"text": title}},
-        "yaxis": {},
-    }
+    """A layout with one pair of axes; `title` is the x axis's, and margins are in pixels."""
+    margin = {"l": left, "r": right, "t": top, "b": bottom}
+    return {"margin": margin, "xaxis": {"title": {"text": title}}, "yaxis": {}}
 
 
 def _vertical(x: float, style: str) -> Chart:
-    """A line across the whole height."""
+    """A vertical line across the whole height."""
     return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1.2, "dash": style}}
 
 
 def _sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
-    """A log axis with ticks at batch sizes, or at powers of two where there are too many."""
+    """A log axis with ticks at batch sizes, or at powers of two if there are too many."""
     kept = look.size_ticks(sizes, most)
     low, high = math.log10(min(sizes)), math.log10(max(sizes))
     room = margin * (high - low) or 0.3
-    return {
-        "type": "log",
-        "range": [low - room, high + room],
-        "tickvals": kept,
-        "ticktext": [f"{size:,}" for size in kept],
-    }
+    text = [f"{size:,}" for size in kept]
+    return {"type": "log", "range": [low - room, high + room], "tickvals": kept, "ticktext": text}
 
 
 def _log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
-    """A log axis of values above 0 with ticks at round ones; `room` at both ends is a share of its length."""
+    """A log axis for values above 0, with ticks at round ones; `room` at each end is a share of its length."""
     low, high = min(values), max(values)
     length = math.log10(high) - math.log10(low)
     margin = room * length if length > 1e-6 else 0.3

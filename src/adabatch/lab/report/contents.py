@@ -17,7 +17,7 @@ from adabatch.lab.report.thinning import thinned
 from adabatch.lab.shapes import Json
 
 _THIS: Final = "this run"
-_ROWS: Final = 500  # evaluations and decisions in a table
+_ROWS: Final = 500  # rows of evaluations or decisions in a table
 _PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"
 _MOST: Final = 60  # rows of a plan's table
@@ -26,12 +26,12 @@ _NOISE: Final = "LR × samples of an epoch / (batch size × (1\N{NO-BREAK SPACE}
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A page but for style and scripts.
+    """A page without style and scripts.
 
     Attributes:
         title: of the window.
         body: HTML.
-        charts: in the words of `charts`, by the id of the element that each is drawn in.
+        charts: as `charts` makes them, by the id of the element that shows each.
         paint: the colour of each arm on a light ground.
     """
 
@@ -98,7 +98,7 @@ def of_run(run: SavedRun) -> Content:
 
 
 def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The charts beside the main one, and their places."""
+    """The charts after the main one, and the HTML elements for them."""
     rates = {arm.name: arm.samples_per_second for arm in compare.arms}
     drawn = {"every-run": charts.every_run(compare, paint)}
     several = len(compare.seeds) > 1
@@ -114,12 +114,11 @@ def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[s
     if timed:
         drawn["time"] = charts.time_intervals(timed, paint)
     margin = words.within_words(compare)
-    shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
-    shows += ", no run diverged and the seeds differ. The interval is over seeds, on one fixed test set."
-    shows = shows if several else f"One seed gives no interval: {margin} is not shown."
-    paired = (
-        "Right of 1 is faster. Ratios are paired by seed, with 95 % intervals." if several else "Right of 1 is faster."
-    )
+    shows = f"One seed gives no interval: {margin} is not shown."
+    if several:
+        shows = f"Accuracy is shown to stay {margin} where the whole interval lies right of the dashed line"
+        shows += ", no run diverged and the seeds differ. The interval is over seeds, on one fixed test set."
+    paired = "Right of 1 is faster." + (" Ratios are paired by seed, with 95 % intervals." if several else "")
     return drawn, [
         blocks.chart("accuracy", "Accuracy against fixed-small", shows, size="short"),
         *([blocks.chart("time", "Time against fixed-small", paired, size="short")] if timed else []),
@@ -130,7 +129,7 @@ def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[s
 def _add_throughput(
     drawn: dict[str, Any], places: list[str], rates: Mapping[str, Json], paint: Mapping[str, str], over: str = ""
 ) -> None:
-    """Adds a chart of throughput and its place where there is more than one batch size."""
+    """Adds a chart of throughput and its element if there is more than one batch size."""
     if charts.differ_in_size(rates.values()):
         drawn["throughput"] = charts.throughput({name: found for name, found in rates.items() if found}, paint)
         how = f"Samples per second of training at each batch size{over}."
@@ -138,9 +137,9 @@ def _add_throughput(
 
 
 def _comparison_cards(compare: Comparison) -> list[str]:
-    """The gains of the headline's arm and the figures that they come from; its accuracy first where it is not kept.
+    """The gains and the accuracy of the headline's arm; accuracy comes first if it is not shown to be kept.
 
-    Of an arm that lost accuracy or diverged its gains are no key figures.
+    The gains of an arm that lost accuracy or diverged are left out.
     """
     name = headline.hero(compare)
     if name is None:
@@ -177,7 +176,7 @@ def _updates_card(fewer: float, updates: Mapping[str, int]) -> str:
 
 
 def _time_cards(compare: Comparison, found: Against, pair: Sequence[ArmOutcome]) -> list[str]:
-    """How much faster, in all and to the target, where every run of both arms reached it."""
+    """How much faster an arm is, in all and, if both arms have a time to the target, up to it."""
     seconds: dict[str, float | None] = {arm.name: compare.seconds(arm) for arm in pair}
     told: dict[str, tuple[Ratio, Mapping[str, Any]]] = {"": (found.seconds_ratio, seconds)}
     if compare.target is not None:
@@ -208,7 +207,7 @@ def _seconds_bars(found: Mapping[str, float]) -> str:
 def _run_cards(run: SavedRun) -> list[str]:
     last, result = run.history[-1], run.result or {}
     best = max(found["test_accuracy"] for found in run.history)
-    trained = result.get("samples", last["samples"])  # without what was dropped at the ends of epochs
+    trained = result.get("samples", last["samples"])  # without samples dropped at the ends of epochs
     samples = f"{words.whole(trained)} samples, {words.epochs(run)}"
     made = [
         blocks.card("test accuracy", f"{100 * last['test_accuracy']:.2f} %", f"best {100 * best:.2f} %"),
@@ -228,7 +227,7 @@ def _run_cards(run: SavedRun) -> list[str]:
 
 
 def _some_of(shown: Sequence[Json], every: Sequence[Json], what: str) -> str:
-    """That a table leaves rows out; empty where it does not."""
+    """A note that a table leaves rows out; empty if it does not."""
     if len(shown) == len(every):
         return ""
     few, all_of_them = words.whole(len(shown)), words.whole(len(every))
@@ -242,7 +241,7 @@ def _course_note(found: Finished) -> str:
 
 
 def device(kind: str, versions: Json) -> str:
-    """A device in words: its kind, such as cpu, and its name where `versions` of a run tell it."""
+    """A device in words: its kind, such as cpu, and its name if the `versions` of a run have it."""
     name = re.sub(r"\((R|TM|C)\)|\bProcessor\b", "", str(versions.get("device_name") or ""))
     return f"{kind}, {' '.join(name.split())}" if name.strip() else str(kind)
 
@@ -255,7 +254,7 @@ def _reading(compare: Comparison) -> str:
 
 
 def of_together(found: Together) -> Content:
-    """The page of several runs of any settings."""
+    """The page of several runs with any settings."""
     runs = found.runs
     paint = look.colours(runs)
     targets = {(run.result or {}).get("target") for run in runs.values()}
@@ -283,7 +282,7 @@ def of_together(found: Together) -> Content:
 
 
 def of_unfinished(found: Unfinished) -> Content:
-    """The page of a comparison of which runs are missing."""
+    """The page of a comparison with missing runs."""
     interim, note = interim_of(found), found.note
     finished = {name: list(found.finished(name).values()) for name in found.arms}
     paint, finished = look.colours(found.arms), {name: runs for name, runs in finished.items() if runs}
@@ -316,7 +315,7 @@ def _done(run: SavedRun) -> Done:
 
 
 def _under_way(found: Unfinished) -> list[str]:
-    """Runs that were begun and are not finished."""
+    """A sentence for each run that was begun and is not finished."""
     told = []
     for (name, seed), run in found.runs.items():
         if run.result is None:
@@ -329,10 +328,8 @@ def _under_way(found: Unfinished) -> list[str]:
 def of_plan(found: Plan) -> Content:
     """The page of a forecast."""
     values = found.values
-    title, samples = (
-        str(values.get("title") or "LR schedule"),
-        f"{words.whole(values['dataset_size'])} samples an epoch",
-    )
+    title = str(values.get("title") or "LR schedule")
+    samples = f"{words.whole(values['dataset_size'])} samples an epoch"
     paint = {_GROWING: look.COLOURS["adaptive"], _CONSTANT: look.COLOURS[SMALL]}
     drawn = charts.forecast(values, paint)
     shown = blocks.table(figures.plan(values, most=_MOST))

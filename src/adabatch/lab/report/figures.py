@@ -1,6 +1,6 @@
-"""Tables as records of text: every figure of comparisons, runs, plans and probes in the words of a page.
+"""Tables as records of text, with every figure of comparisons, runs, plans and probes.
 
-`blocks.table` shows them on a page, `terminal` in a terminal and in compare.md.
+`blocks.table` makes HTML of them, `terminal` plain text for terminals and compare.md.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Table(NamedTuple):
     """A table.
 
     Attributes:
-        columns: their heads.
-        groups: a title, empty for none, and rows: a label and the cells.
+        columns: heads of the columns after the first.
+        groups: each a title, which may be empty, and rows; a row is a label and the cells.
         corner: the head of the first column.
-        arms: whether the columns are arms, whose heads carry their colour.
+        arms: whether columns are arms, so that their heads get the arms' colours.
         style: a class of the page's style sheet.
     """
 
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """How figures differ between pages and terminals, but for their signs."""
+    """The forms of figures that differ between pages and terminals."""
 
     size: Callable[[float], str]
     seconds: Callable[[float], str]
@@ -69,7 +69,7 @@ def comparison(compare: Comparison) -> Table:
 
 
 def comparison_typed(compare: Comparison) -> Table:
-    """The same for a terminal."""
+    """The table of a comparison for a terminal."""
     rows = [*_arms(compare, _TERMINAL), *_speeds(compare, "samples/s at {}"), *_to_target(compare, _TERMINAL)]
     return Table([arm.name for arm in compare.arms], [("", rows), *_against(compare, _TERMINAL)])
 
@@ -91,7 +91,7 @@ def _seconds(compare: Comparison, arm: ArmOutcome, form: Callable[[float], str])
 
 
 def _speeds(compare: Comparison, label: str) -> list[Row]:
-    """Samples per second: a row per batch size."""
+    """A row per batch size: samples per second of each arm."""
     sizes = sorted({int(size) for arm in compare.arms for size in arm.samples_per_second})
     rates = {size: [arm.samples_per_second.get(str(size)) for arm in compare.arms] for size in sizes}
     return [
@@ -114,7 +114,7 @@ def _reached(arm: ArmOutcome, value: float | None, form: Callable[[float], str],
     if tally is None or not tally.reached:
         return "not reached"
     runs = f"{tally.reached} of {tally.n}"
-    if value is None:  # where most runs never arrived, so did the median one
+    if value is None:  # most runs never reached it, so there is no median
         return some.format(runs)
     return form(value) + ("" if tally.reached == tally.n else f" ({runs})")
 
@@ -132,7 +132,7 @@ def _against_rows(compare: Comparison, baseline: str, form: _Form) -> list[Row]:
     def row(label: str, cell: Callable[[Against], str], of: Mapping[str, Against] = against) -> Row:
         return label, [cell(of[arm.name]) if arm.name in of else words.NOTHING for arm in compare.arms]
 
-    rows = [  # of runs that diverged they tell nothing
+    rows = [  # not for runs that diverged, where they mean nothing
         row("fewer updates", lambda found: f"{found.updates_ratio:.2f}{words.TIMES}", gains),
         row("faster", lambda found: words.ratio_cell(found.seconds_ratio), gains),
     ]
@@ -171,17 +171,13 @@ def history(run: SavedRun) -> Table:
     for found in run.history:
         losses = [_loss(found.get(key)) for key in ("train_loss", "test_loss")]
         cells = [words.whole(found["updates"]), words.seconds(found["seconds"]), words.whole(found["batch_size"])]
-        rows.append(
-            (
-                words.whole(found["samples"]),
-                [*cells, f"{found['lr']:.4g}", *losses, f"{100 * found['test_accuracy']:.2f}"],
-            )
-        )
+        cells += [f"{found['lr']:.4g}", *losses, f"{100 * found['test_accuracy']:.2f}"]
+        rows.append((words.whole(found["samples"]), cells))
     return Table(columns, [("", rows)], corner="samples")
 
 
 def together(runs: Mapping[str, SavedRun]) -> Table:
-    """The findings of each of several runs so far: a column per run."""
+    """The findings of several runs so far: a column per run."""
     lasts = {name: run.history[-1] for name, run in runs.items()}
     every = [(run, lasts[name], run.result or {}) for name, run in runs.items()]
     rows: list[Row] = [
@@ -206,21 +202,15 @@ def _state(run: SavedRun) -> str:
 
 
 def plan(values: Json, *, most: int) -> Table:
-    """The rows of a `plan.json`: the first, the last and some between where there are more than `most`."""
+    """The rows of a `plan.json`: all, or if there are more than `most` the first, the last and some between."""
     count = len(values["starts_samples"])
     shown = range(count) if count <= most else sorted({round(step * (count - 1) / (most - 1)) for step in range(most)})
     keys = ("lr_before", "lr", "noise_scale", "noise_scale_before")
-    rows = [
-        (
-            words.whole(values["starts_samples"][place]),
-            [
-                f"{values['starts_samples'][place] / values['dataset_size']:.4g}",
-                words.whole(values["sizes"][place]),
-                *(f"{values[key][place]:,.4g}" for key in keys),
-            ],
-        )
-        for place in shown
-    ]
+    rows = []
+    for place in shown:
+        start = values["starts_samples"][place]
+        cells = [f"{start / values['dataset_size']:.4g}", words.whole(values["sizes"][place])]
+        rows.append((words.whole(start), [*cells, *(f"{values[key][place]:,.4g}" for key in keys)]))
     columns = ["epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "the same before"]
     return Table(columns, [("", rows)], corner="from sample")
 
@@ -238,7 +228,7 @@ def probe(points: Sequence[Json]) -> Table:
 
 
 def decisions(run: SavedRun) -> Table | None:
-    """Every change of the batch size with its reason; None when there was none."""
+    """Every change of the batch size with its reason; None if there was none."""
     rows = [
         (words.whole(found["clock"]), [words.whole(found["batch_size"]), str(found.get("reason", ""))])
         for found in run.decisions
@@ -247,7 +237,7 @@ def decisions(run: SavedRun) -> Table | None:
 
 
 def settings(found: Mapping[str, Json], *, seed: bool = False) -> tuple[Table | None, list[tuple[str, str]]]:
-    """The settings in which arms differ, a column per arm, and names and values of those that they share."""
+    """A table of the settings in which arms differ, and names and values of those that they share."""
     names = list(found)
     keys = dict.fromkeys(key for values in found.values() for key in values if seed or key != "seed")
     values = {key: [_setting(key, found[name].get(key)) for name in names] for key in keys}
@@ -257,7 +247,7 @@ def settings(found: Mapping[str, Json], *, seed: bool = False) -> tuple[Table | 
 
 
 def versions(found: Json) -> list[tuple[str, str]]:
-    """Names and values of what the result depends on besides its settings."""
+    """Names and values of the software and hardware that a result depends on."""
     return [(key.replace("_", " "), _setting(key, value)) for key, value in found.items()]
 
 
@@ -266,7 +256,7 @@ def _loss(value: float | None) -> str:
 
 
 def _setting(key: str, value: Any) -> str:
-    """Of a data folder only the last part: where it lies is nobody's business; of a revision its beginning."""
+    """A setting in words: of a data folder only the last part, which is not private; of a revision its beginning."""
     if isinstance(value, Mapping):
         changed = ", with changes" if value.get("changed") else ""
         value = f"{str(value.get('revision', ''))[:12]}{changed}"
@@ -279,7 +269,7 @@ NOTHING: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished run: accuracy at the end, a fraction, updates, seconds, and whether a loss was not finite."""
+    """A finished run: final accuracy, a fraction, updates, seconds, and whether a loss was not finite."""
 
     accuracy: float
     updates: int
@@ -298,14 +288,14 @@ class Interim:
 
     @property
     def title(self) -> str:
-        """How far it is."""
+        """How many runs are done, in words."""
         count = sum((arm, seed) in self.done for arm in self.arms for seed in self.seeds)
         whole = len(self.arms) * len(self.seeds)
         return f"Unfinished: {count} of {whole} {'run is' if whole == 1 else 'runs are'} done"
 
     @property
     def missing(self) -> str:
-        """Which runs are not finished, as `"adaptive: seeds 1, 4 to 9; uncoupled: seed 9"`; empty where none is."""
+        """The unfinished runs, as `"adaptive: seeds 1, 4 to 9; uncoupled: seed 9"`; empty if all are finished."""
         left = {arm: [seed for seed in self.seeds if (arm, seed) not in self.done] for arm in self.arms}
         return "; ".join(f"{arm}: {_counted(seeds)}" for arm, seeds in left.items() if seeds)
 
@@ -318,7 +308,7 @@ class Interim:
         ]
 
     def rows(self) -> list[tuple[str, list[str]]]:
-        """For each arm the cells of `COLUMNS`."""
+        """Each arm's name with its cells for `COLUMNS`."""
         return [(arm, self._cells(arm)) for arm in self.arms]
 
     def _cells(self, arm: str) -> list[str]:
@@ -334,7 +324,7 @@ class Interim:
 
 
 def _counted(seeds: Sequence[int]) -> str:
-    """Whole numbers with what follows each other taken together: `"seeds 1, 4 to 9"`."""
+    """Seeds in words, with consecutive ones as a range: `"seeds 1, 4 to 9"`."""
     parts: list[list[int]] = []
     for seed in seeds:
         if parts and seed == parts[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""Reads the folders of comparisons, runs, plans and probes into records that pages and pictures are made from."""
+"""Reads the folders of comparisons, runs, plans and probes into records for pages and pictures."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ _PROBE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:
-    """One run as its folder tells it.
+    """A run, read from its folder.
 
     Attributes:
         config: the settings.
-        versions: of the software and the machine; empty when the folder does not say.
+        versions: of the software and the machine; empty if the folder has none.
         history: every evaluation, at least one, in the order of samples.
         decisions: every change of the batch size.
         result: the findings of a finished run; None for an unfinished one.
@@ -79,7 +79,7 @@ class SavedRun:
     result: Json | None
 
     def staircase(self) -> list[tuple[int, int, str]]:
-        """The batch size: clock in samples from which it holds, size, reason; the first one starts at 0."""
+        """The batch sizes: for each the clock in samples where it starts, at first 0, the size and the reason."""
         steps = [(0, int(self.config["batch_size"]), "")]
         for decision in self.decisions:
             step = (int(decision["clock"]), int(decision["batch_size"]), str(decision.get("reason", "")))
@@ -89,13 +89,10 @@ class SavedRun:
         return steps
 
     def at(self, clock: int) -> dict[str, float]:
-        """Samples, updates and seconds when the data position is `clock`.
+        """Samples, updates and seconds at `clock`, in samples, at most that of the last evaluation.
 
-        Exact where an evaluation stands; between two it divides their updates and seconds by what each batch size
-        takes for its samples.
-
-        Args:
-            clock: in samples, at most that of the last evaluation.
+        They are exact at an evaluation. Between two, updates and seconds are interpolated with the updates and seconds
+        per sample of each batch size.
         """
         place = bisect_left(self.history, clock, key=lambda found: found["samples"])
         end = self.history[min(place, len(self.history) - 1)]
@@ -119,7 +116,7 @@ class SavedRun:
         return found
 
     def size_at(self, clock: int) -> int:
-        """The batch size of a batch that starts at `clock`."""
+        """The size of a batch that starts at `clock`."""
         return _size_at(self.staircase(), clock)
 
 
@@ -138,12 +135,12 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A comparison of which runs are missing.
+    """A comparison with missing runs.
 
     Attributes:
         note: the content of `comparison.json`.
-        arms: the names of the arms, as far as they are known.
-        seeds: the seeds, as far as they are known.
+        arms: the names of the known arms.
+        seeds: the known seeds.
         runs: the runs that were evaluated, finished or not, by arm and seed.
     """
 
@@ -160,7 +157,7 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Several runs of any settings, by name."""
+    """Several runs with any settings, by name."""
 
     runs: Mapping[str, SavedRun]
 
@@ -183,10 +180,10 @@ Source = Finished | Unfinished | SavedRun | Together | Plan | Probe
 
 
 def read(folder: Path) -> Source:
-    """The record of what `adabatch compare`, `train`, `plan` or `probe` wrote to a folder.
+    """The record of a folder that `adabatch compare`, `train`, `plan` or `probe` wrote.
 
     Raises:
-        FileNotFoundError: if it holds nothing of these, or a file of it is missing.
+        FileNotFoundError: if none of them wrote it, or a file is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
     readers: dict[str, Callable[[Path], Source]] = {
@@ -206,11 +203,11 @@ def read(folder: Path) -> Source:
 
 
 def read_together(folders: Sequence[Path]) -> Together:
-    """At least two runs, finished or not, each named by the end of its path by which it differs from the others.
+    """At least two runs, finished or not, each named by the end of its path that tells it from the others.
 
     Raises:
-        FileNotFoundError: if one of them holds no run.
-        ValueError: if two are the same, or one is damaged, was never evaluated or holds something else.
+        FileNotFoundError: if a folder holds no run.
+        ValueError: if two folders are the same, or a run is damaged or was never evaluated.
     """
     places = [folder.resolve() for folder in folders]
     for place, folder in zip(places, folders, strict=True):
@@ -244,9 +241,8 @@ def read_run(folder: Path) -> SavedRun:
     else:
         history, decisions = _lines(folder / "metrics.jsonl"), _lines(folder / "decisions.jsonl")
     if not history:
-        raise ArgumentError(
-            "folder", "must hold a run that was evaluated at least once", value=str(folder), remedy="let it train on"
-        )
+        rule = "must hold a run that was evaluated at least once"
+        raise ArgumentError("folder", rule, value=str(folder), remedy="let it train on")
     for records, shape in ((history, _EVALUATION), (decisions, _DECISION)):
         for found in records:
             _check(folder, faults(found, shape))
@@ -274,11 +270,9 @@ def _read_outcome(folder: Path) -> Comparison:
 
 
 def on_one_clock(runs: Mapping[str, Sequence[SavedRun]]) -> dict[str, list[SavedRun]]:
-    """The same runs, in all seeds of an arm with the time that is told of each evaluation, as `Comparison.seconds` is.
+    """Each arm's runs, one per seed, with the same seconds at an evaluation in every seed: as in `Comparison.seconds`.
 
-    Args:
-        runs: for each arm a run for each seed. An arm whose runs were evaluated at different samples, as where one of
-            them diverged and was stopped, is left as it was measured.
+    An arm whose runs were evaluated at different samples, since one diverged and was stopped, keeps its own seconds.
     """
     ends = [float(run.history[-1]["seconds"]) for run in runs.get(SMALL, ())]
     return {name: _aligned(seeds, ends) for name, seeds in runs.items()}
@@ -297,14 +291,14 @@ def _aligned(runs: Sequence[SavedRun], ends: Sequence[float]) -> list[SavedRun]:
 
 
 def _paired(times: Sequence[float], ends: Sequence[float]) -> float:
-    """The median end, divided by the median ratio of end to time."""
+    """The median of `ends`, divided by the median ratio of end to time; the median time if they cannot be paired."""
     if len(times) != len(ends) or not all((*times, *ends)):
         return median(times)
     return median(ends) / median(end / time for end, time in zip(ends, times, strict=True))
 
 
 def _lacks_runs(folder: Path) -> bool:
-    """Whether arms or seeds were added to the comparison since its outcome was written."""
+    """Whether arms or seeds were added to the comparison after its outcome was written."""
     file, compare = folder / "comparison.json", _read_outcome(folder)
     note = _json(file, _NOTE) if file.exists() else {}
     more = {*note.get("arms", ())} - {arm.name for arm in compare.arms}
@@ -356,7 +350,7 @@ def _json(file: Path, shape: Any = MappingProxyType({})) -> Json:
 
 
 def _lines(file: Path) -> list[Json]:
-    """The records of a JSON lines file; none when it is missing. A last line that is cut off is still being written."""
+    """The records of a JSON lines file; none if it is missing. An unfinished last line is left out."""
     if not file.exists():
         return []
     try:
@@ -378,7 +372,7 @@ def _check(file: Path, wrong: Iterable[str]) -> None:
 
 
 def _remedy(damaged: Path) -> str:
-    """The remedy: a run that is there is not written again."""
+    """The remedy for a damaged file; a run is deleted first, since the command does not write it again."""
     folder = damaged.parent
     deleted = f"delete {folder} and " if (folder / "config.json").exists() else ""
     return f"{deleted}start the command that wrote it again"

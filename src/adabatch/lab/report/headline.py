@@ -1,12 +1,12 @@
-"""The first words of pages, of a comparison's picture and table, and of the command's last line; a sentence an arm.
+"""Headlines of pages, pictures, tables and the command's last line; a sentence for each arm.
 
-A gain is said only of an arm whose accuracy is shown to lie within the margin and of which, as of fixed-small, no run
-diverged: to be faster and wrong is no gain. It is said of
+A gain is claimed only for an arm whose accuracy is shown to lie within the margin, and only if no run of it or of
+fixed-small diverged: to be faster and wrong is no gain. The headline is about
 
-- `adaptive`, where it is compared with fixed-small: that is what the comparison is made for;
-- else of the arm that is fastest among those whose accuracy is shown to lie within the margin, if it is shown to be
-  faster than fixed-small or takes fewer updates; where no speed is shown, of the one that takes the fewest updates;
-- else of none.
+- `adaptive`, if it is compared with fixed-small: the comparison is made for it;
+- else the fastest of the arms shown to lie within the margin, if it is shown to be faster than fixed-small or takes
+  fewer updates; if no speed is shown, the one with the fewest updates;
+- else no arm.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adabatch.lab.report import words
 from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.shapes import Json
 
-ENOUGH_SEEDS: Final = 6  # below, an interval by Student's t is wide whatever the runs are
+ENOUGH_SEEDS: Final = 6  # with fewer, an interval by Student's t is wide for any runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Headline:
     """The first words of a page.
 
     Attributes:
-        title: the sentence, in plain text.
-        lead: a second one, in plain text.
-        sign: how it came out: `"good"`, `"open"`, `"bad"`; empty where nothing is claimed.
+        title: a sentence, in plain text.
+        lead: more sentences, in plain text.
+        sign: the outcome: `"good"`, `"open"` or `"bad"`; empty if nothing is claimed.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Headline:
 
 
 def of_comparison(compare: Comparison) -> Headline:
-    """Title and lead of a comparison, with how it came out."""
+    """The headline of a comparison."""
     if not compare.against_fixed_small:
         return _without_baseline(compare)
     name = hero(compare)
@@ -61,7 +61,7 @@ def of_comparison(compare: Comparison) -> Headline:
 
 
 def of_run(run: SavedRun) -> Headline:
-    """The findings of a run so far, in two sentences."""
+    """The findings of a run so far."""
     last = run.history[-1]
     place = f"{100 * last['test_accuracy']:.1f} % test accuracy on {run.config['task']}"
     when = f"after {_updates(last)} in {words.seconds(last['seconds'])} s"
@@ -100,7 +100,7 @@ def _change(first: int, last: int, steps: int, unit: str = "") -> str:
 
 
 def of_together(runs: Mapping[str, SavedRun]) -> Headline:
-    """Which of several runs is the most accurate, and which ones diverged or go on."""
+    """Which of several runs is the most accurate, which diverged and which go on."""
     tasks = {run.config["task"] for run in runs.values()}
     where = f" on {tasks.pop()}" if len(tasks) == 1 else ""
     lost = [name for name, run in runs.items() if words.diverged_at(run)]
@@ -134,13 +134,13 @@ def of_plan(values: Json) -> Headline:
 
 
 def plain(compare: Comparison) -> tuple[str, str]:
-    """Title and lead for terminals and files, in signs that every keyboard has."""
+    """Title and lead for terminals and files, in characters that every keyboard has."""
     found = of_comparison(compare)
     return words.typed(found.title), words.typed(found.lead)
 
 
 def hero(compare: Comparison) -> str | None:
-    """The arm that the headline is about, by the rule above; None: none."""
+    """The arm that the headline is about, by the rule above; None for no arm."""
     against = compare.against_fixed_small
     if "adaptive" in against:
         return "adaptive"
@@ -150,9 +150,9 @@ def hero(compare: Comparison) -> str | None:
 
 
 def standing(compare: Comparison, name: str) -> str:
-    """How an arm came out against fixed-small, in a sign.
+    """The outcome of an arm against fixed-small.
 
-    `"good"`: its accuracy is shown to lie within the margin. `"bad"`: that is refuted, or a run of the two diverged.
+    `"good"`: its accuracy is shown to lie within the margin; `"bad"`: that is refuted, or a run of either diverged;
     `"open"`: neither.
     """
     if diverged(compare, (name, SMALL)):
@@ -162,13 +162,13 @@ def standing(compare: Comparison, name: str) -> str:
 
 
 def diverged(compare: Comparison, names: Iterable[str]) -> str:
-    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty where none did."""
+    """Which arms diverged, as `"adaptive diverged in 2 of 3 runs"`; empty if none did."""
     lost = [arm for name in names if (arm := compare.arm(name)).diverged]
     return " and ".join(f"{arm.name} diverged in {arm.diverged} of {words.runs(arm.test_accuracy.n)}" for arm in lost)
 
 
 def arm_sentence(compare: Comparison, name: str) -> str:
-    """An arm against fixed-small in one line of a page; its accuracy first where it is not shown to be kept."""
+    """A sentence on an arm against fixed-small for pages; accuracy first if it is not shown to be kept."""
     found = compare.against_fixed_small[name]
     accuracy = f"accuracy {words.difference(found.accuracy_difference)} points: {_verdict(compare, name)}"
     gains = f"{words.updates_words(found.updates_ratio)}, {words.time_words(found.seconds_ratio)}"
@@ -176,7 +176,7 @@ def arm_sentence(compare: Comparison, name: str) -> str:
 
 
 def sentences(compare: Comparison) -> list[str]:
-    """A sentence per arm with every figure, and what the comparison does not show; for terminals and compare.md."""
+    """A sentence per arm with every figure, and the limits of the comparison; for terminals and compare.md."""
     made = []
     for name, found in compare.against_fixed_small.items():
         fewer = found.updates_ratio
@@ -198,7 +198,7 @@ def sentences(compare: Comparison) -> list[str]:
 
 
 def _in_order(compare: Comparison, name: str, gains: str, accuracy: str) -> str:
-    """Gains before the accuracy that was kept, but a lost accuracy first."""
+    """Gains before an accuracy that is shown to be kept, else accuracy before gains."""
     if diverged(compare, (name, SMALL)):
         return f"{accuracy}; updates and time tell nothing"
     return f"{gains}; {accuracy}" if standing(compare, name) == "good" else f"{accuracy}; {gains}"
@@ -222,7 +222,7 @@ def _verdict(compare: Comparison, name: str) -> str:
 
 
 def _gains(found: Against) -> tuple[float, float]:
-    """How much faster, 1 where nothing is shown, and how many times fewer updates."""
+    """How many times faster, 1 if no difference is shown, and how many times fewer updates."""
     ratio = found.seconds_ratio
     return (ratio.median or 1.0) if ratio.is_shown else 1.0, found.updates_ratio
 
@@ -236,7 +236,7 @@ def _gain(found: Against, base: str) -> str:
 
 
 def _lead(compare: Comparison, name: str) -> str:
-    """The words that the title must not be read without."""
+    """The sentences that must go with the title: accuracy, diverged arms, too few seeds."""
     against = compare.against_fixed_small
     found, others = against[name], [other for other in against if other != name]
     differs = "falls:" if standing(compare, name) == "bad" else "differs by"
@@ -254,7 +254,7 @@ def _lead(compare: Comparison, name: str) -> str:
 
 
 def _of_none(compare: Comparison) -> Headline:
-    """Where no arm is shown to gain: which one comes closest in accuracy, and which ones diverged."""
+    """The headline if no arm is shown to gain: the closest arm in accuracy, and the arms that diverged."""
     against, lost = compare.against_fixed_small, diverged(compare, (arm.name for arm in compare.arms))
     left = [name for name in against if not diverged(compare, (name, SMALL))]
     if not left:
@@ -282,7 +282,7 @@ def _without_baseline(compare: Comparison) -> Headline:
 
 
 def _who(compare: Comparison, name: str) -> str:
-    """An arm by its name and its batch, as `"adaptive, a batch growing from 16 to 256,"`."""
+    """An arm's name and batch, as `"adaptive, a batch growing from 16 to 256,"`."""
     sizes = compare.arm(name).batch_sizes
     first, last = sizes[0], sizes[-1]
     if len(sizes) == 1:

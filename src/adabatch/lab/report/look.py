@@ -1,6 +1,6 @@
 """How arms and axes look on pages and in pictures.
 
-Each arm has a colour, a dash and a symbol, so that ten can be told apart; ticks stand at round values or batch sizes.
+Each arm has a colour, a dash and a symbol, so that ten can be told apart. Ticks stand at round values or batch sizes.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-# Okabe and Ito's colours, told apart with every common colour blindness; dashes tell them apart in grey.
+# Okabe and Ito's colours differ for every common colour blindness; the dashes differ in grey.
 COLOURS: Final = {"fixed-small": "#0072B2", "adaptive": "#D55E00", "uncoupled": "#CC79A7", "fixed-large": "#009E73"}
 _DASHES: Final = {"uncoupled": "dash", "fixed-large": "dot"}
-# More of them for a user's own arms, as far from those and from each other as a white ground allows.
+# For a user's own arms: as far from those and from each other as a white ground allows.
 _OWN: Final = ("#000000", "#9806F9", "#741B11", "#977EFC", "#161698", "#500B50")
 _OWN_DASHES: Final = ("solid", "dash", "dashdot", "dot", "longdash")
-# Their places are taken by these where the ground is dark.
+# The colours that replace them on a dark ground.
 ON_DARK: Final = {
     "#0072B2": "#3A86D8",
     "#D55E00": "#F2722B",
@@ -29,23 +29,14 @@ ON_DARK: Final = {
     "#500B50": "#C6399C",
 }
 _SYMBOLS: Final = (
-    "circle",
-    "diamond",
-    "square",
-    "triangle-up",
-    "cross",
-    "star",
-    "triangle-down",
-    "x",
-    "pentagon",
-    "hourglass",
-)
+    "circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x", "pentagon", "hourglass",
+)  # fmt: skip
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each arm, on a light ground; the first ten differ.
 
-    A standard arm has its own; the others take, in their order, what no standard arm among them has.
+    A standard arm has its own. The others take, in order, those for own arms, then those of absent standard arms.
     """
     names = list(names)
     free = [*_OWN, *(colour for name, colour in COLOURS.items() if name not in names)]
@@ -54,7 +45,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def dash(name: str, names: Iterable[str] = ()) -> str:
-    """The dash of an arm's lines: `"solid"`, `"dash"`, `"dot"`, `"dashdot"` or `"longdash"`; own arms take turns."""
+    """The dash of an arm's lines: `"solid"`, `"dash"`, `"dot"`, `"dashdot"` or `"longdash"`."""
     own = _own(names)
     if name not in own:
         return _DASHES.get(name, "solid")
@@ -63,7 +54,7 @@ def dash(name: str, names: Iterable[str] = ()) -> str:
 
 
 def symbol(place: int) -> str:
-    """The symbol of the arm at that place; the first ten differ."""
+    """The symbol of the arm at `place`; the first ten differ."""
     return _SYMBOLS[place % len(_SYMBOLS)]
 
 
@@ -72,7 +63,7 @@ def _own(names: Iterable[str]) -> Sequence[str]:
 
 
 def size_ticks(found: Iterable[int], most: int) -> list[int]:
-    """At most so many ticks of a log axis: the batch sizes on it, or powers of two where there are too many."""
+    """At most `most` ticks of a log axis: the batch sizes on it, or powers of two if there are too many."""
     distinct = sorted(set(found))
     if len(distinct) <= most:
         return distinct
@@ -83,14 +74,14 @@ def size_ticks(found: Iterable[int], most: int) -> list[int]:
 
 
 def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At least two and at most so many ticks of a log axis, where it has a length.
+    """From two to `most` ticks of a log axis; one if `low` and `high` are equal.
 
-    They are powers of ten or some between them, and evenly apart within less than a factor of ten.
+    They are powers of ten and some between; on an axis much shorter than a factor of ten they are evenly spaced.
     """
     if not high > low:
         return [low]
     ends = math.log10(low), math.log10(high)
-    powers = range(max(math.floor(ends[0]), -300), min(math.ceil(ends[1]) + 1, 300))  # that floats can hold
+    powers = range(max(math.floor(ends[0]), -300), min(math.ceil(ends[1]) + 1, 300))  # the range of floats
     for digits in ((1, 2, 5), (1, 3), (1,)):
         found = _between([digit * 10.0**power for power in powers for digit in digits], ends)
         if len(found) <= most:
@@ -103,7 +94,7 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def even_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values evenly apart from one end to the other, in at most so many steps."""
+    """Evenly spaced round values from `low` to `high`, in at most `most` steps."""
     if not high > low:
         return [low]
     raw = (high - low) / most
@@ -122,7 +113,7 @@ def floor(first: float, worst: float) -> float:
 
 
 def short(value: float) -> str:
-    """A number of samples, tokens or updates as an axis has room for it: 2M, 250k."""
+    """A number of samples, tokens or updates, short enough for an axis: 2M, 250k."""
     for power, sign in ((9, "G"), (6, "M"), (3, "k")):
         if abs(value) >= 10**power:
             return f"{value / 10**power:.5g}{sign}"

@@ -1,7 +1,7 @@
-"""Pages of comparisons, runs, plans and probes: one HTML file with everything in it, that needs no network.
+"""Pages of comparisons, runs, plans and probes: one HTML file that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
-anything, so it shows the same findings wherever it is opened.
+anything, so it looks the same wherever it is opened.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of what `adabatch compare`, `train`, `plan` or `probe` wrote to a folder, finished or not.
+    """Writes the page of a folder from `adabatch compare`, `train`, `plan` or `probe`, finished or not.
 
-    `out` is replaced whole or not at all; None: `report.html` in the folder.
+    It replaces `out`, by default `report.html` in the folder, whole or not at all.
 
     Raises:
-        FileNotFoundError: if the folder holds none of these, or a file of it is missing.
+        FileNotFoundError: if the folder is from none of these, or a file is missing.
         ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
@@ -49,13 +49,13 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of at least two runs of any settings side by side.
+    """Writes the page of at least two runs with any settings, side by side.
 
-    `out` is replaced whole or not at all; None: `report.html` in the folder that holds them all.
+    It replaces `out`, by default `report.html` in the folder that holds them all, whole or not at all.
 
     Raises:
-        FileNotFoundError: if one of them holds no run.
-        ValueError: if two are the same, one is damaged or was never evaluated, or `out` is no file.
+        FileNotFoundError: if a folder holds no run.
+        ValueError: if two folders are the same, a run is damaged or was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
     found = folders.read_together(runs)
@@ -64,11 +64,10 @@ def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _write(page: str, out: Path) -> Path:
-    out = out.resolve()  # what a link points to is replaced, not the link
+    out = out.resolve()  # replaces the target of a link, not the link
     if out.exists() and not out.is_file():
-        raise ArgumentError(
-            "out", "must be a file", got=f"{str(out)!r}, which is something else", remedy="take another place"
-        )
+        got = f"{str(out)!r}, which is something else"
+        raise ArgumentError("out", "must be a file", got=got, remedy="take another place")
     try:
         _files.write(out, lambda file: file.write(page.encode(errors="replace")))  # a path in it may hold any bytes
     except OSError as error:
@@ -79,7 +78,7 @@ def _write(page: str, out: Path) -> Path:
 
 
 def html(found: folders.Source) -> str:
-    """The page of a record of `folders`, as text."""
+    """The page of a record from `folders`."""
     made = _PAGES[type(found)](found)
     style = _asset("page.css") + _colours(made.paint)
     script = "".join(_asset(name) for name in _SCRIPTS)
@@ -99,7 +98,7 @@ def html(found: folders.Source) -> str:
 
 
 def _colours(paint: Mapping[str, str]) -> str:
-    """The style that gives arms their colours, on a light ground and on a dark one."""
+    """The style sheet of the arms' colours, on light and dark grounds."""
     light, dark = (
         "".join(f'[data-arm="{_css(name)}"]{{--arm:{colour}}}' for name, colour in found.items())
         for found in (paint, {name: ON_DARK[colour] for name, colour in paint.items()})
@@ -112,13 +111,13 @@ def _asset(name: str) -> str:
 
 
 def _script_safe(values: Any) -> str:
-    """JSON that no text in it can break out of; what is not finite is left out."""
+    """JSON that no text in it can break out of; numbers that are not finite become null."""
     text = json.dumps(_finite(values), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _finite(values: Any) -> Any:
-    """The same with as many digits as can be seen, without infinities and NaNs: a loss may have become one."""
+    """The same values with as many digits as can be seen; infinity and NaN, as of a loss, become None."""
     if isinstance(values, float):
         return float(f"{values:.7g}") if abs(values) < float("inf") else None
     if isinstance(values, dict):

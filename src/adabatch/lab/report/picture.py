@@ -1,4 +1,4 @@
-"""Pictures of a comparison, of throughput and of a forecast, as PNG files by matplotlib, without a display."""
+"""Pictures of a comparison, of throughput and of a forecast: PNG files by matplotlib, without a display."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ _STYLES: Final[dict[str, Any]] = {
 _MARKERS: Final = dict(
     zip((look.symbol(place) for place in range(10)), ("o", "D", "s", "^", "P", "*", "v", "X", "p", "h"), strict=True)
 )
-_GREY: Final = "#555555"
+GREY: Final = "#555555"
+_TITLE: Final[dict[str, Any]] = {"fontsize": 10, "loc": "left", "fontweight": "bold"}
 _BEFORE: Final[dict[str, Any]] = {"color": "#0072B2", "linestyle": (0, (4, 1.5)), "linewidth": 1.6}
 _AFTER: Final[dict[str, Any]] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.8}
-_LINE: Final = 118  # letters of a title beside each other
-_LETTERS: Final = 24  # of a label on a line
-_LINE_INCHES: Final = 0.17  # a line of a label
+_LINE: Final = 118  # letters in a line of the title
+_LETTERS: Final = 24  # in a line of a label
+_LINE_INCHES: Final = 0.17  # height of a line of a label
 
 
 def compare_picture(folder: Path, picture: Path) -> None:
-    """Draws the comparison in a folder to a PNG file, replaced whole or not at all; mean and spread over seeds.
+    """Draws the comparison in a folder to a PNG file, which is replaced whole or not at all.
 
-    Accuracy and batch size stand against samples, and accuracy against time.
+    It shows accuracy and batch size against samples, and accuracy against time: mean and spread over seeds.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -51,7 +52,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
     ends = {key: {name: _end(seeds, key) for name, seeds in runs.items()} for key in ("samples", "seconds")}
     labels = {name: _label(name, accuracy) for name, (_, accuracy) in ends["samples"].items()}
     rows = sum(label.count("\n") + 1 for label in labels.values())
-    figure = _figure(9.6, max(4.9, rows * _LINE_INCHES / 0.77 + 0.3))
+    figure = new_figure(9.6, max(4.9, rows * _LINE_INCHES / 0.77 + 0.3))
     grid = figure.add_gridspec(2, 2, height_ratios=(2.1, 1))
     figure.subplots_adjust(hspace=0.14)
     accuracy = figure.add_subplot(grid[0, 0])
@@ -69,7 +70,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
         axes.set_ylim(*limits)
         axes.set_ylabel("test accuracy, %" + (", axis cut" if limits[0] > 0 else ""))
         if limits[0] > 0:
-            _mark_cut(axes)
+            mark_cut(axes)
     accuracy.tick_params(labelbottom=False)
     _powers(size, [value for _, sizes in steps.values() for value in sizes], 5)
     size.set_ylabel("batch size")
@@ -81,30 +82,28 @@ def compare_picture(folder: Path, picture: Path) -> None:
     named = _label_ends(figure, accuracy, ends["samples"], labels, styles, below=size)
     named += _label_ends(figure, time, ends["seconds"], labels, styles)
     _make_room(figure, named)
-    accuracy.set_title("The same data ...", **_title())
-    time.set_title("... in less time", **_title()) if _faster(compare) else time.set_title(
-        "... against time", **_title()
-    )
+    accuracy.set_title("The same data ...", **_TITLE)
+    time.set_title("... in less time" if _faster(compare) else "... against time", **_TITLE)
     n, time_is = len(compare.seeds), "by ratios paired by seed" if compare.against_fixed_small else "median"
     head = f"{compare.task}, {compare.model} on {compare.device}: "
     shape = "bar" if all(len(run.history) == 1 for seeds in runs.values() for run in seeds) else "band"
     head += f"mean of {n} seeds, {shape}: one standard deviation; time: {time_is}" if n > 1 else "1 seed"
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
     above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
-    figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=_GREY)
+    figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=GREY)
     _save(figure, picture)
 
 
 def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
-    """Draws samples per second of a `probe.json` against batch size, with the range over repeats, to a PNG file."""
+    """Draws samples per second against batch size, with the range over repeats, from a `probe.json` to a PNG file."""
     sizes = [point["batch_size"] for point in probe["curve"]]
     rates = [point["samples_per_second"] for point in probe["curve"]]
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()
     medians = [rate["median"] for rate in rates]
     axes.fill_between(sizes, [r["min"] for r in rates], [r["max"] for r in rates], color="#0072B2", alpha=0.18, lw=0)
     axes.plot(sizes, medians, color="#0072B2", marker="o", markersize=4, linewidth=1.8)
-    axes.axhline(medians[0], color=_GREY, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.axhline(medians[0], color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_xscale("log", base=2)
     shown = look.size_ticks(sizes, 12)
     axes.set_xticks(shown, [f"{size:,}" for size in shown])
@@ -114,18 +113,16 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
     axes.set_xlabel("batch size")
     axes.set_ylabel("samples per second")
     repeats = f"{probe['repeats']} {'repeat' if probe['repeats'] == 1 else 'repeats'}"
-    axes.set_title(
-        f"{probe['task']}, {probe['model']} on {probe['device']}: median and range of {repeats}",
-        **_title(),
-    )
+    facts = f"{probe['task']}, {probe['model']} on {probe['device']}"
+    axes.set_title(f"{facts}: median and range of {repeats}", **_TITLE)
     _save(figure, picture)
 
 
 def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "") -> None:
-    """Draws the content of a `plan.json`, before and with a growing batch, to a PNG file; `title` leads its counts."""
+    """Draws a `plan.json` to a PNG file: constant and growing batch, with `title` before their numbers of updates."""
     end = forecast["dataset_size"] * forecast["epochs"]
     first = [forecast["sizes"][0]] * len(forecast["sizes"])
-    figure = _figure(6.8, 5.6)
+    figure = new_figure(6.8, 5.6)
     lr, size, noise = figure.subplots(3, 1, sharex=True, gridspec_kw={"hspace": 0.16})
     rows = ((lr, "lr_before", "lr"), (size, first, "sizes"), (noise, "noise_scale_before", "noise_scale"))
     for axes, before, after in rows:
@@ -151,7 +148,7 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     before, after = forecast["updates_before"], forecast["updates_after"]
     same = "as many as with a constant batch"
     counts = f"{before:,} updates, {same}" if before == after else f"{before:,} updates become {after:,}"
-    lr.set_title(f"{title}: {counts}" if title else counts, **_title())
+    lr.set_title(f"{title}: {counts}" if title else counts, **_TITLE)
     _save(figure, picture)
 
 
@@ -159,28 +156,34 @@ def _stairs(axes: Axes, starts: Sequence[int], values: Sequence[float], end: int
     axes.step([*starts, end], [*values, values[-1]], where="post", **style)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, dpi: int = 160) -> Figure:
+    """An empty figure that needs no display; its size is in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _save(figure: Figure, picture: Path) -> None:
+    plain_axes(figure)
+    _files.write(picture, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.12))
+
+
+def plain_axes(figure: Figure) -> None:
+    """Gives all axes light horizontal lines, small grey figures and no frame at the top and right."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8, colors=_GREY)
+        axes.tick_params(labelsize=8, colors=GREY)
         axes.xaxis.label.set_fontsize(9)
         axes.yaxis.label.set_fontsize(9)
-    _files.write(picture, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.12))
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How each arm is drawn: colour, line and the mark at its end."""
+    """The colour, line and end mark of each arm."""
     colours = look.colours(names)
     return {
         name: {
@@ -194,8 +197,8 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _accuracy(axes: Axes, runs: Sequence[SavedRun], key: str, style: dict[str, Any]) -> None:
-    """Mean and band at each evaluation, at the median of its times; its samples are the same in every run."""
-    points = list(zip(*(run.history for run in runs), strict=False))  # one that diverged may have been stopped
+    """Draws mean and band at each evaluation, at the median over runs of its samples or seconds."""
+    points = list(zip(*(run.history for run in runs), strict=False))  # a run that diverged may have been stopped
     xs = [median(found[key] for found in point) for point in points]
     values = [[100 * found["test_accuracy"] for found in point] for point in points]
     means = [fmean(value) for value in values]
@@ -217,7 +220,7 @@ def _steps(run: SavedRun) -> tuple[list[float], list[int]]:
 
 
 def _powers(axes: Axes, sizes: Sequence[int], most: int) -> None:
-    """A vertical axis of batch sizes with ticks at them, or at powers of two where there are many."""
+    """Puts ticks of a vertical axis at batch sizes, or at powers of two where there are many."""
     axes.set_yscale("log", base=2)
     shown = look.size_ticks(sizes, most)
     axes.set_yticks(shown, [f"{tick:,}" for tick in shown])
@@ -230,7 +233,7 @@ def _end(runs: Sequence[SavedRun], key: str) -> tuple[float, float]:
 
 
 def _limits(runs: Mapping[str, Sequence[SavedRun]]) -> tuple[float, float]:
-    """The accuracies shown: up to the best, and down to where the ends can be told apart."""
+    """The range of accuracies shown: from `look.floor` to a little above the best."""
     every = [run for seeds in runs.values() for run in seeds]
     worst = min(_end(seeds, "samples")[1] for seeds in runs.values())
     seen = [100 * found["test_accuracy"] for run in every for found in run.history]
@@ -239,7 +242,7 @@ def _limits(runs: Mapping[str, Sequence[SavedRun]]) -> tuple[float, float]:
 
 
 def _faster(compare: Comparison) -> bool:
-    """Whether the arm of the headline is shown to be faster, and to be as accurate."""
+    """Whether the headline's arm is shown to be as accurate and faster."""
     name = headline.hero(compare)
     if name is None or headline.standing(compare, name) != "good":
         return False
@@ -247,17 +250,17 @@ def _faster(compare: Comparison) -> bool:
     return low is not None and low > 1
 
 
-def _mark_cut(axes: Axes) -> None:
-    """Two slanted strokes at the foot of a vertical axis that does not begin at 0."""
+def mark_cut(axes: Axes, *, top: float = 0.05) -> None:
+    """Draws two slanted strokes at the foot of a vertical axis that does not begin at 0, the upper one at `top`."""
     strokes = [(-1, -0.5), (1, 0.5)]
     axes.plot(
-        (0, 0), (0.025, 0.05), transform=axes.transAxes, marker=strokes, markersize=9, linestyle="none",
+        (0, 0), (0.025, top), transform=axes.transAxes, marker=strokes, markersize=9, linestyle="none",
         color="#000000", clip_on=False,
     )  # fmt: skip
 
 
 def _count_axis(axes: Axes, high: float) -> None:
-    """Samples, tokens or updates along an axis, in figures that do not run into each other."""
+    """Labels a horizontal axis of samples with figures that do not run into each other."""
     axes.xaxis.set_major_formatter(lambda value, _: look.short(value) if high >= 1e6 else f"{value:,.0f}")
     axes.locator_params(axis="x", nbins=5)
 
@@ -276,9 +279,9 @@ def _label_ends(
     *,
     below: Axes | None = None,
 ) -> list[Annotation]:
-    """Names each line right of the plot at the height of its end, moved apart where they would overlap.
+    """Names each line right of the plot, at the height of its end; names that would overlap move apart.
 
-    Beside a plot `below` there is room too.
+    They may also stand beside the plot `below`.
     """
     low, high = axes.get_ylim()
     tall = figure.get_figheight()
@@ -290,7 +293,7 @@ def _label_ends(
     named = []
     for name, place in spread(wanted, heights, -free).items():
         colour = styles[name]["color"]
-        if low <= ends[name][1] <= high:  # one that diverged may end below a cut axis
+        if low <= ends[name][1] <= high:  # an arm that diverged may end below a cut axis
             axes.plot(*ends[name], marker=styles[name]["marker"], markersize=5, color=colour, clip_on=False)
         named.append(
             axes.annotate(
@@ -311,10 +314,7 @@ def _label_ends(
 
 
 def spread(wanted: Mapping[str, float], heights: Mapping[str, float], low: float) -> dict[str, float]:
-    """The middles of labels as near to what is wanted as they can stand without overlap.
-
-    None goes below `low`, as long as there is room above.
-    """
+    """Middles of labels that do not overlap and stand above `low`, as near to the wanted ones as possible."""
     order = sorted(wanted, key=lambda name: -wanted[name])
     found: dict[str, float] = {}
     edge = math.inf
@@ -329,13 +329,9 @@ def spread(wanted: Mapping[str, float], heights: Mapping[str, float], low: float
 
 
 def _make_room(figure: Figure, named: Sequence[Annotation]) -> None:
-    """Two columns of plots as far apart as the names of the lines between them take."""
+    """Makes room for the lines' names between the two columns of plots and at the right."""
     widest = max(label.get_window_extent().width for label in named) / figure.dpi
     left, plot, gap, right = 0.8, 2.95, 0.9 + widest, 0.25 + widest
     width = left + 2 * plot + gap + right
     figure.set_size_inches(width, figure.get_size_inches()[1])
     figure.subplots_adjust(left=left / width, right=1 - right / width, wspace=gap / plot)
-
-
-def _title() -> dict[str, Any]:
-    return {"fontsize": 10, "loc": "left", "fontweight": "bold"}

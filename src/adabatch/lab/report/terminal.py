@@ -1,4 +1,4 @@
-"""Tables of a comparison and of throughput for terminals (rich), and as Markdown for files."""
+"""Tables of comparisons and throughput for terminals (rich), and as Markdown for files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _BOUNDLESS: Final = 1_000_000
 
 
 def compare_table(compare: Comparison, *, narrow: bool = False) -> Table:
-    """A column per arm, a row per figure: what each arm did, then what it gained over the baselines.
+    """A column per arm, a row per figure: first the arm's own, then its gains over the baselines.
 
-    On narrow terminals, below about 110 columns, intervals stand on lines of their own.
+    With `narrow`, for terminals below about 110 columns, intervals stand on lines of their own.
     """
     seeds = f"{len(compare.seeds)} {words.plural('seed', len(compare.seeds))}"
     facts = f"{compare.task}, {compare.model} on {compare.device}, {seeds}"
@@ -46,7 +46,7 @@ def interim_table(interim: Interim) -> Table:
 
 
 def probe_table(probe: Json) -> Table:
-    """The content of a `probe.json` as a table: a row per batch size, and how much faster it is than the first one."""
+    """The table of a `probe.json`: a row per batch size, with its speed against the first one."""
     points = probe["curve"]
     first = points[0]["batch_size"]
     title = f"{probe['task']}, {probe['model']} on {probe['device']}: training throughput"
@@ -60,18 +60,17 @@ def probe_table(probe: Json) -> Table:
 
 
 def whole_width(table: Table) -> int:
-    """The width at which no cell of a table is cut off or broken, in characters."""
+    """The width, in characters, at which no cell of a table is cut or wrapped."""
     return Console(width=_BOUNDLESS).measure(table).maximum
 
 
 def plain(table: Table) -> str:
-    """A table as plain text without colour, as wide as its cells, in Markdown: a line for each row."""
+    """A table in Markdown, without colour: a line for each row, as wide as its cells."""
     stream = io.StringIO()
     shown, table.box = table.box, box.MARKDOWN
     title, table.title = table.title, None
-    Console(file=stream, width=whole_width(table), color_system=None, force_terminal=False, highlight=False).print(
-        table
-    )
+    console = Console(file=stream, width=whole_width(table), color_system=None, force_terminal=False, highlight=False)
+    console.print(table)
     table.box, table.title = shown, title
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     return "\n".join([f"{title}", "", *(line for line in lines if line)])

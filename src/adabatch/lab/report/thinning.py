@@ -1,4 +1,4 @@
-"""Thins the evaluations of long runs to what can be seen, so that a page of 10,000 of them stays small."""
+"""Thins the evaluations of long runs to those that can be seen, so that a page of 10,000 stays small."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _DRAWN = ("test_accuracy", "test_loss", "train_loss")
 def thinned(runs: Sequence[SavedRun], most: int, keys: Sequence[str] = _DRAWN) -> list[SavedRun]:
     """The runs of an arm with about `most` evaluations each, and as many changes of the batch size.
 
-    Kept are the first and the last, on both sides of every change of the batch size the evaluation next to it, up to
-    half as many more, and of each stretch of the rest its ends and the extremes of `keys`, the values that are drawn.
-    Runs evaluated at the same samples keep the same ones.
+    It keeps the ends of equally long stretches and each stretch's extremes of `keys`, the values that are drawn, and up
+    to half as many evaluations right before and after changes of the batch size. Runs evaluated at the same samples
+    keep the same evaluations.
     """
     if len({tuple(found["samples"] for found in run.history) for run in runs}) > 1:
         return [thinned([run], most, keys)[0] for run in runs]
@@ -41,13 +41,13 @@ def _few_decisions(decisions: Sequence[Json], most: int) -> Sequence[Json]:
 
 
 def _middle(histories: Sequence[Sequence[Json]], key: str) -> list[float | None]:
-    """The mean over runs at each evaluation, as it is drawn; None where a run has none."""
+    """The mean over runs at each evaluation, as it is drawn; None where a run lacks the value."""
     columns = zip(*([found.get(key) for found in history] for history in histories), strict=True)
     return [None if None in column else fmean(column) for column in columns]
 
 
 def _places(count: int, most: int, values: Sequence[Sequence[float | None]]) -> set[int]:
-    """First, last, smallest and largest of each of equally long stretches."""
+    """The places of first, last, smallest and largest values in each of equally long stretches."""
     stretches = max(most // (2 + 2 * len(values)), 1)
     kept: set[int] = set()
     for stretch in range(stretches):

@@ -20,7 +20,7 @@ SKEWED: Final = "the differences are skewed, so the interval may miss more often
 
 
 def diverged_at(run: SavedRun) -> Json | None:
-    """The first evaluation at which a loss was not finite, None if none was; a loss not in the file says nothing."""
+    """The first evaluation with a loss that is not finite; None if there is none. Missing losses do not count."""
     for found in run.history:
         losses = [found[key] for key in ("train_loss", "test_loss") if key in found]
         if any(loss is None or not math.isfinite(loss) for loss in losses):
@@ -29,7 +29,7 @@ def diverged_at(run: SavedRun) -> Json | None:
 
 
 def epochs(run: SavedRun) -> str:
-    """How far a run came: its epochs, or the one that it is in of how many."""
+    """The epochs of a run, as `"14 epochs"`; of one that did not end well, `"5 of 14 epochs"`."""
     planned, ended = run.config["epochs"], run.result is not None and diverged_at(run) is None
     some = "" if ended else f"{run.history[-1].get('epoch', '?')} of "
     return f"{some}{whole(planned)} {plural('epoch', planned)}"
@@ -41,12 +41,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def verdict_words(compare: Comparison, name: str) -> str:
-    """Whether "within the margin" of fixed-small is shown of an arm, with the reason where that is not its interval."""
+    """Whether an arm is shown to be within the margin of fixed-small, with a reason if it is not the interval."""
     found, arm, base = compare.against_fixed_small[name], compare.arm(name), compare.arm(SMALL)
     within, difference, margin = found.within_margin, found.accuracy_difference, within_words(compare)
     if within.verdict in ("shown", "worse") and difference.low is not None:
         return f"{margin} is {'shown' if within.verdict == 'shown' else 'refuted'}"
-    if within.words and arm.diverged is None:  # an older file alone knows its reason
+    if within.words and arm.diverged is None:  # of an older file, which has its reason only there
         return f"{margin} is {within.words}"
     reason = unjudged(difference, lost_words(arm, base))
     return f"{margin} is not shown" + (f", {reason}" if reason else "")
@@ -65,14 +65,14 @@ def updates_words(ratio: float) -> str:
 
 
 def time_words(ratio: Ratio) -> str:
-    """`"2.2x faster"`, or that no difference is shown when the interval holds 1."""
+    """`"2.2x faster"`, or that no difference is shown if the interval holds 1."""
     if ratio.median is None or not ratio.is_shown:
         return "a difference in time is not shown"
     return f"{times(ratio.median)} faster" if ratio.median >= 1 else f"{times(1 / ratio.median)} slower"
 
 
 def speed_words(ratio: Ratio) -> str:
-    """`"2.24x faster [2.10, 2.40]"`, with a clause where no difference is shown; in plain text."""
+    """`"2.24x faster [2.10, 2.40]"`, with a clause if no difference is shown; in plain text."""
     faster = (ratio.median or 1.0) >= 1
     shown = ratio if faster else ratio.inverse
     told = f"{shown.median or 1.0:.2f}x {'faster' if faster else 'slower'} {_interval(shown, '{:.2f}'.format)}".rstrip()
@@ -80,7 +80,7 @@ def speed_words(ratio: Ratio) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio with its sign, two figures that count at least."""
+    """A ratio with at least two significant figures and its sign."""
     return f"{ratio:.1f}{TIMES}" if ratio >= 1.95 else f"{ratio:.2f}{TIMES}"
 
 
@@ -124,7 +124,7 @@ def accuracy(found: Summary) -> str:
 
 
 def seconds(value: float) -> str:
-    """Three figures that count, whole from 100 on."""
+    """Seconds with three significant figures, whole from 100 on."""
     return whole(value) if value >= 99.95 else f"{value:#.3g}"
 
 
@@ -134,27 +134,27 @@ def whole(value: float) -> str:
 
 
 def sizes(found: Sequence[int], form: Callable[[float], str] = whole) -> str:
-    """Batch sizes in the order in which they came, first and last of more than three."""
+    """Batch sizes in the order in which they came; of more than three the first and last."""
     return f"{form(found[0])} to {form(found[-1])}" if len(found) > 3 else ", ".join(form(size) for size in found)
 
 
 def typed(text: str) -> str:
-    """The text in signs that every keyboard has, for terminals and files."""
+    """The text in characters that every keyboard has, for terminals and files."""
     return text.translate({ord(MINUS): "-", ord(TIMES): "x", ord(NOTHING): "-"})
 
 
 def plural(word: str, count: float) -> str:
-    """The word with an s, but for one."""
+    """The word, with an s unless `count` is 1."""
     return word if count == 1 else f"{word}s"
 
 
 def runs(count: int) -> str:
-    """So many runs."""
+    """A number of runs: `"1 run"`, `"3 runs"`."""
     return f"{whole(count)} {plural('run', count)}"
 
 
 def html(text: str) -> str:
-    """Text as HTML whose lines do not break before a sign or within an interval."""
+    """Text as HTML that does not wrap before a percent sign or in an interval."""
     found = re.sub(r"(?<=\d) %|(?<=,) (?=[+\u2212\d.]+\])", lambda found: found[0].replace(" ", "&nbsp;"), escape(text))
     return found.replace("\N{NO-BREAK SPACE}", "&nbsp;")
 
@@ -171,7 +171,7 @@ def plain(value: Any) -> str:
 
 
 def beside(compare: Comparison, found: Against) -> str:
-    """Clauses after a verdict that it must not be read without: the worst seed, skewed seeds; empty for one seed."""
+    """Clauses that must follow a verdict: the worst seed, skewed seeds; empty for one seed."""
     if len(compare.seeds) == 1:
         return ""
     worst, skewed = found.accuracy_difference_by_seed.worst, found.accuracy_difference_by_seed.skewed
@@ -179,7 +179,7 @@ def beside(compare: Comparison, found: Against) -> str:
 
 
 def reading(compare: Comparison, end: str = "") -> str:
-    """How the figures of several seeds are told, in sentences; `end` follows the one about ratios."""
+    """Sentences that explain the figures of several seeds; `end` ends the one about ratios."""
     told = "fixed-small's median, in the other arms divided by the ratio," if compare.against_fixed_small else "median"
     text = f"Accuracy: mean ± standard deviation over seeds. Seconds: {told} [smallest, largest]."
     if not compare.against_fixed_small and not compare.against_fixed_large:
@@ -188,7 +188,7 @@ def reading(compare: Comparison, end: str = "") -> str:
 
 
 def scope(compare: Comparison) -> str:
-    """The data that "within the margin" is over, and what it leaves open, in sentences; empty where none is claimed."""
+    """Sentences on the data that "within the margin" is claimed for, and on its limits; empty if it is not claimed."""
     against, n = list(compare.against_fixed_small.values()), len(compare.seeds)
     if not against or n == 1:
         return ""
@@ -208,6 +208,6 @@ def scope(compare: Comparison) -> str:
 
 
 def samples_tested(compare: Comparison) -> int | None:
-    """How many test samples the intervals over them are of; None where the runs did not keep which ones were right."""
+    """The number of test samples in intervals over test samples; None if the runs did not keep their answers."""
     kept = [found.accuracy_difference_over_samples for found in compare.against_fixed_small.values()]
     return next((found.samples for found in kept if found), None)

@@ -28,7 +28,7 @@ class Arm:
 
     Attributes:
         name: a word that is also the name of a folder.
-        config: what it trains; its seed is replaced by each seed of the comparison.
+        config: the settings; each seed of the comparison replaces its seed.
     """
 
     name: str
@@ -48,7 +48,7 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         and eps are torch's in all arms. `adaptive`. `uncoupled`: the same growth without a coupling.
 
     Raises:
-        ValueError: if `adaptive` does not grow before its end or has no coupling, so that arms would be the same.
+        ValueError: if `adaptive` does not grow or has no coupling, so that arms would be the same.
     """
     if not adaptive.grows:
         remedy = "for example `--growth 2 --every 4`"
@@ -67,22 +67,18 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
     settings = {name: value for name, value in scaled.items() if name not in _ADAM}
-    arms = {
-        "fixed-small": _constant(adaptive),
-        "fixed-large": replace(_constant(adaptive), batch_size=largest, **settings),
-        "adaptive": adaptive,
-        "uncoupled": replace(adaptive, coupling="none"),
-    }
-    return tuple(Arm(name, arms[name]) for name in STANDARD)
+    large = replace(_constant(adaptive), batch_size=largest, **settings)
+    configs = (_constant(adaptive), large, adaptive, replace(adaptive, coupling="none"))
+    return tuple(map(Arm, STANDARD, configs))
 
 
 def _constant(config: RunConfig) -> RunConfig:
-    """The same without growth."""
+    """The settings without growth."""
     return replace(config, growth=None, rule=None)
 
 
 def largest_batch(config: RunConfig, *, dataset_size: int) -> int:
-    """The largest batch size that a run comes to, in samples; tails of epochs aside."""
+    """The largest size of a run's whole batches, in samples."""
     return int(config.plan(dataset_size).sizes[-1])
 
 
@@ -90,14 +86,14 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
     """The arms that the user asked for; the four standard ones when nothing is asked for.
 
     Args:
-        texts: each the name of a standard arm, or `name: key=value ...` with options of `adabatch train` as keys, but
-            for those that arms have in common; what is not given is as in fixed-small, which does not grow; with
-            another optimizer the LR is the task's for it.
+        texts: each the name of a standard arm, or `name: key=value ...`. Keys are options of `adabatch train`, except
+            those that all arms share. Other settings are those of fixed-small, which does not grow; another optimizer
+            brings the task's LR for it.
         adaptive: the configuration of the arm adaptive.
         dataset_size: samples in an epoch, at least 1.
 
     Returns:
-        The arms in the order given; fixed-small, which the others are measured against, is put first when missing.
+        The arms in the order given; fixed-small, the baseline, comes first if it is not given.
 
     Raises:
         ValueError: if a text is malformed, a key unknown or without use, a value not of its kind, or two arms share a
@@ -111,8 +107,7 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
         name, colon, settings = text.partition(":")
         name = name.strip()
         if not colon and name in STANDARD:
-            known = {arm.name: arm for arm in standard_arms(adaptive, dataset_size=dataset_size)}
-            arm = known[name]
+            arm = next(arm for arm in standard_arms(adaptive, dataset_size=dataset_size) if arm.name == name)
         else:
             arm = _parse(name, settings, colon, base)
         if arm.name in arms:
@@ -159,7 +154,7 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
 
 
 def _value(name: str, key: str, text: str) -> Any:
-    """The value of a setting that a text stands for."""
+    """The value of the setting `key`, read from text."""
     setting = _KEYS[key]
     if setting.optional and text == "none":
         return None

@@ -2,8 +2,8 @@
 
 The folder of a comparison:
 
-    comparison.json            what is compared, and what may not change between two starts: versions, device, the data
-    runs/ARM/seed-K/           one run folder each; a run whose result.json is there is never repeated
+    comparison.json            the arms, and facts that may not change between two starts: versions, device, the data
+    runs/ARM/seed-K/           one run folder each; a run with a result.json is never repeated
     compare.json               the outcome, written whole at the end
     .lock                      held while a process trains
 """
@@ -27,7 +27,7 @@ from adabatch.lab.study.arms import Arm
 from adabatch.lab.study.outcome import outcome
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
-from adabatch.lab.training.config import LARGEST_SEED, SETTINGS, SPEED
+from adabatch.lab.training.config import LARGEST_SEED, SETTINGS, SPEED, checked_target
 from adabatch.lab.training.device import threads
 from adabatch.lab.training.folder import differences, write_json
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
@@ -62,9 +62,9 @@ Listener = Callable[[Turn, Progress | RunResult | None], None]
 
 
 def interleaved(arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[Arm, int]]:
-    """All runs, seed by seed, the arms of each seed one after the other and the first arm another one each time.
+    """All runs, seed by seed; each seed begins with another arm.
 
-    So a machine that drifts slows the runs of a pair alike, and no arm always follows the same one's heat.
+    So a machine that drifts slows the runs of a pair alike, and no arm always runs after the same one.
 
     Args:
         arms: the arms.
@@ -97,10 +97,10 @@ def compare(
     Args:
         arms: the arms, of one task; names differ.
         seeds: at least one whole number of at least 0, no two alike.
-        out: the folder of the comparison; runs that are finished there are taken as they are.
+        out: the folder of the comparison; runs that are finished there are not repeated.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
-        data: the task's data, loaded before; None: loaded here, once.
-        progress: called before each run with None, during it with where it stands, and after it with its result.
+        data: the task's data; None: loaded here, once.
+        progress: called before each run with None, during it with its progress, and after it with its result.
 
     Returns:
         The record that `compare.json` holds.
@@ -160,18 +160,6 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / "runs" / arm / f"seed-{seed}"
 
 
-def checked_target(target: float) -> float:
-    """`target` as a float.
-
-    Raises:
-        ValueError: if it is not in (0, 1].
-    """
-    remedy = "it is a test accuracy as a fraction, for example 0.95"
-    if _checks.finite("target", target, above=0, remedy=remedy) > 1:
-        raise ArgumentError("target", "must be at most 1", value=target, remedy=remedy)
-    return float(target)
-
-
 def _run_all(
     arms: Sequence[Arm],
     seeds: Sequence[int],
@@ -182,7 +170,7 @@ def _run_all(
     target: float,
     progress: Listener,
 ) -> dict[str, list[RunResult]]:
-    """The results of every arm in the order of seeds; what is finished already is read."""
+    """The results of every arm in the order of seeds; finished runs are read."""
     results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
     turns = list(interleaved(arms, seeds))
     before = ranks.from_first(
@@ -203,20 +191,20 @@ def _run_all(
 
 
 def _stop_if(ranks: Ranks, interrupts: Interrupts) -> None:
-    """Ends the comparison if the user wants it; a run that was at its end by then is finished."""
+    """Ends the comparison if a signal came, also one that came at the end of a run, which is then finished."""
     if number := max(ranks.gathered(interrupts.number or 0)):
         kept = "finished runs are kept, and the same comparison again goes on"
         raise Interrupted(None, number, kept=kept)
 
 
 def _silent(turn: Turn, now: Progress | RunResult | None) -> None:
-    """Progress that nobody asked for."""
+    """The listener of a comparison that has none."""
 
 
 def _train(
     turn: Turn, ranks: Ranks, out: Path, data: Data, target: float, tell: Callable[[Progress], None]
 ) -> RunResult:
-    """The result of one run, which goes on from what a kill left of it."""
+    """The result of one run; a run that was begun before goes on."""
     folder = run_folder(out, turn.arm.name, turn.seed)
     config = replace(turn.arm.config, seed=turn.seed)
     resume = ranks.from_first((folder / "config.json").exists)
@@ -232,7 +220,7 @@ def _result(folder: Path) -> RunResult | None:
 
 @contextmanager
 def _deletable(damaged: Path) -> Iterator[None]:
-    """Names the remedy for a run that cannot go on: a comparison resumes no run by its name."""
+    """Turns an error about a damaged run into one that names it, and how to repeat it."""
     remedy = "delete it and give the same command again, which trains what is missing"
     try:
         yield
@@ -241,7 +229,7 @@ def _deletable(damaged: Path) -> Iterator[None]:
 
 
 def _warm_up(arms: Sequence[Arm], data: Data, ranks: Ranks, interrupts: Interrupts) -> None:
-    """A few updates at every batch size that will occur: first steps of a shape cost more, whoever takes them."""
+    """Trains a few updates at every batch size that will occur, since the first steps of a shape take longer."""
     shapes: dict[tuple[Any, ...], RunConfig] = {}
     for arm in arms:
         config = arm.config
@@ -283,7 +271,7 @@ def _settings(arm: Arm) -> dict[str, Any]:
 
 
 def _check_arm(arm: Arm, dataset_size: int) -> None:
-    """Raises what training would raise hours later: a batch beyond the data, an LR beyond float32, a coupling."""
+    """Raises now what training would raise hours later: a batch, an LR or a coupling that does not fit."""
     config = arm.config
     config.check_lr(dataset_size)
     if config.grows:
@@ -294,7 +282,7 @@ def _check_arm(arm: Arm, dataset_size: int) -> None:
 
 
 def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -> None:
-    """Raises when runs in `out` are of other settings, or were timed elsewhere."""
+    """Raises if runs in `out` have other settings, or were timed on another device or version."""
     remedy, elsewhere = f"give another --out or delete {out}", "give another --out"
     if out.exists() and not out.is_dir():
         raise ArgumentError("out", "must be a folder", got=f"the file {out}", remedy=elsewhere)
@@ -329,7 +317,7 @@ def _saved_config(folder: Path) -> RunConfig | None:
 
 
 def _check_data(out: Path, fingerprint: str) -> None:
-    """Raises when runs in `out` were trained on other data; call it after `_check_folder`."""
+    """Raises if runs in `out` were trained on other data; call it after `_check_folder`."""
     note = out / "comparison.json"
     before = _files.json_of(note) if note.exists() else {}
     if before.get("data", fingerprint) != fingerprint:

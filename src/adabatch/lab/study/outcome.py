@@ -39,15 +39,15 @@ def outcome(results: Mapping[str, Sequence[RunResult]], *, target: float, margin
 
 
 def verdict(difference: Difference, *, margin: float, lost: str = "") -> Verdict:
-    """Whether "within the margin" is shown by the interval, and not just by the mean.
+    """Whether the interval shows, and not just the mean, that an arm is within the margin.
 
     Args:
         difference: of accuracies, the arm minus the baseline, as fractions.
         margin: the loss that is allowed, as a fraction.
-        lost: which runs learned nothing, in words; empty: none.
+        lost: the runs that learned nothing, in words; empty: none.
 
     Returns:
-        Shown where the whole interval lies above minus the margin, worse where it lies below, else not shown.
+        Shown if the whole interval lies above minus the margin, worse if it lies below, else not shown.
     """
     if (why := comparison.unjudged(difference, lost)) or difference.interval is None:
         return Verdict("not shown", f"not shown, {why}")
@@ -88,7 +88,7 @@ def _arm(name: str, runs: Sequence[RunResult], target: float) -> ArmOutcome:
 
 
 def _censored_median(values: Sequence[float | None]) -> float | None:
-    """The median when a run that never arrived counts as infinitely late; None when that is where the median lies."""
+    """The median, with a run that never arrived as infinitely late; None if the median is infinite."""
     median = plain.median(math.inf if value is None else value for value in values)
     return median if math.isfinite(median) else None
 
@@ -105,9 +105,7 @@ def _against(
         seconds_to_target_ratio=_target_ratio(runs, base, target),
         accuracy_difference=difference,
         accuracy_difference_by_seed=comparison.BySeed(
-            worst=min(by_seed),
-            skewed=statistics.skewed(by_seed),
-            unseen_failures=statistics.unseen_share(len(by_seed)),
+            worst=min(by_seed), skewed=statistics.skewed(by_seed), unseen_failures=statistics.unseen_share(len(by_seed))
         ),
         accuracy_difference_over_samples=_over_samples(runs, base),
         within_margin=verdict(difference, margin=margin, lost=lost),
@@ -115,7 +113,7 @@ def _against(
 
 
 def _over_samples(runs: Sequence[RunResult], base: Sequence[RunResult]) -> OverSamples | None:
-    """The difference with its interval over test samples; None where a run did not keep which ones were right."""
+    """The difference with its interval over test samples; None if a run did not keep which ones were right."""
     texts = [[run.test_right for run in side] for side in (runs, base)]
     kept = [[unpacked(text) for text in side if text is not None] for side in texts]
     if [len(side) for side in kept] != [len(runs), len(base)]:
@@ -125,7 +123,7 @@ def _over_samples(runs: Sequence[RunResult], base: Sequence[RunResult]) -> OverS
 
 
 def _target_ratio(runs: Sequence[RunResult], base: Sequence[RunResult], target: float) -> Ratio:
-    """Only when every run of both arms arrived: the pairs that did are a biased choice."""
+    """The ratio of seconds to the target; none unless every run arrived, since the pairs that did are biased."""
     arrivals = [(small.first_at(target), run.first_at(target)) for run, small in zip(runs, base, strict=True)]
     seconds = [(small.seconds, arm.seconds) for small, arm in arrivals if small and arm]
     if len(seconds) < len(arrivals):

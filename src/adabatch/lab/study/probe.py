@@ -1,14 +1,14 @@
-"""Throughput against batch size: how much faster a growing batch can make a task on this machine, at most."""
+"""Throughput against batch size: how much faster a growing batch can at most make a task on this machine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
@@ -39,12 +39,12 @@ def probe(
     a batch from the loader, forward, backward, optimizer.
 
     Args:
-        config: the task, network, optimizer and first batch size; growth plays no part.
+        config: the task, network, optimizer and first batch size; growth is ignored.
         max_batch_size: the largest batch size; None: four times the task's own, if the data set is as large.
-        repeats: turns, at least 1; intervals of 95 % need no assumption from 6 on.
-        seconds: how long a batch size is measured in each turn, at least one step.
+        repeats: turns, at least 1; from 6 on, intervals of 95 % need no assumption.
+        seconds: the time for a batch size in each turn; at least one step is measured.
         data: the task's data if they are loaded already.
-        progress: called with the measurements done and their number.
+        progress: called with the number of measurements done and in all.
 
     Returns:
         The content of `probe.json`.
@@ -78,7 +78,7 @@ def batch_sizes(config: RunConfig, *, max_batch_size: int | None, dataset_size: 
     """The first batch size and its doublings up to `max_batch_size` and the data set.
 
     Args:
-        config: gives the first batch size, and where `max_batch_size` is None four times its own.
+        config: gives the first batch size and, if `max_batch_size` is None, four times its own largest.
         max_batch_size: the largest batch size.
         dataset_size: samples in an epoch.
 
@@ -90,9 +90,8 @@ def batch_sizes(config: RunConfig, *, max_batch_size: int | None, dataset_size: 
     """
     first = config.batch_size
     if first > dataset_size:
-        raise ArgumentError(
-            "batch_size", f"must be at most the {dataset_size:,} samples of the data set", got=f"{first:,}"
-        )
+        rule = f"must be at most the {dataset_size:,} samples of the data set"
+        raise ArgumentError("batch_size", rule, got=f"{first:,}")
     if max_batch_size is None:
         max_batch_size = max(first, 4 * (config.max_batch_size or 16 * first))
     _checks.whole("max_batch_size", max_batch_size, minimum=first, remedy=f"the first batch size is {first}")
@@ -103,7 +102,7 @@ def batch_sizes(config: RunConfig, *, max_batch_size: int | None, dataset_size: 
 
 
 def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
-    """Says what growing the batch can gain, judged by a throughput curve.
+    """The gain that growing the batch can bring, judged by a throughput curve.
 
     A batch size counts as faster than another if the median of the paired ratios is at least `GAIN` and their 95 %
     interval lies above 1.
@@ -113,7 +112,7 @@ def conclusion(rates: Mapping[int, Sequence[float]]) -> dict[str, Any]:
 
     Returns:
         The keys `curve`, `fastest`, `speedup`, `enough` and `sentence` of `probe.json`; `enough` is the smallest batch
-        size that no larger one beats, None where that is the largest one measured and larger than the first.
+        size that no larger one beats, None if that is the largest one measured and larger than the first.
 
     Example:
         >>> turns = [0.98, 0.99, 1.0, 1.01, 1.02, 1.03]
@@ -175,7 +174,7 @@ def _words(ratio: Ratio, what: str = "") -> str:
 
 
 def _faster(ratio: Ratio) -> bool:
-    """Whether a gain is shown, and large enough to matter."""
+    """Whether a gain is shown and large enough to matter."""
     return ratio.median is not None and ratio.median >= GAIN and ratio.low is not None and ratio.low > 1
 
 
@@ -217,18 +216,18 @@ class Steps:
     """Real training steps of a task at any batch size.
 
     Args:
-        config: what trains, without growth.
+        config: the settings, without growth.
         data: the task's data.
-        device: where to train.
+        device: the device to train on.
     """
 
     def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
         self._setup, self._device = Setup(replace(config, drop_last=True), data, device), device
         self._setup.batches.close()
-        self._batches = self._endless()
+        self._batches = (batch for loader in repeat(self._setup.loader) for batch in loader)  # epoch after epoch
 
     def time(self, batch_size: int, count: int) -> float:
-        """Seconds that `count` steps at `batch_size` take; fetching the batches is part of them."""
+        """Seconds of `count` steps at `batch_size`, with the fetching of their batches."""
         setup, batches = self._setup, self._batches
         setup.loader.batch_size = batch_size
         wait_for(self._device)
@@ -242,8 +241,3 @@ class Steps:
             setup.optimizer.step()
         wait_for(self._device)
         return time.perf_counter() - begin
-
-    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whole batches, epoch after epoch."""
-        while True:
-            yield from self._setup.loader

@@ -3,17 +3,17 @@
 Runs of one seed form a pair: they share the initial weights, the order of the data and, run one after the other, the
 state of the machine. Two intervals are needed:
 
-- **Times** have outliers (a busy machine), so their ratio is told by the median, with the exact interval of the sign
+- **Times** have outliers (a busy machine), so their ratio is given by the median, with the exact interval of the sign
   test: two order statistics, which cover the median of any continuous distribution with at least the stated
   probability (n = 10: the 2nd and the 9th of 10 cover with 97.9 %). Five pairs or fewer cannot give 95 % that way
   ([smallest, largest] of 5 covers 93.75 %); then it is Student's t on the logarithms, which assumes that the ratios
   are about log-normal. That interval contains the sample median for every n up to 5.
-- **Accuracies** at the end of training have none, so their difference is told by the mean, with Student's t. It holds
-  for seeds whose differences are about symmetric; `skewed` says where they are not, and `unseen_share` how often runs
-  may fail of which none did.
+- **Accuracies** at the end of training have none, so their difference is given by the mean, with Student's t. That
+  holds if the differences of seeds are about symmetric; `skewed` tells if they are not. `unseen_share` tells how often
+  runs may fail though none did.
 
-Both are over seeds, on one fixed test set. How far another test set would move the difference of the trained networks
-is told by `difference_over_samples`.
+Both are over seeds, on one fixed test set. `difference_over_samples` tells how far another test set would move the
+difference of the trained networks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from adabatch import _checks
 from adabatch._errors import ArgumentError
 from adabatch.lab.comparison import TIED, Difference, Ratio, Spread, Summary
 
-_SKEW_SHOWS: Final = 5  # values, from which on the third moment of normal ones passes the limit in 5 % of cases
+_SKEW_SHOWS: Final = 5  # fewest values; from here on the third moment of normal ones passes the limit in 5 % of cases
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -117,16 +117,16 @@ def difference_over_samples(
     """The mean difference of accuracies with an interval over test samples, for the networks that were trained.
 
     A sample's difference is its mean over pairs: 1 where all networks of one side are right and all of the other wrong.
-    The interval is Student's t of these differences and of two more samples, one that speaks for each side, without
-    which few disagreements, or none, would pass for certainty.
+    The interval is Student's t of these differences and of two more samples, one in favour of each side; without them
+    few disagreements, or none, would pass for certainty.
 
     Args:
-        right: for each pair whether the test samples were right.
-        baseline: of the same pairs and samples, of the other side.
+        right: for each pair, whether each test sample was right.
+        baseline: the same for the other side, of the same pairs and samples.
         confidence: the probability, in (0, 1), that the interval covers.
 
     Returns:
-        The mean, left as it is, and the interval.
+        The mean, of the test samples alone, and the interval.
 
     Raises:
         ValueError: if lengths differ, nothing is given, or `confidence` is out of range.
@@ -156,17 +156,17 @@ def difference_over_samples(
 
 
 def skewed(values: Sequence[float]) -> bool | None:
-    """Whether values are more skewed than normal ones of their number come to be in 1 of 20 cases.
+    """Whether values are more skewed than all but 1 in 20 samples of as many normal values.
 
-    Student's t stands on the mean of few values: where one side has a long tail that they may have missed, its
-    interval misses more often than it says.
+    Student's t rests on the mean of few values: if one side has a long tail that they may have missed, its interval
+    misses more often than it says.
 
     Args:
         values: at least one.
 
     Returns:
-        Whether their third moment lies beyond 1.96 of its standard deviations under normality; None below 5 values,
-        which cannot show it whatever they are, and where all are the same.
+        Whether their third moment lies beyond 1.96 of its standard deviations under normality; None for fewer than 5
+        values, which cannot show it, and if all are the same.
 
     Example:
         >>> skewed([0.0, 0.1, -0.1, 0.05, -3.0]), skewed([0.0, 0.1, -3.0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ __all__ = ["Data", "Task", "get", "names"]
 
 
 def _by(module: str, **how: Any) -> Callable[[Path | str | None], Data]:
-    """The `load` of a module here, with more arguments."""
+    """The `load` of a module here with arguments of its own; the module is imported when it is called."""
 
     def load(data: Path | str | None = None) -> Data:
         found: Data = importlib.import_module(f"adabatch.lab.tasks.{module}").load(data, **how)
@@ -27,7 +28,7 @@ def _by(module: str, **how: Any) -> Callable[[Path | str | None], Data]:
 
 
 def _adam(lr: float) -> dict[str, dict[str, float]]:
-    """The LR of Adam and AdamW."""
+    """The same LR for Adam and AdamW."""
     return {"adam": {"lr": lr}, "adamw": {"lr": lr}}
 
 
@@ -57,6 +58,8 @@ _TEXT: Final = {
 # fmt: on
 _SMALL_MODELS: Final = ("small_cnn", "mlp")
 _CIFAR_MODELS: Final = ("resnet20", "resnet32", "resnet44", "alexnet", "vgg19_bn", "wrn16_4", "small_cnn")
+_like_mnist: Final = partial(Task, models=_SMALL_MODELS, defaults=_MNIST, by_optimizer=_adam(0.001))
+_like_cifar: Final = partial(Task, models=_CIFAR_MODELS, defaults=_CIFAR, by_optimizer=_adam(0.001))
 _SGD_OF_TEXT: Final = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.0}
 _ALL: Final = (
     Task(
@@ -68,39 +71,27 @@ _ALL: Final = (
         target=0.95,
         load=_by("digits"),
     ),
-    Task(
+    _like_mnist(
         name="mnist",
         summary="MNIST: 28x28 handwritten digits, 60,000 to train, 10,000 to test",
-        models=_SMALL_MODELS,
-        defaults=_MNIST,
-        by_optimizer=_adam(0.001),
         target=0.985,
         load=_by("mnist", name="mnist", hub="ylecun/mnist"),
     ),
-    Task(
+    _like_mnist(
         name="fashion_mnist",
         summary="Fashion-MNIST: 28x28 pictures of clothes, 60,000 to train, 10,000 to test",
-        models=_SMALL_MODELS,
-        defaults=_MNIST,
-        by_optimizer=_adam(0.001),
         target=0.9,
         load=_by("mnist", name="fashion_mnist", hub="zalando-datasets/fashion_mnist"),
     ),
-    Task(
+    _like_cifar(
         name="cifar10",
         summary="CIFAR-10: 32x32 colour photographs in 10 classes, 50,000 to train, 10,000 to test",
-        models=_CIFAR_MODELS,
-        defaults=_CIFAR,
-        by_optimizer=_adam(0.001),
         target=0.85,
         load=_by("cifar", name="cifar10", hub="uoft-cs/cifar10", label="label", classes=10),
     ),
-    Task(
+    _like_cifar(
         name="cifar100",
         summary="CIFAR-100: 32x32 colour photographs in 100 classes, 50,000 to train, 10,000 to test",
-        models=_CIFAR_MODELS,
-        defaults=_CIFAR,
-        by_optimizer=_adam(0.001),
         target=0.55,
         load=_by("cifar", name="cifar100", hub="uoft-cs/cifar100", label="fine_label", classes=100),
     ),
@@ -118,7 +109,7 @@ _ALL: Final = (
         summary="tiny Shakespeare, or any text file, by character: 1,003,855 characters to train, 111,539 to test",
         models=("gpt",),
         defaults=_TEXT,
-        # Adam's weight decay is no more than a penalty: 0.1 would rule.
+        # Adam's weight decay is a penalty on the loss: 0.1 would dominate it.
         by_optimizer={"adam": {"weight_decay": 0.0}, "sgd": _SGD_OF_TEXT, "nesterov": _SGD_OF_TEXT},
         target=0.5,
         load=_by("text"),
@@ -143,5 +134,4 @@ def get(name: str) -> Task:
         >>> get("digits").default_model
         'small_cnn'
     """
-    task: Task = _TASKS[_checks.one_of("task", name, _TASKS)]
-    return task
+    return _TASKS[_checks.one_of("task", name, _TASKS)]

@@ -17,15 +17,15 @@ from adabatch._random import GOLDEN, split_mix
 
 
 def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> npt.NDArray[np.int64]:
-    """Whole numbers in `[0, options)`, each a function of (seed, name) and of one sample's clock alone.
+    """Random whole numbers in `[0, options)`, one per sample, each fixed by seed, name and the sample's clock alone.
 
     Args:
         options: how many values there are, at most 2^31.
         seed: of the run.
         clock: position of the first sample in the data, `epoch * N + position`.
-        stride: how far the clocks of neighbouring samples lie apart: the number of ranks.
-        count: samples.
-        name: what is drawn; other names give independent numbers.
+        stride: distance between the clocks of neighbouring samples: the number of ranks.
+        count: number of samples.
+        name: of what is drawn; different names give independent numbers.
 
     Example:
         >>> whole = draws(9, seed=1, clock=100, count=6, name="crop")
@@ -53,7 +53,7 @@ class CropFlip:
         std: of each channel.
         image_size: height and width of the images in pixels.
         classes: number of classes.
-        padding: pixels of zeros on each side from which a crop of the image's size is taken; 0 for no crop.
+        padding: pixels of zeros added on each side before a crop of the image's size is taken; 0 for no crop.
         flip: whether half of the images are mirrored.
 
     Example:
@@ -76,11 +76,11 @@ class CropFlip:
         return {"in_channels": len(self.mean), "image_size": self.image_size, "classes": self.classes}
 
     def to(self, device: Any) -> CropFlip:  # noqa: ARG002
-        """Itself: it works where its inputs are."""
+        """Itself: it works on the device of its inputs."""
         return self
 
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
-        """Augmented and normalised images, float32, of `inputs`, uint8 `[batch, channels, height, width]`."""
+        """`inputs`, uint8 `[batch, channels, height, width]`, augmented and normalised to float32."""
         shifts = 2 * self.padding + 1
         drawn = draws(2 * shifts**2, seed=seed, clock=clock, stride=stride, count=len(inputs), name="crop and flip")
         rest, mirrored = np.divmod(drawn, 2)
@@ -89,7 +89,7 @@ class CropFlip:
         return self.test(self._cut(inputs, torch.from_numpy(chosen).to(inputs.device, non_blocking=True)))
 
     def _cut(self, inputs: Tensor, chosen: Tensor) -> Tensor:
-        """The windows `chosen` (number, row, column) of the padded images followed by the same mirrored."""
+        """The windows `chosen` (image, row, column) of the padded images, which their mirror images follow."""
         batch, channels, height, width = inputs.shape
         edge = self.padding
         copies = 2 if self.flip else 1
@@ -106,13 +106,13 @@ class CropFlip:
         return windows[chosen[0], chosen[1], chosen[2]]
 
     def test(self, inputs: Tensor) -> Tensor:
-        """Normalised images, float32, of `inputs`, uint8 `[batch, channels, height, width]`."""
+        """`inputs`, uint8 `[batch, channels, height, width]`, normalised to float32."""
         scale, offset = _normaliser(self.mean, self.std, inputs.device)
         return torch.addcmul(offset, inputs.float(), scale)
 
 
 @functools.lru_cache(maxsize=16)
 def _normaliser(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and offset `[channels, 1, 1]` that take pixels from 0 to 255 to mean 0 and standard deviation 1."""
+    """Scale and offset, `[channels, 1, 1]`, that normalise pixels counted from 0 to 255."""
     centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
     return (1 / (255 * spread)).float().to(device), (-centre / spread).float().to(device)

@@ -1,12 +1,12 @@
 """Decoded images on disk: files of arrays that are there whole or not at all.
 
-A file holds a header that says format, names, types and shapes, and then the arrays. It lies in the folder that the
-environment variable ADABATCH_CACHE names, else in `adabatch` under XDG_CACHE_HOME or `~/.cache`. Its name carries the
-key, a hash of what was decoded and how, so other content or another version of the decoder never meets it.
+A file holds a header (format, names, types, shapes), then the arrays. It lies in the folder that the environment
+variable ADABATCH_CACHE names, else in `adabatch` under XDG_CACHE_HOME or `~/.cache`. Its name carries the key, a hash
+of the encoded data and the decoder's version, so a file never serves other data or another decoder.
 
-It is written under another name, forced to disk and renamed. Who writes holds a lock on a file beside it, which the
-kernel releases when the process ends in whatever way; so two runs never decode the same, and what a killed one left is
-deleted by the next.
+It is written under another name, forced to disk and renamed. The writer locks a file beside it, and the kernel releases
+the lock when the process ends, however it ends. So two runs never decode the same images, and the next run deletes what
+a killed one left.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def arrays(name: str, *, key: str, shapes: Callable[[], Shapes], fill: Callable[
     Args:
         name: what they are, for the file's name.
         key: hash of everything that they depend on.
-        shapes: called if they are not there: for each array its type, such as `"uint8"`, and its shape.
-        fill: called if they are not there, with the arrays, all zero and on disk, to be filled in place.
+        shapes: called if they are missing; gives each array's type, such as `"uint8"`, and shape.
+        fill: called if they are missing; fills the arrays, all zero and on disk, in place.
 
     Returns:
-        The arrays, mapped from the file; a change of them stays in this process.
+        The arrays, mapped from the file; changes to them stay in this process.
 
     Raises:
-        OSError: if the folder cannot be written or has too little room; said before anything is filled.
+        OSError: if the folder cannot be written or has too little room; raised before anything is filled.
 
     Example:
         >>> import tempfile
@@ -79,7 +79,7 @@ def arrays(name: str, *, key: str, shapes: Callable[[], Shapes], fill: Callable[
 
 
 def _open(path: Path, mode: Any = "c") -> dict[str, npt.NDArray[Any]] | None:
-    """The arrays in `path`; None if there is no such file or it is of no use, which is then said."""
+    """The arrays in `path`; None if the file is missing or, with a warning, unusable."""
     try:
         with path.open("rb") as file:
             header = file.read(HEADER)
@@ -128,7 +128,7 @@ def _make(path: Path, shapes: Shapes, fill: Callable[[Arrays], None]) -> None:
         places[name] = (kind, shape, size)
         size += -(-math.prod(shape) * np.dtype(kind).itemsize // ALIGNMENT) * ALIGNMENT
     header = MAGIC + json.dumps({"format": FORMAT, "size": size, "arrays": places}).encode()
-    for left in path.parent.glob(f".{path.name}.*.draft"):  # of a process that was killed: its lock is ours now
+    for left in path.parent.glob(f".{path.name}.*.draft"):  # left by a killed process, since the lock is ours
         left.unlink(missing_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < size:

@@ -28,10 +28,10 @@ def load(data: Path | str | None = None, *, name: str, hub: str, label: str, cla
     """Reads a data set of 32x32 colour images, decoded once into the cache (see `adabatch.lab.tasks.cache`).
 
     Args:
-        data: the folder with `train-*.parquet` and `test-*.parquet`, or one above in which a folder `name` has them;
+        data: the folder with `train-*.parquet` and `test-*.parquet`, or one above that has them in a folder `name`;
             None takes the environment variable ADABATCH_DATA and, when that is not set, downloads.
         name: of the data set's folder.
-        hub: of the data set on the hub.
+        hub: name of the data set on the hub.
         label: name of the column of labels.
         classes: number of classes.
 
@@ -62,7 +62,7 @@ def load(data: Path | str | None = None, *, name: str, hub: str, label: str, cla
 
 
 class _Source:
-    """Pixels and labels for the cache: both splits, one after the other."""
+    """Pixels and labels for the cache: the training split, then the test split."""
 
     def __init__(self, folder: Path | None, stack: ExitStack, *, hub: str, label: str, classes: int) -> None:
         self._folder, self._stack, self._hub, self._label, self._classes = folder, stack, hub, label, classes
@@ -74,7 +74,7 @@ class _Source:
         return [parquet.read(self._folder, split=split, **how) for split in SPLITS]
 
     def key(self) -> str:
-        """Hash of everything that pixels and labels depend on."""
+        """A hash of everything that pixels and labels depend on."""
         digest = hashlib.sha256(f"{DECODER} {self._label} {self._classes}".encode())
         for name, files in self._files.items():
             digest.update(name.encode())
@@ -88,14 +88,14 @@ class _Source:
         return digest.hexdigest()
 
     def shapes(self) -> Shapes:
-        """The shapes of all arrays; first starts the decoder, so that it is there when it is needed."""
+        """The shapes of all arrays; starts the decoder first, so that it is ready when it is needed."""
         size = sum(file.stat().st_size for files in self._files.values() for file in files) if self._files else FEW
         self._decoder = self._stack.enter_context(Decoder(size))
         rows = sum(len(split) for split in self._splits)
         return {"images": ("uint8", (rows, 3, SIZE, SIZE)), "labels": ("int64", (rows,)), "train": ("int64", (1,))}
 
     def fill(self, into: Arrays) -> None:
-        """Decodes."""
+        """Decodes pixels and labels into arrays of these shapes."""
         train, test = self._splits
         cut = into["train"][0] = len(train)
         into["labels"][:cut], into["labels"][cut:] = train.labels(self._classes), test.labels(self._classes)

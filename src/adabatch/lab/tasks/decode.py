@@ -1,9 +1,9 @@
 """Decodes many small images with pillow, on all cores.
 
-For images of a few thousand pixels most of pillow's time is spent in Python, which threads cannot share, so there are
-processes. They are started as programs of their own (not forked, and without running the user's script again), get the
-encoded images through a pipe and write pixels straight into the cache's file. They can be started before the images are
-read, which hides the time that starting takes.
+For images of a few thousand pixels pillow spends most of its time in Python, which threads cannot share. So processes
+decode. They are programs of their own: not forked, and without running the user's script again. They get the encoded
+images through a pipe and write pixels straight into the cache's file. Starting them before the images are read hides
+the time that this takes.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def cores() -> int:
 
 
 class Decoder:
-    """Decodes images of one size into an array, once; to be used in a `with` statement, which ends its processes.
+    """Decodes images of one size into an array, once; used in a `with` statement, which ends its processes.
 
     Args:
-        size: about how many bytes there are to decode; decides whether processes are worth it.
-        workers: processes; 0 decodes in this one, None takes one for each core if that is worth it.
+        size: roughly how many bytes there are to decode; decides whether processes are worth starting.
+        workers: processes; 0 decodes in this one, None takes one for each core if they are worth starting.
 
     Example:
         >>> pixels = np.empty((0, 3, 32, 32), dtype=np.uint8)
@@ -75,10 +75,10 @@ class Decoder:
             encoded: image files.
             pixels: filled with the pixels, uint8 `[images, channels, height, width]`, 1 or 3 channels; mapped from a
                 file if there are processes.
-            where: what to call an image in an error, given its number.
+            where: gives an image's name in errors from its number.
 
         Raises:
-            ValueError: if an image is missing, cannot be decoded or is of another size or kind; the message names it.
+            ValueError: if an image is missing, cannot be decoded or has another size or mode; the message names it.
             RuntimeError: if a process fails.
             ModuleNotFoundError: if pillow is missing.
         """
@@ -96,7 +96,7 @@ class Decoder:
 
 
 def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
-    """Decodes images; which is the first that cannot be used, and why."""
+    """Decodes images; returns the number of the first unusable one and the reason, None if all are usable."""
     with needs("decoding images needs pillow"):
         from PIL import Image, JpegImagePlugin, PngImagePlugin
     # Without the search for the format opening takes half as long.
@@ -119,7 +119,7 @@ def _decode_all(encoded: _Images, pixels: _Pixels) -> _Error | None:
 
 
 def _by_process(process: Any, encoded: _Images, pixels: Any, first: int, last: int) -> _Error | None:
-    """Has images `first` to `last` decoded by a process."""
+    """Lets a process decode the images from `first` to before `last`."""
     assert isinstance(pixels, np.memmap)
     rows = [content or b"" for content in encoded[first:last]]
     shape = [len(rows), *pixels.shape[1:]]
@@ -134,7 +134,7 @@ def _by_process(process: Any, encoded: _Images, pixels: Any, first: int, last: i
 
 
 def work(stdin: BinaryIO | None = None) -> None:
-    """Works as a process: reads a job and image files from standard input, writes pixels into the job's file."""
+    """Runs in a process: reads a job and image files from standard input, writes pixels into the job's file."""
     stream = stdin or sys.stdin.buffer
     line = stream.readline()
     if not line:  # closed without a job

@@ -15,10 +15,10 @@ TRAIN: Final = 1437
 
 
 def load(data: Path | str | None = None) -> Data:
-    """Reads the scans: 1,437 to train on and 360 to test on, the same ones always.
+    """Reads the scans: always the same 1,437 to train on and 360 to test on.
 
     Args:
-        data: must be None, since the data come with scikit-learn.
+        data: must be None; the data come with scikit-learn.
 
     Returns:
         8x8 grey images, normalised by the mean and the standard deviation of the training pixels.

@@ -32,7 +32,7 @@ SUFFIXES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".ti
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 SIZE: Final = 224  # of a crop
-SHORTER_SIDE: Final = 256  # to which an image is resized before its centre is cut out
+SHORTER_SIDE: Final = 256  # after an image is resized, before its centre is cut out
 SCALE: Final = (0.08, 1.0)
 RATIO: Final = (3 / 4, 4 / 3)
 TRIES: Final = 10
@@ -43,11 +43,11 @@ def load(data: Path | str | None = None) -> Data:
 
     Args:
         data: a folder with `train-*.parquet` and `validation-*.parquet`, or with `train` and `val` (or `validation`)
-            that hold a folder of images for each class; or one above in which a folder `imagenet` is like that. None
-            takes the environment variable ADABATCH_DATA and, when that is not set, downloads.
+            that hold a folder of images for each class; or one above, whose folder `imagenet` is like that. None takes
+            the environment variable ADABATCH_DATA and, when that is not set, downloads.
 
     Returns:
-        Numbers of images, with a data set that reads them and a transform.
+        Indices of images, with a data set that reads them and a transform.
 
     Raises:
         FileNotFoundError: if the folder or the files are missing.
@@ -83,7 +83,7 @@ _Split = tuple["Encoded", Any]
 
 
 def _class_folders(folder: Path) -> tuple[_Split, _Split, int]:
-    """Images and labels to train and to evaluate on, and the number of classes, from folders of class folders."""
+    """Training and test images with labels, and the number of classes, from folders of class folders."""
     places = [folder / name for name in VALIDATION if (folder / name).is_dir()]
     if not places:
         raise FileNotFoundError(f"`data` must hold a folder val or validation, got {str(folder)!r}, which has neither")
@@ -127,13 +127,13 @@ def _is_image(name: str) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """The folders in a folder, in order."""
+    """The names of the folders in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _hub(folder: Path | None) -> tuple[_Split, _Split, int]:
-    """Images and labels to train and to evaluate on, and the number of classes, in the hub's layout."""
+    """Training and test images with labels, and the number of classes, from the hub's layout."""
     found = {split: parquet.hub_split(folder, split=split, hub=HUB) for split in ("train", "validation")}
     names = getattr(found["train"].features["label"], "names", None)
     classes = len(names) if names else 0
@@ -151,7 +151,7 @@ def _hub(folder: Path | None) -> tuple[_Split, _Split, int]:
 
 
 class Encoded(Protocol):
-    """Image files by number."""
+    """Image files by index."""
 
     def __len__(self) -> int: ...
 
@@ -191,7 +191,7 @@ class Files:
 class TrainImages:
     """Random resized crops with their classes, for a loader with workers.
 
-    What is random comes from python's generator, which the loader sets from (seed, epoch, position) for each sample.
+    They are drawn from Python's generator, which the loader seeds from (seed, epoch, position) for each sample.
     """
 
     def __init__(self, encoded: Encoded, labels: Tensor) -> None:
@@ -219,7 +219,7 @@ def centres(encoded: Encoded, numbers: Sequence[int], *, pool: ThreadPoolExecuto
 
 
 def _pixels(content: bytes | None, where: str, *, train: bool) -> npt.NDArray[np.uint8]:
-    """One crop, `[3, 224, 224]`."""
+    """A random crop to train on, else the centre crop, `[3, 224, 224]`."""
     with needs("decoding images needs pillow"):
         from PIL import Image
     try:
@@ -243,8 +243,8 @@ def _pixels(content: bytes | None, where: str, *, train: bool) -> npt.NDArray[np
 def random_box(width: int, height: int) -> tuple[int, int, int, int]:
     """A random part of an image: left, top, right and bottom in pixels.
 
-    Its area is uniform in 8 % to 100 % of the image's, the logarithm of its aspect ratio uniform from 3/4 to 4/3; after
-    ten that do not fit it is the largest centred part whose aspect ratio is allowed.
+    Its area is uniform from 8 % to 100 % of the image's, its aspect ratio log-uniform from 3/4 to 4/3. After ten draws
+    that do not fit, it is the largest centred part with an allowed aspect ratio.
 
     Example:
         >>> random.seed(0)
@@ -268,7 +268,7 @@ def random_box(width: int, height: int) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class FromFiles:
-    """Flips crops that a loader read, and reads what to evaluate on by number."""
+    """Flips and normalises crops from a loader; reads test images by index."""
 
     encoded: Encoded
     normalise: CropFlip
@@ -281,7 +281,7 @@ class FromFiles:
         return self.normalise.shape
 
     def to(self, device: Any) -> FromFiles:
-        """The same with results on `device`."""
+        """The same transform with results on `device`."""
         return replace(self, device=device)
 
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
@@ -290,7 +290,7 @@ class FromFiles:
         return self.normalise.train(moved, seed=seed, clock=clock, stride=stride)
 
     def test(self, inputs: Tensor) -> Tensor:
-        """The normalised centres of the images whose numbers are given."""
+        """The normalised centre crops of the images with these indices."""
         with ThreadPoolExecutor(cores()) as pool:
             pixels = centres(self.encoded, inputs.tolist(), pool=pool)
         return self.normalise.test(torch.from_numpy(pixels).to(self.device))

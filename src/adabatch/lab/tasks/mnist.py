@@ -20,10 +20,10 @@ def load(data: Path | str | None = None, *, name: str, hub: str) -> Data:
     """Reads a data set of 28x28 grey images in ten classes.
 
     Args:
-        data: the folder with `train-*.parquet` and `test-*.parquet`, or one above in which a folder `name` has them;
+        data: the folder with `train-*.parquet` and `test-*.parquet`, or one above that has them in a folder `name`;
             None takes the environment variable ADABATCH_DATA and, when that is not set, downloads.
         name: of the data set's folder.
-        hub: of the data set on the hub.
+        hub: name of the data set on the hub.
 
     Returns:
         The images, normalised by the mean and the standard deviation of the training pixels.

@@ -1,7 +1,7 @@
 """Reads images and labels from Parquet files in the layout of the Hugging Face hub.
 
 A split is one or more files `SPLIT-*.parquet` with a column of images (a struct whose field `bytes` is the encoded
-image file), by default `image`, and one of whole numbers, by default `label`.
+image file), by default `image`, and a column of whole numbers, by default `label`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from adabatch.lab.tasks.task import first_line, given_data, needs
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split, read: encoded images and labels."""
+    """A split in memory: encoded images and labels."""
 
-    source: str  # what to call it in an error
+    source: str  # its name in errors
     table: Any  # of pyarrow, with the columns `image` and `label`
 
     def __len__(self) -> int:
@@ -34,15 +34,15 @@ class Split:
         return [image for chunk in self.table["image"].chunks for image in chunk.field("bytes").to_pylist()]
 
     def labels(self, classes: int) -> npt.NDArray[np.int64]:
-        """The labels, see `checked_labels`."""
+        """The labels, checked by `checked_labels`."""
         return checked_labels(self.table["label"], source=self.source, classes=classes)
 
     def buffers(self) -> list[Any]:
-        """Everything as it lies in memory."""
+        """All its memory buffers."""
         return [b for column in self.table.columns for chunk in column.chunks for b in chunk.buffers() if b]
 
     def where(self, row: int) -> str:
-        """The name of a row in an error."""
+        """The name of a row in errors."""
         return f"row {row} of {self.source}"
 
 
@@ -54,9 +54,9 @@ def holds(place: Path) -> bool:
 def data_folder(
     data: Path | str | None, *, name: str, fits: Callable[[Path], bool] = holds, what: str = ""
 ) -> Path | None:
-    """The folder that holds the files of the data set `name`; None when it has to be downloaded.
+    """The folder that holds the files of the data set `name`; None if the data set must be downloaded.
 
-    It is the one that the user gave, or one named `name` in it; `what` it must hold in words, where not Parquet files.
+    It is the user's folder or a folder `name` in it. `what` says in words what `fits` looks for.
 
     Raises:
         FileNotFoundError: if a folder is given and does not hold the data set.
@@ -98,7 +98,7 @@ def read(folder: Path | None, *, split: str, hub: str, image: str = "image", lab
 
     Raises:
         FileNotFoundError: if the folder has no file of this split.
-        ValueError: if a file is no Parquet file, its columns are others, or there is no row.
+        ValueError: if a file is no Parquet file, has other columns, or there is no row.
         OSError: if the download fails.
         ModuleNotFoundError: if a package is missing.
     """
@@ -132,11 +132,11 @@ def _no_parquet(file: Path | str, error: Exception) -> ArgumentError:
 def hub_split(folder: Path | None, *, split: str, hub: str, image: str = "image", label: str = "label") -> Any:
     """One split as a data set of the package datasets, undecoded and read from disk row by row.
 
-    The Parquet files of a folder are unpacked into the cache; without a folder `hub` is downloaded.
+    Parquet files from a folder are unpacked into the cache; without a folder, `hub` is downloaded.
 
     Raises:
         FileNotFoundError: if the folder has no file of this split.
-        ValueError: if a file is no Parquet file or its columns are others.
+        ValueError: if a file is no Parquet file or has other columns.
         OSError: if the download or writing to the cache fails.
         ModuleNotFoundError: if a package is missing.
     """

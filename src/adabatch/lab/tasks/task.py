@@ -1,4 +1,4 @@
-"""Tasks: a data set, networks that suit it and sensible settings."""
+"""Tasks and their data; helpers for the modules that load them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from adabatch._errors import MissingPackageError
+from adabatch._errors import ArgumentError, MissingPackageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ VARIABLE: Final = "ADABATCH_DATA"  # the environment variable that names the dat
 
 
 class Transform(Protocol):
-    """Makes a network's inputs of what a loader hands out: augmentation, normalisation, decoding."""
+    """Turns a loader's samples into a network's inputs: decoding, augmentation, normalisation."""
 
     @property
     def shape(self) -> Mapping[str, int]:
@@ -28,16 +28,16 @@ class Transform(Protocol):
 
     @property
     def on_device(self) -> bool:
-        """Whether it takes samples that lie on the training device; False: on the CPU."""
+        """Whether it takes samples on the training device; False: on the CPU."""
 
     def to(self, device: Any) -> Transform:
-        """One whose results lie on `device`."""
+        """The same transform with results on `device`."""
 
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
-        """Inputs to train on; what is random belongs to the seed and to each sample's clock."""
+        """Inputs to train on; randomness depends on the seed and each sample's clock alone."""
 
     def test(self, inputs: Tensor) -> Tensor:
-        """Inputs to evaluate on; nothing is random."""
+        """Inputs to evaluate on, without randomness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class Data:
     """A data set in memory, ready for the network or for its transform.
 
     Attributes:
-        x_train: what to train on: images, normalised float32, `[samples, channels, height, width]`, or what
-            `transform` takes: for example pixels, uint8, or the samples' numbers.
+        x_train: training samples: images, normalised float32, `[samples, channels, height, width]`; else the input of
+            `transform`, such as uint8 pixels or indices; of text token numbers, `[samples, tokens]`.
         y_train: their classes, int64, `[samples]`; of text the next token at each place, `[samples, tokens]`.
-        x_test: what to evaluate on.
+        x_test: test samples.
         y_test: their classes.
         classes: number of classes; of text the size of the vocabulary.
         note: where the data are from and how they were split, in one line.
-        transform: makes a network's inputs of `x_train` and `x_test`; None: they are that.
+        transform: turns `x_train` and `x_test` into a network's inputs; None: they already are.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens.
-        files: a data set that reads samples from disk, to which `x_train` gives the numbers; None: `x_train` are the
-            samples themselves.
+        files: a data set that reads samples from disk; `x_train` then holds their indices. None: `x_train` holds the
+            samples.
     """
 
     x_train: Tensor
@@ -70,7 +70,7 @@ class Data:
 
     @property
     def dataset(self) -> Any:
-        """(input, class) pairs for a loader; with `files`, `x_train` holds their numbers."""
+        """(input, class) pairs for a loader."""
         from torch.utils.data import Subset, TensorDataset
 
         if self.files is None:
@@ -86,16 +86,28 @@ class Data:
 
     @property
     def shape(self) -> Mapping[str, int]:
-        """The arguments of `models.build` that describe the inputs."""
+        """The arguments of `models.build` that describe the inputs.
+
+        Raises:
+            ValueError: if they are neither square images nor text, and no transform describes them.
+        """
         if self.transform is not None:
             return self.transform.shape
         if self.tokens_per_sample is not None:
             return {"vocabulary": self.classes, "context": self.tokens_per_sample}
-        _, channels, size, _ = self.x_train.shape
-        return {"in_channels": channels, "image_size": size, "classes": self.classes}
+        shape = tuple(self.x_train.shape)
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ArgumentError(
+                "x_train",
+                "must be square images `[samples, channels, height, width]`",
+                value=shape,
+                remedy="shape a row of features as `[features, 1, 1]`, which suits `mlp`; text has `tokens_per_sample`;"
+                " other inputs need a `transform` that names the arguments of their network",
+            )
+        return {"in_channels": shape[1], "image_size": shape[2], "classes": self.classes}
 
     def fingerprint(self) -> str:
-        """A hash that tells these data from others: of sizes, all classes, and what to train on at 256 places."""
+        """A hash that tells these data from others: of the sizes, all classes and 256 training samples."""
         count = len(self.x_train)
         places = sorted({count * place // 256 for place in range(256)}) if count else []
         found = hashlib.sha256(f"{count} {len(self.x_test)} {self.classes}".encode())
@@ -104,13 +116,13 @@ class Data:
         return found.hexdigest()[:32]
 
     def train_inputs(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
-        """The network's inputs for a batch or a part of one, as a loader handed it out.
+        """The network's inputs for a batch, or a part of one, from a loader over `dataset`.
 
         Args:
-            inputs: as `dataset` gives them, on the training device.
-            seed: of the run; what is random belongs to it and to each sample's clock.
+            inputs: on the training device.
+            seed: of the run; randomness depends on it and each sample's clock alone.
             clock: position of the first row in the data, `epoch * N + position`.
-            stride: how far the clocks of neighbouring rows lie apart: the number of ranks.
+            stride: distance between the clocks of neighbouring rows: the number of ranks.
         """
         return inputs if self.transform is None else self.transform.train(inputs, seed=seed, clock=clock, stride=stride)
 
@@ -119,7 +131,7 @@ class Data:
         return inputs if self.transform is None else self.transform.test(inputs)
 
     def to(self, device: Any) -> Data:
-        """The same data on `device`; what the transform takes from the CPU stays there."""
+        """The same data on `device`; inputs that the transform takes from the CPU stay there."""
         keep = self.transform is not None and not self.transform.on_device
         return replace(
             self,
@@ -137,13 +149,13 @@ class Task:
 
     Attributes:
         name: what the user types.
-        summary: one line about it.
+        summary: one line for `adabatch list`.
         models: names of the networks that suit it, see `adabatch.lab.models`; the first one is its default.
         defaults: settings for `RunConfig.for_task`.
-        target: the test accuracy, a fraction, that the time to target is measured to.
-        load: reads the data; its argument is the user's data folder or None.
+        target: test accuracy, a fraction, up to which the time to target is measured.
+        load: reads the data from the user's folder; None finds or downloads them.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens to count.
-        by_optimizer: for optimizers other than that of `defaults`, the settings that go with each: above all its LR.
+        by_optimizer: settings that differ from `defaults` with another optimizer, above all the LR.
     """
 
     name: str
@@ -157,11 +169,11 @@ class Task:
 
     @property
     def default_model(self) -> str:
-        """The network when none is chosen."""
+        """The network if none is chosen."""
         return self.models[0]
 
     def settings(self, optimizer: str | None = None) -> dict[str, Any]:
-        """The settings of `defaults` with what goes with an optimizer; None for their own.
+        """The default settings with this optimizer; None for the task's own optimizer.
 
         Example:
             >>> from adabatch.lab.tasks import get
@@ -173,7 +185,7 @@ class Task:
         return {**self.defaults, **self.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
 
     def in_place_of(self, before: str, optimizer: str) -> dict[str, Any]:
-        """The settings that change where `optimizer` takes the place of another one: those that the task has otherwise.
+        """The settings that the task changes when `optimizer` replaces `before`.
 
         Example:
             >>> from adabatch.lab.tasks import get
@@ -184,22 +196,18 @@ class Task:
         return {name: value for name, value in new.items() if name != "optimizer" and value != old[name]}
 
 
-# What loaders share.
+# For the modules that load data.
 
 
 def given_data(data: Path | str | None) -> tuple[Path | None, str]:
-    """The data folder or file that the user gave, else that of ADABATCH_DATA, else None; and what to call it."""
+    """The user's data folder or file, else that of ADABATCH_DATA, else None; and its name in errors."""
     given, argument = (data, "data") if data is not None else (os.environ.get(VARIABLE), VARIABLE)
     return Path(given) if given else None, argument
 
 
 @contextmanager
 def needs(what: str, *, remedy: str = "run: pip install 'adabatch[data]'") -> Iterator[None]:
-    """Turns a package that is missing into an error that says what needs it.
-
-    Raises:
-        ModuleNotFoundError: if something that is imported is missing.
-    """
+    """Raises ModuleNotFoundError that says `what` and the remedy, where an import in it fails."""
     try:
         yield
     except ModuleNotFoundError as error:

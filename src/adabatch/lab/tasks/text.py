@@ -29,8 +29,8 @@ def load(data: Path | str | None = None) -> Data:
             environment variable ADABATCH_DATA and, when that is not set, downloads tiny Shakespeare into the cache.
 
     Returns:
-        Sequences of 128 characters as numbers, int64 `[sequences, 128]`, and for each the characters one further on. A
-        character's number is its place among those that occur, sorted.
+        Sequences of 128 characters as numbers, int64 `[sequences, 128]`, with the same sequences one character on. A
+        character's number is its place in the sorted list of those that occur.
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -67,13 +67,13 @@ def load(data: Path | str | None = None) -> Data:
 
 
 def _sequences(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Consecutive sequences, and the same one token further on; what is left over at the end is dropped."""
+    """Consecutive sequences, and the same ones shifted by one token; the rest at the end is dropped."""
     count = (len(tokens) - 1) // CONTEXT
     return tuple(tokens[first : first + count * CONTEXT].view(count, CONTEXT) for first in (0, 1))  # type: ignore[return-value]
 
 
 def _path(data: Path | str | None) -> Path:
-    """The text file."""
+    """The user's text file, else tiny Shakespeare in the cache."""
     given, argument = given_data(data)
     if given is None:
         path = _files.cache_folder() / "tinyshakespeare.txt"
@@ -88,7 +88,7 @@ def _path(data: Path | str | None) -> Path:
 
 
 def _download(path: Path) -> Path:
-    """Fetches tiny Shakespeare."""
+    """Downloads tiny Shakespeare to `path`."""
     try:
         with urllib.request.urlopen(URL, timeout=60) as response:
             content = response.read()

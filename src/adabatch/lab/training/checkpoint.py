@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read with every doubt."""
+"""Checkpoints: written whole or not at all, and checked when read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
     def fill(file: BinaryIO) -> None:
         try:
             torch.save({"kind": KIND, "format": FORMAT, **state}, file)
-        except RuntimeError as error:  # torch hides the system's error behind one of its own
+        except RuntimeError as error:  # torch wraps the system's error
             raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
 
     _files.write(path, fill, also=also)
@@ -36,7 +36,7 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None) -> 
 
 
 def finish(path: Path, *, also: Path) -> None:
-    """Ends a first `write` that a kill broke off between its two names; else does nothing.
+    """Completes a first `write` that a kill broke off after `also` and before `path`; else does nothing.
 
     Raises:
         OSError: if that fails.
@@ -52,7 +52,7 @@ def read(path: Path, *, remedy: str = "remove the run folder to start again") ->
 
     Args:
         path: the file.
-        remedy: what helps where it is damaged or something else, in words.
+        remedy: the remedy if it is damaged or something else.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -71,24 +71,18 @@ def read(path: Path, *, remedy: str = "remove the run folder to start again") ->
             state = None if broken is not None else torch.load(file, map_location="cpu", weights_only=True)
         except MemoryError:
             raise
-        except pickle.UnpicklingError:  # torch's own advice would be to run what is in there
-            raise ArgumentError(
-                "checkpoint", f"{path} must hold tensors, numbers and text alone", got="more", remedy=remedy
-            ) from None
+        except pickle.UnpicklingError:  # torch's own message advises to load it unsafely
+            rule = f"{path} must hold tensors, numbers and text alone"
+            raise ArgumentError("checkpoint", rule, got="more", remedy=remedy) from None
         except Exception as error:  # a damaged file may fail in any of the steps of reading it
             reason = str(error).strip().partition("\n")[0]
-            raise ArgumentError(
-                "checkpoint", f"{path} must be whole", got=f"a damaged file ({reason})", remedy=remedy
-            ) from None
+            got = f"a damaged file ({reason})"
+            raise ArgumentError("checkpoint", f"{path} must be whole", got=got, remedy=remedy) from None
     if broken is not None:
         raise ArgumentError("checkpoint", f"{path} must be whole", got=f"a damaged {broken}", remedy=remedy)
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise ArgumentError("checkpoint", f"{path} must be one of adabatch's runs", got="something else", remedy=remedy)
     if state.get("format") != FORMAT:
-        raise ArgumentError(
-            "checkpoint",
-            f"{path} must be of format {FORMAT}",
-            value=state.get("format"),
-            remedy="use the version of adabatch that wrote it",
-        )
+        rule, remedy = f"{path} must be of format {FORMAT}", "use the version of adabatch that wrote it"
+        raise ArgumentError("checkpoint", rule, value=state.get("format"), remedy=remedy)
     return state

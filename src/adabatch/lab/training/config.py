@@ -1,9 +1,9 @@
-"""The settings of one run: one table of them, from which options, files, presets and arms take their names."""
+"""The settings of one run, in one table: options, files, presets and arms take their names from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from heapq import merge
@@ -15,8 +15,8 @@ from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab import tasks
 from adabatch.lab.training import lr_schedule, optimizers, saving
 
-LARGEST_SEED: Final = 2**63 - 1  # that every generator takes
-MOST_THREADS: Final = 1024  # with many more OpenMP ends the process
+LARGEST_SEED: Final = 2**63 - 1  # the largest that every generator takes
+MOST_THREADS: Final = 1024  # with many more, OpenMP ends the process
 PRECISIONS: Final = ("float32", "bf16", "float64")
 # Groups of settings in the help.
 PANELS: Final = ("Run", "Growing batch", "Optimizer", "Speed", "Output")
@@ -27,21 +27,21 @@ Check = Callable[[str, Any], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A setting of a run, apart from its value; `SETTINGS` has them all.
+    """The description of one setting of a run; `SETTINGS` has them all.
 
     Attributes:
-        name: of the field, of the key in files and presets, and, with hyphens, of the option and of an arm's key.
+        name: of the field and of the key in files and presets; with hyphens of the option and of an arm's key.
         kind: `int`, `float`, `str` or `bool`.
         optional: whether None is a value.
         panel: its group in the help.
-        help: its line there.
-        metavar: what stands for its value there; None for the kind.
+        help: its line in the help.
+        metavar: the placeholder for its value in the help; None for the kind.
         flags: of the option; None for its name.
-        check: raises for a bad value of it, given its name and the value.
-        shared: whether the arms of a comparison have it in common.
-        of_growth: whether it plays no part where the batch is constant.
-        may_change: whether a run that goes on may have another; the result does not depend on it.
-        late: whether run folders of earlier versions go without.
+        check: takes the name and a value, and raises for a bad value.
+        shared: whether all arms of a comparison have the same value.
+        of_growth: whether it has no effect on a constant batch.
+        may_change: whether it may change when a run goes on; the result does not depend on it.
+        late: whether it may be missing in run folders of earlier versions.
     """
 
     name: str = ""
@@ -58,7 +58,7 @@ class Setting:
     late: bool = False
 
     def validate(self, value: Any) -> None:
-        """Raises unless `value` is one that the setting may have, whatever the others are.
+        """Checks a value, whatever the other settings are.
 
         Raises:
             ValueError: if it is out of range or unknown.
@@ -75,21 +75,9 @@ class Setting:
 
 
 def _setting(default: Any, panel: str, help: str, **more: Any) -> Any:
-    """A field of `RunConfig` with its `Setting`; `...` is no default."""
+    """A field of `RunConfig` with its `Setting`; the default `...` stands for none."""
     metadata = {"setting": Setting(panel=panel, help=help, **more)}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
-
-
-def _whole(**bounds: Any) -> Check:
-    return partial(_checks.whole, **bounds)
-
-
-def _number(**bounds: Any) -> Check:
-    return partial(_checks.finite, **bounds)
-
-
-def _one_of(names: Iterable[str]) -> Check:
-    return partial(_checks.one_of, allowed=names)
 
 
 def _lr(name: str, value: Any) -> None:
@@ -114,8 +102,8 @@ def _folder(name: str, value: Any) -> None:
 class RunConfig:
     """The settings of one run; together with the device they determine it.
 
-    The line of each is its help. To add a setting, add a field with a default and `late=True`, so that older run
-    folders still load. By that line alone it is an option, a key of files, presets and arms, and checked.
+    To add a setting, add a field with a default and `late=True`, so that older run folders still load. It is then an
+    option, and a key of files, presets and arms, and its values are checked.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -133,7 +121,7 @@ class RunConfig:
     model: str = _setting(..., RUN, "The network; see adabatch list.")
     batch_size: int = _setting(..., GROWTH, "Batch size, the first one if it grows.")
     growth: float | None = _setting(None, GROWTH, "Multiply the batch by it after each interval.", metavar="FACTOR",
-        check=_number(above=1, remedy="leave it out for a constant batch"))
+        check=partial(_checks.finite, above=1, remedy="leave it out for a constant batch"))
     every: str = _setting("1 epoch", GROWTH, "The interval: 4, '4 epochs', '9 updates'; of text '1M tokens'.",
         metavar="DURATION", of_growth=True)
     max_batch_size: int | None = _setting(None, GROWTH,
@@ -143,27 +131,31 @@ class RunConfig:
         check=lambda _, rule: _coupling_of(rule), late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
-    coupling: str = _setting("linear", GROWTH, "How the LR follows: linear, sqrt, none, 'power(0.75)'.",
+    coupling: str = _setting("linear", GROWTH,
+        "How the LR follows: linear (for sgd, nesterov), sqrt (for adam, adamw), none, 'power(0.75)'; else, with any "
+        "optimizer, linear, for gpt-tiny sqrt; with --rule the rule's own.",
         check=lambda _, name: couplings.get(name), of_growth=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
         "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5; "
         "warmup:5+... in front.", metavar="TEXT")
-    momentum: float = _setting(0.9, OPTIMIZER, "Of SGD.", check=_number(minimum=0, below=1))
-    weight_decay: float = _setting(0.0, OPTIMIZER, "As the optimizer defines it.", check=_number(minimum=0))
-    optimizer: str = _setting("sgd", OPTIMIZER, "sgd, nesterov, adam or adamw.", check=_one_of(optimizers.NAMES))
+    momentum: float = _setting(0.9, OPTIMIZER, "Of SGD.", check=partial(_checks.finite, minimum=0, below=1))
+    weight_decay: float = _setting(0.0, OPTIMIZER, "As the optimizer defines it.",
+        check=partial(_checks.finite, minimum=0))
+    optimizer: str = _setting("sgd", OPTIMIZER, "sgd, nesterov, adam or adamw.",
+        check=partial(_checks.one_of, allowed=optimizers.NAMES))
     epochs: int = _setting(..., RUN, "Passes over the data.")
     micro_batch_size: int | None = _setting(None, GROWTH, "Samples per forward and backward pass; else whole batches.",
-        check=_whole(remedy="leave it out to train on whole batches"))
+        check=partial(_checks.whole, remedy="leave it out to train on whole batches"))
     ghost_batch_size: int | None = _setting(None, GROWTH,
         "Samples over which batch norm takes its statistics; else all of a pass.",
-        check=_whole(minimum=2, remedy="one sample has no spread"), late=True)
+        check=partial(_checks.whole, minimum=2, remedy="one sample has no spread"), late=True)
     seed: int = _setting(0, RUN, "Initial weights and order of samples.",
-        check=_whole(minimum=0, maximum=LARGEST_SEED), shared=True)
+        check=partial(_checks.whole, minimum=0, maximum=LARGEST_SEED), shared=True)
     device: str = _setting("auto", RUN, "Where to train; auto: a CUDA GPU if there is one, else the CPU.",
         metavar="auto|cpu|cuda|cuda:N|mps", check=_device, shared=True, may_change=True)
     threads: int | None = _setting(None, RUN, "Of torch on the CPU; a small network is fastest with one.",
-        check=_whole(maximum=MOST_THREADS), shared=True)
+        check=partial(_checks.whole, maximum=MOST_THREADS), shared=True)
     data: str | None = _setting(None, RUN,
         "Folder with Parquet files of the data set, else ADABATCH_DATA, else a download.",
         metavar="DIR", check=_folder, shared=True, may_change=True)
@@ -173,7 +165,7 @@ class RunConfig:
         "Save after each: '5 min', '2 epochs', '500 updates'; else with each evaluation and epoch.",
         metavar="TIME|DURATION", may_change=True, late=True)
     precision: str = _setting("float32", SPEED, "float32, bf16 for autocast, or float64.",
-        check=_one_of(PRECISIONS), late=True)
+        check=partial(_checks.one_of, allowed=PRECISIONS), late=True)
     channels_last: bool | None = _setting(None, SPEED, "Layout of images; else the faster one.",
         flags="--channels-last/--channels-first", late=True)
     compile: bool = _setting(False, SPEED, "torch.compile, for every batch size before the first.",
@@ -184,7 +176,7 @@ class RunConfig:
         flags="--fsdp/--no-fsdp", may_change=True, late=True)
     workers: int | None = _setting(None, RUN,
         "Processes that read samples; else one for each core where they are read from disk.",
-        check=_whole(minimum=0), may_change=True, late=True)
+        check=partial(_checks.whole, minimum=0), may_change=True, late=True)
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -203,7 +195,7 @@ class RunConfig:
             self._check_growth()
 
     def _check_duration(self, name: str, text: str) -> None:
-        """Raises unless `text` is a duration above 0 in epochs, samples, updates, or tokens where there are any."""
+        """Checks that `text` is a duration above 0 in epochs, samples or updates, or in tokens if samples have any."""
         if not isinstance(text, str):
             raise ArgumentTypeError(name, "must be text such as '4 epochs'", value=text)
         length = units.duration(text, name=name)
@@ -237,12 +229,12 @@ class RunConfig:
 
     @property
     def tokens_per_sample(self) -> int | None:
-        """Tokens in a sample of the task; None where there are none."""
+        """Tokens in a sample of the task; None if there are none."""
         return tasks.get(self.task).tokens_per_sample
 
     @property
     def grows(self) -> bool:
-        """Whether the batch size follows anything at all."""
+        """Whether the batch size may change."""
         return self.growth is not None or self.rule is not None
 
     @classmethod
@@ -251,8 +243,8 @@ class RunConfig:
 
         Args:
             task: name of the task.
-            **settings: fields of this class. The task's defaults never include growth. LR and what else goes with the
-                optimizer are as the task has them for it, unless others are given. With a rule the coupling is the
+            **settings: fields of this class. The task's defaults never include growth. The LR and other settings of an
+                optimizer are the task's for that optimizer, unless others are given. With a rule the coupling is the
                 rule's own, and the limit a tenth of the data, unless others are given.
 
         Raises:
@@ -269,7 +261,7 @@ class RunConfig:
         return cls(**{"task": task, "model": found.default_model, **defaults, **settings})
 
     def schedule(self) -> schedules.Schedule:
-        """How the batch size follows the clock, to be given to a `BatchSizeScheduler`."""
+        """The batch schedule, for a `BatchSizeScheduler`."""
         return batch_schedule(asdict(self))
 
     def plan(self, dataset_size: int) -> schedules.Plan:
@@ -306,18 +298,18 @@ class RunConfig:
             ) from error
 
     def check_lr(self, dataset_size: int) -> None:
-        """Checks that no update's LR is beyond what float32 holds: that of the schedule times the coupling's factor.
+        """Checks that every update's LR, that of the schedule times the coupling's factor, is in the range of float32.
 
         Args:
             dataset_size: samples in an epoch.
 
         Raises:
-            ValueError: if one is, or the coupling has no factor for a batch size.
+            ValueError: if one is not, or the coupling has no factor for a batch size.
         """
         plan, coupling = self.plan(dataset_size), couplings.get(self.coupling if self.grows else "none")
         highest = (self.lr * coupling.lr_factor(size / self.batch_size) for size in plan.batch_sizes)
         if not lr_schedule.rises(self.lr_schedule) and all(lr < _checks.LR_END / 2 for lr in highest):
-            return  # without a look at each of what may be millions of epochs
+            return  # without a loop over what may be millions of epochs
         shares = lr_schedule.shares(self.lr_schedule, epochs=self.epochs)
         for clock in merge(range(0, dataset_size * self.epochs, dataset_size), plan.starts_samples):
             epoch, size = clock // dataset_size, plan.batch_size_at(clock)
@@ -333,15 +325,15 @@ class RunConfig:
     def check_longer(self, began: RunConfig, *, epochs: int) -> None:
         """Checks that a run may train for more epochs than it was begun with.
 
-        It may if what is trained already is as if the run had been begun with the new number. That is so where the LRs
-        are the same, which batch sizes follow too where a rule makes them of the LRs.
+        It may if the training so far is the same as under the new number of epochs. That is so if its LRs are the same:
+        under a rule the batch sizes follow from the LRs.
 
         Args:
-            began: the settings that the run had when it was saved, which may differ in the number of epochs alone.
+            began: the settings that the run was saved with; they may differ in the number of epochs only.
             epochs: how many are completed.
 
         Raises:
-            ValueError: if an LR up to the place reached depends on the length of the training.
+            ValueError: if an LR so far depends on the length of the training.
         """
         if self.epochs == began.epochs:
             return
@@ -360,7 +352,7 @@ class RunConfig:
     def differences(self, other: RunConfig) -> dict[str, tuple[Any, Any]]:
         """The settings in which two runs differ, each with this one's value and the other's.
 
-        Settings that a run may change when it goes on are left out.
+        Settings that may change when a run goes on are left out.
 
         Args:
             other: the settings to compare with.
@@ -411,7 +403,7 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
 
     Args:
         settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule` and `epochs`.
-        **more: further arguments of `schedules.from_lr`, for growth by a rule.
+        **more: further arguments of `schedules.from_lr`, used for growth by a rule.
 
     Raises:
         ValueError: if one is out of range.
@@ -430,6 +422,18 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
 
 
+def checked_target(target: float) -> float:
+    """`target` as a float.
+
+    Raises:
+        ValueError: if it is not in (0, 1].
+    """
+    remedy = "it is a test accuracy as a fraction, for example 0.95"
+    if _checks.finite("target", target, above=0, remedy=remedy) > 1:
+        raise ArgumentError("target", "must be at most 1", value=target, remedy=remedy)
+    return float(target)
+
+
 def _coupling_of(rule: str) -> str:
     """The coupling that goes with a rule."""
     return schedules.from_lr([(0, 1.0)], rule=rule).coupling
@@ -442,7 +446,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The settings in a file, all of `RunConfig` or some.
 
     Args:
-        path: the file, or a run folder, whose config.json is read.
+        path: the file, or a run folder with a config.json.
 
     Raises:
         FileNotFoundError: if it is not there.
@@ -478,12 +482,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> dict[str, Any]:
     """Settings that were given, on top of others.
 
-    One way to grow takes the place of another one, and a rule brings its own coupling. An LR belongs to an optimizer:
-    another optimizer brings the one that the task has for it, and what else goes with it, unless they are given.
+    One way to grow replaces another, and a rule brings its own coupling. Another optimizer brings the LR and the other
+    settings that the task has for it, unless they are given.
 
     Args:
         base: fields of `RunConfig`, of a preset, a file or another run.
-        given: the same, of the user's.
+        given: fields that the user gave.
         task: name of the task.
 
     Example:

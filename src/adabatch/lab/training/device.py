@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?|mps")
 
 
 def check_name(name: Any) -> None:
-    """Raises unless `name` is a device's name, be it there or not.
+    """Checks that `name` is a device's name, whether the device exists or not.
 
     Raises:
         ValueError: if it is none.
@@ -32,13 +32,13 @@ def check_name(name: Any) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device `name`; `"auto"` is a CUDA GPU where there is one, else the CPU.
+    """The device `name`; `"auto"` is a CUDA GPU if there is one, else the CPU.
 
     Under torchrun each process takes the GPU of its number on this machine.
 
     Raises:
-        ValueError: if it is not there.
-        RuntimeError: if the environment holds a part of what torchrun sets.
+        ValueError: if there is no such device.
+        RuntimeError: if the environment holds only a part of what torchrun sets.
     """
     check_name(name)
     if (launch := _distributed.launched()) is not None and torch.cuda.is_available() and name not in ("cpu", "mps"):
@@ -81,14 +81,14 @@ def _missing(name: str, there: str, *, remedy: str = "use auto or cpu") -> Argum
 
 @contextmanager
 def entered(device: torch.device) -> Iterator[None]:
-    """While it is entered, a GPU with an index is the current one; random states are as before afterwards."""
+    """While entered, makes a GPU with an index the current one; restores random states afterwards."""
     current = torch.cuda.device(device) if device.type == "cuda" and device.index is not None else nullcontext()
     with current, _random.kept([device]):
         yield
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done all that it was given; a CPU has."""
+    """Waits until a GPU has finished its work; returns at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -96,18 +96,18 @@ def wait_for(device: torch.device) -> None:
 
 
 def is_read_freely(device: torch.device) -> bool:
-    """Whether a number may be read after every update; on a GPU that would wait for each."""
+    """Whether reading a number after every update costs nothing; on a GPU each read waits for the update."""
     return device.type == "cpu"
 
 
 def longest_float(device: torch.device) -> torch.dtype:
-    """The type that sums are kept in: float64, where the device has it."""
+    """The type for sums: float64 if the device has it, else float32."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Torch computes on the CPU with `number` threads while it is entered; None changes nothing."""
+    """While entered, torch computes on the CPU with `number` threads; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -117,7 +117,7 @@ def threads(number: int | None) -> Iterator[None]:
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """All that a result depends on besides its settings: versions, git revision of the working folder, hardware.
+    """Everything but the settings that a result depends on: versions, git revision of the working folder, hardware.
 
     Returns:
         JSON-safe values under the keys `adabatch`, `device`, `device_name`, `git`, `numpy`, `platform`, `python`,
@@ -137,7 +137,7 @@ def versions(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name as its maker writes it."""
+    """The processor's full name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -147,7 +147,7 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """Revision of the working folder and whether files differ from it; None outside a repository."""
+    """The revision of the working folder, and whether files differ from it; None outside a repository."""
     try:
         revision = _ask_git("rev-parse", "HEAD")
         return {"revision": revision, "changed": bool(_ask_git("status", "--porcelain", "--untracked-files=no"))}

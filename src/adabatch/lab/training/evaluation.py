@@ -13,12 +13,12 @@ from adabatch.lab.training.device import longest_float
 from adabatch.lab.training.ranks import Ranks
 
 CHUNK: Final = 1024
-NUMBERS: Final = 2**24  # that a chunk of inputs may have
-ERRORS: Final = 3.0  # standard errors up to which an accuracy is not told from chance
+NUMBERS: Final = 2**24  # most numbers in a chunk of inputs
+ERRORS: Final = 3.0  # standard errors above chance up to which an accuracy is not told from it
 
 
 def chunk_of(shape: Mapping[str, int]) -> int:
-    """How many samples are evaluated at once, so that large images stay within memory.
+    """How many samples to evaluate at once, so that large images fit into memory.
 
     Example:
         >>> chunk_of({"in_channels": 1, "image_size": 8}), chunk_of({"in_channels": 3, "image_size": 224})
@@ -41,11 +41,11 @@ def evaluate(
     """Mean cross-entropy of a classifier, and for each target whether it has the highest score.
 
     Args:
-        model: returns a score for each class, `[samples, classes]`, of text `[samples, classes, tokens]`; it is put
-            into evaluation mode, and back into its own.
-        inputs: on the model's device unless `prepare` takes them from elsewhere, `[samples, ...]`.
-        targets: classes, int64, `[samples]`; of text `[samples, tokens]`.
-        prepare: makes the network's inputs of a part of `inputs`; None: they are that.
+        model: returns a score for each class, `[samples, classes]`, for text `[samples, classes, tokens]`; it is in
+            evaluation mode meanwhile.
+        inputs: `[samples, ...]`, on the model's device unless `prepare` moves them there.
+        targets: classes, int64, `[samples]`; for text `[samples, tokens]`.
+        prepare: turns a chunk of `inputs` into the network's inputs; None leaves them.
         chunk: samples at once.
         ranks: share the chunks, in turn, and all get the result; each passes as many, so that sharded models keep step.
 
@@ -79,12 +79,12 @@ def evaluate(
 
 
 def accuracy_of(right: Tensor) -> float:
-    """The share of targets that are right, of what `evaluate` returned."""
+    """The share of right targets, given the second value of `evaluate`."""
     return int(right.sum().item()) / right.numel()
 
 
 def chance(targets: Tensor) -> float:
-    """The share of the most frequent class, which always answering it gets right: at least 1 / classes.
+    """The share of the most frequent class, the accuracy of always answering it; at least 1 / classes.
 
     Example:
         >>> chance(torch.tensor([0, 1, 1, 2]))
@@ -96,12 +96,12 @@ def chance(targets: Tensor) -> float:
 def chance_end(share: float, *, count: int) -> float:
     """The accuracy up to which a classifier is not told from one that always answers the most frequent class.
 
-    That is three standard errors above the share `p` of that class: `p + 3 sqrt(p (1 - p) / count)`. Guesses among all
-    classes are covered, since `p` is at least 1 / classes.
+    That is three standard errors above the share `p` of that class: `p + 3 sqrt(p (1 - p) / count)`. This covers
+    guesses among all classes, since `p` is at least 1 / classes.
 
     Args:
         share: as `chance` returns it.
-        count: how many targets there are.
+        count: number of targets.
 
     Example:
         >>> chance_end(0.5, count=900)

@@ -4,10 +4,10 @@ config.json           the settings
 versions.json         python, torch, git revision of the working folder, device, threads
 metrics.jsonl         one line per evaluation, by samples
 decisions.jsonl       one line per change of the batch size
-checkpoints/last.pt   the state to resume from, which counts the lines that belong to it; best.pt the same of the
-                      best evaluation
-tensorboard/          the metrics as events, when tensorboard is installed
-result.json           what was found; there when the run is finished
+checkpoints/last.pt   the state to resume from, with the number of lines that belong to it in each log
+checkpoints/best.pt   the same at the best evaluation
+tensorboard/          the metrics as events, if tensorboard is installed
+result.json           the result; there when the run is finished
 .lock                 held while a process trains
 """
 
@@ -38,7 +38,7 @@ METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 _Record = TypeVar("_Record")
 _Value = TypeVar("_Value")
-# What a damaged state may lead to.
+# Errors that a damaged state may lead to.
 _WRONG: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
 )  # fmt: skip
@@ -48,9 +48,9 @@ class RunFolder:
     """The files of one run.
 
     Args:
-        path: the folder; made when missing.
-        config: of the run.
-        versions: what the result depends on besides.
+        path: the folder; made if missing.
+        config: the settings of the run.
+        versions: as `device.versions` returns them.
         resume: whether to go on with the run that is there.
         resume_from: the checkpoint to go on from, `"last"` or `"best"`.
 
@@ -63,13 +63,7 @@ class RunFolder:
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        config: RunConfig,
-        versions: Mapping[str, Any],
-        resume: bool,
-        resume_from: str = "last",
+        self, path: Path, *, config: RunConfig, versions: Mapping[str, Any], resume: bool, resume_from: str = "last"
     ) -> None:
         self.path = path
         self._last, self._best = (path / "checkpoints" / f"{name}.pt" for name in CHECKPOINTS)
@@ -133,7 +127,7 @@ class RunFolder:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Turns whatever a damaged state, or one of another run, leads to into an error that names its file.
+        """Turns any error that a damaged state, or one of another run, causes into one that names the file.
 
         Raises:
             ValueError: with a remedy.
@@ -142,21 +136,17 @@ class RunFolder:
             yield
         except _WRONG as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
-            raise ArgumentError(
-                "checkpoint",
-                f"{self._from} must be of this run",
-                got=f"one that does not fit it ({reason})",
-                remedy=self._remedy(),
-            ) from None
+            rule, got = f"{self._from} must be of this run", f"one that does not fit it ({reason})"
+            raise ArgumentError("checkpoint", rule, got=got, remedy=self._remedy()) from None
 
     def _remedy(self) -> str:
-        """The remedy where the state to resume from is of no use."""
+        """The remedy if the state to resume from cannot be used."""
         again = "remove the run folder to start again"
         other = next((path for path in (self._last, self._best) if path != self._from and path.exists()), None)
         return again if other is None else f"{other.name} is there: take {other.stem} as `resume_from`, or {again}"
 
     def save(self, state: RunState, *, best: bool) -> None:
-        """Writes the state to resume from, after the logs that it counts on, and if `best` a copy that stays."""
+        """Writes the state to resume from, after the logs that belong to it; if `best`, under a second name too."""
         with writing(self.path):
             for name in self._unsynced:
                 _files.sync(self.path / name)
@@ -164,16 +154,16 @@ class RunFolder:
             checkpoint.write(self._last, state.to_dict(), also=self._best if best else None)
 
     def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
-        """Makes the folder agree with the state that is resumed from, in an order that bears to be broken off anywhere.
+        """Makes the folder agree with the state that is resumed from; a kill at any point does no harm.
 
-        The logs are cut back to what it knows. Where it is the best one, it becomes the last one; where the run is to
-        train for more epochs, the result of fewer goes and the settings tell the new length.
+        The logs are cut back to the lines that belong to the state. The best state becomes the last one if it is the
+        one resumed from. If the run trains for more epochs now, its result is removed and its settings are changed.
 
         Returns:
-            What the logs hold then.
+            The records that the logs hold then.
 
         Raises:
-            ValueError: if a log holds less than the state knows, or something else.
+            ValueError: if a log holds fewer lines than belong to the state, or other ones.
         """
         kept = self._kept(state)
         with writing(self.path):
@@ -193,7 +183,7 @@ class RunFolder:
         return kept[METRICS][0], kept[DECISIONS][0]
 
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
-        """For each log the records that a state counts on, and their bytes."""
+        """For each log the records that belong to a state, and their size in bytes."""
         kept: dict[str, tuple[list[Any], int]] = {}
         for name, kind in _LOGS.items():
             count = 0 if state is None else state.evaluations if name == METRICS else state.decisions
@@ -202,16 +192,13 @@ class RunFolder:
                 if name == METRICS and state is not None:
                     state.check_history(kept[name][0])
             except ValueError as error:
-                raise ArgumentError(
-                    "out",
-                    f"must hold what its checkpoint {self._from.name} counts on",
-                    got=f"a damaged {self.path / name} ({error})",
-                    remedy=self._remedy(),
-                ) from None
+                rule = f"must hold what its checkpoint {self._from.name} counts on"
+                got = f"a damaged {self.path / name} ({error})"
+                raise ArgumentError("out", rule, got=got, remedy=self._remedy()) from None
         return kept
 
     def log(self, record: Evaluation | Decision) -> None:
-        """Adds a line to the log of such records, and of an evaluation events, where they can be written."""
+        """Adds a record to its log, and an evaluation to the events of TensorBoard if they can be written."""
         name = next(name for name, kind in _LOGS.items() if isinstance(record, kind))
         with writing(self.path):
             _files.append(self.path / name, (json.dumps(asdict(record), allow_nan=False) + "\n").encode())
@@ -220,13 +207,11 @@ class RunFolder:
             return
         try:
             self._log_events(record)
-        except Exception as error:  # whatever it is: events are for looking at, and end no training
+        except Exception as error:  # whatever it is: no training ends for want of events
             self._without_events = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            warnings.warn(
-                f"no more events for TensorBoard are written in {self.path} ({reason}); the training goes on without",
-                stacklevel=2,
-            )
+            said = f"no more events for TensorBoard are written in {self.path} ({reason}); the training goes on without"
+            warnings.warn(said, stacklevel=2)
 
     def finish(self, result: RunResult) -> None:
         """Writes the result."""
@@ -234,7 +219,7 @@ class RunFolder:
             write_json(self.path / "result.json", result.to_json())
 
     def close(self) -> None:
-        """Closes the events and lets others write."""
+        """Closes the events and releases the lock."""
         if self._events is not None:
             with suppress(Exception):  # they are flushed at each evaluation
                 self._events.close()
@@ -304,10 +289,10 @@ class SharedRunFolder:
 
 
 def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record], int]:
-    """The first `count` records of a log, and how many bytes their lines take; the log of none need not be there.
+    """The first `count` records of a log, and their size in bytes; for a count of 0 the log need not exist.
 
     Raises:
-        ValueError: if there are fewer, or one is damaged; says which, but not of which file.
+        ValueError: if there are fewer, or one is damaged; names the line, not the file.
         OSError: if it cannot be read.
     """
     if not count:
@@ -317,7 +302,7 @@ def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record]
         lines = path.read_bytes().split(b"\n", count)
     except FileNotFoundError:
         lines = [b""]
-    if len(lines) <= count:  # what follows the last line break is no whole line
+    if len(lines) <= count:  # the rest after the last line break is no whole line
         raise ArgumentError(None, f"{len(lines) - 1:,} whole lines of {count:,}")
     found = []
     for number, line in enumerate(lines[:count], 1):
@@ -363,10 +348,10 @@ def saved_result(path: Path) -> RunResult | None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turns an error of the file system into one that names `out`, what was wrong and a remedy.
+    """Turns an error of the file system into one of the same kind that names `out`, the reason and a remedy.
 
     Raises:
-        OSError: of the same kind, when writing fails.
+        OSError: when writing fails.
     """
     try:
         yield
@@ -381,22 +366,18 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def check_same(config: RunConfig, saved: RunConfig) -> None:
-    """Checks that a run may go on with `config`; where its data are and its device may change, and it may grow longer.
+    """Checks that a run may go on with `config`: with more epochs, or with other settings that may change.
 
     Raises:
         ValueError: if another setting differs.
     """
     if differ := differences(config, replace(saved, epochs=max(saved.epochs, config.epochs))):
-        raise ArgumentError(
-            "resume",
-            "must keep the settings of the run",
-            got=f"others (now and saved): {'; '.join(differ)}",
-            remedy="leave them out or take another folder",
-        )
+        got, remedy = f"others (now and saved): {'; '.join(differ)}", "leave them out or take another folder"
+        raise ArgumentError("resume", "must keep the settings of the run", got=got, remedy=remedy)
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
-    """The settings in which two runs differ, each as text; where their data are and what reads them is none.
+    """The settings in which two runs differ, each as text; without those that may change when a run goes on.
 
     Example:
         >>> differences(RunConfig.for_task("digits"), RunConfig.for_task("digits", seed=3, workers=1))

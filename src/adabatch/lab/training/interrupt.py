@@ -19,9 +19,9 @@ class Interrupted(KeyboardInterrupt):
     """A run was interrupted; its state is saved if it has a run folder.
 
     Args:
-        out: the run folder; None if the run has none, and then nothing is saved.
+        out: the run folder; None if the run has none, so that nothing is saved.
         number: of the signal.
-        kept: what is kept, in words, where it is not one run's state.
+        kept: words for what is kept, if that is not the state of one run.
     """
 
     def __init__(self, out: Path | None, number: int = signal.SIGINT, *, kept: str = "") -> None:
@@ -30,18 +30,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While it is entered, notes Ctrl-C, SIGTERM and SIGHUP, in the main thread.
+    """While entered, notes Ctrl-C, SIGTERM and SIGHUP, in the main thread.
 
-    Those that follow within a second are the same wish: of a key that is held down, or of a terminal and a shell that
-    both tell it. A later one acts as if nothing was entered, unless something is `held` meanwhile. One that the process
-    ignores, as SIGHUP under `nohup`, stays ignored. They nest: one that comes is seen by all that are entered, so that
-    a run which ends well in spite of it does not hide it from those around.
+    Signals within a second of the first count as the same wish: a key is held down, or terminal and shell both send
+    one. A later signal acts as usual, unless signals are `held`. A signal that the process ignores, such as SIGHUP
+    under `nohup`, stays ignored. Several may be entered, one inside another: all of them see a signal, so a run that
+    still ends well does not hide it from the outer ones.
 
     Args:
-        waiting: leave signals alone until another one is entered, and from then on note them until this one is left.
+        waiting: leave signals alone until another one is entered inside; from then on note them.
 
     Attributes:
-        number: of the first signal that came; None while none did.
+        number: of the first signal that came; None before.
     """
 
     def __init__(self, *, waiting: bool = False) -> None:
@@ -63,7 +63,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While it is entered no signal does more than to be noted: what is written then is written whole."""
+        """While entered, a signal is only noted, so that files are written whole."""
         _HANDLERS.holding = True
         try:
             yield
@@ -72,13 +72,13 @@ class Interrupts:
 
 
 class _Handlers:
-    """The handlers of signals, which are there for the outermost of all that are entered."""
+    """The signal handlers; they are in place while any `Interrupts` is entered."""
 
     def __init__(self) -> None:
         self.holding = False
         self._entered: list[Interrupts] = []  # in the main thread, the outermost first
-        self._since = 0.0  # the first signal
-        self._before: dict[int, Any] = {}  # handlers
+        self._since = 0.0  # time of the first signal
+        self._before: dict[int, Any] = {}  # the former handlers
 
     def enter(self, interrupts: Interrupts, *, waiting: bool) -> None:
         self._entered.append(interrupts)
@@ -105,7 +105,7 @@ class _Handlers:
             signal.raise_signal(number)
 
     def _restore(self) -> None:
-        """Puts the handlers back that were there before, but for one that another has replaced meanwhile."""
+        """Puts the former handlers back, unless someone else has replaced ours meanwhile."""
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._note:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -20,7 +20,7 @@ from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import folder as folders
 from adabatch.lab.training import saving
-from adabatch.lab.training.config import SETTINGS, RunConfig
+from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
 from adabatch.lab.training.folder import SharedRunFolder
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
@@ -43,23 +43,23 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     target: float | None = None,
 ) -> RunResult:
-    """Trains as `config` says; on the CPU of one machine the result is a function of it, bit for bit.
+    """Trains as `config` says; on the CPU of one machine the settings determine the result, bit for bit.
 
-    Random states and torch's number of threads are as before afterwards. On the CPU glibc's allocator is tuned, see
-    `memory.tune_allocator`. While it trains, Ctrl-C, SIGTERM and SIGHUP take effect after the update under way.
+    Afterwards random states and torch's number of threads are as before. On the CPU glibc's allocator is tuned, see
+    `memory.tune_allocator`. During training, Ctrl-C, SIGTERM and SIGHUP take effect after the current update.
 
     Args:
         config: the settings.
         out: the run folder; None keeps nothing.
-        resume: go on with the run in `out`, from its last checkpoint; a finished run is returned as it is, unless it is
-            to train for more epochs than it has, which goes where its LR schedule does not depend on their number.
-        resume_from: with `resume`, the checkpoint to go on from: `"last"`, or `"best"` where that one is lost.
+        resume: go on with the run in `out`, from its last checkpoint. The result of a finished run is returned, unless
+            it may and should train for more epochs, see `RunConfig.check_longer`.
+        resume_from: with `resume`, the checkpoint to go on from: `"last"`, or `"best"` if the last one is lost.
         data: the task's data if they are loaded already.
         progress: called a few times per second.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
 
     Returns:
-        What was found; of a run whose loss was not finite up to there, see `RunResult.diverged`.
+        The result; a run whose loss is not finite ends there, see `RunResult.diverged`.
 
     Raises:
         ValueError: if settings do not fit the data or the device, or those of the run to resume.
@@ -75,9 +75,7 @@ def train(
         23
     """
     if target is not None:
-        _checks.finite("target", target, above=0)
-        if target > 1:
-            raise ArgumentError("target", "must be a fraction of at most 1", value=target, remedy="95 % is 0.95")
+        checked_target(target)
     if resume and out is None:
         raise ArgumentError("resume", "must come with `out`, the folder of the run", got="none")
     _checks.one_of("resume_from", resume_from, folders.CHECKPOINTS)
@@ -123,7 +121,7 @@ def _finished(config: RunConfig, out: Path) -> RunResult | None:
 
 
 class _DivergedError(Exception):
-    """A loss was not finite; what was found until then is the result."""
+    """A loss was not finite; the run ends with its result so far."""
 
 
 class Trainer:
@@ -147,15 +145,15 @@ class Trainer:
         self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
         self._right: str | None = None  # of the last evaluation, once it is there
-        self._began = 0  # the clock at which the stretch under way began
+        self._began = 0  # the clock at which the current stretch began
         self._stop = self._end  # the next clock at which a stretch ends
         self._read_losses = devices.is_read_freely(setup.device)
         self._next_report = 0.0
-        self._before = (0, 0.0)  # clock and time of the evaluation before, or of the start of this process
+        self._before = (0, 0.0)  # clock and time of the last evaluation, or of the start of this process
         save_every = None if setup.config.save_every is None else saving.interval(setup.config.save_every)
         self._save_every = save_every if isinstance(save_every, units.Duration) else None
         self._timer = saving.Timer(save_every if isinstance(save_every, float) and folder is not None else None)
-        self._saved = (0, 0)  # clock and updates when the run was saved last
+        self._saved = (0, 0)  # clock and updates of the last checkpoint
 
     def train(self, *, target: float) -> RunResult:
         """Trains to the end."""
@@ -169,7 +167,7 @@ class Trainer:
                 self._begin_stretch()
                 try:
                     (self._epoch if whole else self._epoch_of_micro_batches)()
-                except WorkerDiedError:  # of a signal that is to end the run and that all of its processes got
+                except WorkerDiedError:  # of a signal to the whole process group, which ends the run
                     if not self._interrupts.seen:
                         raise
                     self._end_stretch()
@@ -179,7 +177,7 @@ class Trainer:
             self._folder.finish(result)
         return result
 
-    # The loops of a user.
+    # The loops, as a user would write them.
 
     def _epoch(self) -> None:
         """The rest of an epoch, in whole batches."""
@@ -227,7 +225,7 @@ class Trainer:
                 self._after_update()
 
     def _after_update(self) -> None:
-        """Ends the stretch where it is time and begins the next one; at the end of an epoch `train` does so."""
+        """Ends the stretch if it is time and begins the next one; at the end of an epoch `train` does so."""
         clock = self._loader.clock
         stops = clock >= self._stop or (self._ranks.is_due(self._tally.updates) and self._look(quickly=True))
         if stops and clock % self._N:
@@ -242,10 +240,10 @@ class Trainer:
         mine = Seen(self._interrupts.number or 0, self._timer.over, diverged)
         return self._ranks.look(mine, self._tally.updates)
 
-    # Stretches of training, and what is done between them.
+    # Stretches of training. One ends where the batch size changes, or an evaluation or a checkpoint is due.
 
     def _begin_stretch(self) -> None:
-        """Starts to count; the stretch ends where the batch size changes, or an evaluation or a checkpoint is due."""
+        """Starts to count, and notes where the stretch ends."""
         self._began = clock = self._loader.clock
         starts = self._plan.starts_samples
         following = bisect_right(starts, clock)
@@ -253,9 +251,9 @@ class Trainer:
         self._tally.start(self._plan.batch_size_at(clock))
 
     def _end_stretch(self, *, epoch_ended: bool = False) -> None:
-        """Evaluates and saves where it is due; ends a run that diverged, or that the user ends.
+        """Evaluates and saves if that is due; ends a run that diverged or that the user interrupts.
 
-        What diverged is no state to go on from: the checkpoint before it stays.
+        A diverged state is not saved: the checkpoint before it stays.
         """
         self._tally.stop()
         seen = self._look()
@@ -280,16 +278,16 @@ class Trainer:
             raise Interrupted(self._folder.path if self._folder is not None else None, seen.signal)
 
     def _next_evaluation(self) -> int:
-        """The clock at which the test set is due next."""
+        """The clock of the next evaluation."""
         last = (self._history[-1].samples, self._history[-1].updates) if self._history else (0, 0)
         return self._next(units.duration(self._setup.config.evaluate_every), *last)
 
     def _next_save(self) -> int:
-        """The clock at which the run is to be saved next; the end where that goes by evaluations or by time."""
+        """The clock of the next checkpoint; the end if checkpoints follow evaluations or time."""
         return self._end if self._save_every is None else self._next(self._save_every, *self._saved)
 
     def _next(self, every: units.Duration, clock: int, updates: int) -> int:
-        """The clock at which something is due that was done last at `clock`, after so many `updates`."""
+        """The clock at which something is due that was last done at `clock`, after `updates`."""
         tokens = self._setup.config.tokens_per_sample
         return saving.next_clock(every, self._plan, clock=clock, updates=updates, tokens_per_sample=tokens)
 
@@ -331,7 +329,7 @@ class Trainer:
     # Progress.
 
     def _note(self, note: str) -> None:
-        """Tells what is done before the first update."""
+        """Reports the work before the first update."""
         config = self._setup.config
         self._tell(
             batch_size=config.batch_size, lr=config.lr, samples_per_second=0.0, seconds=self._tally.seconds, note=note
@@ -361,7 +359,7 @@ class Trainer:
         )
 
     def _tell(self, **now: Any) -> None:
-        """Tells where the run stands."""
+        """Reports where the run stands."""
         if self._progress is None:
             return
         clock = self._loader.clock
@@ -397,12 +395,8 @@ class Trainer:
         if state is not None:
             folders.check_same(self._setup.config, state.config)
             if state.data != self._fingerprint:
-                raise ArgumentError(
-                    "data",
-                    "must hold what the run began with",
-                    got="other samples",
-                    remedy="give the former data, in whatever folder, or start a new run",
-                )
+                remedy = "give the former data, in whatever folder, or start a new run"
+                raise ArgumentError("data", "must hold what the run began with", got="other samples", remedy=remedy)
             with self._folder.fitting():
                 self._setup.load_state_dict(state.parts)
             self._setup.config.check_longer(state.config, epochs=self._loader.clock // self._N)
@@ -412,7 +406,7 @@ class Trainer:
         self._best = max((found.test_accuracy for found in self._history), default=-1.0)
 
     def _go_on(self, state: RunState) -> None:
-        """Counts on from a state; raises where its counts do not belong to the place where the loader stands."""
+        """Goes on from the counts of a state; raises if they do not fit the loader's position."""
         self._tally.load(state)
         clock, updates = self._loader.clock, state.updates
         self._right = state.test_right if clock == self._end else None

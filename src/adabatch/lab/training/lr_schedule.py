@@ -1,6 +1,6 @@
 """Learning-rate schedules from text: read once, then built as torch's own schedulers or written as Python.
 
-Importing this loads no torch; what builds a scheduler does.
+Importing this loads no torch; building a scheduler does.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def build(text: str, optimizer: Optimizer, *, epochs: int) -> LRScheduler:
     | `exponential:0.95` | times 0.95 after every epoch |
     | `cosine` | half a cosine from the first one down to 0 after the last epoch |
     | `onecycle` | torch's OneCycleLR with the first one as its peak; the momentum stays as it is |
-    | `wsd:10` | the first one, in the last 10 epochs times 10/11, 9/11, ... 1/11; a warm-up in front makes it whole |
-    | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of what follows the plus sign |
+    | `wsd:10` | the first one, in the last 10 epochs times 10/11, 9/11, ... 1/11; goes with a warm-up in front |
+    | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of the schedule after the plus sign |
     | `warmup:4:0.125+...` | times 0.125 in the first epoch, in a line up to times 1 after 4, on top of the same |
 
-    Epochs count from the start of training everywhere, also after a warm-up.
+    Epochs always count from the start of training, also after a warm-up.
 
     Args:
         text: as above.
-        optimizer: whose LR it changes.
+        optimizer: the optimizer whose LR it changes.
         epochs: length of the training.
 
     Raises:
@@ -68,7 +68,7 @@ def build(text: str, optimizer: Optimizer, *, epochs: int) -> LRScheduler:
 
 
 def python(text: str, *, epochs: int) -> str:
-    """The same as an expression of Python, of `torch` and an `optimizer`.
+    """The scheduler that `text` describes as a Python expression of `torch` and an `optimizer`.
 
     Args:
         text: as `build` takes it.
@@ -86,11 +86,7 @@ def python(text: str, *, epochs: int) -> str:
 
 
 def check(text: Any, *, epochs: int = sys.maxsize) -> None:
-    """Raises if `text` describes no schedule.
-
-    Args:
-        text: what is to be one.
-        epochs: length of the training.
+    """Checks that `text` describes a schedule.
 
     Raises:
         ValueError: if the text is malformed or a number out of range.
@@ -102,12 +98,12 @@ def check(text: Any, *, epochs: int = sys.maxsize) -> None:
 
 
 def rises(text: str) -> bool:
-    """Whether the schedule that `text` describes may take the LR above the one that the optimizer has."""
+    """Whether the schedule that `text` describes may take the LR above that of the optimizer."""
     return any(part.arguments.get("gamma", 1) > 1 for part in _parts(text, sys.maxsize))
 
 
 def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | int, float]]:
-    """The schedule that `text` describes as a table: the epochs from which each LR holds.
+    """The schedule that `text` describes as a table of (epochs, LR from there on).
 
     Args:
         text: as `build` takes it.
@@ -128,12 +124,12 @@ def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | i
 
 
 def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
-    """The learning rate in each epoch of the schedule that `text` describes, as shares of the first LR.
+    """The learning rate in each epoch of the schedule that `text` describes, as a share of the first LR.
 
     Args:
         text: as `build` takes it.
         epochs: length of the training.
-        count: how many epochs to tell of, one more than the training has at most; None: all of the training.
+        count: the number of epochs to return, at most `epochs + 1`; None: all of the training.
 
     Raises:
         ValueError: if the text is malformed or a number out of range.
@@ -149,7 +145,7 @@ def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
 
 
 def _alone(text: str, epochs: int, lr: float) -> LRScheduler:
-    """The scheduler of an optimizer of no consequence."""
+    """The scheduler with an optimizer made for it."""
     import torch
 
     return build(text, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), epochs=epochs)
@@ -162,7 +158,7 @@ _TORCH: Final = "torch.optim.lr_scheduler"
 
 @dataclass(frozen=True)
 class _Expression:
-    """An argument that is more than a number: as Python, and what it is for an optimizer."""
+    """An argument that is more than a number: as Python, and as the value for an optimizer."""
 
     text: str
     value: Callable[[Optimizer], Any]
@@ -172,7 +168,7 @@ class _Expression:
 
 
 class _Part(NamedTuple):
-    """A call of one of torch's schedulers, apart from its optimizer."""
+    """A call of one of torch's schedulers, without the optimizer."""
 
     kind: str
     arguments: dict[str, Any]

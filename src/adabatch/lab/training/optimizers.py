@@ -1,4 +1,4 @@
-"""Optimizers by name, all torch's own. Importing this loads no torch; what makes or checks one does."""
+"""Optimizers by name, all torch's own. Importing this loads no torch; making or checking an optimizer does."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def build(
 
     Args:
         name: one of `NAMES`.
-        parameters: what it trains.
+        parameters: the parameters to train.
         lr: learning rate.
         momentum: of SGD and its Nesterov variant; the others have betas of their own.
-        weight_decay: as the optimizer itself defines it (decoupled in AdamW).
+        weight_decay: as the optimizer defines it (decoupled in AdamW).
     """
     import torch
 
@@ -38,15 +38,15 @@ def build(
 
 
 def check_moments(moments: Any, *, like: Mapping[int, Mapping[str, Any]], parameters: Sequence[nn.Parameter]) -> None:
-    """Checks what an optimizer is to go on from: torch takes anything, and stumbles at its next step.
+    """Checks an optimizer's saved moments, since torch loads anything and fails at the next step.
 
     Args:
-        moments: for each parameter's number what the optimizer keeps, as `state_dict()["state"]` has it.
+        moments: an optimizer's `state_dict()["state"]`.
         like: the same of an optimizer with one parameter of one dimension, after a step.
-        parameters: what the optimizer trains.
+        parameters: the parameters that the optimizer trains.
 
     Raises:
-        ValueError: if something is missing, of another kind or shape, or negative where it counts steps.
+        ValueError: if something is missing or of another kind or shape, or a count of steps is below 1.
     """
     wanted = like.get(0, {})
     numbers = list(range(len(parameters))) if wanted else []
@@ -64,7 +64,7 @@ def check_moments(moments: Any, *, like: Mapping[int, Mapping[str, Any]], parame
 
 
 def _is_like(value: Any, example: Any, shape: torch.Size) -> bool:
-    """Whether a moment is one of a parameter of that shape, or counts at least one step, as the example does."""
+    """Whether a value is of the example's kind: a moment of that shape, or a count of at least one step."""
     import torch
 
     if not isinstance(example, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Frozen records: a run's reports, and the state that it goes on from."""
+"""Frozen records: a run's reports, and the state from which it resumes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ class Progress:
         epochs: epochs in all.
         batch_size: of the update trained on last, in samples.
         lr: the LR in force in it.
-        samples_per_second: of training, since the epoch or the batch size began; at an evaluation since the one
-            before.
+        samples_per_second: of training, since the epoch or the batch size began; at an evaluation since the last one.
         seconds: of training so far.
         test_accuracy: of the last evaluation, a fraction; None before the first.
-        note: what is done before the first update; None while it trains.
-        evaluation: the one just made, of which it tells; None between evaluations.
-        seconds_left: of the run, evaluations and checkpoints included, as the stretch since the evaluation before went;
-            None between evaluations.
+        note: the work before the first update, in words; None during training.
+        evaluation: the one just made; None between evaluations.
+        seconds_left: of the run, evaluations and checkpoints included, at the pace since the last evaluation; None
+            between evaluations.
     """
 
     samples: int
@@ -59,10 +58,10 @@ class Evaluation:
         samples: the clock, in samples.
         epoch: epochs completed.
         updates: optimizer updates so far.
-        seconds: of training so far, evaluations and checkpoints aside.
+        seconds: of training so far, without evaluations and checkpoints.
         batch_size: of the update trained on last, in samples.
         lr: the LR in force in it.
-        train_loss: mean over the samples trained on since the evaluation before; None: it was not finite.
+        train_loss: mean over the samples trained on since the last evaluation; None: it was not finite.
         test_loss: mean over the test set; None: it was not finite.
         test_accuracy: share of the test set that is right.
     """
@@ -79,7 +78,7 @@ class Evaluation:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss was not finite, which JSON has no number for."""
+        """Whether a loss was not finite; JSON has no number for such a loss."""
         return self.train_loss is None or self.test_loss is None
 
 
@@ -93,7 +92,7 @@ def _whole(value: Any) -> bool:
 
 _LARGEST: Final = 1e300
 _Record = TypeVar("_Record")
-# What a value must be where a field is declared so, in words and as a question.
+# For each declared type of a field: the rule for its values in words, and whether a value keeps it.
 _KINDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "int": ("a whole number from 0 on", _whole),
     "int | None": ("a whole number from 0 on or null", lambda value: value is None or _whole(value)),
@@ -105,10 +104,10 @@ _KINDS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
 
 
 def checked(record: _Record) -> _Record:
-    """A record as it is given, if its values are of the kinds that its fields are declared as.
+    """The record itself, if its values have the declared types of its fields.
 
     Raises:
-        ValueError: if one is of another kind, negative or not finite; or an accuracy above 1.
+        ValueError: if one has another type, is negative or not finite; or if an accuracy is above 1.
     """
     for field in fields(record):  # type: ignore[arg-type]
         words, fits = _KINDS.get(str(field.type), ("", lambda _: True))
@@ -121,7 +120,7 @@ def checked(record: _Record) -> _Record:
 
 
 def packed(right: Tensor) -> str | None:
-    """Which samples are right as text: their number and, in base64, a bit for each, the first in the highest bit.
+    """Text that says which samples are right: their number and, in base64, a bit each, from the highest bit on.
 
     Example:
         >>> packed(Tensor([1, 0, 1]).bool())
@@ -134,10 +133,10 @@ def packed(right: Tensor) -> str | None:
 
 
 def unpacked(text: str) -> list[bool]:
-    """The samples that are right, as `packed` was given them.
+    """Whether each sample is right, from the text of `packed`.
 
     Raises:
-        ValueError: if it is no such text.
+        ValueError: if `packed` did not write it.
 
     Example:
         >>> unpacked("3:oA==")
@@ -162,20 +161,20 @@ class RunResult:
         best_accuracy: the highest of all evaluations.
         updates: optimizer updates.
         samples: samples trained on.
-        epochs: epochs, the last one perhaps not to its end where the run diverged.
+        epochs: epochs begun; the last one is complete unless the run diverged.
         train_seconds: seconds of training: no evaluation, no checkpoint, no start-up.
-        samples_per_second: for each batch size the samples trained on per second.
+        samples_per_second: samples trained on per second, for each batch size.
         batch_sizes: the batch sizes in the order in which they occurred.
         history: every evaluation.
         decisions: every change of the batch size with its reason.
-        target: the test accuracy that was aimed at.
+        target: the test accuracy aimed at.
         updates_to_target: updates at the first evaluation that reached it; None if none did.
         seconds_to_target: seconds of training until then; None if none did.
-        test_right: for each test sample whether it was right at the end, as `packed` writes it; None: of text, or the
-            run was written before this was kept.
-        chance: share of the test set's most frequent class, which always answering it gets right; None: the run was
-            written before this was kept.
-        at_chance: whether the accuracy at the end is not told from that, see `evaluation.chance_end`.
+        test_right: which test samples were right at the end, as `packed` writes it; None for text, or in results of
+            earlier versions.
+        chance: share of the test set's most frequent class, the accuracy of always answering it; None in results of
+            earlier versions.
+        at_chance: whether the accuracy at the end is not told from chance, see `evaluation.chance_end`.
     """
 
     test_accuracy: float
@@ -206,11 +205,11 @@ class RunResult:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss was not finite; then the run ended there."""
+        """Whether a loss was not finite, at which the run ended."""
         return self.diverged_at is not None
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values, with `diverged`; the batch sizes that are keys become text."""
+        """The record as plain values, with `diverged`; batch sizes as keys become text."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["samples_per_second"] = {str(size): rate for size, rate in self.samples_per_second.items()}
         values["batch_sizes"] = list(self.batch_sizes)
@@ -249,7 +248,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """All that a run goes on from, but for its evaluations and decisions, which its logs hold.
+    """The state from which a run resumes; its evaluations and decisions are in its logs.
 
     Attributes:
         config: the settings.
@@ -257,12 +256,12 @@ class RunState:
         parts: the states of network, optimizer, loader and batch schedule.
         updates: optimizer updates so far.
         samples: samples trained on so far.
-        loss_sum: of the samples since the last evaluation.
-        loss_samples: how many these are.
+        loss_sum: sum of the losses of the samples since the last evaluation.
+        loss_samples: number of these samples.
         stopwatch: batch size, samples and seconds of each batch size.
-        evaluations: lines of the metrics that belong to it.
-        decisions: lines of the decisions that belong to it.
-        test_right: which test samples were right at the end, once it is there.
+        evaluations: number of lines in the metrics.
+        decisions: number of lines in the decisions.
+        test_right: which test samples were right at the end, once it is reached.
     """
 
     config: RunConfig
@@ -278,7 +277,7 @@ class RunState:
     test_right: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, text, dicts and lists."""
+        """The state as tensors, numbers, text, dicts and lists."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"config": self.config.to_json()}
 
     @classmethod
@@ -301,14 +300,14 @@ class RunState:
         return state
 
     def check_history(self, history: Sequence[Evaluation]) -> None:
-        """Checks that evaluations are those before this state.
+        """Checks that `history` holds the evaluations up to this state.
 
         Raises:
-            ValueError: if they do not follow each other, or the last one is not where the sum of losses begins.
+            ValueError: if their clocks do not grow, or the sum of losses does not begin at the last one.
         """
         places = [0, *(found.samples for found in history)]
         if any(after <= before for before, after in pairwise(places)):
             raise ArgumentError("samples", "must grow from one evaluation to the next")
         began = self.parts["loader"]["clock"] - self.loss_samples
-        if places[-1] > began or (places[-1] < began and not self.config.drop_last):  # which passes some samples
+        if places[-1] > began or (places[-1] < began and not self.config.drop_last):  # it passes samples untrained
             raise ArgumentError("samples", f"must be {began:,} at the last evaluation", got=f"{places[-1]:,}")

@@ -1,4 +1,4 @@
-"""When a run is evaluated and saved: after durations of training, or times."""
+"""Intervals of evaluations and checkpoints: durations of training, or times."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _UNCLEAR: Final = re.compile(r"\s*[0-9.]+\s*[mM]\s*")
 
 
-def interval(text: str, *, name: str = "save_every") -> float | units.Duration:
-    """Reads how often a run is saved: a time in seconds, or a duration.
+def interval(text: str) -> float | units.Duration:
+    """Reads the setting `save_every`: a time, in seconds, or a duration.
 
     Args:
-        text: `"5 min"`, `"90 s"`, `"2 h"`, or what `units.duration` reads.
-        name: the argument to name in an error.
+        text: `"5 min"`, `"90 s"`, `"2 h"`, or a duration such as `"2 epochs"`.
 
     Raises:
         ValueError: if it is neither, or not longer than 0.
@@ -31,7 +30,7 @@ def interval(text: str, *, name: str = "save_every") -> float | units.Duration:
         >>> interval("5min"), str(interval("500 updates"))
         (300.0, '500 updates')
     """
-    remedy = "write a time such as '5 min', or a duration such as '2 epochs' or '500 updates'"
+    name, remedy = "save_every", "write a time such as '5 min', or a duration such as '2 epochs' or '500 updates'"
     if not isinstance(text, str):
         raise ArgumentTypeError(name, "must be text", value=text, remedy=remedy)
     if _UNCLEAR.fullmatch(text):  # K, M, B and T are multiples
@@ -47,17 +46,17 @@ def interval(text: str, *, name: str = "save_every") -> float | units.Duration:
 
 
 def next_clock(every: units.Duration, plan: Plan, *, clock: int, updates: int, tokens_per_sample: int | None) -> int:
-    """The clock at which something is due that comes again and again.
+    """The clock of the next evaluation or checkpoint.
 
     Args:
-        every: how often it comes, counted from the start of the training.
+        every: the interval, counted from the start of the training.
         plan: of the training.
-        clock: when it came last.
-        updates: how many there were by then.
-        tokens_per_sample: None where there are no tokens.
+        clock: that of the last one.
+        updates: the updates up to the last one.
+        tokens_per_sample: None if there are no tokens.
 
     Returns:
-        Position in the data in samples; for updates at most the end.
+        Position in the data in samples; for an interval in updates at most the end.
     """
     if every.unit == "updates":
         due = (updates // int(every.count) + 1) * int(every.count)
@@ -71,21 +70,17 @@ def next_clock(every: units.Duration, plan: Plan, *, clock: int, updates: int, t
 
 
 class Timer:
-    """Tells when a time is over.
-
-    Args:
-        seconds: None: never.
-    """
+    """Tells when a time is over; `seconds` of None never are."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew."""
+        """Starts the time anew."""
         self._end = None if self._seconds is None else time.monotonic() + self._seconds
 
     @property
     def over(self) -> bool:
-        """Whether it is."""
+        """Whether the time is over."""
         return self._end is not None and time.monotonic() >= self._end

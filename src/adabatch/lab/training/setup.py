@@ -36,8 +36,8 @@ Forward = Callable[[Tensor], Tensor]
 class Setup:
     """Network, optimizer, LR schedule, loader and batch schedule of a run.
 
-    The initial weights depend on the seed and the network alone, so all runs of one seed start alike; the order of
-    samples depends on the seed alone. torch's default generator is seeded, on each rank apart.
+    The initial weights depend on the seed and the network only, the order of samples on the seed only. So all runs of
+    one seed start alike. torch's default generator is seeded, differently on each rank.
 
     Args:
         config: the settings.
@@ -46,8 +46,8 @@ class Setup:
         ranks: the processes that train together.
 
     Attributes:
-        model: the network, whose weights are all of the state.
-        wrapped: the same as ranks train it together.
+        model: the network.
+        wrapped: the network as ranks train it together.
         forward: takes prepared inputs to scores.
     """
 
@@ -89,15 +89,11 @@ class Setup:
         try:
             return norm.ghost(network, size=size)
         except ValueError:
-            raise ArgumentError(
-                "ghost_batch_size",
-                "must come with a network that has batch norm",
-                got=f"{self.config.model}, which has none",
-                remedy="leave it out",
-            ) from None
+            rule, got = "must come with a network that has batch norm", f"{self.config.model}, which has none"
+            raise ArgumentError("ghost_batch_size", rule, got=got, remedy="leave it out") from None
 
     def _loader(self) -> ab.DataLoader:
-        """The loader of the training data, with worker processes where samples are read from disk."""
+        """The loader of the training data, with worker processes if samples are read from disk."""
         config, reads = self.config, self.data.files is not None
         workers = config.workers if config.workers is not None else decode.cores() if reads else 0
         return ab.DataLoader(
@@ -113,7 +109,7 @@ class Setup:
 
     @property
     def prepared(self) -> bool:
-        """Whether batches are for the network as the loader hands them out; else they go through `prepare`."""
+        """Whether the network takes batches as the loader hands them out; else they go through `prepare`."""
         return self.data.transform is None and self.data.files is None
 
     def prepare(self, inputs: Tensor, targets: Tensor, *, clock: int, before: int = 0) -> tuple[Tensor, Tensor]:
@@ -144,10 +140,7 @@ class Setup:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a run goes on from besides its settings, as tensors, numbers, text, dicts and lists.
-
-        All ranks must ask; all get the same.
-        """
+        """The state of a run, without its settings, as tensors, numbers, text, dicts and lists; all ranks must ask."""
         self._share_buffers()
         whole = _distributed.whole
         state: dict[str, Any] = {"model": {name: whole(value) for name, value in self.model.state_dict().items()}}
@@ -172,10 +165,10 @@ class Setup:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned.
 
-        Settings are not read from it: the LR follows from the epochs passed, the optimizer keeps its groups.
+        Settings are not read from it: the LR follows from the epochs passed, and the optimizer keeps its groups.
 
         Raises:
-            Exception: of many kinds, if the state is damaged or of another run.
+            Exception: of any kind, if the state is damaged or of another run.
         """
         own = self.model.state_dict()
         held = {name: value.dtype for name, value in own.items()}
@@ -187,7 +180,7 @@ class Setup:
         if self.loader.clock > self.data.dataset_size * self.config.epochs:
             raise ArgumentError("loader", "must not stand after the end", got=f"sample {self.loader.clock:,}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+            warnings.simplefilter("ignore")  # torch warns that the optimizer made no step
             for _ in range(self.loader.clock // self.data.dataset_size):
                 self.lr_scheduler.step()
         self._load_moments(state["optimizer"])
@@ -209,7 +202,7 @@ class Setup:
             _random.set_state(self.device, of_device)
 
     def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
-        """Gives the optimizer its moments back; those of a parameter of two numbers show which there must be."""
+        """Gives the optimizer its moments back, checked against those of a parameter of two numbers after a step."""
         probe = nn.Parameter(torch.zeros(2, dtype=next(self.model.parameters()).dtype))
         probe.grad = torch.zeros_like(probe)
         small = self._optimizer([probe])
@@ -226,8 +219,8 @@ class Setup:
     def try_sizes(self, *, tell: Callable[[str], None]) -> None:
         """Makes one forward and backward pass at each size that will occur, so that training compiles nothing.
 
-        Weights, statistics and random numbers are as before afterwards. Sizes are tried where the network is compiled;
-        on a GPU the largest one is in any case, which shows whether it fits into memory.
+        Afterwards weights, statistics and random numbers are as before. Without `compile`, only a GPU tries a size: the
+        largest, to see whether it fits into memory.
 
         Raises:
             ValueError: if a size does not fit into memory, or the network cannot be compiled here.
@@ -253,10 +246,8 @@ class Setup:
                 except RuntimeError as error:
                     if not config.compile:
                         raise
-                    reason = " ".join(str(error).split())[:200]
-                    raise ArgumentError(
-                        "compile", "must be possible here", got=reason, remedy="leave it out"
-                    ) from error
+                    got = " ".join(str(error).split())[:200]
+                    raise ArgumentError("compile", "must be possible here", got=got, remedy="leave it out") from error
 
     def _one_pass(self, size: int) -> None:
         shape, device = self.data.shape, self.device
@@ -271,7 +262,7 @@ class Setup:
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
-        """Batch norm's statistics and random numbers are as they were afterwards."""
+        """Restores batch norm's statistics and the random states afterwards."""
         kept = [buffer.clone() for buffer in self.model.buffers()]
         with devices.entered(self.device):
             try:
@@ -329,19 +320,19 @@ def as_wide(inputs: Tensor, config: RunConfig) -> Tensor:
 
 
 def channels_last(config: RunConfig, device: torch.device) -> bool:
-    """Whether channels are last in memory: as the settings say, else what was measured faster."""
+    """Whether channels are last in memory: as the settings say, else as it was faster when measured."""
     if config.channels_last is None:
         return device.type == "cpu" and config.model in FASTER_LAST
     return config.channels_last
 
 
 def precision(config: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """The context of the network: autocast, or nothing."""
+    """The context in which the network is called: autocast, or nothing."""
     return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
 
 def sizes(plan: Plan, micro_batch_size: int | None, *, world: int = 1) -> tuple[int, ...]:
-    """The sizes that the network will see, the largest first: those of a plan's micro-batches on `world` ranks.
+    """The sizes that the network will see, largest first: of a plan's micro-batches on `world` ranks.
 
     Example:
         >>> from adabatch.schedules import steps
@@ -359,7 +350,7 @@ def sizes(plan: Plan, micro_batch_size: int | None, *, world: int = 1) -> tuple[
 
 @contextmanager
 def _graphs(count: int) -> Iterator[None]:
-    """A graph for each size, as long as they are few; else one for all sizes."""
+    """While entered, `torch.compile` makes a graph for each of a few sizes, or one for all of many."""
     from torch._dynamo import config
 
     limit, many = GRAPHS + 8, count > GRAPHS
@@ -368,10 +359,10 @@ def _graphs(count: int) -> Iterator[None]:
 
 
 def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = None) -> RunConfig:
-    """The settings with the micro-batch size that trains most samples per second here, by `probe`.
+    """The settings with the micro-batch size that trains most samples per second here, by `profile_step`.
 
     Returns:
-        `config` with the fastest power of two up to its largest batch; whole batches where the largest batch is that.
+        `config` with the fastest power of two up to its largest batch; whole batches if the largest batch is fastest.
 
     Raises:
         ValueError: if not even one sample fits.

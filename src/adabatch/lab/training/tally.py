@@ -16,12 +16,12 @@ from adabatch.lab.training.records import RunState
 
 
 class Tally:
-    """Counts in stretches of training, each at one batch size, and waits for the device at both ends of one.
+    """Counts in stretches of training, each at one batch size; waits for the device where one begins and ends.
 
     Attributes:
         updates: optimizer updates.
-        batch_size: of the stretch under way, or of the last one.
-        loss_samples: samples since the last evaluation, of the stretches that have ended.
+        batch_size: of the current stretch, or of the last one.
+        loss_samples: samples since the last evaluation, in stretches that have ended.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks | None = None) -> None:
@@ -29,11 +29,11 @@ class Tally:
         self._device, self._ranks = device, ranks or Ranks()
         self._loss_sum = self.new_sum()  # over this rank's samples since the last evaluation
         self._began: float | None = None
-        self._samples = 0  # of the stretch under way
+        self._samples = 0  # of the current stretch
         self._by_size: dict[int, list[float]] = {}
 
     def new_sum(self) -> Tensor:
-        """A sum of losses, of nothing yet."""
+        """A new sum of losses, 0."""
         return torch.zeros((), dtype=longest_float(self._device), device=self._device)
 
     @property
@@ -48,7 +48,7 @@ class Tally:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """The batch sizes, in the order in which they came."""
+        """The batch sizes in the order in which they occurred."""
         return tuple(self._by_size)
 
     def samples_per_second(self) -> dict[int, float]:
@@ -62,11 +62,11 @@ class Tally:
         self._began = time.perf_counter()
 
     def elapsed(self) -> float:
-        """Seconds of the stretch under way, without waiting for the device."""
+        """Seconds of the current stretch, without waiting for the device."""
         return 0.0 if self._began is None else time.perf_counter() - self._began
 
     def add(self, loss: Tensor, samples: int, *, times: int = 1) -> None:
-        """Counts an update; its loss counts once as a sum over the samples, or `samples` times as their mean."""
+        """Counts an update; `loss` is the sum over its samples, or with `times=samples` their mean."""
         self._loss_sum.add_(loss, alpha=times)
         self.updates += 1
         self._samples += samples
@@ -85,11 +85,11 @@ class Tally:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss of this rank's was not finite since the last evaluation; to know that waits for the device."""
+        """Whether a loss of this rank was not finite since the last evaluation; waits for the device."""
         return not math.isfinite(self._loss_sum.item())
 
     def mean_loss(self) -> float:
-        """Mean loss over the samples since the last evaluation, which this ends."""
+        """Mean loss over the samples since the last evaluation, on all ranks; starts the sum anew."""
         mean = self._ranks.sum(self._loss_sum).item() / self.loss_samples
         self._loss_sum.zero_()
         self.loss_samples = 0
