@@ -84,12 +84,13 @@ def largest_difference(one, other):
     ("world", "config"),
     [
         (2, EXACT),
+        (2, replace(EXACT, fsdp=True)),
         (3, replace(EXACT, micro_batch_size=3)),
         (3, replace(EXACT, batch_size=2, max_batch_size=4)),  # shares of no sample
     ],
 )
 def test_the_weights_and_findings_of_one_process(tmp_path, world, config):
-    alone = without_seconds(train(config, tmp_path / "one", data=small_data()))
+    alone = without_seconds(train(replace(config, fsdp=False), tmp_path / "one", data=small_data()))
     on_ranks(world, partial(trained, config=config, out=tmp_path / "many"))
     found = json.loads((tmp_path / "many" / "found.json").read_text())
     for mine, theirs in zip(alone["history"], found["history"], strict=True):
@@ -102,13 +103,14 @@ def resumed(rank, world, *, config, out):
     train(config, out, data=small_data(), resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path):
-    """1, then 3, then 2, then 1 process: as one process alone, and the history is whole."""
+    """1, then 3, then 2 with shards, then 1 process: as one process alone, and the history is whole."""
     whole = replace(EXACT, epochs=8, lr_schedule="step:0.5:2")
     train(whole, tmp_path / "one", data=small_data())
     train(replace(whole, epochs=2), tmp_path / "many", data=small_data())
-    for world, epochs in ((3, 4), (2, 6)):
-        on_ranks(world, partial(resumed, config=replace(whole, epochs=epochs), out=tmp_path / "many"))
+    for world, epochs, fsdp in ((3, 4, False), (2, 6, True)):
+        on_ranks(world, partial(resumed, config=replace(whole, epochs=epochs, fsdp=fsdp), out=tmp_path / "many"))
     train(whole, tmp_path / "many", data=small_data(), resume=True)
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-10
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "many")]

@@ -88,8 +88,6 @@ class Ranks:
         Raises:
             ValueError: naming the first that differs, and a rank.
         """
-        if self.world == 1:
-            return
         every = self.gathered(dict(values))
         for rank, theirs in enumerate(every):
             for name, value in every[0].items():
