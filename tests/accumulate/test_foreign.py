@@ -190,9 +190,7 @@ def test_the_batch_size_may_be_assigned():
     def grow():
         loader.batch_size *= 2
 
-    with pytest.raises(
-        ValueError, match="the data set's 40 samples, got 64; `batch_size=40` takes"
-    ):
+    with pytest.raises(ValueError, match="the data set's 40 samples, got 64; `batch_size=40` takes"):
         seen_by(loader, model_of(), each=grow)
     loader = ab.micro_batches(DataLoader(data(40), batch_size=4), batch_size=4)
     loader.batch_size = 20
