@@ -52,7 +52,7 @@ def test_what_the_key_depends_on():
 
     ours = key()
     assert ours == key(step=step_of(torch.nn.Linear(3, 1)))
-    others = [key(step=timed(float, model)), key(model=torch.nn.Linear(3, 2)), key(shapes=("b",)), key(ranks=2)]
+    others = [key(step=timed(float, model, [0.0])), key(model=torch.nn.Linear(3, 2)), key(shapes=("b",)), key(ranks=2)]
     assert len({ours, *others}) == 5
 
     def passes(count, scale):

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,17 +23,19 @@ from adabatch.memory._profile_step import free_bytes, maker, peak_bytes, resized
 # What it measures.
 
 
-def test_the_fastest_is_not_the_largest():
-    """Seconds per sample fall up to 8 and rise again beyond it."""
+def test_the_fastest_is_not_the_largest(monkeypatch):
+    """Seconds per sample fall up to 8 and rise again beyond it, by a clock that nothing else moves."""
+    clock = [0.0]
+    monkeypatch.setattr(_profile_step, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     model = torch.nn.Linear(3, 1)
     cost = {1: 0.004, 2: 0.005, 4: 0.006, 8: 0.008, 16: 0.03, 32: 0.08}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    profile = ab.profile_step(timed(cost.get, model), ab.DataLoader(data(), batch_size=4), model, optimizer)
+    profile = ab.profile_step(timed(cost.get, model, clock), ab.DataLoader(data(), batch_size=4), model, optimizer)
     assert [point.micro_batch_size for point in profile.points] == list(cost)
     for point in profile.points:
-        assert cost[point.micro_batch_size] <= point.seconds < 2 * cost[point.micro_batch_size] + 0.002
+        assert point.seconds == pytest.approx(cost[point.micro_batch_size])
     assert (profile.fastest, profile.largest, profile.stopped) == (8, 32, "maximum")
-    assert profile.speedup([1, 8])[8] > 3
+    assert profile.speedup([1, 8])[8] == pytest.approx(4)
     assert StepProfile.from_json(json.loads(json.dumps(profile.to_json()))) == profile
 
 

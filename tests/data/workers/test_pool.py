@@ -113,7 +113,7 @@ def test_the_large_state_of_a_stream_is_sent_to_each_worker_once(monkeypatch):
     monkeypatch.setattr(transport.Channel, "put", lambda self, task: (tasks.append(task), put(self, task))[1])
     found = [batch.tolist() for _, batch in zip(range(100), loader, strict=False)]
     assert found == [list(range(8 + 4 * i, 12 + 4 * i)) for i in range(100)]
-    assert sum(task is not None and task.drawn is not None for task in tasks) == 2
+    assert sum(task is not None and task.directions is not None for task in tasks) == 2
 
 
 @pytest.mark.timeout(60)

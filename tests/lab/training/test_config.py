@@ -10,7 +10,7 @@ from tests.lab.training.checks import SMALL
 
 from adabatch.lab.training import RunConfig, on_top, read_settings
 from adabatch.lab.training import config as config_module
-from adabatch.lab.training.config import PANELS, SETTINGS, batch_schedule
+from adabatch.lab.training.config import GROWING, PANELS, SETTINGS, batch_schedule
 
 
 def test_the_tasks_settings_hold_unless_others_are_given():
@@ -290,3 +290,18 @@ def test_a_decay_at_the_end_may_be_put_off_until_it_begins():
     for passed in (8, 9, 10):
         with pytest.raises(ValueError, match=f"`lr_schedule` wsd:2 up to epoch {passed} depend on the length"):
             check_longer("wsd:2", epochs=10, to=20, passed=passed)
+
+
+WAYS = {"growth": 2.0, "rule": "smith"}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_way_to_grow_takes_the_place_of_others_and_can_be_left_out(name):
+    config = RunConfig.for_task("digits", lr_schedule="cosine", **{name: WAYS[name]})
+    assert (config.grows, config.constant().grows) == (True, False)
+    assert config.constant().schedule().describe() == "constant at the loader's batch size"
+    for other in set(GROWING) - {name}:
+        found = on_top({other: WAYS[other]}, {name: WAYS[name]}, task="digits")
+        assert (found[name], found[other]) == (WAYS[name], None)
+        with pytest.raises(ValueError, match=r"`\w+` must come without `\w+`"):
+            replace(config, **{other: WAYS[other]})

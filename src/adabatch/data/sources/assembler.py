@@ -211,11 +211,11 @@ class Assembler:
         self._ahead = iter(())
         self.at = self.end = first
 
-    def request(self, last: int, drawn: Any) -> None:
+    def request(self, last: int, directions: Any) -> None:
         """Requests the items up to `last` from the worker with the least to do."""
         if self.held.pool is not None and not self.runs:
             self.held.pool.drop_replies()  # to requests forgotten since
-        self.runs.append(self.send(self.end, last, drawn))
+        self.runs.append(self.send(self.end, last, directions))
         self.end = last
 
     def request_predicted(self) -> None:
@@ -247,12 +247,12 @@ class Assembler:
         """Whether samples of a run could not be fetched."""
         return any(run.reply is not None and run.reply.failure is not None for run in self.runs)
 
-    def send(self, first: int, last: int, drawn: Any, *, to: int | None = None, shift: int = 0) -> Run:
+    def send(self, first: int, last: int, directions: Any, *, to: int | None = None, shift: int = 0) -> Run:
         """Sends a run to worker `to`, whose item 0 is item `shift` here, or to the worker with the least to do."""
         if self.held.pool is None:
             self.held.pool = self._start()
         self._number += 1
-        worker = self.held.pool.send(self._number, first - shift, last - shift, drawn, to=to)
+        worker = self.held.pool.send(self._number, first - shift, last - shift, directions, to=to)
         run = self._waiting[self._number] = Run(self._number, first, last, worker)
         return run
 

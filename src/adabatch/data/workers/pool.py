@@ -77,13 +77,14 @@ class Pool:
             self.close()
             raise
 
-    def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:
+    def send(self, run: int, first: int, last: int, directions: Any = None, *, to: int | None = None) -> int:
         """Gives a run to worker `to`, or to the one with the least to do; returns its number and does not wait."""
         number = self.outstanding.index(min(self.outstanding)) if to is None else to
-        if isinstance(drawn, Opening):  # may hold a large state
-            drawn, self._openings[number] = None if drawn == self._openings[number] else drawn, drawn
+        if isinstance(directions, Opening):  # may hold a large state
+            known, self._openings[number] = self._openings[number], directions
+            directions = None if directions == known else directions
         channel = self._channels[number]
-        channel.put(Task(run, first, last, drawn))
+        channel.put(Task(run, first, last, directions))
         try:
             done = channel.flush()
         except OSError:
@@ -199,19 +200,27 @@ class HerePool:
         self._reader, self._collate = reader, collate
         self._tasks: deque[tuple[int, int, int, Any]] = deque()
 
-    def send(self, run: int, first: int, last: int, drawn: Any = None, *, to: int | None = None) -> int:  # noqa: ARG002
+    def send(
+        self,
+        run: int,
+        first: int,
+        last: int,
+        directions: Any = None,
+        *,
+        to: int | None = None,  # noqa: ARG002
+    ) -> int:
         """See `Pool.send`."""
-        self._tasks.append((run, first, last, drawn))
+        self._tasks.append((run, first, last, directions))
         return 0
 
     def receive(self, _number: int, _timeout: float = 0) -> Reply:
         """See `Pool.receive`."""
-        run, first, last, drawn = self._tasks.popleft()
+        run, first, last, directions = self._tasks.popleft()
         begun, rng = time.perf_counter(), self._reader.rng
         failure: Any = None
         try:
             with rng.kept() if rng is not None else contextlib.nullcontext():
-                samples = self._reader.read(first, last, drawn)
+                samples = self._reader.read(first, last, directions)
         except SampleError as error:
             samples, failure = error.samples, error
         data: Any = samples

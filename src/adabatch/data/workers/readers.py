@@ -64,13 +64,13 @@ class MapReader:
         """A worker reads with it, and `collates` runs or not."""
         self.wholes = not collates
 
-    def read(self, first: int, last: int, drawn: Tensor | list[Any] | None = None) -> list[Any] | Whole:
-        """The samples of items `first` to `last` (exclusive), by the keys `drawn` by a sampler, if any.
+    def read(self, first: int, last: int, keys: Tensor | list[Any] | None = None) -> list[Any] | Whole:
+        """The samples of items `first` to `last` (exclusive), by a sampler's `keys` or by the order.
 
         Raises:
             SampleError: if one raises, or `__getitems__` returns another number of samples.
         """
-        keys = self.order.keys(first, last) if drawn is None else drawn
+        keys = self.order.keys(first, last) if keys is None else keys
         items = keys.tolist() if isinstance(keys, Tensor) else keys
         if self._many:
             found = self._read_many(items, first)

@@ -142,13 +142,13 @@ class Task:
         run: its number.
         first: its first item.
         last: one past its last.
-        drawn: keys that a sampler drew; of a stream its `Opening`, if it differs from the one before.
+        directions: for the reader: a sampler's keys, or a stream's `Opening`; None: by the order, or the last opening.
     """
 
     run: int
     first: int
     last: int
-    drawn: Any
+    directions: Any
 
 
 @dataclass
@@ -206,10 +206,10 @@ def work(end: socket.socket, reader: Any, setting: Setting) -> None:
     opening: Opening | None = None
     try:
         while (task := channel.receive()) is not None:
-            if isinstance(task.drawn, Opening):
-                opening = task.drawn
-            elif task.drawn is None:
-                task.drawn = opening  # as before
+            if isinstance(task.directions, Opening):
+                opening = task.directions
+            elif task.directions is None:
+                task.directions = opening  # as before
             reply = Reply(task.run, 0, None, 0.0, failure) if failure else _run(reader, setting, info, task)
             del task
             _send(channel, reply, setting.number)
@@ -238,7 +238,7 @@ def _run(reader: Any, setting: Setting, info: Any, task: Task) -> Reply:
     failure = None
     where = f"in worker {setting.number} (pid {os.getpid()})"
     try:
-        samples = reader.read(first, last, task.drawn)
+        samples = reader.read(first, last, task.directions)
     except SampleError as error:
         samples = error.samples
         failure = Failure.of(f"sample {error.index!r} could not be fetched {where}", error.cause)

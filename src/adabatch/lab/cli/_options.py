@@ -14,7 +14,7 @@ from adabatch import _checks
 from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab import tasks
 from adabatch.lab.cli import _shared
-from adabatch.lab.training.config import OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top, read_settings
+from adabatch.lab.training.config import GROWING, OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top, read_settings
 
 
 def path_of(text: str | Path) -> Path:
@@ -176,7 +176,7 @@ def check_growth(given: Mapping[str, Any], settings: Mapping[str, Any], preset: 
         settings: all settings, with those of a file or a preset.
         preset: name of a preset; None for none.
     """
-    if preset is not None or settings.get("growth") is not None:
+    if preset is not None or any(settings.get(name) is not None for name in GROWING if name != "rule"):
         return
     needing, reason = [name for name in SETTINGS if SETTINGS[name].of_growth], "without it the batch is constant"
     if settings.get("rule") is not None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from adabatch._errors import ArgumentError, naming
 from adabatch.lab.cli import _options, _shared
-from adabatch.lab.training.config import GROWTH, RUN, RunConfig
+from adabatch.lab.training.config import GROWING, GROWTH, RUN, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.comparison import Comparison
@@ -78,7 +78,7 @@ def command(
         adabatch compare digits --arm adaptive --arm 'root: growth=2 coupling=power(0.5)' --arm 'big: batch-size=64'
     """
     task, merged = _options.merged_settings(task, settings, preset=preset, file=config)
-    if merged.get("rule") is None and merged.get("growth") is None:
+    if all(merged.get(name) is None for name in GROWING):
         merged["growth"] = 2.0
     _options.check_growth(settings, merged, preset)
     run = _options.run_config(task, merged, file=config)

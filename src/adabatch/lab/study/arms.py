@@ -67,14 +67,9 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
     settings = {name: value for name, value in scaled.items() if name not in _ADAM}
-    large = replace(_constant(adaptive), batch_size=largest, **settings)
-    configs = (_constant(adaptive), large, adaptive, replace(adaptive, coupling="none"))
+    large = replace(adaptive.constant(), batch_size=largest, **settings)
+    configs = (adaptive.constant(), large, adaptive, replace(adaptive, coupling="none"))
     return tuple(map(Arm, STANDARD, configs))
-
-
-def _constant(config: RunConfig) -> RunConfig:
-    """The settings without growth."""
-    return replace(config, growth=None, rule=None)
 
 
 def largest_batch(config: RunConfig, *, dataset_size: int) -> int:
@@ -101,7 +96,7 @@ def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int)
     """
     if not texts:
         return standard_arms(adaptive, dataset_size=dataset_size)
-    base = _constant(adaptive)
+    base = adaptive.constant()
     arms: dict[str, Arm] = {}
     for text in texts:
         name, colon, settings = text.partition(":")

@@ -235,7 +235,7 @@ def _warm_up(arms: Sequence[Arm], data: Data, ranks: Ranks, interrupts: Interrup
         config = arm.config
         for size in config.plan(data.dataset_size).sizes:
             parts = config.micro_batch_size and min(config.micro_batch_size, 4 * size)
-            short = replace(config, growth=None, rule=None, batch_size=size, micro_batch_size=parts)
+            short = replace(config.constant(), batch_size=size, micro_batch_size=parts)
             short = replace(short, epochs=1, lr_schedule="constant", evaluate_every="1 epoch", seed=0)
             shapes[*(getattr(config, name) for name in _OF_SPEED), size] = short
     for (*_, size), config in shapes.items():

@@ -191,7 +191,7 @@ def _measure(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[int, list[float]], int | None]:
     """Samples per second by batch size and turn, and the first batch size that outgrew the device's memory, if any."""
-    steps = Steps(replace(config, growth=None), data, device)
+    steps = Steps(config.constant(), data, device)
     counts: dict[int, int] = {}
     failed = None
     for size in sizes:

@@ -39,6 +39,7 @@ class Setting:
         flags: of the option; None for its name.
         check: takes the name and a value, and raises for a bad value.
         shared: whether all arms of a comparison have the same value.
+        grows: whether it makes the batch grow, a way of its own; without any of these the batch is constant.
         of_growth: whether it has no effect on a constant batch.
         may_change: whether it may change when a run goes on; the result does not depend on it.
         late: whether it may be missing in run folders of earlier versions.
@@ -53,6 +54,7 @@ class Setting:
     flags: str | None = None
     check: Check | None = None
     shared: bool = False
+    grows: bool = False
     of_growth: bool = False
     may_change: bool = False
     late: bool = False
@@ -121,14 +123,14 @@ class RunConfig:
     model: str = _setting(..., RUN, "The network; see adabatch list.")
     batch_size: int = _setting(..., GROWTH, "Batch size, the first one if it grows.")
     growth: float | None = _setting(None, GROWTH, "Multiply the batch by it after each interval.", metavar="FACTOR",
-        check=partial(_checks.finite, above=1, remedy="leave it out for a constant batch"))
+        grows=True, check=partial(_checks.finite, above=1, remedy="leave it out for a constant batch"))
     every: str = _setting("1 epoch", GROWTH, "The interval: 4, '4 epochs', '9 updates'; of text '1M tokens'.",
         metavar="DURATION", of_growth=True)
     max_batch_size: int | None = _setting(None, GROWTH,
         "Grow no further than this; with --rule else a tenth of the data.", of_growth=True)
     rule: str | None = _setting(None, GROWTH,
         "Grow where the LR schedule would let the LR fall: smith, 'hybrid(1)', 'power(0.75)', seesaw (Adam).",
-        check=lambda _, rule: _coupling_of(rule), late=True)
+        check=lambda _, rule: _coupling_of(rule), grows=True, late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
     coupling: str = _setting("linear", GROWTH,
@@ -206,10 +208,11 @@ class RunConfig:
             raise ArgumentError(name, "must be one of epochs, samples, updates", value="tokens", remedy=remedy)
 
     def _check_growth(self) -> None:
-        if self.rule is not None and self.growth is not None:
-            got = f"{self.rule!r} and {self.growth:g}"
+        first, *more = [name for name in GROWING if getattr(self, name) is not None]
+        if more:
+            got = f"{getattr(self, more[0])!r} and {getattr(self, first):g}"
             remedy = "either the falls of the LR say how the batch grows, or a factor and an interval do"
-            raise ArgumentError("rule", "must come without `growth`", got=got, remedy=remedy)
+            raise ArgumentError(more[0], f"must come without `{first}`", got=got, remedy=remedy)
         if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
             rule = f"must be at least `batch_size` = {self.batch_size}"
             raise ArgumentError("max_batch_size", rule, value=self.max_batch_size, remedy="raise it or start smaller")
@@ -235,7 +238,12 @@ class RunConfig:
     @property
     def grows(self) -> bool:
         """Whether the batch size may change."""
-        return self.growth is not None or self.rule is not None
+        return any(getattr(self, name) is not None for name in GROWING)
+
+    def constant(self) -> RunConfig:
+        """These settings with a constant batch."""
+        none: dict[str, Any] = dict.fromkeys(GROWING)
+        return replace(self, **none)
 
     @classmethod
     def for_task(cls, task: str, **settings: Any) -> RunConfig:
@@ -396,6 +404,8 @@ def _table() -> dict[str, Setting]:
 
 SETTINGS: Final[Mapping[str, Setting]] = _table()
 """All settings of a run by name, in the order of the fields of `RunConfig`."""
+GROWING: Final = tuple(name for name, setting in SETTINGS.items() if setting.grows)
+"""The settings that make the batch grow, of which a run has at most one."""
 
 
 def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedule:
@@ -495,8 +505,8 @@ def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> d
         {'optimizer': 'adam', 'lr': 0.001, 'seed': 3}
     """
     found, kept = tasks.get(task), dict(base)
-    if "growth" in given or "rule" in given:
-        kept |= {"growth": None, "rule": None}
+    if set(GROWING) & set(given):
+        kept |= dict.fromkeys(GROWING)
     if "rule" in given:
         kept.pop("coupling", None)
     if "optimizer" in given:
