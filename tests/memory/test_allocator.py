@@ -39,8 +39,8 @@ def python(code: str, *arguments: str, **variables: str) -> str:
 @ON_GLIBC
 def test_a_training_step_pays_no_page_faults():
     """By default glibc hands the memory of a step back to the kernel and takes each page anew at the next."""
-    plain, tuned = int(python(FAULTS, "plain")), int(python(FAULTS, "tuned"))
-    assert plain > 1000
+    tries = (int(python(FAULTS, "plain")) for _ in range(4))  # 0 where the kernel happens to give huge pages
+    plain, tuned = next(faults for faults in tries if faults > 1000), int(python(FAULTS, "tuned"))
     assert tuned < plain / 4
 
 

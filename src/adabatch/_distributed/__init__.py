@@ -2,22 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+import gc
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adabatch._errors import ArgumentError
+from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")
 _BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
+_LAUNCHED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Launch(NamedTuple):
+    """A process as torchrun started it: its rank, the number of ranks, and its rank on this machine."""
+
+    rank: int
+    world: int
+    local: int
+
+
+def launched() -> Launch | None:
+    """How torchrun started this process; None without torchrun.
+
+    Raises:
+        RuntimeError: if the environment holds a part of what torchrun sets.
+    """
+    if "RANK" not in os.environ and "LOCAL_RANK" not in os.environ:
+        return None
+    values = {name: os.environ.get(name, "") for name in _LAUNCHED}
+    remedy = "start with torchrun, or unset RANK and LOCAL_RANK"
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
+        if not values[name].isdecimal():
+            rule, got = "must be a whole number in the environment of a launched process", values[name] or "none"
+            raise UsageError(name, rule, got=got, remedy=remedy)
+    if not values["MASTER_ADDR"]:
+        raise UsageError("MASTER_ADDR", "must be in the environment of a launched process", got="none", remedy=remedy)
+    rank, world, local = (int(values[name]) for name in _LAUNCHED[:3])
+    if rank >= world:
+        raise UsageError("RANK", f"must be below WORLD_SIZE = {world}", got=str(rank), remedy=remedy)
+    return Launch(rank, world, local)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """While it is entered, the processes that torchrun started are one group: over gloo on CPUs, NCCL on GPUs.
+
+    Nothing happens outside torchrun, or where a group is there already.
+    """
+    if launched() is None or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        gc.collect()  # gloo aborts an interpreter that ends while a wrapped model is alive
+        dist.destroy_process_group()
+        gc.collect()
+
+
+def is_of_peer(error: BaseException) -> bool:
+    """Whether a collective failed since another process of the group is gone."""
+    words = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def gathered(value: _Value, group: Any = None) -> list[_Value]:
+    """The `value` of each rank of `group`, on every rank."""
+    boxes: list[Any] = [value] * rank_and_world(group)[1]
+    if len(boxes) > 1:
+        dist.all_gather_object(boxes, value, group=group)
+    return boxes
+
+
+def from_first(make: Callable[[], _Value], group: Any = None) -> _Value:
+    """What `make` returns on rank 0, which alone calls it, on every rank of `group`.
+
+    Raises:
+        Exception: on rank 0, what `make` raises; on the others `RankError`.
+    """
+    rank, world = rank_and_world(group)
+    if world == 1:
+        return make()
+    box: list[Any] = [None, False]
+    if rank == 0:
+        try:
+            box = [make(), True]
+        finally:
+            dist.broadcast_object_list(box, group=group, group_src=0)
+    else:
+        dist.broadcast_object_list(box, group=group, group_src=0)
+        if not box[1]:
+            raise RankError
+    found: _Value = box[0]
+    return found
+
+
+def shard(model: torch.nn.Module, device: torch.device) -> None:
+    """Shards a network's parameters over all ranks, each of its children and the rest apart (FSDP2)."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for child in model.children():
+        if any(True for _ in child.parameters()):
+            fully_shard(child, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def whole(value: Any) -> Any:
+    """A tensor as it is without sharding, for which all ranks must ask; anything else as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def sharded_as(value: Any, like: Any) -> Any:
+    """A whole tensor sharded as `like`, if that is sharded and of the same shape; else `value`."""
+    if not hasattr(like, "full_tensor") or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Gives all ranks rank 0's values, in place."""
+    for tensor in tensors:
+        dist.broadcast(tensor, group_src=0)
+
+
+class RankError(RuntimeError):
+    """Another process of the group failed, and tells why itself."""
+
+    def __init__(self) -> None:
+        super().__init__("rank 0 failed; its error says why")
+
+
+def is_together() -> bool:
+    """Whether this process is in a process group, of whatever size."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def rank_and_world(group: Any = None) -> tuple[int, int]:
     """This process's rank and the number of ranks in `group` (default: the world); `(0, 1)` outside a process group."""
-    if not dist.is_available() or not dist.is_initialized():
+    if not is_together():
         return 0, 1
     return dist.get_rank(group), dist.get_world_size(group)
 
@@ -64,11 +202,7 @@ def sharing_group(*, group: Any = None, mesh: Any = None, shard: bool = True) ->
 
 def least(value: int, group: Any = None) -> int:
     """The least `value` over the ranks of `group`."""
-    if rank_and_world(group)[1] == 1:
-        return value
-    boxes: list[Any] = [None] * rank_and_world(group)[1]
-    dist.all_gather_object(boxes, value, group=group)
-    return min(int(box) for box in boxes)
+    return min(gathered(value, group))
 
 
 def any_of(flags: Sequence[bool], *, device: torch.device, group: Any = None) -> list[bool]:

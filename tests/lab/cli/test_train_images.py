@@ -173,7 +173,7 @@ def test_growth_from_the_falls_of_the_lr(tmp_path, capsys):
         ),
         (["cifar10", "--rule", "smith", "--growth", "2"], "`--rule` must come without `--growth`, got 'smith' and 2"),
         (["cifar10", "--rule", "smth"], "`--rule` must be one of smith, seesaw"),
-        (["cifar10", "--precision", "fp8"], "`--precision` must be one of float32, bf16, got 'fp8'"),
+        (["cifar10", "--precision", "fp8"], "`--precision` must be one of float32, bf16, float64, got 'fp8'"),
     ],
 )
 def test_what_cannot_be_chosen(flags, message, tmp_path, capsys):

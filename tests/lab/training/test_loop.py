@@ -355,7 +355,7 @@ def saves(monkeypatch):
             size = (self.path / "checkpoints" / "last.pt").stat().st_size
             found.append((state.parts["loader"]["clock"], best, size, int(written)))
 
-    monkeypatch.setattr(loop, "RunFolder", Watched)
+    monkeypatch.setattr(folder, "RunFolder", Watched)
     return found
 
 

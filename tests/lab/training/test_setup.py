@@ -56,7 +56,7 @@ def test_channels_last_changes_the_layout_and_not_the_run():
 def test_channels_last_is_about_images():
     text = {"vocabulary": 5, "context": 4}
     with pytest.raises(ValueError, match="`channels_last` must be left out for text, got True"):
-        setup.forward_of(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
+        setup.with_layout(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
 
 
 def test_cuda_graphs_replay_what_was_compiled_on_a_gpu(monkeypatch):
@@ -67,8 +67,8 @@ def test_cuda_graphs_replay_what_was_compiled_on_a_gpu(monkeypatch):
         setup_of(graphs)
     modes = []
     monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode))
-    setup.forward_of(torch.nn.Linear(1, 1), graphs, {"in_channels": 1}, torch.device("cuda"))
-    setup.forward_of(torch.nn.Linear(1, 1), replace(graphs, cuda_graphs=False), {"in_channels": 1}, CPU)
+    setup.forward_of(torch.nn.Linear(1, 1), graphs, torch.device("cuda"))
+    setup.forward_of(torch.nn.Linear(1, 1), replace(graphs, cuda_graphs=False), CPU)
     assert modes == ["reduce-overhead", None]
 
 

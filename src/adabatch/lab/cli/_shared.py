@@ -6,10 +6,12 @@ import contextlib
 import functools
 import inspect
 import json
+import os
 import re
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -36,6 +38,8 @@ R = TypeVar("R")
 USER_ERROR: Final = 2
 DIVERGED: Final = 3
 BY_SIGNAL: Final = 128  # and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
+_FIRST_SECONDS: Final = 1.5
+_GONE_SECONDS: Final = 5.0
 _MANY_EPOCHS: Final = 100_000  # seconds of sampling
 _PACKAGE: Final = str(Path(__file__).parents[2])
 _FAULT: Final = (
@@ -147,7 +151,9 @@ def interrupted(message: str, *, as_json: bool, number: int = signal.SIGINT) -> 
     """Prints what was interrupted and how to go on; exits with 128 plus the signal's number, as shells do."""
     handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))  # the command is ending: a traceback would hide the message
     with contextlib.suppress(OSError):  # without a terminal the exit code tells
-        if as_json:
+        if rank_here() > 0:
+            pass  # the first one tells
+        elif as_json:
             print_json({"interrupted": {"message": message}})
         else:
             print(message, file=sys.stderr)
@@ -184,12 +190,38 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             message, argument = _system_words(error), None
         except Exception as error:
+            if _is_of_another_rank(error):
+                raise typer.Exit(1) from None
             error.add_note(_FAULT)
             raise
+        if (rank := rank_here()) > 0:  # what all ranks find wrong the first one says, and torchrun ends the others
+            time.sleep(_FIRST_SECONDS)
+            message = f"rank {rank}: {message}"
         message = _BACKTICKED.sub(lambda found: f"`{options.get(found[1], found[1])}`", " ".join(message.split()))
         raise typer.Exit(_report(message, as_json=as_json, argument=options.get(argument or "", argument)))
 
     return run
+
+
+def rank_here() -> int:
+    """The rank that torchrun gave this process; 0 without torchrun."""
+    value = os.environ.get("RANK", "")
+    return int(value) if value.isdecimal() else 0
+
+
+def _is_of_another_rank(error: Exception) -> bool:
+    """Whether the error is another process's, which tells it; where that one is gone, this one waits for torchrun."""
+    if "RANK" not in os.environ:
+        return False
+    from adabatch._distributed import RankError, is_of_peer
+
+    if isinstance(error, RankError):
+        return True
+    if not is_of_peer(error):
+        return False
+    time.sleep(_GONE_SECONDS)
+    say(f"error: rank {rank_here()} ended, since another process of the run is gone")
+    return True
 
 
 def _typed_names(command: Callable[..., Any]) -> dict[str, str]:

@@ -84,7 +84,13 @@ def command(
     run = _options.run_config(task, merged, file=config)
     folder = out or Path("runs") / f"compare-{task}"
     show = not as_json if progress is None else progress
-    compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
+    from adabatch.lab.training.ranks import joined
+
+    with joined(run.device) as ranks:
+        show = show and ranks.is_first
+        compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
+    if not ranks.is_first:
+        return
     notes = _write(compare, folder)
     if target is not None and not any(arm.to_target and arm.to_target.reached for arm in compare.arms):
         if not as_json:

@@ -43,23 +43,31 @@ def command(
     """
     from adabatch.lab.study.probe import probe
     from adabatch.lab.training import pick_device, writing
+    from adabatch.lab.training.ranks import joined
 
     most = settings.pop("max_batch_size", None)  # the largest to measure, not the run's
     config = RunConfig.for_task(task, **settings)
     pick_device(config.device)  # before anything is written
     folder = out or Path("runs") / f"probe-{task}"
-    _folders.check_free(folder, "probe")  # before minutes of measuring
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _shared.Bars(show=not as_json) as bar:
-        row = bar.add_task(task, total=None)
-        found = probe(
-            config,
-            max_batch_size=most,
-            repeats=repeats,
-            seconds=seconds,
-            progress=lambda done, total: bar.update(row, completed=done, total=total),
-        )
+
+    def begin() -> None:
+        _folders.check_free(folder, "probe")  # before minutes of measuring
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    with joined(config.device) as ranks:
+        ranks.from_first(begin)
+        with _shared.Bars(show=not as_json and ranks.is_first) as bar:
+            row = bar.add_task(task, total=None)
+            found = probe(
+                config,
+                max_batch_size=most,
+                repeats=repeats,
+                seconds=seconds,
+                progress=lambda done, total: bar.update(row, completed=done, total=total),
+            )
+    if not ranks.is_first:
+        return
     names = _folders.write_found(folder, "probe", found, partial(_draw, found))
     if as_json:
         _shared.print_json(found)

@@ -87,14 +87,21 @@ def command(
     settings |= _micro_batch_size(micro_batch_size)
     resume = resume or resume_from is not None
     run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
-    if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
-        from adabatch.lab.training import with_fastest_micro_batch
+    from adabatch.lab.training.ranks import joined
 
-        run = with_fastest_micro_batch(run)
     show = not as_json if progress is None else progress
     source = (resume_from or "last") if resume else None
-    with _folders.new(folder) if out is None else nullcontext(folder) as own:
-        _train(run, own, resume_from=source, as_json=as_json, show=show)
+    with joined(run.device) as ranks:
+        if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
+            from adabatch.lab.training import with_fastest_micro_batch
+
+            run = with_fastest_micro_batch(run)
+        with _folders.new(folder) if out is None and ranks.is_first else nullcontext(folder) as own:
+            result = _train(run, own, resume_from=source, as_json=as_json, show=show and ranks.is_first)
+            if ranks.is_first:
+                _tell_result(run, result, own, as_json=as_json)
+    if result.diverged:
+        raise typer.Exit(_shared.DIVERGED)
 
 
 def _micro_batch_size(given: str | None) -> dict[str, int]:
@@ -129,22 +136,26 @@ def _config(
     return _options.run_config(task, merged, file=file), folder
 
 
-def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> None:
+def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> RunResult:
     from adabatch.lab.training import Interrupted, train
     from adabatch.lab.training.interrupt import Interrupts
 
     resume, left = resume_from is not None, ("checkpoints/last.pt", "checkpoints/best.pt", "result.json")
-    if resume and not any((out / name).exists() for name in left):
+    if resume and _shared.rank_here() == 0 and not any((out / name).exists() for name in left):
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
             with _shared.Bars(*_COLUMNS, show=show) as bars:
                 tell = partial(_tell, bars, bars.add_task(config.task, total=1, state="starting"))
-                result = train(config, out, resume=resume, resume_from=resume_from or "last", progress=tell)
+                return train(config, out, resume=resume, resume_from=resume_from or "last", progress=tell)
         except Interrupted as error:
             again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
             message = f"interrupted; the run is saved in {out}; to go on: {again}"
             _shared.interrupted(message, as_json=as_json, number=error.number)
+
+
+def _tell_result(config: RunConfig, result: RunResult, out: Path, *, as_json: bool) -> None:
+    """Prints what was found, and writes the page."""
     if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
         print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
     _warn(config, result, out)
@@ -155,8 +166,6 @@ def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bo
         console = _shared.console()
         console.print(summary(config, result))
         console.print(f"run folder: {out}", page, sep="\n", markup=False)  # brackets in a path are no markup
-    if result.diverged:
-        raise typer.Exit(_shared.DIVERGED)
 
 
 def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:

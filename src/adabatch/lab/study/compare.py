@@ -11,7 +11,7 @@ The folder of a comparison:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from adabatch.lab.training.config import LARGEST_SEED, SETTINGS, SPEED, checked_
 from adabatch.lab.training.device import threads
 from adabatch.lab.training.folder import differences, write_json
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
+from adabatch.lab.training.ranks import Ranks
 
 FORMAT: Final = 1
 _SHARED: Final = [name for name, setting in SETTINGS.items() if setting.shared and name != "seed"]
@@ -114,23 +115,30 @@ def compare(
     config = _one_task(arms)
     task = tasks.get(config.task)
     target = checked_target(task.target if target is None else target)
+    ranks = Ranks()
     with threads(config.threads):
         versions = training.versions(training.pick_device(config.device))
-    _check_folder(out, arms, versions)
-    data = task.load(config.data) if data is None else data
+    ranks.from_first(lambda: _check_folder(out, arms, versions))
+    data = ranks.each_first(lambda: task.load(config.data)) if data is None else data
     for arm in arms:
         _check_arm(arm, data.dataset_size)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with lock.held(out):
-        _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
-        names = [arm.name for arm in arms]
-        note: dict[str, Any] = {"format": FORMAT, "versions": versions, "data": data.fingerprint()}
-        note |= {"task": config.task, "model": config.model, "arms": names, "seeds": list(seeds), "target": target}
-        _check_data(out, note["data"])
-        with writing(out):
-            write_json(out / "comparison.json", note)
-        results = _run_all(arms, seeds, out=out, data=data, target=target, progress=progress or _silent)
+    names = [arm.name for arm in arms]
+    note: dict[str, Any] = {"format": FORMAT, "versions": versions, "data": data.fingerprint()}
+    note |= {"task": config.task, "model": config.model, "arms": names, "seeds": list(seeds), "target": target}
+    with ExitStack() as around:
+
+        def begin() -> None:
+            with writing(out):
+                out.mkdir(parents=True, exist_ok=True)
+            around.enter_context(lock.held(out))
+            _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
+            _check_data(out, note["data"])
+            with writing(out):
+                write_json(out / "comparison.json", note)
+
+        ranks.from_first(begin)
+        tell = progress if progress is not None and ranks.is_first else _silent
+        results = _run_all(arms, seeds, ranks=ranks, out=out, data=data, target=target, progress=tell)
         found = Comparison(
             format=FORMAT,
             task=config.task,
@@ -141,8 +149,9 @@ def compare(
             settings={arm.name: _settings(arm) for arm in arms},
             **outcome(results, target=target),
         )
-        with writing(out):
-            write_json(out / "compare.json", found.to_json())
+        if ranks.is_first:
+            with writing(out):
+                write_json(out / "compare.json", found.to_json())
     return found
 
 
@@ -152,42 +161,53 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
 
 
 def _run_all(
-    arms: Sequence[Arm], seeds: Sequence[int], *, out: Path, data: Data, target: float, progress: Listener
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    *,
+    ranks: Ranks,
+    out: Path,
+    data: Data,
+    target: float,
+    progress: Listener,
 ) -> dict[str, list[RunResult]]:
     """The results of every arm in the order of seeds; finished runs are read."""
     results: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
     turns = list(interleaved(arms, seeds))
-    before = {(arm.name, seed): _result(run_folder(out, arm.name, seed)) for arm, seed in turns}
+    before = ranks.from_first(
+        lambda: {(arm.name, seed): _result(run_folder(out, arm.name, seed)) for arm, seed in turns}
+    )
     with Interrupts() as interrupts:
         if None in before.values():
-            _warm_up(arms, data, interrupts)
+            _warm_up(arms, data, ranks, interrupts)
         for number, (arm, seed) in enumerate(turns, 1):
             done = before[arm.name, seed]
             turn = Turn(number, len(turns), arm, seed, done is not None)
             tell = partial(progress, turn)
             tell(None)
-            results[arm.name][seed] = _train(turn, out, data, target, tell) if done is None else done
+            results[arm.name][seed] = _train(turn, ranks, out, data, target, tell) if done is None else done
             tell(results[arm.name][seed])
-            _stop_if(interrupts)
+            _stop_if(ranks, interrupts)
     return {name: [by_seed[seed] for seed in seeds] for name, by_seed in results.items()}
 
 
-def _stop_if(interrupts: Interrupts) -> None:
+def _stop_if(ranks: Ranks, interrupts: Interrupts) -> None:
     """Ends the comparison if a signal came, also one that came at the end of a run, which is then finished."""
-    if interrupts.number is not None:
+    if number := max(ranks.gathered(interrupts.number or 0)):
         kept = "finished runs are kept, and the same comparison again goes on"
-        raise Interrupted(None, interrupts.number, kept=kept)
+        raise Interrupted(None, number, kept=kept)
 
 
 def _silent(turn: Turn, now: Progress | RunResult | None) -> None:
     """The listener of a comparison that has none."""
 
 
-def _train(turn: Turn, out: Path, data: Data, target: float, tell: Callable[[Progress], None]) -> RunResult:
+def _train(
+    turn: Turn, ranks: Ranks, out: Path, data: Data, target: float, tell: Callable[[Progress], None]
+) -> RunResult:
     """The result of one run; a run that was begun before goes on."""
     folder = run_folder(out, turn.arm.name, turn.seed)
     config = replace(turn.arm.config, seed=turn.seed)
-    resume = (folder / "config.json").exists()
+    resume = ranks.from_first((folder / "config.json").exists)
     with _deletable(folder) if resume else nullcontext():
         return training.train(config, folder, resume=resume, data=data, progress=tell, target=target)
 
@@ -208,7 +228,7 @@ def _deletable(damaged: Path) -> Iterator[None]:
         raise ArgumentError("out", "must hold whole runs", got=f"a damaged {damaged}", remedy=remedy) from error
 
 
-def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
+def _warm_up(arms: Sequence[Arm], data: Data, ranks: Ranks, interrupts: Interrupts) -> None:
     """Trains a few updates at every batch size that will occur, since the first steps of a shape take longer."""
     shapes: dict[tuple[Any, ...], RunConfig] = {}
     for arm in arms:
@@ -221,7 +241,7 @@ def _warm_up(arms: Sequence[Arm], data: Data, interrupts: Interrupts) -> None:
     for (*_, size), config in shapes.items():
         few = replace(data, x_train=data.x_train[: 4 * size], y_train=data.y_train[: 4 * size])
         training.train(config, data=replace(few, x_test=data.x_test[:1], y_test=data.y_test[:1]))
-        _stop_if(interrupts)
+        _stop_if(ranks, interrupts)
 
 
 def _one_task(arms: Sequence[Arm]) -> RunConfig:

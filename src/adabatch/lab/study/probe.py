@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
+import adabatch as ab
 from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
@@ -224,20 +226,44 @@ class Steps:
     def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
         self._setup, self._device = Setup(replace(config, drop_last=True), data, device), device
         self._setup.batches.close()
-        self._batches = (batch for loader in repeat(self._setup.loader) for batch in loader)  # epoch after epoch
+        whole = self._setup.ranks.world == 1
+        self._updates = self._of_batches() if whole else self._of_micro_batches()
 
     def time(self, batch_size: int, count: int) -> float:
-        """Seconds of `count` steps at `batch_size`, with the fetching of their batches."""
-        setup, batches = self._setup, self._batches
-        setup.loader.batch_size = batch_size
+        """Seconds of `count` steps at `batch_size`, with the fetching of their batches; those of the slowest rank."""
+        self._setup.loader.batch_size = batch_size
         wait_for(self._device)
         begin = time.perf_counter()
         for _ in range(count):
-            inputs, targets = next(batches)
-            if not setup.prepared:
-                inputs, targets = setup.prepare(inputs, targets, clock=0)
-            setup.optimizer.zero_grad()
-            setup.loss(setup.forward(inputs), targets).backward()
-            setup.optimizer.step()
+            next(self._updates)
         wait_for(self._device)
-        return time.perf_counter() - begin
+        return max(self._setup.ranks.gathered(time.perf_counter() - begin))
+
+    def _of_batches(self) -> Iterator[None]:
+        """Updates by whole batches, epoch after epoch."""
+        setup = self._setup
+        for loader in repeat(setup.loader):
+            for inputs, targets in loader:
+                setup.optimizer.zero_grad()
+                self._backward(inputs, targets)
+                setup.optimizer.step()
+                yield
+
+    def _of_micro_batches(self) -> Iterator[None]:
+        """Updates by this rank's micro-batches, whose shares may be uneven."""
+        setup = self._setup
+        for loader in repeat(setup.loader):
+            for micro in ab.accumulate(loader, setup.wrapped, recover=False):
+                with micro as (inputs, targets):
+                    self._backward(inputs, targets, micro.weight)
+                if micro.is_last:
+                    setup.optimizer.step()
+                    setup.optimizer.zero_grad()
+                    yield
+
+    def _backward(self, inputs: Tensor, targets: Tensor, weight: float = 1.0) -> None:
+        setup = self._setup
+        if not setup.prepared:
+            inputs, targets = setup.prepare(inputs, targets, clock=0)
+        loss = setup.loss(setup.forward(inputs), targets)
+        (loss if weight == 1.0 else loss * weight).backward()

@@ -17,7 +17,7 @@ from adabatch.lab.training import lr_schedule, optimizers, saving
 
 LARGEST_SEED: Final = 2**63 - 1  # the largest that every generator takes
 MOST_THREADS: Final = 1024  # with many more, OpenMP ends the process
-PRECISIONS: Final = ("float32", "bf16")
+PRECISIONS: Final = ("float32", "bf16", "float64")
 # Groups of settings in the help.
 PANELS: Final = ("Run", "Growing batch", "Optimizer", "Speed", "Output")
 RUN, GROWTH, OPTIMIZER, SPEED, OUTPUT = PANELS
@@ -166,7 +166,7 @@ class RunConfig:
     save_every: str | None = _setting(None, OUTPUT,
         "Save after each: '5 min', '2 epochs', '500 updates'; else with each evaluation and epoch.",
         metavar="TIME|DURATION", may_change=True, late=True)
-    precision: str = _setting("float32", SPEED, "float32, or bf16 for autocast.",
+    precision: str = _setting("float32", SPEED, "float32, bf16 for autocast, or float64.",
         check=partial(_checks.one_of, allowed=PRECISIONS), late=True)
     channels_last: bool | None = _setting(None, SPEED, "Layout of images; else the faster one.",
         flags="--channels-last/--channels-first", late=True)
@@ -174,6 +174,8 @@ class RunConfig:
         flags="--compile/--no-compile", late=True)
     cuda_graphs: bool = _setting(False, SPEED, "On a GPU, with --compile: replay it as graphs.",
         flags="--cuda-graphs/--no-cuda-graphs", late=True)
+    fsdp: bool = _setting(False, SPEED, "Under torchrun: shard parameters and moments over the processes (FSDP2).",
+        flags="--fsdp/--no-fsdp", may_change=True, late=True)
     workers: int | None = _setting(None, RUN,
         "Processes that read samples; else one for each core where they are read from disk.",
         check=partial(_checks.whole, minimum=0), may_change=True, late=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import adabatch
-from adabatch import _random
+from adabatch import _distributed, _random
 from adabatch._errors import ArgumentError
 
 NAMES: Final = ("auto", "cpu", "cuda", "cuda:N", "mps")
@@ -34,10 +34,15 @@ def check_name(name: Any) -> None:
 def pick_device(name: str) -> torch.device:
     """The device `name`; `"auto"` is a CUDA GPU if there is one, else the CPU.
 
+    Under torchrun each process takes the GPU of its number on this machine.
+
     Raises:
         ValueError: if there is no such device.
+        RuntimeError: if the environment holds only a part of what torchrun sets.
     """
     check_name(name)
+    if (launch := _distributed.launched()) is not None and torch.cuda.is_available() and name not in ("cpu", "mps"):
+        return _gpu_of(launch.local, name)
     kind, _, index = name.partition(":")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":
@@ -52,6 +57,22 @@ def pick_device(name: str) -> torch.device:
         there = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
         raise _missing(name, there, remedy="use one of them, auto or cpu")
     return torch.device(kind, int(index))
+
+
+def _gpu_of(local: int, name: str) -> torch.device:
+    """The GPU of a process that torchrun started."""
+    gpus = torch.cuda.device_count()
+    if ":" in name:
+        raise ArgumentError(
+            "device", "must name no number under torchrun", value=name, remedy="each process takes the GPU of its own"
+        )
+    if local >= gpus:
+        got, remedy = (
+            f"process {local + 1} of this machine, and torch sees {gpus}",
+            f"start with --nproc-per-node {gpus}",
+        )
+        raise ArgumentError("device", "must be a GPU of its own for each process", got=got, remedy=remedy)
+    return torch.device("cuda", local)
 
 
 def _missing(name: str, there: str, *, remedy: str = "use auto or cpu") -> ArgumentError:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adabatch.lab.training.device import longest_float
+from adabatch.lab.training.ranks import Ranks
 
 CHUNK: Final = 1024
 NUMBERS: Final = 2**24  # most numbers in a chunk of inputs
@@ -35,6 +36,7 @@ def evaluate(
     *,
     prepare: Callable[[Tensor], Tensor] | None = None,
     chunk: int = CHUNK,
+    ranks: Ranks | None = None,
 ) -> tuple[float, Tensor]:
     """Mean cross-entropy of a classifier, and for each target whether it has the highest score.
 
@@ -45,25 +47,35 @@ def evaluate(
         targets: classes, int64, `[samples]`; for text `[samples, tokens]`.
         prepare: turns a chunk of `inputs` into the network's inputs; None leaves them.
         chunk: samples at once.
+        ranks: share the chunks, in turn, and all get the result; each passes as many, so that sharded models keep step.
 
     Example:
         >>> evaluate(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
         tensor([ True, False])
     """
+    ranks = ranks or Ranks()
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=longest_float(targets.device), device=targets.device)
     right = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
     try:
         with torch.inference_mode():
-            for start in range(0, len(targets), chunk):
+            for turn in range(0, len(targets), chunk * ranks.world):
+                start = turn + chunk * ranks.rank
+                mine = start < len(targets)
+                if not mine:
+                    start = 0
                 part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
-                scores = model(part if prepare is None else prepare(part)).float()
+                scores = model(part if prepare is None else prepare(part))
+                scores = scores if scores.dtype == torch.float64 else scores.float()
+                if not mine:
+                    continue
                 loss += nn.functional.cross_entropy(scores, wanted).to(loss.dtype) * wanted.numel()
                 right[start : start + chunk] = scores.argmax(dim=1) == wanted
     finally:
         model.train(was_training)
-    return loss.item() / targets.numel(), right
+    right = ranks.sum(right.byte()).bool() if ranks.world > 1 else right
+    return ranks.sum(loss).item() / targets.numel(), right
 
 
 def accuracy_of(right: Tensor) -> float:

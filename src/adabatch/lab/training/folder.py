@@ -17,8 +17,8 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +29,7 @@ from adabatch._files import write_json as write_json
 from adabatch._files import write_text as write_text
 from adabatch.lab.training import checkpoint, lock
 from adabatch.lab.training.config import RunConfig
+from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
 from adabatch.types import Decision
 
@@ -36,6 +37,7 @@ CHECKPOINTS: Final = ("last", "best")
 METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 _Record = TypeVar("_Record")
+_Value = TypeVar("_Value")
 # Errors that a damaged state may lead to.
 _WRONG: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
@@ -233,6 +235,57 @@ class RunFolder:
             value = getattr(evaluation, name)
             self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
         self._events.flush()
+
+
+class SharedRunFolder:
+    """The run folder of all ranks, whose files the first one alone reads and writes; its errors end the others too.
+
+    Args:
+        path: the folder.
+        ranks: the processes of the run.
+        **how: as `RunFolder` takes it.
+
+    Raises:
+        Exception: on the first rank what `RunFolder` raises, on the others `RankError`; so do all methods.
+    """
+
+    def __init__(self, path: Path, *, ranks: Ranks, **how: Any) -> None:
+        self.path, self._ranks = path, ranks
+        self._own: list[RunFolder] = []
+        ranks.from_first(lambda: self._own.append(RunFolder(path, **how)))
+
+    def _ask(self, question: Callable[[RunFolder], _Value]) -> _Value:
+        return self._ranks.from_first(lambda: question(self._own[0]))
+
+    def state(self) -> RunState | None:
+        """See `RunFolder.state`."""
+        return self._ask(RunFolder.state)
+
+    def fitting(self) -> AbstractContextManager[None]:
+        """See `RunFolder.fitting`."""
+        return self._own[0].fitting() if self._own else nullcontext()
+
+    def save(self, state: RunState, *, best: bool) -> None:
+        """See `RunFolder.save`."""
+        self._ask(lambda own: own.save(state, best=best))
+
+    def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
+        """See `RunFolder.restart`."""
+        return self._ask(lambda own: own.restart(state))
+
+    def log(self, record: Evaluation | Decision) -> None:
+        """See `RunFolder.log`; nobody waits for the first rank here."""
+        for own in self._own:
+            own.log(record)
+
+    def finish(self, result: RunResult) -> None:
+        """See `RunFolder.finish`."""
+        self._ask(lambda own: own.finish(result))
+
+    def close(self) -> None:
+        """See `RunFolder.close`."""
+        for own in self._own:
+            own.close()
 
 
 def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record], int]:

@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 import adabatch as ab
 from adabatch import _checks, memory, units
 from adabatch._errors import ArgumentError
@@ -18,10 +20,11 @@ from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import folder as folders
 from adabatch.lab.training import saving
-from adabatch.lab.training.config import RunConfig, checked_target
+from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
-from adabatch.lab.training.folder import RunFolder
+from adabatch.lab.training.folder import SharedRunFolder
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
+from adabatch.lab.training.ranks import Ranks, Seen
 from adabatch.lab.training.records import Evaluation, Progress, RunResult, RunState, packed
 from adabatch.lab.training.setup import Setup
 from adabatch.lab.training.tally import Tally
@@ -83,22 +86,32 @@ def train(
         memory.tune_allocator()
     task = tasks.get(config.task)
     aim = task.target if target is None else target
-    if resume and out is not None and (done := _finished(config, out)) is not None:
+    ranks = Ranks()
+    if resume and out is not None and (done := ranks.from_first(lambda: _finished(config, out))) is not None:
         return done
-    loaded = task.load(config.data) if data is None else data
+    loaded = ranks.each_first(lambda: task.load(config.data)) if data is None else data
     config.check_lr(loaded.dataset_size)
     with ExitStack() as around:
         around.enter_context(devices.threads(config.threads))
         around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
-        setup = Setup(config, loaded, device)
+        if ranks.world > 1:
+            ranks.check_same(_decisive(config, loaded, device))
+        setup = Setup(config, loaded, device, ranks)
         folder = None
         if out is not None:
-            versions = devices.versions(device)
-            folder = RunFolder(out, config=config, versions=versions, resume=resume, resume_from=resume_from)
+            how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
+            folder = SharedRunFolder(out, ranks=ranks, **how)
             around.callback(folder.close)
         trainer = Trainer(setup, folder=folder, interrupts=interrupts, progress=progress)
         return trainer.train(target=aim)
+
+
+def _decisive(config: RunConfig, data: tasks.Data, device: torch.device) -> dict[str, Any]:
+    """Settings, versions and data, which must be the same on all ranks."""
+    found = {name: value for name, value in config.to_json().items() if not SETTINGS[name].may_change}
+    versions = devices.versions(device)
+    return found | {name: versions[name] for name in ("adabatch", "torch", "git")} | {"data": data.fingerprint()}
 
 
 def _finished(config: RunConfig, out: Path) -> RunResult | None:
@@ -119,15 +132,16 @@ class Trainer:
         self,
         setup: Setup,
         *,
-        folder: RunFolder | None,
+        folder: SharedRunFolder | None,
         interrupts: Interrupts,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._setup, self._folder, self._interrupts, self._progress = setup, folder, interrupts, progress
+        self._setup, self._ranks, self._folder, self._interrupts = setup, setup.ranks, folder, interrupts
+        self._progress = progress if setup.ranks.is_first else None
         self._loader, self._plan, self._N = setup.loader, setup.plan, setup.data.dataset_size
         self._end = self._N * setup.config.epochs
         self._fingerprint = "" if folder is None else setup.data.fingerprint()
-        self._tally = Tally(setup.device)
+        self._tally = Tally(setup.device, setup.ranks)
         self._history: list[Evaluation] = []
         self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
@@ -148,7 +162,7 @@ class Trainer:
         self._setup.try_sizes(tell=self._note)
         self._before = self._loader.clock, time.perf_counter()
         config = self._setup.config
-        whole = config.micro_batch_size is None and self._setup.device.type == "cpu"
+        whole = config.micro_batch_size is None and self._setup.device.type == "cpu" and self._ranks.world == 1
         with suppress(_DivergedError):
             while self._loader.clock < self._end:
                 self._begin_stretch()
@@ -188,14 +202,14 @@ class Trainer:
         model, loss_fn, optimizer = setup.forward, setup.loss, setup.optimizer
         prepared = setup.prepared
         optimizer.zero_grad()
-        before, loss_sum = 0, self._tally.new_sum()  # samples and losses of the batch before this micro-batch
-        for micro in ab.accumulate(loader, setup.model):
+        before, loss_sum = 0, self._tally.new_sum()  # this rank's samples and losses before this micro-batch
+        for micro in ab.accumulate(loader, setup.wrapped):
             if micro.index == 0:
                 before = 0
                 loss_sum.zero_()
             with micro as (inputs, targets):
                 if not prepared:
-                    inputs, targets = setup.prepare(inputs, targets, clock=loader.clock + before)
+                    inputs, targets = setup.prepare(inputs, targets, clock=loader.clock, before=before)
                 loss = loss_fn(model(inputs), targets)
                 (loss * micro.weight).backward()
             if micro.failed:  # out of memory: the batch comes again, in smaller micro-batches
@@ -203,21 +217,29 @@ class Trainer:
             loss_sum.add_(loss.detach(), alpha=micro.size)
             before += micro.size
             if micro.is_last:
+                assert loader.current is not None
+                size = loader.current.size
                 optimizer.step()
                 optimizer.zero_grad()
                 batches.step()
-                self._tally.add(loss_sum, before)
+                self._tally.add(loss_sum, size)
                 self._after_update()
 
     def _after_update(self) -> None:
         """Ends the stretch if it is time and begins the next one; at the end of an epoch `train` does so."""
         clock = self._loader.clock
-        diverged = self._read_losses and self._tally.diverged
-        if (clock >= self._stop or self._interrupts.seen or self._timer.over or diverged) and clock % self._N:
+        stops = clock >= self._stop or (self._ranks.is_due(self._tally.updates) and self._look(quickly=True))
+        if stops and clock % self._N:
             self._end_stretch()
             self._begin_stretch()
         elif self._progress is not None and time.perf_counter() >= self._next_report:
             self._report()
+
+    def _look(self, *, quickly: bool = False) -> Seen:
+        """What any rank sees that ends a stretch or the run; with `quickly` without waiting for a GPU."""
+        diverged = (self._read_losses or not quickly) and self._tally.diverged
+        mine = Seen(self._interrupts.number or 0, self._timer.over, diverged)
+        return self._ranks.look(mine, self._tally.updates)
 
     # Stretches of training. One ends where the batch size changes, or an evaluation or a checkpoint is due.
 
@@ -235,24 +257,26 @@ class Trainer:
         A diverged state is not saved: the checkpoint before it stays.
         """
         self._tally.stop()
+        seen = self._look()
         clock, lr, best = self._loader.clock, self._setup.batches.last_lr[0], False
         if epoch_ended:
             self._setup.lr_scheduler.step()
         self._log_decisions()
         due = epoch_ended
-        if self._tally.diverged or clock >= self._next_evaluation() or clock == self._end:
+        if seen.diverged or clock >= self._next_evaluation() or clock == self._end:
             best, due = self._evaluate(lr), True
             if self._history[-1].diverged:
                 raise _DivergedError
         if self._setup.config.save_every is not None:
-            due = best or clock >= min(self._next_save(), self._end) or self._timer.over
-        if self._folder is not None and (due or self._interrupts.seen):
+            due = best or clock >= min(self._next_save(), self._end) or seen.over
+        if self._folder is not None and (due or seen.signal):
+            state = self._state()
             with self._interrupts.held():
-                self._folder.save(self._state(), best=best)
+                self._folder.save(state, best=best)
             self._saved = (clock, self._tally.updates)
             self._timer.restart()
-        if (number := self._interrupts.number) is not None and clock < self._end:
-            raise Interrupted(self._folder.path if self._folder is not None else None, number)
+        if seen.signal and clock < self._end:
+            raise Interrupted(self._folder.path if self._folder is not None else None, seen.signal)
 
     def _next_evaluation(self) -> int:
         """The clock of the next evaluation."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import adabatch as ab
-from adabatch import _random, memory, norm
+from adabatch import _distributed, _random, memory, norm
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
@@ -20,8 +20,10 @@ from adabatch.lab.training import device as devices
 from adabatch.lab.training import lr_schedule, optimizers
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.evaluation import chunk_of, evaluate
+from adabatch.lab.training.ranks import Ranks
 from adabatch.schedules import Plan
 
+_APART: Final = 0x9E3779B97F4A7C15  # the seeds of ranks
 GRAPHS: Final = 32  # batch sizes up to which each gets a graph of its own
 
 # Measured on a CPU with AVX-512, torch 2.13, batches of 64 to 512: 1.25 to 1.5 times the samples per second with
@@ -35,16 +37,29 @@ class Setup:
     """Network, optimizer, LR schedule, loader and batch schedule of a run.
 
     The initial weights depend on the seed and the network only, the order of samples on the seed only. So all runs of
-    one seed start alike. torch's default generator is seeded.
+    one seed start alike. torch's default generator is seeded, differently on each rank.
+
+    Args:
+        config: the settings.
+        data: of the task.
+        device: to train on.
+        ranks: the processes that train together.
+
+    Attributes:
+        model: the network.
+        wrapped: the network as ranks train it together.
+        forward: takes prepared inputs to scores.
     """
 
-    def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device, ranks: Ranks | None = None) -> None:
+        self.config, self.device, self.ranks = config, device, ranks or Ranks()
         self.plan = config.plan(data.dataset_size)
         self.data = data.to(device)
         torch.manual_seed(config.seed)
         self.model = self._network().to(device)
-        self.forward: Forward = forward_of(self.model, config, data.shape, device)
+        with_layout(self.model, config, data.shape, device)
+        self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp)
+        self.forward: Forward = forward_of(self.wrapped, config, device)
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = self._optimizer(self.model.parameters())
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
@@ -58,6 +73,8 @@ class Setup:
             epochs=config.epochs,
             tokens_per_sample=config.tokens_per_sample,
         )
+        if not self.ranks.is_first:
+            torch.manual_seed((config.seed + self.ranks.rank * _APART) % 2**63)  # dropout is another on each
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         config = self.config
@@ -95,24 +112,55 @@ class Setup:
         """Whether the network takes batches as the loader hands them out; else they go through `prepare`."""
         return self.data.transform is None and self.data.files is None
 
-    def prepare(self, inputs: Tensor, targets: Tensor, *, clock: int) -> tuple[Tensor, Tensor]:
-        """Inputs of the network and targets, for a batch or a micro-batch."""
-        return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock), targets
+    def prepare(self, inputs: Tensor, targets: Tensor, *, clock: int, before: int = 0) -> tuple[Tensor, Tensor]:
+        """Inputs of the network and targets, for a micro-batch.
+
+        Args:
+            inputs: as the loader hands them out.
+            targets: theirs.
+            clock: at which the batch starts.
+            before: samples of this rank in the batch's micro-batches before this one.
+        """
+        ranks = self.ranks
+        clock = ranks.first_clock(clock) + before * ranks.world
+        return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock, stride=ranks.world), targets
 
     def evaluate(self) -> tuple[float, Tensor]:
         """Mean loss on the test set, and for each target whether it is right."""
         data = self.data
+        self._share_buffers()
         with precision(self.config, self.device):
-            return evaluate(self.model, data.x_test, data.y_test, prepare=data.test_inputs, chunk=chunk_of(data.shape))
+            return evaluate(
+                self.model,
+                data.x_test,
+                data.y_test,
+                prepare=lambda inputs: as_wide(data.test_inputs(inputs), self.config),
+                chunk=chunk_of(data.shape),
+                ranks=self.ranks,
+            )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of a run, without its settings, as tensors, numbers, text, dicts and lists."""
-        state = {name: getattr(self, name).state_dict() for name in ("model", "loader", "batches")}
-        state["optimizer"] = self.optimizer.state_dict()["state"]
+        """The state of a run, without its settings, as tensors, numbers, text, dicts and lists; all ranks must ask."""
+        self._share_buffers()
+        whole = _distributed.whole
+        state: dict[str, Any] = {"model": {name: whole(value) for name, value in self.model.state_dict().items()}}
+        state |= {name: getattr(self, name).state_dict() for name in ("loader", "batches")}
+        moments = self.optimizer.state_dict()["state"]
+        state["optimizer"] = {
+            number: {name: whole(value) for name, value in held.items()} for number, held in moments.items()
+        }
         state["rng"] = torch.get_rng_state()
         if self.device.type != "cpu":
             state[f"rng_{self.device.type}"] = _random.state_of(self.device)
+        if self.ranks.world > 1:
+            state["rng_ranks"] = self.ranks.gathered({name: state[name] for name in state if name.startswith("rng")})
+            state |= state["rng_ranks"][0]
         return state
+
+    def _share_buffers(self) -> None:
+        """Takes rank 0's statistics of batch norm, as DistributedDataParallel does at each forward pass."""
+        if self.config.fsdp:
+            _distributed.take_from_first(self.model.buffers())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned.
@@ -122,8 +170,10 @@ class Setup:
         Raises:
             Exception: of any kind, if the state is damaged or of another run.
         """
-        held = {name: value.dtype for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(state["model"])
+        own = self.model.state_dict()
+        held = {name: value.dtype for name, value in own.items()}
+        whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
+        self.model.load_state_dict(whole)
         if held != {name: value.dtype for name, value in state["model"].items()}:
             raise ArgumentError("model", "must have weights of the network's own types")
         self.loader.load_state_dict(state["loader"])
@@ -135,19 +185,36 @@ class Setup:
                 self.lr_scheduler.step()
         self._load_moments(state["optimizer"])
         self.batches.load_state_dict({**state["batches"], "schedule": self.batches.state_dict()["schedule"]})
-        torch.set_rng_state(state["rng"])
-        if (kept := state.get(f"rng_{self.device.type}")) is not None:
-            _random.set_state(self.device, kept)
+        self._load_rng(state)
+
+    def _load_rng(self, state: Mapping[str, Any]) -> None:
+        """Sets this rank's generators; where the run had other ranks, those of all but the first begin anew."""
+        ranks, kept = self.ranks, state.get("rng_ranks", [state])
+        if len(kept) == ranks.world:
+            mine = kept[ranks.rank]
+        elif ranks.is_first:
+            mine = state
+        else:
+            torch.manual_seed((self.config.seed + ranks.rank * _APART + self.loader.clock) % 2**63)
+            return
+        torch.set_rng_state(mine["rng"])
+        if (of_device := mine.get(f"rng_{self.device.type}")) is not None:
+            _random.set_state(self.device, of_device)
 
     def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
         """Gives the optimizer its moments back, checked against those of a parameter of two numbers after a step."""
-        probe = nn.Parameter(torch.zeros(2))
-        probe.grad = torch.zeros(2)
+        probe = nn.Parameter(torch.zeros(2, dtype=next(self.model.parameters()).dtype))
+        probe.grad = torch.zeros_like(probe)
         small = self._optimizer([probe])
         small.step()
         if moments or self.loader.clock:
             optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=[*self.model.parameters()])
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        parameters = [*self.model.parameters()]
+        mine = {
+            number: {name: _distributed.sharded_as(value, parameters[number]) for name, value in kept.items()}
+            for number, kept in moments.items()
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": mine})
 
     def try_sizes(self, *, tell: Callable[[str], None]) -> None:
         """Makes one forward and backward pass at each size that will occur, so that training compiles nothing.
@@ -158,7 +225,7 @@ class Setup:
         Raises:
             ValueError: if a size does not fit into memory, or the network cannot be compiled here.
         """
-        config, wanted = self.config, sizes(self.plan, self.config.micro_batch_size)
+        config, wanted = self.config, sizes(self.plan, self.config.micro_batch_size, world=self.ranks.world)
         if not config.compile:
             wanted = wanted[:1] if self.device.type == "cuda" else ()
         if not wanted:
@@ -206,19 +273,27 @@ class Setup:
                     buffer.copy_(before)
 
 
-def forward_of(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> Forward:
-    """The function from prepared inputs to scores in float32: the network itself unless settings ask for more.
-
-    With `channels_last` the layout of the network's weights in memory changes.
+def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> None:
+    """Changes the layout of the network's weights in memory where channels are last.
 
     Raises:
-        ValueError: if `channels_last` is given for inputs without channels, or `cuda_graphs` without a GPU.
+        ValueError: if channels are to be last of inputs without channels.
     """
-    last = channels_last(config, device)
-    if last:
+    if config.precision == "float64":
+        model.double()
+    if channels_last(config, device):
         if "in_channels" not in shape:
             raise ArgumentError("channels_last", "must be left out for text", got="True", remedy="it is about images")
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def forward_of(model: nn.Module, config: RunConfig, device: torch.device) -> Forward:
+    """The function that takes prepared inputs to scores: the network itself unless settings ask for more.
+
+    Raises:
+        ValueError: if CUDA graphs are to be replayed elsewhere than on a GPU.
+    """
+    last = channels_last(config, device)
     called: Forward = model
     if config.cuda_graphs and device.type != "cuda":
         raise ArgumentError(
@@ -233,10 +308,15 @@ def forward_of(model: nn.Module, config: RunConfig, shape: Mapping[str, int], de
         if last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with precision(config, device):
-            scores = called(inputs)
-        return scores.float()
+            scores = called(as_wide(inputs, config))
+        return scores if config.precision == "float64" else scores.float()
 
     return forward
+
+
+def as_wide(inputs: Tensor, config: RunConfig) -> Tensor:
+    """Inputs in the network's own type, where that is float64; text stays whole numbers."""
+    return inputs.double() if config.precision == "float64" and inputs.is_floating_point() else inputs
 
 
 def channels_last(config: RunConfig, device: torch.device) -> bool:
@@ -251,19 +331,20 @@ def precision(config: RunConfig, device: torch.device) -> AbstractContextManager
     return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
 
-def sizes(plan: Plan, micro_batch_size: int | None) -> tuple[int, ...]:
-    """The sizes that the network will see, largest first: of a plan's batches, or of their micro-batches.
+def sizes(plan: Plan, micro_batch_size: int | None, *, world: int = 1) -> tuple[int, ...]:
+    """The sizes that the network will see, largest first: of a plan's micro-batches on `world` ranks.
 
     Example:
         >>> from adabatch.schedules import steps
         >>> plan = steps("0:4 16:8").plan(dataset_size=18, epochs=2)
-        >>> sizes(plan, None), sizes(plan, 3)
-        ((8, 4, 2), (3, 2))
+        >>> sizes(plan, None), sizes(plan, 3), sizes(plan, 3, world=2)
+        ((8, 4, 2), (3, 2), (2, 1))
     """
-    found = {*plan.sizes, *plan.tails}
-    if micro_batch_size is not None:
-        counts = [(size, -(-size // micro_batch_size)) for size in found]
-        found = {share for size, count in counts for share in (size // count, -(-size // count))}
+    found = set()
+    for size in {*plan.sizes, *plan.tails}:
+        shares = {max(1, size // world), -(-size // world)}
+        count = 1 if micro_batch_size is None else -(-max(shares) // micro_batch_size)
+        found |= {part for share in shares for part in (max(1, share // count), -(-share // count))}
     return tuple(sorted(found, reverse=True))
 
 

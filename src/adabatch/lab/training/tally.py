@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adabatch._errors import ArgumentError
 from adabatch.lab.training.device import longest_float, wait_for
+from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import RunState
 
 
@@ -23,10 +24,10 @@ class Tally:
         loss_samples: samples since the last evaluation, in stretches that have ended.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, ranks: Ranks | None = None) -> None:
         self.updates = self.batch_size = self.loss_samples = 0
-        self._device = device
-        self._loss_sum = self.new_sum()  # over the samples since the last evaluation
+        self._device, self._ranks = device, ranks or Ranks()
+        self._loss_sum = self.new_sum()  # over this rank's samples since the last evaluation
         self._began: float | None = None
         self._samples = 0  # of the current stretch
         self._by_size: dict[int, list[float]] = {}
@@ -84,22 +85,22 @@ class Tally:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss since the last evaluation was not finite; waits for the device."""
+        """Whether a loss of this rank was not finite since the last evaluation; waits for the device."""
         return not math.isfinite(self._loss_sum.item())
 
     def mean_loss(self) -> float:
-        """Mean loss over the samples since the last evaluation; starts the sum anew."""
-        mean = self._loss_sum.item() / self.loss_samples
+        """Mean loss over the samples since the last evaluation, on all ranks; starts the sum anew."""
+        mean = self._ranks.sum(self._loss_sum).item() / self.loss_samples
         self._loss_sum.zero_()
         self.loss_samples = 0
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts for `load`, as fields of `RunState`."""
+        """The counts for `load`, as fields of `RunState`; all ranks must ask."""
         return {
             "updates": self.updates,
             "samples": self.samples,
-            "loss_sum": self._loss_sum.item(),
+            "loss_sum": self._ranks.sum(self._loss_sum).item(),
             "loss_samples": self.loss_samples,
             "stopwatch": [[size, samples, seconds] for size, (samples, seconds) in self._by_size.items()],
         }
@@ -118,4 +119,4 @@ class Tally:
         if self.samples != state.samples:
             raise ArgumentError("stopwatch", f"must hold {state.samples:,} samples", got=f"{self.samples:,}")
         self.updates, self.loss_samples = state.updates, state.loss_samples
-        self._loss_sum.fill_(state.loss_sum)
+        self._loss_sum.fill_(state.loss_sum if self._ranks.is_first else 0.0)

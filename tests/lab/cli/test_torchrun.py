@@ -1,0 +1,124 @@
+"""The command under torchrun, in real processes: one run, one voice, and whatever happens to one ends all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.lab.cli.checks import run
+
+from adabatch.lab.training import saved_result
+
+DIGITS = ["train", "digits", "--batch-size", "16", "--precision", "float64"]
+TRAIN = [*DIGITS, "--epochs", "4", "--growth", "2", "--every", "1"]
+
+
+def started(*arguments, count=2):
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "adabatch", *arguments]
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", *command], stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def ended(process):
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["parts"]["model"]
+
+
+def differ(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def rank(launcher, number):
+    """The process of a rank."""
+    for child in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split():
+        if f"RANK={number}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise LookupError(number)
+
+
+def wait_for(file):
+    for _ in range(600):
+        if file.exists() and file.read_text().count("\n") > 1:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(file)
+
+
+def test_one_run_with_one_voice(tmp_path):
+    code, output, errors = ended(started(*TRAIN, "--fsdp", "--json", "--progress", "--out", str(tmp_path / "two")))
+    assert code == 0, errors
+    found = json.loads(output)
+    assert len([line for line in errors.splitlines() if line.startswith("epoch ")]) == 4
+    assert run(*TRAIN, "--out", str(tmp_path / "one")) == 0
+    alone = saved_result(tmp_path / "one")
+    assert (found["test_accuracy"], found["updates"]) == (alone.test_accuracy, alone.updates)
+    assert (tmp_path / "two" / "report.html").exists()
+    assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
+
+
+def test_what_all_find_wrong_is_said_once():
+    code, output, errors = ended(started("train", "digits", "--batch-size", "5000"))
+    assert code != 0
+    assert errors.count("error: `--batch-size` must be at most the 1,437 samples of the data set, got 5,000") == 1
+    assert (output, "rank 1: " in errors) == ("", False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["launcher", "rank 0", "rank 1"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_any_process_saves_once_and_nothing_is_lost(tmp_path, whom, number):
+    launcher = started(*DIGITS, "--epochs", "12", "--out", str(tmp_path / "run"))
+    wait_for(tmp_path / "run" / "metrics.jsonl")
+    os.kill(launcher.pid if whom == "launcher" else rank(launcher, int(whom[-1])), number)
+    code, _, errors = ended(launcher)
+    assert code != 0
+    assert errors.count("interrupted; the run is saved in") == 1, errors
+    assert "This is a fault of adabatch" not in errors
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert run("train", "digits", "--out", str(tmp_path / "run"), "--resume", "--quiet") == 0
+    assert run(*DIGITS, "--epochs", "12", "--out", str(tmp_path / "one"), "--quiet") == 0
+    assert differ(weights(tmp_path / "one"), weights(tmp_path / "run")) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_killed_rank_ends_the_others_soon(tmp_path, number):
+    launcher = started(*DIGITS, "--epochs", "3000", "--out", str(tmp_path / "run"))
+    wait_for(tmp_path / "run" / "metrics.jsonl")
+    os.kill(rank(launcher, number), signal.SIGKILL)
+    begun = time.monotonic()
+    code, _, errors = ended(launcher)
+    assert code != 0
+    assert time.monotonic() - begun < 30
+    assert "exitcode  : -9" in errors
+    assert "This is a fault of adabatch" not in errors
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RANK": "0"}, "`WORLD_SIZE` must be a whole number in the environment of a launched process, got none"),
+        ({"LOCAL_RANK": "0"}, "`RANK` must be a whole number in the environment of a launched process, got none"),
+        (
+            {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+            "`RANK` must be below WORLD_SIZE = 2, got 2",
+        ),
+    ],
+)
+def test_a_half_set_environment_is_told(monkeypatch, capsys, environment, words):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert run(*TRAIN) == 2
+    assert words in capsys.readouterr().err
