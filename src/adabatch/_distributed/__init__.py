@@ -28,11 +28,7 @@ class Launch(NamedTuple):
 
 
 def launched() -> Launch | None:
-    """How torchrun started this process; None without torchrun.
-
-    Raises:
-        RuntimeError: if the environment holds a part of what torchrun sets.
-    """
+    """How torchrun started this process; None without torchrun. Raises UsageError if variables are missing or wrong."""
     if "RANK" not in os.environ and "LOCAL_RANK" not in os.environ:
         return None
     values = {name: os.environ.get(name, "") for name in _LAUNCHED}
@@ -51,9 +47,9 @@ def launched() -> Launch | None:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """While it is entered, the processes that torchrun started are one group: over gloo on CPUs, NCCL on GPUs.
+    """A context in which the processes that torchrun started are one group: over gloo on CPUs, NCCL on GPUs.
 
-    Nothing happens outside torchrun, or where a group is there already.
+    Does nothing outside torchrun, or if there is a group already.
     """
     if launched() is None or dist.is_initialized():
         yield
@@ -71,7 +67,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def is_of_peer(error: BaseException) -> bool:
-    """Whether a collective failed since another process of the group is gone."""
+    """Whether a collective failed because another process of the group is gone."""
     words = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
@@ -87,11 +83,7 @@ def gathered(value: _Value, group: Any = None) -> list[_Value]:
 
 
 def from_first(make: Callable[[], _Value], group: Any = None) -> _Value:
-    """What `make` returns on rank 0, which alone calls it, on every rank of `group`.
-
-    Raises:
-        Exception: on rank 0, what `make` raises; on the others `RankError`.
-    """
+    """Calls `make` on rank 0 only and returns its result on every rank; if it fails, the others raise `RankError`."""
     rank, world = rank_and_world(group)
     if world == 1:
         return make()
@@ -122,12 +114,12 @@ def shard(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def whole(value: Any) -> Any:
-    """A tensor as it is without sharding, for which all ranks must ask; anything else as it is."""
+    """The full tensor of a sharded one, a collective; anything else unchanged."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def sharded_as(value: Any, like: Any) -> Any:
-    """A whole tensor sharded as `like`, if that is sharded and of the same shape; else `value`."""
+    """`value` sharded like `like`, if that is sharded and has the same shape; else `value`."""
     if not hasattr(like, "full_tensor") or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -142,7 +134,7 @@ def take_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 class RankError(RuntimeError):
-    """Another process of the group failed, and tells why itself."""
+    """Rank 0 failed and reports the error itself."""
 
     def __init__(self) -> None:
         super().__init__("rank 0 failed; its error says why")

@@ -210,7 +210,7 @@ def rank_here() -> int:
 
 
 def _is_of_another_rank(error: Exception) -> bool:
-    """Whether the error is another process's, which tells it; where that one is gone, this one waits for torchrun."""
+    """Whether another process caused the error and reports it; if it is gone, waits for torchrun to end this one."""
     if "RANK" not in os.environ:
         return False
     from adabatch._distributed import RankError, is_of_peer

@@ -38,7 +38,7 @@ def pick_device(name: str) -> torch.device:
 
     Raises:
         ValueError: if there is no such device.
-        RuntimeError: if the environment holds only a part of what torchrun sets.
+        RuntimeError: if torchrun's environment is incomplete.
     """
     check_name(name)
     if (launch := _distributed.launched()) is not None and torch.cuda.is_available() and name not in ("cpu", "mps"):

@@ -238,16 +238,7 @@ class RunFolder:
 
 
 class SharedRunFolder:
-    """The run folder of all ranks, whose files the first one alone reads and writes; its errors end the others too.
-
-    Args:
-        path: the folder.
-        ranks: the processes of the run.
-        **how: as `RunFolder` takes it.
-
-    Raises:
-        Exception: on the first rank what `RunFolder` raises, on the others `RankError`; so do all methods.
-    """
+    """The run folder of all ranks. Only rank 0 reads and writes; if it fails, the others raise `RankError`."""
 
     def __init__(self, path: Path, *, ranks: Ranks, **how: Any) -> None:
         self.path, self._ranks = path, ranks
@@ -274,7 +265,7 @@ class SharedRunFolder:
         return self._ask(lambda own: own.restart(state))
 
     def log(self, record: Evaluation | Decision) -> None:
-        """See `RunFolder.log`; nobody waits for the first rank here."""
+        """See `RunFolder.log`; the other ranks do not wait."""
         for own in self._own:
             own.log(record)
 

@@ -108,7 +108,7 @@ def train(
 
 
 def _decisive(config: RunConfig, data: tasks.Data, device: torch.device) -> dict[str, Any]:
-    """Settings, versions and data, which must be the same on all ranks."""
+    """Settings, versions and data: all that must be the same on all ranks."""
     found = {name: value for name, value in config.to_json().items() if not SETTINGS[name].may_change}
     versions = devices.versions(device)
     return found | {name: versions[name] for name in ("adabatch", "torch", "git")} | {"data": data.fingerprint()}
@@ -236,7 +236,7 @@ class Trainer:
             self._report()
 
     def _look(self, *, quickly: bool = False) -> Seen:
-        """What any rank sees that ends a stretch or the run; with `quickly` without waiting for a GPU."""
+        """Events on any rank that end a stretch or the run; `quickly` does not wait for a GPU."""
         diverged = (self._read_losses or not quickly) and self._tally.diverged
         mine = Seen(self._interrupts.number or 0, self._timer.over, diverged)
         return self._ranks.look(mine, self._tally.updates)

@@ -1,4 +1,4 @@
-"""The processes that train one run together, and what they decide together."""
+"""The processes that train one run together, and the decisions that they share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Value = TypeVar("_Value")
 
 
 class Seen(NamedTuple):
-    """What any rank saw: the number of a signal (0 for none), a time to save, a loss that is not finite."""
+    """Events that end a stretch: a signal's number (0 for none), time to save, a loss that is not finite."""
 
     signal: int
     over: bool
@@ -32,9 +32,8 @@ class Seen(NamedTuple):
 class Ranks:
     """The processes of a run; outside a process group this one alone.
 
-    Files are the first one's. What ranks see apart, such as a signal, they must learn at the same update, since a rank
-    that leaves the loop alone would let the others wait for ever. A look costs a collective, so that there are about
-    two a second.
+    Only rank 0 has files. Ranks react to a signal after the same update: if one left the loop alone, the others would
+    wait for ever. So all look for such events together, which costs a collective, about twice a second.
 
     Attributes:
         rank: of this process.
@@ -52,11 +51,7 @@ class Ranks:
         return self.rank == 0
 
     def from_first(self, make: Callable[[], _Value]) -> _Value:
-        """What `make` returns on rank 0, which alone calls it, on every rank.
-
-        Raises:
-            Exception: on rank 0 what `make` raises; on the others `RankError`.
-        """
+        """Calls `make` on rank 0 only and returns its result on every rank; if it fails, the others raise `RankError`."""
         return _distributed.from_first(make)
 
     def sum(self, value: Tensor) -> Tensor:
@@ -64,15 +59,15 @@ class Ranks:
         return value if self.world == 1 else _distributed.summed(value)
 
     def gathered(self, value: _Value) -> list[_Value]:
-        """The `value` of each rank, on all."""
+        """The values of all ranks, on every rank."""
         return _distributed.gathered(value)
 
     def is_due(self, updates: int) -> bool:
-        """Whether all ranks look after this many updates."""
+        """Whether it is time to `look`; the same on all ranks."""
         return self.world == 1 or updates >= self._last[0] + self._step
 
     def look(self, mine: Seen, updates: int) -> Seen:
-        """What any rank saw; all must ask after the same number of updates."""
+        """Events on any rank; all ranks must call it after the same number of updates."""
         if self.world == 1:
             return mine
         (before, began), now = self._last, time.perf_counter()
@@ -83,11 +78,7 @@ class Ranks:
         return Seen(int(found[0]), bool(found[1]), bool(found[2]))
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Raises on every rank unless all were given the same values.
-
-        Raises:
-            ValueError: naming the first that differs, and a rank.
-        """
+        """Raises ArgumentError on every rank if `values` differ between ranks."""
         every = self.gathered(dict(values))
         for rank, theirs in enumerate(every):
             for name, value in every[0].items():
@@ -100,7 +91,7 @@ class Ranks:
                     )
 
     def each_first(self, make: Callable[[], _Value]) -> _Value:
-        """What `make` returns on each rank; rank 0 makes it first, so that it alone downloads or builds."""
+        """Returns `make()` of each rank. Rank 0 calls it first, so that only one process downloads or builds."""
         if self.world == 1:
             return make()
         mine: list[_Value] = []
@@ -112,16 +103,7 @@ class Ranks:
         return mine[0] if mine else make()
 
     def wrapped(self, model: nn.Module, device: torch.device, *, fsdp: bool = False) -> nn.Module:
-        """The model as ranks train it together.
-
-        Args:
-            model: the network, on `device`.
-            device: of this rank.
-            fsdp: whether its parameters are sharded, in place; else DistributedDataParallel averages gradients.
-
-        Raises:
-            ValueError: if it is to be sharded without a process group.
-        """
+        """The model in DistributedDataParallel, or with `fsdp` itself, its parameters sharded in place."""
         if fsdp:
             if not _distributed.is_together():
                 remedy = "start with torchrun, or leave it out"
@@ -134,17 +116,13 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def first_clock(self, clock: int) -> int:
-        """The first clock from `clock` on whose sample is this rank's; the next one is `world` further."""
+        """The clock of this rank's first sample from `clock` on; its next one is `world` later."""
         return clock + (self.rank - clock) % self.world
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """While it is entered, the processes that torchrun started are one run's; without torchrun this one is alone.
-
-    Args:
-        device: the name of the device that they train on.
-    """
+    """A context in which the processes that torchrun started train together; without torchrun this one is alone."""
     if _distributed.launched() is None:
         yield Ranks()
         return
