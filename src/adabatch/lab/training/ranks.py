@@ -51,7 +51,7 @@ class Ranks:
         return self.rank == 0
 
     def from_first(self, make: Callable[[], _Value]) -> _Value:
-        """Calls `make` on rank 0 only and returns its result on every rank; if it fails, the others raise `RankError`."""
+        """Calls `make` on rank 0 only and returns its result on every rank; if it fails, others raise `RankError`."""
         return _distributed.from_first(make)
 
     def sum(self, value: Tensor) -> Tensor:
