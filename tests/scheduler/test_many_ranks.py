@@ -46,7 +46,7 @@ def settings_of(number):
         first,
         draw.choice([1.5, 2, 3]),
         draw.randint(1, 2 * size),
-        draw.choice([None, draw.randint(1, 8)]),
+        draw.choice([None, draw.randint(1, min(8, size))]),
         draw.random() < 0.3,
         number,
     )
