@@ -122,3 +122,10 @@ def test_a_half_set_environment_is_told(monkeypatch, capsys, environment, words)
         monkeypatch.setenv(name, value)
     assert run(*TRAIN) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "says"), [("0", True), ("1", False)])
+def test_what_does_not_train_is_done_by_the_first_process_alone(monkeypatch, capsys, number, says):
+    monkeypatch.setenv("RANK", number)
+    assert run("list") == 0
+    assert bool(capsys.readouterr().out) is says

@@ -42,6 +42,8 @@ def _run(given: Sequence[str], *, ends: bool) -> int:
         return 2
     from adabatch.lab.cli import _shared
 
+    if _shared.rank_here() > 0 and not set(given) & set(TOGETHER):
+        return 0  # the first process does it
     _replace_unprintable()
     try:
         code = _call(given, ends=ends)

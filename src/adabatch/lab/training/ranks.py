@@ -106,7 +106,7 @@ class Ranks:
         """The model in DistributedDataParallel, or with `fsdp` itself, its parameters sharded in place."""
         if fsdp:
             if not _distributed.is_together():
-                remedy = "start with torchrun, or leave it out"
+                remedy = "start with torchrun, or train with --no-fsdp"
                 raise ArgumentError("fsdp", "must be used under torchrun", got="one process alone", remedy=remedy)
             _distributed.shard(model, device)
             return model

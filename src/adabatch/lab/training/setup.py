@@ -274,7 +274,7 @@ class Setup:
 
 
 def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> None:
-    """Changes the layout of the network's weights in memory where channels are last.
+    """Gives the network's weights their type, and their layout in memory where channels are last.
 
     Raises:
         ValueError: if channels are to be last of inputs without channels.
@@ -380,6 +380,6 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
             setup.loss(setup.forward(inputs), targets).backward()
 
         largest = max(setup.plan.sizes)
-        curve = ab.profile_step(step, setup.loader, setup.model, setup.optimizer, maximum=largest)
+        curve = ab.profile_step(step, setup.loader, setup.wrapped, setup.optimizer, maximum=largest)
         setup.batches.close()
     return replace(config, micro_batch_size=None if curve.fastest == largest else curve.fastest)
