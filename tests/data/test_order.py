@@ -232,6 +232,12 @@ def test_a_billion_samples_start_at_once_anywhere():
     assert order._block.nbytes < 2**18
 
 
+def test_blocks_take_each_other_s_place_so_that_they_lie_in_no_batch_s_memory():
+    order = Order(10**6, seed=1, shuffle=True)
+    places = {order.items(start, start + 1_000).untyped_storage().data_ptr() for start in range(0, 100_000, 1_000)}
+    assert len(places) == 1
+
+
 SAMPLERS = [
     lambda generator: RandomSampler(range(12), generator=generator),
     lambda generator: RandomSampler(range(12), replacement=True, num_samples=12, generator=generator),

@@ -167,23 +167,27 @@ class Order:
         self._size, self._seed, self._shuffle = size, seed, shuffle
         self.rank, self._world = rank, world
         self._start = self._stop = 0
-        self._block: Tensor = torch.empty(0, dtype=torch.int64)
+        self._block: Tensor = torch.empty(0, dtype=torch.int64)  # from item `_start` to `_stop`, and room
 
     def items(self, start: int, stop: int) -> Tensor:
-        """Items `start` to `stop` (exclusive) of the sequence, int64."""
+        """Items `start` to `stop` (exclusive) of the sequence, int64; valid until the next call."""
         if start >= self._start and stop <= self._stop:
             return self._block[start - self._start : stop - self._start]
         if stop <= start:
             return torch.empty(0, dtype=torch.int64)
-        kept = self._block[start - self._start :] if self._start <= start < self._stop else self._block[:0]
+        kept = self._block[start - self._start : self._stop - self._start] if self._start <= start else self._block[:0]
         first = start + len(kept)
         epoch = (self.rank + first * self._world) // self._size
         ahead = items_of(0, (epoch + 1) * self._size, self.rank, self._world)[1]  # no further than this epoch
         fresh = self._compute(first, max(stop, min(first + BLOCK, ahead)))
+        found = torch.cat([kept, fresh])
         if stop - start > BLOCK:  # longer than a block: nothing worth keeping
-            return torch.cat([kept, fresh[: stop - first]])
-        self._block = torch.cat([kept, fresh]) if len(kept) else fresh
-        self._start, self._stop = start, start + len(self._block)
+            return found[: stop - start]
+        # In place: a new block would lie in the memory of a batch just freed, and the next batch would not fit there.
+        if not len(self._block):
+            self._block = torch.empty(2 * BLOCK, dtype=torch.int64)
+        self._block[: len(found)] = found
+        self._start, self._stop = start, start + len(found)
         return self._block[: stop - start]
 
     def keys(self, start: int, stop: int) -> Tensor | list[Any]:
