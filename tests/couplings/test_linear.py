@@ -48,7 +48,8 @@ def test_linear_is_for_sgd_and_lars(optimizer):
 def test_linear_refuses_others_unless_insisted(kind):
     optimizer = kind(WEIGHTS)
     refusal = (
-        f"`coupling` 'linear' was derived for LARS, Lars, SGD, got {kind.__name__}; use `sqrt` for Adam and its kin, "
+        f"`coupling` 'linear' was derived for LARS, Lars, RMSpropWarmup, SGD, got {kind.__name__}; "
+        "use `sqrt` for Adam and its kin, "
         r"`none` to leave the LR alone, or insist with `ab.couplings.linear\(any_optimizer=True\)`"
     )
     with pytest.raises(ValueError, match=refusal):

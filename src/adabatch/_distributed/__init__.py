@@ -288,3 +288,32 @@ def _moves(grad: Tensor | None) -> bool:
         return False
     local = grad.to_local() if hasattr(grad, "to_local") else grad
     return local.layout != torch.strided or bool(local.count_nonzero())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard of a sharded tensor, which shares its memory; any other tensor itself."""
+    found: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
+
+
+def layout(tensor: Tensor) -> Any:
+    """How a sharded tensor lies over ranks, as a key; None for any other tensor."""
+    sharded: Any = tensor
+    return (sharded.device_mesh, sharded.placements) if hasattr(tensor, "to_local") else None
+
+
+def norms(tensors: list[Tensor], like: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of each tensor, one number each.
+
+    Args:
+        tensors: of one type and device, at least one: shards where `like` is sharded.
+        like: tensors that all lie alike over ranks, see `layout`.
+    """
+    found = torch.stack(torch._foreach_norm(tensors))  # noqa: SLF001
+    if layout(like[0]) is None:
+        return found
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    mesh, placements = layout(like[0])
+    parts = [Partial() if place.is_shard() else Replicate() for place in placements]
+    return DTensor.from_local(found.square(), mesh, parts).full_tensor().sqrt()

@@ -1,0 +1,180 @@
+"""RMSprop that turns into momentum SGD during the first epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from adabatch import _checks
+from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch.optim._foreach import ForeachOptimizer, Tensors, descend, fraction, momentum_step, with_decay
+
+
+class HasClock(Protocol):
+    """A loader that knows where it stands in the data."""
+
+    @property
+    def clock(self) -> int:
+        """Samples passed."""
+
+    @property
+    def dataset_size(self) -> int | None:
+        """Samples in an epoch."""
+
+
+def sgd_share(epoch: float, *, center: float = 10.0, period: float = 5.0) -> float:
+    """The share of SGD in the step of `RMSpropWarmup` after so many epochs: 1/2 at `center`, 1 from `period / 2` later.
+
+        exp(2 (epoch - center) / period) / 2    before the centre
+        1/2 + (epoch - center) / period         then, up to 1
+
+    Example:
+        >>> [round(sgd_share(epoch), 4) for epoch in (0, 5, 10, 11.25, 12.5, 90)]
+        [0.0092, 0.0677, 0.5, 0.75, 1.0, 1.0]
+    """
+    if epoch < center:
+        return math.exp(2 * (epoch - center) / period) / 2
+    return min(1.0, 0.5 + (epoch - center) / period) if period else 1.0
+
+
+class RMSpropWarmup(ForeachOptimizer):
+    """RMSprop at first, momentum SGD in the end, for very large batches, whose first updates SGD cannot take.
+
+        m <- alpha m + (1 - alpha) g^2
+        v <- momentum v + (a + r / (sqrt(m) + eps)) g,   r = (1 - a) rms_lr / lr
+        theta <- theta - lr v
+
+    The share a of SGD follows the epoch, see `sgd_share`. From the end of the transition on it is 1, and the step is
+    that of `torch.optim.SGD` with momentum, bit for bit.
+
+    Args:
+        params: parameters or parameter groups, as torch takes them.
+        lr: learning rate of SGD; a schedule may change it at any time.
+        epochs: says how many epochs have passed, with their fraction: an `ab.DataLoader`, or a function without
+            arguments that returns the number.
+        momentum: of the velocity v, in [0, 1).
+        alpha: decay of the mean square m, in [0, 1).
+        eps: added to the root of m, above 0.
+        rms_lr: learning rate of RMSprop; `lr` and couplings leave it alone.
+        center: epochs until both have equal shares, at least 0.
+        period: epochs of the transition, at least 0.
+        weight_decay: added to the gradient as `weight_decay` times the parameter.
+        capturable: the share of SGD is kept in a tensor, so that a step can be captured in a CUDA graph; call
+            `read_epoch()` before each replay.
+
+    The share in force is `param_groups[0]["sgd_share"]`, for logs.
+
+    Raises:
+        ValueError: if a number is out of range.
+        TypeError: if `epochs` cannot be called and is not a loader with a clock.
+
+    Source:
+        Akiba, Suzuki, Fukuda 2017, arXiv 1711.04325 (RMSprop warm-up).
+
+    Departures:
+        With the slope printed there, 2 / period, the share would overshoot 1 and jump back. The text beside it says
+        that it reaches 1 half a period after the centre. That is slope 1 / period, also smooth at the centre.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any,
+        *,
+        epochs: Callable[[], float] | HasClock,
+        momentum: float = 0.9,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        rms_lr: float = 3e-4,
+        center: float = 10.0,
+        period: float = 5.0,
+        weight_decay: float = 0.0,
+        capturable: bool = False,
+    ) -> None:
+        self._epochs = _reader(epochs)
+        defaults = {
+            "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "rms_lr": rms_lr, "center": center,
+            "period": period, "weight_decay": weight_decay, "capturable": capturable,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """See `ForeachOptimizer.check_group`."""
+        super().check_group(group)
+        fraction("momentum", group["momentum"])
+        fraction("alpha", group["alpha"])
+        _checks.finite("eps", group["eps"], above=0)
+        for name in ("rms_lr", "center", "period"):
+            _checks.finite(name, group[name], minimum=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_epochs": self._epochs}
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """See `ForeachOptimizer.step`."""
+        if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+            self.read_epoch()
+        return super().step(closure)
+
+    def read_epoch(self) -> None:
+        """Sets the share of SGD to that of the present epoch; `step` does so except while a graph is captured."""
+        epoch = float(_checks.finite("epochs", self._epochs(), minimum=0))
+        for group in self.param_groups:
+            share = sgd_share(epoch, center=group["center"], period=group["period"])
+            if not group["capturable"]:
+                group["sgd_share"] = share
+            elif isinstance(group.get("sgd_share"), Tensor):
+                group["sgd_share"].fill_(share)
+            else:
+                first = group["params"][0]
+                wide = torch.promote_types(first.dtype, torch.float32)
+                group["sgd_share"] = torch.tensor(share, device=first.device, dtype=wide)
+
+    def update(self, group: Mapping[str, Any], tensors: Tensors) -> None:
+        """See `ForeachOptimizer.update`."""
+        values, share, lr = tensors.values, group["sgd_share"], group["lr"]
+        velocities, squares = tensors.moments("momentum_buffer"), tensors.moments("square_avg")
+        grads = with_decay(group, values, tensors.grads)
+        if not group["capturable"] and share == 1:
+            momentum_step(group, values, velocities, grads)
+            return
+        torch._foreach_mul_(squares, group["alpha"])
+        torch._foreach_addcmul_(squares, grads, grads, 1 - group["alpha"])
+        scaled = torch._foreach_sqrt(squares)
+        torch._foreach_add_(scaled, group["eps"])
+        torch._foreach_mul_(velocities, group["momentum"])
+        if group["capturable"]:
+            share = share.to(values[0].device)
+            rms = torch.where(torch.as_tensor(lr != 0), (1 - share) * group["rms_lr"] / lr, 0.0)
+            torch._foreach_reciprocal_(scaled)
+            torch._foreach_mul_(scaled, rms)
+            torch._foreach_add_(scaled, share)
+            torch._foreach_mul_(scaled, grads)
+            torch._foreach_add_(velocities, scaled)
+        else:
+            torch._foreach_add_(velocities, grads, alpha=share)
+            torch._foreach_addcdiv_(velocities, grads, scaled, (1 - share) * group["rms_lr"] / float(lr) if lr else 0.0)
+        descend(values, velocities, lr)
+
+
+def _reader(epochs: Any) -> Callable[[], float]:
+    """A function that returns the epochs passed."""
+    if hasattr(epochs, "clock"):
+        if epochs.dataset_size is None:
+            remedy = "pass a function that returns epochs, for example `lambda: loader.clock / 1_281_167`"
+            raise ArgumentError("epochs", "must be a loader whose data set has a size", got="a stream", remedy=remedy)
+        return partial(_of_loader, epochs)
+    if not callable(epochs):
+        remedy = "pass the `ab.DataLoader`, or a function that returns epochs"
+        raise ArgumentTypeError("epochs", "must be a loader with a clock, or a function", value=epochs, remedy=remedy)
+    found: Callable[[], float] = epochs
+    return found
+
+
+def _of_loader(loader: Any) -> float:
+    return float(loader.clock / loader.dataset_size)

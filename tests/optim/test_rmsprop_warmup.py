@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.optim import checks
+
+import adabatch as ab
+from adabatch.optim import RMSpropWarmup
+from adabatch.optim.rmsprop_warmup import sgd_share
+
+
+def reference(epochs, *, lr=0.1, momentum=0.9, alpha=0.99, eps=1e-8, rms_lr=3e-4, decay=0.0):
+    """The paper's form: the direction is added, with its sign."""
+
+    def one(value, grad, state, step):
+        epoch = epochs[step]
+        share = 0.5 * math.exp(2 * (epoch - 10) / 5) if epoch < 10 else min(1.0, 0.5 + (epoch - 10) / 5)
+        rms = (1 - share) * rms_lr / lr if lr else 0.0
+        grad = grad + decay * value
+        state["m"] = alpha * state.get("m", torch.zeros_like(value)) + (1 - alpha) * grad**2
+        state["d"] = (
+            momentum * state.get("d", torch.zeros_like(value)) - (share + rms / (state["m"].sqrt() + eps)) * grad
+        )
+        return value + lr * state["d"]
+
+    return one
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(
+    st.floats(0, 14), st.sampled_from([0.1, 3.2, 0.0]), st.sampled_from([0.0, 0.9]), st.sampled_from([0.0, 1e-2]),
+    st.booleans(),
+)  # fmt: skip
+def test_equals_the_paper_s_formula(capturable, start, lr, momentum, decay, as_tensor):
+    epochs = [start + step * 0.37 for step in range(6)]
+    now = iter(epochs)
+    checks.check_against(
+        lambda params: RMSpropWarmup(
+            params,
+            torch.tensor(lr, dtype=torch.float64) if as_tensor else lr,
+            epochs=lambda: next(now),
+            momentum=momentum,
+            weight_decay=decay,
+            capturable=capturable,
+        ),
+        reference(epochs, lr=lr, momentum=momentum, decay=decay),
+        steps=6,
+    )
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_is_momentum_sgd_bit_for_bit_after_the_transition(capturable):
+    epoch = 12.0
+    mine, other = checks.parameters(dtype=torch.float32), checks.parameters(dtype=torch.float32)
+    optimizer = RMSpropWarmup(mine, 0.1, epochs=lambda: epoch, weight_decay=1e-3, capturable=capturable)
+    for value, grad in zip(mine, checks.gradients(mine, 0), strict=True):
+        value.grad = grad
+    optimizer.step()
+    epoch = 12.5
+    sgd = torch.optim.SGD(other, 0.1, momentum=0.9, weight_decay=1e-3, foreach=True)
+    for value, twin in zip(mine, other, strict=True):
+        twin.data.copy_(value.data)
+        sgd.state[twin]["momentum_buffer"] = optimizer.state[value]["momentum_buffer"].clone()
+    for step in range(1, 20):
+        for value, twin, grad in zip(mine, other, checks.gradients(mine, step), strict=True):
+            value.grad, twin.grad = grad, grad.clone()
+        optimizer.step()
+        sgd.step()
+        assert all(map(torch.equal, mine, other))
+
+
+def test_the_share_is_smooth_and_ends_at_one():
+    assert sgd_share(10 - 1e-9) == pytest.approx(0.5, abs=1e-8)
+    assert sgd_share(10) == 0.5
+    slopes = [(sgd_share(epoch + 1e-6) - sgd_share(epoch)) / 1e-6 for epoch in (10 - 2e-6, 10)]
+    assert slopes == pytest.approx([1 / 5, 1 / 5], rel=1e-4)
+    assert [sgd_share(epoch) for epoch in (12.5, 13, 1_000)] == [1, 1, 1]
+    assert [sgd_share(epoch, center=0, period=0) for epoch in (0, 1)] == [1, 1]
+    assert all(sgd_share(i / 100) < sgd_share((i + 1) / 100) for i in range(1_250))
+
+
+def test_epochs_come_from_the_loader_with_their_fraction():
+    data = torch.utils.data.TensorDataset(torch.randn(8, 3), torch.randn(8, 1))
+    model = torch.nn.Linear(3, 1)
+    loader = ab.DataLoader(data, batch_size=2, shuffle=True, seed=0)
+    optimizer = RMSpropWarmup(model.parameters(), 0.1, epochs=loader, center=1.0, period=1.0)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant(), coupling="linear")
+    seen = []
+    for _ in range(2):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            (model(inputs) - targets).square().mean().backward()
+            optimizer.step()
+            seen.append(optimizer.param_groups[0]["sgd_share"])
+            batches.step()
+    assert seen == [sgd_share(update / 4, center=1.0, period=1.0) for update in range(8)]
+
+
+def test_resumes():
+    checks.check_resumes(lambda params: RMSpropWarmup(params, 0.1, epochs=Eleven()))
+
+
+class Eleven:
+    """Always epoch 11."""
+
+    def __call__(self):
+        return 11.0
+
+
+def test_habits():
+    checks.check_habits(lambda params: RMSpropWarmup(params, 0.3, epochs=lambda: 0))
+    for name, value in (
+        ("momentum", 1.0),
+        ("alpha", -0.1),
+        ("eps", 0.0),
+        ("rms_lr", -1),
+        ("center", -1),
+        ("period", -1),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            RMSpropWarmup(checks.parameters(), 0.1, epochs=lambda: 0, **{name: value})
+    with pytest.raises(TypeError, match="`epochs` must be a loader with a clock, or a function, got 5; pass the"):
+        RMSpropWarmup(checks.parameters(), 0.1, epochs=5)
+    stream = ab.DataLoader(Stream(), batch_size=2)
+    with pytest.raises(ValueError, match="`epochs` must be a loader whose data set has a size, got a stream"):
+        RMSpropWarmup(checks.parameters(), 0.1, epochs=stream)
+    optimizer = RMSpropWarmup(checks.parameters(), 0.1, epochs=lambda: float("nan"))
+    with pytest.raises(ValueError, match="`epochs` must be finite"):
+        optimizer.step()
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from range(10)
