@@ -1,5 +1,6 @@
 """Batch sizes as pure functions of the clock: data that a `Plan` resolves. No torch here."""
 
+from adabatch.schedules import lr
 from adabatch.schedules._base import Schedule
 from adabatch.schedules.clamp import clamp
 from adabatch.schedules.constant import constant
@@ -11,4 +12,6 @@ from adabatch.schedules.round_to import round_to
 from adabatch.schedules.steps import steps
 from adabatch.schedules.then import then
 
-__all__ = ["Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "round_to", "steps", "then"]
+__all__ = [
+    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "lr", "round_to", "steps", "then",
+]  # fmt: skip

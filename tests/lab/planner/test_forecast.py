@@ -237,6 +237,8 @@ TEXTS = [
     "onecycle",
     "wsd:3",
     "warmup:2+wsd:4",
+    "poly:2",
+    "slowstart",
     "warmup:2+step:0.3:3",
     "warmup:3+cosine",
 ]

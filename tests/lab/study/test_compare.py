@@ -181,6 +181,8 @@ SCHEDULES = [
     "onecycle",
     "wsd:1",
     "wsd:2",
+    "poly:2",
+    "slowstart",
     "warmup:2+wsd:1",
     "warmup:1:0.5+cosine",
 ]

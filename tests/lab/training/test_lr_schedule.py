@@ -47,6 +47,9 @@ def one_cycle(epoch: int) -> float:
         ("wsd:3", lambda e: min(1.0, (12 - e) / 4)),
         ("warmup:2+wsd:11", lambda e: warm(e, 2) * (12 - e) / 12),
         ("onecycle", one_cycle),
+        ("poly:2", lambda e: (1 - e / 12) ** 2),
+        ("warmup:2+poly:0.5", lambda e: warm(e, 2) * math.sqrt(1 - e / 12)),
+        ("slowstart", lambda e: (0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.075, 0.075, 0.075, 0.075, 0.01, 0.01)[e]),
         ("warmup:2+cosine", lambda e: warm(e, 2) * (1 + math.cos(math.pi * e / 12)) / 2),
     ],
 )

@@ -139,8 +139,8 @@ class RunConfig:
         check=lambda _, name: couplings.get(name), of_growth=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
-        "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5; "
-        "warmup:5+... in front.", metavar="TEXT")
+        "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5, poly:2, "
+        "slowstart; warmup:5+... in front.", metavar="TEXT")
     momentum: float = _setting(0.9, OPTIMIZER, "Of SGD.", check=partial(_checks.finite, minimum=0, below=1))
     weight_decay: float = _setting(0.0, OPTIMIZER, "As the optimizer defines it.",
         check=partial(_checks.finite, minimum=0))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError, naming
+from adabatch.schedules import lr
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from adabatch.units import Duration
 
 _EXAMPLES: Final = (
-    "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR, cosine, onecycle or wsd:EPOCHS, "
+    "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR, cosine, onecycle, wsd:EPOCHS, "
+    "poly:POWER or slowstart, "
     "with warmup:EPOCHS+ or warmup:EPOCHS:FROM+ in front if needed"
 )
 
@@ -37,6 +39,8 @@ def build(text: str, optimizer: Optimizer, *, epochs: int) -> LRScheduler:
     | `cosine` | half a cosine from the first one down to 0 after the last epoch |
     | `onecycle` | torch's OneCycleLR with the first one as its peak; the momentum stays as it is |
     | `wsd:10` | the first one, in the last 10 epochs times 10/11, 9/11, ... 1/11; goes with a warm-up in front |
+    | `poly:2` | times (1 - e / epochs) to the power of 2 |
+    | `slowstart` | times 0.5; 0.075, 0.01 and 0.001 from 40, 70 and 85 ninetieths of the training on |
     | `warmup:5+...` | times (e + 1) / 6 in the first 5 epochs, on top of the schedule after the plus sign |
     | `warmup:4:0.125+...` | times 0.125 in the first epoch, in a line up to times 1 after 4, on top of the same |
 
@@ -153,6 +157,7 @@ def _alone(text: str, epochs: int, lr: float) -> LRScheduler:
 
 # The grammar.
 
+FOR_EVER: Final = sys.maxsize
 _TORCH: Final = "torch.optim.lr_scheduler"
 
 
@@ -188,6 +193,8 @@ class _Part(NamedTuple):
 def _parts(text: str, epochs: int) -> list[_Part]:
     warmup, plus, body = text.rpartition("+")
     parts = [_body(body, text, epochs)]
+    if body == "slowstart":
+        parts.insert(0, _Part("ConstantLR", {"factor": lr.SLOW_START[0][1], "total_iters": FOR_EVER}))
     if plus:
         kind, *numbers = warmup.split(":")
         if kind != "warmup" or len(numbers) not in (1, 2):
@@ -223,8 +230,20 @@ def _body(body: str, text: str, epochs: int) -> _Part:
             return _Part("OneCycleLR", {"max_lr": peaks, "total_steps": max(2, epochs), "cycle_momentum": False})
         case "wsd", [decay]:
             return _Part("MultiplicativeLR", {"lr_lambda": _down_at_the_end(_epochs(decay, text), epochs, text)})
+        case "poly", [power]:
+            return _Part("PolynomialLR", {"total_iters": epochs, "power": _factor(power, text)})
+        case "slowstart", []:
+            return _Part("MultiplicativeLR", {"lr_lambda": _slow_start(epochs)})
         case _:
             raise _malformed(text)
+
+
+def _slow_start(epochs: int) -> _Expression:
+    """The factors from an epoch to the next, after half the LR at first."""
+    factor = lr.slow_start(epochs)
+    ends = [-(-end * epochs // 90) for end, _ in lr.SLOW_START[:-1]]
+    falls = {e: factor(e) / factor(e - 1) for e in ends if e < epochs}
+    return _Expression(f"lambda e: {falls}.get(e, 1.0)", lambda _: lambda e: falls.get(e, 1.0))
 
 
 def _down_at_the_end(length: int, epochs: int, text: str) -> _Expression:
