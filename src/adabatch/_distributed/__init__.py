@@ -218,6 +218,25 @@ def summed(value: Tensor, group: Any = None) -> Tensor:
     return total
 
 
+def differentiable_sum(value: Tensor, group: Any = None) -> Tensor:
+    """The sum of `value` over the ranks of `group`, in the graph: its backward pass is a sum over ranks too."""
+    total: Tensor = _Sum.apply(value, group)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over ranks of which every rank uses the result: the gradients of all of them add up."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return summed(value.contiguous(), group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return differentiable_sum(gradient, ctx.group), None
+
+
 class Average:
     """The mean of gradients over the ranks of `group`, in buckets allocated ahead, so that it cannot fail half-way."""
 
