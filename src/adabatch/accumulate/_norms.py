@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from adabatch import _distributed
 from adabatch._errors import ArgumentError
-from adabatch.norm import Share, SyncBatchNorm
+from adabatch.norm import LastBatchNorm, Share, SyncBatchNorm
 from adabatch.types import Part
 
 
@@ -22,6 +22,7 @@ class Norms:
     - Layers of `norm.sync` learn which samples of the batch the rank has.
     - A repeated sample, which keeps ranks in step, goes through other layers by their running statistics, and does not
       enter these. Layers of `norm.sync` leave it out of their statistics, so that ranks go on together.
+    - Layers of `norm.last_batch` learn which micro-batches are of one batch.
     - One value for each channel has no spread: it goes by running statistics too, with a warning, since torch's error
       would end this rank alone.
 
@@ -37,6 +38,7 @@ class Norms:
         _, rank, self._world = sharing
         found = {id(each): each for module in modules for each in module.modules() if isinstance(each, _BatchNorm)}
         self._synced = [each for each in found.values() if isinstance(each, SyncBatchNorm)]
+        self._last = [each for each in found.values() if isinstance(each, LastBatchNorm)]
         self._own = [each for each in found.values() if not isinstance(each, SyncBatchNorm | nn.SyncBatchNorm)]
         self._held: list[_BatchNorm] = []  # in evaluation until the micro-batch ends
         self._hooks: list[RemovableHandle] = []
@@ -54,6 +56,10 @@ class Norms:
     def begin(self, part: Part) -> None:
         """A micro-batch is about to pass."""
         self.end()
+        for last in self._last:
+            last.gathers = True
+            if part.index == 0:
+                last.forget()
         if self._world == 1:
             return
         share = share_of(part, self._world)
@@ -73,6 +79,8 @@ class Norms:
             held.training = True
         for layer in self._synced:
             layer.share = None
+        for last in self._last:
+            last.gathers = False
         self._hooks, self._held = [], []
 
     def _hold(self, layer: _BatchNorm) -> None:
