@@ -82,6 +82,21 @@ class WideBlock(nn.Module):
         return self.conv2(self.relu(self.bn2(self.conv1(active)))) + shortcut  # type: ignore[no-any-return]
 
 
+def zero_init(model: nn.Module) -> int:
+    """Sets the last batch norm scale of each residual block to 0, so that blocks begin as their shortcut.
+
+    Returns:
+        How many there are; blocks that do not end in batch norm are left alone.
+
+    Source: Goyal et al., 2017, 1706.02677, section 5.1.
+    """
+    blocks = [block for block in model.modules() if isinstance(block, BasicBlock | Bottleneck)]
+    for block in blocks:
+        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        nn.init.zeros_(last.weight)
+    return len(blocks)
+
+
 def _downsample(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:
     """The shortcut where a block changes the shape; None where it does not."""
     if stride == 1 and in_channels == channels:

@@ -27,9 +27,9 @@ def _by(module: str, **how: Any) -> Callable[[Path | str | None], Data]:
     return load
 
 
-def _adam(lr: float) -> dict[str, dict[str, float]]:
-    """The same LR for Adam and AdamW."""
-    return {"adam": {"lr": lr}, "adamw": {"lr": lr}}
+def _rates(*, adam: float, lars: float) -> dict[str, dict[str, float]]:
+    """The LRs of other optimizers than SGD: the same for Adam and AdamW, five times as much for LAMB."""
+    return {"adam": {"lr": adam}, "adamw": {"lr": adam}, "lamb": {"lr": 5 * adam}, "lars": {"lr": lars}}
 
 
 # fmt: off
@@ -58,8 +58,8 @@ _TEXT: Final = {
 # fmt: on
 _SMALL_MODELS: Final = ("small_cnn", "mlp")
 _CIFAR_MODELS: Final = ("resnet20", "resnet32", "resnet44", "alexnet", "vgg19_bn", "wrn16_4", "small_cnn")
-_like_mnist: Final = partial(Task, models=_SMALL_MODELS, defaults=_MNIST, by_optimizer=_adam(0.001))
-_like_cifar: Final = partial(Task, models=_CIFAR_MODELS, defaults=_CIFAR, by_optimizer=_adam(0.001))
+_like_mnist: Final = partial(Task, models=_SMALL_MODELS, defaults=_MNIST, by_optimizer=_rates(adam=0.001, lars=3.0))
+_like_cifar: Final = partial(Task, models=_CIFAR_MODELS, defaults=_CIFAR, by_optimizer=_rates(adam=0.001, lars=1.0))
 _SGD_OF_TEXT: Final = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.0}
 _ALL: Final = (
     Task(
@@ -67,7 +67,7 @@ _ALL: Final = (
         summary="8x8 scans of handwritten digits that come with scikit-learn: 1,437 to train, 360 to test",
         models=_SMALL_MODELS,
         defaults=_DIGITS,
-        by_optimizer=_adam(0.002),
+        by_optimizer=_rates(adam=0.002, lars=3.0),
         target=0.95,
         load=_by("digits"),
     ),
@@ -100,7 +100,7 @@ _ALL: Final = (
         summary="ImageNet: photographs in 1,000 classes, 1,281,167 to train, 50,000 to test, read from disk",
         models=("resnet50", "alexnet", "vgg19_bn"),
         defaults=_IMAGENET,
-        by_optimizer=_adam(0.001),  # torch's own, not tried here
+        by_optimizer=_rates(adam=0.001, lars=0.5),  # not tried here
         target=0.7,
         load=_by("imagenet"),
     ),
@@ -110,7 +110,12 @@ _ALL: Final = (
         models=("gpt",),
         defaults=_TEXT,
         # Adam's weight decay is a penalty on the loss: 0.1 would dominate it.
-        by_optimizer={"adam": {"weight_decay": 0.0}, "sgd": _SGD_OF_TEXT, "nesterov": _SGD_OF_TEXT},
+        by_optimizer={
+            "adam": {"weight_decay": 0.0},
+            "lamb": {"lr": 0.005},
+            **dict.fromkeys(("sgd", "nesterov", "rmsprop-warmup"), _SGD_OF_TEXT),
+            "lars": {**_SGD_OF_TEXT, "lr": 3.0},
+        },
         target=0.5,
         load=_by("text"),
         tokens_per_sample=128,

@@ -87,6 +87,18 @@ def _lr(name: str, value: Any) -> None:
     _checks.finite(name, value, below=_checks.LR_END, remedy="float32 ends near there; take a smaller one")
 
 
+def _transition(text: Any) -> tuple[float, float]:
+    """Centre and length of the transition of RMSprop warm-up, in epochs."""
+    remedy = "write for example 2:1"
+    try:
+        center, length = map(float, text.split(":"))
+    except (AttributeError, ValueError):
+        raise ArgumentError("transition", "must be CENTRE:LENGTH in epochs", value=text, remedy=remedy) from None
+    for number in (center, length):
+        _checks.finite("transition", number, minimum=0, remedy=remedy)
+    return center, length
+
+
 def _device(_: str, value: Any) -> None:
     from adabatch.lab.training import device  # loads torch
 
@@ -134,8 +146,8 @@ class RunConfig:
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
     coupling: str = _setting("linear", GROWTH,
-        "How the LR follows: linear (for sgd, nesterov), sqrt (for adam, adamw), none, 'power(0.75)'; else, with any "
-        "optimizer, linear, for gpt-tiny sqrt; with --rule the rule's own.",
+        "How the LR follows: linear (for sgd, nesterov, rmsprop-warmup, lars), sqrt (for adam, adamw, lamb), none, "
+        "'power(0.75)'; else, with any optimizer, linear, for gpt-tiny sqrt; with --rule the rule's own.",
         check=lambda _, name: couplings.get(name), of_growth=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
@@ -144,8 +156,17 @@ class RunConfig:
     momentum: float = _setting(0.9, OPTIMIZER, "Of SGD.", check=partial(_checks.finite, minimum=0, below=1))
     weight_decay: float = _setting(0.0, OPTIMIZER, "As the optimizer defines it.",
         check=partial(_checks.finite, minimum=0))
-    optimizer: str = _setting("sgd", OPTIMIZER, "sgd, nesterov, adam or adamw.",
+    optimizer: str = _setting("sgd", OPTIMIZER, "sgd, nesterov, adam, adamw, rmsprop-warmup, lars or lamb.",
         check=partial(_checks.one_of, allowed=optimizers.NAMES))
+    transition: str | None = _setting(None, OPTIMIZER,
+        "Of rmsprop-warmup, epochs to its centre and its length; else 10:5 of 90 epochs.", metavar="CENTRE:LENGTH",
+        check=lambda _, text: _transition(text), late=True)
+    decay_biases: bool = _setting(True, OPTIMIZER, "Weight decay of biases and norm scales too.",
+        flags="--decay-biases/--no-decay-biases", late=True)
+    label_smoothing: float = _setting(0.0, OPTIMIZER, "Share of each target that is spread over all classes.",
+        check=partial(_checks.finite, minimum=0, below=1), late=True)
+    zero_init: bool = _setting(False, OPTIMIZER, "Residual blocks begin as their shortcut: their last scale is 0.",
+        flags="--zero-init/--no-zero-init", late=True)
     epochs: int = _setting(..., RUN, "Passes over the data.")
     micro_batch_size: int | None = _setting(None, GROWTH, "Samples per forward and backward pass; else whole batches.",
         check=partial(_checks.whole, remedy="leave it out to train on whole batches"))
@@ -155,6 +176,9 @@ class RunConfig:
     sync_batch_norm: bool = _setting(False, GROWTH,
         "Under torchrun: batch norm takes its statistics over all processes, else each over its own samples.",
         flags="--sync-batch-norm/--no-sync-batch-norm", late=True)
+    last_batch_norm: bool = _setting(False, GROWTH,
+        "Batch norm without running averages: evaluate by the statistics of the last batch.",
+        flags="--last-batch-norm/--no-last-batch-norm", late=True)
     seed: int = _setting(0, RUN, "Initial weights and order of samples.",
         check=partial(_checks.whole, minimum=0, maximum=LARGEST_SEED), shared=True)
     device: str = _setting("auto", RUN, "Where to train; auto: a CUDA GPU if there is one, else the CPU.",
@@ -196,6 +220,7 @@ class RunConfig:
         if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
             self._check_duration("save_every", self.save_every)
         lr_schedule.check(self.lr_schedule, epochs=self.epochs)
+        self._check_large_batch()
         if self.grows:
             self._check_growth()
 
@@ -209,6 +234,29 @@ class RunConfig:
         if length.unit == "tokens" and self.tokens_per_sample is None:
             remedy = f"{self.task} has none, in {text!r}"
             raise ArgumentError(name, "must be one of epochs, samples, updates", value="tokens", remedy=remedy)
+
+    def _check_large_batch(self) -> None:
+        others = [name for name in ("ghost_batch_size", "sync_batch_norm") if getattr(self, name)]
+        if self.last_batch_norm and others:
+            remedy = "leave out one of them"
+            raise ArgumentError("last_batch_norm", f"must come without `{others[0]}`", got="both", remedy=remedy)
+        if self.transition is None:
+            return
+        if optimizers.CLASSES[self.optimizer] != "RMSpropWarmup":
+            rule, remedy = "must come with the optimizer rmsprop-warmup", "leave it out"
+            raise ArgumentError("transition", rule, got=self.optimizer, remedy=remedy)
+        center, length = self.rmsprop_transition
+        if center + length / 2 > self.epochs:
+            rule = f"must end within the {self.epochs:,} epochs of the training"
+            got = f"{self.transition}, which ends after {center + length / 2:g}"
+            raise ArgumentError("transition", rule, got=got, remedy="give a smaller centre or a shorter length")
+
+    @property
+    def rmsprop_transition(self) -> tuple[float, float]:
+        """Centre and length in epochs of the transition from RMSprop to SGD, for `RMSpropWarmup`."""
+        if self.transition is not None:
+            return _transition(self.transition)
+        return self.epochs * 10 / 90, self.epochs * 5 / 90
 
     def _check_growth(self) -> None:
         first, *more = [name for name in GROWING if getattr(self, name) is not None]

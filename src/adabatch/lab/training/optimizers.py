@@ -1,4 +1,4 @@
-"""Optimizers by name, all torch's own. Importing this loads no torch; making or checking an optimizer does."""
+"""Optimizers by name: torch's, and those of `adabatch.optim`. Importing this loads no torch; making or checking an optimizer does."""
 
 from __future__ import annotations
 
@@ -11,29 +11,40 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-CLASSES: Final = {"sgd": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"}
-"""Names of torch's classes."""
+CLASSES: Final = {
+    "sgd": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW",
+    "rmsprop-warmup": "RMSpropWarmup", "lars": "LARS", "lamb": "LAMB",
+}  # fmt: skip
+"""Names of the classes."""
+OURS: Final = ("RMSpropWarmup", "LARS", "LAMB")
+OF_MOMENTUM: Final = ("SGD", "RMSpropWarmup", "LARS")
 NAMES: Final = tuple(CLASSES)
 
 
 def build(
-    name: str, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float
+    name: str, parameters: Iterable[Any], *, lr: float, momentum: float, weight_decay: float, **more: Any
 ) -> torch.optim.Optimizer:
     """The optimizer `name` over `parameters`.
 
     Args:
         name: one of `NAMES`.
-        parameters: the parameters to train.
+        parameters: the parameters to train, or groups of them.
         lr: learning rate.
-        momentum: of SGD and its Nesterov variant; the others have betas of their own.
+        momentum: of SGD and its kin; Adam and LAMB have betas of their own.
         weight_decay: as the optimizer defines it (decoupled in AdamW).
+        more: settings that this optimizer alone has.
     """
     import torch
 
-    of_sgd = {"momentum": momentum, "nesterov": name == "nesterov"} if CLASSES[name] == "SGD" else {}
-    made: torch.optim.Optimizer = getattr(torch.optim, CLASSES[name])(
-        parameters, lr=lr, weight_decay=weight_decay, **of_sgd
-    )
+    from adabatch import optim
+
+    kind = CLASSES[name]
+    if kind in OF_MOMENTUM:
+        more["momentum"] = momentum
+    if name == "nesterov":
+        more["nesterov"] = True
+    home: Any = optim if kind in OURS else torch.optim
+    made: torch.optim.Optimizer = getattr(home, kind)(parameters, lr=lr, weight_decay=weight_decay, **more)
     return made
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import adabatch as ab
-from adabatch import _distributed, _random, memory, norm
+from adabatch import _distributed, _random, memory, norm, optim
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
@@ -54,16 +54,20 @@ class Setup:
     def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device, ranks: Ranks | None = None) -> None:
         self.config, self.device, self.ranks = config, device, ranks or Ranks()
         self.plan = config.plan(data.dataset_size)
+        self._last_batch: norm.LastBatch | None = None
         self.data = data.to(device)
         torch.manual_seed(config.seed)
         self.model = self._network().to(device)
         with_layout(self.model, config, data.shape, device)
         self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp)
         self.forward: Forward = forward_of(self.wrapped, config, device)
-        self.loss = torch.nn.CrossEntropyLoss()
-        self.optimizer = self._optimizer(self.model.parameters())
-        self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
+        self.loss = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.loader = self._loader()
+        decay, model = config.weight_decay, self.model
+        self.optimizer = self._optimizer(
+            model.parameters() if config.decay_biases else optim.param_groups(model, weight_decay=decay)
+        )
+        self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
         self.loader.micro_batch_size = config.micro_batch_size
         self.batches = ab.BatchSizeScheduler(
             self.optimizer,
@@ -76,20 +80,33 @@ class Setup:
         if not self.ranks.is_first:
             torch.manual_seed((config.seed + self.ranks.rank * _APART) % 2**63)  # dropout is another on each
 
-    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        config = self.config
+    def _optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        config, more = self.config, {}
+        if optimizers.CLASSES[config.optimizer] == "RMSpropWarmup":
+            center, period = config.rmsprop_transition
+            more = {"epochs": self.loader, "center": center, "period": period}
         return optimizers.build(
-            config.optimizer, parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            config.optimizer,
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            **more,
         )
 
     def _network(self) -> nn.Module:
         config, network = self.config, models.build(self.config.model, **self.data.shape)
         size, synced = config.ghost_batch_size, config.sync_batch_norm
+        if config.zero_init and not models.zero_init(network):
+            rule, got = "must come with a network whose residual blocks end in batch norm", config.model
+            raise ArgumentError("zero_init", rule, got=got, remedy="leave it out")
         try:
+            if config.last_batch_norm:
+                self._last_batch = norm.last_batch(network)
             network = network if size is None else norm.ghost(network, size=size)
             return norm.sync(network) if synced or (size is not None and self.ranks.world > 1) else network
         except ValueError:
-            name = "sync_batch_norm" if size is None else "ghost_batch_size"
+            name = "ghost_batch_size" if size is not None else "sync_batch_norm" if synced else "last_batch_norm"
             rule, got = "must come with a network that has batch norm", f"{config.model}, which has none"
             raise ArgumentError(name, rule, got=got, remedy="leave it out") from None
 
@@ -159,7 +176,9 @@ class Setup:
         return state
 
     def _share_buffers(self) -> None:
-        """Takes rank 0's statistics of batch norm, as DistributedDataParallel does at each forward pass."""
+        """Takes rank 0's statistics of batch norm, as DistributedDataParallel does; those of the last batch if asked."""
+        if self._last_batch is not None:
+            self._last_batch.settle()
         if self.config.fsdp:
             _distributed.take_from_first(self.model.buffers())
 
@@ -208,9 +227,9 @@ class Setup:
         probe.grad = torch.zeros_like(probe)
         small = self._optimizer([probe])
         small.step()
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if moments or self.loader.clock:
-            optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=[*self.model.parameters()])
-        parameters = [*self.model.parameters()]
+            optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=parameters)
         mine = {
             number: {name: _distributed.sharded_as(value, parameters[number]) for name, value in kept.items()}
             for number, kept in moments.items()
