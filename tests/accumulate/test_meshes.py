@@ -94,9 +94,37 @@ def tensor_parallel(model):
     return model, mesh["dp"]
 
 
+def shrunk(model, **sharing):
+    """Trains an epoch of batches of 8, then of 3; returns the weights."""
+    loader = ab.DataLoader(double_data(30), batch_size=8, shuffle=True, seed=0, **sharing)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:8 16:3"), coupling="linear")
+    for micro_batch in ab.accumulate(loader, model):
+        with micro_batch as batch:
+            (loss_of(model, batch) * micro_batch.weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        batches.step()
+    assert loader.batch_size == 3
+    batches.close()
+    return [each.detach() for each in model.parameters()]
+
+
+def check_batches_below_the_ranks(rank, world):
+    expected = shrunk(double_model(), shard=False)
+    model = DistributedDataParallel(double_model())
+    found = shrunk(model)
+    del model
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match="a batch of 3 samples does not divide over 4 ranks"):
+        next(iter(ab.DataLoader(double_data(9), 3)))
+
+
 @pytest.mark.world_size(4)
 def test_ranks_march_together():
-    on_ranks(4, partial(check, wrap=shards, each={"reduce_scatter": 1}, cases=CASES[:2]))
+    marching = partial(check, wrap=shards, each={"reduce_scatter": 1}, cases=CASES[:2])
+    on_ranks(4, marching, check_batches_below_the_ranks)
 
 
 @pytest.mark.slow
