@@ -285,7 +285,8 @@ def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], d
     if channels_last(config, device):
         if "in_channels" not in shape:
             raise ArgumentError("channels_last", "must be left out for text", got="True", remedy="it is about images")
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not config.fsdp:  # FSDP2 shards contiguous weights only; inputs alone set the layout of what follows
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def forward_of(model: nn.Module, config: RunConfig, device: torch.device) -> Forward:
