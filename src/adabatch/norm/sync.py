@@ -91,7 +91,9 @@ class SyncBatchNorm(GhostBatchNorm):
             return torch.zeros(own, dtype=torch.int64, device=device), 1
         share = self.share
         if share is None:
-            sizes, rank = _distributed.gathered(own, self.group), _distributed.rank_and_world(self.group)[0]
+            rank, world = _distributed.rank_and_world(self.group)
+            mine = torch.tensor([own if each == rank else 0 for each in range(world)], device=device)
+            sizes = _distributed.summed(mine, self.group).tolist()
             share = Share(own, sum(sizes), sum(sizes[:rank]), 1)
         positions = torch.arange(own, device=device) * share.step + share.first
         count, rest = max(share.total // self.size, 1), share.total % self.size
