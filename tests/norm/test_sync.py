@@ -70,6 +70,11 @@ def check_what_it_is_not_told(rank, world):
         whole = torch.randn(13, 3, dtype=torch.float64)
         mine = slice(0, 6) if rank == 0 else slice(6, 13)
         close(many(whole[mine]), one(whole)[mine])
+        many.share = Share(4, 8, rank, world)  # of other samples than these
+        close(many(whole[mine]), one(whole)[mine])
+        many.share = Share(0, 3, 3, world) if rank == 1 else Share(3, 3, 0, world)
+        close(many(whole[mine])[: 6 if rank == 0 else 0], one(whole[:6])[: 6 if rank == 0 else 0])
+        close(dict(many.named_buffers()), dict(one.named_buffers()))
         many.eval(), one.eval()
         close(many(whole[mine]), one(whole)[mine])
 
