@@ -39,12 +39,14 @@ class Part:
         index: its number within the batch, from 0.
         count: micro-batches in the batch, the same on every rank.
         size: samples that count; 0 for the repeated sample that keeps ranks in step.
+        turn: position in the batch of this rank's first sample, the next are a world apart; None if that is not so.
     """
 
     batch: Batch
     index: int
     count: int
     size: int
+    turn: int | None = None
 
     @property
     def is_last(self) -> bool:

@@ -400,7 +400,7 @@ def check_sync_batch_norm(rank, world):
     micro = next(ab.accumulate(ab.DataLoader(data(8), batch_size=8), model))
     with pytest.raises(torch.OutOfMemoryError) as caught, micro:
         raise torch.OutOfMemoryError("no room")
-    assert "SyncBatchNorm makes the other ranks wait" in caught.value.__notes__[0]
+    assert "batch norm over ranks makes the others wait" in caught.value.__notes__[0]
     del model
 
 

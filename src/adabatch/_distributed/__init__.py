@@ -20,11 +20,12 @@ _LAUNCHED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_P
 
 
 class Launch(NamedTuple):
-    """A process as torchrun started it: its rank, the number of ranks, and its rank on this machine."""
+    """A process as torchrun started it: its rank, the number of ranks, and both on this machine."""
 
     rank: int
     world: int
     local: int
+    local_world: int
 
 
 def launched() -> Launch | None:
@@ -42,7 +43,8 @@ def launched() -> Launch | None:
     rank, world, local = (int(values[name]) for name in _LAUNCHED[:3])
     if rank >= world:
         raise UsageError("RANK", f"must be below WORLD_SIZE = {world}", got=str(rank), remedy=remedy)
-    return Launch(rank, world, local)
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return Launch(rank, world, local, int(here) if here.isdecimal() else local + 1)
 
 
 @contextmanager
@@ -216,6 +218,25 @@ def summed(value: Tensor, group: Any = None) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total, group=group)
     return total
+
+
+def differentiable_sum(value: Tensor, group: Any = None) -> Tensor:
+    """The sum of `value` over the ranks of `group`, in the graph: its backward pass is a sum over ranks too."""
+    total: Tensor = _Sum.apply(value, group)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over ranks of which every rank uses the result: the gradients of all of them add up."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return summed(value.contiguous(), group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return differentiable_sum(gradient, ctx.group), None
 
 
 class Average:

@@ -21,8 +21,8 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     """Yields one epoch of `loader` as micro-batches of at most `loader.micro_batch_size` samples on each rank.
 
     Multiply the mean loss of each micro-batch by its weight. The gradients then sum to the gradient of the batch's mean
-    loss, for models without batch statistics; with batch norm the micro-batch is the ghost batch. Without a
-    `micro_batch_size` every batch is one micro-batch.
+    loss, for models without batch statistics; with batch norm the micro-batch is the ghost batch, of all ranks after
+    `norm.sync`. Without a `micro_batch_size` every batch is one micro-batch.
 
         weight = n / B; n * W / B where the model averages gradients over W ranks
 
@@ -44,9 +44,9 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     **Out of memory.** If memory runs out inside `with micro`, gradients, buffers and random states are restored, the
     micro-batch size is halved with a warning, and the same batch comes again, on all ranks. `micro.is_last` then is
     False and `micro.failed` True. For this, ranks vote once a batch, and DistributedDataParallel's gradients are
-    averaged in one all-reduce after the vote. With `recover=False`, custom communication hooks or SyncBatchNorm, DDP
-    averages them itself. Under `fully_shard` and with `micro_batches` a batch cannot be repeated; the error says what
-    to do.
+    averaged in one all-reduce after the vote. With `recover=False`, custom communication hooks or batch norm over
+    ranks, DDP averages them itself. Under `fully_shard` and with `micro_batches` a batch cannot be repeated; the error
+    says what to do.
 
     Args:
         loader: an `ab.DataLoader`, whose `micro_batch_size` bounds one forward and backward pass, or `ab.micro_batches`

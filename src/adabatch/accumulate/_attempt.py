@@ -14,6 +14,7 @@ from torch import Tensor
 from adabatch import _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.accumulate._models import Models
+from adabatch.accumulate._norms import Norms
 from adabatch.memory.untouched import is_out_of_memory
 from adabatch.types import DrivenLoader, Part
 
@@ -35,6 +36,7 @@ class Setup:
         counted_late: whether the size of a batch is known only after its last micro-batch.
         group: the ranks that share a batch, `world` in number.
         scale: the factor that undoes the average over ranks.
+        norms: their batch norm layers.
         why_not: why a batch cannot be repeated; empty if it can.
         snapshot: copies what an attempt may change; None where a batch cannot be repeated.
     """
@@ -42,7 +44,7 @@ class Setup:
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
         self.models = models = Models(model)
         self.counted_late = loader.counted_late
-        self.group, _, self.world = loader.sharing()
+        self.group, _, self.world = sharing = loader.sharing()
         self.scale = self.world if models.averaged_over > 1 else 1
         self.vote_group = models.group if models.is_ddp else self.group
         self.voters = models.averaged_over if models.is_ddp else self.world
@@ -50,10 +52,11 @@ class Setup:
             "`recover` is False": not recover,
             "`accumulate` was not given the model": not models,
             "parameters are sharded, so the other ranks wait in this one's passes": models.sharded,
-            "SyncBatchNorm makes the other ranks wait in this one's passes": models.synchronises_forward,
+            "batch norm over ranks makes the others wait in this one's passes": models.synchronises_forward,
             "a loader of another make cannot go back": self.counted_late,
         }
         self.why_not = next((reason for reason, holds in reasons.items() if holds), "")
+        self.norms = Norms(models.modules, sharing)
         self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)
 
     def check_model(self) -> None:
@@ -130,6 +133,7 @@ class Attempt:
 
     def enter(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """The context of a micro-batch's passes."""
+        self._setup.norms.begin(self._part)
         models, snapshot = self._setup.models, self._setup.snapshot
         if not self.deferred or snapshot is None:
             return _FREE if is_last or models.must_sync() else models.no_sync()
@@ -141,6 +145,7 @@ class Attempt:
 
     def leave(self, error: BaseException | None, *, is_last: bool) -> bool:
         """Ends a micro-batch's passes; returns whether the batch must be repeated. Raises if it must and cannot."""
+        self._setup.norms.end()
         if error is not None:
             if not is_out_of_memory(error):
                 return False

@@ -12,6 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch.norm import SyncBatchNorm
 
 _SYNCED: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
 """By DDP model with a static graph, the batches that it reduced itself."""
@@ -57,7 +58,7 @@ class Wrapper:
         self.ignored = {id(p) for name, p in self.ddp.module.named_parameters() if name in names} if names else set()
         self.reduces = self.sharded or self.ddp is not None
         self.synchronises_forward = self.averaged_over > 1 and any(
-            isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()
+            isinstance(module, SyncBatchNorm | torch.nn.SyncBatchNorm) for module in model.modules()
         )
 
     def may_defer(self) -> bool:

@@ -184,9 +184,9 @@ class Parts(Pass, Iterator[tuple[Any, Part]]):
             self._batch = None
             self.failed(error)
             raise
-        part = Part(batch, index, len(self._bounds), last - first)
-        self._index = index + 1
-        cursor = at.cursor
+        self._index, cursor = index + 1, at.cursor
+        turn = (cursor.rank - (batch.clock - cursor.base)) % cursor.world
+        part = Part(batch, index, len(self._bounds), last - first, turn)
         cursor.part = part
         if cursor.demand.driver is None:
             cursor.begun = at.epoch

@@ -18,7 +18,7 @@ the statistics of sub-batches ("ghost batches") of `size` samples, which keeps t
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.norm._channels_last import GhostInChannelsLast
+from adabatch.norm._exchange import Module, exchanged, layers_of, like
 
-Module = TypeVar("Module", bound=nn.Module)
 
-
-class _GhostBatchNorm(_BatchNorm):
+class GhostBatchNorm(_BatchNorm):
     """The base of the layers for 1, 2 and 3 dimensions; `ghost` makes them.
 
     Attributes:
@@ -114,19 +113,19 @@ class _GhostBatchNorm(_BatchNorm):
         return f"{super().extra_repr()}, size={self.size}"  # type: ignore[no-untyped-call]
 
 
-class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
+class GhostBatchNorm1d(GhostBatchNorm, nn.BatchNorm1d):
     """Ghost batch norm for `[batch, channels]` and `[batch, channels, length]`."""
 
 
-class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
+class GhostBatchNorm2d(GhostBatchNorm, nn.BatchNorm2d):
     """Ghost batch norm for `[batch, channels, height, width]`."""
 
 
-class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
+class GhostBatchNorm3d(GhostBatchNorm, nn.BatchNorm3d):
     """Ghost batch norm for `[batch, channels, depth, height, width]`."""
 
 
-_KINDS: Final[dict[type[_BatchNorm], type[_GhostBatchNorm]]] = {
+_KINDS: Final[dict[type[_BatchNorm], type[GhostBatchNorm]]] = {
     nn.BatchNorm1d: GhostBatchNorm1d,
     nn.BatchNorm2d: GhostBatchNorm2d,
     nn.BatchNorm3d: GhostBatchNorm3d,
@@ -141,8 +140,8 @@ def ghost(model: Module, size: int = 128) -> Module:
     """Makes every batch norm layer take its statistics over sub-batches of `size` samples.
 
     Parameters, buffers and hooks stay the same objects, so an optimizer made before still holds them, and a state dict
-    fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches or on several
-    ranks, a sub-batch lies within a micro-batch of one rank. The output keeps the memory format.
+    fits both ways. Layers are exchanged in `model` itself. Where a batch is trained in micro-batches, a sub-batch lies
+    within one; on several ranks within one rank, unless `sync` follows. The output keeps the memory format.
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
@@ -166,30 +165,22 @@ def ghost(model: Module, size: int = 128) -> Module:
     instead of `size` in a row, which makes no difference to shuffled data.
     """
     _checks.whole("size", size)
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-    if not layers:
-        raise ArgumentError(
-            "model", "must have batch norm layers", got=f"{type(model).__name__} without any", remedy="leave it as is"
-        )
+    layers = layers_of(model)
     for name, module in layers:
-        _check_kind(name or "the model itself", module)
+        _check_kind(name, module)
         if size == 1 and isinstance(module, nn.BatchNorm1d):
             raise ArgumentError(
                 "size",
                 "must be at least 2 for BatchNorm1d, which has one number per sample and channel",
-                got=f"1 for the layer {name or 'itself'}",
+                got=f"1 for the layer {name}",
                 remedy="take 128",
             )
-    exchanged = {id(module): _ghost_of(module, size) for _, module in layers}
-    for parent in list(model.modules()):
-        held = vars(parent)["_modules"]  # holds a child under each of its names
-        held.update({name: exchanged[id(child)] for name, child in held.items() if id(child) in exchanged})
-    return exchanged.get(id(model), model)  # type: ignore[return-value]
+    return exchanged(model, {id(module): like(module, _KINDS[type(module)], size=size) for _, module in layers})
 
 
 def _check_kind(name: str, module: _BatchNorm) -> None:
     """Raises unless the layer is one of torch's three, not yet exchanged."""
-    if isinstance(module, _GhostBatchNorm):
+    if isinstance(module, GhostBatchNorm):
         raise ArgumentError(
             "model",
             "must not have ghost batch norm already",
@@ -205,14 +196,6 @@ def _check_kind(name: str, module: _BatchNorm) -> None:
         got=f"{type(module).__name__}: {name}",
         remedy=remedy,
     )
-
-
-def _ghost_of(module: _BatchNorm, size: int) -> _GhostBatchNorm:
-    """A layer that shares parameters, buffers, settings and hooks with `module`."""
-    kind = _KINDS[type(module)]
-    layer = kind.__new__(kind)
-    layer.__dict__ = {**module.__dict__, "size": size}
-    return layer
 
 
 def _in_parts(

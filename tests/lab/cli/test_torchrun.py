@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.lab.cli.checks import run
+from tests.lab.tasks.images import cifar
 
 from adabatch.lab.training import saved_result
 
@@ -66,6 +67,24 @@ def test_one_run_with_one_voice(tmp_path):
     assert (found["test_accuracy"], found["updates"]) == (alone.test_accuracy, alone.updates)
     assert (tmp_path / "two" / "report.html").exists()
     assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [(), ("--sync-batch-norm", "--fsdp"), ("--ghost-batch-size", "4"), ("--ghost-batch-size", "4", "--fsdp")]
+)
+def test_batch_norm_with_a_tail_of_one_sample(tmp_path, monkeypatch, options):
+    monkeypatch.setenv("ADABATCH_CACHE", str(tmp_path / "cache"))
+    images = ["--data", str(cifar(tmp_path / "data", train=41)), "--model", "resnet20", "--precision", "float64"]
+    command = ["train", "cifar10", *images, "--batch-size", "10", "--lr", "0.01", "--epochs", "2", *options]
+    code, _, errors = ended(started(*command, "--out", str(tmp_path / "two")))
+    assert code == 0, errors
+    found = weights(tmp_path / "two")
+    assert all(bool(value.isfinite().all()) for value in found.values())
+    if options:
+        alone = [option for option in command if option != "--fsdp"]
+        assert run(*alone, "--out", str(tmp_path / "one"), "--quiet") == 0
+        assert differ(weights(tmp_path / "one"), found) < 1e-10
 
 
 def test_what_all_find_wrong_is_said_once():

@@ -68,9 +68,9 @@ EVERY_KEY = {
     "model=mlp": "mlp", "batch-size=8": 8, "growth=3": 3.0, "every=2": "2", "max-batch-size=64": 64,
     "drop-last=true": True, "coupling=power(0.75)": "power(0.75)", "lr-schedule=step:0.5:1": "step:0.5:1",
     "lr=0.1": 0.1, "momentum=0.5": 0.5, "weight-decay=0.001": 0.001, "optimizer=nesterov": "nesterov", "epochs=4": 4,
-    "micro-batch-size=4": 4, "ghost-batch-size=2": 2, "evaluate-every='2 epochs'": "2 epochs",
-    "save-every='5 min'": "5 min", "precision=bf16": "bf16", "channels-last=false": False, "compile=true": True,
-    "cuda-graphs=false": False, "workers=0": 0, "fsdp=true": True,
+    "micro-batch-size=4": 4, "ghost-batch-size=2": 2, "sync-batch-norm=true": True,
+    "evaluate-every='2 epochs'": "2 epochs", "save-every='5 min'": "5 min", "precision=bf16": "bf16",
+    "channels-last=false": False, "compile=true": True, "cuda-graphs=false": False, "workers=0": 0, "fsdp=true": True,
 }  # fmt: skip
 
 

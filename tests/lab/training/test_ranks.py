@@ -104,6 +104,20 @@ def test_the_weights_and_findings_of_one_process(tmp_path, world, config):
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-10
 
 
+def trained_twice(rank, world, *, config, out):
+    for fsdp in (False, True):
+        train(replace(config, fsdp=fsdp), out / f"{world} {fsdp}", data=small_data())
+
+
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_a_hundred_updates_in_single_precision(tmp_path, world):
+    config = replace(SMALL, batch_size=9, max_batch_size=13, growth=1.5, every="2 epochs")
+    assert train(config, tmp_path / "one", data=small_data()).updates > 100
+    on_ranks(world, partial(trained_twice, config=config, out=tmp_path))
+    for fsdp in (False, True):
+        assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / f"{world} {fsdp}")) < 1e-6
+
+
 def resumed(rank, world, *, config, out):
     train(config, out, data=small_data(), resume=True)
 

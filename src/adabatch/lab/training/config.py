@@ -152,6 +152,9 @@ class RunConfig:
     ghost_batch_size: int | None = _setting(None, GROWTH,
         "Samples over which batch norm takes its statistics; else all of a pass.",
         check=partial(_checks.whole, minimum=2, remedy="one sample has no spread"), late=True)
+    sync_batch_norm: bool = _setting(False, GROWTH,
+        "Under torchrun: batch norm takes its statistics over all processes, else each over its own samples.",
+        flags="--sync-batch-norm/--no-sync-batch-norm", late=True)
     seed: int = _setting(0, RUN, "Initial weights and order of samples.",
         check=partial(_checks.whole, minimum=0, maximum=LARGEST_SEED), shared=True)
     device: str = _setting("auto", RUN, "Where to train; auto: a CUDA GPU if there is one, else the CPU.",

@@ -83,14 +83,15 @@ class Setup:
         )
 
     def _network(self) -> nn.Module:
-        network, size = models.build(self.config.model, **self.data.shape), self.config.ghost_batch_size
-        if size is None:
-            return network
+        config, network = self.config, models.build(self.config.model, **self.data.shape)
+        size, synced = config.ghost_batch_size, config.sync_batch_norm
         try:
-            return norm.ghost(network, size=size)
+            network = network if size is None else norm.ghost(network, size=size)
+            return norm.sync(network) if synced or (size is not None and self.ranks.world > 1) else network
         except ValueError:
-            rule, got = "must come with a network that has batch norm", f"{self.config.model}, which has none"
-            raise ArgumentError("ghost_batch_size", rule, got=got, remedy="leave it out") from None
+            name = "sync_batch_norm" if size is None else "ghost_batch_size"
+            rule, got = "must come with a network that has batch norm", f"{config.model}, which has none"
+            raise ArgumentError(name, rule, got=got, remedy="leave it out") from None
 
     def _loader(self) -> ab.DataLoader:
         """The loader of the training data, with worker processes if samples are read from disk."""
@@ -284,7 +285,8 @@ def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], d
     if channels_last(config, device):
         if "in_channels" not in shape:
             raise ArgumentError("channels_last", "must be left out for text", got="True", remedy="it is about images")
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not config.fsdp:  # FSDP2 shards contiguous weights only; inputs alone set the layout of what follows
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def forward_of(model: nn.Module, config: RunConfig, device: torch.device) -> Forward:
