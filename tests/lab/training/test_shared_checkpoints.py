@@ -1,0 +1,272 @@
+"""Checkpoints that several processes write together: on other numbers of them, cut off, refused or half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from tests.accumulate.ranks import on_ranks
+from tests.lab.training import kill
+from tests.lab.training.checks import SMALL, same, small_data, weights, without_seconds
+
+from adabatch._distributed import RankError, shards
+from adabatch.lab.training import checkpoint, saved_result, train
+from adabatch.lab.training.folder import CHECKPOINTS, RunFolder
+
+EXACT = replace(SMALL, precision="float64", batch_size=10, max_batch_size=41, growth=2.5, threads=1)
+EVERY = replace(SMALL, evaluate_every="4 updates", threads=1)
+
+
+def trained(rank, world, *, config, out, **how):
+    train(config, out, data=small_data(), **how)
+
+
+def largest_difference(one, other):
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def folders(out):
+    """The folders of shards that are there, all of which a checkpoint names."""
+    there = {path.name for path in (out / "checkpoints").glob("at-*")}
+    named = [checkpoint.shards_of(path) for path in (out / "checkpoints").glob("*.pt")]
+    assert there == {folder.name for folder in named if folder is not None}
+    return there
+
+
+# On another number of processes.
+
+
+def test_what_two_processes_saved_one_goes_on_from_and_back(tmp_path):
+    """Also on two again, from the file of one process."""
+    train(EXACT, tmp_path / "one", data=small_data())
+    out = tmp_path / "run"
+    on_ranks(2, partial(trained, config=replace(EXACT, epochs=2, fsdp=True), out=out))
+    assert len(folders(out)) >= 2
+    assert (out / "checkpoints" / "last.pt").stat().st_size < 40_000
+    train(replace(EXACT, epochs=3), out, data=small_data(), resume=True)
+    assert checkpoint.read(out / "checkpoints" / "last.pt")["shards"] is None
+    assert len(folders(out)) >= 1, "the previous one"
+    on_ranks(2, partial(trained, config=replace(EXACT, fsdp=True), out=out, resume=True))
+    assert largest_difference(weights(tmp_path / "one"), weights(out)) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_any_number_goes_on_from_any_other(tmp_path, optimizer):
+    """Each of one process, DDP and FSDP2 on two, FSDP2 on three from each other one."""
+    phases = [
+        *("one", "ddp 2", "one", "fsdp 2", "one", "fsdp 3", "ddp 2", "fsdp 2", "fsdp 3", "fsdp 2", "ddp 2", "fsdp 3"),
+        "one",
+    ]
+    kinds = set(phases)
+    assert {(a, b) for a in kinds for b in kinds if a != b} == set(pairwise(phases))
+    other = {"optimizer": "adamw", "lr": 0.001, "coupling": "sqrt"} if optimizer == "adamw" else {}
+    whole = replace(EXACT, **other, epochs=len(phases), lr_schedule="step:0.5:2", max_batch_size=80)
+    train(whole, tmp_path / "one", data=small_data())
+    for epochs, phase in enumerate(phases, 1):
+        kind, _, world = phase.partition(" ")
+        how = {"config": replace(whole, epochs=epochs, fsdp=kind == "fsdp"), "out": tmp_path / "run"}
+        start = partial(trained, **how, resume=epochs > 1)
+        on_ranks(int(world), start) if world else start(0, 1)
+    assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "run")) < 1e-10
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "run")]
+    for line in zip(*logs, strict=True):
+        mine, theirs = ({**json.loads(each), "seconds": 0} for each in line)
+        assert mine == pytest.approx(theirs, rel=1e-9)
+
+
+# While training goes on.
+
+
+def goes_on_meanwhile(rank, world, *, config, out):
+    """Shards are written only once the metrics hold two more lines than when they were copied."""
+    write, save, seen = shards._Files.write_data, RunFolder.save, []
+
+    def later(self, *arguments):
+        file, begun = out / "metrics.jsonl", time.monotonic()
+        before = len(file.read_text().splitlines()) if file.exists() else 0
+        while len(file.read_text().splitlines()) < min(before + 2, 11) and time.monotonic() < begun + 60:
+            time.sleep(0.001)
+        return write(self, *arguments)
+
+    def note(self, state, *, best):
+        seen.append((state.evaluations, len((out / "metrics.jsonl").read_text().splitlines())))
+        save(self, state, best=best)
+
+    shards._Files.write_data, RunFolder.save = later, note
+    try:
+        trained(rank, world, config=config, out=out)
+    finally:
+        shards._Files.write_data, RunFolder.save = write, save
+    if rank == 0:
+        assert [lines - evaluations for evaluations, lines in seen[:-1]] >= [1] * (len(seen) - 1)
+        assert len(seen) >= 3
+    else:
+        assert not seen
+
+
+def test_a_checkpoint_is_of_the_moment_at_which_it_was_begun(tmp_path):
+    config = replace(SMALL, save_every="1 epoch", evaluate_every="9 updates", lr=1e-4, threads=1)
+    out = tmp_path / "run"
+    on_ranks(2, partial(goes_on_meanwhile, config=config, out=out))
+    expected, final = without_seconds(saved_result(out)), weights(out)
+    (out / "result.json").unlink()
+    before = checkpoint.read(out / "checkpoints" / "previous.pt")
+    assert before["updates"] < expected["updates"]
+    on_ranks(2, partial(trained, config=config, out=out, resume=True, resume_from="previous"))
+    assert without_seconds(saved_result(out)) == expected
+    assert same(weights(out), final)
+    folders(out)
+
+
+# Faults.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+def test_kill_9_of_any_rank_at_random_moments(tmp_path, wrapper):
+    """Also while shards are written: each time the run goes on to the very same weights."""
+    command = [sys.executable, "-m", "tests.lab.training.kill", str(tmp_path), "20", "2", wrapper]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    killed, while_writing, runs = map(int, done.stdout.split())
+    assert killed == 20
+    assert while_writing >= 5
+    assert runs >= 1
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The result and weights of a run of two, and the folder of the same run up to its half."""
+    out = tmp_path_factory.mktemp("unbroken")
+    on_ranks(
+        2,
+        partial(trained, config=replace(EVERY, epochs=2), out=out / "half"),
+        partial(trained, config=EVERY, out=out / "whole"),
+    )
+    return without_seconds(saved_result(out / "whole")), weights(out / "whole"), out / "half"
+
+
+def check_it_goes_on(unbroken, out, **how):
+    """Checks that two processes end with the very result of the run that nothing happened to."""
+    on_ranks(2, partial(trained, config=EVERY, out=out, resume=True, **how))
+    result, final, _ = unbroken
+    found = without_seconds(saved_result(out))
+    assert (found["updates"], found["samples"], found["test_accuracy"]) == (
+        result["updates"], result["samples"], result["test_accuracy"]
+    )  # fmt: skip
+    assert same(weights(out), final)
+    folders(out)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_kill_9_in_the_middle_of_a_checkpoint(tmp_path, unbroken, victim):
+    """A rank is killed when its third file of shards is written but not on the disk yet."""
+    out = tmp_path / "run"
+    number = 3 if victim else 7  # rank 0 also forces the description, its folder, logs and the file that names them
+    each = [kill.in_call("fsync", number) if rank == victim else kill.spare for rank in range(2)]
+    assert kill.killed_by_signal(kill.start(EVERY, out, each))
+    left = {path.name for path in (out / "checkpoints").glob("at-*")}
+    named = {checkpoint.shards_of(path).name for path in (out / "checkpoints").glob("*.pt")}
+    assert left - named, "a half-written one"
+    assert not (out / "result.json").exists()
+    check_it_goes_on(unbroken, out)
+
+
+def disk_is_full(rank, world, *, out, victim):
+    """Files of a rank may have so many bytes only."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank == victim:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        with pytest.raises(OSError if rank == 0 else RankError) as caught:
+            train(EVERY, out, data=small_data(), resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    if rank == 0:
+        message = str(caught.value)
+        assert message.startswith(f"`out` must be a folder that can be written, got {str(out)!r} (File too large")
+        assert message.endswith("; free space or take another folder")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path, unbroken, victim):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken[2], out)
+    before = folders(out)
+    on_ranks(2, partial(disk_is_full, out=out, victim=victim))
+    assert folders(out) == before, "nothing half written is left"
+    check_it_goes_on(unbroken, out)
+
+
+def refuses(rank, world, *, out, words, **how):
+    with pytest.raises((ValueError, RankError)) as caught:
+        train(EVERY, out, data=small_data(), resume=True, **how)
+    if rank == 0:
+        assert words in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "empty", "no folder"])
+def test_shards_that_are_damaged_and_what_else_is_offered(tmp_path, unbroken, damage):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken[2], out)
+    folder = checkpoint.shards_of(out / "checkpoints" / "last.pt")
+    file = folder / "__1_0.distcp"
+    content = file.read_bytes()
+    if damage == "no folder":
+        shutil.rmtree(folder)
+        file = folder / ".metadata"
+    elif damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    last = out / "checkpoints" / "last.pt"
+    words = f"`checkpoint` {last} must be whole, got a damaged {file} ("
+    with pytest.raises(
+        ValueError, match=r"; previous\.pt is there: take previous as `resume_from`, or remove"
+    ) as caught:
+        train(EVERY, out, data=small_data(), resume=True)
+    assert words in str(caught.value)
+    if damage == "cut":
+        on_ranks(2, partial(refuses, out=out, words=words))
+        check_it_goes_on(unbroken, out, resume_from="previous")
+
+
+def test_shards_of_another_model(tmp_path, unbroken):
+    out, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(unbroken[2], out)
+    on_ranks(2, partial(trained, config=replace(EVERY, model="small_cnn", epochs=1), out=other))
+    last = out / "checkpoints" / "last.pt"
+    folder, theirs = checkpoint.shards_of(last), checkpoint.shards_of(other / "checkpoints" / "last.pt")
+    shutil.rmtree(folder)
+    shutil.copytree(theirs, folder)
+    words = f"`checkpoint` {last} must be of this run, got one that does not fit it ("
+    on_ranks(2, partial(refuses, out=out, words=words))
+    refuses(0, 1, out=out, words=words)
+    shutil.copytree(theirs, out / "checkpoints" / theirs.name, dirs_exist_ok=True)
+    parts = checkpoint.read(other / "checkpoints" / "last.pt")["parts"]
+    state = torch.load(last, weights_only=True)
+    changed = {**state["parts"], "model": parts["model"], "optimizer": parts["optimizer"]}
+    checkpoint.write(last, {**state, "parts": changed, "shards": theirs.name})
+    on_ranks(2, partial(refuses, out=out, words=words))
+    refuses(0, 1, out=out, words=words)
+
+
+def test_names_of_checkpoints():
+    assert CHECKPOINTS == ("last", "previous", "best")
+    for name in ("at-1", "at-12-2"):
+        assert checkpoint.shards_in({"shards": name}, Path("run/last.pt")) == Path("run") / name
+    for name in (None, 3, "", "elsewhere", "at-1/../..", f"at-1{os.sep}x", "../at-1"):
+        assert checkpoint.shards_in({"shards": name}, Path("run/last.pt")) is None
