@@ -163,6 +163,7 @@ def joined(
     from adabatch._distributed import shards
 
     tensors: dict[str, Tensor] = {}
+    trained = dict(enumerate(parameters))
 
     def room(value: Any, name: str, like: Tensor | None) -> Any:
         if isinstance(value, Tensor):
@@ -171,7 +172,7 @@ def joined(
 
     network = {name: room(value, f"model.{name}", model.get(name)) for name, value in parts["model"].items()}
     moments = {
-        number: {name: room(value, f"optimizer.{number}.{name}", parameters[number]) for name, value in kept.items()}
+        number: {name: room(value, f"optimizer.{number}.{name}", trained.get(number)) for name, value in kept.items()}
         for number, kept in parts["optimizer"].items()
     }
     shards.read(folder, tensors)

@@ -20,7 +20,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -129,19 +129,13 @@ class RunFolder:
         with self.fitting():
             return RunState.from_dict(values)
 
-    @contextmanager
-    def fitting(self) -> Iterator[None]:
+    def fitting(self) -> AbstractContextManager[None]:
         """Turns any error that a damaged state, or one of another run, causes into one that names the file.
 
         Raises:
             ValueError: with a remedy.
         """
-        try:
-            yield
-        except _WRONG as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
-            rule, got = f"{self._from} must be of this run", f"one that does not fit it ({reason})"
-            raise ArgumentError("checkpoint", rule, got=got, remedy=self._remedy()) from None
+        return _fitting(self._from, self._remedy)
 
     def _remedy(self) -> str:
         """The remedy if the state to resume from cannot be used: the other checkpoints that are whole."""
@@ -298,8 +292,8 @@ class SharedRunFolder:
         return self._ask(RunFolder.state)
 
     def fitting(self) -> AbstractContextManager[None]:
-        """See `RunFolder.fitting`."""
-        return self._own[0].fitting() if self._own else nullcontext()
+        """See `RunFolder.fitting`; the error of the first rank, which offers other checkpoints, is the one to read."""
+        return self._own[0].fitting() if self._own else _fitting(self.path, lambda: checkpoint.AGAIN)
 
     def shards(self, state: RunState) -> Path | None:
         """The folder of shards that a state names; None if it names none."""
@@ -373,6 +367,16 @@ class SharedRunFolder:
             self._writer.close()
         for own in self._own:
             own.close()
+
+
+@contextmanager
+def _fitting(file: Path, remedy: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+    except _WRONG as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
+        rule, got = f"{file} must be of this run", f"one that does not fit it ({reason})"
+        raise ArgumentError("checkpoint", rule, got=got, remedy=remedy()) from None
 
 
 def _read(file: Path) -> dict[str, Any] | None:
