@@ -115,14 +115,18 @@ def shard(model: torch.nn.Module, device: torch.device) -> None:
     fully_shard(model, mesh=mesh)
 
 
-def whole(value: Any) -> Any:
-    """The full tensor of a sharded one, a collective; anything else unchanged."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+def room_for(value: Tensor, like: Tensor | None) -> Tensor:
+    """An empty tensor of the shape and type of `value`, sharded like `like` if that has the same shape."""
+    if hasattr(like, "full_tensor") and like is not None and like.shape == value.shape:
+        return torch.empty_like(like, dtype=value.dtype, requires_grad=False)
+    return torch.empty(value.shape, dtype=value.dtype)
 
 
 def sharded_as(value: Any, like: Any) -> Any:
-    """`value` sharded like `like`, if that is sharded and has the same shape; else `value`."""
+    """`value` sharded like `like`, if that is sharded, `value` is not and has the same shape; else `value`."""
     if not hasattr(like, "full_tensor") or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    if hasattr(value, "full_tensor"):
         return value
     from torch.distributed.tensor import distribute_tensor
 

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from tests.lab.cli.checks import run
 from tests.lab.tasks.images import cifar
+from tests.lab.training.checks import weights
 
 from adabatch.lab.training import saved_result
 
@@ -31,10 +31,6 @@ def started(*arguments, count=2):
 def ended(process):
     output, errors = process.communicate(timeout=120)
     return process.returncode, output, errors
-
-
-def weights(folder):
-    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["parts"]["model"]
 
 
 def differ(one, other):

@@ -38,9 +38,13 @@ def without_seconds(result: RunResult) -> dict[str, Any]:
     return values
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    """The network's weights in the last checkpoint of a run folder."""
-    found: dict[str, torch.Tensor] = checkpoint.read(out / "checkpoints" / "last.pt")["parts"]["model"]
+def weights(out: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """The network's weights in a checkpoint of a run folder, whoever wrote it; in a process without ranks."""
+    path = out / "checkpoints" / f"{name}.pt"
+    state = checkpoint.read(path)
+    found: dict[str, torch.Tensor] = state["parts"]["model"]
+    if (folder := checkpoint.shards_in(state, path)) is not None:
+        found = checkpoint.joined(state["parts"], folder, model=found, parameters=[*found.values()])["model"]
     return found
 
 

@@ -20,7 +20,7 @@ from adabatch.lab.training import Interrupted, RunConfig, checkpoint, loop, save
 OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
 
 
-def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = False, data=None) -> None:
+def interrupted_at(update: int, config: RunConfig, out: Path, *, data=None, **how) -> None:
     """Trains until Ctrl-C in `update`, counted from where it starts."""
     seen = []
 
@@ -30,7 +30,7 @@ def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = 
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        train(config, out, data=small_data() if data is None else data, progress=stop, resume=resume)
+        train(config, out, data=small_data() if data is None else data, progress=stop, **how)
 
 
 def logs(out: Path) -> list[str]:
@@ -165,8 +165,9 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path, unbroken):
 # From the best checkpoint, where the last one is lost.
 
 
+@pytest.mark.parametrize("other", ["previous", "best"])
 @pytest.mark.parametrize("damage", [None, b"PK", b""], ids=str)
-def test_where_the_last_checkpoint_is_lost_the_best_one_is_offered(tmp_path, unbroken, damage):
+def test_where_the_last_checkpoint_is_lost_the_others_are_offered(tmp_path, unbroken, damage, other):
     expected, folder = unbroken
     interrupted_at(30, OFTEN, tmp_path)
     last = tmp_path / "checkpoints" / "last.pt"
@@ -177,11 +178,14 @@ def test_where_the_last_checkpoint_is_lost_the_best_one_is_offered(tmp_path, unb
     wrong = (
         "`resume` must find .*last.pt, which is not there" if damage is None else "`checkpoint` .*last.pt must be whole"
     )
-    offer = "best.pt is there: take best as `resume_from`, or remove the run folder to start again$"
+    offer = "previous.pt and best.pt are there: take previous or best as `resume_from`, or remove the run folder to"
     with pytest.raises((FileNotFoundError, ValueError), match=f"^{wrong}.*; {offer}"):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
     assert contents(tmp_path) == before, "metrics are not overwritten"
-    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
+    if other == "previous":
+        (tmp_path / "checkpoints" / "best.pt").unlink()
+        (tmp_path / "checkpoints" / "best.pt").write_bytes(b"")
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from=other)
     assert without_seconds(result) == without_seconds(expected)
     assert same(weights(tmp_path), weights(folder))
     assert logs(tmp_path) == logs(folder)
@@ -219,10 +223,21 @@ def test_a_best_one_that_is_not_there(tmp_path):
     )
     with pytest.raises(FileNotFoundError, match=message):
         train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
-    with pytest.raises(ValueError, match="`resume_from` must be one of last, best, got 'first'"):
+    with pytest.raises(ValueError, match="`resume_from` must be one of last, previous, best, got 'first'"):
         train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="first")
     with pytest.raises(ValueError, match="`resume_from` must come with `resume`, got 'best' alone"):
         train(OFTEN, tmp_path / "new", data=small_data(), resume_from="best")
+
+
+def test_the_last_two_are_kept_and_a_later_one_than_that_resumed_from_is_not(tmp_path):
+    interrupted_at(20, OFTEN, tmp_path)
+    interrupted_at(1, OFTEN, tmp_path, resume=True)
+    last, previous, best = (tmp_path / "checkpoints" / f"{name}.pt" for name in ("last", "previous", "best"))
+    updates = {file: checkpoint.read(file)["updates"] for file in (last, previous, best)}
+    assert updates[last] > updates[previous] > updates[best]
+    interrupted_at(1, OFTEN, tmp_path, resume=True, resume_from="best")
+    assert checkpoint.read(previous)["updates"] == updates[best]
+    assert updates[best] < checkpoint.read(last)["updates"] < updates[previous]
 
 
 # For more epochs.
@@ -305,7 +320,8 @@ def test_where_the_lr_schedule_depends_on_the_length_it_does_not(tmp_path):
 )  # fmt: skip
 def test_metrics_that_are_not_those_of_the_checkpoint(tmp_path, damage, reason):
     interrupted_at(28, replace(OFTEN, lr=1e-9), tmp_path)
-    (tmp_path / "checkpoints" / "best.pt").unlink()
+    for other in ("previous", "best"):
+        (tmp_path / "checkpoints" / f"{other}.pt").unlink()
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(line + "\n" for line in damage(file.read_text().splitlines())))
     before = contents(tmp_path)
@@ -319,7 +335,9 @@ def test_metrics_of_another_run(tmp_path):
     interrupted_at(28, OFTEN, tmp_path / "a")
     interrupted_at(28, replace(OFTEN, evaluate_every="0.6 epochs"), tmp_path / "b")
     shutil.copy(tmp_path / "b" / "metrics.jsonl", tmp_path / "a" / "metrics.jsonl")
-    message = r"got a damaged .*metrics.jsonl \(`samples` must be \d+ at the last evaluation, got \d+\); best.pt"
+    message = (
+        r"got a damaged .*metrics.jsonl \(`samples` must be \d+ at the last evaluation, got \d+\); (previous|best).pt"
+    )
     with pytest.raises(ValueError, match=message):
         train(OFTEN, tmp_path / "a", data=small_data(), resume=True)
 
@@ -334,7 +352,9 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, unbroken):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
 
 
-@pytest.mark.parametrize("left", ["config.json", "result.json", "checkpoints/last.pt", "checkpoints/best.pt"])
+@pytest.mark.parametrize(
+    "left", ["config.json", "result.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt"]
+)
 def test_nor_is_what_is_left_of_one(tmp_path, unbroken, left):
     copy = tmp_path / "copy"
     (copy / left).parent.mkdir(parents=True)

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.accumulate.ranks import on_ranks
-from tests.lab.training.checks import SMALL, small_data, without_seconds
+from tests.lab.training.checks import SMALL, small_data, weights, without_seconds
 
 from adabatch._distributed import RankError
-from adabatch.lab.training import checkpoint, train
 from adabatch.lab.training import ranks as ranks_module
+from adabatch.lab.training import train
 from adabatch.lab.training.ranks import Ranks, Seen
 
 EXACT = replace(SMALL, precision="float64", batch_size=10, max_batch_size=41, growth=2.5)
@@ -74,10 +74,6 @@ def trained(rank, world, *, config, out):
     if rank == 0:
         (out / "found.json").write_text(json.dumps(without_seconds(result)))
     assert Ranks().gathered(without_seconds(result)) == [without_seconds(result)] * world
-
-
-def weights(out):
-    return checkpoint.read(out / "checkpoints" / "last.pt", remedy="")["parts"]["model"]
 
 
 def largest_difference(one, other):

@@ -29,8 +29,8 @@ ResumeFrom = Annotated[
     str | None,
     typer.Option(
         "--resume-from",
-        metavar="best",
-        help="Go on from the best checkpoint in --out, where the last one is lost.",
+        metavar="previous|best",
+        help="Go on from the one before it, or the best one, where the last checkpoint in --out is lost.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -138,9 +138,10 @@ def _config(
 
 def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> RunResult:
     from adabatch.lab.training import Interrupted, train
+    from adabatch.lab.training.folder import CHECKPOINTS
     from adabatch.lab.training.interrupt import Interrupts
 
-    resume, left = resume_from is not None, ("checkpoints/last.pt", "checkpoints/best.pt", "result.json")
+    resume, left = resume_from is not None, (*(f"checkpoints/{name}.pt" for name in CHECKPOINTS), "result.json")
     if resume and _shared.rank_here() == 0 and not any((out / name).exists() for name in left):
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message

@@ -53,7 +53,7 @@ def train(
         out: the run folder; None keeps nothing.
         resume: go on with the run in `out`, from its last checkpoint. The result of a finished run is returned, unless
             it may and should train for more epochs, see `RunConfig.check_longer`.
-        resume_from: with `resume`, the checkpoint to go on from: `"last"`, or `"best"` if the last one is lost.
+        resume_from: with `resume`, the checkpoint to go on from: `"last"`; or `"previous"` or `"best"` if that is lost.
         data: the task's data if they are loaded already.
         progress: called a few times per second.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
@@ -101,7 +101,7 @@ def train(
         folder = None
         if out is not None:
             how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
-            folder = SharedRunFolder(out, ranks=ranks, **how)
+            folder = SharedRunFolder(out, ranks=ranks, shares=setup.shares_checkpoints, **how)
             around.callback(folder.close)
         trainer = Trainer(setup, folder=folder, interrupts=interrupts, progress=progress)
         return trainer.train(target=aim)
@@ -238,8 +238,13 @@ class Trainer:
     def _look(self, *, quickly: bool = False) -> Seen:
         """Events on any rank that end a stretch or the run; `quickly` does not wait for a GPU."""
         diverged = (self._read_losses or not quickly) and self._tally.diverged
-        mine = Seen(self._interrupts.number or 0, self._timer.over, diverged)
-        return self._ranks.look(mine, self._tally.updates)
+        writing = self._folder is not None and self._folder.busy
+        mine = Seen(self._interrupts.number or 0, self._timer.over, diverged, writing)
+        seen = self._ranks.look(mine, self._tally.updates)
+        if self._folder is not None and not seen.writing:
+            with self._interrupts.held():
+                self._folder.settle()
+        return seen
 
     # Stretches of training. One ends where the batch size changes, or an evaluation or a checkpoint is due.
 
@@ -272,7 +277,7 @@ class Trainer:
         if self._folder is not None and (due or seen.signal):
             state = self._state()
             with self._interrupts.held():
-                self._folder.save(state, best=best)
+                self._folder.save(state, best=best, wait=bool(seen.signal) or clock == self._end)
             self._saved = (clock, self._tally.updates)
             self._timer.restart()
         if seen.signal and clock < self._end:
@@ -399,7 +404,7 @@ class Trainer:
                 remedy = "give the former data, in whatever folder, or start a new run"
                 raise ArgumentError("data", "must hold what the run began with", got="other samples", remedy=remedy)
             with self._folder.fitting():
-                self._setup.load_state_dict(state.parts)
+                self._setup.load_state_dict(state.parts, shards=self._folder.shards(state))
             self._setup.config.check_longer(state.config, epochs=self._loader.clock // self._N)
             with self._folder.fitting():
                 self._go_on(state)

@@ -19,11 +19,15 @@ _Value = TypeVar("_Value")
 
 
 class Seen(NamedTuple):
-    """Events that end a stretch: a signal's number (0 for none), time to save, a loss that is not finite."""
+    """Events that end a stretch: a signal's number (0 for none), time to save, a loss that is not finite.
+
+    And one that does not: `writing`, whether a checkpoint is still being written.
+    """
 
     signal: int
     over: bool
     diverged: bool
+    writing: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.signal or self.over or self.diverged)
@@ -75,7 +79,7 @@ class Ranks:
         step = max(1.0, min(2 * self._step, LOOK_SECONDS / of_an_update))
         *found, fewest = _distributed.largest([*map(float, mine), -step], device=_distributed.device_of())
         self._step, self._last = -fewest, (updates, now)
-        return Seen(int(found[0]), bool(found[1]), bool(found[2]))
+        return Seen(int(found[0]), *map(bool, found[1:]))
 
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Raises ArgumentError on every rank if `values` differ between ranks."""

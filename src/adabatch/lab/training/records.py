@@ -262,6 +262,8 @@ class RunState:
         evaluations: number of lines in the metrics.
         decisions: number of lines in the decisions.
         test_right: which test samples were right at the end, once it is reached.
+        shards: the folder of the tensors of network and optimizer, of which the parts hold shape and type alone; None
+            if the parts hold them.
     """
 
     config: RunConfig
@@ -275,6 +277,7 @@ class RunState:
     evaluations: int
     decisions: int
     test_right: str | None
+    shards: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The state as tensors, numbers, text, dicts and lists."""
@@ -288,7 +291,7 @@ class RunState:
             ValueError: if an entry is missing, of another kind or negative.
             TypeError: if a setting is not of its kind.
         """
-        names = [field.name for field in fields(cls)]
+        names, values = [field.name for field in fields(cls)], {"shards": None, **values}
         if missing := [name for name in names if name not in values]:
             raise ArgumentError(missing[0], "must be there")
         config = RunConfig.from_json(values["config"])
