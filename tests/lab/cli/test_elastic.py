@@ -1,0 +1,127 @@
+"""The command under an elastic torchrun: killed, joined and left by processes, a run loses and repeats nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.lab.cli.checks import run
+from tests.lab.cli.test_torchrun import differ, rank, weights
+
+from adabatch.lab.training import saved_result
+
+RUN = ["train", "digits", "--model", "mlp", "--batch-size", "16", "--growth", "2", "--every", "300 samples"]
+RUN += ["--max-batch-size", "64", "--precision", "float64", "--save-every", "3 updates", "--quiet"]
+
+
+class Agent:
+    """A launcher of torchrun, its output in a file."""
+
+    def __init__(self, folder, name, options, arguments, environment):
+        self.output = folder / f"{name}.txt"
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--monitor-interval",
+            "0.1",
+            *options,
+            "-m",
+            "adabatch",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOGLEVEL": "INFO", **environment}
+        with self.output.open("w") as file:
+            started = [*command, *arguments]
+            self.process = subprocess.Popen(started, stdout=file, stderr=file, env=environment, cwd=folder)
+
+    def wait_for(self, text, seconds=120):
+        wait_until(lambda: text in self.output.read_text(), seconds, self)
+
+    def ended(self):
+        code = self.process.wait(timeout=180)
+        return code, self.output.read_text()
+
+
+def wait_until(happened, seconds, *agents):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "\n".join(agent.output.read_text() for agent in agents)
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def agents(tmp_path):
+    """Starts launchers; none is left."""
+    started = []
+
+    def start(*options, arguments, name="agent", **environment):
+        started.append(Agent(tmp_path, name, options, arguments, environment))
+        return started[-1]
+
+    yield start
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.process.terminate()
+            agent.process.wait()
+
+
+def is_that_of_one_process(folder, *, epochs, other):
+    """Whether a run in `folder` has the findings of an unbroken run of one process."""
+    assert run(*RUN, "--epochs", str(epochs), "--out", str(other)) == 0
+    mine, theirs = saved_result(folder), saved_result(other)
+    assert (mine.updates, mine.samples, mine.batch_sizes) == (theirs.updates, theirs.samples, theirs.batch_sizes)
+    assert [found.samples for found in mine.history] == [found.samples for found in theirs.history]
+    assert [found.test_accuracy for found in mine.history] == [found.test_accuracy for found in theirs.history]
+    assert mine.decisions == theirs.decisions
+    assert differ(weights(folder), weights(other)) < 1e-10
+
+
+def test_after_a_kill_torchrun_starts_the_command_again_and_it_goes_on(tmp_path, agents):
+    agent = agents("--nnodes", "1:1", "--nproc-per-node", "2", "--max-restarts", "3", arguments=[*RUN, "--epochs", "3"])
+    runs = tmp_path / "runs"
+    wait_until(lambda: [*runs.glob("*/checkpoints/last.pt")], 120, agent)
+    os.kill(rank(agent.process, random.randrange(2)), signal.SIGKILL)
+    code, output = agent.ended()
+    assert code == 0, output
+    assert output.count("goes on with 2") == 1, output
+    (folder,) = runs.glob("train-digits-*")  # it was found again
+    is_that_of_one_process(folder, epochs=3, other=tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_from_one_process_to_three_and_two_in_one_run(tmp_path, agents):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    conf = "last_call_timeout=4,keep_alive_interval=2,keep_alive_max_attempt=3,join_timeout=120"
+    options = ["--nnodes", "1:3", "--nproc-per-node", "1", "--max-restarts", "2", "--rdzv-backend", "c10d"]
+    options += ["--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "many", "--rdzv-conf", conf]
+    folder, arguments = tmp_path / "run", [*RUN, "--epochs", "12", "--out", str(tmp_path / "run")]
+    alone = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else torch 2.13 lets no agent join
+    first = agents(*options, arguments=arguments, name="first", **alone)
+    wait_until((folder / "checkpoints" / "last.pt").exists, 120, first)
+    process = rank(first.process, 0)
+    os.kill(process, signal.SIGSTOP)  # until the others have joined
+    others = [agents(*options, arguments=arguments, name=name, **alone) for name in ("second", "third")]
+    for other in others:
+        other.wait_for("Rendezvous'ing worker group")
+    first.wait_for("closing signal SIGTERM")
+    os.kill(process, signal.SIGCONT)
+    everywhere = [first, *others]
+    wait_until(lambda: any("goes on with 3" in agent.output.read_text() for agent in everywhere), 120, *everywhere)
+    before = (folder / "checkpoints" / "last.pt").stat().st_mtime_ns
+    wait_until(lambda: (folder / "checkpoints" / "last.pt").stat().st_mtime_ns > before, 60, *everywhere)
+    others[1].process.terminate()
+    for agent in everywhere[:2]:
+        code, output = agent.ended()
+        assert code == 0, output
+    said = "".join(agent.output.read_text() for agent in everywhere)
+    assert sorted(re.findall(r"goes on with (\d)", said)) == ["2", "3"]
+    is_that_of_one_process(folder, epochs=12, other=tmp_path / "one")
