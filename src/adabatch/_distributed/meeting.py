@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import torch.distributed as dist
 
 WAIT_SECONDS: Final = 0.02
 
 
-def meet(store: dist.Store, rank: int, world: int, *, timeout: timedelta) -> dist.Store:
-    """The part of `store` that these `world` processes alone use; each must call it once.
+def meet(store: Any, rank: int, world: int, *, timeout: timedelta) -> Any:
+    """The part of a torch.distributed store that these `world` processes alone use; each must call it once.
 
     Each rank says hello by a number of its own. Rank 0 answers each number with the name of this meeting, until the
     rank has confirmed it. Hellos of before get answers that no one reads.
@@ -41,4 +41,4 @@ def meet(store: dist.Store, rank: int, world: int, *, timeout: timedelta) -> dis
                 store.set(f"welcome/{store.get(f'hello/{other}').decode()}", meeting)
         missing = {other for other in missing if not store.check([f"here/{meeting}/{other}"])}
         time.sleep(WAIT_SECONDS)
-    return dist.PrefixStore(meeting, store)
+    return dist.PrefixStore(meeting, store)  # type: ignore[attr-defined]

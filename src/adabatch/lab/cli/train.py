@@ -197,6 +197,8 @@ def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:
     state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
     if now.test_accuracy is not None:
         state += f"  test {100 * now.test_accuracy:.1f} %"
+    if now.wants is not None:
+        state += f"  {_shared.wants(now.wants)}"
     bars.update(row, total=now.total_samples, completed=now.samples, state=state)
 
 

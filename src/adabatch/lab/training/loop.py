@@ -369,6 +369,7 @@ class Trainer:
         if self._progress is None:
             return
         clock = self._loader.clock
+        wanted = self._plan.world_size_at(clock)
         self._progress(
             Progress(
                 samples=clock,
@@ -376,6 +377,7 @@ class Trainer:
                 epoch=clock // self._N,
                 epochs=self._setup.config.epochs,
                 test_accuracy=self._history[-1].test_accuracy if self._history else None,
+                wants=None if wanted == self._ranks.world else wanted,
                 **now,
             )
         )
