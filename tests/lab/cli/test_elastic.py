@@ -13,12 +13,8 @@ import time
 
 import pytest
 from tests.lab.cli.checks import run
-from tests.lab.cli.test_torchrun import differ, rank, weights
-
-from adabatch.lab.training import saved_result
-
-RUN = ["train", "digits", "--model", "mlp", "--batch-size", "16", "--growth", "2", "--every", "300 samples"]
-RUN += ["--max-batch-size", "64", "--precision", "float64", "--save-every", "3 updates", "--quiet"]
+from tests.lab.cli.kill_ranks import RUN, main, same_findings
+from tests.lab.cli.test_torchrun import rank
 
 
 class Agent:
@@ -72,15 +68,10 @@ def agents(tmp_path):
             agent.process.wait()
 
 
-def is_that_of_one_process(folder, *, epochs, other):
-    """Whether a run in `folder` has the findings of an unbroken run of one process."""
+def check_unbroken(folder, *, epochs, other):
+    """Checks that a run has the findings and weights of an unbroken run of one process."""
     assert run(*RUN, "--epochs", str(epochs), "--out", str(other)) == 0
-    mine, theirs = saved_result(folder), saved_result(other)
-    assert (mine.updates, mine.samples, mine.batch_sizes) == (theirs.updates, theirs.samples, theirs.batch_sizes)
-    assert [found.samples for found in mine.history] == [found.samples for found in theirs.history]
-    assert [found.test_accuracy for found in mine.history] == [found.test_accuracy for found in theirs.history]
-    assert mine.decisions == theirs.decisions
-    assert differ(weights(folder), weights(other)) < 1e-10
+    assert same_findings(folder, other)
 
 
 def test_after_a_kill_torchrun_starts_the_command_again_and_it_goes_on(tmp_path, agents):
@@ -92,7 +83,31 @@ def test_after_a_kill_torchrun_starts_the_command_again_and_it_goes_on(tmp_path,
     assert code == 0, output
     assert output.count("goes on with 2") == 1, output
     (folder,) = runs.glob("train-digits-*")  # it was found again
-    is_that_of_one_process(folder, epochs=3, other=tmp_path / "one")
+    check_unbroken(folder, epochs=3, other=tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_ranks_killed_at_random_moments(tmp_path, capsys):
+    """More of them: `python -m tests.lab.cli.kill_ranks FOLDER KILLS`."""
+    main(tmp_path, 4)
+    assert capsys.readouterr().out.split()[-3] == "4"
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on(tmp_path, agents):
+    arms = ["--arm", "adaptive", "--seeds", "1", "--epochs", "3", *RUN[2:]]
+    agent = agents("--nproc-per-node", "2", "--max-restarts", "2", arguments=["compare", "digits", *arms])
+    folder = tmp_path / "runs" / "compare-digits"
+    wait_until(lambda: [*folder.glob("runs/*/*/result.json")], 120, agent)
+    first = {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/*/result.json")}
+    wait_until(lambda: len([*folder.glob("runs/*/*/checkpoints/last.pt")]) == 2, 120, agent)
+    os.kill(rank(agent.process, 1), signal.SIGKILL)
+    code, output = agent.ended()
+    assert code == 0, output
+    assert all(file.stat().st_mtime_ns == when for file, when in first.items())  # finished runs are not repeated
+    assert run("compare", "digits", *arms, "--out", str(tmp_path / "one")) == 0
+    for file in sorted(folder.glob("runs/*/*/result.json")):
+        assert same_findings(file.parent, tmp_path / "one" / file.parent.relative_to(folder))
 
 
 @pytest.mark.slow
@@ -124,4 +139,4 @@ def test_from_one_process_to_three_and_two_in_one_run(tmp_path, agents):
         assert code == 0, output
     said = "".join(agent.output.read_text() for agent in everywhere)
     assert sorted(re.findall(r"goes on with (\d)", said)) == ["2", "3"]
-    is_that_of_one_process(folder, epochs=12, other=tmp_path / "one")
+    check_unbroken(folder, epochs=12, other=tmp_path / "one")
