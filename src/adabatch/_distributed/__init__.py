@@ -6,15 +6,20 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
+from adabatch._distributed.meeting import meet
 from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")
+_TIMEOUT: Final = timedelta(minutes=30)  # until all processes must be there; torch's own
 _BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
 _LAUNCHED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -47,6 +52,18 @@ def launched() -> Launch | None:
     return Launch(rank, world, local, int(here) if here.isdecimal() else local + 1)
 
 
+def job() -> str | None:
+    """The torchrun job of this process, which stays the same when torchrun restarts its processes; None if unknown.
+
+    It is torchrun's `--rdzv-id`; where none is given, the launcher's log folder, new for each launcher.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if name != "none":
+        return name
+    logs = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts  # .../none_x7k2/attempt_0/0/error.json
+    return logs[-4] if len(logs) > 4 else None
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """A context in which the processes that torchrun started are one group: over gloo on CPUs, NCCL on GPUs.
@@ -56,10 +73,12 @@ def process_group(device: torch.device) -> Iterator[None]:
     if launched() is None or dist.is_initialized():
         yield
         return
+    store, rank, world = next(rendezvous("env://", timeout=_TIMEOUT))
+    store = meet(store, rank, world, timeout=_TIMEOUT)
     if device.type == "cuda":
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", store=store, rank=rank, world_size=world, device_id=device)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     try:
         yield
     finally:

@@ -10,5 +10,9 @@ from adabatch.schedules.plan import Plan
 from adabatch.schedules.round_to import round_to
 from adabatch.schedules.steps import steps
 from adabatch.schedules.then import then
+from adabatch.schedules.world_sizes import world_sizes
 
-__all__ = ["Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "round_to", "steps", "then"]
+__all__ = [
+    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "round_to", "steps", "then",
+    "world_sizes",
+]  # fmt: skip

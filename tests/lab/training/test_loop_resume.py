@@ -408,7 +408,12 @@ def test_nor_in_the_middle_of_a_run(tmp_path, name):
 
 
 def test_every_setting_is_held_or_free():
-    assert {field.name for field in fields(RunConfig)} == {*HELD, *FREE, "fsdp"}  # with and without it: test_ranks.py
+    assert {field.name for field in fields(RunConfig)} == {
+        *HELD,
+        *FREE,
+        "fsdp",
+        "world_sizes",
+    }  # see test_ranks.py, and below
 
 
 def test_where_the_data_are_and_what_reads_them_may_change(tmp_path, unbroken):
@@ -487,3 +492,15 @@ def test_drafts_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / "checkpoints" / ".best.pt.draft").touch()
     train(OFTEN, tmp_path, data=small_data(), resume=True)
     assert not list(tmp_path.rglob(".*draft"))
+
+
+def test_the_processes_wanted_may_change(tmp_path, unbroken):
+    expected, folder = unbroken
+    interrupted_at(5, OFTEN, tmp_path)
+    result = train(replace(OFTEN, world_sizes="0:1 32:2 64:4"), tmp_path, data=small_data(), resume=True)
+    assert same(weights(tmp_path), weights(folder))
+    found, before = result.decisions, expected.decisions
+    assert [(each.clock, each.batch_size) for each in found] == [(each.clock, each.batch_size) for each in before]
+    assert [(each.batch_size, each.world_size) for each in found] == [(32, 2), (64, 4)]
+    assert found[0].reason.endswith(", wants 2 ranks")
+    assert {each.world_size for each in before} == {None}

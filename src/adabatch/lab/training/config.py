@@ -137,6 +137,9 @@ class RunConfig:
         "How the LR follows: linear (for sgd, nesterov), sqrt (for adam, adamw), none, 'power(0.75)'; else, with any "
         "optimizer, linear, for gpt-tiny sqrt; with --rule the rule's own.",
         check=lambda _, name: couplings.get(name), of_growth=True)
+    world_sizes: str | None = _setting(None, GROWTH,
+        "Processes wanted from which batch size on, '0:1 2048:4'; reported, not started.", metavar="TEXT",
+        check=lambda name, text: _world_sizes(name, schedules.constant(), text), may_change=True, late=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
         "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5; "
@@ -415,7 +418,8 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
     """The batch schedule that settings describe: constant, growing by a factor, or by a rule where the LR falls.
 
     Args:
-        settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule` and `epochs`.
+        settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule`, `epochs` and, if
+            there are any, `world_sizes`.
         **more: further arguments of `schedules.from_lr`, used for growth by a rule.
 
     Raises:
@@ -425,6 +429,9 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         >>> batch_schedule({"growth": 2, "every": "4", "max_batch_size": 256, "rule": None}).describe()
         "x2 every 4 epochs, from the loader's batch size, at most 256"
     """
+    table = settings["world_sizes"] if "world_sizes" in settings else None  # noqa: SIM401
+    if table is not None:
+        return _world_sizes("world_sizes", batch_schedule({**settings, "world_sizes": None}, **more), table)
     maximum = settings["max_batch_size"]
     with naming(maximum="max_batch_size"):
         if settings["rule"] is not None:
@@ -433,6 +440,14 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         if settings["growth"] is None:
             return schedules.constant()
         return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
+
+
+def _world_sizes(name: str, schedule: schedules.Schedule, table: Any) -> schedules.Schedule:
+    """The schedule with the numbers of processes that it wants."""
+    if not isinstance(table, str):
+        raise ArgumentTypeError(name, "must be text such as '0:1 2048:4'", value=table)
+    with naming(table=name):
+        return schedules.world_sizes(schedule, table)
 
 
 def checked_target(target: float) -> float:

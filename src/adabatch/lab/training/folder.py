@@ -9,6 +9,7 @@ checkpoints/          last.pt: the state to resume from, with the number of line
                       at-*/: of several processes, tensors of the network and the optimizer that one of them names
 tensorboard/          the metrics as events, if tensorboard is installed
 result.json           the result; there when the run is finished
+torchrun.json         the torchrun job that trained there last
 .lock                 held while a process trains
 """
 
@@ -29,7 +30,7 @@ from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch._files import write_json as write_json
 from adabatch._files import write_text as write_text
-from adabatch.lab.training import checkpoint, lock
+from adabatch.lab.training import checkpoint, job, lock
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
@@ -101,6 +102,7 @@ class RunFolder:
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
             write_json(self.path / "versions.json", versions)
+            job.note(self.path)
             write_json(self.path / "config.json", config.to_json())
 
     def _enter_again(self, config: RunConfig) -> None:
@@ -109,6 +111,7 @@ class RunFolder:
         self._around.enter_context(lock.held(self.path))
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
+            job.note(self.path)
             checkpoint.finish(self._last, also=self._best)
             for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
                 draft.unlink()  # of a run that was killed

@@ -19,7 +19,7 @@ from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import folder as folders
-from adabatch.lab.training import saving
+from adabatch.lab.training import job, saving
 from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
 from adabatch.lab.training.folder import SharedRunFolder
@@ -47,6 +47,9 @@ def train(
 
     Afterwards random states and torch's number of threads are as before. On the CPU glibc's allocator is tuned, see
     `memory.tune_allocator`. During training, Ctrl-C, SIGTERM and SIGHUP take effect after the current update.
+
+    When torchrun starts the processes again, as many or another number, the run goes on from its last checkpoint, also
+    without `resume`.
 
     Args:
         config: the settings.
@@ -87,6 +90,8 @@ def train(
     task = tasks.get(config.task)
     aim = task.target if target is None else target
     ranks = Ranks()
+    if out is not None and ranks.from_first(lambda: job.goes_on(out)):
+        resume, resume_from = True, folders.CHECKPOINTS[0]
     if resume and out is not None and (done := ranks.from_first(lambda: _finished(config, out))) is not None:
         return done
     loaded = ranks.each_first(lambda: task.load(config.data)) if data is None else data
@@ -369,6 +374,7 @@ class Trainer:
         if self._progress is None:
             return
         clock = self._loader.clock
+        wanted = self._plan.world_size_at(clock)
         self._progress(
             Progress(
                 samples=clock,
@@ -376,6 +382,7 @@ class Trainer:
                 epoch=clock // self._N,
                 epochs=self._setup.config.epochs,
                 test_accuracy=self._history[-1].test_accuracy if self._history else None,
+                wants=None if wanted == self._ranks.world else wanted,
                 **now,
             )
         )

@@ -34,6 +34,7 @@ class Progress:
         evaluation: the one just made; None between evaluations.
         seconds_left: of the run, evaluations and checkpoints included, at the pace since the last evaluation; None
             between evaluations.
+        wants: the number of processes that the schedule wants for the batch size, if there is another; else None.
     """
 
     samples: int
@@ -48,6 +49,7 @@ class Progress:
     note: str | None = None
     evaluation: Evaluation | None = None
     seconds_left: float | None = None
+    wants: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
