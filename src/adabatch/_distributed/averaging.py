@@ -26,6 +26,7 @@ from adabatch._errors import ArgumentError
 
 _BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
 _TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_all_gather: Final = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older name
 _NARROW: Final = frozenset(_TYPES.values())
 
 
@@ -89,7 +90,8 @@ class Average:
         self._bytes, world = 0, dist.get_world_size(group)
         for members in _buckets(tensors):
             size = sum(member.numel() for member in members)
-            flat = members[0].new_zeros(-(-size // world) * world)
+            flat = members[0].new_empty(-(-size // world) * world)
+            flat[size:].zero_()
             mean = _Mean(flat, group, compress)
             self._buckets.append((mean, flat[:size], members))
             self._bytes += size * mean.element_size
@@ -257,7 +259,7 @@ class _Mean:
         torch.sum(self._parts, 0, keepdim=True, out=self._mean)
         self._mean.div_(self._world / 2**self._halvings)
         _pack(self._mean, self._sent_mean)
-        self._work = dist.all_gather([*self._got], self._sent_mean[0], group=self._group, async_op=True)
+        self._work = _all_gather(self._got, self._sent_mean, group=self._group, async_op=True)
 
     def end(self) -> None:
         """Waits for the means."""
@@ -273,7 +275,7 @@ def _pack(values: Tensor, packed: Tensor) -> None:
     """Rounds rows of float32 to 16 bits; rows of fp16 are scaled, in place, and begin with the exponent."""
     head = packed.shape[1] - values.shape[1]
     if head:
-        largest = torch.linalg.vector_norm(values, torch.inf, dim=1, keepdim=True)
+        largest = torch.maximum(values.amax(1, keepdim=True), -values.amin(1, keepdim=True))
         exponent = (largest.view(torch.int32) >> 23) & 255  # of float32, plus 127; 255: inf or nan
         shift = torch.where(exponent == 255, 0, (127 + 14 - exponent).clamp_(max=_MOST))
         values.mul_(_power(shift))

@@ -45,6 +45,20 @@ def test_half_the_bytes_and_nearly_the_losses(tmp_path):
             seconds = other["communication_seconds"]
             assert seconds is None if fsdp else 0 < seconds < other["seconds"]
 
+    told_to_tensorboard(outs["bf16", False], ["communication_bytes", "communication_seconds"])
+    told_to_tensorboard(outs["bf16", True], ["communication_bytes"])
+
+
+def told_to_tensorboard(out, names):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert [name for name in events.Tags()["scalars"] if name.startswith("communication")] == names
+    for name in names:
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([line[name] for line in metrics(out)])
+
 
 def test_a_run_goes_on_in_one_process(tmp_path):
     """It compresses nothing then, and counts nothing."""
