@@ -8,8 +8,8 @@ of float32. fp16 has not: each part is multiplied by the power of two that bring
 
     |error of a mean| <= u (mean |g_r| + |mean|) (1 + u) + W 2^-23 mean |g_r|,   u = 2^-8 for bf16, 2^-11 for fp16
 
-and with fp16 2^-38 of the largest magnitude more, since what is smaller than 2^-28 of it loses bits. A part that holds
-an inf or nan is sent as it is.
+and with fp16 2^-38 of the largest magnitude more, since what is smaller than 2^-28 of it loses bits, or 2^-124. A part
+that holds an inf or nan is sent as it is. The bound ends where a rounding leads out of float32, from 2^128 (1 - u) on.
 """
 # No `from __future__ import annotations`: DDP compares the annotations of a hook with types.
 
