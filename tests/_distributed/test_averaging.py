@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.accumulate.ranks import on_ranks
 from torch.nn.parallel import DistributedDataParallel
@@ -46,7 +46,9 @@ SHAPES = [(3, 2), (1,), (257,), (0,), (5, 7, 2), ()]
 def means_are_within_the_bound(rank, world):
     """Whatever the magnitudes: of each rank, of each tensor, of each value; the draws are the same on all ranks."""
 
-    @settings(max_examples=30, deadline=None, derandomize=True, database=None)
+    @settings(
+        max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     @given(
         st.integers(0, 2**31),
         st.floats(-36, 36),

@@ -69,7 +69,7 @@ def accumulate(
         recover: whether a batch that ran out of memory is repeated in smaller micro-batches.
         compress: how gradients travel; None for whole ones. Nothing is done in one process. DDP is given a
             communication hook, which keeps to the latest `accumulate` over the model. `fully_shard` has
-            `MixedPrecisionPolicy(reduce_dtype=...)` instead.
+            `MixedPrecisionPolicy(reduce_dtype=...)` instead, and adds up micro-batches in that type too.
 
     Yields:
         Micro-batches, to be entered with `with`.

@@ -77,6 +77,7 @@ def test_a_run_goes_on_in_one_process(tmp_path):
         ({"compress": "int8"}, "`compress` must be one of fp16, bf16, got 'int8'; leave it out to send them whole"),
         ({"compress": "bf16", "precision": "float64"}, "`compress` must come without `precision` float64, got 'bf16'"),
         ({"compress": "fp16", "fsdp": True}, "`compress` must not be fp16 with `fsdp`, .* got 'fp16'; take bf16"),
+        ({"compress": "bf16", "fsdp": True, "micro_batch_size": 4}, "`compress` must come without `micro_batch_size`"),
     ],
 )
 def test_bad_settings(settings, words):

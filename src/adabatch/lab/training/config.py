@@ -209,6 +209,12 @@ class RunConfig:
         if self.fsdp and kind == "fp16":
             rule, remedy = "must not be fp16 with `fsdp`, since FSDP2 sums in it and it overflows", "take bf16"
             raise ArgumentError("compress", rule, value=kind, remedy=remedy)
+        if self.fsdp and self.micro_batch_size is not None:
+            rule, remedy = (
+                "must come without `micro_batch_size` with `fsdp`, since FSDP2 adds micro-batches in it",
+                "leave one of them out",
+            )
+            raise ArgumentError("compress", rule, value=kind, remedy=remedy)
 
     def _check_duration(self, name: str, text: str) -> None:
         """Checks that `text` is a duration above 0 in epochs, samples or updates, or in tokens if samples have any."""

@@ -117,7 +117,7 @@ class Ranks:
             if not _distributed.is_together():
                 remedy = "start with torchrun, or train with --no-fsdp"
                 raise ArgumentError("fsdp", "must be used under torchrun", got="one process alone", remedy=remedy)
-            _distributed.shard(model, device, narrow=compress is not None)
+            _distributed.shard(model, device, narrow=compress is not None and self.world > 1)
             return model
         if self.world == 1:
             return model
