@@ -15,12 +15,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from adabatch._distributed.averaging import Average as Average
+from adabatch._distributed.averaging import Traffic as Traffic
+from adabatch._distributed.averaging import check_types as check_types
+from adabatch._distributed.averaging import hook_into as hook_into
+from adabatch._distributed.averaging import hooks_of as hooks_of
+from adabatch._distributed.averaging import own_hook as own_hook
+from adabatch._distributed.averaging import traffic as traffic
 from adabatch._distributed.meeting import meet
 from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")
 _TIMEOUT: Final = timedelta(minutes=30)  # until all processes must be there; torch's own
-_BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
 _LAUNCHED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -122,16 +128,23 @@ def from_first(make: Callable[[], _Value], group: Any = None) -> _Value:
     return found
 
 
-def shard(model: torch.nn.Module, device: torch.device) -> None:
-    """Shards a network's parameters over all ranks, each of its children and the rest apart (FSDP2)."""
+def shard(model: torch.nn.Module, device: torch.device, *, narrow: bool = False) -> None:
+    """Shards a network's parameters over all ranks, each of its children and the rest apart (FSDP2).
+
+    Args:
+        model: the network.
+        device: of its parameters.
+        narrow: whether gradients travel, and are summed, in bf16.
+    """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.bfloat16 if narrow else None)
     for child in model.children():
         if any(True for _ in child.parameters()):
-            fully_shard(child, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+            fully_shard(child, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def room_for(value: Tensor, like: Tensor | None) -> Tensor:
@@ -260,48 +273,6 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return differentiable_sum(gradient, ctx.group), None
-
-
-class Average:
-    """The mean of gradients over the ranks of `group`, in buckets allocated ahead, so that it cannot fail half-way."""
-
-    def __init__(self, tensors: Sequence[Tensor], group: Any) -> None:
-        self._group, self._world = group, dist.get_world_size(group)
-        self._buckets: list[tuple[Tensor, list[Tensor]]] = []
-        for members in _buckets(tensors):
-            size = sum(member.numel() for member in members)
-            self._buckets.append((members[0].new_empty(size), members))
-
-    @torch.no_grad()
-    def run(self) -> None:
-        """Averages the gradients in place; all ranks must call it."""
-        waiting = []
-        for flat, members in self._buckets:
-            torch.cat([member.reshape(-1) for member in members], out=flat)
-            flat.div_(self._world)
-            waiting.append(dist.all_reduce(flat, group=self._group, async_op=True))
-        for work, (flat, members) in zip(waiting, self._buckets, strict=True):
-            work.wait()
-            start = 0
-            for member in members:
-                member.copy_(flat[start : start + member.numel()].view_as(member))
-                start += member.numel()
-
-
-def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The tensors in order, by type and device, in runs of at most a bucket's size."""
-    found: list[list[Tensor]] = []
-    kinds: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
-    for tensor in tensors:
-        kind = (tensor.dtype, tensor.device)
-        members, size = kinds.get(kind, ([], _BUCKET_BYTES))
-        needed = tensor.numel() * tensor.element_size()
-        if size + needed > _BUCKET_BYTES:
-            members, size = [], 0
-            found.append(members)
-        members.append(tensor)
-        kinds[kind] = (members, size + needed)
-    return found
 
 
 def device_of(group: Any = None) -> torch.device:

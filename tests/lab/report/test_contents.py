@@ -77,6 +77,19 @@ def test_a_run_that_diverged_is_not_praised(three):
     assert "side by side. ✗ grown diverged" in shown(page.write_together(three))
 
 
+def test_the_communication_of_a_run_of_several_processes(tmp_path):
+    write_run(tmp_path)
+    assert "gradients sent" not in shown(page.write(tmp_path))
+    found = json.loads((tmp_path / "result.json").read_text())
+    found["history"][-1] |= {"communication_bytes": 4_940_000, "communication_seconds": 0.0123}
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    assert "gradients sent in an update 4.94 MB 12.3 ms in an update" in shown(page.write(tmp_path))
+    found["history"][-1] |= {"communication_bytes": -1}
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="communication_bytes"):
+        read(tmp_path)
+
+
 def test_runs_are_named_by_what_their_paths_differ_in(tmp_path):
     write_comparison(tmp_path, seeds=2, names=("fixed-small", "adaptive"))
     folders = [tmp_path / "runs" / arm / "seed-0" for arm in ("fixed-small", "adaptive")]

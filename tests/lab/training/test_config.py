@@ -57,7 +57,17 @@ def test_each_setting_is_read_where_it_acts():
 def test_settings_of_earlier_run_folders_may_be_missing():
     config = RunConfig.for_task("digits")
     values = config.to_json()
-    for name in ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers", "save_every"):
+    for name in (
+        "rule",
+        "drop_last",
+        "precision",
+        "channels_last",
+        "compile",
+        "cuda_graphs",
+        "workers",
+        "save_every",
+        "compress",
+    ):
         del values[name]
     assert RunConfig.from_json(values) == config
     del values["threads"]

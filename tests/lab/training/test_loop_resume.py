@@ -385,7 +385,7 @@ HELD = {
     **{"rule": "smith", "drop_last": True, "coupling": "none", "lr": 0.5, "lr_schedule": "constant", "momentum": 0.5},
     **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
-    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True},
+    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True, "compress": "bf16"},
 }
 WITH = {"rule": {"growth": None}, "cuda_graphs": {"compile": True}}  # what they do not go without
 FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 updates"}

@@ -218,6 +218,10 @@ def _run_cards(run: SavedRun) -> list[str]:
             f"{words.whole(trained / last['seconds'])} samples per second" if last["seconds"] else "",
         ),
     ]
+    if (sent := last.get("communication_bytes")) is not None:
+        waited = last.get("communication_seconds")
+        note = "" if waited is None else f"{words.seconds(1000 * waited)} ms in an update"
+        made.append(blocks.card("gradients sent in an update", f"{sent / 1e6:#.3g} MB", note))
     if result.get("target") is not None:
         reached, after = result.get("updates_to_target"), result.get("seconds_to_target")
         value = "not reached" if reached is None or after is None else f"{words.seconds(after)} s"

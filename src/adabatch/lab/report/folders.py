@@ -23,6 +23,8 @@ _EVALUATION: Final = {
     "batch_size": Size,
     **dict.fromkeys(("lr", "test_accuracy"), Number),
     **dict.fromkeys(("train_loss?", "test_loss?"), Loss),
+    "communication_bytes?": Count | None,
+    "communication_seconds?": Amount | None,
 }
 _DECISION: Final = {"clock": Count, "batch_size": Size}
 _RESULT: Final = {

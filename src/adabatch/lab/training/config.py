@@ -182,6 +182,10 @@ class RunConfig:
         flags="--cuda-graphs/--no-cuda-graphs", late=True)
     fsdp: bool = _setting(False, SPEED, "Under torchrun: shard parameters and moments over the processes (FSDP2).",
         flags="--fsdp/--no-fsdp", may_change=True, late=True)
+    compress: str | None = _setting(None, SPEED,
+        "Under torchrun: send gradients as fp16 or bf16, which is half as many bytes.",
+        check=partial(_checks.one_of, allowed=_checks.COMPRESSIONS, remedy="leave it out to send them whole"),
+        late=True)
     workers: int | None = _setting(None, RUN,
         "Processes that read samples; else one for each core where they are read from disk.",
         check=partial(_checks.whole, minimum=0), may_change=True, late=True)
@@ -194,6 +198,8 @@ class RunConfig:
         if self.cuda_graphs and not self.compile:
             remedy = "they replay the compiled network"
             raise ArgumentError("cuda_graphs", "must come with `compile`", got="it alone", remedy=remedy)
+        if self.compress is not None:
+            self._check_compression(self.compress)
         for name in ("every", "evaluate_every"):
             self._check_duration(name, getattr(self, name))
         if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
@@ -201,6 +207,20 @@ class RunConfig:
         lr_schedule.check(self.lr_schedule, epochs=self.epochs)
         if self.grows:
             self._check_growth()
+
+    def _check_compression(self, kind: str) -> None:
+        if self.precision == "float64":
+            remedy = "leave one of them out"
+            raise ArgumentError("compress", "must come without `precision` float64", value=kind, remedy=remedy)
+        if self.fsdp and kind == "fp16":
+            rule, remedy = "must not be fp16 with `fsdp`, since FSDP2 sums in it and it overflows", "take bf16"
+            raise ArgumentError("compress", rule, value=kind, remedy=remedy)
+        if self.fsdp and self.micro_batch_size is not None:
+            rule, remedy = (
+                "must come without `micro_batch_size` with `fsdp`, since FSDP2 adds micro-batches in it",
+                "leave one of them out",
+            )
+            raise ArgumentError("compress", rule, value=kind, remedy=remedy)
 
     def _check_duration(self, name: str, text: str) -> None:
         """Checks that `text` is a duration above 0 in epochs, samples or updates, or in tokens if samples have any."""

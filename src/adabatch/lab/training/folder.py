@@ -262,6 +262,9 @@ class RunFolder:
         for name in ("train_loss", "test_loss", "test_accuracy", "batch_size", "lr", "updates", "seconds"):
             value = getattr(evaluation, name)
             self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
+        for name in ("communication_bytes", "communication_seconds"):
+            if (value := getattr(evaluation, name)) is not None:
+                self._events.add_scalar(name, value, evaluation.samples)
         self._events.flush()
 
 

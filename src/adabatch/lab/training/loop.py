@@ -20,6 +20,7 @@ from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import folder as folders
 from adabatch.lab.training import job, saving
+from adabatch.lab.training.communication import Communication
 from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
 from adabatch.lab.training.folder import SharedRunFolder
@@ -147,6 +148,8 @@ class Trainer:
         self._end = self._N * setup.config.epochs
         self._fingerprint = "" if folder is None else setup.data.fingerprint()
         self._tally = Tally(setup.device, setup.ranks)
+        self._communication = Communication(setup)
+        self._compress: Any = None if setup.config.fsdp else setup.config.compress  # FSDP2 averages by itself
         self._history: list[Evaluation] = []
         self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
@@ -166,6 +169,7 @@ class Trainer:
         self._restore()
         self._setup.try_sizes(tell=self._note)
         self._before = self._loader.clock, time.perf_counter()
+        self._communication.of_an_update(self._tally.updates)  # from here on
         config = self._setup.config
         whole = config.micro_batch_size is None and self._setup.device.type == "cpu" and self._ranks.world == 1
         with suppress(_DivergedError):
@@ -208,7 +212,7 @@ class Trainer:
         prepared = setup.prepared
         optimizer.zero_grad()
         before, loss_sum = 0, self._tally.new_sum()  # this rank's samples and losses before this micro-batch
-        for micro in ab.accumulate(loader, setup.wrapped):
+        for micro in ab.accumulate(loader, setup.wrapped, compress=self._compress):
             if micro.index == 0:
                 before = 0
                 loss_sum.zero_()
@@ -316,6 +320,7 @@ class Trainer:
         test_loss, right = self._setup.evaluate()
         seconds = tally.seconds - (self._history[-1].seconds if self._history else 0.0)
         rate = tally.loss_samples / seconds
+        of_an_update = self._communication.of_an_update(tally.updates)
         found = Evaluation(
             samples=clock,
             epoch=clock // self._N,
@@ -326,6 +331,8 @@ class Trainer:
             train_loss=_finite(tally.mean_loss()),
             test_loss=_finite(test_loss),
             test_accuracy=accuracy_of(right),
+            communication_bytes=of_an_update.bytes,
+            communication_seconds=of_an_update.seconds,
         )
         best = not found.diverged and found.test_accuracy > self._best
         self._best = max(found.test_accuracy, self._best)

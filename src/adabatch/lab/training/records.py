@@ -66,6 +66,10 @@ class Evaluation:
         train_loss: mean over the samples trained on since the last evaluation; None: it was not finite.
         test_loss: mean over the test set; None: it was not finite.
         test_accuracy: share of the test set that is right.
+        communication_bytes: of gradients that each rank had averaged, in an update, a mean since the last evaluation;
+            in the type in which they travel. None for one process.
+        communication_seconds: in which rank 0 did nothing but that, waiting included, likewise; None for one process,
+            on GPUs and under FSDP2, where it is not known.
     """
 
     samples: int
@@ -77,6 +81,8 @@ class Evaluation:
     train_loss: float | None
     test_loss: float | None
     test_accuracy: float
+    communication_bytes: int | None = None
+    communication_seconds: float | None = None
 
     @property
     def diverged(self) -> bool:

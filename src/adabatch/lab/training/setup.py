@@ -59,7 +59,7 @@ class Setup:
         torch.manual_seed(config.seed)
         self.model = self._network().to(device)
         with_layout(self.model, config, data.shape, device)
-        self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp)
+        self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp, compress=config.compress)
         self.forward: Forward = forward_of(self.wrapped, config, device)
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = self._optimizer(self.model.parameters())
