@@ -68,6 +68,19 @@ def test_one_run_with_one_voice(tmp_path):
     assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
 
 
+@pytest.mark.parametrize("how", ["--no-fsdp", pytest.param("--fsdp", marks=pytest.mark.slow)])
+def test_a_probe_tells_passes_and_all_reduces_once(tmp_path, how):
+    sizes = ["--batch-size", "64", "--max-batch-size", "128", "--repeats", "2", "--seconds", "0.001"]
+    code, output, errors = ended(started("probe", "digits", *sizes, how, "--out", str(tmp_path)))
+    assert code == 0, errors
+    assert output.count("All-reduce over 2 processes (gloo)") == 1
+    assert output.count("An all-reduce over 2 processes (gloo) takes ") == 1
+    assert ("seconds of passes alone" in output) is (how == "--no-fsdp")
+    found = json.loads((tmp_path / "probe.json").read_text())
+    assert [point["bytes"] for point in found["communication"]["curve"]] == [4**power for power in range(6, 14)]
+    assert "Communication" in (tmp_path / "report.html").read_text()
+
+
 def test_what_all_find_wrong_is_said_once():
     code, output, errors = ended(started("train", "digits", "--batch-size", "5000"))
     assert code != 0
