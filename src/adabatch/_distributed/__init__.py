@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from adabatch._distributed.averaging import BUCKET_BYTES
 from adabatch._distributed.averaging import Average as Average
 from adabatch._distributed.averaging import Traffic as Traffic
 from adabatch._distributed.averaging import check_types as check_types
@@ -27,6 +28,7 @@ from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")
 _TIMEOUT: Final = timedelta(minutes=30)  # until all processes must be there; torch's own
+_FIRST_BUCKET_BYTES: Final = 2**20  # as DDP's, so that reduction begins early
 _LAUNCHED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -273,6 +275,33 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return differentiable_sum(gradient, ctx.group), None
+
+
+def ddp_buckets(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Buffers as DistributedDataParallel reduces the gradients of `parameters` in, sharded or not; all zeros.
+
+    From the last parameter to the first, by type and device; a buffer ends once it holds 1 MiB, later ones 25 MiB.
+    """
+    counts: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for parameter in reversed([each for each in parameters if each.requires_grad]):
+        found = counts.setdefault((parameter.dtype, parameter.device), [0])
+        full = _FIRST_BUCKET_BYTES if len(found) == 1 else BUCKET_BYTES
+        if found[-1] * parameter.element_size() >= full:
+            found.append(0)
+        found[-1] += parameter.numel()
+    return [torch.zeros(n, dtype=kind, device=device) for (kind, device), found in counts.items() for n in found]
+
+
+def all_reduce(buffers: Sequence[Tensor], group: Any = None) -> None:
+    """Sums each buffer over the ranks of `group`, in place; all are under way at once, as DDP's are."""
+    for work in [dist.all_reduce(buffer, group=group, async_op=True) for buffer in buffers]:
+        work.wait()
+
+
+def backend_of(device: torch.device, group: Any = None) -> str:
+    """The name of the backend that reduces tensors of `device`: `"gloo"`, `"nccl"`."""
+    pairs = str(dist.get_backend_config(group)).split(",")
+    return dict(pair.split(":") for pair in pairs)[device.type]
 
 
 def device_of(group: Any = None) -> torch.device:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from adabatch._errors import ArgumentError
 
-_BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
+BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
 _TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _all_gather: Final = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older name
 _NARROW: Final = frozenset(_TYPES.values())
@@ -119,9 +119,9 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     kinds: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
     for tensor in tensors:
         kind = (tensor.dtype, tensor.device)
-        members, size = kinds.get(kind, ([], _BUCKET_BYTES))
+        members, size = kinds.get(kind, ([], BUCKET_BYTES))
         needed = tensor.numel() * tensor.element_size()
-        if size + needed > _BUCKET_BYTES:
+        if size + needed > BUCKET_BYTES:
             members, size = [], 0
             found.append(members)
         members.append(tensor)

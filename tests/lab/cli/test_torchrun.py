@@ -83,6 +83,30 @@ def test_batch_norm_with_a_tail_of_one_sample(tmp_path, monkeypatch, options):
         assert differ(weights(tmp_path / "one"), found) < 1e-10
 
 
+@pytest.mark.parametrize("how", ["--no-fsdp", pytest.param("--fsdp", marks=pytest.mark.slow)])
+def test_a_probe_tells_passes_and_all_reduces_once(tmp_path, how):
+    sizes = ["--batch-size", "64", "--max-batch-size", "128", "--repeats", "2", "--seconds", "0.001"]
+    code, output, errors = ended(started("probe", "digits", *sizes, how, "--out", str(tmp_path)))
+    assert code == 0, errors
+    assert output.count("All-reduce over 2 processes (gloo)") == 1
+    assert output.count("An all-reduce over 2 processes (gloo) takes ") == 1
+    assert ("seconds of passes alone" in output) is (how == "--no-fsdp")
+    found = json.loads((tmp_path / "probe.json").read_text())
+    assert [point["bytes"] for point in found["communication"]["curve"]] == [4**power for power in range(6, 14)]
+    assert "Communication" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--no-fsdp", "--fsdp"])
+@pytest.mark.parametrize("start", range(0, 25, 5))
+def test_fifty_runs_end_with_code_0(tmp_path, start, how):
+    """Gloo's threads may abort an interpreter that ends while a wrapped network is alive: about every second one."""
+    few = [*DIGITS, "--batch-size", "256", "--epochs", "1", "--json", how]
+    ends = [ended(started(*few, "--out", str(tmp_path / str(number)))) for number in range(start, start + 5)]
+    failed = [(code, output, errors) for code, output, errors in ends if code != 0]
+    assert not failed, failed[0]
+
+
 def test_what_all_find_wrong_is_said_once():
     code, output, errors = ended(started("train", "digits", "--batch-size", "5000"))
     assert code != 0
