@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.lab.cli.checks import run
-from tests.lab.cli.test_torchrun import differ, rank, weights
+from tests.lab.cli.test_torchrun import differ, rank
+from tests.lab.training.checks import weights
 
 from adabatch.lab.training import saved_result
 
