@@ -29,12 +29,13 @@ def small_data() -> tasks.Data:
 
 
 def without_seconds(result: RunResult) -> dict[str, Any]:
-    """All of a result that a run determines."""
+    """All of a result that a run determines, whatever the ranks."""
     values = result.to_json()
     for name in ("train_seconds", "samples_per_second", "seconds_to_target"):
         values.pop(name)
     for found in values["history"]:
-        found.pop("seconds")
+        for name in ("seconds", "communication_bytes", "communication_seconds"):
+            found.pop(name)
     return values
 
 
