@@ -61,6 +61,32 @@ def check_average(rank, world):
     assert all(bool((tensor == 1.5).all()) for tensor in tensors)
 
 
+def check_buckets(rank, world):
+    """The sizes of what DDP itself reduces, by its own hook, and their sums."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(400, 300), torch.nn.Linear(300, 1200), torch.nn.Linear(1200, 6000), torch.nn.Linear(6000, 8)
+    )
+    model.append(torch.nn.Linear(8, 5)).append(torch.nn.Linear(5, 600)).append(torch.nn.Linear(600, 500))
+    wrapped, seen = torch.nn.parallel.DistributedDataParallel(model), []
+
+    def hook(_state, bucket):
+        seen.append(bucket.buffer().nbytes)
+        return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
+
+    wrapped.register_comm_hook(None, hook)
+    for _ in range(2):  # after the first update DDP knows the order of gradients
+        seen.clear()
+        wrapped(torch.ones(1, 400)).sum().backward()
+    buffers = _distributed.ddp_buckets(model.parameters())
+    assert [buffer.nbytes for buffer in buffers] == seen
+    assert len(seen) == 3
+    for buffer in buffers:
+        buffer += rank + 1
+    _distributed.all_reduce(buffers)
+    assert all(bool((buffer == 3).all()) for buffer in buffers)
+    assert _distributed.backend_of(CPU) == "gloo"
+
+
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, check_collectives, check_average)
+    on_ranks(2, check_collectives, check_average, check_buckets)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from adabatch._errors import ArgumentError, ArgumentTypeError
 
 _Class = TypeVar("_Class")
+COMPRESSIONS: Final = ("fp16", "bf16")
 LR_END: Final = 1e35  # float32 ends at 3.4e38, and Adam divides by the bias correction before it rounds
 
 

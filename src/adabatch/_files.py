@@ -24,13 +24,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adabatch"
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object], *, also: Path | None = None, alone: bool = True) -> None:
+def write(
+    path: Path,
+    fill: Callable[[BinaryIO], object],
+    *,
+    also: Path | None = None,
+    former: Path | None = None,
+    alone: bool = True,
+) -> None:
     """Writes a file and forces it to disk: a reader finds the former file or the new one, never a part of it.
 
     Args:
         path: the file.
         fill: writes the content into the file that it is given.
         also: a second name for the same content, set before `path` changes.
+        former: a name under which the former content is kept, set before that.
         alone: whether no other process writes it at the same time; else each has a draft of its own.
 
     Raises:
@@ -40,6 +48,8 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, also: Path | None =
         with draft.open("wb") as file:
             fill(file)
             _sync(file)
+        if former is not None and path.exists():
+            name_also(path, former)
         if also is not None:
             name_also(draft, also)
 
@@ -89,6 +99,11 @@ def _drafted(path: Path, *, alone: bool = True) -> Iterator[Path]:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def system_error(error: RuntimeError) -> OSError:
+    """The system's error that torch wrapped where it could not write a file."""
+    return error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error))
 
 
 def append(path: Path, line: bytes) -> None:

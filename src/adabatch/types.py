@@ -71,11 +71,13 @@ class Decision:
         clock: position in the data from which it holds, in samples.
         batch_size: the new batch size, in samples over all ranks.
         reason: why, in words.
+        world_size: the number of ranks that the schedule wants for it; None if it names none.
     """
 
     clock: int
     batch_size: int
     reason: str
+    world_size: int | None = None
 
 
 class DrivingPlan(Protocol):

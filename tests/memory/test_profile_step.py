@@ -218,6 +218,7 @@ def on_each_rank(rank, world, store):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     check_rank(rank, world)
+    check_one_rank_without_memory(rank, world)
     check_free(rank, world)
     gc.collect()
     dist.barrier()
@@ -249,13 +250,50 @@ def check_rank(rank, world):
     assert math.isfinite(profile.speedup([4, 16])[16])
 
 
+def check_one_rank_without_memory(rank, world):
+    """Whether its very first pass fails, in which DDP shares buffers, or one that fitted before."""
+    passes = []
+
+    def first(size):
+        return size == 2 and passes.count(2) == 1
+
+    def later(size):
+        return size == 8 and passes.count(8) > 4
+
+    def update(size):
+        return size > 4
+
+    for fails, largest, steps in ((first, 32, False), (later, 4, False), (update, 4, True)):
+        model = network()
+        wrapped = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        passes.clear()
+
+        def step(batch, fails=fails, wrapped=wrapped, optimizer=optimizer, steps=steps):
+            passes.append(len(batch[0]))
+            if rank == 1 and fails(len(batch[0])):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            step_of(wrapped)(batch)
+            if steps:
+                optimizer.step()
+
+        before = everything(model, optimizer)
+        profile = ab.profile_step(step, ab.DataLoader(data(), 8, seed=0), wrapped, optimizer, maximum=32)
+        assert everything(model, optimizer) == before
+        assert (profile.largest, profile.stopped) == (largest, "maximum" if largest == 32 else "memory"), fails
+        every = [None] * world
+        dist.all_gather_object(every, (profile, profile.fastest))
+        assert every[0] == every[1]
+
+
 def check_free(rank, world):
     """The budget is what the rank with the least memory has; on one machine all have the same, so it is told here."""
     model = torch.nn.Linear(3, 2)
-    _profile_step.free_bytes = lambda _device: (rank + 1) * 2**30
+    _profile_step.free_bytes = lambda _device: (2 - rank) * 2**30
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    profile = ab.profile_step(step_of(model), ab.DataLoader(data(), batch_size=8), model, optimizer, maximum=1)
-    assert profile.memory_budget == 2**30
+    for _kept in (False, True):
+        profile = ab.profile_step(step_of(model), ab.DataLoader(data(), batch_size=8), model, optimizer, maximum=1)
+        assert profile.memory_budget == 2**30
 
 
 @pytest.mark.world_size(2)

@@ -70,6 +70,11 @@ def check_what_it_is_not_told(rank, world):
         whole = torch.randn(13, 3, dtype=torch.float64)
         mine = slice(0, 6) if rank == 0 else slice(6, 13)
         close(many(whole[mine]), one(whole)[mine])
+        many.share = Share(4, 8, rank, world)  # of other samples than these
+        close(many(whole[mine]), one(whole)[mine])
+        many.share = Share(0, 3, 3, world) if rank == 1 else Share(3, 3, 0, world)
+        close(many(whole[mine])[: 6 if rank == 0 else 0], one(whole[:6])[: 6 if rank == 0 else 0])
+        close(dict(many.named_buffers()), dict(one.named_buffers()))
         many.eval(), one.eval()
         close(many(whole[mine]), one(whole)[mine])
 
@@ -98,6 +103,27 @@ def check_far_means_in_single_precision(rank, world):
     assert half.dtype == torch.bfloat16
 
 
+def check_compiled(rank, world):
+    """Told and not told, as where sizes are compiled before training."""
+    torch.manual_seed(0)
+    for size in (None, 2):
+        layer = filled(nn.BatchNorm1d(3))
+        one = ghost(copy.deepcopy(layer), size=size) if size else layer
+        many, whole = sync(copy.deepcopy(one)), torch.randn(8, 3, dtype=torch.float64)
+        compiled = torch.compile(many, backend="aot_eager")
+        for share in (None, Share(4, 8, rank, world)):
+            many.share = share
+            mine = whole[rank::world] if share else whole[4 * rank : 4 * rank + 4]
+            y, expected = compiled(mine), one(whole)
+            close(y, expected[rank::world] if share else expected[4 * rank : 4 * rank + 4])
+            (y**3).sum().backward()
+            (expected**3).sum().backward()
+            dist.all_reduce(many.weight.grad)
+            close(many.weight.grad, one.weight.grad)
+            many.weight.grad = one.weight.grad = None
+        close(dict(many.named_buffers()), dict(one.named_buffers()))
+
+
 @pytest.mark.world_size(3)
 def test_equals_one_process():
     on_ranks(3, check_equals_one_process)
@@ -106,6 +132,12 @@ def test_equals_one_process():
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, check_what_it_is_not_told, check_gradients_of_gradients, check_far_means_in_single_precision)
+
+
+@pytest.mark.slow
+@pytest.mark.world_size(2)
+def test_compiled():
+    on_ranks(2, check_compiled)
 
 
 @pytest.mark.parametrize("size", [None, 4])

@@ -97,6 +97,19 @@ def test_decisions_say_when_what_and_why():
     assert batches.decisions[0].reason == "x2 every 1 epoch, from the loader's batch size, at most 16, at epoch 1"
 
 
+def test_decisions_say_how_many_ranks_are_wanted():
+    model, loader = model_of(), loader_of(32)
+    optimizer = sgd(model)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.world_sizes(DOUBLING, "0:2 8:1 16:4"), epochs=3)
+    for _ in range(3):
+        for batch in loader:
+            backward(model, batch)
+            optimizer.step()
+            batches.step()
+    assert [(each.batch_size, each.world_size) for each in batches.decisions] == [(8, 1), (16, 4)]
+    assert [each.reason.rpartition(", ")[2] for each in batches.decisions] == ["wants 1 rank", "wants 4 ranks"]
+
+
 def test_growth_within_an_epoch():
     model, loader = model_of(), loader_of(32)
     optimizer = sgd(model)

@@ -8,7 +8,18 @@ from collections import Counter
 from hypothesis import strategies as st
 from tests.schedules import naive
 
-from adabatch.schedules import Plan, Schedule, clamp, constant, geometric, linear_ramp, round_to, steps, then
+from adabatch.schedules import (
+    Plan,
+    Schedule,
+    clamp,
+    constant,
+    geometric,
+    linear_ramp,
+    round_to,
+    steps,
+    then,
+    world_sizes,
+)  # fmt: skip
 from adabatch.units import Duration
 
 MODES = ({}, {"drop_last": True}, {"run_on": True})
@@ -145,6 +156,7 @@ def schedules(units=("epochs", "samples", "updates", "tokens")):
             st.builds(then, inner, inner, durations(units)),
             st.tuples(inner, st.none() | st.integers(1, 5), st.integers(10, 50)).map(lambda drawn: bounded(*drawn)),
             st.tuples(inner, st.integers(2, 7)).map(lambda drawn: rounded(*drawn)),
+            inner.map(lambda schedule: schedule if schedule.world_sizes else world_sizes(schedule, "0:1 9:2 30:5")),
         ),
         max_leaves=4,
     )

@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 
-from adabatch.schedules import clamp, constant, from_lr, geometric, linear_ramp, round_to, steps, then
+from adabatch.schedules import clamp, constant, from_lr, geometric, linear_ramp, round_to, steps, then, world_sizes
 
 
 class Size:
@@ -14,7 +14,7 @@ class Size:
         self.origin, self.updates = origin, updates  # where the schedule begins
         self.second = None
         self.asked = updates
-        if isinstance(schedule, clamp | round_to):
+        if isinstance(schedule, clamp | round_to | world_sizes):
             self.inner = self.part(schedule.schedule, size, origin, updates)
         if isinstance(schedule, then):
             self.inner = self.part(schedule.first, size, origin, updates)
@@ -70,6 +70,8 @@ class Size:
             size = self.inner.at(clock, updates, before)
             below = max(size // s.multiple, 1) * s.multiple
             size = min((below, below + s.multiple), key=lambda m: (abs(m - size), -m))
+        elif isinstance(s, world_sizes):
+            size = self.inner.at(clock, updates, before)
         elif isinstance(s, then):
             size = self.at_then(clock, updates, before)
         else:

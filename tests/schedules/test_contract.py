@@ -8,7 +8,19 @@ from tests.schedules.checks import MODES, check_plan, check_prefix, check_schedu
 from tests.schedules.checks import schedules as any_schedule
 
 from adabatch import epochs, samples, schedules, tokens, updates
-from adabatch.schedules import Plan, Schedule, clamp, constant, from_lr, geometric, linear_ramp, round_to, steps, then
+from adabatch.schedules import (
+    Plan,
+    Schedule,
+    clamp,
+    constant,
+    from_lr,
+    geometric,
+    linear_ramp,
+    round_to,
+    steps,
+    then,
+    world_sizes,
+)  # fmt: skip
 
 # To add a schedule, add a row: an example of it, and the batch size that it starts from.
 ROWS = [
@@ -37,6 +49,8 @@ ROWS = [
         ),
         6,
     ),
+    (world_sizes(geometric(2, every=epochs(1), maximum=32), {0: 1, 8: 2, 16: 4}), 4),
+    (clamp(world_sizes(linear_ramp(24, over=updates(9)), "0:3 12:1"), maximum=20), 4),
 ]
 
 

@@ -6,25 +6,39 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
+from adabatch._distributed.averaging import BUCKET_BYTES
+from adabatch._distributed.averaging import Average as Average
+from adabatch._distributed.averaging import Traffic as Traffic
+from adabatch._distributed.averaging import check_types as check_types
+from adabatch._distributed.averaging import hook_into as hook_into
+from adabatch._distributed.averaging import hooks_of as hooks_of
+from adabatch._distributed.averaging import own_hook as own_hook
+from adabatch._distributed.averaging import traffic as traffic
+from adabatch._distributed.meeting import meet
 from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")
-_BUCKET_BYTES: Final = 25 * 2**20  # as DDP's
+_TIMEOUT: Final = timedelta(minutes=30)  # until all processes must be there; torch's own
+_FIRST_BUCKET_BYTES: Final = 2**20  # as DDP's, so that reduction begins early
 _LAUNCHED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Launch(NamedTuple):
-    """A process as torchrun started it: its rank, the number of ranks, and its rank on this machine."""
+    """A process as torchrun started it: its rank, the number of ranks, and both on this machine."""
 
     rank: int
     world: int
     local: int
+    local_world: int
 
 
 def launched() -> Launch | None:
@@ -42,7 +56,20 @@ def launched() -> Launch | None:
     rank, world, local = (int(values[name]) for name in _LAUNCHED[:3])
     if rank >= world:
         raise UsageError("RANK", f"must be below WORLD_SIZE = {world}", got=str(rank), remedy=remedy)
-    return Launch(rank, world, local)
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return Launch(rank, world, local, int(here) if here.isdecimal() else local + 1)
+
+
+def job() -> str | None:
+    """The torchrun job of this process, which stays the same when torchrun restarts its processes; None if unknown.
+
+    It is torchrun's `--rdzv-id`; where none is given, the launcher's log folder, new for each launcher.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if name != "none":
+        return name
+    logs = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts  # .../none_x7k2/attempt_0/0/error.json
+    return logs[-4] if len(logs) > 4 else None
 
 
 @contextmanager
@@ -54,10 +81,12 @@ def process_group(device: torch.device) -> Iterator[None]:
     if launched() is None or dist.is_initialized():
         yield
         return
+    store, rank, world = next(rendezvous("env://", timeout=_TIMEOUT))
+    store = meet(store, rank, world, timeout=_TIMEOUT)
     if device.type == "cuda":
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", store=store, rank=rank, world_size=world, device_id=device)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     try:
         yield
     finally:
@@ -101,26 +130,37 @@ def from_first(make: Callable[[], _Value], group: Any = None) -> _Value:
     return found
 
 
-def shard(model: torch.nn.Module, device: torch.device) -> None:
-    """Shards a network's parameters over all ranks, each of its children and the rest apart (FSDP2)."""
+def shard(model: torch.nn.Module, device: torch.device, *, narrow: bool = False) -> None:
+    """Shards a network's parameters over all ranks, each of its children and the rest apart (FSDP2).
+
+    Args:
+        model: the network.
+        device: of its parameters.
+        narrow: whether gradients travel, and are summed, in bf16.
+    """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.bfloat16 if narrow else None)
     for child in model.children():
         if any(True for _ in child.parameters()):
-            fully_shard(child, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+            fully_shard(child, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def whole(value: Any) -> Any:
-    """The full tensor of a sharded one, a collective; anything else unchanged."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+def room_for(value: Tensor, like: Tensor | None) -> Tensor:
+    """An empty tensor of the shape and type of `value`, sharded like `like` if that has the same shape."""
+    if hasattr(like, "full_tensor") and like is not None and like.shape == value.shape:
+        return torch.empty_like(like, dtype=value.dtype, requires_grad=False)
+    return torch.empty(value.shape, dtype=value.dtype)
 
 
 def sharded_as(value: Any, like: Any) -> Any:
-    """`value` sharded like `like`, if that is sharded and has the same shape; else `value`."""
+    """`value` sharded like `like`, if that is sharded, `value` is not and has the same shape; else `value`."""
     if not hasattr(like, "full_tensor") or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    if hasattr(value, "full_tensor"):
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -237,46 +277,31 @@ class _Sum(torch.autograd.Function):
         return differentiable_sum(gradient, ctx.group), None
 
 
-class Average:
-    """The mean of gradients over the ranks of `group`, in buckets allocated ahead, so that it cannot fail half-way."""
+def ddp_buckets(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Buffers as DistributedDataParallel reduces the gradients of `parameters` in, sharded or not; all zeros.
 
-    def __init__(self, tensors: Sequence[Tensor], group: Any) -> None:
-        self._group, self._world = group, dist.get_world_size(group)
-        self._buckets: list[tuple[Tensor, list[Tensor]]] = []
-        for members in _buckets(tensors):
-            size = sum(member.numel() for member in members)
-            self._buckets.append((members[0].new_empty(size), members))
-
-    @torch.no_grad()
-    def run(self) -> None:
-        """Averages the gradients in place; all ranks must call it."""
-        waiting = []
-        for flat, members in self._buckets:
-            torch.cat([member.reshape(-1) for member in members], out=flat)
-            flat.div_(self._world)
-            waiting.append(dist.all_reduce(flat, group=self._group, async_op=True))
-        for work, (flat, members) in zip(waiting, self._buckets, strict=True):
-            work.wait()
-            start = 0
-            for member in members:
-                member.copy_(flat[start : start + member.numel()].view_as(member))
-                start += member.numel()
+    From the last parameter to the first, by type and device; a buffer ends once it holds 1 MiB, later ones 25 MiB.
+    """
+    counts: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for parameter in reversed([each for each in parameters if each.requires_grad]):
+        found = counts.setdefault((parameter.dtype, parameter.device), [0])
+        full = _FIRST_BUCKET_BYTES if len(found) == 1 else BUCKET_BYTES
+        if found[-1] * parameter.element_size() >= full:
+            found.append(0)
+        found[-1] += parameter.numel()
+    return [torch.zeros(n, dtype=kind, device=device) for (kind, device), found in counts.items() for n in found]
 
 
-def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The tensors in order, by type and device, in runs of at most a bucket's size."""
-    found: list[list[Tensor]] = []
-    kinds: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], int]] = {}
-    for tensor in tensors:
-        kind = (tensor.dtype, tensor.device)
-        members, size = kinds.get(kind, ([], _BUCKET_BYTES))
-        needed = tensor.numel() * tensor.element_size()
-        if size + needed > _BUCKET_BYTES:
-            members, size = [], 0
-            found.append(members)
-        members.append(tensor)
-        kinds[kind] = (members, size + needed)
-    return found
+def all_reduce(buffers: Sequence[Tensor], group: Any = None) -> None:
+    """Sums each buffer over the ranks of `group`, in place; all are under way at once, as DDP's are."""
+    for work in [dist.all_reduce(buffer, group=group, async_op=True) for buffer in buffers]:
+        work.wait()
+
+
+def backend_of(device: torch.device, group: Any = None) -> str:
+    """The name of the backend that reduces tensors of `device`: `"gloo"`, `"nccl"`."""
+    pairs = str(dist.get_backend_config(group)).split(",")
+    return dict(pair.split(":") for pair in pairs)[device.type]
 
 
 def device_of(group: Any = None) -> torch.device:

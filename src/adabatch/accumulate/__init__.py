@@ -6,7 +6,7 @@ This module loads no torch, so that the package can offer the function by its na
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from adabatch._errors import ArgumentTypeError
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["accumulate"]
 
 
-def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True) -> Generator[MicroBatch, None, None]:
+def accumulate(
+    loader: DrivenLoader,
+    model: Any = None,
+    *,
+    recover: bool = True,
+    compress: Literal["fp16", "bf16"] | None = None,
+) -> Generator[MicroBatch, None, None]:
     """Yields one epoch of `loader` as micro-batches of at most `loader.micro_batch_size` samples on each rank.
 
     Multiply the mean loss of each micro-batch by its weight. The gradients then sum to the gradient of the batch's mean
@@ -48,6 +54,12 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
     ranks, DDP averages them itself. Under `fully_shard` and with `micro_batches` a batch cannot be repeated; the error
     says what to do.
 
+    **Compression.** With `compress`, gradients of float32 travel between the ranks of DistributedDataParallel in 16
+    bits. They are summed in float32, so each is rounded to 16 bits once, and so is each mean, for any number of ranks:
+    by at most 1/256 with `"bf16"`, 1/2048 with `"fp16"`. Gradients and means of so few digits pass exactly. Neither
+    overflows: parts of fp16 travel with a power of two, and lose digits only of what is below 2^-28 of the largest
+    gradient in a part. Inf and nan stay. The optimizer sees float32.
+
     Args:
         loader: an `ab.DataLoader`, whose `micro_batch_size` bounds one forward and backward pass, or `ab.micro_batches`
             around another loader.
@@ -55,13 +67,17 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
             DistributedDataParallel, FullyShardedDataParallel and `fully_shard`, gradients are synchronised only in the
             last micro-batch of a batch. In one process it may be left out if neither `weigh` nor recovery is needed.
         recover: whether a batch that ran out of memory is repeated in smaller micro-batches.
+        compress: how gradients travel; None for whole ones. Nothing is done in one process. DDP is given a
+            communication hook, which keeps to the latest `accumulate` over the model. `fully_shard` has
+            `MixedPrecisionPolicy(reduce_dtype=...)` instead, and adds up micro-batches in that type too.
 
     Yields:
         Micro-batches, to be entered with `with`.
 
     Raises:
         TypeError: if `loader` is not an `ab.DataLoader`, or `model` no module.
-        ValueError: if batches are shared between ranks and `model` is missing, or parts of it are averaged differently.
+        ValueError: if batches are shared between ranks and `model` is missing, or parts of it are averaged differently;
+            if `compress` is unknown, or the gradients are sharded, sparse, of float64, or averaged by another hook.
         RuntimeError: if only some micro-batches of a batch were entered or weighed, or an optimizer steps too early or
             with a gradient that was left out.
         torch.OutOfMemoryError: if a micro-batch of one sample does not fit, or the batch cannot be repeated.
@@ -90,4 +106,4 @@ def accumulate(loader: DrivenLoader, model: Any = None, *, recover: bool = True)
             remedy="ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` wraps any "
             "other",
         )
-    return in_turn(loader, Setup(loader, model, recover=recover))
+    return in_turn(loader, Setup(loader, model, recover=recover, compress=compress))

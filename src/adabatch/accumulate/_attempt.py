@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor
 
-from adabatch import _distributed
+from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.accumulate._models import Models
 from adabatch.accumulate._norms import Norms
@@ -30,21 +30,25 @@ class Setup:
         loader: the loader.
         model: the model that is trained, or several; None if not known.
         recover: whether a batch that ran out of memory is repeated.
+        compress: how gradients travel where DistributedDataParallel would average them; None: whole.
 
     Attributes:
         models: the modules that are trained.
         counted_late: whether the size of a batch is known only after its last micro-batch.
         group: the ranks that share a batch, `world` in number.
+        compress: the argument.
         scale: the factor that undoes the average over ranks.
         norms: their batch norm layers.
         why_not: why a batch cannot be repeated; empty if it can.
         snapshot: copies what an attempt may change; None where a batch cannot be repeated.
     """
 
-    def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool) -> None:
+    def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool, compress: str | None) -> None:
         self.models = models = Models(model)
         self.counted_late = loader.counted_late
         self.group, _, self.world = sharing = loader.sharing()
+        self.compress = compress
+        self._set_compression()
         self.scale = self.world if models.averaged_over > 1 else 1
         self.vote_group = models.group if models.is_ddp else self.group
         self.voters = models.averaged_over if models.is_ddp else self.world
@@ -58,6 +62,18 @@ class Setup:
         self.why_not = next((reason for reason, holds in reasons.items() if holds), "")
         self.norms = Norms(models.modules, sharing)
         self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)
+
+    def _set_compression(self) -> None:
+        if self.compress is not None:
+            _checks.one_of("compress", self.compress, _checks.COMPRESSIONS)
+            if self.world > 1 and not self.models.reduces:
+                raise ArgumentError(
+                    "compress",
+                    "must come with a model under DistributedDataParallel where batches are shared between ranks",
+                    value=self.compress,
+                    remedy="wrap the model, or leave it out and average gradients yourself",
+                )
+        self.models.compress(self.compress)
 
     def check_model(self) -> None:
         """Raises unless the model is given where weights or corrections need it."""
@@ -226,13 +242,20 @@ class Attempt:
         pairs = zip(models.parameters, chosen, strict=True)
         found = [p.grad for p, wanted in pairs if wanted and id(p) not in models.ignored]
         if any(grad is not None and grad.is_sparse for grad in found):
+            if self._setup.compress is not None:
+                raise ArgumentError(
+                    "compress",
+                    "must be None for a model with sparse gradients",
+                    value=self._setup.compress,
+                    remedy="leave it out",
+                )
             raise ArgumentError(
                 "recover",
                 "must be False for a model with sparse gradients under DistributedDataParallel, which averages them "
                 "itself",
                 remedy="write `accumulate(loader, model, recover=False)`",
             )
-        return _distributed.Average([grad for grad in found if grad is not None], models.group)
+        return _distributed.Average([grad for grad in found if grad is not None], models.group, self._setup.compress)
 
     @torch.no_grad()
     def _correct(self) -> None:

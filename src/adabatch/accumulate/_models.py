@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from adabatch import _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.norm import SyncBatchNorm
 
@@ -66,9 +67,26 @@ class Wrapper:
         ddp = self.ddp
         if ddp is None:
             return not self.sharded
-        if getattr(ddp, "_comm_hooks", ()):
+        if _distributed.hooks_of(ddp) and _distributed.own_hook(ddp) is None:
             return False  # a hook of the user's must see the gradients
         return not self.must_sync()
+
+    def compress(self, kind: str | None) -> None:
+        """Sets how gradients travel; raises if the wrapper averages them in a way of its own."""
+        ddp = self.ddp
+        if kind is None:
+            if ddp is not None and (own := _distributed.own_hook(ddp)) is not None:
+                own.compress = None
+        elif self.sharded:
+            raise ArgumentError(
+                "compress",
+                "must be None where parameters are sharded, since FSDP averages gradients itself",
+                value=kind,
+                remedy="write `fully_shard(..., mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.bfloat16))`",
+            )
+        elif ddp is not None:
+            _distributed.check_types([*ddp.parameters()])
+            _distributed.hook_into(ddp, kind)
 
     def must_sync(self) -> bool:
         """Whether every backward pass must be synchronised, as in the first batches of a static graph."""
@@ -196,6 +214,11 @@ class Models:
     def may_defer(self) -> bool:
         """See `Wrapper.may_defer`."""
         return all(wrapper.may_defer() for wrapper in self._wrappers)
+
+    def compress(self, kind: str | None) -> None:
+        """See `Wrapper.compress`."""
+        for wrapper in self._wrappers:
+            wrapper.compress(kind)
 
     def must_sync(self) -> bool:
         """See `Wrapper.must_sync`."""

@@ -81,7 +81,8 @@ class DataLoader:
             order and state belong to that number.
         device: where batches go; on CUDA they are pinned and moved ahead on a stream of their own. None leaves them.
         group: the process group over which batches are cut; default the world.
-        mesh: a one-dimensional device mesh in place of `group`.
+        mesh: a one-dimensional device mesh in place of `group`, such as `mesh["dp"]`: tensor-parallel peers, which are
+            apart in another dimension, get the same samples by the same `seed`.
         shard: False gives every rank whole batches, for validation.
 
     Raises:

@@ -49,8 +49,8 @@ def profile_step(
     highest peak. The result is kept on disk by model, step, sample shapes, device and versions, in the folder that the
     environment variable ADABATCH_CACHE names, else in the user's cache folder.
 
-    A pass that runs out of memory ends the search. Under `fully_shard` the other ranks would wait for it for ever: give
-    a `memory_budget` with room.
+    A pass that runs out of memory, on whichever rank, ends the search for all. Under `fully_shard` and SyncBatchNorm
+    the other ranks would wait in that pass for ever: give a `memory_budget` with room.
 
     Args:
         step: forward and backward of one micro-batch, as in your loop; called with a batch as the loader yields it.
@@ -91,12 +91,11 @@ def profile_step(
     make = maker(loader)
     states.restore()
     name = _profile.key_of(step, model, optimizers, shapes(make(1)), device, ranks)
-    free = memory_budget if memory_budget is not None else free_bytes(device)
-    found = _agreed(_profile.kept(name, budget=free, maximum=largest), group, ranks)
+    trial = _Trial(step, make, model, optimizers, device=device, group=group, ranks=ranks)
+    found = _agreed(_profile.kept(name, budget=trial.budget(memory_budget), maximum=largest), group, ranks)
     if found is not None:
         return found
     with Untouched(model, optimizers):
-        trial = _Trial(step, make, model, optimizers, device=device, group=group, ranks=ranks)
         profile = trial.run(memory_budget, largest)
     _profile.keep(name, profile)
     return profile
@@ -120,18 +119,24 @@ class _Trial:
         self._device, self._group, self._ranks = device, group, ranks
         self._updates = 0
         self._parameters = all_parameters(model, optimizers)
-        for optimizer in optimizers:
-            optimizer.register_step_post_hook(self._count)
 
     def _count(self, *_arguments: Any) -> None:
         self._updates += 1
 
+    def budget(self, given: int | None) -> int | None:
+        """The bytes that a pass may take: those given, else what is free now on the rank with the least."""
+        if given is None and (free := free_bytes(self._device)) is not None:
+            return int(-self._reduced([-free])[0])
+        return given
+
     def run(self, memory_budget: int | None, largest: int) -> StepProfile:
-        """Finds the sizes that fit, then times them in turns."""
+        """Finds the sizes that fit, then times them in turns. Hooks and settings of the model are the caller's."""
+        for optimizer in self._optimizers:
+            optimizer.register_step_post_hook(self._count)
+        if hasattr(self._model, "require_forward_param_sync"):  # DDP: a pass must not wait for one that has failed
+            self._model.require_forward_param_sync = False
         update_seconds, included = self._warm_up()
-        budget = memory_budget
-        if budget is None and (free := free_bytes(self._device)) is not None:
-            budget = int(-self._reduced([-free])[0])
+        budget = self.budget(memory_budget)
         peaks, guesses, stopped = self._sizes(budget, largest)
         counts = {size: max(1, math.ceil(_ROUND_SECONDS / guess)) for size, guess in guesses.items()}
         best = dict.fromkeys(counts, math.inf)
@@ -140,21 +145,56 @@ class _Trial:
         close = {size: counts[size] for size, seconds in best.items() if size / seconds >= _CLOSE * fastest}
         if len(close) > 1:
             self._turns(_CLOSE_ROUNDS, close, best)
+        if len(best) < len(counts):
+            stopped = "memory"
         if included:
             best = {size: seconds - update_seconds for size, seconds in best.items()}
-        points = tuple(Point(size, max(best[size], 1e-9), peaks[size]) for size in counts)
+        points = tuple(Point(size, max(best[size], 1e-9), peaks[size]) for size in sorted(best))
         no_peak = "" if all(peak is not None for peak in peaks.values()) else _NO_PEAK
         if no_peak and self._device.type != "cpu":
             no_peak = f"devices of type {self._device.type} do not tell"
         return StepProfile(points, update_seconds, self._ranks, budget, stopped, no_peak)
 
     def _turns(self, rounds: int, counts: dict[int, int], best: dict[int, float]) -> None:
-        """Times the sizes in turns, there and back, and keeps the fastest seconds of each in `best`."""
+        """Times the sizes in turns, there and back, and keeps the fastest seconds of each in `best`.
+
+        A size at which memory runs out on any rank now, and larger ones, leave `best`.
+        """
         for turn in range(rounds):
-            order = list(counts)[:: -1 if turn % 2 else 1]
-            times = self._reduced([self._seconds(size, counts[size]) for size in order])
-            for size, seconds in zip(order, times, strict=True):
-                best[size] = min(best[size], seconds)
+            order = [size for size in counts if size in best][:: -1 if turn % 2 else 1]
+            times = dict(zip(order, self._reduced([self._timed(size, counts[size]) for size in order]), strict=True))
+            failed = min((size for size in order if times[size] == math.inf), default=math.inf)
+            for size in [*best]:
+                if size >= failed:
+                    del best[size]
+                elif size in times:
+                    best[size] = min(best[size], times[size])
+            if not best:
+                raise self._too_large(int(failed))
+
+    def _timed(self, size: int, count: int) -> float:
+        """`_seconds`; infinity if memory runs out."""
+        try:
+            return self._seconds(size, count)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._forget()
+        return math.inf
+
+    def _forget(self) -> None:
+        """Frees what a failed pass left."""
+        self._clear()
+        if self._device.type not in ("cpu", "meta"):
+            torch.get_device_module(self._device).empty_cache()
+
+    def _too_large(self, size: int, budget: int | None = None) -> ArgumentError:
+        return ArgumentError(
+            "memory_budget",
+            f"must fit one micro-batch of {size} samples",
+            value=budget,
+            remedy="use a smaller model or activation checkpointing",
+        )
 
     def _warm_up(self) -> tuple[float, bool]:
         """Lets the optimizer make its state; returns the seconds of its step, and whether the user's includes it."""
@@ -163,7 +203,7 @@ class _Trial:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        included = self._updates > 0
+        included: float = self._updates > 0
         times = []
         for _ in range(3):
             self._wait()
@@ -173,7 +213,8 @@ class _Trial:
             self._wait()
             times.append(time.perf_counter() - begin)
         self._clear()
-        return self._reduced([min(times)])[0], included
+        update_seconds, included = self._reduced([min(times), included])
+        return update_seconds, bool(included)
 
     def _sizes(self, budget: int | None, largest: int) -> tuple[dict[int, int | None], dict[int, float], str]:
         """Peak bytes and first seconds of each size that fits, and why the search ended."""
@@ -197,12 +238,7 @@ class _Trial:
                 break
             size *= 2
         if not peaks:
-            raise ArgumentError(
-                "memory_budget",
-                f"must fit one micro-batch of {size} samples",
-                value=budget,
-                remedy="use a smaller model or activation checkpointing",
-            )
+            raise self._too_large(size, budget)
         return peaks, guesses, stopped
 
     def _expected(self, peaks: dict[int, int | None], size: int) -> float:
@@ -227,9 +263,8 @@ class _Trial:
                 failed = "one"
             else:
                 raise
-        self._clear()
-        if failed and self._device.type not in ("cpu", "meta"):
-            torch.get_device_module(self._device).empty_cache()
+        if failed:
+            self._forget()
         memory, one, most, slowest = self._reduced([failed == "memory", failed == "one", peak or 0, seconds])
         return "memory" if memory else "one" if one else "", None if peak is None else int(most), max(slowest, 1e-9)
 

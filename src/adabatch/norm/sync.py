@@ -10,7 +10,8 @@ batches. This one works on any device. For the samples that the ranks pass throu
 - A rank's repeated sample of weight 0, which keeps ranks in step, is normalised, but does not count.
 
 Which samples of the batch a rank has, `accumulate` tells the layers. Without it all samples count, and sub-batches take
-the samples of rank 0 first, then those of rank 1, and so on.
+the samples of rank 0 first, then those of rank 1, and so on; so they do where a layer gets more samples than the batch
+has on the rank, such as two views of each.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class SyncBatchNorm(GhostBatchNorm):
         if not self.training or _distributed.rank_and_world(self.group)[1] == 1:
             return _BatchNorm.forward(self, input) if self.size is None else super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        own = len(input) if self.share is None else self.share.size
-        places, count = self._sub_batches(own, input.device)
+        own = 0 if self.share is not None and self.share.size == 0 else len(input)
+        places, count = self._sub_batches(len(input), own, input.device)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         if input.ndim > 2:
             of_samples, within = torch.var_mean(x, tuple(range(2, input.ndim)), correction=0)[::-1]
@@ -85,13 +86,15 @@ class SyncBatchNorm(GhostBatchNorm):
         one_each = (*input.shape[:2], *(1 for _ in input.shape[2:]))
         return torch.addcmul(b[places].view(one_each), x, a[places].view(one_each)).to(input.dtype)
 
-    def _sub_batches(self, own: int, device: torch.device) -> tuple[Tensor, int]:
+    def _sub_batches(self, given: int, own: int, device: torch.device) -> tuple[Tensor, int]:
         """The sub-batch of each of this rank's samples, `[own]`, and the number of sub-batches over all ranks."""
         if self.size is None:
             return torch.zeros(own, dtype=torch.int64, device=device), 1
         share = self.share
-        if share is None:
-            sizes, rank = _distributed.gathered(own, self.group), _distributed.rank_and_world(self.group)[0]
+        if share is None or given != max(share.size, 1):  # a network may make other samples of the batch's
+            rank, world = _distributed.rank_and_world(self.group)
+            mine = torch.tensor([own if each == rank else 0 for each in range(world)], device=device)
+            sizes = _distributed.summed(mine, self.group).tolist()
             share = Share(own, sum(sizes), sum(sizes[:rank]), 1)
         positions = torch.arange(own, device=device) * share.step + share.first
         count, rest = max(share.total // self.size, 1), share.total % self.size

@@ -457,7 +457,10 @@ class BatchSizeScheduler:
         if size != self._logged:
             N = self._loader.dataset_size
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
-            self.decisions.append(Decision(clock, size, f"{self._schedule.describe()}, at {where}"))
+            reason, ranks = f"{self._schedule.describe()}, at {where}", self.plan.world_size_at(clock)
+            if ranks is not None:
+                reason += f", wants {ranks:,} {'rank' if ranks == 1 else 'ranks'}"
+            self.decisions.append(Decision(clock, size, reason, ranks))
             self._logged = size
 
 

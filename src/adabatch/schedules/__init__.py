@@ -11,7 +11,9 @@ from adabatch.schedules.plan import Plan
 from adabatch.schedules.round_to import round_to
 from adabatch.schedules.steps import steps
 from adabatch.schedules.then import then
+from adabatch.schedules.world_sizes import world_sizes
 
 __all__ = [
-    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "lr", "round_to", "steps", "then",
+    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "lr", "round_to", "steps",
+    "then", "world_sizes",
 ]  # fmt: skip

@@ -121,6 +121,19 @@ class Schedule(ABC):
             raise ArgumentError("coupling", rule, got=" and ".join(found), remedy=remedy)
         return found[0] if found else "linear"
 
+    @property
+    def world_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Batch sizes and the number of ranks wanted from each of them on; empty if it names none.
+
+        Raises:
+            ValueError: if schedules within name different ones.
+        """
+        found = {each.world_sizes for each in self._within()} - {()}
+        if len(found) > 1:
+            rule, remedy = "must name its world sizes once", "name them around the whole schedule"
+            raise ArgumentError("schedule", rule, got=self.describe(), remedy=remedy)
+        return found.pop() if found else ()
+
     def brought(self) -> list[str]:
         """The couplings that it brings, each once; none if its size never changes."""
         within = self._within()
@@ -210,6 +223,7 @@ class Schedule(ABC):
             epochs=epochs,
             drop_last=drop_last,
             run_on=run_on,
+            world_sizes=self.world_sizes,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Plan:
             none.
         run_on: whether batches run on into the next epoch, so that only the end of the training cuts one; not together
             with `drop_last`.
+        world_sizes: batch sizes and the number of ranks wanted from each of them on, first from 0 on, then strictly
+            increasing; empty if none is wanted.
 
     Raises:
         ValueError: if these do not fit each other, or a batch would be larger than the data set.
@@ -72,6 +74,7 @@ class Plan:
     epochs: int | None = None
     drop_last: bool = False
     run_on: bool = False
+    world_sizes: tuple[tuple[int, int], ...] = ()
     _runs: Runs = field(init=False, repr=False, compare=False)
     _last: int | None = field(init=False, repr=False, compare=False)  # `end_samples`
 
@@ -87,6 +90,12 @@ class Plan:
             raise ArgumentError("starts_samples", "must be 0 and then strictly increasing", value=starts)
         if self.end_samples is not None and starts[-1] >= self.end_samples:
             raise ArgumentError("starts_samples", f"must be below the end, {self.end_samples:,}", got=f"{starts[-1]:,}")
+        table = tuple(
+            (_checks.whole("world_sizes", size, minimum=0), _checks.whole("world_sizes", ranks))
+            for size, ranks in self.world_sizes
+        )
+        if table and (table[0][0] != 0 or any(after[0] <= before[0] for before, after in pairwise(table))):
+            raise ArgumentError("world_sizes", "must begin at batch size 0 and increase", value=table)
         walk = Walk(dataset_size=self.dataset_size, epochs=self.epochs, drop_last=self.drop_last, run_on=self.run_on)
         for start, size in zip(starts, sizes, strict=True):
             walk.register(start, size)
@@ -95,6 +104,7 @@ class Plan:
             object.__setattr__(self, name, None if value is None else int(value))
         object.__setattr__(self, "starts_samples", starts)
         object.__setattr__(self, "batch_sizes", sizes)
+        object.__setattr__(self, "world_sizes", table)
         object.__setattr__(self, "_runs", walk.finish())
         object.__setattr__(self, "_last", self.end_samples)
 
@@ -132,8 +142,11 @@ class Plan:
         """The distinct sizes of batches that an end cuts short, sorted."""
         return tuple(sorted({run.tail for run in self._runs.items if run.tail}))
 
-    def batch_counts(self) -> dict[int, int]:
+    def batch_counts(self, world_size: int | None = None) -> dict[int, int]:
         """How many batches of each size there are in the whole training, those that an end cuts short included.
+
+        Args:
+            world_size: only those for which so many ranks are wanted; None for all.
 
         Raises:
             TypeError: if the plan has no end.
@@ -141,6 +154,8 @@ class Plan:
         self._end("batch_counts")
         counts: dict[int, int] = {}
         for run in self._runs.items:
+            if world_size is not None and self._wanted(run.size) != world_size:
+                continue
             for size, number in ((run.size, run.full), (run.tail, int(run.tail > 0))):
                 if number:
                     counts[size] = counts.get(size, 0) + number * (run.repeat or 0)
@@ -158,6 +173,18 @@ class Plan:
         if type(clock) is not int or clock < 0 or (self._last is not None and clock > self._last):
             self._check_clock("clock", clock)
         return self.batch_sizes[bisect_right(self.starts_samples, clock) - 1]
+
+    def world_size_at(self, clock: int) -> int | None:
+        """The number of ranks wanted for a batch that starts at `clock`; None if the schedule names none.
+
+        Raises:
+            ValueError: if `clock` is negative or after the end.
+        """
+        return self._wanted(self.batch_size_at(clock))
+
+    def _wanted(self, batch_size: int) -> int | None:
+        at = bisect_right(self.world_sizes, batch_size, key=lambda entry: entry[0])
+        return self.world_sizes[at - 1][1] if at else None
 
     def batches_between(self, start: int, stop: int) -> int:
         """How many batches start in `[start, stop)` if one starts at `start`.
@@ -241,6 +268,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain dicts, lists and numbers."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
+        if not self.world_sizes:
+            del values["world_sizes"]  # plans of earlier versions have none
         return {"format": _FORMAT} | {
             name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
         }
@@ -253,7 +282,7 @@ class Plan:
             ValueError: if `data` is of another format, or lacks a field, or has one too many.
         """
         names = {"format"} | {entry.name for entry in fields(cls) if entry.init}
-        if not isinstance(data, Mapping) or data.get("format") != _FORMAT or set(data) != names:
+        if not isinstance(data, Mapping) or data.get("format") != _FORMAT or {*data, "world_sizes"} != names:
             found = sorted(map(str, data)) if isinstance(data, Mapping) else data
             raise ArgumentError("data", f"must be a plan of format {_FORMAT} with {sorted(names)}", value=found)
         return cls(**{name: value for name, value in data.items() if name != "format"})

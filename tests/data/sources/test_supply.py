@@ -67,6 +67,12 @@ def groups_and_meshes(rank, world):
         iter(DataLoader(torch.arange(8), 4, mesh=grid))
     alone = [dist.new_group([each]) for each in range(world)][rank]
     assert [len(batch) for batch in DataLoader(torch.arange(8), 4, group=alone)] == [4, 4]
+    with pytest.raises(ValueError, match="`seed` must be given where a `group` or `mesh` is a part of the world, got"):
+        iter(DataLoader(torch.arange(8), 4, group=alone, shuffle=True)).__next__()
+    peers = init_device_mesh("cpu", (1, world), mesh_dim_names=("dp", "tp"))
+    seen = DataLoader(torch.arange(8), 4, mesh=peers["dp"], shuffle=True, seed=3)
+    first = gathered(next(iter(seen)).tolist(), world)
+    assert first == [first[0]] * world
     with pytest.raises(ValueError, match="a batch of 3 samples does not divide over 2 ranks"):
         next(iter(DataLoader(torch.arange(9), 3)))
 

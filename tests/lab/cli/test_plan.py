@@ -89,6 +89,26 @@ def test_json_files_and_seconds(tmp_path, capsys):
     assert "x faster" in printed
 
 
+def test_processes_wanted_and_worker_hours(tmp_path, capsys):
+    wanted = ["--preset", "smith-increase", "--world-sizes", "0:1 512:2 2K:4"]
+    code, printed, _ = run(capsys, *wanted)
+    assert code == 0
+    assert "processes wanted: 30 % of the samples and 80.2 % of the updates with 1, 30 % of the samples and" in printed
+    assert "5,120" in printed
+    assert "worker-hours" not in printed
+    probe = tmp_path / "probe.json"
+    probe.write_text(json.dumps({"curve": [{"batch_size": 128, "samples_per_second": {"median": 128.0}}]}))
+    _, printed, _ = run(capsys, *wanted, "--probe", probe)
+    # 6,000,000 s of samples and more at 128/s: an update of 128 takes 1 s, larger ones in proportion
+    found = json.loads(run(capsys, *wanted, "--probe", probe, "--json")[1])
+    hours = (3e6 * 1 + 3e6 * 2 + 4e6 * 4) / 128 / 3600
+    assert found["worker_hours"] == pytest.approx(hours, rel=1e-3)
+    assert f"{found['worker_hours']:,.3g} worker-hours at the seconds of the probe" in printed
+    assert found["world_sizes"] == [1, 2, 4, 4]
+    assert [share["world_size"] for share in found["shares"]] == [1, 2, 4]
+    assert (found["rule"], found["settings"]["world_sizes"]) == ("smith", "0:1 512:2 2K:4")
+
+
 def test_what_is_given_goes_on_top_of_a_preset(capsys):
     code, printed, _ = run(capsys, "--preset", "smith-increase", "--max-batch-size", 50_000, "--json")
     assert code == 0
@@ -181,6 +201,12 @@ def test_lines_to_paste_need_a_rule(capsys):
     code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
     assert code == 2
     assert "`--emit-python` must come with a rule, by which an LR schedule becomes growth, got none" in error
+
+
+def test_lines_to_paste_name_no_processes(capsys):
+    code, _, error = run(capsys, *COSINE, "--emit-python", "--world-sizes", "0:1")
+    assert code == 2
+    assert "`--emit-python` must come without `--world-sizes`, got both" in error
 
 
 @pytest.mark.parametrize("flag", ["--out", "--probe"])

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from tests.lab.cli.checks import run
+from tests.lab.tasks.images import cifar
+from tests.lab.training.checks import weights
 
 from adabatch.lab.training import saved_result
 
@@ -30,10 +31,6 @@ def started(*arguments, count=2):
 def ended(process):
     output, errors = process.communicate(timeout=120)
     return process.returncode, output, errors
-
-
-def weights(folder):
-    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["parts"]["model"]
 
 
 def differ(one, other):
@@ -66,6 +63,48 @@ def test_one_run_with_one_voice(tmp_path):
     assert (found["test_accuracy"], found["updates"]) == (alone.test_accuracy, alone.updates)
     assert (tmp_path / "two" / "report.html").exists()
     assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [(), ("--sync-batch-norm", "--fsdp"), ("--ghost-batch-size", "4"), ("--ghost-batch-size", "4", "--fsdp")]
+)
+def test_batch_norm_with_a_tail_of_one_sample(tmp_path, monkeypatch, options):
+    monkeypatch.setenv("ADABATCH_CACHE", str(tmp_path / "cache"))
+    images = ["--data", str(cifar(tmp_path / "data", train=41)), "--model", "resnet20", "--precision", "float64"]
+    command = ["train", "cifar10", *images, "--batch-size", "10", "--lr", "0.01", "--epochs", "2", *options]
+    code, _, errors = ended(started(*command, "--out", str(tmp_path / "two")))
+    assert code == 0, errors
+    found = weights(tmp_path / "two")
+    assert all(bool(value.isfinite().all()) for value in found.values())
+    if options:
+        alone = [option for option in command if option != "--fsdp"]
+        assert run(*alone, "--out", str(tmp_path / "one"), "--quiet") == 0
+        assert differ(weights(tmp_path / "one"), found) < 1e-10
+
+
+@pytest.mark.parametrize("how", ["--no-fsdp", pytest.param("--fsdp", marks=pytest.mark.slow)])
+def test_a_probe_tells_passes_and_all_reduces_once(tmp_path, how):
+    sizes = ["--batch-size", "64", "--max-batch-size", "128", "--repeats", "2", "--seconds", "0.001"]
+    code, output, errors = ended(started("probe", "digits", *sizes, how, "--out", str(tmp_path)))
+    assert code == 0, errors
+    assert output.count("All-reduce over 2 processes (gloo)") == 1
+    assert output.count("An all-reduce over 2 processes (gloo) takes ") == 1
+    assert ("seconds of passes alone" in output) is (how == "--no-fsdp")
+    found = json.loads((tmp_path / "probe.json").read_text())
+    assert [point["bytes"] for point in found["communication"]["curve"]] == [4**power for power in range(6, 14)]
+    assert "Communication" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--no-fsdp", "--fsdp"])
+@pytest.mark.parametrize("start", range(0, 25, 5))
+def test_fifty_runs_end_with_code_0(tmp_path, start, how):
+    """Gloo's threads may abort an interpreter that ends while a wrapped network is alive: about every second one."""
+    few = [*DIGITS, "--batch-size", "256", "--epochs", "1", "--json", how]
+    ends = [ended(started(*few, "--out", str(tmp_path / str(number)))) for number in range(start, start + 5)]
+    failed = [(code, output, errors) for code, output, errors in ends if code != 0]
+    assert not failed, failed[0]
 
 
 def test_what_all_find_wrong_is_said_once():

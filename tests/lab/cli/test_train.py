@@ -202,8 +202,8 @@ def test_from_the_best_checkpoint_where_the_last_is_gone(tmp_path, capsys):
     assert run("train", "digits", "--out", str(out), "--resume") == 2
     said = capsys.readouterr().err
     assert said == (
-        f"error: `--resume` must find {out}/checkpoints/last.pt, which is not there; best.pt is there: take best as "
-        "`--resume-from`, or remove the run folder to start again\n"
+        f"error: `--resume` must find {out}/checkpoints/last.pt, which is not there; previous.pt and best.pt are "
+        "there: take previous or best as `--resume-from`, or remove the run folder to start again\n"
     )
     assert (out / "metrics.jsonl").read_bytes() == metrics
     assert run("train", "digits", "--out", str(out), "--resume-from", "best", "--json") == 0

@@ -38,6 +38,15 @@ def test_without_a_terminal_there_is_a_line_for_each_evaluation(tmp_path, capsys
     assert "epoch" not in printed.out.partition("samples per second")[0].replace("epochs", "")
 
 
+def test_a_log_says_how_many_processes_are_wanted(tmp_path, capsys):
+    growing = ["--growth", "2", "--every", "1", "--max-batch-size", "32", "--world-sizes", "0:1 32:4"]
+    assert run("train", "digits", *QUICK, *growing, "--out", str(tmp_path / "run")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert ["wants 4 processes" in line for line in lines] == [True, True]  # at the end of the first epoch already
+    (decision,) = saved_result(tmp_path / "run").decisions
+    assert (decision.batch_size, decision.world_size) == (32, 4)
+
+
 def test_quiet_and_lines_beside_json(tmp_path, capsys):
     assert run("train", "digits", *QUICK, "--quiet", "--out", str(tmp_path / "a")) == 0
     printed = capsys.readouterr()

@@ -93,6 +93,24 @@ def test_a_coupling_of_ones_own_is_forecast():
     assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.2 * N / (512 * 0.1)))
 
 
+def test_worker_hours_are_seconds_times_the_ranks_wanted():
+    growth = schedules.world_sizes(schedules.geometric(2, every=epochs(1), maximum=32), {0: 1, 16: 2, 32: 4})
+    plan = growth.plan(dataset_size=70, epochs=4, batch_size=8)
+    timing = Timing((1, 32), (3600.0, 3600.0))  # an hour each
+    found = forecast(LRTable((0,), (0.1,)), plan, coupling="linear", timing=timing)
+    # 70 = 8 * 8 + 6 = 4 * 16 + 6 = 2 * 32 + 6, the last size for two epochs
+    parts = [(share.world_size, share.updates, share.samples, share.seconds) for share in found.shares]
+    assert parts == [(1, 9, 70, 9 * 3600), (2, 5, 70, 5 * 3600), (4, 6, 140, 6 * 3600)]
+    assert found.worker_hours == 1 * 9 + 2 * 5 + 4 * 6
+    assert found.to_json()["world_sizes"] == [1, 2, 4]
+    untimed = forecast(LRTable((0,), (0.1,)), plan, coupling="linear")
+    assert [share.seconds for share in untimed.shares] == [None, None, None]
+    assert untimed.worker_hours is None
+    plain = growth.schedule.plan(dataset_size=70, epochs=4, batch_size=8)
+    found = forecast(LRTable((0,), (0.1,)), plain, coupling="linear", timing=timing)
+    assert (found.shares, found.worker_hours, found.to_json()["world_sizes"]) == ((), 20, None)
+
+
 def test_seconds_and_json():
     timing = Timing((128, 1280), (0.01, 0.02))
     found = forecast_of("smith", timing=timing)

@@ -77,6 +77,19 @@ def test_a_run_that_diverged_is_not_praised(three):
     assert "side by side. ✗ grown diverged" in shown(page.write_together(three))
 
 
+def test_the_communication_of_a_run_of_several_processes(tmp_path):
+    write_run(tmp_path)
+    assert "gradients sent" not in shown(page.write(tmp_path))
+    found = json.loads((tmp_path / "result.json").read_text())
+    found["history"][-1] |= {"communication_bytes": 4_940_000, "communication_seconds": 0.0123}
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    assert "gradients sent in an update 4.94 MB 12.3 ms in an update" in shown(page.write(tmp_path))
+    found["history"][-1] |= {"communication_bytes": -1}
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="communication_bytes"):
+        read(tmp_path)
+
+
 def test_runs_are_named_by_what_their_paths_differ_in(tmp_path):
     write_comparison(tmp_path, seeds=2, names=("fixed-small", "adaptive"))
     folders = [tmp_path / "runs" / arm / "seed-0" for arm in ("fixed-small", "adaptive")]
@@ -176,19 +189,29 @@ PLAN = {
     "seconds_before": 12.0, "seconds_after": 5.0, "rule": None, "coupling": "linear", "maximum": 256,
     "title": "times 2 every 2 epochs", "settings": {"lr_schedule": "constant", "batch_size": 16, "momentum": 0.9},
 }  # fmt: skip
+POINTS = [
+    {"batch_size": 16, "samples_per_second": {"median": 100.0, "min": 90.0, "max": 104.0}, "against_first": None},
+    {
+        "batch_size": 32, "samples_per_second": {"median": 161.0, "min": 150.0, "max": 170.0},
+        "against_first": {"median": 1.61, "low": 1.5, "high": 1.7},
+    },
+]  # fmt: skip
 PROBE = {
     "format": 1, "task": "digits", "model": "small_cnn", "device": "cpu", "versions": VERSIONS, "repeats": 9,
     "out_of_memory_at": None, "fastest": 32, "enough": 32, "speedup": {"median": 1.61, "low": 1.5, "high": 1.7},
     "sentence": "growing the batch can make this task at most 1.61x faster here [1.50, 1.70]; no gain is "
     "shown beyond 32",
-    "curve": [
-        {"batch_size": 16, "samples_per_second": {"median": 100.0, "min": 90.0, "max": 104.0}, "against_first": None},
-        {
-            "batch_size": 32, "samples_per_second": {"median": 161.0, "min": 150.0, "max": 170.0},
-            "against_first": {"median": 1.61, "low": 1.5, "high": 1.7},
-        },
-    ],
+    "curve": POINTS,
 }  # fmt: skip
+
+COMMUNICATION = {
+    "world_size": 2, "backend": "gloo", "seconds_of": "the slowest rank in each turn",
+    "gradients": {"bytes": 3 * 2**20, "buckets": [2**20, 2**21], "seconds": {"median": 0.02, "min": 0.01, "max": 0.03}},
+    "curve": [{"bytes": 4096, "seconds": {"median": 0.001, "min": 0.0005, "max": 0.002}}],
+    "latency_seconds": {"median": 0.00075}, "seconds_per_byte": {"median": 1 / (800 * 2**20)},
+}  # fmt: skip
+PASSES = {"compute_seconds": {"median": 0.05, "min": 0.04, "max": 0.06}}
+SHARED = PROBE | {"curve": [point | PASSES for point in POINTS], "communication": COMMUNICATION}
 
 
 def test_a_plan(tmp_path):
@@ -249,8 +272,28 @@ def test_a_probe(tmp_path):
     assert "Out of memory at a batch size of 64." in shown(page.write(tmp_path))
 
 
+def test_a_probe_of_several_processes(tmp_path):
+    (tmp_path / "probe.json").write_text(json.dumps(SHARED))
+    written = page.write(tmp_path)
+    rows, text = rows_of(written.read_text()), shown(written)
+    assert rows["32"] == ["161", "150 to 170", "1.61× [1.50, 1.70]", "0.0500"]
+    assert rows["4 KiB"] == ["0.00100", "0.000500 to 0.00200"]
+    assert rows["the gradients"] == ["0.0200", "0.0100 to 0.0300"]
+    assert "2 processes share each batch; each turn has the seconds of the slowest one." in text
+    assert "(gloo) takes 0.000750 s to begin with and moves 800 MiB per second, by least squares over sizes." in text
+    assert "That of the gradients, 3 MiB in 2 buckets, takes 0.0200 s." in text
+    falling = COMMUNICATION | {"seconds_per_byte": {"median": -1e-12}}
+    (tmp_path / "probe.json").write_text(json.dumps(SHARED | {"communication": falling}))
+    assert "takes 0.000750 s to begin with, by least squares" in shown(page.write(tmp_path))
+
+
 @pytest.mark.parametrize(
-    ("name", "whole"), [("plan.json", PLAN), ("probe.json", PROBE), ("comparison.json", NOTE | {"arms": ["a"]})]
+    ("name", "whole"),
+    [
+        ("plan.json", PLAN),
+        ("probe.json", SHARED),
+        ("comparison.json", NOTE | {"arms": ["a"]}),
+    ],
 )
 def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name, whole):
     refused = 0

@@ -3,7 +3,7 @@ from rich.console import Console
 from tests.lab.report.checks import comparison, made
 
 from adabatch.lab.report import headline
-from adabatch.lab.report.terminal import compare_table, plain, probe_table
+from adabatch.lab.report.terminal import compare_table, plain, probe_table, reduced_table
 
 
 def cells(text, label):
@@ -121,3 +121,19 @@ def test_the_probe_table():
     (first,) = [line for line in text.splitlines() if line.startswith("|") and " 16 |" in line]
     assert [cell.strip() for cell in first.strip("|").split("|")] == ["16", "8,000", "7,000 to 9,000", "0.002", "-"]
     assert "2.00x [1.90, 2.10]" in text
+    for point in probe["curve"]:
+        point["compute_seconds"] = {"median": 0.0015}
+    assert cells(plain(probe_table(probe)), "16") == ["8,000", "7,000 to 9,000", "0.002", "-", "0.00150"]
+
+
+def test_the_table_of_all_reduces():
+    times = {"median": 0.001, "min": 0.0005, "max": 0.002}
+    curve = [{"bytes": 2**26, "seconds": times}, {"bytes": 1000, "seconds": times}]
+    text = plain(
+        reduced_table(
+            {"world_size": 3, "backend": "gloo", "curve": curve, "gradients": {"seconds": {**times, "max": 4}}}
+        )
+    )
+    assert text.startswith("All-reduce over 3 processes (gloo)")
+    assert cells(text, "64 MiB") == cells(text, "1000 bytes") == ["0.00100", "0.000500 to 0.00200"]
+    assert cells(text, "the gradients") == ["0.00100", "0.000500 to 4.00"]

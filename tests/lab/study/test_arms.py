@@ -71,6 +71,7 @@ EVERY_KEY = {
     "micro-batch-size=4": 4, "ghost-batch-size=2": 2, "sync-batch-norm=true": True,
     "evaluate-every='2 epochs'": "2 epochs", "save-every='5 min'": "5 min", "precision=bf16": "bf16",
     "channels-last=false": False, "compile=true": True, "cuda-graphs=false": False, "workers=0": 0, "fsdp=true": True,
+    "compress=bf16": "bf16", "world-sizes='0:1 64:4'": "0:1 64:4",
 }  # fmt: skip
 
 

@@ -1,9 +1,21 @@
+"""Throughput by batch size: the conclusion, what is measured, and that ranks agree."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
 import pytest
+import torch
+from tests.accumulate.ranks import on_ranks
 from tests.lab.study.checks import config
 
 from adabatch.lab import tasks
+from adabatch.lab.study import communication
 from adabatch.lab.study import probe as module
 from adabatch.lab.study.probe import Steps, batch_sizes, conclusion, probe
+from adabatch.lab.training.ranks import Ranks
+from adabatch.lab.training.setup import Setup
 
 
 @pytest.fixture(scope="module")
@@ -108,27 +120,24 @@ def test_a_probe_measures_real_steps(data):
         assert len(rate["values"]) == 2
     assert found["curve"][0]["against_first"] is None
     assert (found["task"], found["model"], found["device"]) == ("digits", "small_cnn", "cpu")
+    assert "communication" not in found
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert found["out_of_memory_at"] is None
 
 
 def test_the_steps_train_on_whole_batches(data, monkeypatch):
-    import torch
-
     steps = Steps(config(growth=None), data, torch.device("cpu"))
     sizes = []
-    steps._setup.model.register_forward_hook(lambda layer, inputs, output: sizes.append(len(inputs[0])))
-    before = [parameter.clone() for parameter in steps._setup.model.parameters()]
+    steps.setup.model.register_forward_hook(lambda layer, inputs, output: sizes.append(len(inputs[0])))
+    before = [parameter.clone() for parameter in steps.setup.model.parameters()]
     assert steps.time(1000, 3) > 0
     steps.time(64, 2)
     steps.time(1000, 1)
     assert sizes == [1000, 1000, 1000, 64, 64, 1000]
-    assert all((old != new).any() for old, new in zip(before, steps._setup.model.parameters(), strict=True))
+    assert all((old != new).any() for old, new in zip(before, steps.setup.model.parameters(), strict=True))
 
 
 def test_out_of_memory_ends_the_curve(data, monkeypatch):
-    import torch
-
     real = Steps.time
 
     def limited(self, batch_size, count):
@@ -145,11 +154,107 @@ def test_out_of_memory_ends_the_curve(data, monkeypatch):
 
 
 def test_a_probe_leaves_torchs_generator_alone(data):
-    import torch
-
     before = torch.get_rng_state()
     probe(config(), max_batch_size=64, repeats=1, seconds=0.001, data=data)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_smaller_batches_are_measured_after_memory_ran_out_in_a_pass(data, monkeypatch):
+    monkeypatch.setattr(module, "Setup", partial(setup_with_less_memory, limit=100))
+    found = probe(config(), max_batch_size=256, repeats=2, seconds=0.001, data=data)
+    assert [point["batch_size"] for point in found["curve"]] == [64]
+    assert found["out_of_memory_at"] == 128
+
+
+# Ranks.
+
+
+def setup_with_less_memory(config, data, device, *, limit, in_update=False):
+    """A setup whose passes, or updates, run out of memory at more than `limit` samples on this rank."""
+    setup = Setup(config, data, device)
+    sizes = [0]
+
+    def forward(layer, inputs):
+        sizes[0] = len(inputs[0])
+        if not in_update:
+            fail()
+
+    def fail(*_arguments):
+        if sizes[0] > limit:
+            raise torch.OutOfMemoryError("no more")
+
+    setup.model.register_forward_pre_hook(forward)
+    if in_update:
+        setup.optimizer.register_step_pre_hook(fail)
+    return setup
+
+
+def measured(**changes):
+    vars(communication)["SIZES_BYTES"] = (4096, 16384)
+    settings = config(batch_size=31, max_batch_size=None, **changes)
+    return probe(settings, max_batch_size=130, repeats=3, seconds=0.002, data=tasks.get("digits").load(None))
+
+
+def check_ranks_measure_together(rank, world):
+    found = measured()
+    assert [point["batch_size"] for point in found["curve"]] == [31, 62, 124], "shares are uneven"
+    for point in found["curve"]:
+        size, passes = point["batch_size"], point["compute_seconds"]["values"]
+        steps = [size / rate for rate in point["samples_per_second"]["values"]]
+        assert len(passes) == 3
+        assert all(seconds > 0 for seconds in passes)
+        assert min(passes) < max(steps), "a step holds its passes"
+    assert found["communication"]["world_size"] == world
+    network = Setup(config(), tasks.get("digits").load(None), torch.device("cpu")).model
+    assert found["communication"]["gradients"]["bytes"] == sum(4 * p.numel() for p in network.parameters())
+    every = Ranks().gathered({name: found[name] for name in ("curve", "communication", "sentence")})
+    assert every[0] == every[1], "all ranks hold the slowest one's seconds"
+
+
+def check_one_rank_runs_out_of_memory(rank, world):
+    """Whether in its passes or in the update, which the other rank finishes."""
+    for in_update in (False, True):
+        limit = 40 if rank == 1 else math.inf
+        vars(module)["Setup"] = partial(setup_with_less_memory, limit=limit, in_update=in_update)
+        found = measured()
+        assert [point["batch_size"] for point in found["curve"]] == [31, 62], in_update
+        assert found["out_of_memory_at"] == 124
+    vars(module)["Setup"] = Setup
+
+
+def check_shards(rank, world):
+    found = measured(fsdp=True)
+    assert not any("compute_seconds" in point for point in found["curve"])
+    assert found["communication"]["gradients"]["bytes"] > 0
+    vars(module)["Setup"] = partial(setup_with_less_memory, limit=40)
+    with pytest.raises(ValueError, match="`max_batch_size` must fit into memory where parameters are sharded, got 124"):
+        measured(fsdp=True)
+
+
+def check_passes(rank, world):
+    """Passes alone: over this rank's share, and no gradient is averaged."""
+    steps = Steps(config(batch_size=31, growth=None), tasks.get("digits").load(None), torch.device("cpu"))
+    steps.time(31, 1)
+    parameters = [*steps.setup.model.parameters()]
+    sizes, norms = [], []
+    steps.setup.model.register_forward_hook(lambda layer, inputs, output: sizes.append(len(inputs[0])))
+    steps.setup.optimizer.zero_grad = lambda: norms.append(float(sum(p.grad.norm() for p in parameters)))
+    before = [parameter.clone() for parameter in parameters]
+    assert steps.passes(1) > 0
+    assert sorted(Ranks().gathered(sizes)) == [[15], [16]]
+    assert len({*Ranks().gathered(norms[0])}) == 2
+    assert all(torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
+
+
+@pytest.mark.world_size(2)
+def test_ranks_measure_together_and_agree_on_what_fits():
+    on_ranks(2, check_ranks_measure_together, check_one_rank_runs_out_of_memory, check_passes)
+
+
+@pytest.mark.slow
+@pytest.mark.world_size(2)
+def test_a_probe_of_shards():
+    on_ranks(2, check_shards)
 
 
 @pytest.mark.parametrize(

@@ -29,18 +29,23 @@ def small_data() -> tasks.Data:
 
 
 def without_seconds(result: RunResult) -> dict[str, Any]:
-    """All of a result that a run determines."""
+    """All of a result that a run determines, whatever the ranks."""
     values = result.to_json()
     for name in ("train_seconds", "samples_per_second", "seconds_to_target"):
         values.pop(name)
     for found in values["history"]:
-        found.pop("seconds")
+        for name in ("seconds", "communication_bytes", "communication_seconds"):
+            found.pop(name)
     return values
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    """The network's weights in the last checkpoint of a run folder."""
-    found: dict[str, torch.Tensor] = checkpoint.read(out / "checkpoints" / "last.pt")["parts"]["model"]
+def weights(out: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """The network's weights in a checkpoint of a run folder, whoever wrote it; in a process without ranks."""
+    path = out / "checkpoints" / f"{name}.pt"
+    state = checkpoint.read(path)
+    found: dict[str, torch.Tensor] = state["parts"]["model"]
+    if (folder := checkpoint.shards_in(state, path)) is not None:
+        found = checkpoint.joined(state["parts"], folder, model=found, parameters=[*found.values()])["model"]
     return found
 
 

@@ -163,7 +163,7 @@ def test_what_is_no_file_is_said_and_nothing_waits(tmp_path):
 def test_the_remedy_is_the_callers(tmp_path):
     (tmp_path / "last.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"got a damaged file \(.*\); take the other one$"):
-        checkpoint.read(tmp_path / "last.pt", remedy="take the other one")
+        checkpoint.read(tmp_path / "last.pt", remedy=lambda: "take the other one")
 
 
 def test_a_second_name_for_one_file_stays_one(tmp_path):

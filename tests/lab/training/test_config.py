@@ -57,12 +57,31 @@ def test_each_setting_is_read_where_it_acts():
 def test_settings_of_earlier_run_folders_may_be_missing():
     config = RunConfig.for_task("digits")
     values = config.to_json()
-    for name in ("rule", "drop_last", "precision", "channels_last", "compile", "cuda_graphs", "workers", "save_every"):
+    for name in (
+        "rule",
+        "drop_last",
+        "precision",
+        "channels_last",
+        "compile",
+        "cuda_graphs",
+        "workers",
+        "save_every",
+        "compress",
+    ):
         del values[name]
     assert RunConfig.from_json(values) == config
     del values["threads"]
     with pytest.raises(ValueError, match="`config` must have the settings task, model"):
         RunConfig.from_json(values)
+
+
+def test_the_processes_wanted_are_in_the_plan():
+    config = RunConfig.for_task("digits", growth=2.0, world_sizes="0:1 64:4")
+    plan = config.plan(1437)
+    assert {plan.batch_size_at(clock): plan.world_size_at(clock) for clock in plan.starts_samples} == {
+        16: 1, 32: 1, 64: 4, 128: 4, 256: 4,
+    }  # fmt: skip
+    assert config.differences(RunConfig.for_task("digits", growth=2.0)) == {}
 
 
 def test_the_largest_batch_is_named_as_the_setting_is():
@@ -101,6 +120,8 @@ def test_differences_name_the_settings():
         ({"save_every": "0 min"}, "`save_every` must be longer than 0, got '0 min'"),
         ({"save_every": "5m"}, "`save_every` must say what '5m' is, minutes or millions; write a time such as '5 min'"),
         ({"save_every": "4 tokens"}, "`save_every` must be one of epochs, samples, updates, got 'tokens'"),
+        ({"world_sizes": "0:0"}, "`world_sizes` must be at least 1, got 0"),
+        ({"world_sizes": "0:1 64:4 32:2"}, "`world_sizes` must have increasing thresholds, got 32 samples after 64"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"micro_batch_size": 0}, "`micro_batch_size` must be at least 1, got 0"),
         ({"max_batch_size": 0}, "`max_batch_size` must be at least 1"),

@@ -95,3 +95,26 @@ def test_random_numbers_are_as_before():
     with device.entered(torch.device("cpu")):
         torch.manual_seed(3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    """All of them say so, rank 0 too, before they wait for each other."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for name in ("auto", "cuda"):
+        with pytest.raises(
+            ValueError,
+            match=r"`device` must be a GPU of its own for each process, got 3 processes on this machine, and torch "
+            r"sees 2; start with --nproc-per-node 2, or train on the CPU",
+        ):
+            pick_device(name)
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="`device` must name no number under torchrun, got 'cuda:1'"):
+        pick_device("cuda:1")

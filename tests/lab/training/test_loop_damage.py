@@ -70,7 +70,8 @@ def check(stopped, out, at, value):
     config, folder, state, expected = stopped
     shutil.copytree(folder, out)
     last = out / "checkpoints" / "last.pt"
-    (out / "checkpoints" / "best.pt").unlink(missing_ok=True)
+    for other in ("previous", "best"):
+        (out / "checkpoints" / f"{other}.pt").unlink(missing_ok=True)
     checkpoint.write(last, with_another(state, at, value))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     try:

@@ -20,7 +20,7 @@ from adabatch.lab.training import Interrupted, RunConfig, checkpoint, loop, save
 OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
 
 
-def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = False, data=None) -> None:
+def interrupted_at(update: int, config: RunConfig, out: Path, *, data=None, **how) -> None:
     """Trains until Ctrl-C in `update`, counted from where it starts."""
     seen = []
 
@@ -30,7 +30,7 @@ def interrupted_at(update: int, config: RunConfig, out: Path, *, resume: bool = 
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        train(config, out, data=small_data() if data is None else data, progress=stop, resume=resume)
+        train(config, out, data=small_data() if data is None else data, progress=stop, **how)
 
 
 def logs(out: Path) -> list[str]:
@@ -165,8 +165,9 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path, unbroken):
 # From the best checkpoint, where the last one is lost.
 
 
+@pytest.mark.parametrize("other", ["previous", "best"])
 @pytest.mark.parametrize("damage", [None, b"PK", b""], ids=str)
-def test_where_the_last_checkpoint_is_lost_the_best_one_is_offered(tmp_path, unbroken, damage):
+def test_where_the_last_checkpoint_is_lost_the_others_are_offered(tmp_path, unbroken, damage, other):
     expected, folder = unbroken
     interrupted_at(30, OFTEN, tmp_path)
     last = tmp_path / "checkpoints" / "last.pt"
@@ -177,11 +178,14 @@ def test_where_the_last_checkpoint_is_lost_the_best_one_is_offered(tmp_path, unb
     wrong = (
         "`resume` must find .*last.pt, which is not there" if damage is None else "`checkpoint` .*last.pt must be whole"
     )
-    offer = "best.pt is there: take best as `resume_from`, or remove the run folder to start again$"
+    offer = "previous.pt and best.pt are there: take previous or best as `resume_from`, or remove the run folder to"
     with pytest.raises((FileNotFoundError, ValueError), match=f"^{wrong}.*; {offer}"):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
     assert contents(tmp_path) == before, "metrics are not overwritten"
-    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
+    if other == "previous":
+        (tmp_path / "checkpoints" / "best.pt").unlink()
+        (tmp_path / "checkpoints" / "best.pt").write_bytes(b"")
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from=other)
     assert without_seconds(result) == without_seconds(expected)
     assert same(weights(tmp_path), weights(folder))
     assert logs(tmp_path) == logs(folder)
@@ -219,10 +223,21 @@ def test_a_best_one_that_is_not_there(tmp_path):
     )
     with pytest.raises(FileNotFoundError, match=message):
         train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
-    with pytest.raises(ValueError, match="`resume_from` must be one of last, best, got 'first'"):
+    with pytest.raises(ValueError, match="`resume_from` must be one of last, previous, best, got 'first'"):
         train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="first")
     with pytest.raises(ValueError, match="`resume_from` must come with `resume`, got 'best' alone"):
         train(OFTEN, tmp_path / "new", data=small_data(), resume_from="best")
+
+
+def test_the_last_two_are_kept_and_a_later_one_than_that_resumed_from_is_not(tmp_path):
+    interrupted_at(20, OFTEN, tmp_path)
+    interrupted_at(1, OFTEN, tmp_path, resume=True)
+    last, previous, best = (tmp_path / "checkpoints" / f"{name}.pt" for name in ("last", "previous", "best"))
+    updates = {file: checkpoint.read(file)["updates"] for file in (last, previous, best)}
+    assert updates[last] > updates[previous] > updates[best]
+    interrupted_at(1, OFTEN, tmp_path, resume=True, resume_from="best")
+    assert checkpoint.read(previous)["updates"] == updates[best]
+    assert updates[best] < checkpoint.read(last)["updates"] < updates[previous]
 
 
 # For more epochs.
@@ -305,7 +320,8 @@ def test_where_the_lr_schedule_depends_on_the_length_it_does_not(tmp_path):
 )  # fmt: skip
 def test_metrics_that_are_not_those_of_the_checkpoint(tmp_path, damage, reason):
     interrupted_at(28, replace(OFTEN, lr=1e-9), tmp_path)
-    (tmp_path / "checkpoints" / "best.pt").unlink()
+    for other in ("previous", "best"):
+        (tmp_path / "checkpoints" / f"{other}.pt").unlink()
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(line + "\n" for line in damage(file.read_text().splitlines())))
     before = contents(tmp_path)
@@ -319,7 +335,9 @@ def test_metrics_of_another_run(tmp_path):
     interrupted_at(28, OFTEN, tmp_path / "a")
     interrupted_at(28, replace(OFTEN, evaluate_every="0.6 epochs"), tmp_path / "b")
     shutil.copy(tmp_path / "b" / "metrics.jsonl", tmp_path / "a" / "metrics.jsonl")
-    message = r"got a damaged .*metrics.jsonl \(`samples` must be \d+ at the last evaluation, got \d+\); best.pt"
+    message = (
+        r"got a damaged .*metrics.jsonl \(`samples` must be \d+ at the last evaluation, got \d+\); (previous|best).pt"
+    )
     with pytest.raises(ValueError, match=message):
         train(OFTEN, tmp_path / "a", data=small_data(), resume=True)
 
@@ -334,7 +352,9 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, unbroken):
         train(OFTEN, tmp_path, data=small_data(), resume=True)
 
 
-@pytest.mark.parametrize("left", ["config.json", "result.json", "checkpoints/last.pt", "checkpoints/best.pt"])
+@pytest.mark.parametrize(
+    "left", ["config.json", "result.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt"]
+)
 def test_nor_is_what_is_left_of_one(tmp_path, unbroken, left):
     copy = tmp_path / "copy"
     (copy / left).parent.mkdir(parents=True)
@@ -365,7 +385,7 @@ HELD = {
     **{"rule": "smith", "drop_last": True, "coupling": "none", "lr": 0.5, "lr_schedule": "constant", "momentum": 0.5},
     **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
-    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True},
+    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True, "compress": "bf16"},
 }
 WITH = {"rule": {"growth": None}, "cuda_graphs": {"compile": True}}  # what they do not go without
 FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 updates"}
@@ -388,7 +408,12 @@ def test_nor_in_the_middle_of_a_run(tmp_path, name):
 
 
 def test_every_setting_is_held_or_free():
-    assert {field.name for field in fields(RunConfig)} == {*HELD, *FREE, "fsdp"}  # with and without it: test_ranks.py
+    assert {field.name for field in fields(RunConfig)} == {
+        *HELD,
+        *FREE,
+        "fsdp",
+        "world_sizes",
+    }  # see test_ranks.py, and below
 
 
 def test_where_the_data_are_and_what_reads_them_may_change(tmp_path, unbroken):
@@ -467,3 +492,15 @@ def test_drafts_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / "checkpoints" / ".best.pt.draft").touch()
     train(OFTEN, tmp_path, data=small_data(), resume=True)
     assert not list(tmp_path.rglob(".*draft"))
+
+
+def test_the_processes_wanted_may_change(tmp_path, unbroken):
+    expected, folder = unbroken
+    interrupted_at(5, OFTEN, tmp_path)
+    result = train(replace(OFTEN, world_sizes="0:1 32:2 64:4"), tmp_path, data=small_data(), resume=True)
+    assert same(weights(tmp_path), weights(folder))
+    found, before = result.decisions, expected.decisions
+    assert [(each.clock, each.batch_size) for each in found] == [(each.clock, each.batch_size) for each in before]
+    assert [(each.batch_size, each.world_size) for each in found] == [(32, 2), (64, 4)]
+    assert found[0].reason.endswith(", wants 2 ranks")
+    assert {each.world_size for each in before} == {None}

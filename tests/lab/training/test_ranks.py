@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.accumulate.ranks import on_ranks
-from tests.lab.training.checks import SMALL, small_data, without_seconds
+from tests.lab.training.checks import SMALL, small_data, weights, without_seconds
 
 from adabatch._distributed import RankError
-from adabatch.lab.training import checkpoint, train
 from adabatch.lab.training import ranks as ranks_module
+from adabatch.lab.training import train
 from adabatch.lab.training.ranks import Ranks, Seen
 
 EXACT = replace(SMALL, precision="float64", batch_size=10, max_batch_size=41, growth=2.5)
@@ -76,10 +76,6 @@ def trained(rank, world, *, config, out):
     assert Ranks().gathered(without_seconds(result)) == [without_seconds(result)] * world
 
 
-def weights(out):
-    return checkpoint.read(out / "checkpoints" / "last.pt", remedy="")["parts"]["model"]
-
-
 def largest_difference(one, other):
     assert one.keys() == other.keys()
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
@@ -104,6 +100,20 @@ def test_the_weights_and_findings_of_one_process(tmp_path, world, config):
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-10
 
 
+def trained_twice(rank, world, *, config, out):
+    for fsdp in (False, True):
+        train(replace(config, fsdp=fsdp), out / f"{world} {fsdp}", data=small_data())
+
+
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_a_hundred_updates_in_single_precision(tmp_path, world):
+    config = replace(SMALL, batch_size=9, max_batch_size=13, growth=1.5, every="2 epochs")
+    assert train(config, tmp_path / "one", data=small_data()).updates > 100
+    on_ranks(world, partial(trained_twice, config=config, out=tmp_path))
+    for fsdp in (False, True):
+        assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / f"{world} {fsdp}")) < 1e-6
+
+
 def resumed(rank, world, *, config, out):
     train(config, out, data=small_data(), resume=True)
 
@@ -120,7 +130,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path):
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-10
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "many")]
     for line in zip(*logs, strict=True):
-        mine, theirs = ({**json.loads(each), "seconds": 0} for each in line)
+        mine, theirs = (
+            {**json.loads(each), "seconds": 0, "communication_bytes": None, "communication_seconds": None}
+            for each in line
+        )
         assert mine == pytest.approx(theirs, rel=1e-9)
 
 

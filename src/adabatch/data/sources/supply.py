@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adabatch import _checks, _distributed
-from adabatch._errors import UsageError
+from adabatch._errors import ArgumentError, UsageError
 from adabatch.data import arguments
 from adabatch.data.cursor import Cursor, StreamCursor
 from adabatch.data.order import Order, SampledOrder
@@ -90,6 +90,14 @@ class Supply(Fetching, ABC):
                 "the process group must not change while a loader lives",
                 got=f"rank {rank} of {world} after rank {self.joined[0]} of {self.joined[1]}",
                 remedy="build a new loader and load this one's state into it",
+            )
+        apart = (self.group is not None or self.mesh is not None) and world < _distributed.rank_and_world()[1]
+        if apart and self.drawn and (self.shuffle or self.sampler is not None):
+            raise ArgumentError(
+                "seed",
+                "must be given where a `group` or `mesh` is a part of the world",
+                got="none, so that tensor-parallel peers would draw others",
+                remedy="write `seed=0`, or any other, on every rank",
             )
         if world > 1 and self.drawn:
             self.seed = _distributed.same_for_all(self.seed, group)

@@ -116,9 +116,16 @@ def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:
         f"LR {found.lr:.3g}",
         f"{now.samples_per_second:,.0f}/s",
     ]
+    if now.wants is not None:
+        parts.append(wants(now.wants))
     if seconds_left is not None:
         parts.append(f"{timedelta(seconds=round(seconds_left))} left")
     return "  ".join(parts)
+
+
+def wants(world_size: int) -> str:
+    """The words for a number of processes that the batch size asks for."""
+    return f"wants {world_size:,} {'process' if world_size == 1 else 'processes'}"
 
 
 class Bars(progress.Progress):

@@ -40,6 +40,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "growth": None,
     "every": None,
     "drop_last": False,
+    "world_sizes": None,
 }
 _ROWS: Final = 16
 
@@ -47,6 +48,7 @@ _ROWS: Final = 16
 @_shared.guarded
 @_options.of_a_run(
     *("lr_schedule", "growth", "every", "batch_size", "epochs", "lr", "momentum", "rule", "max_batch_size"),
+    "world_sizes",
     every=_options.option("every", help="The interval: 4, '4 epochs', '9 updates'."),  # a plan counts no tokens
     dataset_size=DatasetSize,
     round_to=RoundTo,
@@ -77,6 +79,8 @@ def command(
 
         adabatch plan --preset adabatch --model alexnet
 
+        adabatch plan --preset smith-increase --world-sizes '0:1 2048:4'
+
         adabatch plan --preset smith-increase --emit-python
     """
     chosen = _chosen(preset, task=task, model=model)
@@ -100,7 +104,8 @@ def command(
         return
     _shared.print_table(_table(found, title=title))
     console = _shared.console()
-    console.print(_sentence(found), f"coupling: {extra['coupling']}", sep="\n", markup=False)
+    sentences = [_sentence(found), *_workers(found), f"coupling: {extra['coupling']}"]
+    console.print(*sentences, sep="\n", markup=False)
     if out is not None:
         console.print(f"written to {out}", markup=False)
 
@@ -172,7 +177,11 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
         momentum=settings["momentum"],
         timing=None if measured is None else planner.Timing.of_probe(measured),
     )
-    return found, {"rule": getattr(growth, "rule", None), "coupling": growth.coupling, "maximum": maximum}
+    return found, {
+        "rule": getattr(getattr(growth, "schedule", growth), "rule", None),
+        "coupling": growth.coupling,
+        "maximum": maximum,
+    }
 
 
 def _read(probe: Path) -> dict[str, Any]:
@@ -209,7 +218,7 @@ def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | 
 def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_json: bool) -> None:
     from adabatch.lab import planner
 
-    for name, value in (("out", out), ("probe", probe)):
+    for name, value in (("out", out), ("probe", probe), ("world_sizes", settings["world_sizes"])):
         if value is not None:
             remedy = "it prints lines to paste and nothing else, so run the forecast as a command of its own"
             raise ArgumentError("emit_python", f"must come without `{name}`", got="both", remedy=remedy)
@@ -238,8 +247,8 @@ def _write(values: dict[str, Any], out: Path, *, title: str) -> None:
 
 def _table(found: Forecast, *, title: str) -> Table:
     table = Table(title=f"{title}: {found.after.describe()}", title_justify="left")
-    names = ("samples", "epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "the same before")
-    for name in names:
+    names = ["samples", "epoch", "batch size", "LR of the schedule", "LR in force", "noise scale", "the same before"]
+    for name in [*names, *(["processes"] if found.shares else [])]:
         table.add_column(name, justify="right")
     size = found.after.dataset_size or 1
     for index in _shown(len(found.starts_samples)):
@@ -252,6 +261,7 @@ def _table(found: Forecast, *, title: str) -> Table:
             f"{found.lr[index]:.4g}",
             f"{found.noise_scale[index]:,.4g}",
             f"{found.noise_scale_before[index]:,.4g}",
+            *([f"{found.after.world_size_at(start):,}"] if found.shares else []),
         )
     return table
 
@@ -270,3 +280,16 @@ def _sentence(found: Forecast) -> str:
         ratio = found.seconds_before / found.seconds_after
         text += f"; {found.seconds_before:,.1f} s become {found.seconds_after:,.1f} s: {ratio:.2f}x faster"
     return text
+
+
+def _workers(found: Forecast) -> list[str]:
+    """Sentences about the numbers of processes that are wanted, and worker-hours."""
+    parts = [
+        f"{100 * share.samples / found.after.samples:.3g} % of the samples and "
+        f"{100 * share.updates / found.after.updates:.3g} % of the updates with {share.world_size:,}"
+        for share in found.shares
+    ]
+    sentences = [f"processes wanted: {', '.join(parts)}"] if parts else []
+    if found.worker_hours is not None:
+        sentences.append(f"{found.worker_hours:,.3g} worker-hours at the seconds of the probe")
+    return sentences

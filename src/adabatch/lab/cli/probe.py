@@ -17,7 +17,7 @@ Seconds = Annotated[float, typer.Option("--seconds", help="For each batch size i
 
 @_shared.guarded
 @_options.of_a_run(
-    *("max_batch_size", "model", "batch_size", "optimizer", "seed", "device", "threads", "workers", "data"),
+    *("max_batch_size", "model", "batch_size", "optimizer", "seed", "device", "threads", "workers", "fsdp", "data"),
     max_batch_size=_options.option("max_batch_size", help="Measure no further; else four times the task's own."),
 )
 def command(
@@ -32,7 +32,8 @@ def command(
     """Measure how fast TASK trains here at each batch size, and say what growing the batch can gain at most.
 
     Times real training steps at the first batch size and its doublings, in turns. The folder gets probe.json,
-    probe.png and report.html; an earlier probe there keeps its files under other names.
+    probe.png and report.html; an earlier probe there keeps its files under other names. Under torchrun also forward and
+    backward alone, and all-reduces.
 
     Examples:
         adabatch probe digits
@@ -83,10 +84,14 @@ def _draw(found: dict[str, Any], path: Path) -> None:
 
 
 def _show(found: dict[str, Any], note: str) -> None:
-    from adabatch.lab.report.terminal import probe_table
+    from adabatch.lab.report.terminal import probe_table, reduced_table
+    from adabatch.lab.report.words import all_reduce
 
     _shared.print_table(probe_table(found))
-    console = _shared.console()
+    console, between = _shared.console(), found.get("communication")
+    if between is not None:
+        _shared.print_table(reduced_table(between))
+        console.print(all_reduce(between), markup=False)
     if found["out_of_memory_at"] is not None:
         console.print(f"Out of memory at a batch size of {found['out_of_memory_at']}.", markup=False)
     console.print(f"{found['sentence'][0].upper()}{found['sentence'][1:]}.", markup=False)

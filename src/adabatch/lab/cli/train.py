@@ -29,11 +29,12 @@ ResumeFrom = Annotated[
     str | None,
     typer.Option(
         "--resume-from",
-        metavar="best",
-        help="Go on from the best checkpoint in --out, where the last one is lost.",
+        metavar="previous|best",
+        help="Go on from the one before it, or the best one, where the last checkpoint in --out is lost.",
         rich_help_panel=OUTPUT,
     ),
 ]
+_RUNS: Final = Path("runs")
 _COLUMNS: Final = (
     TextColumn("[bold]{task.description}"),
     BarColumn(bar_width=None),
@@ -92,11 +93,17 @@ def command(
     show = not as_json if progress is None else progress
     source = (resume_from or "last") if resume else None
     with joined(run.device) as ranks:
-        if micro_batch_size == "auto" and not resume:  # a resumed run keeps its own
-            from adabatch.lab.training import with_fastest_micro_batch
+        again = None if resume else ranks.from_first(lambda: _begun_before(run.task, out, ranks.world))
+        if micro_batch_size == "auto" and not resume:  # a run that goes on keeps its own
+            from adabatch.lab.training import saved_config, with_fastest_micro_batch
 
-            run = with_fastest_micro_batch(run)
-        with _folders.new(folder) if out is None and ranks.is_first else nullcontext(folder) as own:
+            if again is None:
+                run = with_fastest_micro_batch(run)
+            else:
+                found = ranks.from_first(lambda: saved_config(again))
+                run = replace(run, micro_batch_size=found.micro_batch_size)
+        folder = again or folder
+        with _folders.new(folder) if not (out or again) and ranks.is_first else nullcontext(folder) as own:
             result = _train(run, own, resume_from=source, as_json=as_json, show=show and ranks.is_first)
             if ranks.is_first:
                 _tell_result(run, result, own, as_json=as_json)
@@ -132,15 +139,26 @@ def _config(
         return replace(saved, task=task, **merged), out
     task, merged = _options.merged_settings(task, settings, preset=preset, file=file)
     _options.check_growth(settings, merged, preset)
-    folder = out or Path("runs") / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = out or _RUNS / f"train-{task}-{datetime.now():%Y%m%d-%H%M%S}"
     return _options.run_config(task, merged, file=file), folder
+
+
+def _begun_before(task: str, out: Path | None, world: int) -> Path | None:
+    """The folder of the run that this torchrun job has begun, before it restarted its processes; None for none."""
+    from adabatch.lab.training import job
+
+    found = job.folder_of(_RUNS, f"train-{task}-*") if out is None else out if job.goes_on(out) else None
+    if found is not None:
+        print(f"torchrun has started the processes again: the run in {found} goes on with {world}", file=sys.stderr)
+    return found
 
 
 def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> RunResult:
     from adabatch.lab.training import Interrupted, train
+    from adabatch.lab.training.folder import CHECKPOINTS
     from adabatch.lab.training.interrupt import Interrupts
 
-    resume, left = resume_from is not None, ("checkpoints/last.pt", "checkpoints/best.pt", "result.json")
+    resume, left = resume_from is not None, (*(f"checkpoints/{name}.pt" for name in CHECKPOINTS), "result.json")
     if resume and _shared.rank_here() == 0 and not any((out / name).exists() for name in left):
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
@@ -180,6 +198,8 @@ def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:
     state = f"batch {now.batch_size:,}  LR {now.lr:.3g}  {now.samples_per_second:,.0f}/s"
     if now.test_accuracy is not None:
         state += f"  test {100 * now.test_accuracy:.1f} %"
+    if now.wants is not None:
+        state += f"  {_shared.wants(now.wants)}"
     bars.update(row, total=now.total_samples, completed=now.samples, state=state)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
 from numbers import Integral
@@ -148,9 +148,26 @@ class Timing:
         share = (batch_size - sizes[index - 1]) / (sizes[index] - sizes[index - 1])
         return seconds[index - 1] + share * (seconds[index] - seconds[index - 1])
 
-    def plan_seconds(self, plan: Plan) -> float:
-        """Seconds of training by a plan, without evaluation."""
-        return sum(count * self.update_seconds(size) for size, count in plan.batch_counts().items())
+    def plan_seconds(self, plan: Plan, world_size: int | None = None) -> float:
+        """Seconds of training by a plan, without evaluation; of the part for which so many ranks are wanted, or all."""
+        return sum(count * self.update_seconds(size) for size, count in plan.batch_counts(world_size).items())
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a training for which one number of ranks is wanted.
+
+    Attributes:
+        world_size: the number of ranks.
+        updates: of this part.
+        samples: of this part.
+        seconds: of this part; None without a timing.
+    """
+
+    world_size: int
+    updates: int
+    samples: int
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,7 @@ class Forecast:
         noise_scale: `lr * N / (B * (1 - momentum))`, with the momentum in force.
         seconds_before: of training by `before`; None without a timing.
         seconds_after: of training by `after`; None without a timing.
+        shares: the parts of the training by the number of ranks wanted; none if the schedule names no numbers.
     """
 
     before: Plan
@@ -182,6 +200,18 @@ class Forecast:
     noise_scale: tuple[float, ...]
     seconds_before: float | None
     seconds_after: float | None
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def worker_hours(self) -> float | None:
+        """Hours of training times the number of ranks wanted, or 1 where the schedule names none; None without timing.
+
+        An update takes the seconds of the timing whatever the number of ranks.
+        """
+        if self.seconds_after is None:
+            return None
+        shares = self.shares or [Share(1, self.after.updates, self.after.samples, self.seconds_after)]
+        return sum(share.world_size * (share.seconds or 0.0) for share in shares) / 3600
 
     @property
     def update_ratio(self) -> float:
@@ -204,6 +234,9 @@ class Forecast:
             "noise_scale_before": list(self.noise_scale_before),
             "seconds_before": self.seconds_before,
             "seconds_after": self.seconds_after,
+            "world_sizes": [self.after.world_size_at(at) for at in self.starts_samples] if self.shares else None,
+            "shares": [asdict(share) for share in self.shares],
+            "worker_hours": self.worker_hours,
         }
 
 
@@ -262,7 +295,18 @@ def forecast(
         tuple(value / size for value, size in zip(scale, sizes, strict=True)),
         None if timing is None else timing.plan_seconds(before),
         None if timing is None else timing.plan_seconds(plan),
+        tuple(_shares(plan, timing)),
     )
+
+
+def _shares(plan: Plan, timing: Timing | None) -> Iterator[Share]:
+    """The parts of a plan by the number of ranks wanted, those that occur."""
+    for world_size in sorted({ranks for _, ranks in plan.world_sizes}):
+        counts = plan.batch_counts(world_size)
+        if counts:
+            samples = sum(size * count for size, count in counts.items())
+            seconds = None if timing is None else timing.plan_seconds(plan, world_size)
+            yield Share(world_size, sum(counts.values()), samples, seconds)
 
 
 def _in_force(coupling: couplings.Coupling, lr: float, momentum: float, ratio: float) -> tuple[float, float]:

@@ -218,6 +218,10 @@ def _run_cards(run: SavedRun) -> list[str]:
             f"{words.whole(trained / last['seconds'])} samples per second" if last["seconds"] else "",
         ),
     ]
+    if (sent := last.get("communication_bytes")) is not None:
+        waited = last.get("communication_seconds")
+        note = "" if waited is None else f"{words.seconds(1000 * waited)} ms in an update"
+        made.append(blocks.card("gradients sent in an update", f"{sent / 1e6:#.3g} MB", note))
     if result.get("target") is not None:
         reached, after = result.get("updates_to_target"), result.get("seconds_to_target")
         value = "not reached" if reached is None or after is None else f"{words.seconds(after)} s"
@@ -377,16 +381,31 @@ def of_probe(found: Probe) -> Content:
     if values["out_of_memory_at"] is not None:
         lead += f" Out of memory at a batch size of {words.whole(values['out_of_memory_at'])}."
     how = "Samples per second of training, median over turns; the band is from the slowest turn to the fastest."
-    paired = '<p class="note">Ratios are paired by turn, with 95 % intervals.</p>' if drawn else ""
+    paired = "Ratios are paired by turn, with 95 % intervals." if drawn else ""
+    if "compute_seconds" in points[0]:
+        paired += " Passes alone: forward and backward of a process's share, without the reduction of its gradients."
+    between = values.get("communication")
+    if between is not None:
+        lead += f" {between['world_size']} processes share each batch; each turn has the seconds of the slowest one."
     body = [
         blocks.header(["probe", name, device(values["device"], versions)], Headline(title, lead)),
         blocks.cards(_probe_cards(values)),
         blocks.chart("throughput", "Throughput", how) if drawn else "",
-        blocks.section("All figures", blocks.table(figures.probe(points)) + paired),
+        blocks.section("All figures", blocks.table(figures.probe(points)) + _note(paired)),
+        "" if between is None else _communication(between),
         blocks.details("Versions", blocks.facts(figures.versions(versions))),
         blocks.FOOTER,
     ]
     return Content(f"probe: {name}", blocks.main(body), drawn, paint)
+
+
+def _communication(found: Json) -> str:
+    shown = blocks.table(figures.reduced(found)) + _note(words.all_reduce(found))
+    return blocks.section("Communication", shown)
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{words.html(text.strip())}</p>' if text else ""
 
 
 def _probe_cards(values: Json) -> list[str]:

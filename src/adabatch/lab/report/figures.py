@@ -216,15 +216,27 @@ def plan(values: Json, *, most: int) -> Table:
 
 
 def probe(points: Sequence[Json]) -> Table:
-    """Throughput: a row for each point of a `probe.json`."""
-    rows = []
+    """Throughput: a row for each point of a `probe.json`; seconds of passes alone come last, if they were measured."""
+    rows, alone = [], "compute_seconds" in points[0]
     for point in points:
         rate = point["samples_per_second"]
         speeds = [words.whole(rate["median"]), f"{words.whole(rate['min'])} to {words.whole(rate['max'])}"]
         against = None if point["against_first"] is None else Ratio.of_json(point["against_first"])
-        rows.append((words.whole(point["batch_size"]), [*speeds, words.ratio_cell(against)]))
+        passes = [words.seconds(point["compute_seconds"]["median"])] if alone else []
+        rows.append((words.whole(point["batch_size"]), [*speeds, words.ratio_cell(against), *passes]))
     columns = ["samples per second", "lowest to highest", f"against {words.whole(points[0]['batch_size'])}, 95 %"]
-    return Table(columns, [("", rows)], corner="batch size")
+    return Table([*columns, *(["seconds of passes alone"] if alone else [])], [("", rows)], corner="batch size")
+
+
+def reduced(communication: Json) -> Table:
+    """Seconds of all-reduces: a row for each size of a `probe.json`, and one for the network's gradients."""
+    found = {words.bytes_in(point["bytes"]): point["seconds"] for point in communication["curve"]}
+    found["the gradients"] = communication["gradients"]["seconds"]
+    rows = [
+        (label, [words.seconds(times["median"]), f"{words.seconds(times['min'])} to {words.seconds(times['max'])}"])
+        for label, times in found.items()
+    ]
+    return Table(["seconds", "lowest to highest"], [("", rows)], corner="all-reduce")
 
 
 def decisions(run: SavedRun) -> Table | None:

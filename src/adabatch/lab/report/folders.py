@@ -23,6 +23,8 @@ _EVALUATION: Final = {
     "batch_size": Size,
     **dict.fromkeys(("lr", "test_accuracy"), Number),
     **dict.fromkeys(("train_loss?", "test_loss?"), Loss),
+    "communication_bytes?": Count | None,
+    "communication_seconds?": Amount | None,
 }
 _DECISION: Final = {"clock": Count, "batch_size": Size}
 _RESULT: Final = {
@@ -54,7 +56,22 @@ _PROBE: Final = {
     **dict.fromkeys(("task", "model", "device", "sentence"), Text),
     "versions?": Json,
     **dict.fromkeys(("repeats", "fastest"), Size),
-    "curve": [{"batch_size": Size, "samples_per_second": _RATE, "against_first": Ratio | None}],
+    "curve": [
+        {
+            "batch_size": Size,
+            "samples_per_second": _RATE,
+            "against_first": Ratio | None,
+            "compute_seconds?": _RATE,
+        }
+    ],
+    "communication?": {
+        "world_size": Size,
+        "backend": Text,
+        "gradients": {"bytes": Size, "buckets": [Size], "seconds": _RATE},
+        "curve": [{"bytes": Size, "seconds": _RATE}],
+        "latency_seconds": {"median": Number},
+        "seconds_per_byte": {"median": Number},
+    },
     "speedup": Ratio,
     **dict.fromkeys(("enough", "out_of_memory_at"), Size | None),
 }

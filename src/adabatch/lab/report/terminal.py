@@ -51,11 +51,22 @@ def probe_table(probe: Json) -> Table:
     first = points[0]["batch_size"]
     title = f"{probe['task']}, {probe['model']} on {probe['device']}: training throughput"
     columns = ["batch size", "samples/s", "lowest to highest", "seconds a step", f"against {first}, 95 %"]
-    table = _table(title, columns, first="right")
-    for point, (_, (*speeds, against)) in zip(points, figures.probe(points).groups[0][1], strict=True):
+    found = figures.probe(points)
+    table = _table(title, [*columns, *found.columns[3:]], first="right")
+    for point, (_, (rate, around, against, *alone)) in zip(points, found.groups[0][1], strict=True):
         size = point["batch_size"]
         step = f"{size / point['samples_per_second']['median']:.3g}"
-        table.add_row(str(size), *speeds, step, Text(words.typed(against)))
+        table.add_row(str(size), rate, around, step, Text(words.typed(against)), *alone)
+    return table
+
+
+def reduced_table(communication: Json) -> Table:
+    """The table of all-reduces in a `probe.json`: a row per size, and one for the gradients."""
+    found = figures.reduced(communication)
+    title = f"All-reduce over {communication['world_size']} processes ({communication['backend']})"
+    table = _table(title, [found.corner, *found.columns], first="right")
+    for label, cells in found.groups[0][1]:
+        table.add_row(label, *cells)
     return table
 
 

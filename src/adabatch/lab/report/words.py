@@ -128,6 +128,26 @@ def seconds(value: float) -> str:
     return whole(value) if value >= 99.95 else f"{value:#.3g}"
 
 
+def bytes_in(value: float) -> str:
+    """Bytes with three significant figures, in the unit that leaves 1 to 1,023 of them: `"64 MiB"`."""
+    units = ("bytes", "KiB", "MiB", "GiB")
+    power = min(len(units) - 1, int(math.log2(max(value, 1)) // 10))
+    return f"{value / 2 ** (10 * power):.4g} {units[power]}"
+
+
+def all_reduce(communication: Json) -> str:
+    """Sentences about the all-reduces in a `probe.json`."""
+    gradients, latency = communication["gradients"], communication["latency_seconds"]["median"]
+    per_byte, buckets = communication["seconds_per_byte"]["median"], len(gradients["buckets"])
+    rate = f" and moves {bytes_in(1 / per_byte)} per second" if per_byte > 1e-15 else ""
+    return (
+        f"An all-reduce over {communication['world_size']} processes ({communication['backend']}) takes "
+        f"{seconds(latency)} s to begin with{rate}, by least squares over sizes. That of the gradients, "
+        f"{bytes_in(gradients['bytes'])} in {buckets} {plural('bucket', buckets)}, takes "
+        f"{seconds(gradients['seconds']['median'])} s."
+    )
+
+
 def whole(value: float) -> str:
     """A whole number with its thousands apart."""
     return f"{round(value):,}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from adabatch import _checks, memory
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
 from adabatch.lab.comparison import Ratio
+from adabatch.lab.study.communication import communication, measurements, slowest
 from adabatch.lab.study.statistics import paired_ratio, spread
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig
-from adabatch.lab.training.device import entered, threads, wait_for
-from adabatch.lab.training.setup import Setup
+from adabatch.lab.training.device import entered, threads
+from adabatch.lab.training.ranks import Ranks
+from adabatch.lab.training.setup import Forward, Setup, forward_of
 
 FORMAT: Final = 1
 GAIN: Final = 1.03
@@ -38,7 +40,9 @@ def probe(
     """Measures samples per second of real training steps at the batch sizes that a growing batch would pass.
 
     The batch sizes are measured in turns, so that a drifting machine is fair to all. A step is that of `training`:
-    a batch from the loader, forward, backward, optimizer.
+    a batch from the loader, forward, backward, optimizer. Under torchrun all processes must call it; they share each
+    batch, and what is kept is the slowest one's time in each turn. Then the passes are measured alone too, without the
+    reduction of their gradients, and all-reduces by `communication`.
 
     Args:
         config: the task, network, optimizer and first batch size; growth is ignored.
@@ -49,21 +53,28 @@ def probe(
         progress: called with the number of measurements done and in all.
 
     Returns:
-        The content of `probe.json`.
+        The content of `probe.json`. Seconds of the passes alone, `compute_seconds`, are missing where parameters are
+        sharded, since the passes of shards communicate; in one process they and `communication` are missing.
 
     Raises:
-        ValueError: if an argument is out of range or the batch is larger than the data set.
+        ValueError: if an argument is out of range, the batch is larger than the data set, or memory runs out where
+            parameters are sharded.
     """
     _checks.whole("repeats", repeats)
     _checks.finite("seconds", seconds, above=0)
     device = training.pick_device(config.device)
     if device.type == "cpu":
         memory.tune_allocator()
-    data = tasks.get(config.task).load(config.data) if data is None else data
+    ranks = Ranks()
+    data = ranks.each_first(lambda: tasks.get(config.task).load(config.data)) if data is None else data
     sizes = batch_sizes(config, max_batch_size=max_batch_size, dataset_size=data.dataset_size)
     with threads(config.threads), entered(device):
         versions = training.versions(device)
-        rates, failed = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
+        found = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
+    ended = conclusion(found.rates)
+    for point in ended["curve"]:
+        if passes := found.passes.get(point["batch_size"]):
+            point["compute_seconds"] = spread(passes).to_json()
     return {
         "format": FORMAT,
         "task": config.task,
@@ -71,8 +82,9 @@ def probe(
         "device": versions["device"],
         "versions": versions,
         "repeats": repeats,
-        "out_of_memory_at": failed,
-        **conclusion(rates),
+        "out_of_memory_at": found.out_of_memory_at,
+        **ended,
+        **({} if found.communication is None else {"communication": found.communication}),
     }
 
 
@@ -180,6 +192,22 @@ def _faster(ratio: Ratio) -> bool:
     return ratio.median is not None and ratio.median >= GAIN and ratio.low is not None and ratio.low > 1
 
 
+class _Measured(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        rates: samples per second by batch size and turn.
+        passes: seconds of forward and backward alone by batch size and turn; empty where they are not measured.
+        communication: of `communication`; None in one process.
+        out_of_memory_at: the first batch size that outgrew the memory of the device, on any rank.
+    """
+
+    rates: dict[int, list[float]]
+    passes: dict[int, list[float]]
+    communication: dict[str, Any] | None
+    out_of_memory_at: int | None
+
+
 def _measure(
     config: RunConfig,
     data: Data,
@@ -189,29 +217,46 @@ def _measure(
     repeats: int,
     seconds: float,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[int, list[float]], int | None]:
-    """Samples per second by batch size and turn, and the first batch size that outgrew the device's memory, if any."""
+) -> _Measured:
     steps = Steps(config.constant(), data, device)
     counts: dict[int, int] = {}
     failed = None
     for size in sizes:
         try:
-            steps.time(size, 2)  # the first steps of a shape cost more
+            steps.time(size, 1)  # the first steps of a shape cost more
+            steps.time(size, 1)
             counts[size] = max(1, round(seconds / steps.time(size, 2) * 2))
         except torch.OutOfMemoryError:
             failed = size
             break
     if not counts:
         raise ArgumentError("batch_size", "must fit the device's memory", value=failed, remedy="start smaller")
+    ranks, done = steps.setup.ranks, 0
+    many, apart = ranks.world > 1, ranks.world > 1 and not config.fsdp
+    total = repeats * ((1 + apart) * len(counts) + many * measurements())
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
     rates: dict[int, list[float]] = {size: [] for size in counts}
+    passes: dict[int, list[float]] = {size: [] for size in counts if apart}
     measured = list(counts)
     for turn in range(repeats):
         start = turn % len(measured)
         for size in [*measured[start:], *measured[:start]]:
             rates[size].append(counts[size] * size / steps.time(size, counts[size]))
-            if progress:
-                progress(sum(len(found) for found in rates.values()), repeats * len(measured))
-    return rates, failed
+            tell()
+            if apart:
+                passes[size].append(steps.passes(counts[size]) / counts[size])
+                tell()
+    reduced = None
+    if many:
+        parameters = steps.setup.model.parameters()
+        reduced = communication(parameters, device, repeats=repeats, seconds=seconds, progress=tell)
+    return _Measured(rates, passes, reduced, failed)
 
 
 class Steps:
@@ -221,49 +266,92 @@ class Steps:
         config: the settings, without growth.
         data: the task's data.
         device: the device to train on.
+
+    Attributes:
+        setup: of the training.
     """
 
     def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
-        self._setup, self._device = Setup(replace(config, drop_last=True), data, device), device
-        self._setup.batches.close()
-        whole = self._setup.ranks.world == 1
-        self._updates = self._of_batches() if whole else self._of_micro_batches()
+        self.setup, self._device = Setup(replace(config, drop_last=True), data, device), device
+        self.setup.batches.close()
+        self._alone = forward_of(self.setup.model, config, device)
+        self._share: list[tuple[Tensor, Tensor]] = []
+        self._updates = self._begin()
+
+    def _begin(self) -> Iterator[bool]:
+        return self._of_batches() if self.setup.ranks.world == 1 else self._of_micro_batches()
 
     def time(self, batch_size: int, count: int) -> float:
-        """Seconds of `count` steps at `batch_size`, with the fetching of their batches; those of the slowest rank."""
-        self._setup.loader.batch_size = batch_size
-        wait_for(self._device)
-        begin = time.perf_counter()
-        for _ in range(count):
-            next(self._updates)
-        wait_for(self._device)
-        return max(self._setup.ranks.gathered(time.perf_counter() - begin))
+        """Seconds of `count` steps at `batch_size`, with the fetching of their batches; those of the slowest rank.
 
-    def _of_batches(self) -> Iterator[None]:
+        Raises:
+            torch.OutOfMemoryError: on all ranks if memory runs out on one.
+            ValueError: on the rank where it does, if parameters are sharded: the others wait in its passes.
+        """
+        self.setup.loader.batch_size = batch_size
+        try:
+            return slowest(partial(self._train, count), self.setup.ranks, self._device)
+        except torch.OutOfMemoryError:
+            self._updates = self._begin()
+            self.setup.optimizer.zero_grad()
+            raise
+
+    def _train(self, count: int) -> None:
+        setup = self.setup
+        try:
+            for _ in range(count):
+                if not next(self._updates):
+                    raise torch.OutOfMemoryError("memory ran out on a rank")
+        except torch.OutOfMemoryError as error:
+            if not setup.config.fsdp or setup.ranks.world == 1:
+                raise
+            rule, got = "must fit into memory where parameters are sharded", f"{setup.loader.batch_size:,}, too many"
+            raise ArgumentError("max_batch_size", rule, got=got, remedy="measure no further than what fits") from error
+
+    def passes(self, count: int) -> float:
+        """Seconds of `count` forward and backward passes over the shares of the last batch; of the slowest rank.
+
+        Gradients stay on their ranks, and nothing is fetched or updated.
+        """
+
+        def compute() -> None:
+            for _ in range(count):
+                for inputs, targets in self._share:
+                    self._backward(self._alone, inputs, targets)
+                self.setup.optimizer.zero_grad()
+
+        return slowest(compute, self.setup.ranks, self._device)
+
+    def _of_batches(self) -> Iterator[bool]:
         """Updates by whole batches, epoch after epoch."""
-        setup = self._setup
+        setup = self.setup
         for loader in repeat(setup.loader):
             for inputs, targets in loader:
                 setup.optimizer.zero_grad()
-                self._backward(inputs, targets)
+                self._backward(setup.forward, inputs, targets)
                 setup.optimizer.step()
-                yield
+                yield True
 
-    def _of_micro_batches(self) -> Iterator[None]:
-        """Updates by this rank's micro-batches, whose shares may be uneven."""
-        setup = self._setup
+    def _of_micro_batches(self) -> Iterator[bool]:
+        """Updates by this rank's micro-batches, whose shares may be uneven; False once memory ran out on any rank."""
+        setup = self.setup
         for loader in repeat(setup.loader):
-            for micro in ab.accumulate(loader, setup.wrapped, recover=False):
+            for micro in ab.accumulate(loader, setup.wrapped):
+                if micro.index == 0:
+                    self._share = []
                 with micro as (inputs, targets):
-                    self._backward(inputs, targets, micro.weight)
+                    self._share.append((inputs, targets))
+                    self._backward(setup.forward, inputs, targets, micro.weight)
+                if micro.failed:
+                    yield False
                 if micro.is_last:
                     setup.optimizer.step()
                     setup.optimizer.zero_grad()
-                    yield
+                    yield True
 
-    def _backward(self, inputs: Tensor, targets: Tensor, weight: float = 1.0) -> None:
-        setup = self._setup
+    def _backward(self, forward: Forward, inputs: Tensor, targets: Tensor, weight: float = 1.0) -> None:
+        setup = self.setup
         if not setup.prepared:
             inputs, targets = setup.prepare(inputs, targets, clock=0)
-        loss = setup.loss(setup.forward(inputs), targets)
+        loss = setup.loss(forward(inputs), targets)
         (loss if weight == 1.0 else loss * weight).backward()

@@ -149,6 +149,9 @@ class RunConfig:
         "How the LR follows: linear (for sgd, nesterov, rmsprop-warmup, lars), sqrt (for adam, adamw, lamb), none, "
         "'power(0.75)'; else, with any optimizer, linear, for gpt-tiny sqrt; with --rule the rule's own.",
         check=lambda _, name: couplings.get(name), of_growth=True)
+    world_sizes: str | None = _setting(None, GROWTH,
+        "Processes wanted from which batch size on, '0:1 2048:4'; reported, not started.", metavar="TEXT",
+        check=lambda name, text: _world_sizes(name, schedules.constant(), text), may_change=True, late=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
         "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5, poly:2, "
@@ -203,6 +206,10 @@ class RunConfig:
         flags="--cuda-graphs/--no-cuda-graphs", late=True)
     fsdp: bool = _setting(False, SPEED, "Under torchrun: shard parameters and moments over the processes (FSDP2).",
         flags="--fsdp/--no-fsdp", may_change=True, late=True)
+    compress: str | None = _setting(None, SPEED,
+        "Under torchrun: send gradients as fp16 or bf16, which is half as many bytes.",
+        check=partial(_checks.one_of, allowed=_checks.COMPRESSIONS, remedy="leave it out to send them whole"),
+        late=True)
     workers: int | None = _setting(None, RUN,
         "Processes that read samples; else one for each core where they are read from disk.",
         check=partial(_checks.whole, minimum=0), may_change=True, late=True)
@@ -215,6 +222,8 @@ class RunConfig:
         if self.cuda_graphs and not self.compile:
             remedy = "they replay the compiled network"
             raise ArgumentError("cuda_graphs", "must come with `compile`", got="it alone", remedy=remedy)
+        if self.compress is not None:
+            self._check_compression(self.compress)
         for name in ("every", "evaluate_every"):
             self._check_duration(name, getattr(self, name))
         if self.save_every is not None and isinstance(saving.interval(self.save_every), units.Duration):
@@ -223,6 +232,20 @@ class RunConfig:
         self._check_large_batch()
         if self.grows:
             self._check_growth()
+
+    def _check_compression(self, kind: str) -> None:
+        if self.precision == "float64":
+            remedy = "leave one of them out"
+            raise ArgumentError("compress", "must come without `precision` float64", value=kind, remedy=remedy)
+        if self.fsdp and kind == "fp16":
+            rule, remedy = "must not be fp16 with `fsdp`, since FSDP2 sums in it and it overflows", "take bf16"
+            raise ArgumentError("compress", rule, value=kind, remedy=remedy)
+        if self.fsdp and self.micro_batch_size is not None:
+            rule, remedy = (
+                "must come without `micro_batch_size` with `fsdp`, since FSDP2 adds micro-batches in it",
+                "leave one of them out",
+            )
+            raise ArgumentError("compress", rule, value=kind, remedy=remedy)
 
     def _check_duration(self, name: str, text: str) -> None:
         """Checks that `text` is a duration above 0 in epochs, samples or updates, or in tokens if samples have any."""
@@ -463,7 +486,8 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
     """The batch schedule that settings describe: constant, growing by a factor, or by a rule where the LR falls.
 
     Args:
-        settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule` and `epochs`.
+        settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule`, `epochs` and, if
+            there are any, `world_sizes`.
         **more: further arguments of `schedules.from_lr`, used for growth by a rule.
 
     Raises:
@@ -473,6 +497,9 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         >>> batch_schedule({"growth": 2, "every": "4", "max_batch_size": 256, "rule": None}).describe()
         "x2 every 4 epochs, from the loader's batch size, at most 256"
     """
+    table = settings["world_sizes"] if "world_sizes" in settings else None  # noqa: SIM401
+    if table is not None:
+        return _world_sizes("world_sizes", batch_schedule({**settings, "world_sizes": None}, **more), table)
     maximum = settings["max_batch_size"]
     with naming(maximum="max_batch_size"):
         if settings["rule"] is not None:
@@ -481,6 +508,14 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         if settings["growth"] is None:
             return schedules.constant()
         return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
+
+
+def _world_sizes(name: str, schedule: schedules.Schedule, table: Any) -> schedules.Schedule:
+    """The schedule with the numbers of processes that it wants."""
+    if not isinstance(table, str):
+        raise ArgumentTypeError(name, "must be text such as '0:1 2048:4'", value=table)
+    with naming(table=name):
+        return schedules.world_sizes(schedule, table)
 
 
 def checked_target(target: float) -> float:

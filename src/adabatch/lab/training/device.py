@@ -42,7 +42,7 @@ def pick_device(name: str) -> torch.device:
     """
     check_name(name)
     if (launch := _distributed.launched()) is not None and torch.cuda.is_available() and name not in ("cpu", "mps"):
-        return _gpu_of(launch.local, name)
+        return _gpu_of(launch, name)
     kind, _, index = name.partition(":")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":
@@ -59,20 +59,18 @@ def pick_device(name: str) -> torch.device:
     return torch.device(kind, int(index))
 
 
-def _gpu_of(local: int, name: str) -> torch.device:
-    """The GPU of a process that torchrun started."""
+def _gpu_of(launch: _distributed.Launch, name: str) -> torch.device:
+    """The GPU of a process that torchrun started; raises in all processes of a machine that has too few."""
     gpus = torch.cuda.device_count()
     if ":" in name:
         raise ArgumentError(
             "device", "must name no number under torchrun", value=name, remedy="each process takes the GPU of its own"
         )
-    if local >= gpus:
-        got, remedy = (
-            f"process {local + 1} of this machine, and torch sees {gpus}",
-            f"start with --nproc-per-node {gpus}",
-        )
+    if launch.local_world > gpus:
+        got = f"{launch.local_world} processes on this machine, and torch sees {gpus}"
+        remedy = f"start with --nproc-per-node {gpus}, or train on the CPU"
         raise ArgumentError("device", "must be a GPU of its own for each process", got=got, remedy=remedy)
-    return torch.device("cuda", local)
+    return torch.device("cuda", launch.local)
 
 
 def _missing(name: str, there: str, *, remedy: str = "use auto or cpu") -> ArgumentError:

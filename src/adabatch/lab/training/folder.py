@@ -4,10 +4,12 @@ config.json           the settings
 versions.json         python, torch, git revision of the working folder, device, threads
 metrics.jsonl         one line per evaluation, by samples
 decisions.jsonl       one line per change of the batch size
-checkpoints/last.pt   the state to resume from, with the number of lines that belong to it in each log
-checkpoints/best.pt   the same at the best evaluation
+checkpoints/          last.pt: the state to resume from, with the number of lines that belong to it in each log
+                      previous.pt: the one before it; best.pt: the one at the best evaluation
+                      at-*/: of several processes, tensors of the network and the optimizer that one of them names
 tensorboard/          the metrics as events, if tensorboard is installed
 result.json           the result; there when the run is finished
+torchrun.json         the torchrun job that trained there last
 .lock                 held while a process trains
 """
 
@@ -16,9 +18,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,13 +30,13 @@ from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch._files import write_json as write_json
 from adabatch._files import write_text as write_text
-from adabatch.lab.training import checkpoint, lock
+from adabatch.lab.training import checkpoint, job, lock
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
 from adabatch.types import Decision
 
-CHECKPOINTS: Final = ("last", "best")
+CHECKPOINTS: Final = ("last", "previous", "best")
 METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 _Record = TypeVar("_Record")
@@ -52,7 +55,7 @@ class RunFolder:
         config: the settings of the run.
         versions: as `device.versions` returns them.
         resume: whether to go on with the run that is there.
-        resume_from: the checkpoint to go on from, `"last"` or `"best"`.
+        resume_from: the checkpoint to go on from, one of `CHECKPOINTS`.
 
     Raises:
         FileExistsError: if a run is there and `resume` is False, or a comparison is there.
@@ -66,7 +69,8 @@ class RunFolder:
         self, path: Path, *, config: RunConfig, versions: Mapping[str, Any], resume: bool, resume_from: str = "last"
     ) -> None:
         self.path = path
-        self._last, self._best = (path / "checkpoints" / f"{name}.pt" for name in CHECKPOINTS)
+        self._files = tuple(path / "checkpoints" / f"{name}.pt" for name in CHECKPOINTS)
+        self._last, self._previous, self._best = self._files
         self._from = path / "checkpoints" / f"{resume_from}.pt"
         self._config = config
         self._events: Any = None
@@ -87,7 +91,7 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._around.enter_context(lock.held(self.path))
-        left = (self.path / "config.json", self._last, self._best, self.path / "result.json")
+        left = (self.path / "config.json", *self._files, self.path / "result.json")
         if any(file.exists() for file in left):
             raise FileExistsError(
                 f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
@@ -98,6 +102,7 @@ class RunFolder:
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
             write_json(self.path / "versions.json", versions)
+            job.note(self.path)
             write_json(self.path / "config.json", config.to_json())
 
     def _enter_again(self, config: RunConfig) -> None:
@@ -106,6 +111,7 @@ class RunFolder:
         self._around.enter_context(lock.held(self.path))
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
+            job.note(self.path)
             checkpoint.finish(self._last, also=self._best)
             for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
                 draft.unlink()  # of a run that was killed
@@ -118,46 +124,64 @@ class RunFolder:
             ValueError: if it is damaged.
         """
         if not self._from.exists():
-            if self._from == self._last and not self._best.exists() and not (self.path / "result.json").exists():
+            left = any(file.exists() for file in (*self._files, self.path / "result.json"))
+            if self._from == self._last and not left:
                 return None
             raise FileNotFoundError(f"`resume` must find {self._from}, which is not there; {self._remedy()}")
-        values = checkpoint.read(self._from, remedy=self._remedy())
+        values = checkpoint.read(self._from, remedy=self._remedy)
         with self.fitting():
             return RunState.from_dict(values)
 
-    @contextmanager
-    def fitting(self) -> Iterator[None]:
+    def fitting(self) -> AbstractContextManager[None]:
         """Turns any error that a damaged state, or one of another run, causes into one that names the file.
 
         Raises:
             ValueError: with a remedy.
         """
-        try:
-            yield
-        except _WRONG as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
-            rule, got = f"{self._from} must be of this run", f"one that does not fit it ({reason})"
-            raise ArgumentError("checkpoint", rule, got=got, remedy=self._remedy()) from None
+        return _fitting(self._from, self._remedy)
 
     def _remedy(self) -> str:
-        """The remedy if the state to resume from cannot be used."""
-        again = "remove the run folder to start again"
-        other = next((path for path in (self._last, self._best) if path != self._from and path.exists()), None)
-        return again if other is None else f"{other.name} is there: take {other.stem} as `resume_from`, or {again}"
+        """The remedy if the state to resume from cannot be used: the other checkpoints that are whole."""
+        names = [file.stem for file in self._files if file != self._from and _read(file) is not None]
+        if not names:
+            return checkpoint.AGAIN
+        there = f"{' and '.join(f'{name}.pt' for name in names)} {'are' if len(names) > 1 else 'is'} there"
+        return f"{there}: take {' or '.join(names)} as `resume_from`, or {checkpoint.AGAIN}"
 
     def save(self, state: RunState, *, best: bool) -> None:
-        """Writes the state to resume from, after the logs that belong to it; if `best`, under a second name too."""
+        """Writes the state to resume from, after the logs that belong to it; if `best`, under a second name too.
+
+        The former one is kept as the previous one. Folders of shards that no checkpoint names any more are removed.
+        """
         with writing(self.path):
             for name in self._unsynced:
                 _files.sync(self.path / name)
             self._unsynced.clear()
-            checkpoint.write(self._last, state.to_dict(), also=self._best if best else None)
+            also = self._best if best else None
+            checkpoint.write(self._last, state.to_dict(), also=also, former=self._previous)
+        self.sweep()
+
+    def new_shards(self, clock: int) -> str:
+        """A name for a new folder of shards."""
+        self.sweep()
+        name, number = f"{checkpoint.SHARDS}{clock}", 1
+        while (self._last.parent / name).exists():
+            number += 1
+            name = f"{checkpoint.SHARDS}{clock}-{number}"
+        return name
+
+    def sweep(self) -> None:
+        """Removes folders of shards that no checkpoint names: old ones, and half-written ones."""
+        folders = set(self._last.parent.glob(f"{checkpoint.SHARDS}*"))
+        for folder in folders and folders - {checkpoint.shards_of(file) for file in self._files}:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
         """Makes the folder agree with the state that is resumed from; a kill at any point does no harm.
 
-        The logs are cut back to the lines that belong to the state. The best state becomes the last one if it is the
-        one resumed from. If the run trains for more epochs now, its result is removed and its settings are changed.
+        The logs are cut back to the lines that belong to the state. Where it is not the last one it becomes the last
+        one, and later ones are removed. If the run trains for more epochs now, its result is removed and its settings
+        are changed.
 
         Returns:
             The records that the logs hold then.
@@ -167,9 +191,13 @@ class RunFolder:
         """
         kept = self._kept(state)
         with writing(self.path):
-            if state is not None:
+            if state is not None and self._from != self._last:
+                for file in self._files[1:]:
+                    if (_read(file) or {}).get("updates", 0) > state.updates:
+                        file.unlink()
                 _files.name_also(self._from, self._last)
                 _files.sync(self._last.parent)
+            self.sweep()
             saved = saved_config(self.path)
             if saved.epochs != self._config.epochs:
                 (self.path / "result.json").unlink(missing_ok=True)
@@ -234,16 +262,33 @@ class RunFolder:
         for name in ("train_loss", "test_loss", "test_accuracy", "batch_size", "lr", "updates", "seconds"):
             value = getattr(evaluation, name)
             self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
+        for name in ("communication_bytes", "communication_seconds"):
+            if (value := getattr(evaluation, name)) is not None:
+                self._events.add_scalar(name, value, evaluation.samples)
         self._events.flush()
 
 
 class SharedRunFolder:
-    """The run folder of all ranks. Only rank 0 reads and writes; if it fails, the others raise `RankError`."""
+    """The run folder of all ranks. Rank 0 reads and writes; if it fails, the others raise `RankError`.
 
-    def __init__(self, path: Path, *, ranks: Ranks, **how: Any) -> None:
+    Args:
+        path: the folder.
+        ranks: the processes that train together.
+        shares: whether each rank writes its shards of the tensors of a checkpoint. It then does so while training goes
+            on, and the checkpoint counts once rank 0 has written the file that names them.
+        how: see `RunFolder`.
+    """
+
+    def __init__(self, path: Path, *, ranks: Ranks, shares: bool = False, **how: Any) -> None:
         self.path, self._ranks = path, ranks
         self._own: list[RunFolder] = []
+        self._writer: Any = None
+        self._written: tuple[RunState, bool] | None = None  # the checkpoint whose shards are being written
         ranks.from_first(lambda: self._own.append(RunFolder(path, **how)))
+        if shares:
+            from adabatch._distributed.shards import Writer
+
+            self._writer = Writer()
 
     def _ask(self, question: Callable[[RunFolder], _Value]) -> _Value:
         return self._ranks.from_first(lambda: question(self._own[0]))
@@ -253,12 +298,55 @@ class SharedRunFolder:
         return self._ask(RunFolder.state)
 
     def fitting(self) -> AbstractContextManager[None]:
-        """See `RunFolder.fitting`."""
-        return self._own[0].fitting() if self._own else nullcontext()
+        """See `RunFolder.fitting`; the error of the first rank, which offers other checkpoints, is the one to read."""
+        return self._own[0].fitting() if self._own else _fitting(self.path, lambda: checkpoint.AGAIN)
 
-    def save(self, state: RunState, *, best: bool) -> None:
-        """See `RunFolder.save`."""
-        self._ask(lambda own: own.save(state, best=best))
+    def shards(self, state: RunState) -> Path | None:
+        """The folder of shards that a state names; None if it names none."""
+        return checkpoint.shards_in({"shards": state.shards}, self.path / "checkpoints" / "last.pt")
+
+    def save(self, state: RunState, *, best: bool, wait: bool = False) -> None:
+        """See `RunFolder.save`; where ranks share checkpoints this copies the tensors alone, unless it shall `wait`."""
+        if self._writer is None:
+            self._ask(lambda own: own.save(state, best=best))
+            return
+        self.settle()
+        parts, tensors = checkpoint.apart(state.parts)
+        name = self._ask(lambda own: own.new_shards(parts["loader"]["clock"]))
+        self._writer.start(self.path / "checkpoints" / name, tensors)
+        self._written = replace(state, parts=parts, shards=name), best
+        if wait:
+            self.settle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether this rank still writes."""
+        return self._writer is not None and self._writer.busy
+
+    def settle(self) -> None:
+        """Waits until all ranks have written their shards and completes the checkpoint.
+
+        Raises:
+            OSError: on rank 0, if one could not be written.
+        """
+        if self._written is None:
+            return
+        (state, best), self._written = self._written, None
+        failed: Exception | None = None
+        try:
+            self._writer.wait()
+        except Exception as error:  # of any rank
+            failed = error
+        failures = [each for each in self._ranks.gathered(failed) if each is not None]
+
+        def complete(own: RunFolder) -> None:
+            if not failures:
+                return own.save(state, best=best)
+            own.sweep()
+            with writing(own.path):
+                raise failures[0]
+
+        self._ask(complete)
 
     def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
         """See `RunFolder.restart`."""
@@ -271,12 +359,38 @@ class SharedRunFolder:
 
     def finish(self, result: RunResult) -> None:
         """See `RunFolder.finish`."""
+        self.settle()
         self._ask(lambda own: own.finish(result))
 
     def close(self) -> None:
-        """See `RunFolder.close`."""
+        """See `RunFolder.close`; after an error a checkpoint whose shards are written by all is completed."""
+        if self._writer is not None:
+            if self._written is not None:
+                with suppress(Exception):  # the error before it is told
+                    self._writer.wait()
+                    for own in self._own:
+                        own.save(self._written[0], best=self._written[1])
+            self._writer.close()
         for own in self._own:
             own.close()
+
+
+@contextmanager
+def _fitting(file: Path, remedy: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+    except _WRONG as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
+        rule, got = f"{file} must be of this run", f"one that does not fit it ({reason})"
+        raise ArgumentError("checkpoint", rule, got=got, remedy=remedy()) from None
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The state in a file; None if it is not whole."""
+    try:
+        return checkpoint.read(file)
+    except (OSError, ValueError):
+        return None
 
 
 def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record], int]:

@@ -19,7 +19,8 @@ from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import folder as folders
-from adabatch.lab.training import saving
+from adabatch.lab.training import job, saving
+from adabatch.lab.training.communication import Communication
 from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
 from adabatch.lab.training.folder import SharedRunFolder
@@ -48,12 +49,15 @@ def train(
     Afterwards random states and torch's number of threads are as before. On the CPU glibc's allocator is tuned, see
     `memory.tune_allocator`. During training, Ctrl-C, SIGTERM and SIGHUP take effect after the current update.
 
+    When torchrun starts the processes again, as many or another number, the run goes on from its last checkpoint, also
+    without `resume`.
+
     Args:
         config: the settings.
         out: the run folder; None keeps nothing.
         resume: go on with the run in `out`, from its last checkpoint. The result of a finished run is returned, unless
             it may and should train for more epochs, see `RunConfig.check_longer`.
-        resume_from: with `resume`, the checkpoint to go on from: `"last"`, or `"best"` if the last one is lost.
+        resume_from: with `resume`, the checkpoint to go on from: `"last"`; or `"previous"` or `"best"` if that is lost.
         data: the task's data if they are loaded already.
         progress: called a few times per second.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
@@ -87,6 +91,8 @@ def train(
     task = tasks.get(config.task)
     aim = task.target if target is None else target
     ranks = Ranks()
+    if out is not None and ranks.from_first(lambda: job.goes_on(out)):
+        resume, resume_from = True, folders.CHECKPOINTS[0]
     if resume and out is not None and (done := ranks.from_first(lambda: _finished(config, out))) is not None:
         return done
     loaded = ranks.each_first(lambda: task.load(config.data)) if data is None else data
@@ -101,7 +107,7 @@ def train(
         folder = None
         if out is not None:
             how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
-            folder = SharedRunFolder(out, ranks=ranks, **how)
+            folder = SharedRunFolder(out, ranks=ranks, shares=setup.shares_checkpoints, **how)
             around.callback(folder.close)
         trainer = Trainer(setup, folder=folder, interrupts=interrupts, progress=progress)
         return trainer.train(target=aim)
@@ -142,6 +148,8 @@ class Trainer:
         self._end = self._N * setup.config.epochs
         self._fingerprint = "" if folder is None else setup.data.fingerprint()
         self._tally = Tally(setup.device, setup.ranks)
+        self._communication = Communication(setup)
+        self._compress: Any = None if setup.config.fsdp else setup.config.compress  # FSDP2 averages by itself
         self._history: list[Evaluation] = []
         self._best = -1.0  # accuracy so far
         self._decisions: list[Decision] = []
@@ -161,6 +169,7 @@ class Trainer:
         self._restore()
         self._setup.try_sizes(tell=self._note)
         self._before = self._loader.clock, time.perf_counter()
+        self._communication.of_an_update(self._tally.updates)  # from here on
         config = self._setup.config
         whole = config.micro_batch_size is None and self._setup.device.type == "cpu" and self._ranks.world == 1
         with suppress(_DivergedError):
@@ -203,7 +212,7 @@ class Trainer:
         prepared = setup.prepared
         optimizer.zero_grad()
         before, loss_sum = 0, self._tally.new_sum()  # this rank's samples and losses before this micro-batch
-        for micro in ab.accumulate(loader, setup.wrapped):
+        for micro in ab.accumulate(loader, setup.wrapped, compress=self._compress):
             if micro.index == 0:
                 before = 0
                 loss_sum.zero_()
@@ -238,8 +247,13 @@ class Trainer:
     def _look(self, *, quickly: bool = False) -> Seen:
         """Events on any rank that end a stretch or the run; `quickly` does not wait for a GPU."""
         diverged = (self._read_losses or not quickly) and self._tally.diverged
-        mine = Seen(self._interrupts.number or 0, self._timer.over, diverged)
-        return self._ranks.look(mine, self._tally.updates)
+        writing = self._folder is not None and self._folder.busy
+        mine = Seen(self._interrupts.number or 0, self._timer.over, diverged, writing)
+        seen = self._ranks.look(mine, self._tally.updates)
+        if self._folder is not None and not seen.writing:
+            with self._interrupts.held():
+                self._folder.settle()
+        return seen
 
     # Stretches of training. One ends where the batch size changes, or an evaluation or a checkpoint is due.
 
@@ -272,7 +286,7 @@ class Trainer:
         if self._folder is not None and (due or seen.signal):
             state = self._state()
             with self._interrupts.held():
-                self._folder.save(state, best=best)
+                self._folder.save(state, best=best, wait=bool(seen.signal) or clock == self._end)
             self._saved = (clock, self._tally.updates)
             self._timer.restart()
         if seen.signal and clock < self._end:
@@ -306,6 +320,7 @@ class Trainer:
         test_loss, right = self._setup.evaluate()
         seconds = tally.seconds - (self._history[-1].seconds if self._history else 0.0)
         rate = tally.loss_samples / seconds
+        of_an_update = self._communication.of_an_update(tally.updates)
         found = Evaluation(
             samples=clock,
             epoch=clock // self._N,
@@ -316,6 +331,8 @@ class Trainer:
             train_loss=_finite(tally.mean_loss()),
             test_loss=_finite(test_loss),
             test_accuracy=accuracy_of(right),
+            communication_bytes=of_an_update.bytes,
+            communication_seconds=of_an_update.seconds,
         )
         best = not found.diverged and found.test_accuracy > self._best
         self._best = max(found.test_accuracy, self._best)
@@ -364,6 +381,7 @@ class Trainer:
         if self._progress is None:
             return
         clock = self._loader.clock
+        wanted = self._plan.world_size_at(clock)
         self._progress(
             Progress(
                 samples=clock,
@@ -371,6 +389,7 @@ class Trainer:
                 epoch=clock // self._N,
                 epochs=self._setup.config.epochs,
                 test_accuracy=self._history[-1].test_accuracy if self._history else None,
+                wants=None if wanted == self._ranks.world else wanted,
                 **now,
             )
         )
@@ -399,7 +418,7 @@ class Trainer:
                 remedy = "give the former data, in whatever folder, or start a new run"
                 raise ArgumentError("data", "must hold what the run began with", got="other samples", remedy=remedy)
             with self._folder.fitting():
-                self._setup.load_state_dict(state.parts)
+                self._setup.load_state_dict(state.parts, shards=self._folder.shards(state))
             self._setup.config.check_longer(state.config, epochs=self._loader.clock // self._N)
             with self._folder.fitting():
                 self._go_on(state)

@@ -19,11 +19,15 @@ _Value = TypeVar("_Value")
 
 
 class Seen(NamedTuple):
-    """Events that end a stretch: a signal's number (0 for none), time to save, a loss that is not finite."""
+    """Events that end a stretch: a signal's number (0 for none), time to save, a loss that is not finite.
+
+    And one that does not: `writing`, whether a checkpoint is still being written.
+    """
 
     signal: int
     over: bool
     diverged: bool
+    writing: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.signal or self.over or self.diverged)
@@ -75,7 +79,7 @@ class Ranks:
         step = max(1.0, min(2 * self._step, LOOK_SECONDS / of_an_update))
         *found, fewest = _distributed.largest([*map(float, mine), -step], device=_distributed.device_of())
         self._step, self._last = -fewest, (updates, now)
-        return Seen(int(found[0]), bool(found[1]), bool(found[2]))
+        return Seen(int(found[0]), *map(bool, found[1:]))
 
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Raises ArgumentError on every rank if `values` differ between ranks."""
@@ -102,18 +106,29 @@ class Ranks:
         self.from_first(first)
         return mine[0] if mine else make()
 
-    def wrapped(self, model: nn.Module, device: torch.device, *, fsdp: bool = False) -> nn.Module:
-        """The model in DistributedDataParallel, or with `fsdp` itself, its parameters sharded in place."""
+    def wrapped(
+        self, model: nn.Module, device: torch.device, *, fsdp: bool = False, compress: str | None = None
+    ) -> nn.Module:
+        """The model in DistributedDataParallel, or with `fsdp` itself, its parameters sharded in place.
+
+        Args:
+            model: the network.
+            device: of its parameters.
+            fsdp: whether to shard.
+            compress: how gradients travel, see `ab.accumulate`; None: whole.
+        """
         if fsdp:
             if not _distributed.is_together():
                 remedy = "start with torchrun, or train with --no-fsdp"
                 raise ArgumentError("fsdp", "must be used under torchrun", got="one process alone", remedy=remedy)
-            _distributed.shard(model, device)
+            _distributed.shard(model, device, narrow=compress is not None and self.world > 1)
             return model
         if self.world == 1:
             return model
         ids = [device.index if device.index is not None else 0] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        ddp = nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        _distributed.hook_into(ddp, compress)  # where DDP reduces itself, it is to be counted
+        return ddp
 
     def first_clock(self, clock: int) -> int:
         """The clock of this rank's first sample from `clock` on; its next one is `world` later."""

@@ -34,6 +34,7 @@ class Progress:
         evaluation: the one just made; None between evaluations.
         seconds_left: of the run, evaluations and checkpoints included, at the pace since the last evaluation; None
             between evaluations.
+        wants: the number of processes that the schedule wants for the batch size, if there is another; else None.
     """
 
     samples: int
@@ -48,6 +49,7 @@ class Progress:
     note: str | None = None
     evaluation: Evaluation | None = None
     seconds_left: float | None = None
+    wants: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ class Evaluation:
         train_loss: mean over the samples trained on since the last evaluation; None: it was not finite.
         test_loss: mean over the test set; None: it was not finite.
         test_accuracy: share of the test set that is right.
+        communication_bytes: of gradients that each rank had averaged, in an update, a mean since the last evaluation;
+            in the type in which they travel. None for one process.
+        communication_seconds: in which rank 0 did nothing but that, waiting included, likewise; None for one process,
+            on GPUs and under FSDP2, where it is not known.
     """
 
     samples: int
@@ -75,6 +81,8 @@ class Evaluation:
     train_loss: float | None
     test_loss: float | None
     test_accuracy: float
+    communication_bytes: int | None = None
+    communication_seconds: float | None = None
 
     @property
     def diverged(self) -> bool:
@@ -262,6 +270,8 @@ class RunState:
         evaluations: number of lines in the metrics.
         decisions: number of lines in the decisions.
         test_right: which test samples were right at the end, once it is reached.
+        shards: the folder of the tensors of network and optimizer, of which the parts hold shape and type alone; None
+            if the parts hold them.
     """
 
     config: RunConfig
@@ -275,6 +285,7 @@ class RunState:
     evaluations: int
     decisions: int
     test_right: str | None
+    shards: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The state as tensors, numbers, text, dicts and lists."""
@@ -288,7 +299,7 @@ class RunState:
             ValueError: if an entry is missing, of another kind or negative.
             TypeError: if a setting is not of its kind.
         """
-        names = [field.name for field in fields(cls)]
+        names, values = [field.name for field in fields(cls)], {"shards": None, **values}
         if missing := [name for name in names if name not in values]:
             raise ArgumentError(missing[0], "must be there")
         config = RunConfig.from_json(values["config"])

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -16,8 +17,8 @@ from adabatch import _distributed, _random, memory, norm, optim
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
+from adabatch.lab.training import checkpoint, lr_schedule, optimizers
 from adabatch.lab.training import device as devices
-from adabatch.lab.training import lr_schedule, optimizers
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.evaluation import chunk_of, evaluate
 from adabatch.lab.training.ranks import Ranks
@@ -59,7 +60,7 @@ class Setup:
         torch.manual_seed(config.seed)
         self.model = self._network().to(device)
         with_layout(self.model, config, data.shape, device)
-        self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp)
+        self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp, compress=config.compress)
         self.forward: Forward = forward_of(self.wrapped, config, device)
         self.loss = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.loader = self._loader()
@@ -158,15 +159,14 @@ class Setup:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of a run, without its settings, as tensors, numbers, text, dicts and lists; all ranks must ask."""
+        """The state of a run, without its settings, as tensors, numbers, text, dicts and lists; all ranks must ask.
+
+        Tensors of the network and the optimizer are the living ones; those that are sharded stay so.
+        """
         self._share_buffers()
-        whole = _distributed.whole
-        state: dict[str, Any] = {"model": {name: whole(value) for name, value in self.model.state_dict().items()}}
+        state: dict[str, Any] = {"model": dict(self.model.state_dict())}
         state |= {name: getattr(self, name).state_dict() for name in ("loader", "batches")}
-        moments = self.optimizer.state_dict()["state"]
-        state["optimizer"] = {
-            number: {name: whole(value) for name, value in held.items()} for number, held in moments.items()
-        }
+        state["optimizer"] = self.optimizer.state_dict()["state"]
         state["rng"] = torch.get_rng_state()
         if self.device.type != "cpu":
             state[f"rng_{self.device.type}"] = _random.state_of(self.device)
@@ -175,22 +175,33 @@ class Setup:
             state |= state["rng_ranks"][0]
         return state
 
+    @property
+    def shares_checkpoints(self) -> bool:
+        """Whether each rank writes its part of a checkpoint."""
+        return self.ranks.world > 1 or self.config.fsdp
+
     def _share_buffers(self) -> None:
         """Takes rank 0's statistics of batch norm, as DistributedDataParallel does; those of the last batch if asked."""
         if self._last_batch is not None:
             self._last_batch.settle()
-        if self.config.fsdp:
+        if self.ranks.world > 1:
             _distributed.take_from_first(self.model.buffers())
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, shards: Path | None = None) -> None:
         """Goes on from what `state_dict` returned.
 
         Settings are not read from it: the LR follows from the epochs passed, and the optimizer keeps its groups.
+
+        Args:
+            state: the state.
+            shards: the folder of the tensors of which the state holds shape and type alone.
 
         Raises:
             Exception: of any kind, if the state is damaged or of another run.
         """
         own = self.model.state_dict()
+        if shards is not None:
+            state = checkpoint.joined(state, shards, model=own, parameters=[*self.model.parameters()])
         held = {name: value.dtype for name, value in own.items()}
         whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
         self.model.load_state_dict(whole)
@@ -304,7 +315,8 @@ def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], d
     if channels_last(config, device):
         if "in_channels" not in shape:
             raise ArgumentError("channels_last", "must be left out for text", got="True", remedy="it is about images")
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not config.fsdp:  # FSDP2 shards contiguous weights only; inputs alone set the layout of what follows
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def forward_of(model: nn.Module, config: RunConfig, device: torch.device) -> Forward:
