@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's, and those of `adabatch.optim`. Importing this loads no torch; making or checking an optimizer does."""
+"""Optimizers by name: torch's, and those of `adabatch.optim`. Importing this loads no torch; making one does."""
 
 from __future__ import annotations
 

@@ -176,12 +176,17 @@ class Setup:
         return state
 
     @property
+    def _in_order(self) -> list[nn.Parameter]:
+        """Parameters in the order in which the optimizer counts them."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
     def shares_checkpoints(self) -> bool:
         """Whether each rank writes its part of a checkpoint."""
         return self.ranks.world > 1 or self.config.fsdp
 
     def _share_buffers(self) -> None:
-        """Takes rank 0's statistics of batch norm, as DistributedDataParallel does; those of the last batch if asked."""
+        """Takes rank 0's statistics of batch norm, as DistributedDataParallel does; of the last batch if asked."""
         if self._last_batch is not None:
             self._last_batch.settle()
         if self.ranks.world > 1:
@@ -201,7 +206,7 @@ class Setup:
         """
         own = self.model.state_dict()
         if shards is not None:
-            state = checkpoint.joined(state, shards, model=own, parameters=[*self.model.parameters()])
+            state = checkpoint.joined(state, shards, model=own, parameters=self._in_order)
         held = {name: value.dtype for name, value in own.items()}
         whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
         self.model.load_state_dict(whole)
@@ -238,7 +243,7 @@ class Setup:
         probe.grad = torch.zeros_like(probe)
         small = self._optimizer([probe])
         small.step()
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        parameters = self._in_order
         if moments or self.loader.clock:
             optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=parameters)
         mine = {
