@@ -180,14 +180,15 @@ class Order:
         epoch = (self.rank + first * self._world) // self._size
         ahead = items_of(0, (epoch + 1) * self._size, self.rank, self._world)[1]  # no further than this epoch
         fresh = self._compute(first, max(stop, min(first + BLOCK, ahead)))
-        found = torch.cat([kept, fresh])
         if stop - start > BLOCK:  # longer than a block: nothing worth keeping
-            return found[: stop - start]
+            return torch.cat([kept, fresh[: stop - first]])
         # In place: a new block would lie in the memory of a batch just freed, and the next batch would not fit there.
         if not len(self._block):
             self._block = torch.empty(2 * BLOCK, dtype=torch.int64)
-        self._block[: len(found)] = found
-        self._start, self._stop = start, start + len(found)
+        if len(kept):
+            self._block[: len(kept)] = kept.clone()
+        self._start, self._stop = start, first + len(fresh)
+        self._block[first - start : self._stop - start] = fresh
         return self._block[: stop - start]
 
     def keys(self, start: int, stop: int) -> Tensor | list[Any]:

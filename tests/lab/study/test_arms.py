@@ -70,7 +70,7 @@ EVERY_KEY = {
     "lr=0.1": 0.1, "momentum=0.5": 0.5, "weight-decay=0.001": 0.001, "optimizer=nesterov": "nesterov", "epochs=4": 4,
     "micro-batch-size=4": 4, "ghost-batch-size=2": 2, "sync-batch-norm=true": True,
     "evaluate-every='2 epochs'": "2 epochs", "save-every='5 min'": "5 min", "precision=bf16": "bf16",
-    "channels-last=false": False, "compile=true": True, "cuda-graphs=false": False, "workers=0": 0, "fsdp=true": True,
+    "channels-last=false": False, "compile=true": True, "cuda-graphs=false": False, "workers=0": 0, "fsdp=false": False,
     "compress=bf16": "bf16", "world-sizes='0:1 64:4'": "0:1 64:4",
 }  # fmt: skip
 

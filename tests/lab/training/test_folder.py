@@ -168,7 +168,7 @@ def test_a_pipe_in_place_of_a_log(tmp_path):
 def test_a_line_of_something_else(written, change, reason):
     path, records = written
     lines = path.read_text().splitlines()
-    lines[1] = str(asdict(records[1]) | change).replace("'", '"').replace("True", "true")
+    lines[1] = str(asdict(records[1]) | change).replace("'", '"').replace("True", "true").replace("None", "null")
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=f"^line 2: .*{reason}"):
         folder.read_log(path, Evaluation, 3)

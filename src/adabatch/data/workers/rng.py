@@ -71,6 +71,11 @@ def _python_words() -> _UInt32 | None:
     return words if (*words[1:].tolist(), int(words[0])) == random.getstate()[1] else None
 
 
+def _bytes_of(generator: torch.Generator) -> bytes:
+    """The state of a generator; bytes are compared faster than tensors."""
+    return generator.get_state().numpy().tobytes()
+
+
 _initial_seed: Final = torch.initial_seed
 
 
@@ -108,7 +113,7 @@ class _Generators:
         self._bits: Any = None
         self._numpy: Any = None
         self._calm: Any = None
-        self._cleared = torch.Generator().manual_seed(0).get_state()
+        self._cleared = _bytes_of(torch.Generator().manual_seed(0))
 
     def _numpy_words(self) -> Any:
         """The memory of numpy's global generator: its 624 words, then its index."""
@@ -122,6 +127,13 @@ class _Generators:
             self._numpy_word = ctypes.c_uint32.from_buffer(words)
         return self._numpy
 
+    def _numpy_whole(self) -> Any:
+        """The same; no half of a pair of normal numbers is left over, as it may be after draws."""
+        state = self._numpy_words()
+        if self._numpy_index.value != _WORDS or self._numpy_word.value != self._numpy_was:
+            np.random.seed(0)
+        return state
+
     def set(self, words: _UInt32, seed: int) -> None:
         """Sets all three: python's to the words, numpy's to the words from the back, torch's to `seed`."""
         python = self._python
@@ -132,9 +144,7 @@ class _Generators:
             _inst.gauss_next = None
         else:
             random.setstate((3, (*words.tolist(), _WORDS), None))
-        state = self._numpy_words()
-        if self._numpy_index.value != _WORDS or self._numpy_word.value != self._numpy_was:
-            np.random.seed(0)  # after draws, half a pair of normal numbers may be left over
+        state = self._numpy_whole()
         state[:_WORDS] = words[::-1]
         state[_WORDS] = _WORDS
         self._numpy_was = self._numpy_word.value
@@ -159,8 +169,8 @@ class _Generators:
             return True
         if self._python_word.value != self._python_was or self._numpy_word.value != self._numpy_was:
             return True
-        before = self._cleared if seed == 0 else torch.Generator().manual_seed(seed).get_state()
-        return not torch.equal(torch.default_generator.get_state(), before)
+        before = self._cleared if seed == 0 else _bytes_of(torch.Generator().manual_seed(seed))
+        return _bytes_of(torch.default_generator) != before
 
     def get(self) -> Any:
         """All three states.
@@ -190,8 +200,7 @@ class _Generators:
         if whole is not None:
             np.random.set_state(whole)
         else:
-            np.random.seed(0)
-            self._numpy_words()[:] = self._calm = words
+            self._numpy_whole()[:] = self._calm = words
         torch.default_generator.set_state(torch_state)
 
 
@@ -207,7 +216,9 @@ class SampleRng:
         self._chunk: tuple[int, Any] = (-1, None)
 
     def seeds(self, epochs: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        """One 63-bit seed for each sample."""
+        """One 63-bit seed for each sample; epochs do not fall."""
+        if len(epochs) and epochs[0] == epochs[-1]:
+            epochs = epochs[:1]
         x = split_mix(epochs.astype(np.uint64) * GOLDEN + np.uint64(self._key))
         return split_mix(x ^ positions.astype(np.uint64)) >> np.uint64(1)
 
@@ -245,20 +256,20 @@ class SampleRng:
         self, get: Callable[[Any], Any], items: Sequence[Any], seeds: Any, samples: list[Any], *, eagerly: bool
     ) -> None:
         """Appends the samples; `eagerly` with the generators set for each."""
-        self._chunk = (-1, None)
-        _current.append(0)
+        self._chunk, current, append = (-1, None), _current, samples.append  # local names are faster
+        current.append(0)
         try:
             if eagerly:
                 for i, (item, seed) in enumerate(zip(items, seeds.tolist(), strict=True)):
-                    _current[-1] = seed
+                    current[-1] = seed
                     _generators.set(self._words(seeds, i), seed)
-                    samples.append(get(item))
+                    append(get(item))
             else:
                 for item, seed in zip(items, seeds.tolist(), strict=True):
-                    _current[-1] = seed
-                    samples.append(get(item))
+                    current[-1] = seed
+                    append(get(item))
         finally:
-            _current.pop()
+            current.pop()
 
     def _words(self, seeds: npt.NDArray[np.uint64], i: int) -> _UInt32:
         """The state words of sample `i` of a run; computed for several samples at once."""
