@@ -71,7 +71,8 @@ EVERY_KEY = {
     "micro-batch-size=4": 4, "ghost-batch-size=2": 2, "sync-batch-norm=true": True,
     "evaluate-every='2 epochs'": "2 epochs", "save-every='5 min'": "5 min", "precision=bf16": "bf16",
     "channels-last=false": False, "compile=true": True, "cuda-graphs=false": False, "workers=0": 0, "fsdp=false": False,
-    "compress=bf16": "bf16", "world-sizes='0:1 64:4'": "0:1 64:4",
+    "compress=bf16": "bf16", "world-sizes='0:1 64:4'": "0:1 64:4", "decay-biases=false": False,
+    "label-smoothing=0.1": 0.1, "zero-init=false": False, "last-batch-norm=false": False,
 }  # fmt: skip
 
 
@@ -79,7 +80,9 @@ def test_every_setting_that_may_differ_is_a_key():
     found = chosen(f"a: {' '.join(EVERY_KEY)}")["a"].to_json()
     read = {text.partition("=")[0].replace("-", "_"): value for text, value in EVERY_KEY.items()}
     assert {name: found[name] for name in read} == read
-    assert {*read, "rule"} == set(found) - {"task", "seed", "device", "threads", "data"}, "which arms have in common"
+    common = {"task", "seed", "device", "threads", "data"}
+    assert {*read, "rule", "transition"} == set(found) - common
+    )
 
 
 def test_an_arm_that_grows_by_a_rule():

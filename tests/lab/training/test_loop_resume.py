@@ -90,6 +90,9 @@ def test_many_interrupts_in_one_run(tmp_path, unbroken):
         {"lr_schedule": "wsd:2"},
         {"lr_schedule": "exponential:0.7"},
         {"lr_schedule": "milestones:0.3:1,3"},
+        {"optimizer": "rmsprop-warmup", "transition": "1:2", "lr_schedule": "slowstart", "label_smoothing": 0.1},
+        {"optimizer": "lars", "lr": 1.0, "weight_decay": 1e-3, "lr_schedule": "warmup:1+poly:2"},
+        {"optimizer": "lamb", "lr": 0.01, "coupling": "sqrt", "weight_decay": 1e-2, "decay_biases": False},
     ],
     ids=str,
 )
@@ -385,9 +388,14 @@ HELD = {
     **{"rule": "smith", "drop_last": True, "coupling": "none", "lr": 0.5, "lr_schedule": "constant", "momentum": 0.5},
     **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
-    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True, "compress": "bf16"},
+    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True, "compress": "bf16", "last_batch_norm": True},
+    **{"transition": "0.5:0.5", "decay_biases": False, "label_smoothing": 0.1, "zero_init": True},
 }
-WITH = {"rule": {"growth": None}, "cuda_graphs": {"compile": True}}  # what they do not go without
+WITH = {
+    "rule": {"growth": None},
+    "cuda_graphs": {"compile": True},
+    "transition": {"optimizer": "rmsprop-warmup"},
+}  # fmt: skip; what they do not go without
 FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 updates"}
 
 

@@ -3,13 +3,22 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adabatch import optim
 from adabatch.lab import models
 from adabatch.lab.training import optimizers
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("sgd", torch.optim.SGD), ("nesterov", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+    [
+        ("sgd", torch.optim.SGD),
+        ("nesterov", torch.optim.SGD),
+        ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
+        ("rmsprop-warmup", optim.RMSpropWarmup),
+        ("lars", optim.LARS),
+        ("lamb", optim.LAMB),
+    ],
 )
 def test_each_name_with_its_settings(name, kind):
     made = optimizers.build(name, [torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.8, weight_decay=0.03)
@@ -17,7 +26,9 @@ def test_each_name_with_its_settings(name, kind):
     assert type(made) is kind
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.03)  # no default of torch's
     if kind is torch.optim.SGD:
-        assert (group["momentum"], group["nesterov"]) == (0.8, name == "nesterov")
+        assert group["nesterov"] is (name == "nesterov")
+    if kind in (torch.optim.SGD, optim.RMSpropWarmup, optim.LARS):
+        assert group["momentum"] == 0.8
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -43,6 +43,8 @@ def build(
         more["momentum"] = momentum
     if name == "nesterov":
         more["nesterov"] = True
+    if kind == "RMSpropWarmup":
+        more.setdefault("epochs", float)  # none have passed
     home: Any = optim if kind in OURS else torch.optim
     made: torch.optim.Optimizer = getattr(home, kind)(parameters, lr=lr, weight_decay=weight_decay, **more)
     return made
