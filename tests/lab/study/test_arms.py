@@ -82,7 +82,6 @@ def test_every_setting_that_may_differ_is_a_key():
     assert {name: found[name] for name in read} == read
     common = {"task", "seed", "device", "threads", "data"}
     assert {*read, "rule", "transition"} == set(found) - common
-    )
 
 
 def test_an_arm_that_grows_by_a_rule():

@@ -67,6 +67,11 @@ def test_settings_of_earlier_run_folders_may_be_missing():
         "workers",
         "save_every",
         "compress",
+        "transition",
+        "decay_biases",
+        "label_smoothing",
+        "zero_init",
+        "last_batch_norm",
     ):
         del values[name]
     assert RunConfig.from_json(values) == config

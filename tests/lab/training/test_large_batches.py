@@ -83,7 +83,7 @@ def test_the_last_batch_over_ranks(tmp_path):
         ({"transition": "1:1"}, "`transition` must come with the optimizer rmsprop-warmup, got sgd; leave it out"),
         (
             {"transition": "3.5:2", "optimizer": "rmsprop-warmup"},
-            "`transition` must end within the 4 epochs of the training, got 3.5:2, which ends after 4.5; give a smaller",
+            "`transition` must end within the 4 epochs of the training, got 3.5:2, which ends after 4.5",
         ),
         ({"transition": "soon", "optimizer": "rmsprop-warmup"}, "`transition` must be CENTRE:LENGTH in epochs, got"),
         ({"transition": "-1:2", "optimizer": "rmsprop-warmup"}, "`transition` must be at least 0, got -1.0; write for"),
