@@ -1,8 +1,8 @@
 """This tree against another revision of it: seconds of training loops and of the loader's epochs, paired.
 
 Each round starts a process for each of the two, since where memory comes to lie is luck that lasts as long as a process
-does, and asks them in turn for an epoch. The ratio is this tree's seconds by the other's. Bound: its median over the
-rounds is at most 1.01.
+does, fills both heaps alike at random, and asks them in turn for an epoch. The ratio is this tree's seconds by the
+other's. Bound: its median over the rounds is at most 1.01.
 
     git worktree add ../before REVISION
     python benchmarks/revision.py --before ../before/src
@@ -26,8 +26,8 @@ BOUND = 1.01
 class Side:
     """A process that times one case with one tree."""
 
-    def __init__(self, src: Path, case: str) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("revision_worker.py")), case]
+    def __init__(self, src: Path, case: str, seed: int) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("revision_worker.py")), case, str(seed)]
         environment = {**os.environ, "PYTHONPATH": str(src)}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
@@ -59,7 +59,7 @@ def compare(case: str, before: Path, *, rounds: int, pairs: int) -> dict[str, An
     other: list[list[float]] = []
     for turn in range(rounds):
         paths = [ROOT / "src", before]
-        sides = {path: Side(path, case) for path in (paths if turn % 2 else paths[::-1])}
+        sides = {path: Side(path, case, turn) for path in (paths if turn % 2 else paths[::-1])}
         times: dict[Path, list[float]] = {path: [] for path in paths}
         for pair in range(pairs):
             for path in paths[:: -1 if pair % 2 else 1]:

@@ -1,12 +1,14 @@
 """Times epochs for `revision.py` with whichever adabatch is on the path: a line in, the seconds of one epoch out.
 
 It imports public names alone, so that it runs with older revisions too. Without workers the seconds are
-those of the processor, which other processes disturb less.
+those of the processor, which other processes disturb less. Where memory lies decides over some percent, so the heap is
+filled at random first, by a seed.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -97,11 +99,18 @@ CASES: dict[str, Callable[[], Callable[[], None]]] = {
 }
 
 
+def disorder(seed: int) -> list[torch.Tensor]:
+    """Tensors of all sizes, to be kept, with holes between them."""
+    draw = random.Random(seed)
+    made = [torch.empty(int(2 ** draw.uniform(0, 22))) for _ in range(200)]
+    return [each for each in made if draw.random() < 0.5]
+
+
 def main() -> None:
-    """Answers each line with the seconds of one epoch of the case that the command line names."""
+    """Answers each line with the seconds of one epoch of the case that the command line names, after a seed."""
     torch.set_num_threads(1)
     tune_allocator()
-    case = sys.argv[1]
+    case, kept = sys.argv[1], disorder(int(sys.argv[2]))
     run = CASES[case]()
     run()
     run()
@@ -115,6 +124,7 @@ def main() -> None:
         seconds = clock() - start
         gc.enable()
         print(seconds, flush=True)
+    del kept
 
 
 if __name__ == "__main__":
