@@ -1,6 +1,6 @@
 """Batch sizes as pure functions of the clock: data that a `Plan` resolves. No torch here."""
 
-from adabatch.schedules import lr
+from adabatch.schedules import lr as lr
 from adabatch.schedules._base import Schedule
 from adabatch.schedules.clamp import clamp
 from adabatch.schedules.constant import constant
@@ -14,6 +14,6 @@ from adabatch.schedules.then import then
 from adabatch.schedules.world_sizes import world_sizes
 
 __all__ = [
-    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "lr", "round_to", "steps",
+    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "round_to", "steps",
     "then", "world_sizes",
 ]  # fmt: skip

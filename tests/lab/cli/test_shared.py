@@ -49,7 +49,7 @@ BAD = {
     "an unknown coupling": (["--growth", "2", "--coupling", "cubic"], "`--coupling` must be one of"),
     "a coupling for another optimizer": (["--growth", "2", "--optimizer", "adam"], "linear"),
     "an unknown model": (["--model", "vgg"], "`--model` must be one of small_cnn, mlp, got 'vgg'"),
-    "an unknown optimizer": (["--optimizer", "lars"], "`--optimizer` must be one of sgd, nesterov, adam, adamw"),
+    "an unknown optimizer": (["--optimizer", "lion"], "`--optimizer` must be one of sgd, nesterov, adam, adamw"),
     "an unknown device": (["--device", "tpu"], "`--device` must be one of auto, cpu, cuda, cuda:N, mps, got 'tpu'"),
     "an LR schedule": (["--lr-schedule", "step"], "`--lr-schedule` must be a schedule, got 'step'; write constant"),
     "an LR of 0": (["--lr", "0"], "`--lr` must be greater than 0, got 0.0"),

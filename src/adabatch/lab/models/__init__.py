@@ -15,11 +15,12 @@ from adabatch._errors import ArgumentError
 from adabatch.lab.models.convolutional import alexnet, small_cnn, vgg19_bn
 from adabatch.lab.models.gpt import gpt
 from adabatch.lab.models.mlp import mlp
-from adabatch.lab.models.residual import resnet20, resnet32, resnet44, resnet50, wrn16_4, zero_init
+from adabatch.lab.models.residual import resnet20, resnet32, resnet44, resnet50, wrn16_4
+from adabatch.lab.models.residual import zero_init as zero_init
 
 __all__ = [
     "alexnet", "build", "gpt", "mlp", "names", "resnet20", "resnet32", "resnet44", "resnet50", "small_cnn", "vgg19_bn",
-    "wrn16_4", "zero_init",
+    "wrn16_4",
 ]  # fmt: skip
 _ALL: Final = (small_cnn, mlp, alexnet, vgg19_bn, resnet20, resnet32, resnet44, wrn16_4, resnet50, gpt)
 _MODELS: Final[dict[str, Callable[..., nn.Module]]] = {model.__name__: model for model in _ALL}

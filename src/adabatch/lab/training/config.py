@@ -268,18 +268,11 @@ class RunConfig:
         if optimizers.CLASSES[self.optimizer] != "RMSpropWarmup":
             rule, remedy = "must come with the optimizer rmsprop-warmup", "leave it out"
             raise ArgumentError("transition", rule, got=self.optimizer, remedy=remedy)
-        center, length = self.rmsprop_transition
+        center, length = rmsprop_transition(self)
         if center + length / 2 > self.epochs:
             rule = f"must end within the {self.epochs:,} epochs of the training"
             got = f"{self.transition}, which ends after {center + length / 2:g}"
             raise ArgumentError("transition", rule, got=got, remedy="give a smaller centre or a shorter length")
-
-    @property
-    def rmsprop_transition(self) -> tuple[float, float]:
-        """Centre and length in epochs of the transition from RMSprop to SGD, for `RMSpropWarmup`."""
-        if self.transition is not None:
-            return _transition(self.transition)
-        return self.epochs * 10 / 90, self.epochs * 5 / 90
 
     def _check_growth(self) -> None:
         first, *more = [name for name in GROWING if getattr(self, name) is not None]
@@ -598,3 +591,10 @@ def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> d
     if "optimizer" in given:
         kept |= found.in_place_of(base.get("optimizer", found.defaults["optimizer"]), given["optimizer"])
     return {**kept, **given}
+
+
+def rmsprop_transition(config: RunConfig) -> tuple[float, float]:
+    """Centre and length in epochs of the transition from RMSprop to SGD, for `RMSpropWarmup`."""
+    if config.transition is not None:
+        return _transition(config.transition)
+    return config.epochs * 10 / 90, config.epochs * 5 / 90

@@ -19,7 +19,7 @@ from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
 from adabatch.lab.training import checkpoint, lr_schedule, optimizers
 from adabatch.lab.training import device as devices
-from adabatch.lab.training.config import RunConfig
+from adabatch.lab.training.config import RunConfig, rmsprop_transition
 from adabatch.lab.training.evaluation import chunk_of, evaluate
 from adabatch.lab.training.ranks import Ranks
 from adabatch.schedules import Plan
@@ -84,7 +84,7 @@ class Setup:
     def _optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         config, more = self.config, {}
         if optimizers.CLASSES[config.optimizer] == "RMSpropWarmup":
-            center, period = config.rmsprop_transition
+            center, period = rmsprop_transition(config)
             more = {"epochs": self.loader, "center": center, "period": period}
         return optimizers.build(
             config.optimizer,
