@@ -81,7 +81,7 @@ class LastBatchNorm(_BatchNorm):
         assert self.num_batches_tracked is not None
         self.running_mean.copy_(mean)
         self.running_var.copy_(variance)
-        self.num_batches_tracked.add_(1)
+        self.num_batches_tracked.fill_(1)  # that is all they are of
         self.forget()
 
 
