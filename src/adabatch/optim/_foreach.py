@@ -57,9 +57,6 @@ class ForeachOptimizer(Optimizer):
     Gradients must be dense; they are left as they are.
     """
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; its values are checked as those given to the constructor."""
         super().add_param_group(param_group)
