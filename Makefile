@@ -35,9 +35,11 @@ types: .venv/ready ## static types
 	$(BIN)/mypy
 
 test: lint types browser ## style, types, fast tests
+	$(BIN)/pytest -q --doctest-modules src/adabatch
 	$(BIN)/pytest -n 2 -m "not slow and not gpu" --cov
 
 test-all: lint types browser ## the slow tests too
+	$(BIN)/pytest -q --doctest-modules src/adabatch
 	$(BIN)/pytest -n 2 -m "not gpu"
 
 .venv/mutants: .venv/ready
