@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tests.lab.cli.checks import run
 from tests.lab.tasks.images import cifar
 from tests.lab.training.checks import weights
 
-from adabatch.lab.training import saved_result
+from adabatch.lab.training import checkpoint, saved_result
 
 DIGITS = ["train", "digits", "--batch-size", "16", "--precision", "float64"]
 TRAIN = [*DIGITS, "--epochs", "4", "--growth", "2", "--every", "1"]
@@ -63,6 +64,16 @@ def test_one_run_with_one_voice(tmp_path):
     assert (found["test_accuracy"], found["updates"]) == (alone.test_accuracy, alone.updates)
     assert (tmp_path / "two" / "report.html").exists()
     assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
+
+
+@pytest.mark.slow
+def test_clocks_that_differ_make_one_folder(tmp_path):
+    train = shlex.join([sys.executable, "-m", "adabatch", *TRAIN, "--quiet"])
+    elastic = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [sys.executable, "-m", *elastic, "bash", "-c", f"TZ=UTC$RANK exec {train}"]
+    assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert checkpoint.read(folder / "checkpoints" / "last.pt")["shards"] is not None
 
 
 @pytest.mark.slow

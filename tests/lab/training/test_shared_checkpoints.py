@@ -63,6 +63,16 @@ def test_what_two_processes_saved_one_goes_on_from_and_back(tmp_path):
     assert largest_difference(weights(tmp_path / "one"), weights(out)) < 1e-10
 
 
+def in_its_own_folder(rank, world, *, above):
+    trained(rank, world, config=replace(EXACT, epochs=1), out=above / f"folder of {rank}")
+
+
+def test_the_folder_of_the_first_process_counts(tmp_path):
+    on_ranks(2, partial(in_its_own_folder, above=tmp_path))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["folder of 0"]
+    checkpoint.read(tmp_path / "folder of 0" / "checkpoints" / "last.pt")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_any_number_goes_on_from_any_other(tmp_path, optimizer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -102,8 +102,8 @@ def command(
             else:
                 found = ranks.from_first(lambda: saved_config(again))
                 run = replace(run, micro_batch_size=found.micro_batch_size)
-        folder = again or folder
-        with _folders.new(folder) if not (out or again) and ranks.is_first else nullcontext(folder) as own:
+        with ExitStack() as around:
+            own = again or ranks.from_first(lambda: out or around.enter_context(_folders.new(folder)))
             result = _train(run, own, resume_from=source, as_json=as_json, show=show and ranks.is_first)
             if ranks.is_first:
                 _tell_result(run, result, own, as_json=as_json)

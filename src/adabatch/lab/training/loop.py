@@ -54,7 +54,7 @@ def train(
 
     Args:
         config: the settings.
-        out: the run folder; None keeps nothing.
+        out: the run folder; None keeps nothing. Where several processes train, that of the first one counts.
         resume: go on with the run in `out`, from its last checkpoint. The result of a finished run is returned, unless
             it may and should train for more epochs, see `RunConfig.check_longer`.
         resume_from: with `resume`, the checkpoint to go on from: `"last"`; or `"previous"` or `"best"` if that is lost.
@@ -78,6 +78,8 @@ def train(
         >>> result.updates
         23
     """
+    ranks = Ranks()
+    out = ranks.from_first(lambda: out)
     if target is not None:
         checked_target(target)
     if resume and out is None:
@@ -90,7 +92,6 @@ def train(
         memory.tune_allocator()
     task = tasks.get(config.task)
     aim = task.target if target is None else target
-    ranks = Ranks()
     if out is not None and ranks.from_first(lambda: job.goes_on(out)):
         resume, resume_from = True, folders.CHECKPOINTS[0]
     if resume and out is not None and (done := ranks.from_first(lambda: _finished(config, out))) is not None:
