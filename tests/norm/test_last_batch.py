@@ -196,3 +196,14 @@ def test_a_copy_is_on_its_own():
     twin(IMAGES)
     check_first_layer(twin, IMAGES)
     assert model[1].num_batches_tracked == 0
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    model, images = network().cuda(), (torch.randn(3, 8, 2, 4, 4) * 3 + 5).cuda()
+    norm.last_batch(model)
+    for batch in images:
+        model(batch)
+    model.eval()
+    model(images[0])
+    check_first_layer(model, images[2], rtol=1e-5)

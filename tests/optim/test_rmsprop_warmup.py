@@ -137,3 +137,39 @@ def test_habits():
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
         yield from range(10)
+
+
+@pytest.mark.gpu
+def test_a_captured_step_follows_the_epoch():
+    passed = [0.0]
+    trained = [value.detach().cuda().requires_grad_() for value in checks.parameters(dtype=torch.float32)]
+    twins = [value.detach().clone().requires_grad_() for value in trained]
+    captured, plain = (
+        RMSpropWarmup(values, lr=torch.tensor(0.1, device="cuda"), epochs=lambda: passed[0], capturable=capturable)
+        for values, capturable in ((trained, True), (twins, False))
+    )
+    for value in trained:
+        value.grad = torch.ones_like(value)
+    stream = torch.cuda.Stream()
+    before = [value.detach().clone() for value in trained]
+    with torch.cuda.stream(stream):  # torch wants a step outside before a capture
+        captured.step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        captured.step()
+    with torch.no_grad():
+        for value, first in zip(trained, before, strict=True):
+            value.copy_(first)
+            for moment in captured.state[value].values():
+                moment.zero_()
+    for epoch in (0.0, 9.0, 11.0, 30.0):
+        passed[0] = epoch
+        for value, twin, grad in zip(trained, twins, checks.gradients(trained, int(epoch)), strict=True):
+            value.grad.copy_(grad)
+            twin.grad = grad.cuda()
+        captured.read_epoch()
+        graph.replay()
+        plain.step()
+    for value, twin in zip(trained, twins, strict=True):
+        torch.testing.assert_close(value, twin, rtol=1e-5, atol=1e-6)
