@@ -23,8 +23,7 @@ pytestmark = pytest.mark.gpu
 def _on_the_rank(_rank, store, check):
     device = torch.device("cuda", 0)
     dist.init_process_group("cpu:gloo,cuda:nccl", init_method=f"file://{store}", rank=0, world_size=1, device_id=device)
-    with device:
-        check()
+    check()
     gc.collect()
     dist.destroy_process_group()
     os._exit(0)
@@ -37,9 +36,9 @@ def on_one_rank(tmp_path, check):
 
 def means():
     assert _distributed.backend_of(torch.device("cuda")) == "nccl"
-    values = torch.randn(3, 1000, generator=torch.Generator("cuda").manual_seed(0))
+    values = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0)).cuda()
     for kind, unit in {None: 0.0, "bf16": 2.0**-8, "fp16": 2.0**-11}.items():
-        tensors = [row.clone() for row in values] + [torch.tensor([1e-30, 3e38])]
+        tensors = [row.clone() for row in values] + [torch.tensor([1e-30, 3e38]).cuda()]
         before = [tensor.clone() for tensor in tensors]
         average = _distributed.Average(tensors, None, kind)
         for _ in range(2):

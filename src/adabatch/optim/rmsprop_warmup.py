@@ -150,7 +150,7 @@ class RMSpropWarmup(ForeachOptimizer):
         torch._foreach_mul_(velocities, group["momentum"])
         if group["capturable"]:
             share = share.to(values[0].device)
-            rms = torch.where(torch.as_tensor(lr != 0), (1 - share) * group["rms_lr"] / lr, 0.0)
+            rms = _rms_share(share, group["rms_lr"], lr)
             torch._foreach_reciprocal_(scaled)
             torch._foreach_mul_(scaled, rms)
             torch._foreach_add_(scaled, share)
@@ -160,6 +160,14 @@ class RMSpropWarmup(ForeachOptimizer):
             torch._foreach_add_(velocities, grads, alpha=share)
             torch._foreach_addcdiv_(velocities, grads, scaled, (1 - share) * group["rms_lr"] / float(lr) if lr else 0.0)
         descend(values, velocities, lr)
+
+
+def _rms_share(share: Tensor, rms_lr: float, lr: Any) -> Tensor:
+    """The factor of RMSprop's part as a tensor, 0 for an LR of 0; a capture allows no copy from the CPU."""
+    if not isinstance(lr, Tensor) or lr.device.type == "cpu":
+        return (1 - share) * (rms_lr / float(lr) if lr else 0.0)
+    factor = (1 - share) * rms_lr / lr
+    return torch.where(lr != 0, factor, torch.zeros_like(factor))
 
 
 def _reader(epochs: Any) -> Callable[[], float]:
