@@ -49,7 +49,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._group = dist.new_group(backend="gloo")
-        self._stager = DefaultStager(StagingOptions(*[False] * 4))
+        self._stager: DefaultStager | None = None
         self._writing: Future[Any] | None = None
 
     @property
@@ -59,6 +59,7 @@ class Writer:
 
     def start(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Copies the tensors and begins to write them; `wait` must have been called for the folder before."""
+        self._stager = DefaultStager(StagingOptions(*[False] * 4))  # torch 2.11 closes it, so it serves once
         self._writing = cast(
             "Future[Any]",
             async_save(
@@ -73,17 +74,25 @@ class Writer:
             Exception: of the first rank that failed.
         """
         writing, self._writing = self._writing, None
-        if writing is not None:
-            _done(writing.result)
+        try:
+            if writing is not None:
+                _done(writing.result)
+        finally:
+            self._close_stager()
 
     def close(self) -> None:
         """Waits for what is being written, whatever becomes of it, and leaves the group."""
         with suppress(Exception):
             self.wait()
-        self._stager.close()
+        self._close_stager()
         gc.collect()
         if is_together():
             dist.destroy_process_group(self._group)
+
+    def _close_stager(self) -> None:
+        if self._stager is not None:
+            self._stager.close()
+            self._stager = None
 
 
 def check(folder: Path) -> None:

@@ -153,9 +153,9 @@ class RMSpropWarmup(ForeachOptimizer):
             rms = _rms_share(share, group["rms_lr"], lr)
             torch._foreach_reciprocal_(scaled)
             torch._foreach_mul_(scaled, rms)
-            torch._foreach_add_(scaled, share)
             torch._foreach_mul_(scaled, grads)
             torch._foreach_add_(velocities, scaled)
+            torch._foreach_add_(velocities, torch._foreach_mul(grads, share))  # an addition reads a tensor it adds
         else:
             torch._foreach_add_(velocities, grads, alpha=share)
             torch._foreach_addcdiv_(velocities, grads, scaled, (1 - share) * group["rms_lr"] / float(lr) if lr else 0.0)

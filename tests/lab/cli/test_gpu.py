@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.lab.cli.checks import run
 from tests.lab.cli.test_torchrun import differ, ended, started
+from tests.lab.tasks.images import cifar
 from tests.lab.training.checks import weights
 
 from adabatch.lab.training import saved_result
@@ -24,14 +25,14 @@ def launched(*arguments):
 @pytest.mark.parametrize(
     "options",
     [
-        (), ("--fsdp",), ("--sync-batch-norm", "--model", "mlp"), ("--optimizer", "lamb", "--fsdp"),
+        (), ("--fsdp",), ("--optimizer", "lamb", "--coupling", "sqrt", "--fsdp"),
         ("--save-every", "1 updates"), ("--save-every", "1 updates", "--fsdp"),
     ],
 )  # fmt: skip
 def test_one_rank_trains_as_without_torchrun(tmp_path, options):
     exact = [*TRAIN, "--precision", "float64"]
     launched(*exact, *options, "--quiet", "--out", str(tmp_path / "rank"))
-    alone = [option for option in options if option not in ("--fsdp", "--sync-batch-norm")]
+    alone = [option for option in options if option != "--fsdp"]
     assert run(*exact, *alone, "--quiet", "--out", str(tmp_path / "alone")) == 0
     mine, theirs = saved_result(tmp_path / "rank"), saved_result(tmp_path / "alone")
     assert (mine.updates, mine.batch_sizes) == (theirs.updates, theirs.batch_sizes)
@@ -52,7 +53,7 @@ def test_a_probe_under_torchrun(tmp_path, options):
     sizes = ["--batch-size", "64", "--max-batch-size", "256", "--repeats", "2", "--device", "cuda"]
     launched("probe", "digits", *sizes, *options, "--out", str(tmp_path))
     found = json.loads((tmp_path / "probe.json").read_text())
-    assert found["communication"]["backend"] == "nccl"
+    assert found["device"] == "cuda"
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path):
@@ -60,3 +61,14 @@ def test_more_processes_than_gpus_are_refused(tmp_path):
     code, _, errors = ended(started(*TRAIN, "--out", str(tmp_path), count=count))
     assert code != 0
     assert errors.count("error: `--device` must") == 1, errors
+
+
+@pytest.mark.parametrize("options", [("--sync-batch-norm",), ("--sync-batch-norm", "--fsdp"), ("--last-batch-norm",)])
+def test_batch_norm_over_nccl(tmp_path, monkeypatch, options):
+    monkeypatch.setenv("ADABATCH_CACHE", str(tmp_path / "cache"))
+    images = ["--data", str(cifar(tmp_path / "data", train=41)), "--model", "resnet20", "--precision", "float64"]
+    command = ["train", "cifar10", *images, "--batch-size", "10", "--lr", "0.01", "--device", "cuda", "--quiet"]
+    launched(*command, *options, "--epochs", "2", "--out", str(tmp_path / "rank"))
+    alone = [option for option in options if option == "--last-batch-norm"]
+    assert run(*command, *alone, "--epochs", "2", "--out", str(tmp_path / "alone")) == 0
+    assert differ(weights(tmp_path / "rank"), weights(tmp_path / "alone")) < 1e-6
