@@ -56,7 +56,7 @@ _TEXT: Final = {
     "lr_schedule": "constant", "momentum": 0.0, "weight_decay": 0.1, "optimizer": "adamw", "epochs": 5,
 }
 # fmt: on
-_SMALL_MODELS: Final = ("small_cnn", "mlp")
+_SMALL_MODELS: Final = ("small_cnn", "mlp", "resnet20")
 _CIFAR_MODELS: Final = ("resnet20", "resnet32", "resnet44", "alexnet", "vgg19_bn", "wrn16_4", "small_cnn")
 _like_mnist: Final = partial(Task, models=_SMALL_MODELS, defaults=_MNIST, by_optimizer=_rates(adam=0.001, lars=3.0))
 _like_cifar: Final = partial(Task, models=_CIFAR_MODELS, defaults=_CIFAR, by_optimizer=_rates(adam=0.001, lars=1.0))
