@@ -49,7 +49,7 @@ class Length(NamedTuple):
 
 
 TASKS = {
-    "digits": Length(32, (128, 256, 512, 1024), 36),
+    "digits": Length(32, (128, 256, 512, 1024), 18),
     "fashion_mnist": Length(128, (512, 1024, 2048, 4096, 8192), 18, 20_000),
 }
 

@@ -232,3 +232,17 @@ def test_a_device_that_is_not_there_is_refused_before_anything_starts(tmp_path, 
 def test_a_device_that_is_none(capsys, device):
     message = refused(capsys, "train", "digits", "--device", device)
     assert message == f"`--device` must be one of auto, cpu, cuda, cuda:N, mps, got {device!r}"
+
+
+def test_none_switches_off_what_a_preset_has_switched_on(capsys):
+    """Each part of the toolbox for very large batches goes by a flag of its own."""
+    without = ["--optimizer", "sgd", "--lr-schedule", "constant", "--no-last-batch-norm", "--compress", "none"]
+    assert run("train", "digits", "--preset", "akiba-small", *without, "--epochs", "1", "--json", "--quiet") == 0
+    found = json.loads(capsys.readouterr().out)["config"]
+    assert (found["optimizer"], found["lr_schedule"], found["lr"]) == ("sgd", "constant", 0.4)
+    assert (found["last_batch_norm"], found["compress"]) == (False, None)
+
+
+def test_a_folder_may_be_called_none(tmp_path, capsys):
+    assert run("train", "mnist", "--data", "none", "--out", str(tmp_path / "run")) == 2
+    assert "none" in capsys.readouterr().err

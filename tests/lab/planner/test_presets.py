@@ -3,8 +3,8 @@ import torch
 
 import adabatch as ab
 from adabatch.lab.planner import PRESETS, find
-from adabatch.lab.training import RunConfig, lr_schedule
-from adabatch.lab.training.config import SETTINGS
+from adabatch.lab.training import RunConfig, lr_schedule, train
+from adabatch.lab.training.config import SETTINGS, rmsprop_transition
 
 
 def plan_of(preset, **mode):
@@ -66,11 +66,11 @@ def test_they_are_the_scaled_starts_of_the_first():
 
 def test_each_says_where_it_is_from_and_what_is_recalled():
     for name, presets in PRESETS.items():
-        paper = "1711.00489" if name.startswith("smith") else "1712.02029"
+        paper = {"smith": "1711.00489", "akiba": "1711.04325"}.get(name.partition("-")[0], "1712.02029")
         for preset in presets:
             assert preset.name == name
             assert set(preset.settings) < set(SETTINGS)
-            assert f"arXiv {paper}, " in preset.source
+            assert f"arXiv {paper}" in preset.source
             assert preset.recalled or (name in ("adabatch", "fixed") and preset.task != "imagenet")
 
 
@@ -164,3 +164,30 @@ def test_what_no_preset_has(arguments, message):
     name, *rest = arguments
     with pytest.raises(ValueError, match=message):
         find(name, **dict(zip(("task", "model"), rest, strict=False)))
+
+
+def test_the_paper_of_very_large_batches():
+    """PAPERS' figures: 3,600 updates, LRs of 6.4, 0.96, 0.128 and 0.0128, and the end of the transition at 12.5."""
+    preset = find("akiba")
+    config = RunConfig.for_task("imagenet", **preset.settings)
+    assert config.plan(preset.dataset_size).updates == 90 * 40
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
+    scheduler, lrs = lr_schedule.build(config.lr_schedule, optimizer, epochs=90), []
+    for _ in range(90):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert [lrs[epoch] for epoch in (0, 39, 40, 69, 70, 84, 85, 89)] == pytest.approx(
+        [6.4, 6.4, 0.96, 0.96, 0.128, 0.128, 0.0128, 0.0128]
+    )
+    assert rmsprop_transition(config) == (10, 5)
+
+
+def test_the_same_method_in_small_keeps_a_whole_batch_accurate():
+    preset = find("akiba-small")
+    plain = {"optimizer": "sgd", "lr_schedule": "warmup:1:0.03+milestones:0.1:6,12,16", "last_batch_norm": False}
+    found = [
+        train(RunConfig.for_task("digits", **{**preset.settings, **more}, evaluate_every="18 epochs")).test_accuracy
+        for more in ({}, plain)
+    ]
+    assert found[0] > 0.95 > 0.9 > found[1], found

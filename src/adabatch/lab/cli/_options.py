@@ -93,7 +93,8 @@ def of_a_run(*names: str, **own: Any) -> Callable[[Callable[..., None]], Callabl
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {name: given.pop(name) for name in options}
-            command(settings={name: value for name, value in values.items() if value is not None}, **given)
+            chosen = {name: _read(name, value) for name, value in values.items() if value is not None}
+            command(settings=chosen, **given)
 
         hints = get_type_hints(command, include_extras=True)
         parameters = []
@@ -108,6 +109,13 @@ def of_a_run(*names: str, **own: Any) -> Callable[[Callable[..., None]], Callabl
         return run
 
     return decorate
+
+
+def _read(name: str, value: Any) -> Any:
+    """The value of an option: None for the text `none`, which switches off what a preset or a file has switched on."""
+    setting = SETTINGS.get(name)
+    off = value == "none" and setting is not None and setting.optional and setting.kind is str and not setting.shared
+    return None if off else value
 
 
 def _task_lrs() -> str:

@@ -10,8 +10,11 @@ from adabatch import _checks
 
 _ADABATCH: Final = "Devarakonda, Naumov, Garland 2017, arXiv 1712.02029"
 _SMITH: Final = "Smith, Kindermans, Ying, Le 2017, arXiv 1711.00489"
+_AKIBA: Final = "Akiba, Suzuki, Fukuda 2017, arXiv 1711.04325"
 _CIFAR: Final = ("cifar10", "cifar100")
-_SIZES: Final = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+_SIZES: Final = {
+    **dict.fromkeys(_CIFAR, 50_000), "digits": 1_437, "fashion_mnist": 60_000, "imagenet": 1_281_167
+}  # fmt: skip
 _COMMON: Final[dict[str, Any]] = {
     "optimizer": "sgd",
     "momentum": 0.9,
@@ -176,7 +179,35 @@ def _smith_presets() -> list[Preset]:
     ]
 
 
-_ALL: Final = (*_cifar_presets(), *_imagenet_presets(), *_smith_presets())
+def _akiba(name: str, task: str, model: str, batch_size: int, epochs: int, *recalled: str, **more: Any) -> Preset:
+    """The toolbox at a batch size; the LR is 0.1 for 256 samples, the slow start and the transition follow epochs."""
+    settings = {
+        "model": model,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "lr": 0.1 * batch_size / 256,
+        "lr_schedule": "slowstart",
+        "optimizer": "rmsprop-warmup",
+        "weight_decay": 1e-4,
+        "last_batch_norm": True,
+        "compress": "fp16",
+    }
+    return _preset(name, task, _AKIBA, "the weight decay", *recalled, **settings | more)
+
+
+def _akiba_presets() -> list[Preset]:
+    """The paper's own training, whose 1,024 workers had 32 samples each, and its method in small."""
+    large = ("micro-batches of 32 are a worker's share there, over which it takes batch norm",)
+    small = ("data, network, batch size and epochs are ours",)
+    return [
+        _akiba("akiba", "imagenet", "resnet50", 32_768, 90, *large, micro_batch_size=32),
+        _akiba("akiba-small", "digits", "resnet20", 1_024, 18, *small),
+        _akiba("akiba-small", "fashion_mnist", "resnet20", 4_096, 18, *small),
+        _akiba("akiba-small", "cifar10", "resnet20", 8_192, 90, *small),
+    ]
+
+
+_ALL: Final = (*_cifar_presets(), *_imagenet_presets(), *_smith_presets(), *_akiba_presets())
 PRESETS: Final[dict[str, tuple[Preset, ...]]] = {
     name: tuple(preset for preset in _ALL if preset.name == name) for name in dict.fromkeys(each.name for each in _ALL)
 }

@@ -207,7 +207,7 @@ class RunConfig:
     fsdp: bool = _setting(False, SPEED, "Under torchrun: shard parameters and moments over the processes (FSDP2).",
         flags="--fsdp/--no-fsdp", may_change=True, late=True)
     compress: str | None = _setting(None, SPEED,
-        "Under torchrun: send gradients as fp16 or bf16, which is half as many bytes.",
+        "Under torchrun: send gradients as fp16 or bf16, which is half as many bytes; none: whole.",
         check=partial(_checks.one_of, allowed=_checks.COMPRESSIONS, remedy="leave it out to send them whole"),
         late=True)
     workers: int | None = _setting(None, RUN,
