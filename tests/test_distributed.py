@@ -77,7 +77,9 @@ def check_buckets(rank, world):
     for _ in range(2):  # after the first update DDP knows the order of gradients
         seen.clear()
         wrapped(torch.ones(1, 400)).sum().backward()
-    buffers = _distributed.ddp_buckets(model.parameters())
+    buckets = _distributed.ddp_buckets(model.parameters())
+    assert [id(each) for bucket in buckets for each in bucket] == [*reversed([*map(id, model.parameters())])]
+    buffers = [torch.zeros(sum(parameter.numel() for parameter in bucket)) for bucket in buckets]
     assert [buffer.nbytes for buffer in buffers] == seen
     assert len(seen) == 3
     for buffer in buffers:

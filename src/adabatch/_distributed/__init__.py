@@ -277,19 +277,19 @@ class _Sum(torch.autograd.Function):
         return differentiable_sum(gradient, ctx.group), None
 
 
-def ddp_buckets(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Buffers as DistributedDataParallel reduces the gradients of `parameters` in, sharded or not; all zeros.
+def ddp_buckets(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The parameters by the buffers in which DistributedDataParallel reduces their gradients, sharded or not.
 
     From the last parameter to the first, by type and device; a buffer ends once it holds 1 MiB, later ones 25 MiB.
     """
-    counts: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    found: dict[tuple[torch.dtype, torch.device], list[list[Tensor]]] = {}
     for parameter in reversed([each for each in parameters if each.requires_grad]):
-        found = counts.setdefault((parameter.dtype, parameter.device), [0])
-        full = _FIRST_BUCKET_BYTES if len(found) == 1 else BUCKET_BYTES
-        if found[-1] * parameter.element_size() >= full:
-            found.append(0)
-        found[-1] += parameter.numel()
-    return [torch.zeros(n, dtype=kind, device=device) for (kind, device), found in counts.items() for n in found]
+        buckets = found.setdefault((parameter.dtype, parameter.device), [[]])
+        full = _FIRST_BUCKET_BYTES if len(buckets) == 1 else BUCKET_BYTES
+        if sum(member.numel() for member in buckets[-1]) * parameter.element_size() >= full:
+            buckets.append([])
+        buckets[-1].append(parameter)
+    return [bucket for buckets in found.values() for bucket in buckets]
 
 
 def all_reduce(buffers: Sequence[Tensor], group: Any = None) -> None:

@@ -48,7 +48,10 @@ SHORTER = [
     Shorter("python -m adabatch.lab.recipes.", "--seeds 1"),
 ]
 # What must be there before the examples of a text.
-BEFORE = {"report": ["adabatch compare digits --seeds 2 --out runs/demo"]}
+BEFORE = {
+    "plan": ["adabatch probe digits --model resnet20 --batch-size 32 --max-batch-size 1024 --repeats 6 --seconds 0.01"],
+    "report": ["adabatch compare digits --seeds 2 --out runs/demo"],
+}
 
 
 def commands(text: str) -> list[str]:

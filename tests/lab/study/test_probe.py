@@ -121,8 +121,26 @@ def test_a_probe_measures_real_steps(data):
     assert found["curve"][0]["against_first"] is None
     assert (found["task"], found["model"], found["device"]) == ("digits", "small_cnn", "cpu")
     assert "communication" not in found
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [(done, 10) for done in range(1, 11)]
+    assert all(len(point["compute_seconds"]["values"]) == 2 for point in found["curve"])
+    assert found["optimizer_seconds"]["min"] > 0
+    assert found["cores"] >= 1
+    network = Setup(config(), data, torch.device("cpu")).model
+    assert found["gradients"]["buckets"] == [sum(4 * p.numel() for p in network.parameters())]
+    assert found["gradients"]["bytes"] == found["gradients"]["buckets"][0]
+    assert 0.3 < found["gradients"]["ready"][0] <= 1, "the first layer's gradient comes last"
     assert found["out_of_memory_at"] is None
+
+
+def test_later_layers_fill_the_first_bucket(data, monkeypatch):
+    steps = Steps(config(growth=None), data, torch.device("cpu"))
+    parameters = [*steps.setup.model.parameters()]
+    steps.buckets = [parameters[-2:], parameters[:-2]]
+    assert steps.filled() == [1.0, 1.0], "without a batch"
+    steps.time(256, 1)
+    first, last = steps.filled()
+    assert 0 < first < last <= 1
+    assert all(parameter.grad is None for parameter in parameters)
 
 
 def test_the_steps_train_on_whole_batches(data, monkeypatch):
@@ -226,6 +244,8 @@ def check_shards(rank, world):
     found = measured(fsdp=True)
     assert not any("compute_seconds" in point for point in found["curve"])
     assert found["communication"]["gradients"]["bytes"] > 0
+    assert "gradients" not in found
+    assert found["optimizer_seconds"]["min"] > 0
     vars(module)["Setup"] = partial(setup_with_less_memory, limit=40)
     with pytest.raises(ValueError, match="`max_batch_size` must fit into memory where parameters are sharded, got 124"):
         measured(fsdp=True)

@@ -13,19 +13,46 @@ from rich.table import Table
 from adabatch import _checks, units
 from adabatch._errors import ArgumentError, naming
 from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.planner.performance import LINKS
 from adabatch.lab.training.config import GROWTH, OUTPUT, RUN, SETTINGS, batch_schedule
 
 if TYPE_CHECKING:
     from adabatch.lab.planner import Forecast, Preset
 
+WORKERS: Final = "Workers"
 DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
 RoundTo = Annotated[int | None, typer.Option("--round-to", help="Sizes are multiples of it.", rich_help_panel=GROWTH)]
 OfPreset = "Which training of the preset; else its first."
 Task = Annotated[str | None, typer.Option("--task", help=OfPreset, rich_help_panel=RUN)]
 Model = Annotated[str | None, typer.Option("--model", help=OfPreset, rich_help_panel=RUN)]
 Probe = Annotated[
-    Path | None,
-    typer.Option("--probe", metavar="FILE", help="probe.json, for seconds before and after.", rich_help_panel=RUN),
+    list[Path] | None,
+    typer.Option(
+        "--probe",
+        metavar="FILE",
+        help="probe.json, for seconds before and after; for --workers one of one process, and one under torchrun.",
+        rich_help_panel=RUN,
+    ),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers", metavar="1,4,64", help="Seconds, efficiency and hours on so many.", rich_help_panel=WORKERS
+    ),
+]
+Link = Annotated[
+    str | None,
+    typer.Option(
+        "--link",
+        metavar="NAME|FILE",
+        help=f"Between them: {', '.join(LINKS)}, or JSON; else as probed under torchrun.",
+        rich_help_panel=WORKERS,
+    ),
+]
+Price = Annotated[float | None, typer.Option("--price", help="Of a worker-hour.", rich_help_panel=WORKERS)]
+Compress = Annotated[
+    str | None,
+    typer.Option("--compress", metavar="fp16|bf16", help="Gradients travel in 16 bits.", rich_help_panel=WORKERS),
 ]
 EmitPython = Annotated[
     bool, typer.Option("--emit-python", help="Print the three lines to paste, nothing else.", rich_help_panel=OUTPUT)
@@ -43,6 +70,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "world_sizes": None,
 }
 _ROWS: Final = 16
+_MOST_WORKERS: Final = 2**20
 
 
 @_shared.guarded
@@ -59,6 +87,10 @@ def command(
     task: Task = None,
     model: Model = None,
     probe: Probe = None,
+    workers: Workers = None,
+    link: Link = None,
+    price: Price = None,
+    compress: Compress = None,
     emit_python: EmitPython = False,
     out: _options.Out = None,
     as_json: _options.AsJson = False,
@@ -66,7 +98,8 @@ def command(
     """Turn an LR schedule into growth of the batch, and see what it saves before training.
 
     Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json, plan.png and
-    report.html. With --preset, given settings go on top of the preset's. The default LR is 0.1, the momentum 0.9.
+    report.html. With --preset, given settings go on top of the preset's. The default LR is 0.1, the momentum 0.9. With
+    --workers it prints what the training would take on so many, and up to how many are worth it at each batch size.
 
     Examples:
         adabatch plan --preset smith-increase
@@ -81,16 +114,25 @@ def command(
 
         adabatch plan --preset smith-increase --world-sizes '0:1 2048:4'
 
+        adabatch plan --preset akiba-small --workers 1,4,64 --link ethernet-10g --probe runs/probe-digits/probe.json
+
         adabatch plan --preset smith-increase --emit-python
     """
     chosen = _chosen(preset, task=task, model=model)
     settings = _settings(settings, chosen)
     _shared.tell_if_long(settings["epochs"])
     if emit_python:
-        _emit(settings, out=out, probe=probe, as_json=as_json)
+        _emit(settings, out=out, probe=probe, workers=workers, as_json=as_json)
         return
-    measured = None if probe is None else _read(probe)
+    probes = [_read(file) for file in probe or []]
+    measured = probes[0] if probes else None
     found, extra = _forecast(settings, measured)
+    if workers is not None:
+        extra["workers"] = _on_workers(found, probes, workers=workers, link=link, price=price, compress=compress)
+    else:
+        for name, value in (("link", link), ("price", price), ("compress", compress)):
+            if value is not None:
+                raise ArgumentError(name, "must come with `workers`", got="it alone", remedy="say on how many")
     for note in _misfits(measured, found, chosen):
         print(f"note: {note}", file=sys.stderr)
     title = preset or settings["lr_schedule"]
@@ -106,6 +148,8 @@ def command(
     console = _shared.console()
     sentences = [_sentence(found), *_workers(found), f"coupling: {extra['coupling']}"]
     console.print(*sentences, sep="\n", markup=False)
+    if workers is not None:
+        _print_workers(extra["workers"])
     if out is not None:
         console.print(f"written to {out}", markup=False)
 
@@ -215,10 +259,56 @@ def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | 
     return notes
 
 
-def _emit(settings: dict[str, Any], *, out: Path | None, probe: Path | None, as_json: bool) -> None:
+def _on_workers(
+    found: Forecast,
+    probes: list[dict[str, Any]],
+    *,
+    workers: str,
+    link: str | None,
+    price: float | None,
+    compress: str | None,
+) -> dict[str, Any]:
+    """The key `workers` of `plan.json`."""
+    from adabatch.lab import planner
+    from adabatch.lab.study.workers import on_workers
+
+    remedy = "write for example 1,4,64"
+    try:
+        counts = [int(text) for text in workers.split(",")]
+    except ValueError:
+        raise ArgumentError("workers", "must be whole numbers", value=workers, remedy=remedy) from None
+    for count in counts:
+        _checks.whole("workers", count, maximum=_MOST_WORKERS, remedy=remedy)
+    if price is not None:
+        _checks.finite("price", price, minimum=0)
+    if compress is not None:
+        _checks.one_of("compress", compress, _checks.COMPRESSIONS)
+    alone = [values for values in probes if "communication" not in values]
+    together = [values for values in probes if "communication" in values]
+    if len(alone) != 1 or len(together) > 1:
+        rule = "must be given for `workers`: one of one process, and at most one of several under torchrun"
+        got = f"{len(alone)} of one process and {len(together)} of several"
+        raise ArgumentError("probe", rule, got=got, remedy="run: adabatch probe TASK --out DIR")
+    chosen = None if link in (None, "probe") else planner.link_of(str(link))
+    models = planner.of_probes(alone[0], next(iter(together), None), link=chosen, narrow=compress is not None)
+    return on_workers(found.after, models, sorted(set(counts)), price=price)
+
+
+def _print_workers(found: dict[str, Any]) -> None:
+    from adabatch.lab.report import terminal, words
+
+    for table in terminal.workers_tables(found):
+        _shared.print_table(table)
+    _shared.console().print(words.paying(found), markup=False)
+
+
+def _emit(
+    settings: dict[str, Any], *, out: Path | None, probe: list[Path] | None, workers: str | None, as_json: bool
+) -> None:
     from adabatch.lab import planner
 
-    for name, value in (("out", out), ("probe", probe), ("world_sizes", settings["world_sizes"])):
+    given = (("out", out), ("probe", probe or None), ("workers", workers), ("world_sizes", settings["world_sizes"]))
+    for name, value in given:
         if value is not None:
             remedy = "it prints lines to paste and nothing else, so run the forecast as a command of its own"
             raise ArgumentError("emit_python", f"must come without `{name}`", got="both", remedy=remedy)

@@ -347,10 +347,20 @@ def of_plan(found: Plan) -> Content:
         blocks.chart("batch", "Batch size", "Samples per update.", size="short"),
         blocks.chart("noise", "Noise scale", _NOISE, size="short"),
         blocks.section("Where something changes", shown + note),
+        _on_workers(values["workers"]) if "workers" in values else "",
         blocks.details("Settings", blocks.facts(settings)) if settings else "",
         blocks.FOOTER,
     ]
     return Content(f"plan: {title}", blocks.main(body), drawn, paint)
+
+
+def _on_workers(values: Json) -> str:
+    """What a plan would take on more workers."""
+    link = values["link"]
+    source = f" Link {link['name']}: {link['source']}." if link["source"] else ""
+    tables = blocks.table(figures.workers(values)) + blocks.table(figures.paying(values))
+    text = f"{words.paying(values)} Medians over the turns of the probe, with 95 % intervals.{source}"
+    return blocks.section("On more workers", tables + _note(text))
 
 
 def _plan_cards(values: Json) -> list[str]:

@@ -215,6 +215,50 @@ def plan(values: Json, *, most: int) -> Table:
     return Table(columns, [("", rows)], corner="from sample")
 
 
+def workers(values: Json) -> Table:
+    """A training on any number of workers: a row for each of a `plan.json`."""
+    rows = []
+    costs = any("cost" in row for row in values["rows"])
+    nodes = any("node_efficiency" in row for row in values["rows"])
+    for row in values["rows"]:
+        cells = [_interval(row["seconds"], words.seconds), _interval(row["constant_seconds"], words.seconds)]
+        cells.append(_interval(row["efficiency"], _percent))
+        cells += [_interval(row.get("node_efficiency"), _percent)] if nodes else []
+        cells.append(_interval(row["worker_hours"], _amount))
+        cells += [_interval(row.get("cost"), _amount)] if costs else []
+        rows.append((words.whole(row["workers"]), cells))
+    columns = ["seconds", "at the constant batch", "efficiency, %", *(["against a node, %"] if nodes else [])]
+    return Table([*columns, "worker-hours", *(["cost"] if costs else [])], [("", rows)], corner="workers")
+
+
+def paying(values: Json) -> Table:
+    """Up to how many workers are worth it: a row for each batch size of a `plan.json`, then seconds of an update."""
+    counts = [words.whole(update["workers"]) for update in values["sizes"][0]["updates"]]
+    rows = [
+        (
+            words.whole(size["batch_size"]),
+            [
+                _interval(size["pays_up_to"], words.whole),
+                *(words.seconds(update["seconds"]) for update in size["updates"]),
+            ],
+        )
+        for size in values["sizes"]
+    ]
+    return Table(["pay up to", *(f"update with {count}, s" for count in counts)], [("", rows)], corner="batch size")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g}"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else words.whole(value)
+
+
+def _interval(found: Json | None, form: Callable[[float], str]) -> str:
+    return words.NOTHING if found is None else words.valued(Ratio.of_json(found), form)
+
+
 def probe(points: Sequence[Json]) -> Table:
     """Throughput: a row for each point of a `probe.json`; seconds of passes alone come last, if they were measured."""
     rows, alone = [], "compute_seconds" in points[0]

@@ -42,6 +42,20 @@ _NOTE: Final = {
     "target?": Number | None,
     "versions?": Json,
 }
+_INTERVAL: Final = {"median": Amount, "low": Amount | None, "high": Amount | None}
+_PARTS: Final = dict.fromkeys(("passes", "exposed", "optimizer", "seconds"), Amount)
+_WORKERS: Final = {
+    "link": {"name": Text, "source": Text},
+    "pays": Positive,
+    "rows": [
+        {
+            "workers": Size,
+            **dict.fromkeys(("seconds", "constant_seconds", "efficiency", "worker_hours"), _INTERVAL),
+            **dict.fromkeys(("node_efficiency?", "cost?"), _INTERVAL),
+        }
+    ],
+    "sizes": [{"batch_size": Size, "pays_up_to": _INTERVAL, "updates": [{"workers": Size, **_PARTS}]}],
+}
 _PLAN: Final = {
     **dict.fromkeys(("updates_before", "updates_after", "dataset_size", "epochs"), Size),
     "starts_samples": [Count],
@@ -50,6 +64,7 @@ _PLAN: Final = {
     **dict.fromkeys(("seconds_before?", "seconds_after?"), Positive | None),
     **dict.fromkeys(("coupling?", "title?"), Text),
     "settings?": Json,
+    "workers?": _WORKERS,
 }
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
@@ -64,6 +79,9 @@ _PROBE: Final = {
             "compute_seconds?": _RATE,
         }
     ],
+    "cores?": Size,
+    "optimizer_seconds?": _RATE,
+    "gradients?": {"bytes": Size, "buckets": [Size], "ready": [Amount]},
     "communication?": {
         "world_size": Size,
         "backend": Text,

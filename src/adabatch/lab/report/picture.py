@@ -32,6 +32,7 @@ _MARKERS: Final = dict(
 GREY: Final = "#555555"
 _TITLE: Final[dict[str, Any]] = {"fontsize": 10, "loc": "left", "fontweight": "bold"}
 _BEFORE: Final[dict[str, Any]] = {"color": "#0072B2", "linestyle": (0, (4, 1.5)), "linewidth": 1.6}
+_MOST_LINES: Final = 5
 _AFTER: Final[dict[str, Any]] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.8}
 _LINE: Final = 118  # letters in a line of the title
 _LETTERS: Final = 24  # in a line of a label
@@ -122,8 +123,14 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     """Draws a `plan.json` to a PNG file: constant and growing batch, with `title` before their numbers of updates."""
     end = forecast["dataset_size"] * forecast["epochs"]
     first = [forecast["sizes"][0]] * len(forecast["sizes"])
-    figure = new_figure(6.8, 5.6)
-    lr, size, noise = figure.subplots(3, 1, sharex=True, gridspec_kw={"hspace": 0.16})
+    workers = forecast.get("workers")
+    figure = new_figure(6.8, 5.6 if workers is None else 8.6)
+    upper: Any = figure
+    if workers is not None:
+        both: Any = figure.subfigures(2, 1, height_ratios=(5.6, 3.0), hspace=0.02)
+        upper = both[0]
+        _workers(both[1].subplots(), workers)
+    lr, size, noise = upper.subplots(3, 1, sharex=True, gridspec_kw={"hspace": 0.16})
     rows = ((lr, "lr_before", "lr"), (size, first, "sizes"), (noise, "noise_scale_before", "noise_scale"))
     for axes, before, after in rows:
         values = forecast[before] if isinstance(before, str) else before
@@ -150,6 +157,28 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     counts = f"{before:,} updates, {same}" if before == after else f"{before:,} updates become {after:,}"
     lr.set_title(f"{title}: {counts}" if title else counts, **_TITLE)
     _save(figure, picture)
+
+
+def _workers(axes: Axes, workers: Mapping[str, Any]) -> None:
+    """Efficiency of an update against workers, a line for each batch size, from the key `workers` of a `plan.json`."""
+    sizes = workers["sizes"]
+    shown = sizes if len(sizes) <= _MOST_LINES else [sizes[round(k * (len(sizes) - 1) / 4)] for k in range(5)]
+    counts = [update["workers"] for update in sizes[0]["updates"]]
+    for place, size in enumerate(shown):
+        updates = size["updates"]
+        alone = updates[0]["workers"] * updates[0]["seconds"]
+        values = [100 * alone / (update["workers"] * update["seconds"]) for update in updates]
+        shade = 0.25 + 0.75 * (place + 1) / len(shown)
+        label = f"batch {size['batch_size']:,}"
+        axes.plot(counts, values, color=_AFTER["color"], alpha=shade, marker="o", markersize=4, lw=1.8, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    axes.set_ylim(0, None)
+    axes.set_xlabel("workers")
+    axes.set_ylabel(f"% of the speed of {counts[0]:,} each")
+    axes.set_title(f"Efficiency of an update over {workers['link']['name']}", **_TITLE)
+    axes.legend(frameon=False, fontsize=8.5, loc="best")
 
 
 def _stairs(axes: Axes, starts: Sequence[int], values: Sequence[float], end: int, style: Mapping[str, Any]) -> None:

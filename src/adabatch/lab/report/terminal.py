@@ -70,6 +70,20 @@ def reduced_table(communication: Json) -> Table:
     return table
 
 
+def workers_tables(workers: Json) -> list[Table]:
+    """The tables of the key `workers` of a `plan.json`: a row per number of workers, and a row per batch size."""
+    made = []
+    for title, found in (
+        ("The training on more workers", figures.workers(workers)),
+        ("Workers that pay, by batch size", figures.paying(workers)),
+    ):
+        table = _table(title, [found.corner, *found.columns], first="right")
+        for label, cells in found.groups[0][1]:
+            table.add_row(label, *map(Text, cells))
+        made.append(table)
+    return made
+
+
 def whole_width(table: Table) -> int:
     """The width, in characters, at which no cell of a table is cut or wrapped."""
     return Console(width=_BOUNDLESS).measure(table).maximum

@@ -148,6 +148,27 @@ def all_reduce(communication: Json) -> str:
     )
 
 
+def valued(found: Ratio, form: Callable[[float], str]) -> str:
+    """A median with its interval, where it has one that shows."""
+    middle, *ends = (None if value is None else form(value) for value in (found.median, found.low, found.high))
+    return f"{middle}" if ends[0] is None or ends == [middle, middle] else f"{middle} [{', '.join(map(str, ends))}]"
+
+
+def paying(workers: Json) -> str:
+    """Up to how many workers are worth it at the batch sizes of a `plan.json`, in a sentence."""
+    sizes = workers["sizes"]
+    shown = sizes if len(sizes) < 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+    parts = [
+        f"up to {valued(Ratio.of_json(size['pays_up_to']), whole)} at a batch of {whole(size['batch_size'])}"
+        for size in shown
+    ]
+    link = workers["link"]
+    return (
+        f"Over {link['name']}, twice the workers make an update at least {workers['pays']:g} times as fast "
+        f"{listed(parts)}."
+    )
+
+
 def whole(value: float) -> str:
     """A whole number with its thousands apart."""
     return f"{round(value):,}"

@@ -40,7 +40,10 @@ def communication(
         The key `communication` of `probe.json`. Seconds are those of one all-reduce on the slowest rank in each turn.
     """
     ranks = Ranks()
-    gradients = _distributed.ddp_buckets(parameters)
+    gradients = [
+        torch.zeros(sum(member.numel() for member in bucket), dtype=bucket[0].dtype, device=bucket[0].device)
+        for bucket in _distributed.ddp_buckets(parameters)
+    ]
     curve = {size: [torch.zeros(size // _ITEM.itemsize, dtype=_ITEM, device=device)] for size in SIZES_BYTES}
     every = [gradients, *curve.values()]
     counts = []

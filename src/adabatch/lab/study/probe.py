@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 
 import adabatch as ab
-from adabatch import _checks, memory
+from adabatch import _checks, _distributed, memory
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
 from adabatch.lab.comparison import Ratio
@@ -20,7 +23,7 @@ from adabatch.lab.study.communication import communication, measurements, slowes
 from adabatch.lab.study.statistics import paired_ratio, spread
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig
-from adabatch.lab.training.device import entered, threads
+from adabatch.lab.training.device import entered, threads, wait_for
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.setup import Forward, Setup, forward_of
 
@@ -53,8 +56,10 @@ def probe(
         progress: called with the number of measurements done and in all.
 
     Returns:
-        The content of `probe.json`. Seconds of the passes alone, `compute_seconds`, are missing where parameters are
-        sharded, since the passes of shards communicate; in one process they and `communication` are missing.
+        The content of `probe.json`. `optimizer_seconds` are those of a step; `gradients` are the bytes of each buffer
+        in which DistributedDataParallel reduces them, and the share of the passes after which it is filled. In one
+        process `communication` is missing. Where parameters are sharded the passes communicate, so that seconds of the
+        passes alone, `compute_seconds`, and `gradients` are missing.
 
     Raises:
         ValueError: if an argument is out of range, the batch is larger than the data set, or memory runs out where
@@ -83,7 +88,10 @@ def probe(
         "versions": versions,
         "repeats": repeats,
         "out_of_memory_at": found.out_of_memory_at,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         **ended,
+        "optimizer_seconds": spread(found.optimizer).to_json(),
+        **({} if found.gradients is None else {"gradients": found.gradients}),
         **({} if found.communication is None else {"communication": found.communication}),
     }
 
@@ -198,12 +206,16 @@ class _Measured(NamedTuple):
     Attributes:
         rates: samples per second by batch size and turn.
         passes: seconds of forward and backward alone by batch size and turn; empty where they are not measured.
+        optimizer: seconds of a step of the optimizer by turn.
+        gradients: bytes of the buckets of gradients, and when they are filled; None where parameters are sharded.
         communication: of `communication`; None in one process.
         out_of_memory_at: the first batch size that outgrew the memory of the device, on any rank.
     """
 
     rates: dict[int, list[float]]
     passes: dict[int, list[float]]
+    optimizer: list[float]
+    gradients: dict[str, Any] | None
     communication: dict[str, Any] | None
     out_of_memory_at: int | None
 
@@ -232,8 +244,8 @@ def _measure(
     if not counts:
         raise ArgumentError("batch_size", "must fit the device's memory", value=failed, remedy="start smaller")
     ranks, done = steps.setup.ranks, 0
-    many, apart = ranks.world > 1, ranks.world > 1 and not config.fsdp
-    total = repeats * ((1 + apart) * len(counts) + many * measurements())
+    many, apart = ranks.world > 1, not config.fsdp
+    total = repeats * ((1 + apart) * len(counts) + 1 + many * measurements())
 
     def tell() -> None:
         nonlocal done
@@ -244,6 +256,10 @@ def _measure(
     rates: dict[int, list[float]] = {size: [] for size in counts}
     passes: dict[int, list[float]] = {size: [] for size in counts if apart}
     measured = list(counts)
+    optimizer: list[float] = []
+    filled: list[list[float]] = []
+    steps.time(measured[0], 1)  # of a size that fits
+    stepped = max(1, round(seconds / steps.step(2) * 2))
     for turn in range(repeats):
         start = turn % len(measured)
         for size in [*measured[start:], *measured[:start]]:
@@ -252,11 +268,20 @@ def _measure(
             if apart:
                 passes[size].append(steps.passes(counts[size]) / counts[size])
                 tell()
+        optimizer.append(steps.step(stepped) / stepped)
+        if not config.fsdp:
+            filled.append(steps.filled())
+        tell()
     reduced = None
     if many:
         parameters = steps.setup.model.parameters()
         reduced = communication(parameters, device, repeats=repeats, seconds=seconds, progress=tell)
-    return _Measured(rates, passes, reduced, failed)
+    gradients = None
+    if filled:
+        sizes = [sum(each.nbytes for each in bucket) for bucket in steps.buckets]
+        ready = [statistics.median(shares) for shares in zip(*filled, strict=True)]
+        gradients = {"bytes": sum(sizes), "buckets": sizes, "ready": ready}
+    return _Measured(rates, passes, optimizer, gradients, reduced, failed)
 
 
 class Steps:
@@ -269,12 +294,14 @@ class Steps:
 
     Attributes:
         setup: of the training.
+        buckets: the parameters by the buffers in which DistributedDataParallel reduces their gradients.
     """
 
     def __init__(self, config: RunConfig, data: Data, device: torch.device) -> None:
         self.setup, self._device = Setup(replace(config, drop_last=True), data, device), device
         self.setup.batches.close()
         self._alone = forward_of(self.setup.model, config, device)
+        self.buckets = _distributed.ddp_buckets(self.setup.model.parameters())
         self._share: list[tuple[Tensor, Tensor]] = []
         self._updates = self._begin()
 
@@ -322,11 +349,51 @@ class Steps:
 
         return slowest(compute, self.setup.ranks, self._device)
 
+    def step(self, count: int) -> float:
+        """Seconds of `count` steps of the optimizer, with the gradients of the last passes; of the slowest rank."""
+        if not any(each.grad is not None for each in self.setup.model.parameters()):
+            for each in self.setup.model.parameters():
+                each.grad = torch.zeros_like(each)
+
+        def step() -> None:
+            for _ in range(count):
+                self.setup.optimizer.step()
+
+        seconds = slowest(step, self.setup.ranks, self._device)
+        self.setup.optimizer.zero_grad()
+        return seconds
+
+    def filled(self) -> list[float]:
+        """For each bucket of gradients the share of this rank's passes after which it is filled; 1 without a share."""
+        at: dict[int, float] = {}
+
+        def note(parameter: Tensor) -> None:
+            wait_for(self._device)
+            at[id(parameter)] = time.perf_counter()
+
+        trained = [parameter for bucket in self.buckets for parameter in bucket]
+        hooks = [each.register_post_accumulate_grad_hook(note) for each in trained]  # type: ignore[no-untyped-call]
+        try:
+            wait_for(self._device)
+            begin = time.perf_counter()
+            for inputs, targets in self._share[-1:]:
+                self._backward(self._alone, inputs, targets)
+            wait_for(self._device)
+            end = time.perf_counter()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.setup.optimizer.zero_grad()
+        return [
+            (max(at.get(id(parameter), end) for parameter in bucket) - begin) / (end - begin) for bucket in self.buckets
+        ]
+
     def _of_batches(self) -> Iterator[bool]:
         """Updates by whole batches, epoch after epoch."""
         setup = self.setup
         for loader in repeat(setup.loader):
             for inputs, targets in loader:
+                self._share = [(inputs, targets)]
                 setup.optimizer.zero_grad()
                 self._backward(setup.forward, inputs, targets)
                 setup.optimizer.step()

@@ -1,0 +1,349 @@
+"""Seconds of an update on any number of workers, from a probe of a few and a link between them.
+
+    update = passes over a worker's share + what is left of the all-reduce after them + optimizer
+
+The share is ceil(B / W) samples. Gradients are all-reduced in buckets, one after the other, each from the moment when
+the backward pass has filled it. `docs/plan.md` has the equations, where each parameter comes from, and how far
+predictions were from what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from adabatch import _checks
+from adabatch._errors import ArgumentError
+from adabatch.lab import shapes
+from adabatch.lab.planner.forecast import Timing
+from adabatch.lab.shapes import Amount, Positive, Size, Text
+from adabatch.schedules import Plan
+
+ALGORITHMS: Final = ("best", "ring", "tree")
+PAYS: Final = 1.5  # twice the workers pay while an update is at least so many times as fast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """The way between workers: what an all-reduce takes on it.
+
+        ring: 2 (W - 1) latency + 2 (W - 1) / W bytes / bandwidth
+        tree: 2 log2(W) latency + 2 bytes / bandwidth
+
+    With `inside`, workers of a node reduce and spread over that link in a ring, and between nodes each node is one
+    worker. `best` takes the faster algorithm, as NCCL does.
+
+    Attributes:
+        name: of the link.
+        latency_seconds: of one message.
+        bytes_per_second: of one worker, or of one node where there are several in one, in each direction.
+        algorithm: one of `ALGORITHMS`.
+        workers_per_node: workers that share `inside`.
+        inside: the link within a node.
+        source: where the figures are from.
+
+    Example:
+        >>> link = Link(name="mine", latency_seconds=1e-5, bytes_per_second=1e9, algorithm="ring")
+        >>> [round(link.all_reduce_seconds(1_000_000, workers), 6) for workers in (1, 2, 4)]
+        [0.0, 0.00102, 0.00156]
+    """
+
+    name: str
+    latency_seconds: float
+    bytes_per_second: float
+    algorithm: str = "best"
+    workers_per_node: int = 1
+    inside: Link | None = None
+    source: str = ""
+
+    def all_reduce_seconds(self, size: float, workers: int) -> float:
+        """Seconds of an all-reduce of `size` bytes."""
+        if workers == 1:
+            return 0.0
+        here = min(workers, self.workers_per_node)
+        within = 0.0 if self.inside is None else self.inside.all_reduce_seconds(size, here)
+        nodes = math.ceil(workers / self.workers_per_node)
+        return within + (self._between(size, nodes) if nodes > 1 else 0.0)
+
+    def _between(self, size: float, nodes: int) -> float:
+        whole = 2 * size / self.bytes_per_second
+        ring = 2 * (nodes - 1) * self.latency_seconds + whole * (nodes - 1) / nodes
+        tree = 2 * math.log2(nodes) * self.latency_seconds + whole
+        return {"ring": ring, "tree": tree, "best": min(ring, tree)}[self.algorithm]
+
+
+def _link(name: str, latency: float, rate: float, source: str, **more: Any) -> Link:
+    return Link(name=name, latency_seconds=latency, bytes_per_second=rate, source=source, **more)
+
+
+_LATENCY: Final = "latency of a message through the library, recalled, not found in print"
+_PCIE3: Final = _link("pcie3", 1e-5, 1e10, f"about 10 of the nominal 15.75 GB/s of PCIe 3.0 x16; {_LATENCY}")
+_NVLINK4: Final = _link("nvlink4", 5e-6, 3.6e11, f"80 % of the nominal 450 GB/s of NVLink 4; {_LATENCY}")
+LINKS: Final = {
+    link.name: link
+    for link in (
+        _link("ethernet-10g", 3e-5, 1.1e9, f"88 % of the nominal 10 Gbit/s; {_LATENCY}"),
+        _link("ethernet-100g", 2e-5, 1.1e10, f"88 % of the nominal 100 Gbit/s; {_LATENCY}"),
+        _link(
+            "infiniband-fdr",
+            *(8e-6, 1.2e10),
+            "nodes of 8 with two links of nominal 56 Gbit/s, as in 1711.04325, at 86 %; within, PCIe 3.0; " + _LATENCY,
+            workers_per_node=8,
+            inside=_PCIE3,
+        ),
+        _link(
+            "infiniband-ndr",
+            *(8e-6, 3.4e11),
+            "nodes of 8 with eight links of nominal 400 Gbit/s at 85 %; within, NVLink 4; " + _LATENCY,
+            workers_per_node=8,
+            inside=_NVLINK4,
+        ),
+        _PCIE3,
+        _NVLINK4,
+    )
+}
+_INSIDE: Final = {"latency_seconds": Amount, "bytes_per_second": Positive, "algorithm?": Text, "source?": Text}
+_FILE: Final = {**_INSIDE, "name?": Text, "workers_per_node?": Size, "inside?": _INSIDE}
+
+
+def link_of(text: str) -> Link:
+    """The link of a name in `LINKS`, or in a JSON file with the fields of `Link`.
+
+    Raises:
+        ValueError: if it is neither, or the file holds something else.
+
+    Example:
+        >>> link_of("ethernet-10g").bytes_per_second
+        1100000000.0
+    """
+    if text in LINKS:
+        return LINKS[text]
+    path, names = Path(text), ", ".join(LINKS)
+    if not path.is_file():
+        raise ArgumentError("link", f"must be probe, {names}, or a JSON file", value=text)
+    remedy = 'write for example {"latency_seconds": 1e-5, "bytes_per_second": 1.2e10}'
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = None
+    rule = "must be a file with latency_seconds and bytes_per_second"
+    if (fault := next(shapes.faults(values, _FILE), None)) is not None:
+        raise ArgumentError("link", rule, got=f"{text} {fault}", remedy=remedy)
+    unknown = [name for name in values if f"{name}?" not in _FILE and name not in _FILE]
+    if unknown:
+        raise ArgumentError("link", rule, got=f"{text} with {unknown[0]}, which is no field", remedy=remedy)
+    inside = values.pop("inside", None)
+    if (inside is None) != (values.get("workers_per_node", 1) == 1):
+        got = f"{text} with one of them"
+        raise ArgumentError("link", "must have `inside` where `workers_per_node` is above 1", got=got, remedy=remedy)
+    for one in [values, *([] if inside is None else [inside])]:
+        _checks.one_of("algorithm", one.get("algorithm", "best"), ALGORITHMS)
+    within = None if inside is None else Link(**{"name": "inside", **inside})
+    return Link(**{"name": path.stem, **values}, inside=within)
+
+
+class Bucket(NamedTuple):
+    """Gradients that are all-reduced together.
+
+    Attributes:
+        bytes: of them.
+        ready: the share of the passes after which the backward pass has filled it.
+    """
+
+    bytes: float
+    ready: float
+
+
+class Update(NamedTuple):
+    """Seconds of an update and of its parts.
+
+    Attributes:
+        passes: forward and backward, and the fetching of samples.
+        exposed: of the all-reduce after the passes.
+        optimizer: of the step.
+    """
+
+    passes: float
+    exposed: float
+    optimizer: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole update."""
+        return self.passes + self.exposed + self.optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performance:
+    """A worker, and its way to others.
+
+    Attributes:
+        timing: seconds of the passes of one worker against its samples.
+        optimizer_seconds: of a step.
+        buckets: in the order in which they are all-reduced.
+        link: between workers.
+        overlap: the share of an all-reduce that can go on beside the passes, from 0 to 1.
+        slowdown: says how many times as long passes and optimizer take with so many workers, which may share a machine.
+    """
+
+    timing: Timing
+    optimizer_seconds: float
+    buckets: tuple[Bucket, ...]
+    link: Link
+    overlap: float = 1.0
+    slowdown: Callable[[int], float] = lambda _: 1.0
+
+    def update(self, batch_size: int, workers: int) -> Update:
+        """Seconds of an update; a batch smaller than the workers leaves some of them idle."""
+        slower = self.slowdown(workers)
+        passes = self.timing.update_seconds(math.ceil(batch_size / workers)) * slower
+        whole = end = 0.0
+        for bucket in self.buckets:
+            taken = self.link.all_reduce_seconds(bucket.bytes, workers)
+            whole += taken
+            end = max(end, bucket.ready * passes) + taken
+        hidden = self.overlap * (whole - max(0.0, end - passes))
+        return Update(passes, whole - hidden, self.optimizer_seconds * slower)
+
+    def seconds(self, plan: Plan, workers: int) -> float:
+        """Seconds of training by a plan, without evaluation."""
+        return sum(count * self.update(size, workers).seconds for size, count in plan.batch_counts().items())
+
+    def efficiency(self, plan: Plan, workers: int, *, of: int = 1) -> float:
+        """Worker-seconds with `of` workers over those with `workers`."""
+        return of * self.seconds(plan, of) / (workers * self.seconds(plan, workers))
+
+    def pays_up_to(self, batch_size: int, *, most: int = 2**20) -> int:
+        """The workers from which on twice as many make an update less than `PAYS` times as fast; a power of two."""
+        workers = 1
+        while 2 * workers <= min(most, batch_size):
+            now, then = (self.update(batch_size, count).seconds for count in (workers, 2 * workers))
+            if now < PAYS * then:
+                break
+            workers *= 2
+        return workers
+
+
+@dataclass(frozen=True)
+class Contention:
+    """How workers of one machine slow each other down: they share its memory, and beyond its cores its time.
+
+        (1 + a (min(W, cores) - 1)) max(1, W / cores)
+
+    with the `a` at which `measured` workers are slowed down by the factor `slower`.
+
+    Example:
+        >>> found = Contention(cores=2, measured=2, slower=1.2)
+        >>> [round(found(workers), 6) for workers in (1, 2, 3, 4)]
+        [1.0, 1.2, 1.8, 2.4]
+    """
+
+    cores: int
+    measured: int
+    slower: float
+
+    def __call__(self, workers: int) -> float:
+        """The factor by which passes and steps take longer with so many workers."""
+        beyond, crowd = max(1.0, self.measured / self.cores), min(self.measured, self.cores) - 1
+        each = max(0.0, self.slower / beyond - 1) / crowd if crowd else 0.0
+        return (1 + each * (min(workers, self.cores) - 1)) * max(1.0, workers / self.cores)
+
+
+def of_probes(
+    alone: Mapping[str, Any],
+    together: Mapping[str, Any] | None = None,
+    *,
+    link: Link | None = None,
+    narrow: bool = False,
+) -> list[Performance]:
+    """What the turns of probes say, each turn by itself, so that what differs between turns shows in every answer.
+
+    Args:
+        alone: content of the `probe.json` of one process.
+        together: of several processes on the same machine, from which the link, the share of the all-reduce that goes
+            on beside the passes, and the contention are taken where no link is given.
+        link: between workers that share nothing else.
+        narrow: whether gradients travel in 16 bits.
+
+    Raises:
+        ValueError: if a probe lacks something, or there is neither a link nor a probe of several processes.
+    """
+    curve, steps, buckets = _of_one_process(alone, narrow=narrow)
+    found = []
+    for turn, optimizer in enumerate(steps):
+        # What is left of a step without the optimizer; noise may leave little of a very short one.
+        seconds = [max(size / rates[turn] - optimizer, 0.1 * size / rates[turn]) for size, rates, _ in curve]
+        timing = Timing(tuple(size for size, _, _ in curve), tuple(seconds))
+        own = link if link is not None else None if together is None else _measured(together, turn)
+        if own is None:
+            break
+        model = Performance(timing=timing, optimizer_seconds=optimizer, buckets=buckets, link=own)
+        passes = Timing(timing.batch_sizes, tuple(alone_seconds[turn] for _, _, alone_seconds in curve))
+        if link is None and together is not None:
+            model = _fitted(model, passes, together, turn)
+        found.append(model)
+    if not found:
+        remedy = f"name one, such as {next(iter(LINKS))}, or add the probe.json of a probe under torchrun"
+        raise ArgumentError("link", "must be given where no probe measured one", got="none", remedy=remedy)
+    return found
+
+
+def _of_one_process(
+    probe: Mapping[str, Any], *, narrow: bool
+) -> tuple[list[tuple[int, list[float], list[float]]], list[float], tuple[Bucket, ...]]:
+    """Sizes with samples per second and seconds of passes alone by turn; seconds of a step by turn; the buckets."""
+    rule, remedy = "must be one of one process, with seconds of passes and of the optimizer", "probe again"
+    if "communication" in probe:
+        raise ArgumentError("probe", rule, got=f"one of {probe['communication']['world_size']}", remedy=remedy)
+    try:
+        curve = [
+            (point["batch_size"], point["samples_per_second"]["values"], point["compute_seconds"]["values"])
+            for point in probe["curve"]
+        ]
+        shares = zip(probe["gradients"]["buckets"], probe["gradients"]["ready"], strict=True)
+        steps = probe["optimizer_seconds"]["values"]
+    except (KeyError, TypeError, ValueError):
+        raise ArgumentError("probe", rule, got="one without", remedy=remedy) from None
+    return curve, steps, tuple(Bucket(size * (0.5 if narrow else 1.0), ready) for size, ready in shares)
+
+
+def _measured(probe: Mapping[str, Any], turn: int) -> Link | None:
+    """The link of a probe under torchrun: a ring over as many workers, solved for one message; None past its turns."""
+    try:
+        measured = probe["communication"]
+        workers = measured["world_size"]
+        latencies, rates = (measured[name]["values"] for name in ("latency_seconds", "seconds_per_byte"))
+    except (KeyError, TypeError):
+        rule, remedy = "must be one of several processes", "run it under torchrun"
+        raise ArgumentError("probe", rule, got="one without communication", remedy=remedy) from None
+    if turn >= len(rates):
+        return None
+    return Link(
+        name="probe",
+        latency_seconds=max(0.0, latencies[turn]) / (2 * (workers - 1)),
+        bytes_per_second=2 * (workers - 1) / workers / rates[turn],
+        algorithm="ring",
+        source=f"measured over {workers} processes ({measured['backend']})",
+    )
+
+
+def _fitted(model: Performance, passes: Timing, together: Mapping[str, Any], turn: int) -> Performance:
+    """The model with the contention and the overlap of processes that were measured together."""
+    workers, slower, hidden, whole = together["communication"]["world_size"], [], 0.0, 0.0
+    for point in together["curve"]:
+        share = math.ceil(point["batch_size"] / workers)
+        slower.append(point["compute_seconds"]["values"][turn] / passes.update_seconds(share))
+    cores = int(together.get("cores", workers))
+    model = replace(model, slowdown=Contention(cores, workers, max(1.0, statistics.median(slower))))
+    for point in together["curve"]:
+        size = point["batch_size"]
+        step = size / point["samples_per_second"]["values"][turn]
+        best, worst = (replace(model, overlap=share).update(size, workers) for share in (1.0, 0.0))
+        whole += worst.exposed - best.exposed
+        hidden += worst.seconds - step
+    return replace(model, overlap=min(1.0, max(0.0, hidden / whole)) if whole > 0 else 1.0)
