@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.lab.planner.test_performance import model, probe_of
 
 import adabatch as ab
 from adabatch.lab import cli
@@ -307,3 +308,90 @@ def test_an_earlier_plan_keeps_its_files_under_other_names(tmp_path, capsys):
     assert (tmp_path / "plan-1.json").read_text() == before
     assert (tmp_path / "plan.json").read_text() != before
     assert (tmp_path / "plan-1.png").exists()
+
+
+# On more workers.
+
+
+@pytest.fixture
+def probes(tmp_path):
+    """Files of a probe of one process and of one of two."""
+    files = []
+    for workers in (1, 2):
+        values = {"task": "digits", "model": "resnet20"} | probe_of(model(), [16, 64, 256], workers=workers)
+        for point in values["curve"]:
+            point["samples_per_second"]["median"] = point["samples_per_second"]["values"][1]
+        files.append(tmp_path / f"probe-{workers}.json")
+        files[-1].write_text(json.dumps(values))
+    return files
+
+
+GROWING = ["--growth", 4, "--every", 5, "--max-batch-size", 256, *COSINE[2:]]
+
+
+def test_on_more_workers(probes, tmp_path, capsys):
+    link = ["--link", "infiniband-fdr", "--price", 3, "--probe", probes[0]]
+    code, printed, errors = run(capsys, *GROWING, "--workers", "16,1,16", *link, "--out", tmp_path / "out", "--json")
+    assert code == 0
+    found = json.loads(printed)["workers"]
+    assert [row["workers"] for row in found["rows"]] == [1, 16], "each once, in order"
+    assert [size["batch_size"] for size in found["sizes"]] == [16, 64, 256]
+    assert "16 workers have 1 of 16 samples each, and the probe measured from 16 on" in errors
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["workers"] == found
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "On more workers" in page
+    assert "two links of nominal 56 Gbit/s" in page
+    code, printed, _ = run(capsys, *GROWING, "--workers", "1,16", *link)
+    assert "The training on more workers" in printed
+    assert "Over infiniband-fdr, twice the workers make an update at least 1.5 times as fast up to " in printed
+    assert "cost" in printed
+
+
+def test_the_link_of_a_probe_under_torchrun(probes, capsys):
+    both = ["--probe", probes[1], "--probe", probes[0], "--json"]
+    for link in ([], ["--link", "probe"]):
+        found = json.loads(run(capsys, *GROWING, "--workers", "1,2,4", *both, *link)[1])
+        assert found["workers"]["link"]["source"] == "measured over 2 processes (gloo)"
+    seconds = [row["seconds"]["median"] for row in found["workers"]["rows"]]
+    assert found["seconds_after"] == pytest.approx(seconds[0], rel=0.02), "of one process"
+    narrow = json.loads(run(capsys, *GROWING, "--workers", "4", *both, "--compress", "bf16")[1])
+    assert narrow["workers"]["rows"][0]["seconds"]["median"] <= seconds[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "0"], "`--workers` must be at least 1, got 0; write for example 1,4,64"),
+        (["--workers", "-4"], "`--workers` must be at least 1, got -4"),
+        (["--workers", "1,many"], "`--workers` must be whole numbers, got '1,many'; write for example 1,4,64"),
+        (["--workers", "2", "--link", "pigeon"], "`--link` must be probe, ethernet-10g, "),
+        (
+            ["--workers", "2"],
+            "`--link` must be given where no probe measured one, got none; name one, such as ethernet",
+        ),
+        (["--workers", "2", "--price", "-1"], "`--price` must be at least 0, got -1"),
+        (["--workers", "2", "--compress", "int8"], "`--compress` must be one of fp16, bf16, got 'int8'"),
+        (["--link", "pcie3"], "`--link` must come with `--workers`, got it alone; say on how many"),
+        (["--price", "3"], "`--price` must come with `--workers`"),
+    ],
+)
+def test_what_is_wrong_with_workers(probes, flags, message, capsys):
+    code, _, errors = run(capsys, *GROWING, "--probe", probes[0], *flags)
+    assert code == 2
+    assert f"error: {message}" in errors
+
+
+def test_workers_need_a_probe_of_one_process(probes, capsys):
+    for given in ([], ["--probe", probes[1]], ["--probe", probes[0], "--probe", probes[0]]):
+        code, _, errors = run(capsys, *GROWING, "--workers", "2", "--link", "pcie3", *given)
+        assert code == 2
+        assert (
+            "error: `--probe` must be given for `--workers`: one of one process, and at most one of several" in errors
+        )
+
+
+def test_a_probe_of_another_task_is_noted(probes, capsys):
+    given = ["--preset", "akiba-small", "--task", "cifar10", "--workers", "2", "--link", "pcie3", "--probe", probes[0]]
+    code, _, errors = run(capsys, *given)
+    assert code == 0
+    assert "note: the probe is of task digits, the plan of cifar10; its seconds are another's" in errors

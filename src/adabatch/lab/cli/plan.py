@@ -125,7 +125,7 @@ def command(
         _emit(settings, out=out, probe=probe, workers=workers, as_json=as_json)
         return
     probes = [_read(file) for file in probe or []]
-    measured = probes[0] if probes else None
+    measured = next((values for values in probes if "communication" not in values), probes[0] if probes else None)
     found, extra = _forecast(settings, measured)
     if workers is not None:
         extra["workers"] = _on_workers(found, probes, workers=workers, link=link, price=price, compress=compress)
@@ -133,7 +133,7 @@ def command(
         for name, value in (("link", link), ("price", price), ("compress", compress)):
             if value is not None:
                 raise ArgumentError(name, "must come with `workers`", got="it alone", remedy="say on how many")
-    for note in _misfits(measured, found, chosen):
+    for note in _misfits(measured, found, chosen, extra.get("workers")):
         print(f"note: {note}", file=sys.stderr)
     title = preset or settings["lr_schedule"]
     if preset is None and settings["growth"] is not None:
@@ -239,7 +239,9 @@ def _read(probe: Path) -> dict[str, Any]:
     return values
 
 
-def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | None) -> list[str]:
+def _misfits(
+    measured: dict[str, Any] | None, found: Forecast, chosen: Preset | None, workers: dict[str, Any] | None
+) -> list[str]:
     """Sentences about a probe that does not fit the plan: other task, other network or other batch sizes."""
     from adabatch.lab import planner
 
@@ -255,6 +257,13 @@ def _misfits(measured: dict[str, Any] | None, found: Forecast, chosen: Preset | 
     if least < sizes[0] or most > sizes[-1]:
         notes.append(
             f"the probe measured {sizes[0]:,} to {sizes[-1]:,}; beyond, seconds of {least:,} to {most:,} are a guess"
+        )
+    count = 1 if workers is None else workers["rows"][-1]["workers"]
+    share = -(-least // count)
+    if share < min(least, sizes[0]):
+        notes.append(
+            f"{count:,} workers have {share:,} of {least:,} samples each, and the probe measured from {sizes[0]:,} on; "
+            f"fewer are taken to be as slow, so probe with --batch-size {share}"
         )
     return notes
 
