@@ -136,11 +136,100 @@ def blocks(compare: dict[str, Any], name: str) -> dict[tuple[Path, str], str]:
     return found
 
 
+def points(found: dict[str, Any]) -> str:
+    """A difference of accuracies with its interval."""
+    mean, low, high = (f"{100 * found[key]:+.2f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def large_batches(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """The ablation: the table of docs/large-batches.md and the cells of docs/reproduction.md."""
+    lines = [
+        "| | batch sizes | updates | test accuracy, % | against the small batch, points | against all parts, points | s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, arm in found["arms"].items():
+        accuracy, sizes = arm["test_accuracy"], ", ".join(f"{size:,}" for size in arm["batch_sizes"])
+        against = ["" if name == other else points(arm[f"against_{other}"]) for other in ("small", "akiba")]
+        spread = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f}"
+        cells = [name, sizes, f"{arm['updates']:,}", spread, *against, f"{arm['seconds']['median']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    plain, akiba = found["arms"]["plain"], found["arms"]["akiba"]
+    searched = "; ".join(
+        f"{int(size):,}: {points(tried['against_small'])}" for size, tried in found["searched"].items()
+    )
+    n = plain["test_accuracy"]["n"]
+    page, rows = ROOT / "docs" / "large-batches.md", ROOT / "docs" / "reproduction.md"
+    cell = (
+        f"{found['task']}, ResNet-20, batch {found['large_batch']:,}, n = {n}: against the small batch "
+        f"{points(plain['against_small'])} points plain, {points(akiba['against_small'])} with all parts"
+    )
+    return {
+        (page, "large-batches"): "\n" + "\n".join(lines) + "\n",
+        (page, "searched"): f"{searched} points, n = {n}",
+        (rows, "large-batches"): cell,
+    }
+
+
+def performance(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """Predicted against measured seconds on this machine: the table of docs/plan.md."""
+    lines = ["| network | processes | batch size | measured, to one process | predicted | error |", "|" + " --- |" * 6]
+    for network, of in found["networks"].items():
+        for point in of["points"]:
+            if not point["held_out"]:
+                continue
+            ratios = [f"{point[f'{kind}_ratio']:.2f}" for kind in ("measured", "predicted")]
+            if point["processes"] == 1:
+                ratios = [f"{1000 * point[f'{kind}_seconds']:.3g} ms" for kind in ("measured", "predicted")]
+            error = f"{100 * (point['predicted_over_measured'] - 1):+.0f} %"
+            cells = [network, str(point["processes"]), f"{point['batch_size']:,}", *ratios, error]
+            lines.append(f"| {' | '.join(cells)} |")
+    largest = max(of["largest_error"] for of in found["networks"].values())
+    page = ROOT / "docs" / "plan.md"
+    return {
+        (page, "performance"): "\n" + "\n".join(lines) + "\n",
+        (page, "largest error"): f"{100 * largest:.0f} %",
+    }
+
+
+def published(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """The model against trainings in print: tables of docs/plan.md and cells of docs/reproduction.md."""
+    page, rows = ROOT / "docs" / "plan.md", ROOT / "docs" / "reproduction.md"
+    minutes, four = found["minutes_on_1024"], found["speedup_on_four"]
+    needed = 1000 * four["overhead_that_would_explain_it"]
+
+    def inputs(of: dict[str, Any]) -> str:
+        lines = ["| input | value | source | sensitivity |", "| --- | --- | --- | --- |"]
+        for name, one in of["inputs"].items():
+            recalled = ", recalled" if one["recalled"] else ""
+            cells = [name.replace("_", " "), f"{one['value']:.4g}", one["source"] + recalled]
+            lines.append(f"| {' | '.join(cells)} | {of['sensitivity'][name]:+.2f} |")
+        return "\n" + "\n".join(lines) + "\n"
+
+    told = f"{minutes['predicted']:.1f} minutes for {minutes['published']:.0f}, {100 * minutes['error']:+.0f} %"
+    gain = f"{four['predicted']:.2f}x"
+    return {
+        (page, "published minutes"): told,
+        (page, "inputs of minutes"): inputs(minutes),
+        (page, "published speedup"): f"{gain}, where {four['published']}x is published",
+        (page, "overhead"): f"{needed:.0f} ms",
+        (page, "inputs of speedup"): inputs(four),
+        (rows, "published minutes"): told,
+        (rows, "published speedup"): gain,
+    }
+
+
+# Result files whose blocks are made from the file alone.
+OTHERS = {"large_batches_digits": large_batches, "performance": performance, "published": published}
+
+
 def main() -> None:
     """Reads the folder named and writes the pages; without one, from the result files that are kept."""
     if len(sys.argv) == 1:
         for name in COMMANDS:
             write(name)
+        for name, made in OTHERS.items():
+            put_all(made(json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())))
         return
     folder = Path(sys.argv[1])
     name = folder.name
@@ -158,7 +247,12 @@ def main() -> None:
 def write(name: str) -> None:
     """Writes what stands between the markers, from the result file."""
     compare = json.loads((ROOT / "benchmarks" / "results" / result(name)).read_text())
-    for (page, marker), text in blocks(compare, name).items():
+    put_all(blocks(compare, name))
+
+
+def put_all(made: dict[tuple[Path, str], str]) -> None:
+    """Writes what stands between the markers."""
+    for (page, marker), text in made.items():
         put(page, marker, text)
 
 

@@ -139,6 +139,24 @@ class Stream(torch.utils.data.IterableDataset):
         yield from range(10)
 
 
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_the_epoch_is_the_one_before_the_batch_in_hand(scheduled):
+    data = torch.utils.data.TensorDataset(torch.randn(100, 2))
+    loader = ab.DataLoader(data, batch_size=30)
+    model = torch.nn.Linear(2, 1)
+    optimizer = RMSpropWarmup(model.parameters(), 0.1, epochs=loader, center=1.0, period=1.0)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant(30)) if scheduled else None
+    shares = []
+    for _ in range(2):
+        for (inputs,) in loader:
+            model(inputs).sum().backward()
+            optimizer.step()
+            shares.append(optimizer.param_groups[0]["sgd_share"])
+            if batches is not None:
+                batches.step()
+    assert shares == [sgd_share(clock / 100, center=1.0, period=1.0) for clock in (0, 30, 60, 90, 100, 130, 160, 190)]
+
+
 @pytest.mark.gpu
 def test_a_captured_step_follows_the_epoch():
     passed = [0.0]

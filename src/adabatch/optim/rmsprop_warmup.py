@@ -185,4 +185,6 @@ def _reader(epochs: Any) -> Callable[[], float]:
 
 
 def _of_loader(loader: Any) -> float:
-    return float(loader.clock / loader.dataset_size)
+    """The epochs before the batch in hand, whether or not a scheduler says when it is trained on."""
+    batch = getattr(loader, "current", None)
+    return float((loader.clock if batch is None else batch.clock) / loader.dataset_size)
