@@ -2,8 +2,8 @@
 
 ResNet-50 on ImageNet: fitted to what is published for 256 GPUs of the P100's generation (1706.02677), it predicts the
 1,024 GPUs of 1711.04325, whose published time the fit has not seen. CIFAR-100: fitted to AdaBatch's one GPU
-(1712.02029), it says what growth brings on four. Each input has its source; *recalled* ones were not found in print. The
-sensitivity of an answer is its relative change for a relative change of one input, other inputs as they are.
+(1712.02029), it says what growth brings on four. Each input has its source; *recalled* ones were not found in print.
+The sensitivity of an answer is its relative change for a relative change of one input, other inputs as they are.
 
     python benchmarks/published.py --out benchmarks/results/published.json
 """
