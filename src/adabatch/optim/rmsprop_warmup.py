@@ -56,7 +56,8 @@ class RMSpropWarmup(ForeachOptimizer):
         params: parameters or parameter groups, as torch takes them.
         lr: learning rate of SGD; a schedule may change it at any time.
         epochs: says how many epochs have passed, with their fraction: an `ab.DataLoader`, or a function without
-            arguments that returns the number.
+            arguments that returns the number. Without a `BatchSizeScheduler`, which says when a batch is trained on, a
+            loader counts the batch in hand as passed.
         momentum: of the velocity v, in [0, 1).
         alpha: decay of the mean square m, in [0, 1).
         eps: added to the root of m, above 0.
@@ -185,6 +186,4 @@ def _reader(epochs: Any) -> Callable[[], float]:
 
 
 def _of_loader(loader: Any) -> float:
-    """The epochs before the batch in hand, whether or not a scheduler says when it is trained on."""
-    batch = getattr(loader, "current", None)
-    return float((loader.clock if batch is None else batch.clock) / loader.dataset_size)
+    return float(loader.clock / loader.dataset_size)

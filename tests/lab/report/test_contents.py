@@ -232,6 +232,59 @@ def test_a_plan(tmp_path):
     assert growing["line"]["shape"] == "hv"
 
 
+def interval(median, low=None, high=None):
+    return {"median": median, "low": low, "high": high}
+
+
+def workers_row(count, seconds, **more):
+    shown = {"seconds": interval(seconds, 0.9 * seconds, 1.1 * seconds), "constant_seconds": interval(2 * seconds)}
+    return {"workers": count, **shown, "efficiency": interval(0.5), "worker_hours": interval(1234.5), **more}
+
+
+WORKERS = {
+    "link": {"name": "mine", "source": "measured here"},
+    "pays": 1.5,
+    "rows": [workers_row(3, 100.0), workers_row(5, 12.5, node_efficiency=interval(0.75, 0.7, 0.8))],
+    "sizes": [
+        {
+            "batch_size": size,
+            "pays_up_to": interval(*pays),
+            "updates": [
+                {"workers": count, "passes": 0.2, "exposed": 0.1, "optimizer": 0.0, "seconds": 0.3} for count in (1, 16)
+            ],
+        }
+        for size, pays in {16: (1, 1, 1), 256: (8, 4, 8)}.items()
+    ],
+}
+
+
+def test_a_plan_on_more_workers(tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | {"workers": WORKERS}))
+    written = page.write(tmp_path)
+    text = shown(written)
+    assert "Over mine, twice the workers make an update at least 1.5 times as fast" in text
+    assert "up to 1 at a batch of 16 and up to 8 [4, 8] at a batch of 256." in text
+    assert "Link mine: measured here." in text
+    rows = rows_of(written.read_text())
+    assert rows["3"] == ["100 [90.0, 110]", "200", "50", "–", "1,234"]
+    assert rows["5"][3] == "75 [70, 80]"
+    assert rows["256"] == ["8 [4, 8]", "0.300", "0.300"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": []}, "with workers.rows"),
+        ({"sizes": [{"batch_size": 0}]}, "workers.sizes"),
+        ({"link": {}}, "without workers.link.name"),
+    ],
+)
+def test_a_plan_with_damaged_workers(tmp_path, change, message):
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | {"workers": WORKERS | change}))
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
 def test_a_plan_of_before_and_a_constant_one(tmp_path):
     values = {key: value for key, value in PLAN.items() if key not in ("title", "settings", "seconds_before")}
     (tmp_path / "plan.json").write_text(json.dumps(values | {"updates_after": 1260, "sizes": [16] * 5}))

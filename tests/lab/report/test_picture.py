@@ -271,6 +271,18 @@ def test_numbers_along_the_axis_stand_apart(axes, dataset_size, epochs):
     assert all(a.x1 + 4 < b.x0 for a, b in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)))
 
 
+def test_a_plan_on_more_workers_has_a_line_for_each_batch_size(axes):
+    updates = [{"workers": count, "seconds": 1 / count**0.5} for count in (1, 4, 16)]
+    sizes = [{"batch_size": 2**power, "updates": updates} for power in range(4, 13)]
+    workers = {"link": {"name": "mine"}, "sizes": sizes}
+    found = axes(forecast(390.0, sizes=(128, 256)) | {"workers": workers})
+    (below,) = (each for each in found if each.get_xlabel() == "workers")
+    labels = [line.get_label() for line in below.get_lines()]
+    assert labels == ["batch 16", "batch 64", "batch 256", "batch 1,024", "batch 4,096"], "of nine, five"
+    assert list(below.get_lines()[0].get_ydata()) == pytest.approx([100, 50, 25])
+    assert [text.get_text() for text in below.get_xticklabels()] == ["1", "4", "16"]
+
+
 def test_batch_sizes_have_round_ticks(axes):
     size = axes(forecast(390.0, sizes=tuple(range(128, 5121, 131))))[1]
     assert [text.get_text() for text in size.get_yticklabels()] == ["128", "256", "512", "1,024", "2,048", "4,096"]
