@@ -420,6 +420,10 @@ OTHERS = [
     ("recipes.md", "The paper: within 1 % of the small batch's test error, in 1.2x (ResNet-20, VGG19_BN) to 1.5x"),
     ("recipes.md", "The paper: up to 6.25x less time on four GPUs with less than 1 % change (a replication says 2 %)."),
     ("recipes.md", "The paper: 94.3 % with the decaying LR, 94.4 % with the growing batch, 94.5 % from LR 0.5, 93.3 %"),
+    ("recipes.md", "The paper: 74.9 % top-1 in 15 minutes on 1,024 GPUs."),
+    ("plan.md", "make an update less than 1.5 times as fast"),  # PAYS
+    ("plan.md", "the line through its all-reduces of 4 KiB to 64 MiB"),  # SIZES_BYTES
+    ("plan.md", "so that `+0.90` means 0.9 % for 1 %"),  # what the column means
     ("from-lr.md", "lost a point of accuracy that way (93.3 % for 94.3 %)"),  # the same paper
     ("methods.md", "makes a step 1.7 times too long (betas 0.9, 0.999, batch x4)"),  # the test of bias correction
     ("design.md", "| 15 Minutes *(planned)* |"),  # a paper's name
