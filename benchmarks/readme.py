@@ -18,6 +18,7 @@ from typing import Any
 from paired import check_clean
 
 from adabatch.lab.comparison import Comparison
+from adabatch.lab.study.statistics import paired_ratio
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -144,13 +145,16 @@ def points(found: dict[str, Any]) -> str:
 
 def large_batches(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
     """The ablation: the table of docs/large-batches.md and the cells of docs/reproduction.md."""
-    heads = ("batch sizes", "updates", "test accuracy, %", "against small, points", "against akiba, points", "seconds")
+    heads = ("batch sizes", "updates", "test accuracy, %", "against small, points", "against akiba, points", "faster")
     lines = [f"| | {' | '.join(heads)} |", "|" + " --- |" * 7]
+    seconds = {name: arm["seconds"]["values"] for name, arm in found["arms"].items()}
     for name, arm in found["arms"].items():
         accuracy, sizes = arm["test_accuracy"], ", ".join(f"{size:,}" for size in arm["batch_sizes"])
         against = ["" if name == other else points(arm[f"against_{other}"]) for other in ("small", "akiba")]
         spread = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f}"
-        cells = [name, sizes, f"{arm['updates']:,}", spread, *against, f"{arm['seconds']['median']:.1f}"]
+        ratio = paired_ratio(seconds["small"], seconds[name])
+        faster = "" if name == "small" else f"{ratio.median:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+        cells = [name, sizes, f"{arm['updates']:,}", spread, *against, faster]
         lines.append(f"| {' | '.join(cells)} |")
     plain, akiba = found["arms"]["plain"], found["arms"]["akiba"]
     searched = "; ".join(
