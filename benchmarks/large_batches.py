@@ -5,7 +5,8 @@ and falls of the LR by ten at 1/3, 2/3 and 8/9 of the training loses at least th
 small batch. The LR is 0.1 for 256 samples, as in the paper, which nothing here was tuned to. Arms:
 
 - small: the reference, the same training at a small batch, without a warm-up;
-- plain: as above; akiba: RMSprop warm-up, slow start and batch norm by the last batch;
+- plain: as above, and with batch norm by the last batch alone;
+- akiba: RMSprop warm-up, slow start and batch norm by the last batch;
 - akiba without each of these; with zero-init, no decay of biases, and label smoothing;
 - growth: from the small batch, by ten where the LR would fall (1711.00489), up to the large one;
 - growth and akiba: the toolbox from an eighth of the large batch on, growing where the slow start's LR would fall.
@@ -71,6 +72,7 @@ def arms(task: str, large: int) -> dict[str, dict[str, Any]]:
     return {
         "small": at(length.small, falls),
         "plain": at(large, gentle + falls),
+        "plain with last-batch norm": at(large, gentle + falls, last_batch_norm=True),
         "akiba": akiba,
         "without RMSprop warm-up": akiba | {"optimizer": "sgd", "lr_schedule": f"{gentle}slowstart"},
         "without slow start": akiba | {"lr_schedule": falls},

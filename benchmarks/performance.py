@@ -32,7 +32,7 @@ NETWORKS = ("resnet20", "small_cnn")
 def probed(network: str, processes: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What a probe of some processes found."""
     sizes = ("--batch-size", str(SIZES[0]), "--max-batch-size", str(SIZES[-1]), "--threads", "1")
-    how = ("--repeats", str(options.repeats), "--seconds", str(options.seconds), "--quiet")
+    how = ("--repeats", str(options.repeats), "--seconds", str(options.seconds))
     given = ("probe", "digits", "--model", network, *sizes, *how, "--out", str(folder))
     torchrun("-m", "adabatch", *given, count=processes)
     found: dict[str, Any] = json.loads((folder / "probe.json").read_text())
