@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from paired import begin, write
 
-from adabatch import schedules
+from adabatch import epochs, schedules
 from adabatch.lab import models
 from adabatch.lab.planner import Link, Performance, Timing
 from adabatch.lab.planner.performance import Bucket
@@ -123,7 +123,7 @@ def speedup_on_four(given: Mapping[str, float]) -> float:
     """What growth from 1,024 to 16,384 brings against fixed 128 on four GPUs, in time of passes and all-reduces."""
     data = {"dataset_size": 50_000, "epochs": 100, "drop_last": True}
     fixed = schedules.constant(128).plan(**data)
-    one = schedules.geometric(2.0, every="20 epochs", maximum=2_048).plan(batch_size=128, **data)
+    one = schedules.geometric(2.0, every=epochs(20), maximum=2_048).plan(batch_size=128, **data)
     # seconds = updates * overhead + samples * rate, for both trainings of one GPU.
     a, b, c, d = fixed.updates, fixed.samples, one.updates, one.samples
     under = a * d - b * c
@@ -137,7 +137,7 @@ def speedup_on_four(given: Mapping[str, float]) -> float:
     model = Performance(
         timing=timing, optimizer_seconds=given["overhead_of_four"], buckets=buckets(count, 4.0), link=link
     )
-    grown = schedules.geometric(2.0, every="20 epochs", maximum=16_384).plan(batch_size=1_024, **data)
+    grown = schedules.geometric(2.0, every=epochs(20), maximum=16_384).plan(batch_size=1_024, **data)
     return model.seconds(fixed, 4) / model.seconds(grown, 4)
 
 

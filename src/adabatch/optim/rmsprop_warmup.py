@@ -12,7 +12,15 @@ from torch import Tensor
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.optim._foreach import ForeachOptimizer, Tensors, descend, fraction, momentum_step, with_decay
+from adabatch.optim._foreach import (
+    ForeachOptimizer,
+    Tensors,
+    descend,
+    fraction,
+    momentum_step,
+    pieces,
+    with_decay,
+)
 
 
 class HasClock(Protocol):
@@ -138,12 +146,24 @@ class RMSpropWarmup(ForeachOptimizer):
 
     def update(self, group: Mapping[str, Any], tensors: Tensors) -> None:
         """See `ForeachOptimizer.update`."""
-        values, share, lr = tensors.values, group["sgd_share"], group["lr"]
-        velocities, squares = tensors.moments("momentum_buffer"), tensors.moments("square_avg")
-        grads = with_decay(group, values, tensors.grads)
-        if not group["capturable"] and share == 1:
-            momentum_step(group, values, velocities, grads)
-            return
+        moments = tensors.moments("momentum_buffer"), tensors.moments("square_avg")
+        is_sgd = not group["capturable"] and group["sgd_share"] == 1
+        for values, grads, velocities, squares in pieces(tensors.values, tensors.grads, *moments):
+            decayed = with_decay(group, values, grads)
+            if is_sgd:
+                momentum_step(group, values, velocities, decayed)
+            else:
+                self._step(group, values, decayed, velocities, squares)
+
+    def _step(
+        self,
+        group: Mapping[str, Any],
+        values: list[Tensor],
+        grads: list[Tensor],
+        velocities: list[Tensor],
+        squares: list[Tensor],
+    ) -> None:
+        share, lr = group["sgd_share"], group["lr"]
         torch._foreach_mul_(squares, group["alpha"])
         torch._foreach_addcmul_(squares, grads, grads, 1 - group["alpha"])
         scaled = torch._foreach_sqrt(squares)
@@ -151,9 +171,8 @@ class RMSpropWarmup(ForeachOptimizer):
         torch._foreach_mul_(velocities, group["momentum"])
         if group["capturable"]:
             share = share.to(values[0].device)
-            rms = _rms_share(share, group["rms_lr"], lr)
             torch._foreach_reciprocal_(scaled)
-            torch._foreach_mul_(scaled, rms)
+            torch._foreach_mul_(scaled, _rms_share(share, group["rms_lr"], lr))
             torch._foreach_mul_(scaled, grads)
             torch._foreach_add_(velocities, scaled)
             torch._foreach_add_(velocities, torch._foreach_mul(grads, share))  # an addition reads a tensor it adds
