@@ -34,7 +34,8 @@ def probed(network: str, processes: int, folder: Path, options: argparse.Namespa
     sizes = ("--batch-size", str(SIZES[0]), "--max-batch-size", str(SIZES[-1]), "--threads", "1")
     how = ("--repeats", str(options.repeats), "--seconds", str(options.seconds))
     given = ("probe", "digits", "--model", network, *sizes, *how, "--out", str(folder))
-    torchrun("-m", "adabatch", *given, count=processes)
+    if not (folder / "probe.json").exists():
+        torchrun("-m", "adabatch", *given, count=processes)
     found: dict[str, Any] = json.loads((folder / "probe.json").read_text())
     return found
 
@@ -65,8 +66,8 @@ def seconds(probe: Mapping[str, Any], size: int) -> float:
     return size / statistics.median(rates)
 
 
-def compared(probes: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A record for each number of processes and batch size."""
+def compared(probes: Mapping[int, dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A record for each number of processes and batch size; and what was fitted, medians over turns."""
     fitted = {processes: some(probes[processes], sizes) for processes, sizes in FITTED.items()}
     models = of_probes(fitted[1], fitted[2])
     found = []
@@ -89,7 +90,17 @@ def compared(probes: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
                     "predicted_over_measured": ratio,
                 }
             )
-    return found
+    return found, {
+        "latency_seconds": statistics.median(model.link.latency_seconds for model in models),
+        "bytes_per_second": statistics.median(model.link.bytes_per_second for model in models),
+        "overlap": statistics.median(model.overlap for model in models),
+        **{
+            name: statistics.median(getattr(model.shared, name) for model in models)
+            for name in ("contention", "waiting_seconds")
+        },
+        "optimizer_seconds": statistics.median(model.optimizer_seconds for model in models),
+        "buckets": models[0].buckets,
+    }
 
 
 def main() -> None:
@@ -99,6 +110,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each probe")
     parser.add_argument("--seconds", type=float, default=0.15)
     parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--probes", type=Path, help="folder that keeps the probes; those there are taken as they are")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/performance.json"))
     options = parser.parse_args()
     environment = begin(options.out)
@@ -108,11 +120,12 @@ def main() -> None:
             rounds: dict[int, list[dict[str, Any]]] = {1: [], 2: [], 3: []}
             for turn in range(options.rounds):
                 for processes, found in rounds.items():
-                    folder = Path(temporary) / f"{network}-{processes}-{turn}"
+                    folder = (options.probes or Path(temporary)) / f"{network}-{processes}-{turn}"
                     found.append(probed(network, processes, folder, options))
-            points = compared({processes: joined(found) for processes, found in rounds.items()})
+            points, fit = compared({processes: joined(found) for processes, found in rounds.items()})
             held = [abs(point["predicted_over_measured"] - 1) for point in points if point["held_out"]]
             networks[network] = {"points": points, "largest_error": max(held), "holds": max(held) <= BOUND}
+            networks[network]["model"] = fit
             for point in points:
                 print(network, point, flush=True)
     write(options.out, "performance", environment, {"bound": BOUND, "fitted": FITTED, "networks": networks})

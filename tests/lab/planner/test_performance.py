@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adabatch import schedules
 from adabatch.lab.planner import LINKS, PAYS, Link, Performance, Timing, link_of, of_probes
-from adabatch.lab.planner.performance import Bucket, Contention
+from adabatch.lab.planner.performance import Bucket, Machine
 
 FAST = Link(name="fast", latency_seconds=1e-5, bytes_per_second=1e9, algorithm="ring")
 
@@ -87,15 +87,17 @@ def test_what_is_exposed_is_what_a_simulation_by_small_steps_leaves(buckets, wor
 
 def test_an_update_is_its_parts():
     alone = model().update(100, 1)
-    assert alone == (pytest.approx(0.11), 0.0, 0.002)
+    assert alone == (pytest.approx(0.11), 0.0, 0.0, 0.002)
     assert alone.seconds == pytest.approx(0.112)
     none = model(overlap=0.0).update(100, 4)
     assert none.passes == pytest.approx(Timing((1, 100), (0.011, 0.11)).update_seconds(25))
     assert none.exposed == pytest.approx(sum(FAST.all_reduce_seconds(size, 4) for size in (4e6, 2e6)))
     half = model(overlap=0.5).update(100, 4)
     assert model().update(100, 4).exposed < half.exposed < none.exposed
-    slow = model(slowdown=lambda workers: float(workers)).update(100, 4)
+    assert none.coordination == FAST.all_reduce_seconds(8, 4), "a vote"
+    slow = model(shared=Machine(cores=1, contention=0.0, waiting_seconds=0.001)).update(100, 4)
     assert (slow.passes, slow.optimizer) == (pytest.approx(4 * none.passes), 0.008)
+    assert slow.coordination == pytest.approx(0.001 * 3 * 4)
 
 
 def test_a_training_and_its_efficiency():
@@ -158,10 +160,11 @@ def probe_of(model, sizes, *, workers=1):
     }
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("overlap", "waiting"), [(0.0, 0.0), (0.0, 0.006), (0.4, 0.0), (1.0, 0.0)])
 @pytest.mark.parametrize("workers", [2, 3])
-def test_two_probes_give_back_the_model_that_they_were_made_of(overlap, workers):
-    truth = model(overlap=overlap, slowdown=Contention(2, 2, 1.3), timing=Timing((8, 512), (0.02, 0.5)))
+def test_two_probes_give_back_the_model_that_they_were_made_of(overlap, waiting, workers):
+    machine = Machine(cores=2, contention=0.3, waiting_seconds=waiting)
+    truth = model(overlap=overlap, shared=machine, timing=Timing((8, 512), (0.02, 0.5)))
     sizes = [24, 48, 96, 192, 384]
     found = of_probes(probe_of(truth, [8, *sizes]), probe_of(truth, sizes, workers=workers))
     assert len(found) == 3
@@ -170,26 +173,28 @@ def test_two_probes_give_back_the_model_that_they_were_made_of(overlap, workers)
             wanted = truth.update(size, count).seconds
             assert found[1].update(size, count).seconds == pytest.approx(wanted, rel=0.02), (size, count)
     assert found[1].overlap == pytest.approx(overlap, abs=0.1)
+    assert found[1].shared.waiting_seconds == pytest.approx(waiting, abs=2e-4)
+    assert found[1].shared.contention == pytest.approx(0.3, abs=0.01)
     assert found[0].update(96, 1).seconds < found[2].update(96, 1).seconds, "turns differ"
 
 
 def test_another_link_has_no_contention():
-    truth = model(slowdown=Contention(2, 2, 1.3))
+    truth = model(shared=Machine(cores=2, contention=0.3))
     both = probe_of(truth, [24, 96]), probe_of(truth, [24, 96], workers=2)
     found = of_probes(*both, link=LINKS["ethernet-10g"])[1]
-    assert (found.slowdown(8), found.link.name, found.overlap) == (1.0, "ethernet-10g", 1.0)
+    assert (found.shared, found.link.name, found.overlap) == (None, "ethernet-10g", 1.0)
     narrow = of_probes(both[0], link=LINKS["ethernet-10g"], narrow=True)[1]
     assert [bucket.bytes for bucket in narrow.buckets] == [2e6, 1e6]
 
 
-@given(st.integers(1, 64), st.integers(2, 16), st.floats(1.0, 3.0))
-def test_contention_is_as_measured_and_grows(cores, measured, slower):
-    found = Contention(cores, measured, slower)
-    assert found(1) == 1
-    factors = [found(workers) for workers in range(1, 40)]
-    assert all(after >= before - 1e-12 for before, after in pairwise(factors))
-    beyond = max(1.0, measured / cores)
-    assert found(measured) == pytest.approx(max(slower, beyond) if cores > 1 else beyond)
+@given(st.integers(1, 64), st.floats(0, 3), st.floats(0, 1))
+def test_what_workers_of_a_machine_cost_each_other_grows(cores, contention, waiting):
+    found = Machine(cores=cores, contention=contention, waiting_seconds=waiting)
+    assert (found.slower(1), found.coordination(1)) == (1, 0)
+    for costs in (found.slower, found.coordination):
+        values = [costs(workers) for workers in range(1, 100)]
+        assert all(after >= before - 1e-12 for before, after in pairwise(values))
+    assert found.slower(2 * cores) == pytest.approx(2 * found.slower(cores))
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,7 @@ def workers_row(count, seconds, **more):
     return {"workers": count, **shown, "efficiency": interval(0.5), "worker_hours": interval(1234.5), **more}
 
 
+PARTS = {"passes": 0.2, "exposed": 0.1, "coordination": 0.0, "optimizer": 0.0, "seconds": 0.3}
 WORKERS = {
     "link": {"name": "mine", "source": "measured here"},
     "pays": 1.5,
@@ -249,9 +250,7 @@ WORKERS = {
         {
             "batch_size": size,
             "pays_up_to": interval(*pays),
-            "updates": [
-                {"workers": count, "passes": 0.2, "exposed": 0.1, "optimizer": 0.0, "seconds": 0.3} for count in (1, 16)
-            ],
+            "updates": [PARTS | {"workers": count} for count in (3, 5)],
         }
         for size, pays in {16: (1, 1, 1), 256: (8, 4, 8)}.items()
     ],

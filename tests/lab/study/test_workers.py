@@ -46,7 +46,7 @@ def test_each_batch_size_says_how_many_pay(models):
     for size in found["sizes"]:
         assert size["updates"][0]["exposed"] == 0
         for update in size["updates"]:
-            parts = update["passes"] + update["exposed"] + update["optimizer"]
+            parts = sum(update[name] for name in ("passes", "exposed", "coordination", "optimizer"))
             assert update["seconds"] == pytest.approx(parts)
     assert "cost" not in found["rows"][0]
 

@@ -1,6 +1,6 @@
 """Seconds of an update on any number of workers, from a probe of a few and a link between them.
 
-    update = passes over a worker's share + what is left of the all-reduce after them + optimizer
+    update = passes over a worker's share + what is left of the all-reduce after them + coordination + optimizer
 
 The share is ceil(B / W) samples. Gradients are all-reduced in buckets, one after the other, each from the moment when
 the backward pass has filled it. `docs/plan.md` has the equations, where each parameter comes from, and how far
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,7 @@ from adabatch.lab.shapes import Amount, Positive, Size, Text
 from adabatch.schedules import Plan
 
 ALGORITHMS: Final = ("best", "ring", "tree")
+_VOTE_BYTES: Final = 8.0  # by which ranks agree, once an update, that all can go on
 PAYS: Final = 1.5  # twice the workers pay while an update is at least so many times as fast
 
 
@@ -165,17 +166,56 @@ class Update(NamedTuple):
     Attributes:
         passes: forward and backward, and the fetching of samples.
         exposed: of the all-reduce after the passes.
+        coordination: in which workers agree and wait for each other.
         optimizer: of the step.
     """
 
     passes: float
     exposed: float
+    coordination: float
     optimizer: float
 
     @property
     def seconds(self) -> float:
         """Of the whole update."""
-        return self.passes + self.exposed + self.optimizer
+        return self.passes + self.exposed + self.coordination + self.optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine that several workers share: its memory, and beyond its cores its time.
+
+        slower = (1 + contention (min(W, cores) - 1)) max(1, W / cores)
+        coordination = waiting_seconds (W - 1) max(1, W / cores)
+
+    Attributes:
+        cores: of the machine; a worker computes on one.
+        contention: by how much one more worker slows down the passes of each.
+        waiting_seconds: of an update for each other worker: votes, and waits for whoever comes last.
+
+    Example:
+        >>> found = Machine(cores=2, contention=0.2, waiting_seconds=0.001)
+        >>> [round(found.slower(workers), 6) for workers in (1, 2, 3, 4)]
+        [1.0, 1.2, 1.8, 2.4]
+        >>> [round(1000 * found.coordination(workers), 6) for workers in (1, 2, 3, 4)]
+        [0.0, 1.0, 3.0, 6.0]
+    """
+
+    cores: int
+    contention: float
+    waiting_seconds: float = 0.0
+
+    def crowd(self, workers: int) -> float:
+        """Workers for each core, at least 1."""
+        return max(1.0, workers / self.cores)
+
+    def slower(self, workers: int) -> float:
+        """The factor by which passes and steps take longer with so many workers."""
+        return (1 + self.contention * (min(workers, self.cores) - 1)) * self.crowd(workers)
+
+    def coordination(self, workers: int) -> float:
+        """Seconds in which so many workers agree and wait for each other."""
+        return self.waiting_seconds * (workers - 1) * self.crowd(workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +228,7 @@ class Performance:
         buckets: in the order in which they are all-reduced.
         link: between workers.
         overlap: the share of an all-reduce that can go on beside the passes, from 0 to 1.
-        slowdown: says how many times as long passes and optimizer take with so many workers, which may share a machine.
+        shared: the machine that all workers share; None where each has one of its own.
     """
 
     timing: Timing
@@ -196,11 +236,11 @@ class Performance:
     buckets: tuple[Bucket, ...]
     link: Link
     overlap: float = 1.0
-    slowdown: Callable[[int], float] = lambda _: 1.0
+    shared: Machine | None = None
 
     def update(self, batch_size: int, workers: int) -> Update:
         """Seconds of an update; a batch smaller than the workers leaves some of them idle."""
-        slower = self.slowdown(workers)
+        slower = 1.0 if self.shared is None else self.shared.slower(workers)
         passes = self.timing.update_seconds(math.ceil(batch_size / workers)) * slower
         whole = end = 0.0
         for bucket in self.buckets:
@@ -208,7 +248,11 @@ class Performance:
             whole += taken
             end = max(end, bucket.ready * passes) + taken
         hidden = self.overlap * (whole - max(0.0, end - passes))
-        return Update(passes, whole - hidden, self.optimizer_seconds * slower)
+        if self.shared is None:
+            agreed = self.link.all_reduce_seconds(_VOTE_BYTES, workers)
+        else:
+            agreed = self.shared.coordination(workers)
+        return Update(passes, whole - hidden, agreed, self.optimizer_seconds * slower)
 
     def seconds(self, plan: Plan, workers: int) -> float:
         """Seconds of training by a plan, without evaluation."""
@@ -229,31 +273,6 @@ class Performance:
         return workers
 
 
-@dataclass(frozen=True)
-class Contention:
-    """How workers of one machine slow each other down: they share its memory, and beyond its cores its time.
-
-        (1 + a (min(W, cores) - 1)) max(1, W / cores)
-
-    with the `a` at which `measured` workers are slowed down by the factor `slower`.
-
-    Example:
-        >>> found = Contention(cores=2, measured=2, slower=1.2)
-        >>> [round(found(workers), 6) for workers in (1, 2, 3, 4)]
-        [1.0, 1.2, 1.8, 2.4]
-    """
-
-    cores: int
-    measured: int
-    slower: float
-
-    def __call__(self, workers: int) -> float:
-        """The factor by which passes and steps take longer with so many workers."""
-        beyond, crowd = max(1.0, self.measured / self.cores), min(self.measured, self.cores) - 1
-        each = max(0.0, self.slower / beyond - 1) / crowd if crowd else 0.0
-        return (1 + each * (min(workers, self.cores) - 1)) * max(1.0, workers / self.cores)
-
-
 def of_probes(
     alone: Mapping[str, Any],
     together: Mapping[str, Any] | None = None,
@@ -266,7 +285,7 @@ def of_probes(
     Args:
         alone: content of the `probe.json` of one process.
         together: of several processes on the same machine, from which the link, the share of the all-reduce that goes
-            on beside the passes, and the contention are taken where no link is given.
+            on beside the passes, the contention and the waiting are taken where no link is given.
         link: between workers that share nothing else.
         narrow: whether gradients travel in 16 bits.
 
@@ -333,17 +352,30 @@ def _measured(probe: Mapping[str, Any], turn: int) -> Link | None:
 
 
 def _fitted(model: Performance, passes: Timing, together: Mapping[str, Any], turn: int) -> Performance:
-    """The model with the contention and the overlap of processes that were measured together."""
-    workers, slower, hidden, whole = together["communication"]["world_size"], [], 0.0, 0.0
-    for point in together["curve"]:
-        share = math.ceil(point["batch_size"] / workers)
-        slower.append(point["compute_seconds"]["values"][turn] / passes.update_seconds(share))
-    cores = int(together.get("cores", workers))
-    model = replace(model, slowdown=Contention(cores, workers, max(1.0, statistics.median(slower))))
-    for point in together["curve"]:
+    """The model with what several workers on one machine cost each other, as they were measured together.
+
+    What a step takes beyond the model is waiting. Where it takes less, a share of the all-reduce went on beside the
+    passes.
+    """
+    workers, points = together["communication"]["world_size"], together["curve"]
+    machine = Machine(cores=int(together.get("cores", workers)), contention=0.0)
+    slower = statistics.median(
+        point["compute_seconds"]["values"][turn] / passes.update_seconds(math.ceil(point["batch_size"] / workers))
+        for point in points
+    )
+    others = min(workers, machine.cores) - 1
+    if others:
+        machine = replace(machine, contention=max(0.0, slower / machine.crowd(workers) - 1) / others)
+    model = replace(model, shared=machine, overlap=0.0)
+    beyond, hideable = [], []
+    for point in points:
         size = point["batch_size"]
-        step = size / point["samples_per_second"]["values"][turn]
-        best, worst = (replace(model, overlap=share).update(size, workers) for share in (1.0, 0.0))
-        whole += worst.exposed - best.exposed
-        hidden += worst.seconds - step
-    return replace(model, overlap=min(1.0, max(0.0, hidden / whole)) if whole > 0 else 1.0)
+        none, whole = (replace(model, overlap=share).update(size, workers).seconds for share in (0.0, 1.0))
+        beyond.append(size / point["samples_per_second"]["values"][turn] - none)
+        hideable.append(none - whole)
+    waited = statistics.median(beyond)
+    if waited >= 0:
+        of_one = waited / replace(machine, waiting_seconds=1.0).coordination(workers)
+        return replace(model, shared=replace(machine, waiting_seconds=of_one))
+    hidden = statistics.median(hideable)
+    return replace(model, overlap=min(1.0, -waited / hidden) if hidden > 0 else 0.0)

@@ -43,7 +43,7 @@ _NOTE: Final = {
     "versions?": Json,
 }
 _INTERVAL: Final = {"median": Amount, "low": Amount | None, "high": Amount | None}
-_PARTS: Final = dict.fromkeys(("passes", "exposed", "optimizer", "seconds"), Amount)
+_PARTS: Final = dict.fromkeys(("passes", "exposed", "coordination", "optimizer", "seconds"), Amount)
 _WORKERS: Final = {
     "link": {"name": Text, "source": Text},
     "pays": Positive,
