@@ -148,7 +148,7 @@ def probe_of(model, sizes, *, workers=1):
     }
     if workers == 1:
         sizes, ready = zip(*model.buckets, strict=True)
-        return found | {"gradients": {"bytes": sum(sizes), "buckets": list(sizes), "ready": list(ready)}}
+        return found | {"gradients": {"bytes": sum(sizes), "buckets": list(map(int, sizes)), "ready": list(ready)}}
     latency, rate = model.link.latency_seconds, model.link.bytes_per_second
     return found | {
         "communication": {
@@ -202,8 +202,19 @@ def test_what_workers_of_a_machine_cost_each_other_grows(cores, contention, wait
     [
         (lambda probe: probe.pop("gradients"), "`probe` must be one of one process, with seconds of passes"),
         (lambda probe: probe.pop("optimizer_seconds"), "`probe` must be one of one process, with seconds of passes"),
+        (
+            lambda probe: probe["gradients"]["ready"].pop(),
+            "got one with 2 buckets of gradients and 1 times; probe again",
+        ),
         (lambda probe: probe["curve"][0].pop("compute_seconds"), "`probe` must be one of one process"),
-        (lambda probe: probe.update(communication={"world_size": 2}), "got one of 2"),
+        (
+            lambda probe: probe["optimizer_seconds"].update(values=["soon"]),
+            "optimizer_seconds.values.* 'soon', which must",
+        ),
+        (
+            lambda probe: probe.update(communication={"world_size": 2}),
+            "must be one of one process, got one of 2; probe w",
+        ),
     ],
 )
 def test_probes_that_lack_something(change, message):
@@ -217,8 +228,22 @@ def test_a_link_must_come_from_somewhere():
     probe = probe_of(model(), [24, 96])
     with pytest.raises(ValueError, match="`link` must be given where no probe measured one, got none; name one, such"):
         of_probes(probe)
-    with pytest.raises(ValueError, match="`probe` must be one of several processes, got one without communication"):
+    with pytest.raises(ValueError, match=r"`probe` must be one of several processes .*, got one without comm"):
         of_probes(probe, probe)
+    together = probe_of(model(), [24, 96], workers=2)
+    del together["curve"][1]["compute_seconds"]
+    with pytest.raises(
+        ValueError, match=r"that share no parameters, got one without curve\[1\].compute_seconds; probe"
+    ):
+        of_probes(probe, together)
+
+
+def test_probes_of_different_turns_are_paired_as_far_as_they_go():
+    alone, together = (probe_of(model(), [24, 96], workers=workers) for workers in (1, 2))
+    for point in together["curve"]:
+        point["compute_seconds"]["values"].pop()
+    assert len(of_probes(alone, together)) == 2
+    assert len(of_probes(alone, together, link=FAST)) == 3
 
 
 # Links.

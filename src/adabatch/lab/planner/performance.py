@@ -21,7 +21,7 @@ from adabatch import _checks
 from adabatch._errors import ArgumentError
 from adabatch.lab import shapes
 from adabatch.lab.planner.forecast import Timing
-from adabatch.lab.shapes import Amount, Positive, Size, Text
+from adabatch.lab.shapes import Amount, Number, Positive, Size, Text
 from adabatch.schedules import Plan
 
 ALGORITHMS: Final = ("best", "ring", "tree")
@@ -292,62 +292,91 @@ def of_probes(
     Raises:
         ValueError: if a probe lacks something, or there is neither a link nor a probe of several processes.
     """
-    curve, steps, buckets = _of_one_process(alone, narrow=narrow)
-    found = []
-    for turn, optimizer in enumerate(steps):
-        # What is left of a step without the optimizer; noise may leave little of a very short one.
-        seconds = [max(size / rates[turn] - optimizer, 0.1 * size / rates[turn]) for size, rates, _ in curve]
-        timing = Timing(tuple(size for size, _, _ in curve), tuple(seconds))
-        own = link if link is not None else None if together is None else _measured(together, turn)
-        if own is None:
-            break
-        model = Performance(timing=timing, optimizer_seconds=optimizer, buckets=buckets, link=own)
-        passes = Timing(timing.batch_sizes, tuple(alone_seconds[turn] for _, _, alone_seconds in curve))
-        if link is None and together is not None:
-            model = _fitted(model, passes, together, turn)
-        found.append(model)
-    if not found:
+    if "communication" in alone:
+        got, remedy = f"one of {alone['communication'].get('world_size')}", "probe without torchrun"
+        raise ArgumentError("probe", "must be one of one process", got=got, remedy=remedy)
+    _check(alone, _ALONE, "must be one of one process, with seconds of passes and of the optimizer")
+    if link is None and together is not None:
+        _check(together, _TOGETHER, "must be one of several processes that share no parameters")
+    if link is None and together is None:
         remedy = f"name one, such as {next(iter(LINKS))}, or add the probe.json of a probe under torchrun"
         raise ArgumentError("link", "must be given where no probe measured one", got="none", remedy=remedy)
-    return found
+    sizes, ready = (alone["gradients"][name] for name in ("buckets", "ready"))
+    if len(sizes) != len(ready):
+        got = f"one with {len(sizes)} buckets of gradients and {len(ready)} times"
+        raise ArgumentError("probe", "must tell when each bucket is filled", got=got, remedy="probe again")
+    buckets = tuple(Bucket(size * (0.5 if narrow else 1.0), at) for size, at in zip(sizes, ready, strict=True))
+    return [
+        _of_turn(alone, together, link, buckets, turn)
+        for turn in range(_turns(alone, together if link is None else None))
+    ]
 
 
-def _of_one_process(
-    probe: Mapping[str, Any], *, narrow: bool
-) -> tuple[list[tuple[int, list[float], list[float]]], list[float], tuple[Bucket, ...]]:
-    """Sizes with samples per second and seconds of passes alone by turn; seconds of a step by turn; the buckets."""
-    rule, remedy = "must be one of one process, with seconds of passes and of the optimizer", "probe again"
-    if "communication" in probe:
-        raise ArgumentError("probe", rule, got=f"one of {probe['communication']['world_size']}", remedy=remedy)
-    try:
-        curve = [
-            (point["batch_size"], point["samples_per_second"]["values"], point["compute_seconds"]["values"])
-            for point in probe["curve"]
-        ]
-        shares = zip(probe["gradients"]["buckets"], probe["gradients"]["ready"], strict=True)
-        steps = probe["optimizer_seconds"]["values"]
-    except (KeyError, TypeError, ValueError):
-        raise ArgumentError("probe", rule, got="one without", remedy=remedy) from None
-    return curve, steps, tuple(Bucket(size * (0.5 if narrow else 1.0), ready) for size, ready in shares)
+_VALUES: Final = {"values": [Positive]}
+_POINT: Final = {"batch_size": Size, "samples_per_second": _VALUES, "compute_seconds": _VALUES}
+_ALONE: Final = {
+    "curve": [_POINT],
+    "optimizer_seconds": _VALUES,
+    "gradients": {"buckets": [Size], "ready": [Amount]},
+}
+_TOGETHER: Final = {
+    "curve": [_POINT],
+    "cores": Size,
+    "communication": {
+        "world_size": Size,
+        "backend": Text,
+        "latency_seconds": {"values": [Number]},
+        "seconds_per_byte": _VALUES,
+    },
+}
 
 
-def _measured(probe: Mapping[str, Any], turn: int) -> Link | None:
-    """The link of a probe under torchrun: a ring over as many workers, solved for one message; None past its turns."""
-    try:
-        measured = probe["communication"]
-        workers = measured["world_size"]
-        latencies, rates = (measured[name]["values"] for name in ("latency_seconds", "seconds_per_byte"))
-    except (KeyError, TypeError):
-        rule, remedy = "must be one of several processes", "run it under torchrun"
-        raise ArgumentError("probe", rule, got="one without communication", remedy=remedy) from None
-    if turn >= len(rates):
-        return None
+def _check(probe: Mapping[str, Any], shape: Mapping[str, Any], rule: str) -> None:
+    if (fault := next(shapes.faults(probe, shape), None)) is not None:
+        raise ArgumentError("probe", rule, got=f"one {fault}", remedy="probe again")
+
+
+def _turns(alone: Mapping[str, Any], together: Mapping[str, Any] | None) -> int:
+    """The turns that probes have in common."""
+    counts = [len(alone["optimizer_seconds"]["values"])]
+    for probe in (alone, together or {"curve": []}):
+        for point in probe["curve"]:
+            counts += [len(point[name]["values"]) for name in ("samples_per_second", "compute_seconds")]
+    return min(counts)
+
+
+def _of_turn(
+    alone: Mapping[str, Any],
+    together: Mapping[str, Any] | None,
+    link: Link | None,
+    buckets: tuple[Bucket, ...],
+    turn: int,
+) -> Performance:
+    sizes = tuple(point["batch_size"] for point in alone["curve"])
+    optimizer = alone["optimizer_seconds"]["values"][turn]
+    steps = [point["batch_size"] / point["samples_per_second"]["values"][turn] for point in alone["curve"]]
+    # What is left of a step without the optimizer; noise may leave little of a very short one.
+    timing = Timing(sizes, tuple(max(step - optimizer, 0.1 * step) for step in steps))
+    if link is not None or together is None:
+        assert link is not None
+        return Performance(timing=timing, optimizer_seconds=optimizer, buckets=buckets, link=link)
+    model = Performance(
+        timing=timing, optimizer_seconds=optimizer, buckets=buckets, link=_measured(together["communication"], turn)
+    )
+    passes = Timing(sizes, tuple(point["compute_seconds"]["values"][turn] for point in alone["curve"]))
+    return _fitted(model, passes, together, turn)
+
+
+def _measured(found: Mapping[str, Any], turn: int) -> Link:
+    """The link of a probe under torchrun: a ring over as many workers, solved for one message."""
+    workers = found["world_size"]
+    latency, by_byte = (found[name]["values"][turn] for name in ("latency_seconds", "seconds_per_byte"))
     return Link(
         name="probe",
-        latency_seconds=max(0.0, latencies[turn]) / (2 * (workers - 1)),
-        bytes_per_second=2 * (workers - 1) / workers / rates[turn],
+        latency_seconds=max(0.0, latency) / (2 * (workers - 1)),
+        bytes_per_second=2 * (workers - 1) / workers / by_byte,
         algorithm="ring",
-        source=f"measured over {workers} processes ({measured['backend']})",
+        source=f"measured over {workers} processes ({found['backend']})",
     )
 
 
@@ -358,7 +387,7 @@ def _fitted(model: Performance, passes: Timing, together: Mapping[str, Any], tur
     passes.
     """
     workers, points = together["communication"]["world_size"], together["curve"]
-    machine = Machine(cores=int(together.get("cores", workers)), contention=0.0)
+    machine = Machine(cores=together["cores"], contention=0.0)
     slower = statistics.median(
         point["compute_seconds"]["values"][turn] / passes.update_seconds(math.ceil(point["batch_size"] / workers))
         for point in points
