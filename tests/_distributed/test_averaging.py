@@ -217,6 +217,7 @@ def test_two_ranks():
     on_ranks(2, *CHECKS, *HOOKS)
 
 
+@pytest.mark.slow
 @pytest.mark.world_size(3)
 def test_three_ranks():
     on_ranks(3, *CHECKS, *HOOKS[:2])

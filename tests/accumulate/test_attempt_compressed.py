@@ -117,6 +117,7 @@ def test_two_ranks():
     on_ranks(2, they_are_those_of_the_batch, what_cannot_be_compressed)
 
 
+@pytest.mark.slow
 @pytest.mark.world_size(3)
 def test_three_ranks():
     on_ranks(3, they_are_those_of_the_batch)

@@ -124,6 +124,7 @@ def check_compiled(rank, world):
         close(dict(many.named_buffers()), dict(one.named_buffers()))
 
 
+@pytest.mark.slow
 @pytest.mark.world_size(3)
 def test_equals_one_process():
     on_ranks(3, check_equals_one_process)
