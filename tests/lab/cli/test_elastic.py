@@ -74,11 +74,13 @@ def check_unbroken(folder, *, epochs, other):
     assert same_findings(folder, other)
 
 
-def test_after_a_kill_torchrun_starts_the_command_again_and_it_goes_on(tmp_path, agents):
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_after_a_rank_ended_torchrun_starts_the_command_again_and_it_goes_on(tmp_path, agents, number):
+    """Killed, or asked to end, which saves first: as long as torchrun has restarts left it is the same."""
     agent = agents("--nnodes", "1:1", "--nproc-per-node", "2", "--max-restarts", "3", arguments=[*RUN, "--epochs", "6"])
     runs = tmp_path / "runs"
     wait_until(lambda: [*runs.glob("*/checkpoints/last.pt")], 240, agent)
-    os.kill(rank(agent.process, random.randrange(2)), signal.SIGKILL)
+    os.kill(rank(agent.process, random.randrange(2)), number)
     code, output = agent.ended()
     assert code == 0, output
     assert output.count("goes on with 2") == 1, output
