@@ -220,7 +220,9 @@ def write(path: Path, name: str, environment: dict[str, Any], results: dict[str,
     """
     git = revision()
     check_clean({**git, "changed": git["changed"] or git != environment["git"]}, path)
-    content = {"benchmark": name, "command": " ".join(["python", *sys.argv]), "environment": environment, **results}
+    script = Path(sys.argv[0]).resolve()  # torchrun gives the whole path
+    typed = [str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else sys.argv[0], *sys.argv[1:]]
+    content = {"benchmark": name, "command": " ".join(["python", *typed]), "environment": environment, **results}
     text = short_lists(json.dumps(content, indent=2)) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
