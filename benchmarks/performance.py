@@ -63,7 +63,7 @@ def some(probe: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, Any]:
 def seconds(probe: Mapping[str, Any], size: int) -> float:
     """Measured seconds of an update, the median over turns."""
     (rates,) = (point["samples_per_second"]["values"] for point in probe["curve"] if point["batch_size"] == size)
-    return size / statistics.median(rates)
+    return size / float(statistics.median(rates))
 
 
 def compared(probes: Mapping[int, dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

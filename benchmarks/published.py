@@ -121,7 +121,7 @@ def _solved(answer: Callable[[float], float], wanted: float) -> float:
 
 def speedup_on_four(given: Mapping[str, float]) -> float:
     """What growth from 1,024 to 16,384 brings against fixed 128 on four GPUs, in time of passes and all-reduces."""
-    data = {"dataset_size": 50_000, "epochs": 100, "drop_last": True}
+    data: dict[str, Any] = {"dataset_size": 50_000, "epochs": 100, "drop_last": True}
     fixed = schedules.constant(128).plan(**data)
     one = schedules.geometric(2.0, every=epochs(20), maximum=2_048).plan(batch_size=128, **data)
     # seconds = updates * overhead + samples * rate, for both trainings of one GPU.

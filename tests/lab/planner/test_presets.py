@@ -66,7 +66,9 @@ def test_they_are_the_scaled_starts_of_the_first():
 
 def test_each_says_where_it_is_from_and_what_is_recalled():
     for name, presets in PRESETS.items():
-        paper = {"smith": "1711.00489", "akiba": "1711.04325"}.get(name.partition("-")[0], "1712.02029")
+        paper = {"smith": "1711.00489", "akiba": "1711.04325", "lars": "1708.03888", "lamb": "1904.00962"}.get(
+            name.partition("-")[0], "1712.02029"
+        )
         for preset in presets:
             assert preset.name == name
             assert set(preset.settings) < set(SETTINGS)
@@ -181,6 +183,14 @@ def test_the_paper_of_very_large_batches():
         [6.4, 6.4, 0.96, 0.96, 0.128, 0.128, 0.0128, 0.0128]
     )
     assert rmsprop_transition(config) == (10, 5)
+
+
+@pytest.mark.parametrize(("name", "decay"), [("lars", 1e-4), ("lamb", 0.01)])
+def test_layer_wise_rates_at_the_same_batch_size(name, decay):
+    preset = find(name)
+    config = RunConfig.for_task("imagenet", **preset.settings)
+    assert config.plan(preset.dataset_size).updates == 90 * 40  # 3,519 where batches run on
+    assert (config.optimizer, config.weight_decay, config.decay_biases) == (name, decay, False)
 
 
 def test_the_same_method_in_small_keeps_a_whole_batch_accurate():

@@ -11,6 +11,8 @@ from adabatch import _checks
 _ADABATCH: Final = "Devarakonda, Naumov, Garland 2017, arXiv 1712.02029"
 _SMITH: Final = "Smith, Kindermans, Ying, Le 2017, arXiv 1711.00489"
 _AKIBA: Final = "Akiba, Suzuki, Fukuda 2017, arXiv 1711.04325"
+_LARS: Final = "You, Gitman, Ginsburg 2017, arXiv 1708.03888"
+_LAMB: Final = "You, Li, Reddi et al. 2019, arXiv 1904.00962"
 _CIFAR: Final = ("cifar10", "cifar100")
 _SIZES: Final = {
     **dict.fromkeys(_CIFAR, 50_000), "digits": 1_437, "fashion_mnist": 60_000, "imagenet": 1_281_167
@@ -207,7 +209,25 @@ def _akiba_presets() -> list[Preset]:
     ]
 
 
-_ALL: Final = (*_cifar_presets(), *_imagenet_presets(), *_smith_presets(), *_akiba_presets())
+def _layer_wise_presets() -> list[Preset]:
+    """ResNet-50 on ImageNet at 32,768 by LARS and LAMB; biases and norm scales have no weight decay."""
+    usual = {
+        "model": "resnet50",
+        "batch_size": 32_768,
+        "epochs": 90,
+        "decay_biases": False,
+        "micro_batch_size": 256,
+    }
+    lars = usual | {"optimizer": "lars", "lr": 29.0, "lr_schedule": "warmup:5+poly:2", "weight_decay": 1e-4}
+    lamb = usual | {"optimizer": "lamb", "lr": 0.04, "lr_schedule": "warmup:20+poly:1", "weight_decay": 0.01}
+    ours = "micro-batches of 256 are ours"
+    return [
+        _preset("lars", "imagenet", _LARS, "the LR and the length of the warm-up", ours, **lars),
+        _preset("lamb", "imagenet", _LAMB, "the LR, the length of the warm-up and the linear decay", ours, **lamb),
+    ]
+
+
+_ALL: Final = (*_cifar_presets(), *_imagenet_presets(), *_smith_presets(), *_akiba_presets(), *_layer_wise_presets())
 PRESETS: Final[dict[str, tuple[Preset, ...]]] = {
     name: tuple(preset for preset in _ALL if preset.name == name) for name in dict.fromkeys(each.name for each in _ALL)
 }
