@@ -48,7 +48,7 @@ BAD = {
     "a coupling without growth": (["--coupling", "sqrt"], "`--coupling` must come with `--growth`, got it alone"),
     "an unknown coupling": (["--growth", "2", "--coupling", "cubic"], "`--coupling` must be one of"),
     "a coupling for another optimizer": (["--growth", "2", "--optimizer", "adam"], "linear"),
-    "an unknown model": (["--model", "vgg"], "`--model` must be one of small_cnn, mlp, got 'vgg'"),
+    "an unknown model": (["--model", "vgg"], "`--model` must be one of small_cnn, mlp, resnet20, got 'vgg'"),
     "an unknown optimizer": (["--optimizer", "lion"], "`--optimizer` must be one of sgd, nesterov, adam, adamw"),
     "an unknown device": (["--device", "tpu"], "`--device` must be one of auto, cpu, cuda, cuda:N, mps, got 'tpu'"),
     "an LR schedule": (["--lr-schedule", "step"], "`--lr-schedule` must be a schedule, got 'step'; write constant"),
