@@ -93,3 +93,19 @@ def check_habits(make: Callable[[Any], torch.optim.Optimizer]) -> None:
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))], "lr": torch.tensor(0.1)})
     optimizer.step()
+
+
+def check_beside(
+    ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer, *, steps: int = 10, tolerance: float = 1e-9
+) -> None:
+    """Steps an optimizer and another package's with the same gradients; their parameters stay equal."""
+    pairs = [[value for group in each.param_groups for value in group["params"]] for each in (ours, theirs)]
+    before = [value.detach().clone() for value in pairs[0]]
+    for step in range(steps):
+        for values, optimizer in zip(pairs, (ours, theirs), strict=True):
+            for value, grad in zip(values, gradients(values, step), strict=True):
+                value.grad = grad
+            optimizer.step()
+    for value, twin, first in zip(*pairs, before, strict=True):
+        torch.testing.assert_close(value, twin, rtol=tolerance, atol=tolerance)
+        assert not value.equal(first), "both must have moved"

@@ -49,7 +49,7 @@ SHORTER = [
 ]
 # What must be there before the examples of a text.
 BEFORE = {
-    "plan": ["adabatch probe digits --model resnet20 --batch-size 32 --max-batch-size 1024 --repeats 6 --seconds 0.01"],
+    "plan": ["adabatch probe digits --model resnet20 --repeats 6 --seconds 0.01"],
     "report": ["adabatch compare digits --seeds 2 --out runs/demo"],
 }
 

@@ -390,6 +390,12 @@ def test_workers_need_a_probe_of_one_process(probes, capsys):
         )
 
 
+def test_without_workers_one_probe_is_enough(probes, capsys):
+    code, _, errors = run(capsys, *GROWING, "--probe", probes[0], "--probe", probes[1])
+    assert code == 2
+    assert "error: `--probe` must be given once without `--workers`, got 2; say on how many workers" in errors
+
+
 def test_a_probe_of_another_task_is_noted(probes, capsys):
     given = ["--preset", "akiba-small", "--task", "cifar10", "--workers", "2", "--link", "pcie3", "--probe", probes[0]]
     code, _, errors = run(capsys, *given)

@@ -130,6 +130,9 @@ def command(
     if workers is not None:
         extra["workers"] = _on_workers(found, probes, workers=workers, link=link, price=price, compress=compress)
     else:
+        if len(probes) > 1:
+            remedy = "say on how many workers, or give one"
+            raise ArgumentError("probe", "must be given once without `workers`", got=f"{len(probes)}", remedy=remedy)
         for name, value in (("link", link), ("price", price), ("compress", compress)):
             if value is not None:
                 raise ArgumentError(name, "must come with `workers`", got="it alone", remedy="say on how many")

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -357,14 +358,12 @@ def _of_turn(
     steps = [point["batch_size"] / point["samples_per_second"]["values"][turn] for point in alone["curve"]]
     # What is left of a step without the optimizer; noise may leave little of a very short one.
     timing = Timing(sizes, tuple(max(step - optimizer, 0.1 * step) for step in steps))
-    if link is not None or together is None:
-        assert link is not None
-        return Performance(timing=timing, optimizer_seconds=optimizer, buckets=buckets, link=link)
-    model = Performance(
-        timing=timing, optimizer_seconds=optimizer, buckets=buckets, link=_measured(together["communication"], turn)
-    )
+    model = partial(Performance, timing=timing, optimizer_seconds=optimizer, buckets=buckets)
+    if link is not None:
+        return model(link=link)
+    assert together is not None
     passes = Timing(sizes, tuple(point["compute_seconds"]["values"][turn] for point in alone["curve"]))
-    return _fitted(model, passes, together, turn)
+    return _fitted(model(link=_measured(together["communication"], turn)), passes, together, turn)
 
 
 def _measured(found: Mapping[str, Any], turn: int) -> Link:
