@@ -25,6 +25,7 @@ from adabatch.lab.training.ranks import Ranks
 from adabatch.schedules import Plan
 
 _APART: Final = 0x9E3779B97F4A7C15  # the seeds of ranks
+FEWEST: Final = 2048  # training samples on which a loss is measured
 GRAPHS: Final = 32  # batch sizes up to which each gets a graph of its own
 
 # Measured on a CPU with AVX-512, torch 2.13, batches of 64 to 512: 1.25 to 1.5 times the samples per second with
@@ -144,15 +145,24 @@ class Setup:
         clock = ranks.first_clock(clock) + before * ranks.world
         return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock, stride=ranks.world), targets
 
-    def evaluate(self) -> tuple[float, Tensor]:
-        """Mean loss on the test set, and for each target whether it is right."""
+    def evaluate(self, *, of_training: bool = False) -> tuple[float, Tensor]:
+        """Mean loss, and for each target whether it is right: on the test set, or on training samples.
+
+        Args:
+            of_training: on the first samples of the training set, as many as the test set has but at least 2,048, if
+                there are as many; without augmentation.
+        """
         data = self.data
+        inputs, targets = data.x_test, data.y_test
+        if of_training:
+            count = max(FEWEST, len(targets))
+            inputs, targets = data.x_train[:count], data.y_train[:count]
         self._share_buffers()
         with precision(self.config, self.device):
             return evaluate(
                 self.model,
-                data.x_test,
-                data.y_test,
+                inputs,
+                targets,
                 prepare=lambda inputs: as_wide(data.test_inputs(inputs), self.config),
                 chunk=chunk_of(data.shape),
                 ranks=self.ranks,

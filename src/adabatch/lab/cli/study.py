@@ -1,0 +1,324 @@
+"""`adabatch study`: what each batch size needs to a target loss, and where a larger batch stops paying."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import typer
+from rich.progress import BarColumn, TextColumn
+from rich.table import Table
+
+from adabatch._errors import ArgumentError, naming
+from adabatch.lab import tasks
+from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.training.config import GROWTH, OPTIMIZER, OUTPUT, RUN, RunConfig
+
+if TYPE_CHECKING:
+    from adabatch.lab.scaling import Study
+    from adabatch.lab.study.grid import Grid
+    from adabatch.lab.study.sweep import View
+
+SIZES_AT_MOST = 7
+LONGER = 4  # times the epochs of a study, to which trainings go on that have not arrived
+EPOCHS_AT_MOST = 8
+LINE_SECONDS = 30.0  # between lines in a log
+_Value = TypeVar("_Value")
+
+BatchSizes = Annotated[
+    str | None,
+    typer.Option("--batch-sizes", metavar="LIST", help="Such as 16,64,256; else doublings.", rich_help_panel=GROWTH),
+]
+Models = Annotated[
+    str | None,
+    typer.Option("--models", metavar="LIST", help="Networks; else the task's first.", rich_help_panel=RUN),
+]
+Rules = Annotated[
+    str,
+    typer.Option(
+        "--lr-rules",
+        metavar="LIST",
+        help="How the LR follows the batch size: constant, linear, sqrt, tuned (LR and momentum searched at each).",
+        rich_help_panel=OPTIMIZER,
+    ),
+]
+Fractions = Annotated[
+    str,
+    typer.Option("--fractions", metavar="LIST", help="Shares of the training set, such as 1,0.5.", rich_help_panel=RUN),
+]
+Seeds = Annotated[
+    int,
+    typer.Option("--seeds", help="How many, from --seed on; intervals need two or more.", rich_help_panel=RUN),
+]
+MaxEpochs = Annotated[
+    int | None,
+    typer.Option(
+        "--max-epochs",
+        help="Trainings that have not arrived after --epochs go on up to this; else four times as many.",
+        rich_help_panel=RUN,
+    ),
+]
+TargetRule = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        metavar="best|paper",
+        help="The loss to reach: best, which the best batch size reaches with every seed within --epochs; paper, the "
+        "lower quartile of the largest batch's losses.",
+        rich_help_panel=RUN,
+    ),
+]
+TrainSamples = Annotated[
+    int | None, typer.Option("--train-samples", help="The first of the training set; else all.", rich_help_panel=RUN)
+]
+TestSamples = Annotated[
+    int | None, typer.Option("--test-samples", help="The first of the test set; else all.", rich_help_panel=RUN)
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="Of Optuna, for many machines: postgresql://..., or a path that ends in .journal; else study.db in --out.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="Of the study in --storage; else the name of --out.", rich_help_panel=OUTPUT),
+]
+Jobs = Annotated[int, typer.Option("--jobs", help="Trainings at once on this machine.", rich_help_panel=RUN)]
+
+
+@_shared.guarded
+@_options.of_a_run(
+    *("batch_size", "lr", "momentum", "weight_decay", "optimizer", "decay_biases", "label_smoothing", "zero_init"),
+    *("ghost_batch_size", "epochs", "seed", "device", "threads", "data", "workers", "precision", "channels_last"),
+    batch_size=_options.option("batch_size", help="The smallest, from which the LR rules begin."),
+    lr=_options.option("lr", help="At the smallest batch size; else the task's."),
+    epochs=_options.option("epochs", help="The budget in which the target is set; else the task's, at most 8."),
+    seed=_options.option("seed", help="The first of the seeds."),
+)
+def command(
+    task: _options.TaskArgument,
+    *,
+    batch_sizes: BatchSizes = None,
+    models: Models = None,
+    lr_rules: Rules = "linear",
+    fractions: Fractions = "1",
+    seeds: Seeds = 3,
+    max_epochs: MaxEpochs = None,
+    target: TargetRule = "best",
+    train_samples: TrainSamples = None,
+    test_samples: TestSamples = None,
+    settings: dict[str, Any],
+    storage: Storage = None,
+    name: Name = None,
+    jobs: Jobs = 1,
+    out: _options.Out = None,
+    progress: _options.Telling = None,
+    as_json: _options.AsJson = False,
+) -> None:
+    """Find where a larger batch stops paying on TASK: updates, samples and seconds to a target loss by batch size.
+
+    Trains every batch size at a constant LR over seeds, takes each loss after a cooldown of its own, and fits how many
+    updates each batch size needs: the critical batch size, the borders of perfect scaling and of stagnation, with
+    intervals. The folder gets study.json. The same command again goes on; given with the same --storage on other
+    machines, it joins in.
+
+    Examples:
+        adabatch study digits --batch-sizes 16,64,256 --seeds 2 --out runs/study-digits
+
+        adabatch study digits --lr-rules constant,linear,tuned --jobs 2
+
+        adabatch study fashion_mnist --data ../data --train-samples 20000 --fractions 1,0.5,0.25
+
+        adabatch study cifar10 --storage postgresql+psycopg://user@host/studies --name cifar10
+    """
+    folder = out or Path("runs") / f"study-{task}"
+    _folders.check_free(folder, "study")
+    _check_jobs(jobs)
+    grid = _grid(
+        task,
+        dict(settings),
+        batch_sizes=_listed("batch_sizes", batch_sizes, int),
+        models=_listed("models", models, str),
+        rules=_listed("lr_rules", lr_rules, str) or (),
+        fractions=_listed("fractions", fractions, float) or (),
+        seeds=seeds,
+        max_epochs=max_epochs,
+        target=target,
+        train_samples=train_samples,
+        test_samples=test_samples,
+    )
+    show = not as_json if progress is None else progress
+    found = _study(grid, folder, storage=storage, name=name, jobs=jobs, show=show, as_json=as_json)
+    if as_json:
+        _shared.print_json(found.to_json())
+    else:
+        _show(found, folder)
+
+
+def _check_jobs(jobs: int) -> None:
+    from adabatch import _checks
+
+    _checks.whole("jobs", jobs)
+
+
+def _listed(name: str, text: str | None, kind: Callable[[str], _Value]) -> tuple[_Value, ...] | None:
+    """The values of a list that the user typed; None for none."""
+    if text is None:
+        return None
+    try:
+        return tuple(kind(item.strip()) for item in text.split(","))
+    except ValueError:
+        words = {int: "whole numbers", float: "numbers"}[kind]  # type: ignore[index]
+        raise ArgumentError(name, f"must be {words} with commas between", value=text) from None
+
+
+def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
+    """The checked settings of a study."""
+    from adabatch import _checks
+    from adabatch.lab.study.grid import Grid
+
+    given["seeds"] = tuple(
+        range(settings.get("seed", 0), settings.get("seed", 0) + _checks.whole("seeds", given["seeds"]))
+    )
+    sizes = given["batch_sizes"]
+    if sizes:
+        if "batch_size" in settings:
+            raise ArgumentError("batch_size", "must come without `batch_sizes`", got="both", remedy="leave one out")
+        settings["batch_size"] = min(sizes)
+    found = tasks.get(task)
+    models = given.pop("models") or (found.default_model,)
+    for model in models:
+        _checks.one_of("models", model, found.models)
+    settings.setdefault("epochs", min(EPOCHS_AT_MOST, found.settings(settings.get("optimizer"))["epochs"]))
+    base = RunConfig.for_task(task, **{"model": models[0], **settings, "lr_schedule": "constant"})
+    if sizes is None:
+        given["batch_sizes"] = _doublings(base, given["train_samples"])
+    epochs, most = base.epochs, given.pop("max_epochs")
+    with naming(rules="lr_rules"):
+        return Grid(
+            base=base, models=models, epochs=epochs, max_epochs=LONGER * epochs if most is None else most, **given
+        )
+
+
+def _doublings(base: RunConfig, train_samples: int | None) -> tuple[int, ...]:
+    """The base batch size and its doublings up to a quarter of the data."""
+    size = train_samples or tasks.get(base.task).load(base.data).dataset_size
+    found = [base.batch_size]
+    while len(found) < SIZES_AT_MOST and 2 * found[-1] <= size // 4:
+        found.append(2 * found[-1])
+    return tuple(found)
+
+
+def _study(
+    grid: Grid, out: Path, *, storage: str | None, name: str | None, jobs: int, show: bool, as_json: bool
+) -> Study:
+    """Does what is due and writes the findings."""
+    from adabatch.lab import training
+    from adabatch.lab.study import cooled, sweep
+    from adabatch.lab.study.board import Board, quiet
+    from adabatch.lab.study.findings import findings
+    from adabatch.lab.training.folder import write_json
+    from adabatch.lab.training.interrupt import Interrupts
+
+    quiet()
+    device = training.pick_device(grid.base.device)
+    data = tasks.get(grid.base.task).load(grid.base.data)
+    sweep.check_data(grid, data)
+    with training.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    address, called = storage or f"sqlite:///{out / 'study.db'}", name or out.resolve().name
+    board = Board(grid, address, name=called, facts=sweep.facts(data))
+    with Interrupts(waiting=True):
+        try:
+            with StudyBar(grid, show=show) as bar:
+                if jobs == 1:
+                    sweep.work(board, grid, data, out, progress=bar.show)
+                else:
+                    sweep.work_together(board, grid, out, jobs=jobs, storage=address, name=called, progress=bar.show)
+        except KeyboardInterrupt as error:
+            message = f"interrupted; what is finished is kept, and the same command goes on in {shlex.quote(str(out))}"
+            _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
+    samples = {fraction: cooled.share_of(data, grid, fraction).dataset_size for fraction in grid.fractions}
+    found = findings(grid, sweep.look(board, grid).standing.done, samples=samples, versions=training.versions(device))
+    with training.writing(out):
+        write_json(out / "study.json", found.to_json())
+    return found
+
+
+class StudyBar:
+    """Shows progress on stderr: a table and a bar on a terminal, else a line now and then.
+
+    Args:
+        grid: of the study.
+        show: whether to show anything.
+    """
+
+    def __init__(self, grid: Grid, *, show: bool) -> None:
+        self._grid, self._told, self._done = grid, -LINE_SECONDS, -1
+        self._bars = _shared.Bars(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[state]}"),
+            show=show,
+        )
+        self._row = self._bars.add_task(grid.base.task, total=None, state="")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def show(self, view: View) -> None:
+        """Shows the study as it is."""
+        done, left = len(view.standing.done), len(view.due)
+        state = f"{done} of {done + left} trainings known so far"
+        if view.seconds_left is not None:
+            state += f", {timedelta(seconds=round(view.seconds_left))} left"
+        if view.own is not None and view.now is not None:
+            rate = f", {view.now.samples_per_second:,.0f}/s" if view.now.samples_per_second else ""
+            state += f"  {view.own.key}: {view.now.updates:,} of {view.now.total:,} updates{rate}"
+        self._bars.table = progress_table(self._grid, view)
+        self._bars.update(self._row, total=done + left, completed=done, state=state)
+        now = time.monotonic()
+        if self._bars.lines and (done != self._done or now >= self._told + LINE_SECONDS):
+            self._done, self._told = done, now
+            _shared.say(state)
+
+
+def progress_table(grid: Grid, view: View) -> Table:
+    """The trainings of a study: a row for each network, share of the data and rule, a column for each batch size."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for size in grid.batch_sizes:
+        table.add_column(f"{size:,}", justify="right")
+    left = Counter(job.cell for job in view.due)
+    for panel in grid.panels:
+        for rule in grid.rules:
+            counts = (left[cell] for cell in grid.cells(panel) if cell.rule == rule)
+            cells = (f"{count} left" if count else "done" for count in counts)
+            share = "" if panel[1] == 1 else f" {panel[1]:g}"
+            table.add_row(f"{panel[0]}{share} {rule}", *cells)
+    return table
+
+
+def _show(found: Study, out: Path) -> None:
+    from adabatch.lab.report.scaling import sentences, tables
+
+    for table in tables(found):
+        _shared.print_table(table)
+    console = _shared.console()
+    for sentence in sentences(found):
+        console.print(sentence, markup=False)
+    console.print(f"Written to {out}: study.json.", markup=False)

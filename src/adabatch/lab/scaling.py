@@ -1,0 +1,251 @@
+"""The findings of a study as records: the content of `study.json`, written by `study`, read by `report`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
+
+from adabatch.lab import shapes
+from adabatch.lab.shapes import Amount, Count, Json, Kind, List, Number, Positive, Record, Size, Text
+
+_Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate(Record):
+    """A positive quantity with its interval; a bound that data do not give is missing, never guessed.
+
+    Attributes:
+        estimate: None: infinite, or the data cannot tell.
+        low: 0: no lower bound.
+        high: None: no upper bound.
+    """
+
+    estimate: Amount | None = None
+    low: Amount = 0.0
+    high: Amount | None = None
+
+    @classmethod
+    def of(cls, estimate: float, low: float = 0.0, high: float = math.inf) -> Self:
+        """An estimate in which numbers may be infinite or NaN."""
+        values = [float(value) if math.isfinite(value) else None for value in (estimate, low, high)]
+        return cls(values[0], values[1] or 0.0, values[2])
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """`low` and `high`, infinite where there is no upper bound."""
+        return self.low, math.inf if self.high is None else self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Target(Record):
+    """A target loss and the batch size whose runs set it."""
+
+    loss: Number
+    batch_size: Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToTarget(Record):
+    """The cost of a target at one batch size, against the base batch size.
+
+    Attributes:
+        n: runs.
+        arrived: runs that arrived.
+        updates: k(m), geometric mean over runs.
+        samples: likewise.
+        seconds: likewise.
+        speedup: in updates, k(m0) / k(m).
+        ideal: m / m0.
+        cost: samples over those of the base batch, (m / m0) / speedup.
+        seconds_speedup: seconds of the base batch over these.
+    """
+
+    batch_size: Size
+    n: Size
+    arrived: Count
+    updates: Estimate
+    samples: Estimate
+    seconds: Estimate
+    speedup: Estimate
+    ideal: Positive
+    cost: Estimate
+    seconds_speedup: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class FTest(Record):
+    """An F statistic with its degrees of freedom and the probability of a larger one if the smaller model is true."""
+
+    f: Amount
+    degrees: tuple[Size, ...]
+    p: Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit(Record):
+    """A form fitted to updates by batch size.
+
+    The regimes: perfect scaling up to the batch size at which samples are 1.2 times the fewest; then diminishing
+    returns; stagnation from the batch size on at which a doubled batch saves less than 10 % of the updates. The fewest
+    samples are those over batch sizes from `smallest_batch` on.
+
+    Attributes:
+        form: 1 or 2.
+        critical_batch: B_crit, where S = 2 S_min.
+        batch_at_20_percent_more_samples: the largest batch size that needs at most 1.2 times the fewest samples.
+        stagnation_batch: see above; 4 B_crit in form 1.
+        min_updates: S_min, of an infinite batch.
+        min_samples: E_min, in form 1 S_min B_crit, the limit for small batches; in form 2 the fewest samples.
+        best_batch: the batch size, above 0, that needs the fewest samples of all; 0: the smaller, the better.
+        exponent: a; 1 in form 1.
+        smallest_batch: see above; by default the smallest that was measured.
+        std: standard deviation of a run's log S; None: not known.
+        degrees: its degrees of freedom.
+        std_from: `"repeats"`; `"residuals"` where there are none, so that a misfit widens the intervals; `"nothing"`
+            without intervals.
+        lack_of_fit: of the form, against the spread of repeats; None: without repeats, or with too few batch sizes.
+        middle_batch: the geometric mean of the batch sizes.
+        middle_updates: what the form says there; None if it could not be fitted.
+    """
+
+    form: Size
+    critical_batch: Estimate
+    batch_at_20_percent_more_samples: Estimate
+    stagnation_batch: Estimate
+    min_updates: Estimate
+    min_samples: Estimate
+    best_batch: Estimate
+    exponent: Estimate
+    smallest_batch: Positive
+    std: Amount | None
+    degrees: Count
+    std_from: Text
+    lack_of_fit: FTest | None
+    middle_batch: Positive
+    middle_updates: Positive | None
+
+    def updates(self, batch_size: float) -> float | None:
+        """The updates that the form says for a batch size; None if it could not be fitted."""
+        if self.middle_updates is None:
+            return None
+        a = self.exponent.estimate or 1.0
+        if self.critical_batch.estimate is None:
+            return self.middle_updates * math.pow(self.middle_batch / batch_size, a)
+        at, middle = (math.pow(self.critical_batch.estimate / b, a) for b in (batch_size, self.middle_batch))
+        return self.middle_updates * (1 + at) / (1 + middle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fits(Record):
+    """Both forms fitted to the same runs.
+
+    Attributes:
+        exponent_needed: form 1 against form 2; a small p says that form 1 does not do. None: without variance.
+    """
+
+    confidence: Positive
+    batch_sizes: tuple[Size, ...]
+    runs: Size
+    arrived: Count
+    form_1: Fit
+    form_2: Fit
+    exponent_needed: FTest | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToLoss(Record):
+    """The way to a target loss.
+
+    Attributes:
+        target: None if no batch size has a finite loss with every seed.
+        to_target: a record for each batch size of which a run has a loss.
+        fits: of the updates against the batch size; None with fewer than two batch sizes.
+    """
+
+    target: Target | None
+    to_target: Annotated[tuple[ToTarget, ...], Kind("a list", lambda value: isinstance(value, list))] = ()
+    fits: Fits | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell(Record):
+    """The trainings at one batch size.
+
+    Attributes:
+        lr: after warm-up.
+        momentum: of the optimizer.
+        at_edge: whether the best LR or momentum lay at the edge of its grid to the end.
+        samples_per_second: of training, median over seeds; None: too short to tell.
+        stopped: how many trainings ended why.
+        curves: for each seed `{"seed": ..., "points": [[updates, samples, seconds, train_loss, test_loss], ...]}`.
+    """
+
+    batch_size: Size
+    lr: Positive
+    momentum: Amount
+    at_edge: _Answer = False
+    samples_per_second: Positive | None = None
+    stopped: Json = field(default_factory=dict)
+    curves: List = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule(Record):
+    """All batch sizes under one LR rule, and their ways to the target training loss and the target test loss."""
+
+    rule: Text
+    cells: tuple[Cell, ...]
+    train: ToLoss
+    test: ToLoss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel(Record):
+    """A network on a share of the data; all its rules have the same targets."""
+
+    model: Text
+    fraction: Positive
+    samples: Size
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalBatch(Record):
+    """The critical batch size in short: of one network, one LR rule and one loss, by form 1.
+
+    Attributes:
+        truth: the same fit to updates computed without sampling; None: not known.
+    """
+
+    estimate: Amount | None
+    low: Amount
+    high: Amount | None
+    truth: Amount | None = None
+    model: Text
+    rule: Text
+    loss: Text
+    target: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study(Record):
+    """A finished study.
+
+    Attributes:
+        settings: the grid.
+    """
+
+    format: Count = 1
+    task: Text
+    settings: Json = field(default_factory=dict)
+    versions: Json = field(default_factory=dict)
+    panels: tuple[Panel, ...]
+    critical_batch: CriticalBatch | None = None
+
+    @classmethod
+    def faults(cls, values: Any) -> Iterator[str]:
+        """The faults of the content of a `study.json`, each in words that follow "got FILE"."""
+        yield from shapes.faults(values, cls)

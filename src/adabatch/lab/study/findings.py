@@ -1,0 +1,137 @@
+"""The findings of a study: updates, samples and seconds to target by batch size, with fits, from its curves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, Final
+
+from adabatch.lab.scaling import Cell, CriticalBatch, Panel, Rule, Study, ToLoss
+from adabatch.lab.study import due, fits, measures
+from adabatch.lab.study.curve import Curve
+from adabatch.lab.study.grid import Cell as GridCell
+from adabatch.lab.study.grid import Grid
+
+FORMAT: Final = 1
+LOSSES: Final = ("train", "test")
+
+
+def findings(
+    grid: Grid,
+    curves: Mapping[str, Curve],
+    *,
+    samples: Mapping[float, int],
+    versions: Mapping[str, Any],
+    truth: Callable[[Grid, GridCell, float], Sequence[measures.Point]] | None = None,
+) -> Study:
+    """The findings of a study in which all that was due is done.
+
+    Args:
+        grid: its settings.
+        curves: of its jobs, by key.
+        samples: of the training set, by share of the data.
+        versions: of what it ran with.
+        truth: the curve without sampling of a cell of a task whose answer is known; None: it is not known.
+    """
+    panels = tuple(_panel(grid, panel, curves, samples[panel[1]]) for panel in grid.panels)
+    return Study(
+        format=FORMAT,
+        task=grid.base.task,
+        settings=grid.to_json(),
+        versions=versions,
+        panels=panels,
+        critical_batch=_critical(grid, panels, truth),
+    )
+
+
+def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], samples: int) -> Panel:
+    rules = {rule: {cell.batch_size: cell for cell in grid.cells(panel) if cell.rule == rule} for rule in grid.rules}
+    runs = {
+        rule: {size: due.longest(grid, cell, curves) for size, cell in cells.items()} for rule, cells in rules.items()
+    }
+    aims = {loss: due.target(grid, panel, curves, loss) for loss in LOSSES}
+    return Panel(
+        model=panel[0],
+        fraction=panel[1],
+        samples=samples,
+        rules=tuple(
+            Rule(
+                rule=rule,
+                cells=tuple(_cell(grid, cell, runs[rule][size], curves) for size, cell in cells.items()),
+                **{loss: _to_loss(runs[rule], loss, aims[loss]) for loss in LOSSES},
+            )
+            for rule, cells in rules.items()
+        ),
+    )
+
+
+def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping[str, Curve]) -> Cell:
+    _, found = due.search(grid, cell, curves)
+    assert found is not None  # the study is done
+    rates = [
+        (last.samples - first.samples) / (last.seconds - first.seconds)
+        for run in runs.values()
+        if len(run.points) > 1
+        for first, last in [(run.points[0], run.points[-1])]
+        if last.seconds > first.seconds
+    ]
+    return Cell(
+        batch_size=cell.batch_size,
+        lr=found.lr,
+        momentum=found.momentum,
+        at_edge=found.at_edge,
+        samples_per_second=median(rates) if rates else None,
+        stopped=dict(Counter(run.stopped for run in runs.values())),
+        curves=tuple({"seed": seed, "points": [list(point) for point in run.points]} for seed, run in runs.items()),
+    )
+
+
+def _to_loss(runs: Mapping[int, Mapping[int, Curve]], loss: str, aim: measures.Target | None) -> ToLoss:
+    """The way of each batch size to a target."""
+    if aim is None:
+        return ToLoss(target=None, to_target=(), fits=None)
+    arrivals: dict[int, list[measures.Arrival]] = {}
+    for size, by_seed in runs.items():
+        found = [measures.first_arrival(due.points(run, loss), aim.loss) for run in by_seed.values() if run.points]
+        if found:
+            arrivals[size] = found
+    if not arrivals:
+        return ToLoss(target=aim, to_target=(), fits=None)
+    return ToLoss(
+        target=aim,
+        to_target=measures.to_target(arrivals),
+        fits=fits.fits(arrivals) if len(arrivals) > 1 else None,
+    )
+
+
+def _critical(
+    grid: Grid,
+    panels: Sequence[Panel],
+    truth: Callable[[Grid, GridCell, float], Sequence[measures.Point]] | None,
+) -> CriticalBatch | None:
+    """The critical batch size of the first panel's test loss, under the rule `tuned` if there is one."""
+    rules = {rule.rule: rule for rule in panels[0].rules}
+    rule = rules.get("tuned", panels[0].rules[0])
+    found = rule.test
+    if found.fits is None or found.target is None:
+        return None
+    estimate, true = found.fits.form_1.critical_batch, None
+    if truth is not None:
+        known = {}
+        for cell in rule.cells:
+            job_cell = GridCell(
+                model=panels[0].model, fraction=panels[0].fraction, rule=rule.rule, batch_size=cell.batch_size
+            )
+            known[cell.batch_size] = [measures.first_arrival(truth(grid, job_cell, cell.lr), found.target.loss)]
+        true = fits.fit(known).critical_batch.estimate
+    return CriticalBatch(
+        estimate=estimate.estimate,
+        low=estimate.low,
+        high=estimate.high,
+        truth=true,
+        model=panels[0].model,
+        rule=rule.rule,
+        loss="test",
+        target=found.target.loss,
+    )
