@@ -23,8 +23,8 @@ def batch_norm(w: Weights, name: str, x: Tensor, train: bool) -> Tensor:
     return (x - mean[:, None, None]) * scale[:, None, None] + w[f"{name}.bias"][:, None, None]
 
 
-def conv(w: Weights, name: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    return functional.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride=stride, padding=padding)
+def conv(w: Weights, name: str, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
+    return functional.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride, padding, dilation)
 
 
 def linear(w: Weights, name: str, x: Tensor) -> Tensor:
@@ -188,3 +188,52 @@ def gpt(w: Weights, tokens: Tensor, *, layers: int, heads: int) -> Tensor:
         hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2  # GELU
         x = x + linear(w, f"{name}.down", hidden)
     return (layer_norm(w, "norm", x) @ w["token.weight"].T).transpose(1, 2)
+
+
+def drn_scores(w: Weights, x: Tensor, train: bool) -> Tensor:
+    """As the docstring says: dilation 2, then 4, in place of further strides; two layers without a shortcut."""
+
+    def block(name: str, x: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+        y = relu(batch_norm(w, f"{name}.bn1", conv(w, f"{name}.conv1", x, stride, dilation, dilation), train))
+        y = batch_norm(w, f"{name}.bn2", conv(w, f"{name}.conv2", y, 1, dilation, dilation), train)
+        if f"{name}.downsample.0.weight" in w:
+            x = batch_norm(w, f"{name}.downsample.1", conv(w, f"{name}.downsample.0", x, stride), train)
+        return relu(y + x)
+
+    size = x.shape[-1]
+    x = block("layer1", relu(batch_norm(w, "bn1", conv(w, "conv1", x, 2, 1), train)))
+    for layer, stride, dilation in ((2, 2, 1), (3, 1, 2), (4, 1, 4)):
+        x = block(f"layer{layer}.0", x, stride, dilation)
+        x = block(f"layer{layer}.1", x, 1, dilation)
+    for layer, dilation in ((5, 2), (6, 1)):
+        x = relu(batch_norm(w, f"layer{layer}.1", conv(w, f"layer{layer}.0", x, 1, dilation, dilation), train))
+    weights = _bilinear(x.shape[-1], size).to(x.dtype)
+    return weights @ conv(w, "fc", x) @ weights.T
+
+
+def _bilinear(few: int, many: int) -> Tensor:
+    """The weight of each of `few` pixels in each of `many`, between the middles of pixels; the edge goes on."""
+    found = torch.zeros(many, few, dtype=torch.float64)
+    for place in range(many):
+        at = max(0.0, (place + 0.5) * few / many - 0.5)
+        low = int(at)
+        found[place, low] += 1 - (at - low)
+        found[place, min(low + 1, few - 1)] += at - low
+    return found
+
+
+def lstm_scores(w: Weights, tokens: Tensor, layers: int) -> Tensor:
+    """1409.2329, section 3.1: the gates i, f and o and the candidate g, which torch keeps in the order ifgo."""
+    x = w["token.weight"][tokens]
+    for layer in range(layers):
+        of = {kind: w[f"cells.{kind}_l{layer}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        h = c = x.new_zeros(len(x), of["weight_hh"].shape[1])
+        states = []
+        for place in range(x.shape[1]):
+            sums = x[:, place] @ of["weight_ih"].T + of["bias_ih"] + h @ of["weight_hh"].T + of["bias_hh"]
+            i, f, g, o = sums.chunk(4, dim=1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            states.append(h)
+        x = torch.stack(states, dim=1)
+    return (x @ w["head.weight"].T + w["head.bias"]).transpose(1, 2)

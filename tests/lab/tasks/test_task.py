@@ -19,7 +19,7 @@ def test_settings_are_whole_and_known(name):
     assert task.name == name
     assert task.default_model in task.models
     assert set(task.models) <= set(models.names())
-    assert 0.5 <= task.target < 1
+    assert 0.5 <= task.target <= 1
     assert "growth" not in task.defaults
     config = RunConfig.for_task(name)
     assert config.growth is None

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from adabatch.lab.training.evaluation import CHUNK, accuracy_of, chance, chance_end, evaluate
+from adabatch.lab.tasks.objective import Classification
+from adabatch.lab.training.evaluation import CHUNK, accuracy_of, chance_end, evaluate
+from adabatch.lab.training.ranks import Ranks
 
 
 def test_loss_and_accuracy_over_several_chunks():
@@ -41,12 +43,27 @@ def test_what_is_right_is_told_for_each_target():
     assert right.shape == (4, 7)
 
 
-def test_chance_is_the_most_frequent_class():
-    assert chance(torch.tensor([0, 2, 2, 1, 2, 0])) == 0.5
-    assert chance(torch.tensor([[4, 4], [4, 1]])) == 0.75  # text: every token counts
-    for classes in (2, 10):
-        even = torch.arange(classes).repeat(7)
-        assert chance(even) == pytest.approx(1 / classes)
+@pytest.mark.parametrize("world", [1, 3])
+def test_where_some_targets_do_not_count(world):
+    """The loss is divided by all of them, what is right is told of the others; ranks share the chunks exactly."""
+    torch.manual_seed(0)
+    scores, targets = torch.randn(10, 3, 4, 4), torch.randint(0, 3, (10, 4, 4))
+    aim = Classification(void=1)
+    how = {"objective": aim, "chunk": 3}
+    found = [evaluate(nn.Identity(), scores, targets, ranks=Rank(n, world), **how) for n in range(world)]
+    assert sum(loss for loss, _ in found) == pytest.approx(aim.loss(scores, targets).item(), rel=1e-6)
+    right = sum(right.int() for _, right in found)
+    assert right.tolist() == (scores.argmax(1) == targets)[targets != 1].tolist()
+
+
+class Rank(Ranks):
+    """One of several processes, whose sums are left to the test."""
+
+    def __init__(self, rank, world):
+        self.rank, self.world = rank, world
+
+    def sum(self, value):
+        return value
 
 
 def test_the_end_of_chance_is_three_standard_errors_above():

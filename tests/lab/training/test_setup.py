@@ -55,7 +55,7 @@ def test_channels_last_changes_the_layout_and_not_the_run():
 
 def test_channels_last_is_about_images():
     text = {"vocabulary": 5, "context": 4}
-    with pytest.raises(ValueError, match="`channels_last` must be left out for text, got True"):
+    with pytest.raises(ValueError, match="`channels_last` must be left out where inputs are no images, got True"):
         setup.with_layout(torch.nn.Linear(1, 1), replace(IMAGES, channels_last=True), text, CPU)
 
 

@@ -13,20 +13,29 @@ from torch import nn
 from adabatch import _checks
 from adabatch._errors import ArgumentError
 from adabatch.lab.models.convolutional import alexnet, small_cnn, vgg19_bn
+from adabatch.lab.models.drn import drn
 from adabatch.lab.models.gpt import gpt
+from adabatch.lab.models.lstm import lstm
 from adabatch.lab.models.mlp import mlp
+from adabatch.lab.models.quadratic import quadratic
 from adabatch.lab.models.residual import resnet20, resnet32, resnet44, resnet50, wrn16_4
 from adabatch.lab.models.residual import zero_init as zero_init
 
 __all__ = [
-    "alexnet", "build", "gpt", "mlp", "names", "resnet20", "resnet32", "resnet44", "resnet50", "small_cnn", "vgg19_bn",
-    "wrn16_4",
+    "alexnet", "build", "drn", "gpt", "lstm", "mlp", "names", "quadratic", "resnet20", "resnet32", "resnet44",
+    "resnet50", "small_cnn", "vgg19_bn", "wrn16_4",
 ]  # fmt: skip
-_ALL: Final = (small_cnn, mlp, alexnet, vgg19_bn, resnet20, resnet32, resnet44, wrn16_4, resnet50, gpt)
-_MODELS: Final[dict[str, Callable[..., nn.Module]]] = {model.__name__: model for model in _ALL}
-_FOR_TEXT: Final = ("gpt",)
 _IMAGES: Final = {"in_channels": 1, "image_size": 1, "classes": 2}  # the least of each
 _TEXT: Final = {"vocabulary": 2, "context": 1}
+_POINTS: Final = {"dimensions": 1}
+# fmt: off
+_ALL: Final[dict[Callable[..., nn.Module], dict[str, int]]] = {
+    **dict.fromkeys((small_cnn, mlp, alexnet, vgg19_bn, resnet20, resnet32, resnet44, wrn16_4, resnet50, drn), _IMAGES),
+    **dict.fromkeys((gpt, lstm), _TEXT),
+    quadratic: _POINTS,
+}
+# fmt: on
+_MODELS: Final = {model.__name__: model for model in _ALL}
 
 
 def names() -> list[str]:
@@ -40,7 +49,8 @@ def build(name: str, **shape: int) -> nn.Module:
     Args:
         name: one of `names()`.
         **shape: for square images `in_channels`, at least 1, `image_size`, the height and width in pixels, and
-            `classes`, at least 2; for text `vocabulary`, at least 2, and `context`, the tokens in a sequence.
+            `classes`, at least 2; for text `vocabulary`, at least 2, and `context`, the tokens in a sequence; for
+            points `dimensions`.
 
     Returns:
         The network, on the CPU, in training mode.
@@ -55,7 +65,7 @@ def build(name: str, **shape: int) -> nn.Module:
         torch.Size([5, 10])
     """
     _checks.one_of("model", name, _MODELS)
-    expected = _TEXT if name in _FOR_TEXT else _IMAGES
+    expected = _ALL[_MODELS[name]]
     missing = [key for key in expected if key not in shape]
     if missing and set(shape) < set(expected):
         raise ArgumentError(

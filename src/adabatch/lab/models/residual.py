@@ -19,11 +19,12 @@ EXPANSION: Final = 4  # output channels of a bottleneck per channel inside
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm and the input added; a 1x1 convolution where the shape changes."""
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        wide = {"padding": dilation, "dilation": dilation, "bias": False}
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, **wide)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, **wide)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _downsample(in_channels, channels, stride)

@@ -55,6 +55,14 @@ _TEXT: Final = {
     "batch_size": 16, "every": "1 epoch", "max_batch_size": 128, "coupling": "sqrt", "lr": 0.001,
     "lr_schedule": "constant", "momentum": 0.0, "weight_decay": 0.1, "optimizer": "adamw", "epochs": 5,
 }
+_CAMVID: Final = {
+    "batch_size": 8, "every": "10 epochs", "max_batch_size": 64, "coupling": "linear", "lr": 0.02,
+    "lr_schedule": "step:0.5:10", "momentum": 0.9, "weight_decay": 1e-4, "optimizer": "sgd", "epochs": 40,
+}
+_QUADRATIC: Final = {
+    "batch_size": 16, "every": "2 epochs", "max_batch_size": 256, "coupling": "linear", "lr": 0.01,
+    "lr_schedule": "step:0.5:2", "momentum": 0.9, "weight_decay": 0.0, "optimizer": "sgd", "epochs": 8, "threads": 1,
+}
 # fmt: on
 _SMALL_MODELS: Final = ("small_cnn", "mlp", "resnet20")
 _CIFAR_MODELS: Final = ("resnet20", "resnet32", "resnet44", "alexnet", "vgg19_bn", "wrn16_4", "small_cnn")
@@ -107,7 +115,7 @@ _ALL: Final = (
     Task(
         name="gpt-tiny",
         summary="tiny Shakespeare, or any text file, by character: 1,003,855 characters to train, 111,539 to test",
-        models=("gpt",),
+        models=("gpt", "lstm"),
         defaults=_TEXT,
         # Adam's weight decay is a penalty on the loss: 0.1 would dominate it.
         by_optimizer={
@@ -119,6 +127,24 @@ _ALL: Final = (
         target=0.5,
         load=_by("text"),
         tokens_per_sample=128,
+    ),
+    Task(
+        name="camvid",
+        summary="CamVid: street scenes at 72x72 with one of 11 classes for each pixel, 367 to train, 233 to test",
+        models=("drn",),
+        defaults=_CAMVID,
+        by_optimizer=_rates(adam=0.002, lars=1.0),
+        target=0.75,
+        load=_by("camvid"),
+    ),
+    Task(
+        name="quadratic",
+        summary="a noisy quadratic in 32 dimensions, whose expected loss can be computed; accuracy is 1 once it is low",
+        models=("quadratic",),
+        defaults=_QUADRATIC,
+        by_optimizer=_rates(adam=0.002, lars=0.1),
+        target=1.0,
+        load=_by("quadratic"),
     ),
 )
 _TASKS: Final = {task.name: task for task in _ALL}

@@ -33,9 +33,41 @@ def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, n
         >>> bool((whole[0::2] == parts[0]).all() and (whole[1::2] == parts[1]).all())
         True
     """
-    x = np.arange(count, dtype=np.uint64) * np.uint64(stride) + np.uint64(clock)
-    x = split_mix((x + np.uint64(1)) * GOLDEN + _key(seed, name))
+    x = _bits(_clocks(clock, stride, count), seed, name)
     return ((x >> np.uint64(32)) * np.uint64(options) >> np.uint64(32)).astype(np.int64)
+
+
+def normals(width: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> Tensor:
+    """Independent standard normal numbers, `width` per sample, fixed by seed, name and the sample's clock alone.
+
+    Args:
+        width: numbers per sample.
+        seed: of the run.
+        clock: position of the first sample in the data, `epoch * N + position`.
+        stride: distance between the clocks of neighbouring samples: the number of ranks.
+        count: number of samples.
+        name: of what is drawn; different names and widths give independent numbers.
+
+    Returns:
+        float64, `[count, width]`.
+
+    Example:
+        >>> whole = normals(2, seed=1, clock=100, count=4, name="noise")
+        >>> torch.equal(whole[1::2], normals(2, seed=1, clock=101, stride=2, count=2, name="noise"))
+        True
+    """
+    places = _clocks(clock, stride, count)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
+    high = _bits(places, seed, f"{name}, {width} normals") >> np.uint64(12)  # 52 bits, so that 1 is never reached
+    return torch.special.ndtri(torch.from_numpy((high.astype(np.float64) + 0.5) * 2.0**-52))
+
+
+def _clocks(clock: int, stride: int, count: int) -> npt.NDArray[np.uint64]:
+    return np.arange(count, dtype=np.uint64) * np.uint64(stride) + np.uint64(clock)
+
+
+def _bits(places: npt.NDArray[np.uint64], seed: int, name: str) -> npt.NDArray[np.uint64]:
+    """64 random bits for each place."""
+    return split_mix((places + np.uint64(1)) * GOLDEN + _key(seed, name))
 
 
 @functools.lru_cache(maxsize=64)

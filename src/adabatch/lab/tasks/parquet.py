@@ -1,7 +1,7 @@
 """Reads images and labels from Parquet files in the layout of the Hugging Face hub.
 
 A split is one or more files `SPLIT-*.parquet` with a column of images (a struct whose field `bytes` is the encoded
-image file), by default `image`, and a column of whole numbers, by default `label`.
+image file), by default `image`, and a column of whole numbers, by default `label`; of segmentation another of images.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.tasks.task import first_line, given_data, needs
+
+DOWNLOAD: Final = "leave it out to download the data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class Split:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def images(self) -> list[bytes | None]:
-        """The encoded images."""
-        return [image for chunk in self.table["image"].chunks for image in chunk.field("bytes").to_pylist()]
+    def images(self, column: str = "image") -> list[bytes | None]:
+        """The encoded images; those of the column `label` where these are images too."""
+        return [image for chunk in self.table[column].chunks for image in chunk.field("bytes").to_pylist()]
 
     def labels(self, classes: int) -> npt.NDArray[np.int64]:
         """The labels, checked by `checked_labels`."""
@@ -52,9 +54,9 @@ def holds(place: Path) -> bool:
 
 
 def data_folder(
-    data: Path | str | None, *, name: str, fits: Callable[[Path], bool] = holds, what: str = ""
+    data: Path | str | None, *, name: str, fits: Callable[[Path], bool] = holds, what: str = "", remedy: str = DOWNLOAD
 ) -> Path | None:
-    """The folder that holds the files of the data set `name`; None if the data set must be downloaded.
+    """The folder that holds the files of the data set `name`; None if none is given.
 
     It is the user's folder or a folder `name` in it. `what` says in words what `fits` looks for.
 
@@ -64,7 +66,6 @@ def data_folder(
     folder, argument = given_data(data)
     if folder is None:
         return None
-    remedy = "leave it out to download the data"
     if not folder.is_dir():
         raise FileNotFoundError(f"`{argument}` must be a folder, got {str(folder)!r}, which is none; {remedy}")
     for place in (folder / name, folder):
@@ -86,7 +87,15 @@ def files(folder: Path, *, split: str) -> list[Path]:
     return found
 
 
-def read(folder: Path | None, *, split: str, hub: str, image: str = "image", label: str = "label") -> Split:
+def read(
+    folder: Path | None,
+    *,
+    split: str,
+    hub: str = "",
+    image: str = "image",
+    label: str = "label",
+    labels_are_images: bool = False,
+) -> Split:
     """One split, read whole.
 
     Args:
@@ -95,6 +104,7 @@ def read(folder: Path | None, *, split: str, hub: str, image: str = "image", lab
         hub: name of the data set on the hub.
         image: name of the column of images.
         label: name of the column of labels.
+        labels_are_images: whether these are images too, of class numbers.
 
     Raises:
         FileNotFoundError: if the folder has no file of this split.
@@ -117,7 +127,7 @@ def read(folder: Path | None, *, split: str, hub: str, image: str = "image", lab
                 tables.append(pq.read_table(file))
             except pa.ArrowInvalid as error:
                 raise _no_parquet(file, error) from None
-            _check_layout(tables[-1].schema, str(file), image, label)
+            _check_layout(tables[-1].schema, str(file), image, label, labels_are_images)
     whole = [table.select([image, label]).rename_columns(["image", "label"]) for table in tables]
     table = pa.concat_tables(whole)
     if not table.num_rows:
@@ -179,19 +189,25 @@ def _rows(file: str, image: str, label: str) -> int:
         raise _no_parquet(file, error) from None
 
 
-def _check_layout(schema: Any, source: str, image: str, label: str) -> None:
+def _check_layout(schema: Any, source: str, image: str, label: str, labels_are_images: bool = False) -> None:
     """Raises ValueError unless the columns are those of the hub's layout."""
     columns = {field.name: field.type for field in schema}
     images, labels = columns.get(image), columns.get(label)
-    fields = [images.field(i).name for i in range(images.num_fields)] if images is not None else []
-    if "bytes" in fields and labels is not None and str(labels).startswith(("int", "uint")):
+    fits = _are_images(labels) if labels_are_images else str(labels).startswith(("int", "uint"))
+    if _are_images(images) and fits:
         return
+    kind = "a struct with bytes" if labels_are_images else "whole numbers"
     listed = ", ".join(f"{name}: {kind}" for name, kind in columns.items()) or "none"
     raise ArgumentError(
         None,
-        f"{source} must have the columns {image} (a struct with bytes) and {label} (whole numbers)",
+        f"{source} must have the columns {image} (a struct with bytes) and {label} ({kind})",
         got=listed,
     )
+
+
+def _are_images(column: Any) -> bool:
+    """Whether a column's type is that of images."""
+    return column is not None and "bytes" in [column.field(i).name for i in range(column.num_fields)]
 
 
 def checked_labels(column: Any, *, source: str, classes: int) -> npt.NDArray[np.int64]:

@@ -16,6 +16,8 @@ from adabatch._errors import ArgumentError, MissingPackageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adabatch.lab.tasks.objective import Objective
+
 VARIABLE: Final = "ADABATCH_DATA"  # the environment variable that names the data folder
 
 
@@ -40,6 +42,12 @@ class Transform(Protocol):
         """Inputs to evaluate on, without randomness."""
 
 
+def _classification() -> Objective:
+    from adabatch.lab.tasks.objective import Classification
+
+    return Classification()
+
+
 @dataclass(frozen=True, slots=True)
 class Data:
     """A data set in memory, ready for the network or for its transform.
@@ -47,15 +55,17 @@ class Data:
     Attributes:
         x_train: training samples: images, normalised float32, `[samples, channels, height, width]`; else the input of
             `transform`, such as uint8 pixels or indices; of text token numbers, `[samples, tokens]`.
-        y_train: their classes, int64, `[samples]`; of text the next token at each place, `[samples, tokens]`.
+        y_train: their classes, int64, `[samples]`; of text the next token at each place, `[samples, tokens]`; of
+            segmentation that of each pixel, `[samples, height, width]`.
         x_test: test samples.
         y_test: their classes.
-        classes: number of classes; of text the size of the vocabulary.
+        classes: number of classes; of text the size of the vocabulary; 1 where targets are no classes.
         note: where the data are from and how they were split, in one line.
         transform: turns `x_train` and `x_test` into a network's inputs; None: they already are.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens.
         files: a data set that reads samples from disk; `x_train` then holds their indices. None: `x_train` holds the
             samples.
+        objective: the loss, and which targets count as right.
     """
 
     x_train: Tensor
@@ -67,6 +77,7 @@ class Data:
     transform: Transform | None = None
     tokens_per_sample: int | None = None
     files: Any = None
+    objective: Objective = field(default_factory=_classification)
 
     @property
     def dataset(self) -> Any:

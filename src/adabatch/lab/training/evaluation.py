@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from adabatch.lab.tasks.objective import Classification, Objective
 from adabatch.lab.training.device import longest_float
 from adabatch.lab.training.ranks import Ranks
 
@@ -34,26 +35,31 @@ def evaluate(
     inputs: Tensor,
     targets: Tensor,
     *,
+    objective: Objective | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     chunk: int = CHUNK,
     ranks: Ranks | None = None,
 ) -> tuple[float, Tensor]:
-    """Mean cross-entropy of a classifier, and for each target whether it has the highest score.
+    """Mean loss of a sample, and for each target that counts whether it is right.
 
     Args:
-        model: returns a score for each class, `[samples, classes]`, for text `[samples, classes, tokens]`; it is in
-            evaluation mode meanwhile.
+        model: returns what the objective takes: of classes a score for each, `[samples, classes]`, for text `[samples,
+            classes, tokens]`; it is in evaluation mode meanwhile.
         inputs: `[samples, ...]`, on the model's device unless `prepare` moves them there.
-        targets: classes, int64, `[samples]`; for text `[samples, tokens]`.
+        targets: of classes int64, `[samples]`; for text `[samples, tokens]`.
+        objective: gives loss and what is right; None: cross-entropy, and the class with the highest score.
         prepare: turns a chunk of `inputs` into the network's inputs; None leaves them.
         chunk: samples at once.
         ranks: share the chunks, in turn, and all get the result; each passes as many, so that sharded models keep step.
+
+    Returns:
+        The loss, and what is right, bool, in the shape of `targets`; `[targets that count]` where some do not.
 
     Example:
         >>> evaluate(nn.Identity(), torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]))[1]
         tensor([ True, False])
     """
-    ranks = ranks or Ranks()
+    ranks, objective = ranks or Ranks(), objective or Classification()
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=longest_float(targets.device), device=targets.device)
@@ -70,27 +76,18 @@ def evaluate(
                 scores = scores if scores.dtype == torch.float64 else scores.float()
                 if not mine:
                     continue
-                loss += nn.functional.cross_entropy(scores, wanted).to(loss.dtype) * wanted.numel()
-                right[start : start + chunk] = scores.argmax(dim=1) == wanted
+                loss += objective.loss(scores, wanted).to(loss.dtype) * len(wanted)
+                right[start : start + chunk] = objective.right(scores, wanted)
     finally:
         model.train(was_training)
     right = ranks.sum(right.byte()).bool() if ranks.world > 1 else right
-    return ranks.sum(loss).item() / targets.numel(), right
+    counted = objective.counted(targets)
+    return ranks.sum(loss).item() / len(targets), right if counted.all() else right[counted]
 
 
 def accuracy_of(right: Tensor) -> float:
     """The share of right targets, given the second value of `evaluate`."""
     return int(right.sum().item()) / right.numel()
-
-
-def chance(targets: Tensor) -> float:
-    """The share of the most frequent class, the accuracy of always answering it; at least 1 / classes.
-
-    Example:
-        >>> chance(torch.tensor([0, 1, 1, 2]))
-        0.5
-    """
-    return int(torch.bincount(targets.flatten().cpu()).max()) / targets.numel()
 
 
 def chance_end(share: float, *, count: int) -> float:
@@ -100,8 +97,8 @@ def chance_end(share: float, *, count: int) -> float:
     guesses among all classes, since `p` is at least 1 / classes.
 
     Args:
-        share: as `chance` returns it.
-        count: number of targets.
+        share: as `Classification.chance` returns it.
+        count: number of targets that count.
 
     Example:
         >>> chance_end(0.5, count=900)

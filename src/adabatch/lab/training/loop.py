@@ -22,7 +22,7 @@ from adabatch.lab.training import folder as folders
 from adabatch.lab.training import job, saving
 from adabatch.lab.training.communication import Communication
 from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
-from adabatch.lab.training.evaluation import accuracy_of, chance, chance_end
+from adabatch.lab.training.evaluation import accuracy_of, chance_end
 from adabatch.lab.training.folder import SharedRunFolder
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 from adabatch.lab.training.ranks import Ranks, Seen
@@ -338,7 +338,7 @@ class Trainer:
         best = not found.diverged and found.test_accuracy > self._best
         self._best = max(found.test_accuracy, self._best)
         if clock == self._end or found.diverged:
-            self._right = packed(right)
+            self._right = packed(right) if right.shape == self._setup.data.y_test.shape else None
         self._history.append(found)
         if self._folder is not None:
             self._folder.log(found)
@@ -439,8 +439,8 @@ class Trainer:
 
     def _result(self, target: float) -> RunResult:
         reached = next((found for found in self._history if found.test_accuracy >= target), None)
-        last, tally, targets = self._history[-1], self._tally, self._setup.data.y_test
-        most = chance(targets)
+        last, tally, data = self._history[-1], self._tally, self._setup.data
+        most, count = data.objective.chance(data.y_test), int(data.objective.counted(data.y_test).sum())
         return RunResult(
             test_accuracy=last.test_accuracy,
             best_accuracy=max(found.test_accuracy for found in self._history),
@@ -457,7 +457,7 @@ class Trainer:
             seconds_to_target=reached.seconds if reached else None,
             test_right=self._right,
             chance=most,
-            at_chance=last.test_accuracy <= chance_end(most, count=targets.numel()),
+            at_chance=most is not None and last.test_accuracy <= chance_end(most, count=count),
         )
 
 

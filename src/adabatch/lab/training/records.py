@@ -178,10 +178,10 @@ class RunResult:
         target: the test accuracy aimed at.
         updates_to_target: updates at the first evaluation that reached it; None if none did.
         seconds_to_target: seconds of training until then; None if none did.
-        test_right: which test samples were right at the end, as `packed` writes it; None for text, or in results of
-            earlier versions.
-        chance: share of the test set's most frequent class, the accuracy of always answering it; None in results of
-            earlier versions.
+        test_right: which test samples were right at the end, as `packed` writes it; None for text and segmentation,
+            or in results of earlier versions.
+        chance: share of the test set's most frequent class, the accuracy of always answering it; None without classes,
+            or in results of earlier versions.
         at_chance: whether the accuracy at the end is not told from chance, see `evaluation.chance_end`.
     """
 

@@ -63,7 +63,7 @@ class Setup:
         with_layout(self.model, config, data.shape, device)
         self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp, compress=config.compress)
         self.forward: Forward = forward_of(self.wrapped, config, device)
-        self.loss = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self.loss = data.objective.smoothed(config.label_smoothing).loss
         self.loader = self._loader()
         decay, model = config.weight_decay, self.model
         self.optimizer = self._optimizer(
@@ -146,7 +146,7 @@ class Setup:
         return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock, stride=ranks.world), targets
 
     def evaluate(self, *, of_training: bool = False) -> tuple[float, Tensor]:
-        """Mean loss, and for each target whether it is right: on the test set, or on training samples.
+        """Mean loss, and for each target that counts whether it is right: on the test set, or on training samples.
 
         Args:
             of_training: on the first samples of the training set, as many as the test set has but at least 2,048, if
@@ -163,6 +163,7 @@ class Setup:
                 self.model,
                 inputs,
                 targets,
+                objective=data.objective,
                 prepare=lambda inputs: as_wide(data.test_inputs(inputs), self.config),
                 chunk=chunk_of(data.shape),
                 ranks=self.ranks,
@@ -296,13 +297,9 @@ class Setup:
                     raise ArgumentError("compile", "must be possible here", got=got, remedy="leave it out") from error
 
     def _one_pass(self, size: int) -> None:
-        shape, device = self.data.shape, self.device
-        if "in_channels" in shape:
-            side = shape["image_size"]
-            inputs = torch.zeros(size, shape["in_channels"], side, side, device=device)
-            targets = torch.zeros(size, dtype=torch.int64, device=device)
-        else:
-            inputs = targets = torch.zeros(size, shape["context"], dtype=torch.int64, device=device)
+        data = self.data
+        first = data.test_inputs(data.x_test[:1]), data.y_test[:1]
+        inputs, targets = (one.expand(size, *one.shape[1:]).contiguous() for one in first)
         self.loss(self.forward(inputs), targets).backward()
         self.model.zero_grad()
 
@@ -329,7 +326,7 @@ def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], d
         model.double()
     if channels_last(config, device):
         if "in_channels" not in shape:
-            raise ArgumentError("channels_last", "must be left out for text", got="True", remedy="it is about images")
+            raise ArgumentError("channels_last", "must be left out where inputs are no images", got="True")
         if not config.fsdp:  # FSDP2 shards contiguous weights only; inputs alone set the layout of what follows
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
