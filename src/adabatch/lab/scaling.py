@@ -249,3 +249,64 @@ class Study(Record):
     def faults(cls, values: Any) -> Iterator[str]:
         """The faults of the content of a `study.json`, each in words that follow "got FILE"."""
         yield from shapes.faults(values, cls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchCell(Record):
+    """Branches with one factor at one fork, against base branches.
+
+    Attributes:
+        fork: place of the fork, a share of the training.
+        window: samples of the branch, a share of the training.
+        factor: how many times as large its batches are.
+        power: of the factor, in its LR.
+        loss_ratio: its loss over the base branch's.
+        worst_ratio: the upper end of the one-sided interval of that; None: no end.
+        cost: its samples over those that base branches need to the same loss; 1.2 means 20 % more.
+    """
+
+    fork: Positive
+    window: Positive
+    factor: Size
+    power: Amount
+    loss_ratio: Estimate
+    worst_ratio: Positive | None
+    cost: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harmless(Record):
+    """The largest factor at each fork that does no harm, for one window and one tolerance."""
+
+    window: Positive
+    tolerance: Amount
+    factors: tuple[Size, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchFindings(Record):
+    """The findings of branching.
+
+    Attributes:
+        loss: `"train"` or `"test"`.
+        harmless: for each window and each tolerance.
+        window: by which the schedule is made.
+        tolerance: by which the schedule is made.
+        coupling: that goes with the schedule.
+        growth: `"early"`, `"late"`, `"any time"` or `"none"`.
+        schedule: batch sizes, as `schedules.Schedule.to_json` writes them.
+    """
+
+    format: Count = 1
+    task: Text
+    model: Text
+    settings: Json = field(default_factory=dict)
+    versions: Json = field(default_factory=dict)
+    loss: Text
+    cells: tuple[BranchCell, ...]
+    harmless: tuple[Harmless, ...]
+    window: Positive
+    tolerance: Amount
+    coupling: Text
+    growth: Text
+    schedule: Json
