@@ -22,6 +22,7 @@ from adabatch.lab.training.config import GROWTH, OPTIMIZER, OUTPUT, RUN, RunConf
 
 if TYPE_CHECKING:
     from adabatch.lab.scaling import Study
+    from adabatch.lab.study.branch import Branching
     from adabatch.lab.study.grid import Grid
     from adabatch.lab.study.sweep import View
 
@@ -40,11 +41,12 @@ Models = Annotated[
     typer.Option("--models", metavar="LIST", help="Networks; else the task's first.", rich_help_panel=RUN),
 ]
 Rules = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--lr-rules",
         metavar="LIST",
-        help="How the LR follows the batch size: constant, linear, sqrt, tuned (LR and momentum searched at each).",
+        help="How the LR follows the batch size: constant, linear, sqrt, tuned (LR and momentum searched at each); "
+        "else linear, with --branch the best of constant, sqrt and linear.",
         rich_help_panel=OPTIMIZER,
     ),
 ]
@@ -93,6 +95,34 @@ Name = Annotated[
     str | None,
     typer.Option("--name", help="Of the study in --storage; else the name of --out.", rich_help_panel=OUTPUT),
 ]
+Branch = Annotated[
+    bool,
+    typer.Option("--branch", help="Measure by short branches from one ordinary run instead.", rich_help_panel=RUN),
+]
+Forks = Annotated[
+    str | None,
+    typer.Option(
+        "--forks",
+        metavar="LIST",
+        help="With --branch: where, as shares of the training; else 0.05,0.15,0.35,0.65.",
+        rich_help_panel=RUN,
+    ),
+]
+Windows = Annotated[
+    str | None,
+    typer.Option(
+        "--windows",
+        metavar="LIST",
+        help="With --branch: lengths of branches, as shares of the training; else 1/64, 1/32 and 1/16.",
+        rich_help_panel=RUN,
+    ),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        "--tolerance", help="With --branch: of the loss, in the schedule that is written.", rich_help_panel=RUN
+    ),
+]
 Jobs = Annotated[int, typer.Option("--jobs", help="Trainings at once on this machine.", rich_help_panel=RUN)]
 
 
@@ -110,7 +140,7 @@ def command(
     *,
     batch_sizes: BatchSizes = None,
     models: Models = None,
-    lr_rules: Rules = "linear",
+    lr_rules: Rules = None,
     fractions: Fractions = "1",
     seeds: Seeds = 3,
     max_epochs: MaxEpochs = None,
@@ -118,6 +148,10 @@ def command(
     train_samples: TrainSamples = None,
     test_samples: TestSamples = None,
     settings: dict[str, Any],
+    branch: Branch = False,
+    forks: Forks = None,
+    windows: Windows = None,
+    tolerance: Tolerance = 0.01,
     storage: Storage = None,
     name: Name = None,
     jobs: Jobs = 1,
@@ -132,6 +166,10 @@ def command(
     intervals. The folder gets study.json. The same command again goes on; given with the same --storage on other
     machines, it joins in.
 
+    With --branch one ordinary run is trained for each seed, and short branches at larger batch sizes go off from it:
+    how much larger a batch may be at that moment. The folder gets branch.json, and schedule.json for adabatch train
+    --growth-file.
+
     Examples:
         adabatch study digits --batch-sizes 16,64,256 --seeds 2 --out runs/study-digits
 
@@ -139,17 +177,32 @@ def command(
 
         adabatch study fashion_mnist --data ../data --train-samples 20000 --fractions 1,0.5,0.25
 
+        adabatch study digits --branch --batch-sizes 16,32,64,128 --epochs 14
+
         adabatch study cifar10 --storage postgresql+psycopg://user@host/studies --name cifar10
     """
-    folder = out or Path("runs") / f"study-{task}"
-    _folders.check_free(folder, "study")
+    show = not as_json if progress is None else progress
+    sizes, rules = _listed("batch_sizes", batch_sizes, int), _listed("lr_rules", lr_rules, str)
+    places = {"forks": _listed("forks", forks, float), "windows": _listed("windows", windows, float)}
+    folder = out or Path("runs") / f"{'branch' if branch else 'study'}-{task}"
+    _folders.check_free(folder, "branch" if branch else "study")
+    if branch:
+        unused = {"fractions": fractions != "1", "max_epochs": max_epochs, "storage": storage, "name": name}
+        unused |= {"train_samples": train_samples, "test_samples": test_samples, "target": target != "best"}
+        for given in (each for each, value in {**unused, "jobs": jobs != 1}.items() if value):
+            raise ArgumentError(given, "must come without `branch`", got="both", remedy="leave one out")
+        given = {"sizes": sizes, "rules": rules, "models": _listed("models", models, str), "seeds": seeds, **places}
+        _branch(task, dict(settings), folder, tolerance=tolerance, show=show, as_json=as_json, **given)
+        return
+    for place in (each for each, value in places.items() if value is not None):
+        raise ArgumentError(place, "must come with `branch`", got="it alone")
     _check_jobs(jobs)
     grid = _grid(
         task,
         dict(settings),
-        batch_sizes=_listed("batch_sizes", batch_sizes, int),
+        batch_sizes=sizes,
         models=_listed("models", models, str),
-        rules=_listed("lr_rules", lr_rules, str) or (),
+        rules=rules or ("linear",),
         fractions=_listed("fractions", fractions, float) or (),
         seeds=seeds,
         max_epochs=max_epochs,
@@ -157,7 +210,6 @@ def command(
         train_samples=train_samples,
         test_samples=test_samples,
     )
-    show = not as_json if progress is None else progress
     found = _study(grid, folder, storage=storage, name=name, jobs=jobs, show=show, as_json=as_json)
     if as_json:
         _shared.print_json(found.to_json())
@@ -311,6 +363,116 @@ def progress_table(grid: Grid, view: View) -> Table:
             share = "" if panel[1] == 1 else f" {panel[1]:g}"
             table.add_row(f"{panel[0]}{share} {rule}", *cells)
     return table
+
+
+def _branch(
+    task: str,
+    settings: dict[str, Any],
+    out: Path,
+    *,
+    sizes: tuple[int, ...] | None,
+    rules: tuple[str, ...] | None,
+    models: tuple[str, ...] | None,
+    seeds: int,
+    forks: tuple[float, ...] | None,
+    windows: tuple[float, ...] | None,
+    tolerance: float,
+    show: bool,
+    as_json: bool,
+) -> None:
+    """Measures by branching and writes the findings and the schedule."""
+    from adabatch.lab import training
+    from adabatch.lab.study import branch
+    from adabatch.lab.study.branch_findings import TOLERANCES, findings
+    from adabatch.lab.training.folder import write_json
+    from adabatch.lab.training.interrupt import Interrupts
+
+    setting = _branching(
+        task, settings, sizes=sizes, rules=rules, models=models, seeds=seeds, forks=forks, windows=windows
+    )
+    device = training.pick_device(setting.base.device)
+    data = tasks.get(task).load(setting.base.data)
+    with Interrupts(waiting=True):
+        try:
+            with _shared.Bars(show=show) as bar:
+                row = bar.add_task(task, total=None)
+                found = branch.measure(
+                    setting, data, out, progress=lambda done, total: bar.update(row, completed=done, total=total)
+                )
+        except KeyboardInterrupt as error:
+            message = f"interrupted; what is measured is kept, and the same command goes on in {shlex.quote(str(out))}"
+            _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
+    made = findings(
+        setting,
+        found,
+        dataset_size=data.dataset_size,
+        tolerances=sorted({*TOLERANCES, tolerance}),
+        tolerance=tolerance,
+        versions=training.versions(device),
+    )
+    with training.writing(out):
+        write_json(out / "branch.json", made.to_json())
+        write_json(out / "schedule.json", made.schedule)
+    if as_json:
+        _shared.print_json(made.to_json())
+        return
+    from adabatch.lab.report import branching
+
+    for table in branching.tables(made):
+        _shared.print_table(table)
+    console = _shared.console()
+    for sentence in branching.sentences(made):
+        console.print(sentence, markup=False)
+    console.print(f"Written to {out}: branch.json, schedule.json.", markup=False)
+    if made.growth != "none":
+        base = setting.base
+        how = ["adabatch", "train", task, "--model", base.model, "--growth-file", str(out / "schedule.json")]
+        how += ["--coupling", made.coupling, "--lr", f"{base.lr:g}", "--epochs", str(base.epochs)]
+        console.print(f"To train by it: {shlex.join(how)}", markup=False)
+
+
+def _branching(
+    task: str,
+    settings: dict[str, Any],
+    *,
+    sizes: tuple[int, ...] | None,
+    rules: tuple[str, ...] | None,
+    models: tuple[str, ...] | None,
+    seeds: int,
+    forks: tuple[float, ...] | None,
+    windows: tuple[float, ...] | None,
+) -> Branching:
+    """The checked settings of a measurement by branching."""
+    from adabatch import _checks
+    from adabatch.lab.study.branch import FORKS, WINDOWS, Branching
+
+    found = tasks.get(task)
+    if models is not None and len(models) > 1:
+        raise ArgumentError("models", "must be one with `branch`", got=", ".join(models))
+    model = _checks.one_of("models", models[0], found.models) if models else found.default_model
+    if sizes:
+        if "batch_size" in settings:
+            raise ArgumentError("batch_size", "must come without `batch_sizes`", got="both", remedy="leave one out")
+        settings["batch_size"] = sizes[0]
+    base = RunConfig.for_task(task, **{"model": model, **settings, "lr_schedule": "constant"})
+    sizes = sizes or tuple(base.batch_size * 2**power for power in range(4))
+    for size in sizes[1:]:
+        if size % sizes[0]:
+            rule = f"must be multiples of the first one, {sizes[0]}, with `branch`"
+            raise ArgumentError("batch_sizes", rule, value=size)
+    powers = {"constant": 0.0, "sqrt": 0.5, "linear": 1.0}
+    for name in rules or ():
+        _checks.one_of("lr_rules", name, powers)
+    first = settings.get("seed", 0)
+    with naming(factors="batch_sizes", powers="lr_rules"):
+        return Branching(
+            base=base,
+            factors=tuple(size // sizes[0] for size in sizes[1:]),
+            forks=forks or FORKS,
+            windows=windows or WINDOWS,
+            powers=tuple(sorted(powers[name] for name in rules or powers)),
+            seeds=tuple(range(first, first + _checks.whole("seeds", seeds))),
+        )
 
 
 def _show(found: Study, out: Path) -> None:
