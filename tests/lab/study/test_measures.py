@@ -220,7 +220,9 @@ def test_records_go_through_json_without_nan():
 
 
 def test_pooling():
-    assert pooled([[1.0], [2.0, 4.0], [0.0, 0.0, 3.0]]) == (pytest.approx((2 + 6) / 3), 3)
+    found = pooled([[1.0], [2.0, 4.0], [0.0, 0.0, 3.0]])
+    assert found.variance == pytest.approx((2 + 6) / 3)
+    assert found.degrees == 3
     assert pooled([[1.0], [2.0]]) == pooled([[1.0, 1.0]]) == (0.0, 0)
 
 

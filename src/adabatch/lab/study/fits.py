@@ -1,0 +1,232 @@
+"""Fits of updates to target against batch size: the critical batch size and the borders of the three regimes.
+
+Two forms, for the updates S and the samples E = B S that batch size B needs to a target:
+
+1. S = S_min (1 + B_crit / B), so E = E_min (1 + B / B_crit) with E_min = S_min B_crit;
+2. S = S_min (1 + (B_crit / B)^a) with a free exponent a. At a = 1 it is form 1. With a > 1 small batches need more
+   samples too, E ~ B^(1 - a), and the fewest lie at B = B_crit (a - 1)^(1 / a), which form 1 forbids. With a < 1 the
+   fewest samples lie at no batch size above 0.
+
+In both, B_crit is where S = 2 S_min. Errors of log S are taken as normal with one variance, that of repeats with other
+seeds, pooled over batch sizes. An interval holds all values for which some choice of the other parameters raises the
+weighted sum of squares by no more than t^2 (a profile): Student's t with the degrees of freedom of the variance. A
+bound that lies more than a million-fold outside the data is reported as infinite, or 0. A run that did not arrive
+enters by the probability that it needs more than it had (the censored normal likelihood).
+
+Source: McCandlish, Kaplan, Amodei et al. 2018, arXiv 1812.06162, equation 2.11, form 1. Departures: least squares on
+log S, in which a run's noise is about the same at all batch sizes; the second form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from adabatch import _checks
+from adabatch.lab.shapes import Amount, Count, Positive, Record, Size, Text
+from adabatch.lab.study.measures import Arrival, Estimate
+from adabatch.lab.study.profile import Optimum, Runs, estimates, optimum, saturated, without_repeats
+
+
+@dataclass(frozen=True, slots=True)
+class FTest(Record):
+    """An F statistic with its degrees of freedom and the probability of a larger one if the smaller model is true."""
+
+    f: Amount
+    degrees: tuple[Size, ...]
+    p: Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit(Record):
+    """A form fitted to updates by batch size.
+
+    The regimes: perfect scaling up to the batch size at which samples are 1.2 times the fewest; then diminishing
+    returns; stagnation from the batch size on at which a doubled batch saves less than 10 % of the updates. The fewest
+    samples are those over batch sizes from `smallest_batch` on.
+
+    Attributes:
+        form: 1 or 2.
+        critical_batch: B_crit, where S = 2 S_min.
+        batch_at_20_percent_more_samples: the largest batch size that needs at most 1.2 times the fewest samples.
+        stagnation_batch: see above; 4 B_crit in form 1.
+        min_updates: S_min, of an infinite batch.
+        min_samples: E_min, in form 1 S_min B_crit, the limit for small batches; in form 2 the fewest samples.
+        best_batch: the batch size, above 0, that needs the fewest samples of all; 0: the smaller, the better.
+        exponent: a; 1 in form 1.
+        smallest_batch: see above; by default the smallest that was measured.
+        std: standard deviation of a run's log S; None: not known.
+        degrees: its degrees of freedom.
+        std_from: `"repeats"`; `"residuals"` where there are none, so that a misfit widens the intervals; `"nothing"`
+            without intervals.
+        lack_of_fit: of the form, against the spread of repeats; None: without repeats, or with too few batch sizes.
+        middle_batch: the geometric mean of the batch sizes.
+        middle_updates: what the form says there; None if it could not be fitted.
+    """
+
+    form: Size
+    critical_batch: Estimate
+    batch_at_20_percent_more_samples: Estimate
+    stagnation_batch: Estimate
+    min_updates: Estimate
+    min_samples: Estimate
+    best_batch: Estimate
+    exponent: Estimate
+    smallest_batch: Positive
+    std: Amount | None
+    degrees: Count
+    std_from: Text
+    lack_of_fit: FTest | None
+    middle_batch: Positive
+    middle_updates: Positive | None
+
+    def updates(self, batch_size: float) -> float | None:
+        """The updates that the form says for a batch size; None if it could not be fitted."""
+        if self.middle_updates is None:
+            return None
+        a = self.exponent.estimate or 1.0
+        if self.critical_batch.estimate is None:
+            return self.middle_updates * math.pow(self.middle_batch / batch_size, a)
+        at, middle = (math.pow(self.critical_batch.estimate / b, a) for b in (batch_size, self.middle_batch))
+        return self.middle_updates * (1 + at) / (1 + middle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fits(Record):
+    """Both forms fitted to the same runs.
+
+    Attributes:
+        exponent_needed: form 1 against form 2; a small p says that form 1 does not do. None: without variance.
+    """
+
+    confidence: Positive
+    batch_sizes: tuple[Size, ...]
+    runs: Size
+    arrived: Count
+    form_1: Fit
+    form_2: Fit
+    exponent_needed: FTest | None
+
+
+def fits(
+    arrivals: Mapping[int, Sequence[Arrival]], *, smallest_batch: float | None = None, confidence: float = 0.95
+) -> Fits:
+    """Both forms, and whether the second is needed.
+
+    Args:
+        arrivals: for each batch size the arrival of each seed.
+        smallest_batch: of those over which the fewest samples are taken; None: the smallest that was measured.
+        confidence: the probability, in (0, 1), that an interval covers.
+
+    Raises:
+        ValueError: if there are fewer than two batch sizes, or an argument is out of range.
+    """
+    runs = Runs.of(arrivals, smallest_batch, confidence)
+    (one, found_1), (two, found_2) = _fitted(runs, 1), _fitted(runs, 2)
+    needed = None
+    if two.middle_updates is None:
+        pass
+    elif two.degrees and two.std_from == "repeats":
+        needed = _f_test(found_1.deviance - found_2.deviance, 1, two.degrees)
+    elif two.degrees and not runs.side.any():
+        needed = _f_test(found_1.deviance * (found_1.std / found_2.std) ** 2 - found_2.deviance, 1, two.degrees)
+    return Fits(
+        confidence=confidence,
+        batch_sizes=tuple(sorted(arrivals)),
+        runs=len(runs.side),
+        arrived=int(np.sum(runs.side <= 0)),
+        form_1=one,
+        form_2=two,
+        exponent_needed=needed,
+    )
+
+
+def fit(
+    arrivals: Mapping[int, Sequence[Arrival]],
+    *,
+    form: int = 1,
+    smallest_batch: float | None = None,
+    confidence: float = 0.95,
+) -> Fit:
+    """One form alone.
+
+    Args:
+        arrivals: for each batch size the arrival of each seed.
+        form: 1 or 2.
+        smallest_batch: of those over which the fewest samples are taken; None: the smallest that was measured.
+        confidence: the probability, in (0, 1), that an interval covers.
+
+    Raises:
+        ValueError: if there are fewer than two batch sizes, or an argument is out of range.
+
+    Example:
+        >>> runs = {size: [Arrival(100 * (1 + 300 / size))] for size in (16, 64, 256, 1024)}
+        >>> found = fit(runs)
+        >>> round(found.critical_batch.estimate), round(found.stagnation_batch.estimate), found.std_from
+        (300, 1200, 'residuals')
+    """
+    _checks.one_of("form", form, (1, 2))
+    return _fitted(Runs.of(arrivals, smallest_batch, confidence), form)[0]
+
+
+def in_words(found: Fits) -> str:
+    """What both forms say, in a line each, and whether form 1 does."""
+    lines = [_line(one) for one in (found.form_1, found.form_2)]
+    if test := found.exponent_needed:
+        does = "does not fit as well as" if test.p < 1 - found.confidence else "fits as well as"
+        lines.append(f"form 1 {does} form 2 (p = {test.p:.2g})")
+    return "\n".join(lines)
+
+
+def _line(one: Fit) -> str:
+    batch, more = one.critical_batch, one.batch_at_20_percent_more_samples
+    tested = "" if one.lack_of_fit is None else f"; lack of fit p = {one.lack_of_fit.p:.2g}"
+    exponent = "" if one.form == 1 else f", exponent {_told(one.exponent)}"
+    return (
+        f"form {one.form}: critical batch {_told(batch)}, 20 % more samples at {_told(more)}, "
+        f"stagnation from {_told(one.stagnation_batch)}{exponent}{tested}"
+    )
+
+
+def _told(one: Estimate) -> str:
+    value = "unknown" if one.estimate is None else f"{one.estimate:.3g}"
+    return f"{value} [{one.low:.3g}, {'no bound' if one.high is None else f'{one.high:.3g}'}]"
+
+
+def _fitted(runs: Runs, form: int) -> tuple[Fit, Optimum]:
+    """A form's record, and the optimum that it reports."""
+    spread, parameters = runs.spread(), form + 1
+    places = len(np.unique(runs.batch[runs.arrived]))
+    if spread.degrees:
+        found, degrees, source = optimum(runs, form, math.sqrt(spread.variance)), spread.degrees, "repeats"
+    else:
+        degrees = max(0, int(runs.arrived.sum()) - parameters)
+        found, source = without_repeats(runs, form, degrees), "residuals" if degrees else "nothing"
+    lack = None
+    if source == "repeats" and places > parameters:
+        lack = _f_test(found.deviance - saturated(runs, found.std), places - parameters, degrees)
+    rise = float(stats.t.ppf((1 + runs.confidence) / 2, degrees)) ** 2 if degrees else math.inf
+    told = places >= parameters
+    return Fit(
+        form=form,
+        **{
+            name: Estimate.of(estimate if told else math.nan, low, high)
+            for name, (estimate, low, high) in estimates(runs, form, found, rise).items()
+        },
+        smallest_batch=runs.smallest,
+        std=found.std if degrees else None,
+        degrees=degrees,
+        std_from=source,
+        lack_of_fit=lack,
+        middle_batch=math.exp(runs.middle),
+        middle_updates=math.exp(float(found.point.level)) if told else None,
+    ), found
+
+
+def _f_test(rise: float, more: int, degrees: int) -> FTest:
+    f = max(0.0, rise) / more
+    return FTest(f, (more, degrees), float(stats.f.sf(f, more, degrees)))
