@@ -63,7 +63,7 @@ def test_an_optimum_above_batch_1_occurs_in_published_steps():
 
 
 @given(st.lists(st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=3), min_size=3, max_size=5), st.floats(20, 2000))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_form_1_is_a_naive_search_over_both_parameters(noise, critical):
     """The sum of squares at 400 x 400 pairs of S_min and E_min; intervals are the projections of those that fit."""
     runs = {16 * 4**place: 100 * (1 + critical / (16 * 4**place)) * np.exp(one) for place, one in enumerate(noise)}

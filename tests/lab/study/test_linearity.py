@@ -13,7 +13,7 @@ half_squares = lambda output, targets: (output - targets).square().sum(1).mean()
 
 
 @given(st.integers(1, 5), st.integers(1, 6), st.floats(1e-3, 1), st.floats(1, 64), st.integers(0, 10**6))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_on_a_quadratic_it_is_half_the_curvature_along_the_step(width, m, lr, ratio, seed):
     generator = torch.Generator().manual_seed(seed)
     inputs, targets, weight = (

@@ -52,6 +52,7 @@ def naive_arrival(points, target):
 
 
 @given(losses)
+@settings(deadline=None)
 def test_smoothing_is_the_monotone_fit_up_to_the_lowest_loss(values):
     found = smoothed(curve(values))
     assert [point.loss for point in found] == pytest.approx(naive_monotone(values), abs=1e-12)
@@ -59,7 +60,7 @@ def test_smoothing_is_the_monotone_fit_up_to_the_lowest_loss(values):
 
 
 @given(losses, st.floats(0.1, 3))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_the_first_arrival_is_the_naive_one(values, target):
     found = first_arrival(curve(values), target)
     naive = naive_arrival(curve(values), target)
@@ -118,6 +119,7 @@ def test_bad_curves():
 
 
 @given(st.dictionaries(st.sampled_from([16, 64, 256]), st.lists(losses, min_size=1, max_size=3), min_size=1))
+@settings(deadline=None)
 def test_all_seeds_of_the_best_batch_arrive_and_of_no_other_before(runs):
     curves = {size: [curve(values, batch=size) for values in seeds] for size, seeds in runs.items()}
     target = best_batch_target(curves)
@@ -156,6 +158,7 @@ groups = st.dictionaries(
 
 
 @given(groups)
+@settings(deadline=None)
 def test_speedups_are_those_of_pooled_t(runs):
     rows = to_target({size: [Arrival(k) for k in seeds] for size, seeds in runs.items()})
     logs = {size: np.log(seeds) for size, seeds in runs.items()}
@@ -176,6 +179,7 @@ def test_speedups_are_those_of_pooled_t(runs):
 
 
 @given(groups, st.data())
+@settings(deadline=None)
 def test_a_censored_run_only_gives_bounds_that_hold(runs, data):
     """Each interval with a run censored contains the side that would be there without, if the spread is the same."""
     whole = {size: [Arrival(k, 2 * k, k) for k in seeds] for size, seeds in runs.items()}

@@ -18,7 +18,7 @@ def runs_of(updates, censored=""):
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.sampled_from([0, 1, -1])), min_size=1, max_size=8), st.floats(0.02, 1))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_the_level_has_the_least_deviance(values, std):
     left, side = np.array([0.3, *[value for value, _ in values]]), np.array([0.0, *[sign for _, sign in values]])
 
@@ -35,7 +35,7 @@ def test_the_level_has_the_least_deviance(values, std):
 
 
 @given(st.floats(2, 9), st.floats(0.5, 3), st.floats(1, 100))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_the_quantities_of_form_2_are_those_of_a_fine_grid(critical, exponent, smallest):
     """S_min, the fewest samples and the borders of the regimes, read off a table of updates by batch size."""
     runs = Runs.of(runs_of([8.0, 4.0, 2.0, 1.0]), smallest, 0.95)
@@ -97,3 +97,11 @@ def test_the_optimum_is_that_of_another_optimizer_also_with_censored_runs(form):
 def test_without_an_arrival_there_is_no_optimum():
     found = optimum(Runs.of(runs_of([1.0] * 4, LATER), None, 0.95), 2, 0.1)
     assert math.isnan(found.point.critical)
+
+
+def test_batch_sizes_with_censored_runs_do_not_tell_the_spread():
+    """What is left of their runs differs less than runs do."""
+    told = {16: [Arrival(100.0), Arrival(110.0)], 64: [Arrival(50.0), Arrival(50.1), Arrival(50.1, censored=LATER)]}
+    found = Runs.of(told, None, 0.95).spread()
+    assert found.variance == pytest.approx(math.log(1.1) ** 2 / 2)
+    assert found.degrees == 1
