@@ -224,6 +224,10 @@ def test_steps_without_noise_give_the_parameters_back():
     )
     assert two.updates(16) == pytest.approx(50 * (1 + (3000 / 16) ** 1.25))
     assert found.form_1.std > 0.01
+    exact = {size: 50 * (1 + (3000 / size) ** 1.25) for size in SIZES}
+    off = [abs(math.log(found.form_1.updates(size) / steps)) for size, steps in exact.items()]
+    assert found.form_1.misfit == pytest.approx(max(off))
+    assert two.misfit == pytest.approx(0, abs=1e-6)
 
 
 def test_perfect_scaling_has_no_upper_bound():
@@ -314,7 +318,8 @@ def test_in_words():
     assert ", exponent 1.08 [1.02, 1.15]" in lines[1]
     assert lines[2] == "form 1 does not fit as well as form 2 (p = 0.02)"
     tested = in_words(fits(of(study(np.random.default_rng(7), n=2))))
-    assert tested.count("; lack of fit p = ") == 2
+    assert tested.count(" %") == 4
+    assert tested.count(" (p = ") == 3
 
 
 def test_bad_input():

@@ -29,7 +29,7 @@ from scipy import stats
 from adabatch import _checks
 from adabatch.lab.shapes import Amount, Count, Positive, Record, Size, Text
 from adabatch.lab.study.measures import Arrival, Estimate
-from adabatch.lab.study.profile import Optimum, Runs, estimates, optimum, saturated, without_repeats
+from adabatch.lab.study.profile import Optimum, Runs, estimates, misfit, optimum, saturated, without_repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Fit(Record):
         std_from: `"repeats"`; `"residuals"` where there are none, so that a misfit widens the intervals; `"nothing"`
             without intervals.
         lack_of_fit: of the form, against the spread of repeats; None: without repeats, or with too few batch sizes.
+        misfit: the largest distance of the form from the mean log S of a batch size whose runs all arrived; 0.1 is
+            about 10 %. None if it could not be fitted.
         middle_batch: the geometric mean of the batch sizes.
         middle_updates: what the form says there; None if it could not be fitted.
     """
@@ -81,6 +83,7 @@ class Fit(Record):
     degrees: Count
     std_from: Text
     lack_of_fit: FTest | None
+    misfit: Amount | None
     middle_batch: Positive
     middle_updates: Positive | None
 
@@ -127,13 +130,6 @@ def fits(
     """
     runs = Runs.of(arrivals, smallest_batch, confidence)
     (one, found_1), (two, found_2) = _fitted(runs, 1), _fitted(runs, 2)
-    needed = None
-    if two.middle_updates is None:
-        pass
-    elif two.degrees and two.std_from == "repeats":
-        needed = _f_test(found_1.deviance - found_2.deviance, 1, two.degrees)
-    elif two.degrees and not runs.side.any():
-        needed = _f_test(found_1.deviance * (found_1.std / found_2.std) ** 2 - found_2.deviance, 1, two.degrees)
     return Fits(
         confidence=confidence,
         batch_sizes=tuple(sorted(arrivals)),
@@ -141,7 +137,7 @@ def fits(
         arrived=int(np.sum(runs.side <= 0)),
         form_1=one,
         form_2=two,
-        exponent_needed=needed,
+        exponent_needed=_exponent_needed(runs, two, found_1, found_2),
     )
 
 
@@ -184,7 +180,8 @@ def in_words(found: Fits) -> str:
 
 def _line(one: Fit) -> str:
     batch, more = one.critical_batch, one.batch_at_20_percent_more_samples
-    tested = "" if one.lack_of_fit is None else f"; lack of fit p = {one.lack_of_fit.p:.2g}"
+    tested = "" if one.misfit is None else f"; misfit {100 * one.misfit:.2g} %"
+    tested += "" if one.lack_of_fit is None else f" (p = {one.lack_of_fit.p:.2g})"
     exponent = "" if one.form == 1 else f", exponent {_told(one.exponent)}"
     return (
         f"form {one.form}: critical batch {_told(batch)}, 20 % more samples at {_told(more)}, "
@@ -222,9 +219,17 @@ def _fitted(runs: Runs, form: int) -> tuple[Fit, Optimum]:
         degrees=degrees,
         std_from=source,
         lack_of_fit=lack,
+        misfit=misfit(runs, found.point) if told else None,
         middle_batch=math.exp(runs.middle),
         middle_updates=math.exp(float(found.point.level)) if told else None,
     ), found
+
+
+def _exponent_needed(runs: Runs, two: Fit, found_1: Optimum, found_2: Optimum) -> FTest | None:
+    """Form 1 against form 2, by the spread of repeats or else by form 2's residuals, which censored runs have not."""
+    if two.middle_updates is None or not two.degrees or (two.std_from != "repeats" and runs.side.any()):
+        return None
+    return _f_test(found_1.deviance * (found_1.std / found_2.std) ** 2 - found_2.deviance, 1, two.degrees)
 
 
 def _f_test(rise: float, more: int, degrees: int) -> FTest:

@@ -123,6 +123,13 @@ def saturated(runs: Runs, std: float) -> float:
     return sum(float(level(updates, side, std)[1]) for updates, side in runs.groups() if not side.all())
 
 
+def misfit(runs: Runs, point: Point) -> float:
+    """The largest distance of the form from the mean of a batch size whose runs all arrived; 0 without one."""
+    left = runs.updates - point.level - _shape(runs, point.critical, point.exponent)
+    sizes = [runs.batch == one for one in np.unique(runs.batch)]
+    return max((abs(float(left[size].mean())) for size in sizes if not runs.side[size].any()), default=0.0)
+
+
 def estimates(runs: Runs, form: int, found: Optimum, rise: float) -> dict[str, tuple[float, float, float]]:
     """Each quantity of a `Fit` at the optimum, and its bounds where the deviance rises by `rise` at most."""
     scales = _scales(runs)
