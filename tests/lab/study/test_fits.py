@@ -297,7 +297,7 @@ def test_a_run_cut_later_says_more():
 
 def test_seeds_that_do_not_differ_do_not_tell_their_spread():
     found = fit(of({size: [1000.0 / size + 10] * 3 for size in SIZES}))
-    assert found.std_from == "residuals"
+    assert (found.std_from, found.degrees) == ("residuals", len(SIZES) - 2)
 
 
 def test_records_go_through_json_without_nan():

@@ -13,7 +13,7 @@ weighted sum of squares by no more than t^2 (a profile): Student's t with the de
 bound that lies more than a million-fold outside the data is reported as infinite, or 0. A run that did not arrive
 enters by the probability that it needs more than it had (the censored normal likelihood).
 
-Source: McCandlish, Kaplan, Amodei et al. 2018, arXiv 1812.06162, equation 2.11, form 1. Departures: least squares on
+Source: McCandlish, Kaplan, Amodei et al. 2018, arXiv 1812.06162, form 1. Departures: least squares on
 log S, in which a run's noise is about the same at all batch sizes; the second form.
 """
 
@@ -30,6 +30,7 @@ from adabatch import _checks
 from adabatch.lab.shapes import Amount, Count, Positive, Record, Size, Text
 from adabatch.lab.study.measures import Arrival, Estimate
 from adabatch.lab.study.profile import Optimum, Runs, estimates, misfit, optimum, saturated, without_repeats
+from adabatch.lab.study.statistics import t_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def fits(
     (one, found_1), (two, found_2) = _fitted(runs, 1), _fitted(runs, 2)
     return Fits(
         confidence=confidence,
-        batch_sizes=tuple(sorted(arrivals)),
+        batch_sizes=tuple(size for size in sorted(arrivals) if arrivals[size]),
         runs=len(runs.side),
         arrived=int(np.sum(runs.side <= 0)),
         form_1=one,
@@ -170,7 +171,7 @@ def fit(
 
 
 def in_words(found: Fits) -> str:
-    """What both forms say, in a line each, and whether form 1 does."""
+    """The findings of both forms, a line each, and whether form 1 does."""
     lines = [_line(one) for one in (found.form_1, found.form_2)]
     if test := found.exponent_needed:
         does = "does not fit as well as" if test.p < 1 - found.confidence else "fits as well as"
@@ -201,12 +202,12 @@ def _fitted(runs: Runs, form: int) -> tuple[Fit, Optimum]:
     if spread.degrees:
         found, degrees, source = optimum(runs, form, math.sqrt(spread.variance)), spread.degrees, "repeats"
     else:
-        degrees = max(0, int(runs.arrived.sum()) - parameters)
+        degrees = max(0, places - parameters)
         found, source = without_repeats(runs, form, degrees), "residuals" if degrees else "nothing"
     lack = None
     if source == "repeats" and places > parameters:
         lack = _f_test(found.deviance - saturated(runs, found.std), places - parameters, degrees)
-    rise = float(stats.t.ppf((1 + runs.confidence) / 2, degrees)) ** 2 if degrees else math.inf
+    rise = t_quantile((1 + runs.confidence) / 2, degrees) ** 2 if degrees else math.inf
     told = places >= parameters
     return Fit(
         form=form,
