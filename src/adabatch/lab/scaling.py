@@ -107,6 +107,8 @@ class Fit(Record):
         std_from: `"repeats"`; `"residuals"` where there are none, so that a misfit widens the intervals; `"nothing"`
             without intervals.
         lack_of_fit: of the form, against the spread of repeats; None: without repeats, or with too few batch sizes.
+        misfit: the largest distance of the form from the mean log S of a batch size whose runs all arrived; 0.1 is
+            about 10 %. None if it could not be fitted.
         middle_batch: the geometric mean of the batch sizes.
         middle_updates: what the form says there; None if it could not be fitted.
     """
@@ -124,6 +126,7 @@ class Fit(Record):
     degrees: Count
     std_from: Text
     lack_of_fit: FTest | None
+    misfit: Amount | None
     middle_batch: Positive
     middle_updates: Positive | None
 

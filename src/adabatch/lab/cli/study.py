@@ -189,10 +189,21 @@ def command(
     if branch:
         unused = {"fractions": fractions != "1", "max_epochs": max_epochs, "storage": storage, "name": name}
         unused |= {"train_samples": train_samples, "test_samples": test_samples, "target": target != "best"}
-        for given in (each for each, value in {**unused, "jobs": jobs != 1}.items() if value):
-            raise ArgumentError(given, "must come without `branch`", got="both", remedy="leave one out")
-        given = {"sizes": sizes, "rules": rules, "models": _listed("models", models, str), "seeds": seeds, **places}
-        _branch(task, dict(settings), folder, tolerance=tolerance, show=show, as_json=as_json, **given)
+        for useless in (each for each, value in {**unused, "jobs": jobs != 1}.items() if value):
+            raise ArgumentError(useless, "must come without `branch`", got="both", remedy="leave one out")
+        _branch(
+            task,
+            dict(settings),
+            folder,
+            sizes=sizes,
+            rules=rules,
+            models=_listed("models", models, str),
+            seeds=seeds,
+            tolerance=tolerance,
+            show=show,
+            as_json=as_json,
+            **places,
+        )
         return
     for place in (each for each, value in places.items() if value is not None):
         raise ArgumentError(place, "must come with `branch`", got="it alone")

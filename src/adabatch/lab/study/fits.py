@@ -13,7 +13,7 @@ weighted sum of squares by no more than t^2 (a profile): Student's t with the de
 bound that lies more than a million-fold outside the data is reported as infinite, or 0. A run that did not arrive
 enters by the probability that it needs more than it had (the censored normal likelihood).
 
-Source: McCandlish, Kaplan, Amodei et al. 2018, arXiv 1812.06162, equation 2.11, form 1. Departures: least squares on
+Source: McCandlish, Kaplan, Amodei et al. 2018, arXiv 1812.06162, form 1. Departures: least squares on
 log S, in which a run's noise is about the same at all batch sizes; the second form.
 """
 
@@ -31,7 +31,8 @@ from adabatch.lab.scaling import Fit as Fit
 from adabatch.lab.scaling import Fits as Fits
 from adabatch.lab.scaling import FTest as FTest
 from adabatch.lab.study.measures import Arrival
-from adabatch.lab.study.profile import Optimum, Runs, estimates, optimum, saturated, without_repeats
+from adabatch.lab.study.profile import Optimum, Runs, estimates, misfit, optimum, saturated, without_repeats
+from adabatch.lab.study.statistics import t_quantile
 
 
 def fits(
@@ -49,21 +50,14 @@ def fits(
     """
     runs = Runs.of(arrivals, smallest_batch, confidence)
     (one, found_1), (two, found_2) = _fitted(runs, 1), _fitted(runs, 2)
-    needed = None
-    if two.middle_updates is None:
-        pass
-    elif two.degrees and two.std_from == "repeats":
-        needed = _f_test(found_1.deviance - found_2.deviance, 1, two.degrees)
-    elif two.degrees and not runs.side.any():
-        needed = _f_test(found_1.deviance * (found_1.std / found_2.std) ** 2 - found_2.deviance, 1, two.degrees)
     return Fits(
         confidence=confidence,
-        batch_sizes=tuple(sorted(arrivals)),
+        batch_sizes=tuple(size for size in sorted(arrivals) if arrivals[size]),
         runs=len(runs.side),
         arrived=int(np.sum(runs.side <= 0)),
         form_1=one,
         form_2=two,
-        exponent_needed=needed,
+        exponent_needed=_exponent_needed(runs, two, found_1, found_2),
     )
 
 
@@ -96,7 +90,7 @@ def fit(
 
 
 def in_words(found: Fits) -> str:
-    """What both forms say, in a line each, and whether form 1 does."""
+    """The findings of both forms, a line each, and whether form 1 does."""
     lines = [_line(one) for one in (found.form_1, found.form_2)]
     if test := found.exponent_needed:
         does = "does not fit as well as" if test.p < 1 - found.confidence else "fits as well as"
@@ -106,7 +100,8 @@ def in_words(found: Fits) -> str:
 
 def _line(one: Fit) -> str:
     batch, more = one.critical_batch, one.batch_at_20_percent_more_samples
-    tested = "" if one.lack_of_fit is None else f"; lack of fit p = {one.lack_of_fit.p:.2g}"
+    tested = "" if one.misfit is None else f"; misfit {100 * one.misfit:.2g} %"
+    tested += "" if one.lack_of_fit is None else f" (p = {one.lack_of_fit.p:.2g})"
     exponent = "" if one.form == 1 else f", exponent {_told(one.exponent)}"
     return (
         f"form {one.form}: critical batch {_told(batch)}, 20 % more samples at {_told(more)}, "
@@ -126,12 +121,12 @@ def _fitted(runs: Runs, form: int) -> tuple[Fit, Optimum]:
     if spread.degrees:
         found, degrees, source = optimum(runs, form, math.sqrt(spread.variance)), spread.degrees, "repeats"
     else:
-        degrees = max(0, int(runs.arrived.sum()) - parameters)
+        degrees = max(0, places - parameters)
         found, source = without_repeats(runs, form, degrees), "residuals" if degrees else "nothing"
     lack = None
     if source == "repeats" and places > parameters:
         lack = _f_test(found.deviance - saturated(runs, found.std), places - parameters, degrees)
-    rise = float(stats.t.ppf((1 + runs.confidence) / 2, degrees)) ** 2 if degrees else math.inf
+    rise = t_quantile((1 + runs.confidence) / 2, degrees) ** 2 if degrees else math.inf
     told = places >= parameters
     return Fit(
         form=form,
@@ -144,9 +139,17 @@ def _fitted(runs: Runs, form: int) -> tuple[Fit, Optimum]:
         degrees=degrees,
         std_from=source,
         lack_of_fit=lack,
+        misfit=misfit(runs, found.point) if told else None,
         middle_batch=math.exp(runs.middle),
         middle_updates=math.exp(float(found.point.level)) if told else None,
     ), found
+
+
+def _exponent_needed(runs: Runs, two: Fit, found_1: Optimum, found_2: Optimum) -> FTest | None:
+    """Form 1 against form 2, by the spread of repeats or else by form 2's residuals, which censored runs have not."""
+    if two.middle_updates is None or not two.degrees or (two.std_from != "repeats" and runs.side.any()):
+        return None
+    return _f_test(found_1.deviance * (found_1.std / found_2.std) ** 2 - found_2.deviance, 1, two.degrees)
 
 
 def _f_test(rise: float, more: int, degrees: int) -> FTest:

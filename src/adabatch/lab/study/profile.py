@@ -82,7 +82,8 @@ class Runs(NamedTuple):
     @property
     def arrived(self) -> NDArray[np.bool_]:
         """Which runs arrived at a place that is known."""
-        return self.side == 0
+        here: NDArray[np.bool_] = self.side == 0
+        return here
 
     def groups(self) -> list[tuple[_Array, _Array]]:
         """Updates and sides of each batch size."""
@@ -99,8 +100,8 @@ def optimum(runs: Runs, form: int, std: float) -> Optimum:
         return Optimum(Point(math.nan, math.nan, math.nan), 0.0, std)
     exponent = np.ones((1, 1))
     if form == 2:
-        start = np.linspace(*np.log(EXPONENTS), 17)[None]
-        exponent = np.exp(_zoomed(lambda logs: _least(runs, np.exp(logs[0]), std)[1][None], start))[None]
+        logs = _zoomed(lambda logs: _least(runs, np.exp(logs[0]), std)[1][None], _log_exponents())
+        exponent = np.exp(logs)[None]
     critical, deviance = _least(runs, exponent[0], std)
     level, _ = _levels(runs, critical, exponent[0], std)
     return Optimum(Point(float(level[0]), float(critical[0]), float(exponent[0, 0])), float(deviance[0]), std)
@@ -122,11 +123,21 @@ def saturated(runs: Runs, std: float) -> float:
     return sum(float(level(updates, side, std)[1]) for updates, side in runs.groups() if not side.all())
 
 
+def misfit(runs: Runs, point: Point) -> float:
+    """The largest distance of the form from the mean of a batch size whose runs all arrived; 0 without one."""
+    left = runs.updates - point.level - _shape(runs, point.critical, point.exponent)
+    sizes = [runs.batch == one for one in np.unique(runs.batch)]
+    return max((abs(float(left[size].mean())) for size in sizes if not runs.side[size].any()), default=0.0)
+
+
 def estimates(runs: Runs, form: int, found: Optimum, rise: float) -> dict[str, tuple[float, float, float]]:
     """Each quantity of a `Fit` at the optimum, and its bounds where the deviance rises by `rise` at most."""
+    scales = _scales(runs)
+    if not runs.arrived.any():
+        return dict.fromkeys(scales, (math.nan, 0.0, math.inf))
     best = {name: float(value) for name, value in _quantities(runs, form, found.point).items()}
     bounds = dict.fromkeys(best, (0.0, math.inf))
-    if runs.arrived.any() and math.isfinite(rise):
+    if math.isfinite(rise):
         sampled = _quantities(runs, form, _region(runs, form, found, found.deviance + rise))
         bounds = {
             name: (min(best[name], float(values.min())), max(best[name], float(values.max())))
@@ -136,7 +147,6 @@ def estimates(runs: Runs, form: int, found: Optimum, rise: float) -> dict[str, t
         bounds["exponent"] = (low if low > EXPONENTS[0] else 0.0, high if high < EXPONENTS[1] else math.inf)
     if form == 1:
         bounds |= {"exponent": (1.0, 1.0), "best_batch": (0.0, 0.0)}
-    scales = _scales(runs)
     told = {name: [_within(value, *scales[name]) for value in (best[name], *bounds[name])] for name in best}
     return {name: (values[0], values[1], values[2]) for name, values in told.items()}
 
@@ -190,7 +200,7 @@ def _region(runs: Runs, form: int, found: Optimum, limit: float) -> Point:
     """Points on the border of the parameters whose deviance is at most `limit`, and their hull's far ends."""
     std, a = found.std, np.ones(1)
     if form == 2:
-        grid = np.linspace(*np.log(EXPONENTS), 17)[None]
+        grid = _log_exponents()
         best = np.log([found.point.exponent])
         low, high = _ends(
             lambda logs: _least(runs, np.exp(logs.ravel()), std)[1].reshape(logs.shape), grid, best, limit
@@ -222,8 +232,14 @@ def _half_width(runs: Runs, c: _Array, a: _Array, std: float, middle: _Array, si
     return high
 
 
+def _log_exponents() -> _Array:
+    """A row of logarithms of exponents, over all that are searched."""
+    return np.linspace(math.log(EXPONENTS[0]), math.log(EXPONENTS[1]), 17)[None]
+
+
 def _g(log_batch: Any, c: Any, a: Any) -> _Array:
-    return np.logaddexp(0.0, a * (c - log_batch))
+    found: _Array = np.logaddexp(0.0, a * (c - log_batch))
+    return found
 
 
 def _shape(runs: Runs, c: Any, a: Any) -> _Array:
