@@ -312,7 +312,13 @@ def _study(
             message = f"interrupted; what is finished is kept, and the same command goes on in {shlex.quote(str(out))}"
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
     samples = {fraction: cooled.share_of(data, grid, fraction).dataset_size for fraction in grid.fractions}
-    found = findings(grid, sweep.look(board, grid).standing.done, samples=samples, versions=training.versions(device))
+    found = findings(
+        grid,
+        sweep.look(board, grid).standing.done,
+        samples=samples,
+        versions=training.versions(device),
+        expected_loss=tasks.get(grid.base.task).expected_loss,
+    )
     with training.writing(out):
         write_json(out / "study.json", found.to_json())
     return found

@@ -19,7 +19,7 @@ import torch
 
 from adabatch import _files, memory
 from adabatch.lab.study.curve import Curve, CurvePoint
-from adabatch.lab.study.grid import WARM_UP, Grid, Job, checkpoints, cooldown
+from adabatch.lab.study.grid import Grid, Job, checkpoints, cooldown
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
@@ -131,8 +131,7 @@ class _CooledRun:
         self._progress = progress
         an_epoch = setup.data.dataset_size // job.cell.batch_size
         self._base_updates, self._total = grid.epochs * an_epoch, job.epochs * an_epoch
-        self._warm_up = round(WARM_UP * self._base_updates) if job.lr > grid.base.lr else 0
-        self._start = grid.base.lr / job.lr  # the share of the LR at which a warm-up begins
+        self._course = grid.course(job.lr, base_updates=self._base_updates)
         self._points: list[CurvePoint] = []
         self._updates, self._seconds = 0, 0.0
         self._spent, self._began = 0.0, time.perf_counter()  # seconds of all work, before this process and in it
@@ -157,10 +156,9 @@ class _CooledRun:
     def _measure(self, total: int) -> None:
         """Adds the point after `total` updates, the last of them a cooldown."""
         cool = cooldown(total)
-        self._advance(total - cool, self._warming)
-        before = self._here()
-        lr = self._warming(before.updates)
-        self._advance(total, lambda update: (total - update) / cool * lr, branch=before)
+        self._advance(total - cool, self._course.at)
+        before, lrs = self._here(), self._course.cooling(total)
+        self._advance(total, lambda update: lrs[update - total], branch=before)
         train_loss, test_loss = self._losses()
         size = self._job.cell.batch_size
         point = CurvePoint(total, total * size, self._seconds, train_loss, test_loss)
@@ -169,18 +167,12 @@ class _CooledRun:
         self._save(before)
         self._tell(0.0, point)
 
-    def _warming(self, update: int) -> float:
-        """The share of the LR at an update."""
-        if update >= self._warm_up:
-            return 1.0
-        return self._start + (1 - self._start) * update / self._warm_up
-
-    def _advance(self, end: int, share: Callable[[int], float], *, branch: _Place | None = None) -> None:
+    def _advance(self, end: int, lr: Callable[[int], float], *, branch: _Place | None = None) -> None:
         """Trains up to `end` updates; `branch` is the place to save at an interruption, else the one at that time."""
         setup, size = self._setup, self._job.cell.batch_size
         began, first = time.perf_counter(), self._updates
         while self._updates < end:
-            self._update(share(self._updates))
+            self._update(lr(self._updates))
             self._updates += 1
             now = time.perf_counter()
             if self._interrupts.seen:
@@ -192,14 +184,14 @@ class _CooledRun:
         devices.wait_for(setup.device)
         self._seconds += time.perf_counter() - began
 
-    def _update(self, share: float) -> None:
+    def _update(self, lr: float) -> None:
         """One update, as a user would write it."""
         setup = self._setup
         inputs, targets = next(self._batches)
         if not setup.prepared:
             inputs, targets = setup.prepare(inputs, targets, clock=setup.loader.clock)
         for group in setup.optimizer.param_groups:
-            group["lr"] = self._job.lr * share
+            group["lr"] = lr
         setup.optimizer.zero_grad()
         setup.loss(setup.forward(inputs), targets).backward()
         setup.optimizer.step()
@@ -250,7 +242,7 @@ class _CooledRun:
         """Makes a few updates and goes back."""
         before = self._here()
         for _ in range(min(TRIED, self._total - before.updates)):
-            self._update(self._warming(before.updates))
+            self._update(self._course.at(before.updates))
         self._back(before)
 
     def _save(self, place: _Place) -> None:

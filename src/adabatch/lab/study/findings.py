@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from adabatch.lab.scaling import Cell, CriticalBatch, Panel, Rule, Study, ToLoss
 from adabatch.lab.study import due, fits, measures
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import Cell as GridCell
-from adabatch.lab.study.grid import Grid
+from adabatch.lab.study.grid import Grid, checkpoints, cooldown
 
 FORMAT: Final = 1
 LOSSES: Final = ("train", "test")
@@ -23,7 +23,7 @@ def findings(
     *,
     samples: Mapping[float, int],
     versions: Mapping[str, Any],
-    truth: Callable[[Grid, GridCell, float], Sequence[measures.Point]] | None = None,
+    expected_loss: Callable[..., Any] | None = None,
 ) -> Study:
     """The findings of a study in which all that was due is done.
 
@@ -32,7 +32,7 @@ def findings(
         curves: of its jobs, by key.
         samples: of the training set, by share of the data.
         versions: of what it ran with.
-        truth: the curve without sampling of a cell of a task whose answer is known; None: it is not known.
+        expected_loss: of a task whose answer is known, see `tasks.Task`; None: it is not known.
     """
     panels = tuple(_panel(grid, panel, curves, samples[panel[1]]) for panel in grid.panels)
     return Study(
@@ -41,7 +41,7 @@ def findings(
         settings=grid.to_json(),
         versions=versions,
         panels=panels,
-        critical_batch=_critical(grid, panels, truth),
+        critical_batch=_critical(grid, panels[0], expected_loss),
     )
 
 
@@ -105,33 +105,47 @@ def _to_loss(runs: Mapping[int, Mapping[int, Curve]], loss: str, aim: measures.T
     )
 
 
-def _critical(
-    grid: Grid,
-    panels: Sequence[Panel],
-    truth: Callable[[Grid, GridCell, float], Sequence[measures.Point]] | None,
-) -> CriticalBatch | None:
-    """The critical batch size of the first panel's test loss, under the rule `tuned` if there is one."""
-    rules = {rule.rule: rule for rule in panels[0].rules}
-    rule = rules.get("tuned", panels[0].rules[0])
+def _critical(grid: Grid, panel: Panel, expected_loss: Callable[..., Any] | None) -> CriticalBatch | None:
+    """The critical batch size of a panel's test loss, under the rule `tuned` if there is one."""
+    rules = {rule.rule: rule for rule in panel.rules}
+    rule = rules.get("tuned", panel.rules[0])
     found = rule.test
     if found.fits is None or found.target is None:
         return None
-    estimate, true = found.fits.form_1.critical_batch, None
-    if truth is not None:
+    estimate, truth = found.fits.form_1.critical_batch, None
+    if expected_loss is not None and grid.base.optimizer == "sgd":
         known = {}
         for cell in rule.cells:
-            job_cell = GridCell(
-                model=panels[0].model, fraction=panels[0].fraction, rule=rule.rule, batch_size=cell.batch_size
-            )
-            known[cell.batch_size] = [measures.first_arrival(truth(grid, job_cell, cell.lr), found.target.loss)]
-        true = fits.fit(known).critical_batch.estimate
+            curve = expected_curve(grid, cell, expected_loss, samples=panel.samples)
+            known[cell.batch_size] = [measures.first_arrival(curve, found.target.loss)]
+        truth = fits.fit(known).critical_batch.estimate
     return CriticalBatch(
         estimate=estimate.estimate,
         low=estimate.low,
         high=estimate.high,
-        truth=true,
-        model=panels[0].model,
+        truth=truth,
+        model=panel.model,
         rule=rule.rule,
         loss="test",
         target=found.target.loss,
     )
+
+
+def expected_curve(grid: Grid, cell: Cell, expected_loss: Callable[..., Any], *, samples: int) -> list[measures.Point]:
+    """The cooled curve of a batch size as it would be without the noise of sampling, up to the larger budget.
+
+    Args:
+        grid: of the study.
+        cell: the batch size, with its LR and momentum.
+        expected_loss: of the task.
+        samples: in an epoch.
+    """
+    an_epoch = samples // cell.batch_size
+    base_updates, updates = grid.epochs * an_epoch, grid.max_epochs * an_epoch
+    course = grid.course(cell.lr, base_updates=base_updates)
+    found = []
+    for total in checkpoints(base_updates=base_updates, updates=updates):
+        lrs = [course.at(update) for update in range(total - cooldown(total))] + course.cooling(total)
+        loss = float(expected_loss(lrs, cell.batch_size, momentum=cell.momentum)[-1])
+        found.append(measures.Point(total, total * cell.batch_size, 0.0, loss))
+    return found

@@ -82,6 +82,44 @@ class Job:
         return cls(**{**values, "cell": Cell(**values["cell"])})
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The LR of a training, update by update, and of the cooldowns that branch off.
+
+    Attributes:
+        lr: after warm-up.
+        start: at the first update.
+        warm_up: updates in which it rises from `start` to `lr`.
+    """
+
+    lr: float
+    start: float
+    warm_up: int
+
+    def at(self, update: int) -> float:
+        """The LR of an update, from 0 on.
+
+        Example:
+            >>> course = Course(lr=1.0, start=0.5, warm_up=2)
+            >>> [course.at(update) for update in range(4)]
+            [0.5, 0.75, 1.0, 1.0]
+        """
+        if update >= self.warm_up:
+            return self.lr
+        return self.start + (self.lr - self.start) * update / self.warm_up
+
+    def cooling(self, total: int) -> list[float]:
+        """The LRs of the cooldown that ends after `total` updates.
+
+        Example:
+            >>> Course(lr=1.0, start=1.0, warm_up=0).cooling(12)
+            [1.0, 0.5]
+        """
+        cool = cooldown(total)
+        lr = self.at(total - cool)
+        return [lr * (cool - number) / cool for number in range(cool)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
     """The settings of a study.
@@ -169,6 +207,16 @@ class Grid:
             momentum=self.base.momentum if momentum is None else momentum,
             **{"epochs": self.epochs, **more},
         )
+
+    def course(self, lr: float, *, base_updates: int) -> Course:
+        """The LR of a training.
+
+        Args:
+            lr: after warm-up.
+            base_updates: of the budget in which the target is set.
+        """
+        rises = lr > self.base.lr
+        return Course(lr, self.base.lr if rises else lr, round(WARM_UP * base_updates) if rises else 0)
 
     def config(self, job: Job) -> RunConfig:
         """The settings of a training."""

@@ -27,6 +27,13 @@ def _by(module: str, **how: Any) -> Callable[[Path | str | None], Data]:
     return load
 
 
+def _expected_loss(*arguments: Any, **more: Any) -> Any:
+    """`expected_loss` of the quadratic, whose module is imported when it is called."""
+    from adabatch.lab.tasks import quadratic
+
+    return quadratic.expected_loss(*arguments, **more)
+
+
 def _rates(*, adam: float, lars: float) -> dict[str, dict[str, float]]:
     """The LRs of other optimizers than SGD: the same for Adam and AdamW, five times as much for LAMB."""
     return {"adam": {"lr": adam}, "adamw": {"lr": adam}, "lamb": {"lr": 5 * adam}, "lars": {"lr": lars}}
@@ -145,6 +152,7 @@ _ALL: Final = (
         by_optimizer=_rates(adam=0.002, lars=0.1),
         target=1.0,
         load=_by("quadratic"),
+        expected_loss=_expected_loss,
     ),
 )
 _TASKS: Final = {task.name: task for task in _ALL}

@@ -167,6 +167,8 @@ class Task:
         load: reads the data from the user's folder; None finds or downloads them.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens to count.
         by_optimizer: settings that differ from `defaults` with another optimizer, above all the LR.
+        expected_loss: the expected test loss after each update of SGD, computed without sampling, of LRs, a batch size
+            and a momentum, as in `adabatch.lab.tasks.quadratic`; None: it is not known.
     """
 
     name: str
@@ -177,6 +179,7 @@ class Task:
     load: Callable[[Path | str | None], Data]
     tokens_per_sample: int | None = None
     by_optimizer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    expected_loss: Callable[..., Any] | None = None
 
     @property
     def default_model(self) -> str:
