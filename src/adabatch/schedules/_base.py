@@ -98,7 +98,7 @@ class Schedule(ABC):
 
     @property
     def initial(self) -> int | None:
-        """The loader's batch size that it goes with, as a rule its `start`; None for any, with which it then starts."""
+        """The loader's batch size that it goes with, its `start` unless it says otherwise; None for any."""
         within = self._within()
         return within[0].initial if within else getattr(self, "start", None)
 
