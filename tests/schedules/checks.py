@@ -14,6 +14,7 @@ from adabatch.schedules import (
     clamp,
     constant,
     geometric,
+    last_iterate,
     linear_ramp,
     round_to,
     steps,
@@ -36,7 +37,7 @@ def check_schedule(schedule: Schedule, *, batch_size: int, dataset_size: int = 6
     for mode in MODES:
         settings = {"dataset_size": dataset_size, "batch_size": batch_size, "tokens_per_sample": 4, **mode}
         plan = schedule.plan(epochs=epochs, **settings)
-        assert plan.batch_sizes[0] == batch_size
+        assert plan.batch_sizes[0] == batch_size or isinstance(schedule, last_iterate)  # whose mean it is
         check_plan(plan)
         check_against_naive(schedule, plan, batch_size=batch_size)
         check_prefix(plan, schedule.plan(epochs=epochs - 1, **settings))
@@ -127,6 +128,23 @@ def step_changes(units):
     )
 
 
+@st.composite
+def last_iterates(draw, units):
+    """Schedules over a part of the data, all of it or more."""
+    unit = draw(st.sampled_from([unit for unit in units if unit != "updates"]))
+    over = {"epochs": [1.5, 3, 5], "samples": [60, 150, 240], "tokens": [250, 801]}[unit]
+    over = Duration(draw(st.sampled_from(over)), unit)
+    parts = sorted(draw(st.sets(st.sampled_from([0.25, 0.5, 0.75, 0.9]), max_size=3)))
+    places = [0, *(over.count * part if unit == "epochs" else int(over.count * part) for part in parts)]
+    lrs = draw(st.lists(st.sampled_from([0, 0.01, 0.3, 1, 1.7]), min_size=len(places), max_size=len(places)))
+    lrs[0] = lrs[0] if any(lrs) else 1
+    step = draw(st.sampled_from([1, 1, 3]))
+    minimum, more = draw(st.integers(1, 3)) * step, draw(st.integers(0, 12)) * step
+    mean = draw(st.none() | st.integers(minimum, minimum + more))
+    table = [(Duration(at, unit), lr) for at, lr in zip(places, lrs, strict=True)]
+    return last_iterate(table, over=over, minimum=minimum, maximum=minimum + more, mean=mean, round_to=step)
+
+
 def schedules(units=("epochs", "samples", "updates", "tokens")):
     """Any schedule, nested up to a few levels; some cannot be planned, or not from every batch size."""
     size = st.none() | st.integers(1, 20)
@@ -140,6 +158,7 @@ def schedules(units=("epochs", "samples", "updates", "tokens")):
             maximum=st.none() | st.integers(20, 70),
         ),
         st.builds(steps, step_changes(units)),
+        last_iterates(units),
         st.builds(linear_ramp, st.integers(1, 60), durations(units), start=st.none()),
         st.integers(1, 4).flatmap(
             lambda step: st.builds(

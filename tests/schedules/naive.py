@@ -3,7 +3,18 @@
 import math
 from fractions import Fraction
 
-from adabatch.schedules import clamp, constant, from_lr, geometric, linear_ramp, round_to, steps, then, world_sizes
+from adabatch.schedules import (
+    clamp,
+    constant,
+    from_lr,
+    geometric,
+    last_iterate,
+    linear_ramp,
+    round_to,
+    steps,
+    then,
+    world_sizes,
+)  # fmt: skip
 
 
 class Size:
@@ -12,7 +23,7 @@ class Size:
     def __init__(self, schedule, *, size, N, tokens, origin=Fraction(0), updates=0):
         self.schedule, self.size, self.N, self.tokens = schedule, size, N, tokens
         self.origin, self.updates = origin, updates  # where the schedule begins
-        self.second = None
+        self.second = self.k = None
         self.asked = updates
         if isinstance(schedule, clamp | round_to | world_sizes):
             self.inner = self.part(schedule.schedule, size, origin, updates)
@@ -58,6 +69,8 @@ class Size:
             bounds = range(0, (s.maximum or (self.N or 10**9) // 10) + 1, s.round_to)
             wanted = own / reached[-1] if reached[-1] else math.inf
             size = max(own, min(math.floor(min(wanted, 10**9) / s.round_to + 0.5) * s.round_to, bounds[-1]))
+        elif isinstance(s, last_iterate):
+            size = self.at_last_iterate(clock, updates, before)
         elif isinstance(s, linear_ramp):
             n = abs(s.end - own) // s.increment
             k = min(self.intervals(s.over, clock, updates, before, parts=n), n)
@@ -86,6 +99,39 @@ class Size:
             in_force = self.inner.at(change, self.asked if after.unit != "updates" else updates - 1, before=True)
             self.second = self.part(self.schedule.second, in_force, Fraction(change), updates)
         return (self.second or self.inner).at(clock, updates, before)
+
+    def at_last_iterate(self, clock, updates, before):
+        s, end = self.schedule, self.origin + self.samples(self.schedule.over)
+        mean = s.mean or self.size
+        starts = [self.origin + self.samples(at) for at, _ in s.lr]
+        if self.k is None:
+            distances = [float(end - start) for start in starts]
+            pieces = list(zip(distances, [*distances[1:], 0.0], [lr or 1e-12 for _, lr in s.lr], strict=True))
+            self.k = solved(pieces, mean, s.minimum, s.maximum, s.round_to)
+        if mean in (s.minimum, s.maximum) or clock >= end:
+            return mean if mean == s.minimum else s.maximum
+        lr = [lr for at, lr in s.lr if not at.count or self.passed(at, clock, updates, before)][-1]
+        multiples = math.floor(self.k * (lr or 1e-12) / float(end - clock) / s.round_to + 0.5 + 1e-9)
+        return min(max(multiples * s.round_to, s.minimum), s.maximum)
+
+
+def solved(pieces, mean, minimum, maximum, step):
+    """The k with which the integral of dt / B(t) over the pieces of the LR is that of the mean batch, by bisection."""
+
+    def updates(k):
+        total = 0.0
+        for far, near, lr in pieces:
+            for size in range(minimum, maximum + 1, step):
+                most = far if size == minimum else k * lr / step / (size / step - 0.5 - 1e-9)
+                least = near if size == maximum else k * lr / step / (size / step + 0.5 - 1e-9)
+                total += max(min(far, most) - max(near, least), 0) / size
+        return total
+
+    low, high = -5.0, 60.0
+    for _ in range(70):
+        middle = (low + high) / 2
+        low, high = (middle, high) if updates(math.exp(middle)) * mean > pieces[0][0] else (low, middle)
+    return math.exp(high)
 
 
 def walk(schedule, *, size, N, epochs, drop_last=False, run_on=False, tokens=1, limit=None):

@@ -53,7 +53,7 @@ class BatchSizeScheduler:
         loader: an `ab.DataLoader` that nothing else drives.
         schedule: batch size against the position in the data; it must start at the loader's batch size.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
-            schedule brings: `linear`, under `from_lr` that of its rule.
+            schedule brings: `linear`, under `from_lr` that of its rule, under `last_iterate` `none`.
         epochs: epochs of training, if known; the plan ends there.
         tokens_per_sample: tokens in a sample, at least 1; needed by a schedule in tokens.
 

@@ -6,6 +6,7 @@ from adabatch.schedules.clamp import clamp
 from adabatch.schedules.constant import constant
 from adabatch.schedules.from_lr import from_lr
 from adabatch.schedules.geometric import geometric
+from adabatch.schedules.last_iterate import last_iterate
 from adabatch.schedules.linear_ramp import linear_ramp
 from adabatch.schedules.plan import Plan
 from adabatch.schedules.round_to import round_to
@@ -14,6 +15,6 @@ from adabatch.schedules.then import then
 from adabatch.schedules.world_sizes import world_sizes
 
 __all__ = [
-    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "linear_ramp", "round_to", "steps",
-    "then", "world_sizes",
+    "Plan", "Schedule", "clamp", "constant", "from_lr", "geometric", "last_iterate", "linear_ramp", "round_to",
+    "steps", "then", "world_sizes",
 ]  # fmt: skip

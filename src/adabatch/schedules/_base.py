@@ -26,7 +26,8 @@ class Context:
     """The conditions under which a schedule's stages are worked out.
 
     Attributes:
-        batch_size: the size in force where the schedule starts; a schedule without a start of its own begins with it.
+        batch_size: the size in force where the schedule starts; a schedule without a start of its own begins with it,
+            and one without a mean of its own has it as its mean.
         origin: the clock where the schedule starts, in samples; its lengths count from there.
         ceiling: sizes of at least this are not told apart, so a schedule that only grows may stop there.
         dataset_size: samples in an epoch; None for a stream.
@@ -97,7 +98,7 @@ class Schedule(ABC):
 
     @property
     def initial(self) -> int | None:
-        """The size that it starts with, its `start`; None if it starts with the loader's batch size."""
+        """The loader's batch size that it goes with, its `start` unless it says otherwise; None for any."""
         within = self._within()
         return within[0].initial if within else getattr(self, "start", None)
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from fractions import Fraction
 from itertools import pairwise
-from numbers import Integral
 from typing import Any, Final
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._base import Context, Schedule, Stage, check_maximum, from_start
+from adabatch.schedules._lr_table import LRFunction, LRTable, check_peak, checked_lr, read_table
 from adabatch.units import Duration
-
-LRFunction = Callable[[int], float]
-LRTable = Mapping[Duration | int, float] | Iterable[tuple[Duration | int, float]]
 
 CELLS: Final = 1 << 14
 _SLACK: Final = 1e-9  # of a multiple: 0.1 * 0.2 is 0.020000000000000004, which must not decide a tie
@@ -219,20 +215,12 @@ class from_lr(Schedule):  # noqa: N801
         if end is not None:
             remedy = "it is for a function of samples"
             raise ArgumentError("end", "must be left out for a table", value=end, remedy=remedy)
-        if isinstance(lr, str) or not isinstance(lr, Iterable):
-            rule = "must be a function of samples or a table such as {0: 0.1, 5000: 0.02}"
-            raise ArgumentTypeError("lr", rule, value=lr)
-        pairs = [_pair(item) for item in (lr.items() if isinstance(lr, Mapping) else lr)]
-        if not pairs or _count(pairs[0][0]) != 0:
-            raise ArgumentError("lr", "must begin at threshold 0", got=str(pairs[0][0]) if pairs else "nothing")
-        for (before, _), (after, _) in pairwise(pairs):
-            if _count(after) == 0 or (_unit(before) == _unit(after) and _count(after) <= _count(before)):
-                raise ArgumentError("lr", "must have increasing thresholds", got=f"{after} after {before}")
+        pairs = read_table(lr)
         peak, shares = 0.0, []
         for at, value in pairs:
             peak = max(peak, value)
             shares.append((at, value / peak if peak else 1.0))
-        _check_peak(peak)
+        check_peak(peak)
         return shares
 
     def _searched(self, lr: LRFunction, end: int | None) -> list[tuple[Any, float]]:
@@ -243,7 +231,7 @@ class from_lr(Schedule):  # noqa: N801
         end = _checks.whole("end", end)
 
         def value(at: int) -> float:
-            return _checked_lr(lr(at), f"{at:,} samples")
+            return checked_lr(lr(at), f"{at:,} samples")
 
         at, found, peak = 0, [(0, 1.0)], value(0)
         share, cells = 1.0, min(CELLS, end - 1)
@@ -264,7 +252,7 @@ class from_lr(Schedule):  # noqa: N801
                     found.append((far, far_share))
                 at, peak, share = far, high, far_share
                 stack.pop()
-        _check_peak(peak)
+        check_peak(peak)
         return found
 
 
@@ -278,43 +266,6 @@ def _first_falls(shares: list[tuple[Any, float]], falls: int) -> list[tuple[Any,
             seen, level, floor = seen + 1, share, min(floor, share)
         level = max(level, share)
     return [(at, max(share, floor)) for at, share in shares]
-
-
-def _pair(item: Any) -> tuple[Any, float]:
-    try:
-        at, lr = item
-    except (TypeError, ValueError):
-        raise ArgumentTypeError("lr", "must be pairs of a threshold and an LR", value=item) from None
-    if isinstance(at, Duration):
-        if at.unit == "updates":
-            raise ArgumentError(
-                "lr",
-                "must have thresholds in epochs, samples or tokens",
-                got=f"{at}: the number of updates is what this schedule changes",
-                remedy="give samples, or a torch LR scheduler that counts updates, with `counts`",
-            )
-    elif isinstance(at, bool) or not isinstance(at, Integral) or at < 0:
-        raise ArgumentTypeError("lr", "must have whole numbers of samples or Durations as thresholds", value=at)
-    return at, _checked_lr(lr, str(at))
-
-
-def _checked_lr(lr: Any, where: str) -> float:
-    return float(_checks.finite("lr", lr, minimum=0, remedy=f"found at {where}"))
-
-
-def _check_peak(peak: float) -> None:
-    if peak == 0:
-        raise ArgumentError(
-            "lr", "must be above 0 somewhere", got="0 throughout", remedy="there is no LR to exchange for batch size"
-        )
-
-
-def _count(at: Duration | int) -> Fraction | int:
-    return at.exact if isinstance(at, Duration) else at
-
-
-def _unit(at: Duration | int) -> str:
-    return at.unit if isinstance(at, Duration) else "samples"
 
 
 # Rules of conversion: how much of an LR's fall becomes growth of the batch, and the coupling that goes with it.
