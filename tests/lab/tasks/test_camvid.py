@@ -92,7 +92,7 @@ def test_bad_files(folder: Path, found, message: str) -> None:
 
 def test_missing_and_other_files(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`data` must be given for camvid, which is not downloaded, got none"):
-        tasks.get("camvid").load()
+        tasks.get("camvid").load(None)
     with pytest.raises(FileNotFoundError, match=r"which holds neither; give a folder with the Parquet files of CamVid"):
         tasks.get("camvid").load(folder.parent)
     (folder / "camvid" / "test-00000-of-00001.parquet").unlink()

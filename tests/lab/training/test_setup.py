@@ -7,6 +7,8 @@ import pytest
 import torch
 from tests.lab.training.checks import SMALL, small_data
 
+from adabatch.lab import tasks
+from adabatch.lab.tasks.objective import Classification
 from adabatch.lab.training import RunConfig, setup, train, with_fastest_micro_batch
 from adabatch.lab.training.setup import Setup
 from adabatch.schedules import constant, geometric
@@ -180,3 +182,32 @@ def test_the_fastest_micro_batch_is_none_or_a_power_of_two_below_the_largest_bat
 def test_whole_batches_need_no_size(given):
     single = replace(SMALL, growth=None, batch_size=1, micro_batch_size=given)
     assert with_fastest_micro_batch(single, data=small_data()).micro_batch_size is None
+
+
+def pixels_and_classes():
+    torch.manual_seed(0)
+    images, classes = torch.randn(4, 3, 8, 8), torch.randint(0, 12, (4, 8, 8))
+    more = {"classes": 11, "note": "drawn", "objective": Classification(void=11)}
+    return tasks.Data(images, classes, images, classes, **more)
+
+
+def tokens():
+    return tasks.Data(*[torch.randint(0, 5, (4, 6))] * 4, classes=5, note="drawn", tokens_per_sample=6)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "data", "shape"),
+    [
+        ("gpt-tiny", "gpt", tokens, (6,)),
+        ("gpt-tiny", "lstm", tokens, (6,)),
+        ("camvid", "drn", pixels_and_classes, (3, 8, 8)),
+        ("quadratic", "quadratic", tasks.get("quadratic").load, (32,)),
+    ],
+)
+def test_every_kind_of_input_is_tried_with_targets_of_its_kind(name, model, data, shape):
+    config = RunConfig.for_task(name, model=model, batch_size=2, max_batch_size=None, compile=True, epochs=1)
+    made, seen = Setup(config, data(), CPU), []
+    made.forward = lambda inputs: seen.append(inputs.shape) or made.model(inputs)
+    made.try_sizes(tell=lambda line: None)
+    assert seen == [(2, *shape)]
+    assert made.evaluate()[0] > 0

@@ -21,10 +21,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        wide = {"padding": dilation, "dilation": dilation, "bias": False}
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, **wide)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, **wide)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _downsample(in_channels, channels, stride)

@@ -56,9 +56,10 @@ def normals(width: int, *, seed: int, clock: int, stride: int = 1, count: int, n
         >>> torch.equal(whole[1::2], normals(2, seed=1, clock=101, stride=2, count=2, name="noise"))
         True
     """
-    places = _clocks(clock, stride, count)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
+    places = np.add.outer(_clocks(clock, stride, count) * np.uint64(width), np.arange(width, dtype=np.uint64))
     high = _bits(places, seed, f"{name}, {width} normals") >> np.uint64(12)  # 52 bits, so that 1 is never reached
-    return torch.special.ndtri(torch.from_numpy((high.astype(np.float64) + 0.5) * 2.0**-52))
+    found: Tensor = torch.special.ndtri(torch.from_numpy((high.astype(np.float64) + 0.5) * 2.0**-52))
+    return found
 
 
 def _clocks(clock: int, stride: int, count: int) -> npt.NDArray[np.uint64]:

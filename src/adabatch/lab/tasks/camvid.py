@@ -68,22 +68,26 @@ def _reduced(found: parquet.Split, width: int, height: int) -> tuple[Tensor, Ten
     """Images, float32 from 0 to 255, and classes of a split whose images have this size."""
     images, annotations, many = found.images(), found.images("label"), min(width, height) // SIZE
     x, y = np.empty((len(found), 3, SIZE, SIZE), np.float32), np.empty((len(found), SIZE, SIZE), np.int64)
-    image, annotation = (np.empty((1, channels, height, width), np.uint8) for channels in (3, 1))
-    with Decoder(workers=0) as decoder:
-        for row in range(len(found)):
-            place = found.where(row)
-            decoder.decode([images[row]], image, where=lambda _, place=place: place)
-            place = f"the annotation in {place}"
-            decoder.decode([annotations[row]], annotation, where=lambda _, place=place: place)
-            if (most := annotation.max()) > VOID:
-                raise ArgumentError(None, f"{place} must have class numbers from 0 to {VOID}", got=str(most))
-            x[row] = _blocks(image[0], many).mean((2, 4), dtype=np.float32)
-            y[row] = _blocks(annotation[0], many)[0, :, many // 2, :, many // 2]
+    image, annotation = (np.empty((channels, height, width), np.uint8) for channels in (3, 1))
+    for row in range(len(found)):
+        place = found.where(row)
+        _decode(images[row], image, place)
+        _decode(annotations[row], annotation, place := f"the annotation in {place}")
+        if (most := annotation.max()) > VOID:
+            raise ArgumentError(None, f"{place} must have class numbers from 0 to {VOID}", got=str(most))
+        x[row] = _blocks(image, many).mean((2, 4), dtype=np.float32)
+        y[row] = _blocks(annotation, many)[0, :, many // 2, :, many // 2]
     if (y == VOID).all():
         raise ArgumentError(
             None, f"{found.source} must have a pixel with a label in the squares of its images", got="none"
         )
     return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def _decode(content: bytes | None, pixels: npt.NDArray[np.uint8], place: str) -> None:
+    """Decodes an image into `pixels`, `[channels, height, width]`."""
+    with Decoder(workers=0) as decoder:
+        decoder.decode([content], pixels[None], where=lambda _: place)
 
 
 def _blocks(pixels: npt.NDArray[np.uint8], many: int) -> npt.NDArray[np.uint8]:

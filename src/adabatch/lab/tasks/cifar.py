@@ -70,8 +70,9 @@ class _Source:
 
     @cached_property
     def _splits(self) -> list[parquet.Split]:
-        how = {"hub": self._hub, "image": "img", "label": self._label}
-        return [parquet.read(self._folder, split=split, **how) for split in SPLITS]
+        return [
+            parquet.read(self._folder, split=split, hub=self._hub, image="img", label=self._label) for split in SPLITS
+        ]
 
     def key(self) -> str:
         """A hash of everything that pixels and labels depend on."""

@@ -67,10 +67,11 @@ class Classification:
             scores: a score for each class, `[samples, classes, ...]`.
             targets: classes, int64, `[samples, ...]`.
         """
-        how = {"label_smoothing": self.label_smoothing}
         if self.void is None:
-            return functional.cross_entropy(scores, targets, **how)
-        total = functional.cross_entropy(scores, targets, ignore_index=self.void, reduction="sum", **how)
+            return functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
+        total = functional.cross_entropy(
+            scores, targets, ignore_index=self.void, reduction="sum", label_smoothing=self.label_smoothing
+        )
         return total / targets.numel()
 
     def right(self, scores: Tensor, targets: Tensor) -> Tensor:

@@ -208,9 +208,10 @@ def _numbers(
 ) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats, _Floats]:
     """The arguments of `expected_loss` as arrays that fit, checked."""
     lrs, h = np.asarray(lr, dtype=float), np.asarray(hessian, dtype=float)
-    for name, value, shape in (("lr", lrs, "updates, ..."), ("hessian", h, "dimensions")):
-        if not value.size or not value.ndim or (name == "hessian" and value.ndim > 1):
-            raise ArgumentError(name, f"must be an array `[{shape}]`", got=f"the shape {value.shape}")
+    if not lrs.ndim or not lrs.size:
+        raise ArgumentError("lr", "must be an array `[updates, ...]`", got=f"the shape {lrs.shape}")
+    if h.ndim != 1 or not h.size:
+        raise ArgumentError("hessian", "must be an array `[dimensions]`", got=f"the shape {h.shape}")
     found = {"lr": lrs, "hessian": h}
     shapes = {"batch_size": lrs.shape, "momentum": lrs.shape[1:], "noise": h.shape, "start": h.shape}
     for name, value in zip(shapes, (batch_size, momentum, noise, start), strict=True):
@@ -219,7 +220,7 @@ def _numbers(
             found[name] = np.broadcast_to(given, shapes[name])
         except ValueError:
             raise ArgumentError(name, f"must fit the shape {shapes[name]}", got=f"the shape {given.shape}") from None
-    rules: dict[str, dict[str, float]] = {
+    rules: dict[str, dict[str, Any]] = {
         "lr": {"minimum": 0}, "batch_size": {"minimum": 1}, "momentum": {"minimum": 0, "below": 1},
         "hessian": {"above": 0}, "noise": {"minimum": 0}, "start": {},
     }  # fmt: skip

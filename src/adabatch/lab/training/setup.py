@@ -63,7 +63,7 @@ class Setup:
         with_layout(self.model, config, data.shape, device)
         self.wrapped = self.ranks.wrapped(self.model, device, fsdp=config.fsdp, compress=config.compress)
         self.forward: Forward = forward_of(self.wrapped, config, device)
-        self.loss = data.objective.smoothed(config.label_smoothing).loss
+        self.loss: Callable[[Tensor, Tensor], Any] = data.objective.smoothed(config.label_smoothing).loss
         self.loader = self._loader()
         decay, model = config.weight_decay, self.model
         self.optimizer = self._optimizer(
