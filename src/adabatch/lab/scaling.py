@@ -313,3 +313,8 @@ class BranchFindings(Record):
     coupling: Text
     growth: Text
     schedule: Json
+
+    @classmethod
+    def faults(cls, values: Any) -> Iterator[str]:
+        """The faults of the content of a `branch.json`, each in words that follow "got FILE"."""
+        yield from shapes.faults(values, cls)
