@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab.cli.checks import run
-from tests.lab.tasks.images import cifar
+from tests.lab.tasks.images import camvid, cifar
 from tests.lab.training.checks import weights
 
 from adabatch.lab.training import checkpoint, saved_result
@@ -64,6 +64,26 @@ def test_one_run_with_one_voice(tmp_path):
     assert (found["test_accuracy"], found["updates"]) == (alone.test_accuracy, alone.updates)
     assert (tmp_path / "two" / "report.html").exists()
     assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "chosen", [["camvid", "--batch-size", "4", "--sync-batch-norm"], ["quadratic", "--batch-size", "1001"]]
+)
+def test_other_objectives_are_exact_over_processes(chosen, tmp_path):
+    """Shares of other sizes and with other numbers of void pixels, and micro-batches, give the run of one process."""
+    if chosen[0] == "camvid":
+        chosen = [*chosen, "--data", str(camvid(tmp_path, size=(80, 75), train=9, test=5))]
+    else:
+        chosen = [*chosen, "--micro-batch-size", "300"]
+    command = ["train", *chosen, "--epochs", "1", "--precision", "float64", "--device", "cpu"]
+    code, _, errors = ended(started(*command, "--out", str(tmp_path / "two")))
+    assert code == 0, errors
+    assert run(*command, "--out", str(tmp_path / "one")) == 0
+    one, two = (saved_result(tmp_path / name).history[-1] for name in ("one", "two"))
+    assert two.test_loss == pytest.approx(one.test_loss, rel=1e-10)
+    assert two.train_loss == pytest.approx(one.train_loss, rel=1e-10)
+    assert two.test_accuracy == one.test_accuracy
 
 
 @pytest.mark.slow
