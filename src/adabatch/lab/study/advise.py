@@ -47,6 +47,7 @@ ROUNDS: Final = 3  # of successive halving
 CURVE_COST: Final = 2.0  # time of a cooled curve over that of its training, with evaluations
 MODEL_ERROR: Final = 0.1  # of the log ratio: a short training stands for a long one
 OUTCOME_SEEDS: Final = 3  # of the comparison that is forecast
+LARGEST: Final = 1e300  # in place of an infinite loss
 FORMAT: Final = 1
 
 
@@ -303,25 +304,56 @@ def _train_by(
 def forecast(runs: Sequence[Tried], fixed: Sequence[Curve], *, loss: str) -> Forecast:
     """The time of the best fixed batch over the time of a schedule, to the same loss, with intervals for an outcome.
 
-    Each run is compared with the fixed batch's curve of its seed. The intervals are Student's t, for the mean over
-    `OUTCOME_SEEDS` seeds of a longer training, with `MODEL_ERROR` for what a short one cannot tell.
+    The schedule's loss is compared with the fixed batch's at the end, seed by seed, on logarithms. The mean difference,
+    and the ends of Student's t interval for another `OUTCOME_SEEDS` seeds, are looked up on the fixed batch's mean
+    curve. To that interval comes `MODEL_ERROR`, for what a short training cannot tell of a long one. Beyond the end of
+    the curve there is no bound.
     """
-    logs = []
-    for run, curve in zip(runs, fixed, strict=True):
-        reached = getattr(run, f"{loss}_loss")
-        if reached is None:
-            return Forecast(ratio=None, low_80=0.0, high_80=None, low_95=0.0, high_95=None)
-        arrival = measures.first_arrival(_points(curve, loss), reached)
-        logs.append(math.log((arrival.seconds or 0.0) / run.seconds) if arrival.seconds else -math.inf)
-    mean, degrees = fmean(logs), len(logs) - 1
-    spread = variance(logs) * (1 / len(logs) + 1 / OUTCOME_SEEDS) if degrees else math.inf
-    error = math.sqrt(spread + MODEL_ERROR**2)
-    ends = {}
+    course = _mean_curve(fixed, loss)
+    reached = [getattr(run, f"{loss}_loss") for run in runs]
+    ends = [getattr(curve.points[-1], f"{loss}_loss") for curve in fixed if curve.points]
+    if not course or None in (*reached, *ends):
+        return Forecast(ratio=None, low_80=0.0, high_80=None, low_95=0.0, high_95=None)
+    differences = [math.log(ours / theirs) for ours, theirs in zip(reached, ends, strict=True)]
+    seconds, n = fmean(math.log(run.seconds) for run in runs), len(runs)
+    spread = math.sqrt(variance(differences) * (1 / n + 1 / OUTCOME_SEEDS)) if n > 1 else math.inf
+
+    def ratio(shift: float) -> float:
+        """The log ratio of times if the mean difference is larger by `shift`."""
+        loss = math.exp(fmean(map(math.log, ends)) + fmean(differences) + shift) if shift < math.inf else math.inf
+        arrival = measures.first_arrival(course, min(loss, LARGEST))
+        if arrival.censored == measures.LATER and shift < 0:
+            return math.inf
+        return math.log(arrival.seconds or course[0].seconds) - seconds
+
+    middle, bounds = ratio(0.0), {}
     for confidence in (80, 95):
-        half = float(stats.t.ppf((1 + confidence / 100) / 2, max(1, degrees))) * error
-        ends[f"low_{confidence}"] = math.exp(mean - half)
-        ends[f"high_{confidence}"] = math.exp(mean + half) if math.isfinite(half) and half < 600 else None
-    return Forecast(ratio=math.exp(mean), **ends)
+        t = float(stats.t.ppf((1 + confidence / 100) / 2, max(1, n - 1)))
+        low, high = ratio(t * spread), ratio(-t * spread)
+        more = t * MODEL_ERROR
+        bounds[f"low_{confidence}"] = math.exp(middle - math.hypot(middle - low, more))
+        top = middle + math.hypot(high - middle, more)
+        bounds[f"high_{confidence}"] = math.exp(top) if top < 600 else None
+    return Forecast(ratio=math.exp(middle), **bounds)
+
+
+def _mean_curve(curves: Sequence[Curve], loss: str) -> list[measures.Point]:
+    """The geometric means of losses and seconds over seeds, as far as all seeds have finite ones."""
+    found = []
+    for points in zip(*(_points(curve, loss) for curve in curves), strict=False):
+        if any(point.loss is None for point in points):
+            break
+        losses, seconds = ([getattr(point, name) for point in points] for name in ("loss", "seconds"))
+        middle = points[0]
+        found.append(
+            measures.Point(
+                middle.updates,
+                middle.samples,
+                math.exp(fmean(map(math.log, seconds))),
+                math.exp(fmean(map(math.log, losses))),
+            )
+        )
+    return found
 
 
 def _reason(found: Forecast, candidate: Candidate) -> str:
