@@ -266,6 +266,7 @@ class BranchCell(Record):
         loss_ratio: its loss over the base branch's.
         worst_ratio: the upper end of the one-sided interval of that; None: no end.
         cost: its samples over those that base branches need to the same loss; 1.2 means 20 % more.
+        truth: the cost, computed without sampling; None: not known.
     """
 
     fork: Positive
@@ -275,6 +276,7 @@ class BranchCell(Record):
     loss_ratio: Estimate
     worst_ratio: Positive | None
     cost: Estimate
+    truth: Amount | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

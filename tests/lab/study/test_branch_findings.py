@@ -125,6 +125,21 @@ def test_a_branch_that_diverged_does_harm():
     assert found.growth in ("late", "any time")
 
 
+def test_costs_beyond_what_was_measured():
+    """A base branch of half the window, or of 9/8 of it, ends the interval where the loss lies beyond it."""
+    of = setting(forks=(0.1, 0.3), factors=(2,), powers=(1.0,))
+    dear, cheap = told(of, [{2: 3.0}, {2: 0.5}], noise=1e-9).cells
+    assert (dear.cost.estimate, dear.cost.interval) == (None, (2.0, math.inf))
+    assert (cheap.cost.estimate, cheap.cost.interval) == (0.0, (0.0, 1 / 1.125))
+
+
+def test_expected_losses_give_the_truth():
+    of = setting()
+    found = findings(of, made(of, LATE, noise=0.01), loss="train", dataset_size=N, expected=made(of, LATE))
+    for cell in found.cells:
+        assert cell.truth == pytest.approx(LATE[of.forks.index(cell.fork)][cell.factor], rel=1e-9)
+
+
 def test_one_seed_shows_nothing():
     found = told(setting(seeds=(0,)), LATE, noise=0.01)
     assert all(cell.worst_ratio is None and cell.cost.interval == (0.0, math.inf) for cell in found.cells)

@@ -17,11 +17,11 @@ from adabatch.lab.training import RunConfig, train
 H, C = np.array(HESSIAN), np.array(NOISE)
 
 
-def naive(lrs, sizes, momentum, h, c, start):
+def naive(lrs, sizes, momentum, h, c, start, velocity):
     """E[z z^T] of z = (theta, v) of all coordinates at once, by matrices that say what an update does."""
     d = len(h)
     moments = np.zeros((2 * d, 2 * d))
-    moments[:d, :d] = np.outer(start, start)
+    moments[:, :] = np.outer([*start, *velocity], [*start, *velocity])
     losses = []
     for lr, size in zip(lrs, sizes, strict=True):
         gradient = np.hstack([np.diag(h), momentum * np.eye(d)])  # v after the update, without noise
@@ -37,15 +37,15 @@ def naive(lrs, sizes, momentum, h, c, start):
 def test_the_expected_loss_against_matrices(data):
     d, updates = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
     numbers = {"allow_nan": False, "allow_infinity": False}
-    h, c, start = (
+    h, c, start, velocity = (
         np.array(data.draw(st.lists(st.floats(*ends, **numbers), min_size=d, max_size=d)))
-        for ends in ((0.01, 1.5), (0.0, 5.0), (-2.0, 2.0))
+        for ends in ((0.01, 1.5), (0.0, 5.0), (-2.0, 2.0), (-2.0, 2.0))
     )
     lrs = data.draw(st.lists(st.floats(0.0, 0.8, **numbers), min_size=updates, max_size=updates))
     sizes = data.draw(st.lists(st.integers(1, 50), min_size=updates, max_size=updates))
     momentum = data.draw(st.sampled_from([0.0, 0.5, 0.9]))
-    found = expected_loss(lrs, sizes, momentum=momentum, hessian=h, noise=c, start=start)
-    np.testing.assert_allclose(found, naive(lrs, sizes, momentum, h, c, start), rtol=1e-9, atol=1e-12)
+    found = expected_loss(lrs, sizes, momentum=momentum, hessian=h, noise=c, start=start, velocity=velocity)
+    np.testing.assert_allclose(found, naive(lrs, sizes, momentum, h, c, start, velocity), rtol=1e-9, atol=1e-12)
 
 
 def test_several_trainings_at_once():
@@ -95,6 +95,7 @@ def test_a_loss_that_diverges_is_not_finite():
         ({"hessian": 1.0}, r"`hessian` must be an array `\[dimensions\]`, got the shape \(\)"),
         ({"noise": -1.0}, "`noise` must be at least 0, got -1.0"),
         ({"start": float("inf")}, "`start` must be finite, got inf"),
+        ({"velocity": [1.0, 2.0, 3.0]}, r"`velocity` must fit the shape \(256,\), got the shape \(3,\)"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -104,27 +105,27 @@ def test_bad_arguments(arguments, message):
 
 def test_samples_have_the_set_spread_and_belong_to_seed_and_clock():
     data = tasks.get("quadratic").load(None)
-    assert data.shape == {"dimensions": 32}
+    assert data.shape == {"dimensions": 256}
     numbers = data.x_train[:8192]
     drawn = data.train_inputs(numbers, seed=3, clock=500)
     assert drawn.dtype == torch.float32
     variances = C / H**2
-    assert (drawn.double().mean(0) / torch.tensor(variances / 8192).sqrt()).abs().max() < 4
+    assert (drawn.double().mean(0) / torch.tensor(variances / 8192).sqrt()).abs().max() < 4.5
     np.testing.assert_allclose(drawn.double().var(0), variances, rtol=0.07)  # 4.5 standard errors
-    correlations = torch.corrcoef(drawn.double().T) - torch.eye(32)
+    correlations = torch.corrcoef(drawn.double().T) - torch.eye(256)
     assert correlations.abs().max() < 5 / 8192**0.5
     shares = [data.train_inputs(numbers[rank::3], seed=3, clock=500 + rank, stride=3) for rank in range(3)]
     assert all(torch.equal(share, drawn[rank::3]) for rank, share in enumerate(shares))
     assert torch.equal(data.train_inputs(numbers[7:20], seed=3, clock=507), drawn[7:20])
     again = data.train_inputs(numbers, seed=3, clock=500 + data.dataset_size)  # the next pass
-    assert not (again == drawn).any()
-    assert not (data.train_inputs(numbers, seed=4, clock=500) == drawn).any()
+    for others in (again, data.train_inputs(numbers, seed=4, clock=500)):
+        assert (others == drawn).double().mean() < 1e-6  # of float32, some agree by chance
     assert not data.test_inputs(data.x_test).any()
-    assert data.test_inputs(data.x_test).shape == (1, 32)
+    assert data.test_inputs(data.x_test).shape == (1, 256)
 
 
 def test_loss_and_gradient_of_a_sample():
-    data, model = tasks.get("quadratic").load(None), models.build("quadratic", dimensions=32).double()
+    data, model = tasks.get("quadratic").load(None), models.build("quadratic", dimensions=256).double()
     samples = data.train_inputs(data.x_train[:5], seed=0, clock=0).double()
     loss = data.objective.loss(model(samples), data.y_train[:5])
     loss.backward()
@@ -149,7 +150,7 @@ def test_the_loop_makes_the_updates_of_the_formula():
     sizes = [4] * 16 + [8] * 8
     for seed in (0, 1):
         result = train(replace(config, seed=seed), data=small)
-        theta, v, clock = np.ones(32), np.zeros(32), 0
+        theta, v, clock = np.ones(256), np.zeros(256), 0
         for size in sizes:
             samples = data.train_inputs(data.x_train[:size], seed=seed, clock=clock).double().numpy()
             v = 0.5 * v + H * (theta - samples.mean(0))
@@ -160,7 +161,7 @@ def test_the_loop_makes_the_updates_of_the_formula():
         assert result.history[1].test_loss == pytest.approx(0.5 * H @ theta**2, rel=1e-9)
         assert (result.chance, result.at_chance) == (None, False)
         expected = expected_loss([0.1] * 24, sizes, momentum=0.5)[-1]
-        assert 0.2 * expected < result.history[1].test_loss < 5 * expected
+        assert 0.5 * expected < result.history[1].test_loss < 2 * expected
 
 
 def test_micro_batches_are_the_batch():

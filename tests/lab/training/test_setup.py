@@ -201,7 +201,7 @@ def tokens():
         ("gpt-tiny", "gpt", tokens, (6,)),
         ("gpt-tiny", "lstm", tokens, (6,)),
         ("camvid", "drn", pixels_and_classes, (3, 8, 8)),
-        ("quadratic", "quadratic", tasks.get("quadratic").load, (32,)),
+        ("quadratic", "quadratic", tasks.get("quadratic").load, (256,)),
     ],
 )
 def test_every_kind_of_input_is_tried_with_targets_of_its_kind(name, model, data, shape):

@@ -409,13 +409,18 @@ def _branch(
     )
     device = training.pick_device(setting.base.device)
     data = tasks.get(task).load(setting.base.data)
+    watch, expected, known = None, None, tasks.get(task).expected_loss
+    if known is not None and setting.base.optimizer == "sgd":
+        watch, expected = branch.expected_branches(setting, data.dataset_size, known)
     with Interrupts(waiting=True):
         try:
             with _shared.Bars(show=show) as bar:
                 row = bar.add_task(task, total=None)
-                found = branch.measure(
-                    setting, data, out, progress=lambda done, total: bar.update(row, completed=done, total=total)
-                )
+
+                def tell(done: int, total: int) -> None:
+                    bar.update(row, completed=done, total=total)
+
+                found = branch.measure(setting, data, out, progress=tell, watch=watch)
         except KeyboardInterrupt as error:
             message = f"interrupted; what is measured is kept, and the same command goes on in {shlex.quote(str(out))}"
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
@@ -426,6 +431,7 @@ def _branch(
         tolerances=sorted({*TOLERANCES, tolerance}),
         tolerance=tolerance,
         versions=training.versions(device),
+        expected=expected,
     )
     with training.writing(out):
         write_json(out / "branch.json", made.to_json())

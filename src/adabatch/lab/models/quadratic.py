@@ -20,7 +20,7 @@ class Quadratic(nn.Module):
         return self.theta - x
 
 
-def quadratic(*, dimensions: int = 32) -> Quadratic:
+def quadratic(*, dimensions: int = 256) -> Quadratic:
     """One point `theta`, the parameters of a quadratic: maps a sample to its difference from it.
 
     Every coordinate of `theta` is 1 at the start, whatever the seed.

@@ -256,6 +256,33 @@ def branch_lrs(lr: float, *, window: int, length: float, batch_size: int) -> lis
     return [lr * min(1.0, (total - number) / cooled) for number in range(total)]
 
 
+def expected_branches(
+    setting: Branching, dataset_size: int, expected_loss: Callable[..., Any]
+) -> tuple[Callable[[int, int, Trainee], None], dict[int, list[Branch]]]:
+    """A `watch` for `measure`, and the branches with expected losses that it fills in.
+
+    Args:
+        setting: the settings; the optimizer is SGD.
+        dataset_size: samples in an epoch.
+        expected_loss: of the task, see `tasks.Task`; its network has one parameter.
+    """
+    found: dict[int, list[Branch]] = {}
+
+    def watch(seed: int, fork: int, trainee: Trainee) -> None:
+        (theta,) = trainee.setup.model.parameters()
+        velocity = trainee.setup.optimizer.state[theta].get("momentum_buffer")
+        state = {"start": theta.detach().double().cpu().numpy(), "momentum": setting.base.momentum}
+        state["velocity"] = 0.0 if velocity is None else velocity.double().cpu().numpy()
+        for window, length, factor, power in branches_of(setting, dataset_size):
+            samples, size = setting.window(setting.windows[window], dataset_size), factor * setting.base.batch_size
+            lr = setting.base.lr * math.pow(factor, power)
+            lrs = branch_lrs(lr, window=samples, length=length, batch_size=size)
+            loss = float(expected_loss(lrs, size, **state)[-1])
+            found.setdefault(seed, []).append(Branch(fork, window, length, factor, power, loss, loss))
+
+    return watch, found
+
+
 # What is measured, in the folder.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, variance
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from scipy import optimize, stats
 
 from adabatch import schedules, units
 from adabatch.lab.scaling import BranchCell, BranchFindings, Estimate, Harmless
-from adabatch.lab.study.branch import Branch, Branching
+from adabatch.lab.study.branch import SHORTER, Branch, Branching
 
 TOLERANCES: Final = (0.003, 0.01, 0.03)
 CONFIDENCE: Final = 0.95
@@ -31,6 +32,7 @@ def findings(
     window: int = -1,
     tolerance: float = 0.01,
     versions: Mapping[str, Any] | None = None,
+    expected: Mapping[int, Sequence[Branch]] | None = None,
 ) -> BranchFindings:
     """The findings of branches.
 
@@ -48,12 +50,15 @@ def findings(
         window: number of the window by which the schedule is made.
         tolerance: by which the schedule is made; one of `tolerances`.
         versions: of what it ran with.
+        expected: the same branches with expected losses, of a task where they are known.
     """
     losses, curves = _losses(found, loss)
     cells: list[BranchCell] = []
     windows = range(len(setting.windows))
     for place in windows:
         cells += _cells(setting, losses, curves, place)
+    if expected is not None:
+        cells = _with_truth(setting, cells, *_losses(expected, loss))
     harmless = tuple(
         Harmless(
             window=setting.windows[place],
@@ -127,7 +132,8 @@ def _cells(
         two_sided = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * error if degrees else math.inf
         one_sided = float(stats.t.ppf(CONFIDENCE, degrees)) * error if degrees else math.inf
         curve = curves[fork, window]
-        ends = (_cost(curve, mean + shift) for shift in (0.0, -two_sided, two_sided))
+        cost, low, high = (_cost(curve, mean + shift) for shift in (0.0, -two_sided, two_sided))
+        ends = cost, min(low, 1 / SHORTER[0]), max(high, 1 / SHORTER[-1])
         cells.append(
             BranchCell(
                 fork=setting.forks[fork],
@@ -140,6 +146,23 @@ def _cells(
             )
         )
     return cells
+
+
+def _with_truth(
+    setting: Branching,
+    cells: Sequence[BranchCell],
+    losses: Losses,
+    curves: Mapping[tuple[int, int], Mapping[float, Sequence[float]]],
+) -> list[BranchCell]:
+    """The cells with their costs by expected losses, at the power that was chosen."""
+    found = []
+    for cell in cells:
+        fork, window = setting.forks.index(cell.fork), setting.windows.index(cell.window)
+        base = losses[fork, window, 1, 0.0]
+        here = losses[fork, window, cell.factor, cell.power]
+        cost = _cost(curves[fork, window], fmean(here[seed] - base[seed] for seed in base))
+        found.append(replace(cell, truth=cost if math.isfinite(cost) else None))
+    return found
 
 
 def _tuned(tried: Mapping[float, Mapping[int, float]], base: Mapping[int, float]) -> tuple[list[float], float]:
@@ -160,7 +183,7 @@ def _cost(curve: Mapping[float, Sequence[float]], difference: float) -> float:
     """Samples over those that base branches need to the same loss, given the difference of its log to the base's.
 
     The base's loss against its samples is a line between lengths, on logarithms, made monotone. Beyond the lengths that
-    were measured the cost is infinite, or 0.
+    were measured the cost is infinite, or 0; an interval then ends at the last of them.
     """
     if math.isnan(difference):
         return math.nan

@@ -67,8 +67,8 @@ _CAMVID: Final = {
     "lr_schedule": "step:0.5:5", "momentum": 0.9, "weight_decay": 1e-4, "optimizer": "sgd", "epochs": 20,
 }
 _QUADRATIC: Final = {
-    "batch_size": 16, "every": "2 epochs", "max_batch_size": 256, "coupling": "linear", "lr": 0.01,
-    "lr_schedule": "step:0.5:2", "momentum": 0.9, "weight_decay": 0.0, "optimizer": "sgd", "epochs": 8, "threads": 1,
+    "batch_size": 16, "every": "1 epoch", "max_batch_size": 256, "coupling": "linear", "lr": 0.003,
+    "lr_schedule": "step:0.5:1", "momentum": 0.9, "weight_decay": 0.0, "optimizer": "sgd", "epochs": 2, "threads": 1,
 }
 # fmt: on
 _SMALL_MODELS: Final = ("small_cnn", "mlp", "resnet20")
@@ -146,7 +146,7 @@ _ALL: Final = (
     ),
     Task(
         name="quadratic",
-        summary="a noisy quadratic in 32 dimensions, whose expected loss can be computed; accuracy is 1 once it is low",
+        summary="a noisy quadratic whose expected loss can be computed; accuracy is 1 once the loss is low",
         models=("quadratic",),
         defaults=_QUADRATIC,
         by_optimizer=_rates(adam=0.002, lars=0.1),
