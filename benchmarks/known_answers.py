@@ -1,8 +1,8 @@
 """How often a study's intervals hold: on the quadratic, whose expected losses are computed without sampling.
 
-Each repeat is one whole study by the product's own command, with seeds that no other repeat has. Its critical batch size
-is compared with the same fit to updates that are computed without sampling, with the same target. The second part does
-the same with branches: the samples that a larger batch costs at each fork. The counts come with Clopper-Pearson
+Each repeat is one whole study by the product's own command, with seeds that no other repeat has. Its critical batch
+size is compared with the same fit to updates that are computed without sampling, with the same target. The second part
+does the same with branches: the samples that a larger batch costs at each fork. The counts come with Clopper-Pearson
 intervals. 100 repeats take about an hour of one core; the same command goes on with those that are there.
 
     python benchmarks/known_answers.py --repeats 3
