@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from adabatch.lab.scaling import BranchFindings
 from adabatch.lab.study.branch import SHORTER, Branch, Branching
@@ -89,6 +90,17 @@ def test_the_test_of_non_inferiority_errs_as_often_as_it_says():
     wrong = sum(told(of, costs, noise=0.01, seed=seed).harmless[-1].factors == (2,) for seed in range(calls))
     assert wrong <= 0.05 * calls + 3 * math.sqrt(0.05 * 0.95 * calls)
     assert wrong > 0.01 * calls
+
+
+def test_the_intervals_of_a_difference_are_those_of_textbooks():
+    of = setting(forks=(0.1,), factors=(2,), powers=(1.0,))
+    (cell,) = told(of, [{2: 1.1}], noise=0.01).cells
+    runs = made(of, [{2: 1.1}], noise=0.01)
+    whole = {seed: [branch for branch in branches if branch.share == 1] for seed, branches in runs.items()}
+    values = [math.log(larger.train_loss / base.train_loss) for base, larger in whole.values()]
+    one = stats.ttest_1samp(values, 0.0)
+    assert cell.loss_ratio.interval == pytest.approx(np.exp(tuple(one.confidence_interval(0.95))))
+    assert cell.worst_ratio == pytest.approx(math.exp(one.confidence_interval(0.90).high))  # 95 %, one-sided
 
 
 def test_intervals_of_costs_cover():
