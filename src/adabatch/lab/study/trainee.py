@@ -89,7 +89,7 @@ class Trainee:
         """One update, as a user would write it."""
         setup = self.setup
         setup.loader.batch_size = batch_size
-        clock = self._next_clock(batch_size)
+        clock = setup.loader.clock  # where a batch of this size begins
         inputs, targets = next(self._batches)
         if not setup.prepared:
             inputs, targets = setup.prepare(inputs, targets, clock=clock)
@@ -100,12 +100,6 @@ class Trainee:
         setup.optimizer.step()
         self.updates += 1
         self.samples += len(targets)
-
-    def _next_clock(self, batch_size: int) -> int:
-        """The clock at which the next batch begins: in this epoch if it is whole there, else in the next one."""
-        clock, size = self.setup.loader.clock, self.setup.data.dataset_size
-        left = size - clock % size
-        return clock if batch_size <= left else clock + left
 
     def losses(self) -> tuple[float | None, float | None]:
         """The mean losses on training samples and on the test set; None if one is not finite."""
