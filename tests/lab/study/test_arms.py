@@ -201,7 +201,7 @@ def test_the_standard_arms_of_a_file(file):
     arms = {arm.name: arm.config for arm in standard_arms(adaptive, dataset_size=N)}
     assert arms["adaptive"] == adaptive
     assert arms["fixed-small"] == replace(adaptive, growth_file=None)
-    assert arms["fixed-large"] == replace(adaptive, growth_file=None, batch_size=64, lr=pytest.approx(4 * adaptive.lr))
+    assert arms["fixed-large"] == replace(adaptive, growth_file=None, batch_size=64, lr=4 * adaptive.lr)
     assert arms["uncoupled"] == replace(adaptive, coupling="none")
     with pytest.raises(
         ValueError, match=r"`coupling` must not be none, .*; for example linear, or train the schedule as"
