@@ -241,7 +241,8 @@ def test_what_does_not_go_with_a_file(written, beside, message):
 def test_defaults_of_the_task_are_nothing_given(written):
     usual = RunConfig.for_task("digits")
     assert (usual.every, usual.max_batch_size) == ("2 epochs", 256)
-    assert replace(usual, growth_file=written(STEPS)).schedule() == STEPS
+    found = replace(usual, growth_file=written(STEPS))
+    assert (found.schedule(), found.growth_file) == (STEPS, file_text(text_of(STEPS)))
 
 
 @pytest.mark.parametrize(
