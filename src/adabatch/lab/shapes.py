@@ -154,7 +154,7 @@ def setting_in_words(name: str, value: Any) -> Any:
 
     Example:
         >>> setting_in_words("growth_file", '{"kind": "constant", "batch_size": 32}')
-        'constant at 32 (cf68bf56)'
+        'constant at 32 (df7cf62f)'
         >>> setting_in_words("growth", 2.0)
         2.0
     """
