@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from adabatch.lab.shapes import Count, Number, Positive, Rates, Record, Size, Text, faults
+from adabatch.lab.shapes import Count, Number, Positive, Rates, Record, Size, Text, cut, faults, setting_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +61,21 @@ def test_dicts_are_shapes_too():
         "with points[0].rate {'x': 2.0}, which must be batch sizes with their samples per second",
     ]
     assert list(faults([], shape)) == ["without a record"]
+
+
+def test_settings_in_words():
+    steps = '{"kind":"steps","changes":[[{"count":0,"unit":"samples"},16],[{"count":1,"unit":"epochs"},32]]}'
+    words = setting_in_words("growth_file", steps)
+    assert words.startswith("16, 32 from 1 epoch (")
+    assert setting_in_words("growth_file", steps.replace(",", ", ")) == words
+    assert setting_in_words("growth_file", steps.replace("32", "64")) != words
+    assert [setting_in_words("growth_file", value) for value in (None, "{}", '{"kind":"mine"}')] == [
+        None, "{}", '{"kind":"mine"}',
+    ]  # fmt: skip
+    assert setting_in_words("growth_file", "x" * 1000) == "x" * 57 + "..."
+    assert setting_in_words("growth_file", "[" * 10**5).endswith("...")
+    assert setting_in_words("lr", 0.1) == 0.1
+
+
+def test_long_text_is_cut():
+    assert [cut("abcdef", most) for most in (7, 6, 5)] == ["abcdef", "abcdef", "ab..."]

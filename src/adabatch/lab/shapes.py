@@ -1,4 +1,4 @@
-"""Shapes of values in JSON files, their check, and records that are read and written as JSON.
+"""Shapes of values in JSON files, their check, records that are read and written as JSON, and settings in words.
 
 A shape is a kind such as `Size`; `Size | None`; `[Size]` or `tuple[Size, ...]` for a list that is not empty;
 `Mapping[str, Size]` for any names; a dict of names and shapes, in which `"name?"` may be missing; or a `Record`.
@@ -6,12 +6,15 @@ A shape is a kind such as `Size`; `Size | None`; `[Size]` or `tuple[Size, ...]` 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Final, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
+
+from adabatch.schedules import Schedule
 
 _LARGEST: Final = 1e300
 
@@ -131,3 +134,34 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its first characters and dots if it has more than `most`."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def setting_in_words(name: str, value: Any) -> Any:
+    """The value of a run's setting as pages and errors show it.
+
+    Args:
+        name: of the setting.
+        value: its value; of `growth_file` the text of a schedule.
+
+    Returns:
+        For that text the schedule's description and the beginning of its fingerprint, since unequal schedules may have
+        one description; for other text there its beginning. For another setting its value.
+
+    Example:
+        >>> setting_in_words("growth_file", '{"kind": "constant", "batch_size": 32}')
+        'constant at 32 (df7cf62f)'
+        >>> setting_in_words("growth", 2.0)
+        2.0
+    """
+    if name != "growth_file" or not isinstance(value, str):
+        return value
+    try:
+        schedule = Schedule.from_json(json.loads(value))
+        return f"{cut(schedule.describe(), 160)} ({schedule.fingerprint()[:8]})"
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return cut(value, 60)  # of another version, or of a user's own kind

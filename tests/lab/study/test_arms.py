@@ -1,8 +1,10 @@
+import json
 from dataclasses import replace
 
 import pytest
 from tests.lab.study.checks import config
 
+from adabatch import schedules
 from adabatch.lab.study.arms import STANDARD, chosen_arms, largest_batch, standard_arms
 from adabatch.lab.training import RunConfig
 
@@ -81,7 +83,7 @@ def test_every_setting_that_may_differ_is_a_key():
     read = {text.partition("=")[0].replace("-", "_"): value for text, value in EVERY_KEY.items()}
     assert {name: found[name] for name in read} == read
     common = {"task", "seed", "device", "threads", "data"}
-    assert {*read, "rule", "transition"} == set(found) - common
+    assert {*read, "rule", "growth_file", "transition"} == set(found) - common
 
 
 def test_an_arm_that_grows_by_a_rule():
@@ -167,3 +169,46 @@ def test_an_arm_with_another_optimizer_has_the_tasks_learning_rate_for_it():
     ]
     arms = chosen(*texts, lr=0.05)
     assert {name: arms[name].lr for name in "abcd"} == {"a": 0.002, "b": 0.3, "c": 0.05, "d": 0.002}
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Writes a schedule into `schedule.json` of the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda schedule: (tmp_path / "schedule.json").write_text(json.dumps(schedule.to_json()))
+
+
+def test_an_arm_that_grows_as_a_file_says(file):
+    file(schedules.steps("0:16 1437:32"))
+    found = chosen("a: growth-file=schedule.json lr=0.1", every="3 epochs", coupling="power(0.5)")["a"]
+    assert (found.growth, found.batch_size, found.coupling, found.lr) == (None, 16, "power(0.5)", 0.1)
+    assert found.plan(N).sizes == (16, 32)
+    assert chosen("a: growth-file=none batch-size=32")["a"] == config(growth=None, batch_size=32)
+    for text, message in {
+        "a: growth-file=schedule.json every=2": "`arm` a: `every` must come without `growth_file`, got both",
+        "a: growth-file=schedule.json max-batch-size=256": "`arm` a: `max_batch_size` must come without `growth_file`",
+        "a: growth-file=schedule.json growth=2": "`arm` a: `growth` must come without `growth_file`, got both",
+        "a: growth-file=schedule.json batch-size=32": "`arm` a: `growth_file` must be for `batch_size` = 32, got one f",
+        "a: growth-file=other.json": "`arm` a: `growth_file` must be a file, got 'other.json', which is not there",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            chosen(text)
+
+
+def test_the_standard_arms_of_a_file(file):
+    file(schedules.steps("0:16 1437:64 2874:32"))
+    adaptive = RunConfig.for_task("digits", growth_file="schedule.json", epochs=4)
+    arms = {arm.name: arm.config for arm in standard_arms(adaptive, dataset_size=N)}
+    assert arms["adaptive"] == adaptive
+    assert arms["fixed-small"] == replace(adaptive, growth_file=None)
+    assert arms["fixed-large"] == replace(adaptive, growth_file=None, batch_size=64, lr=4 * adaptive.lr)
+    assert arms["uncoupled"] == replace(adaptive, coupling="none")
+    with pytest.raises(
+        ValueError, match=r"`coupling` must not be none, .*; for example linear, or train the schedule as"
+    ):
+        standard_arms(replace(adaptive, coupling="none"), dataset_size=N)
+    file(schedules.constant(16))
+    with pytest.raises(
+        ValueError, match=r"`growth_file` must come to a batch above 16 .*; let it hold a schedule that "
+    ):
+        standard_arms(RunConfig.for_task("digits", growth_file="schedule.json"), dataset_size=N)

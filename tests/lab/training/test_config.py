@@ -10,7 +10,7 @@ from tests.lab.training.checks import SMALL
 
 from adabatch.lab.training import RunConfig, on_top, read_settings
 from adabatch.lab.training import config as config_module
-from adabatch.lab.training.config import GROWING, PANELS, SETTINGS, batch_schedule
+from adabatch.lab.training.config import GROWING, PANELS, SETTINGS
 
 
 def test_the_tasks_settings_hold_unless_others_are_given():
@@ -59,6 +59,7 @@ def test_settings_of_earlier_run_folders_may_be_missing():
     values = config.to_json()
     for name in (
         "rule",
+        "growth_file",
         "drop_last",
         "precision",
         "channels_last",
@@ -95,8 +96,6 @@ def test_the_largest_batch_is_named_as_the_setting_is():
         ValueError, match="`max_batch_size` must be given where the start, 200, is above a tenth of the"
     ):
         config.plan(1437)
-    with pytest.raises(ValueError, match="`max_batch_size` must be at least 1"):
-        batch_schedule({"growth": 2.0, "every": "1", "max_batch_size": 0, "rule": None})
 
 
 @pytest.mark.timeout(20)
@@ -268,9 +267,13 @@ def test_unknown_names_and_missing_files(tmp_path):
     ("base", "given", "expected"),
     [
         ({"lr": 0.5}, {"lr": 0.1, "seed": 1}, {"lr": 0.1, "seed": 1}),
-        ({"growth": 2.0}, {"rule": "smith"}, {"growth": None, "rule": "smith"}),
-        ({"rule": "smith", "coupling": "linear"}, {"growth": 2.0}, {"growth": 2.0, "rule": None, "coupling": "linear"}),
-        ({"coupling": "linear"}, {"rule": "seesaw"}, {"growth": None, "rule": "seesaw"}),
+        ({"growth": 2.0}, {"rule": "smith"}, {"growth": None, "rule": "smith", "growth_file": None}),
+        (
+            {"rule": "smith", "coupling": "linear"},
+            {"growth": 2.0},
+            {"growth": 2.0, "rule": None, "growth_file": None, "coupling": "linear"},
+        ),
+        ({"coupling": "linear"}, {"rule": "seesaw"}, {"growth": None, "rule": "seesaw", "growth_file": None}),
         ({"lr": 0.5}, {"optimizer": "adam"}, {"lr": 0.001, "optimizer": "adam"}),
         ({"lr": 0.5}, {"optimizer": "adam", "lr": 0.1}, {"lr": 0.1, "optimizer": "adam"}),
         ({"lr": 0.5}, {"optimizer": "nesterov"}, {"lr": 0.5, "optimizer": "nesterov"}),
@@ -321,7 +324,7 @@ def test_a_decay_at_the_end_may_be_put_off_until_it_begins():
             check_longer("wsd:2", epochs=10, to=20, passed=passed)
 
 
-WAYS = {"growth": 2.0, "rule": "smith"}
+WAYS = {"growth": 2.0, "rule": "smith", "growth_file": '{"kind":"constant","batch_size":32}'}
 
 
 @pytest.mark.parametrize("name", GROWING)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tests.lab.training.checks import SMALL, same, small_data, weights, without_seconds
 
+from adabatch.lab.shapes import setting_in_words
 from adabatch.lab.training import Interrupted, RunConfig, checkpoint, loop, saved_config, saved_result, train
 
 OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
@@ -389,10 +390,12 @@ HELD = {
     **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
     **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True, "compress": "bf16", "last_batch_norm": True},
+    **{"growth_file": '{"kind":"constant","batch_size":16}'},
     **{"transition": "0.5:0.5", "decay_biases": False, "label_smoothing": 0.1, "zero_init": True},
 }
 WITH = {
     "rule": {"growth": None},
+    "growth_file": {"growth": None, "every": "1 epoch", "max_batch_size": None},
     "cuda_graphs": {"compile": True},
     "transition": {"optimizer": "rmsprop-warmup"},
 }  # fmt: skip; what they do not go without
@@ -402,7 +405,8 @@ FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 up
 @pytest.mark.parametrize("name", HELD)
 def test_what_a_run_depends_on_may_not_change(unbroken, name):
     other = replace(OFTEN, **{name: HELD[name]}, **WITH.get(name, {}))
-    values = re.escape(f"{name}: {HELD[name]} and {getattr(OFTEN, name)}; ")
+    told = setting_in_words(name, HELD[name])
+    values = re.escape(f"{name}: {told} and {getattr(OFTEN, name)}; ")
     message = rf"`resume` must keep the settings of the run, got others .*[:;] {values}.*leave them out or take another"
     with pytest.raises(ValueError, match=message):
         train(other, unbroken[1], data=small_data(), resume=True)

@@ -14,6 +14,7 @@ from adabatch import _checks
 from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab import tasks
 from adabatch.lab.cli import _shared
+from adabatch.lab.training import growth
 from adabatch.lab.training.config import GROWING, OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top, read_settings
 
 
@@ -177,13 +178,16 @@ def run_config(task: str, settings: Mapping[str, Any], *, file: Path | None) -> 
 
 
 def check_growth(given: Mapping[str, Any], settings: Mapping[str, Any], preset: str | None) -> None:
-    """Raises ArgumentError if a setting of growth would have no effect.
+    """Raises ArgumentError if a setting of growth would have no effect, or a file says already how the batch grows.
 
     Args:
         given: the user's settings.
         settings: all settings, with those of a file or a preset.
         preset: name of a preset; None for none.
     """
+    if settings.get("growth_file") is not None:
+        growth.check_alone(given)
+        return
     if preset is not None or any(settings.get(name) is not None for name in GROWING if name != "rule"):
         return
     needing, reason = [name for name in SETTINGS if SETTINGS[name].of_growth], "without it the batch is constant"

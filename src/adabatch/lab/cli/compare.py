@@ -61,10 +61,10 @@ def command(
     """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
-    --growth, --rule, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone), in turns.
-    Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png, report.html
-    and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's LR for
-    that optimizer, unless the arm sets one.
+    --growth, --rule, --growth-file, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone),
+    in turns. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
+    report.html and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's
+    LR for that optimizer, unless the arm sets one.
 
     Examples:
         adabatch compare digits

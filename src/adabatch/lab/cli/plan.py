@@ -14,7 +14,9 @@ from adabatch import _checks, units
 from adabatch._errors import ArgumentError, naming
 from adabatch.lab.cli import _folders, _options, _shared
 from adabatch.lab.planner.performance import LINKS
-from adabatch.lab.training.config import GROWTH, OUTPUT, RUN, SETTINGS, batch_schedule
+from adabatch.lab.shapes import cut
+from adabatch.lab.training import growth
+from adabatch.lab.training.config import GROWTH, OUTPUT, RUN, SETTINGS
 
 if TYPE_CHECKING:
     from adabatch.lab.planner import Forecast, Preset
@@ -65,18 +67,20 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "max_batch_size": None,
     "round_to": 1,
     "growth": None,
+    "growth_file": None,
     "every": None,
     "drop_last": False,
     "world_sizes": None,
 }
 _ROWS: Final = 16
+_TITLE: Final = 60  # characters at most of a schedule's own words
 _MOST_WORKERS: Final = 2**20
 
 
 @_shared.guarded
 @_options.of_a_run(
     *("lr_schedule", "growth", "every", "batch_size", "epochs", "lr", "momentum", "rule", "max_batch_size"),
-    "world_sizes",
+    *("growth_file", "world_sizes"),
     every=_options.option("every", help="The interval: 4, '4 epochs', '9 updates'."),  # a plan counts no tokens
     dataset_size=DatasetSize,
     round_to=RoundTo,
@@ -141,6 +145,8 @@ def command(
     title = preset or settings["lr_schedule"]
     if preset is None and settings["growth"] is not None:
         title = f"times {settings['growth']:g} every {units.duration(settings['every'])}"
+    if settings["growth_file"] is not None:
+        title = cut(growth.schedule_of(settings["growth_file"]).describe(), _TITLE)
     values = {**found.to_json(), **extra, "title": title, "settings": settings}
     if out is not None:
         _write(values, out, title=title)
@@ -176,7 +182,9 @@ def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
         known = {**chosen.settings, "dataset_size": chosen.dataset_size}
         settings |= {name: value for name, value in known.items() if name in (*_NEEDED, *_DEFAULTS)}
     settings |= given
-    if "rule" in given:
+    if given.get("growth_file") is not None:
+        settings |= _by_file(given, settings)
+    elif "rule" in given:
         if "growth" in given:
             remedy = "a factor or the falls of the LR say how"
             raise ArgumentError("rule", "must come without `growth`", got="both", remedy=remedy)
@@ -192,14 +200,28 @@ def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
         remedy = "a plan knows no tokens, so divide them by those of a sample and give samples"
         raise ArgumentError("every", "must be in epochs, samples or updates", value=settings["every"], remedy=remedy)
     if settings["rule"] is None and settings["round_to"] != 1:
-        got = f"{settings['round_to']} for growth by a factor"
-        remedy = "choose a batch size and a factor whose multiples suit"
+        file = settings["growth_file"] is not None
+        got = f"{settings['round_to']} for growth by a {'file' if file else 'factor'}"
+        remedy = f"choose a {'schedule' if file else 'batch size and a factor'} whose multiples suit"
         raise ArgumentError("round_to", "must come with a rule", got=got, remedy=remedy)
     for name in _NEEDED:
         if name not in settings:
             remedy = "or take one, as --preset smith-increase"
             raise ArgumentError(name, "must be given without a preset", got="none", remedy=remedy)
     return settings
+
+
+def _by_file(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a plan of the schedule in a file."""
+    growth.check_alone(given)
+    text = growth.file_text(given["growth_file"])
+    found = {"lr_schedule": "constant", **settings, **dict.fromkeys(("growth", "rule", "every", "max_batch_size"))}
+    found |= {"growth_file": text, **growth.start_of(text)}
+    found |= {name: value for name, value in given.items() if name == "batch_size"}
+    if "batch_size" in found:
+        tokens = "a plan knows no tokens, so divide them by those of a sample and write samples"
+        growth.check_fits(text, batch_size=found["batch_size"], tokens=tokens)
+    return found
 
 
 def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tuple[Forecast, dict[str, Any]]:
@@ -211,22 +233,24 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
         _checks.whole(name, settings[name])
     SETTINGS["lr"].validate(settings["lr"])
     table = lr_text.table(settings["lr_schedule"], epochs=settings["epochs"], lr=settings["lr"])
-    growth = batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
-    with naming(maximum="max_batch_size"):
-        plan = growth.plan(**{name: settings[name] for name in ("dataset_size", "epochs", "batch_size", "drop_last")})
+    schedule = growth.batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
+    length, file = {name: settings[name] for name in ("dataset_size", "epochs")}, settings["growth_file"]
+    with growth.fitting(file, **length), naming(**({} if file is not None else {"maximum": "max_batch_size"})):
+        plan = schedule.plan(**length, **{name: settings[name] for name in ("batch_size", "drop_last")})
+        coupling = schedule.coupling
     maximum, tenth = settings["max_batch_size"], settings["dataset_size"] // 10
     if maximum is None and settings["rule"] is not None and tenth >= settings["batch_size"]:
         maximum = tenth
     found = planner.forecast(
         planner.LRTable.of(table, settings["dataset_size"]),
         plan,
-        coupling=growth.coupling,
+        coupling=coupling,
         momentum=settings["momentum"],
         timing=None if measured is None else planner.Timing.of_probe(measured),
     )
     return found, {
-        "rule": getattr(getattr(growth, "schedule", growth), "rule", None),
-        "coupling": growth.coupling,
+        "rule": getattr(getattr(schedule, "schedule", schedule), "rule", None),
+        "coupling": coupling,
         "maximum": maximum,
     }
 
@@ -326,7 +350,7 @@ def _emit(
             raise ArgumentError("emit_python", f"must come without `{name}`", got="both", remedy=remedy)
     if settings["rule"] is None:
         rule = "must come with a rule, by which an LR schedule becomes growth"
-        remedy = "growth by a factor runs as adabatch train --growth or --preset"
+        remedy = "growth by a factor or a file runs as adabatch train --growth, --growth-file or --preset"
         raise ArgumentError("emit_python", rule, got="none", remedy=remedy)
     names = ("dataset_size", "epochs", "batch_size", "max_batch_size", "round_to", "rule")
     _forecast(settings, None)  # so errors appear here, not in the user's script

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from adabatch._errors import ArgumentError
 from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.training import growth
 from adabatch.lab.training.config import OUTPUT, RunConfig
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _config(
         saved = saved_config(out)
         task = saved.task if task is None else task
         task, merged = _options.merged_settings(task, settings, preset=preset, file=None)
+        merged = {**growth.start_of(merged.get("growth_file")), **merged}  # so that all differences are told
         return replace(saved, task=task, **merged), out
     task, merged = _options.merged_settings(task, settings, preset=preset, file=file)
     _options.check_growth(settings, merged, preset)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from adabatch.lab.comparison import LARGE, SMALL, Against, ArmOutcome, Comparison, Ratio
 from adabatch.lab.report import headline, words
 from adabatch.lab.report.folders import Finished, SavedRun
-from adabatch.lab.shapes import Json
+from adabatch.lab.shapes import Json, setting_in_words
 
 Row = tuple[str, Sequence[str]]
 
@@ -316,7 +316,7 @@ def _setting(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         changed = ", with changes" if value.get("changed") else ""
         value = f"{str(value.get('revision', ''))[:12]}{changed}"
-    return words.plain(PurePath(value).name if key == "data" and value else value)
+    return words.plain(PurePath(value).name if key == "data" and value else setting_in_words(key, value))
 
 
 COLUMNS: Final = ("runs", "test accuracy, %", "updates", "training seconds", "diverged")

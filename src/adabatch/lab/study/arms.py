@@ -13,11 +13,16 @@ from typing import Any, Final
 
 from adabatch import couplings
 from adabatch._errors import AdabatchError, ArgumentError
-from adabatch.lab.training import RunConfig, on_top
-from adabatch.lab.training.config import SETTINGS
+from adabatch.lab.training import RunConfig, growth, on_top
+from adabatch.lab.training.config import GROWING, SETTINGS
 
 STANDARD: Final = ("fixed-small", "fixed-large", "adaptive", "uncoupled")
 _ADAM: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}  # torch's; no setting of a run changes them
+_SOONER: Final = {  # how growth by each way comes to a larger batch
+    "growth": "grow sooner (`every`) or come to more (`max_batch_size`)",
+    "rule": "follow an LR that falls or come to more (`max_batch_size`)",
+    "growth_file": "hold a schedule that grows sooner or to more",
+}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=power(0.5)'"
 
@@ -55,15 +60,16 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         raise ArgumentError("growth", "must be given for the adaptive arm", value=None, remedy=remedy)
     coupling = couplings.get(adaptive.coupling)
     if coupling.name == "none":
-        rule = "must not be none, which is the arm uncoupled already"
-        raise ArgumentError("coupling", rule, remedy="for example linear")
+        rule, remedy = "must not be none, which is the arm uncoupled already", "for example linear"
+        if adaptive.growth_file is not None:
+            remedy += ", or train the schedule as an arm: --arm 'mine: growth-file=FILE'"
+        raise ArgumentError("coupling", rule, remedy=remedy)
     largest = largest_batch(adaptive, dataset_size=dataset_size)
     if largest == adaptive.batch_size:
-        by_rule = adaptive.rule is not None
+        (name,) = (each for each in GROWING if getattr(adaptive, each) is not None)
         rule = f"must come to a batch above {largest:,} within {adaptive.epochs:,} epochs, else all arms are the same "
-        remedy = "follow an LR that falls" if by_rule else "grow sooner (`every`)"
-        remedy = f"let it {remedy} or come to more (`max_batch_size`), or train longer"
-        raise ArgumentError("rule" if by_rule else "growth", f"{rule}training", remedy=remedy)
+        remedy = f"let it {_SOONER[name]}, or train longer"
+        raise ArgumentError(name, f"{rule}training", remedy=remedy)
     group = {"lr": adaptive.lr, "momentum": adaptive.momentum, "weight_decay": adaptive.weight_decay, **_ADAM}
     scaled = coupling.in_force(group, largest / adaptive.batch_size)
     settings = {name: value for name, value in scaled.items() if name not in _ADAM}
@@ -139,6 +145,8 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
     before = {key: value for key, value in base.to_json().items() if key != "task"}
     try:
         config = RunConfig.for_task(base.task, **on_top(before, changes, task=base.task))
+        if config.growth_file is not None:
+            growth.check_alone(changes)
     except AdabatchError as error:
         raise type(error)("arm", f"{name}: {error}") from None
     unused = [] if config.grows else [key for key in _KEYS if _KEYS[key].of_growth and _KEYS[key].name in changes]

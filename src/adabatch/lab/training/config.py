@@ -13,6 +13,7 @@ from typing import Any, Final, get_args, get_type_hints
 from adabatch import _checks, couplings, schedules, units
 from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab import tasks
+from adabatch.lab.training import growth as growing
 from adabatch.lab.training import lr_schedule, optimizers, saving
 
 LARGEST_SEED: Final = 2**63 - 1  # the largest that every generator takes
@@ -142,7 +143,10 @@ class RunConfig:
         "Grow no further than this; with --rule else a tenth of the data.", of_growth=True)
     rule: str | None = _setting(None, GROWTH,
         "Grow where the LR schedule would let the LR fall: smith, 'hybrid(1)', 'power(0.75)', seesaw (Adam).",
-        check=lambda _, rule: _coupling_of(rule), grows=True, late=True)
+        check=lambda _, rule: growing.coupling_of_rule(rule), grows=True, late=True)
+    growth_file: str | None = _setting(None, GROWTH,
+        "Grow as the schedule in this file says, in JSON as its to_json gives it; the run keeps its text.",
+        metavar="FILE", check=lambda _, value: growing.file_text(value), grows=True, late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
     coupling: str = _setting("linear", GROWTH,
@@ -151,7 +155,7 @@ class RunConfig:
         check=lambda _, name: couplings.get(name), of_growth=True)
     world_sizes: str | None = _setting(None, GROWTH,
         "Processes wanted from which batch size on, '0:1 2048:4'; reported, not started.", metavar="TEXT",
-        check=lambda name, text: _world_sizes(name, schedules.constant(), text), may_change=True, late=True)
+        check=lambda name, text: growing.world_sizes(name, schedules.constant(), text), may_change=True, late=True)
     lr: float = _setting(..., OPTIMIZER, "Learning rate at the first batch size.", check=_lr)
     lr_schedule: str = _setting("constant", OPTIMIZER,
         "By epochs: constant, step:0.5:4, milestones:0.2:60,120, exponential:0.95, cosine, onecycle, wsd:5, poly:2, "
@@ -216,6 +220,8 @@ class RunConfig:
     # fmt: on
 
     def __post_init__(self) -> None:
+        if self.growth_file is not None:  # so that the run needs the file no more
+            object.__setattr__(self, "growth_file", growing.file_text(self.growth_file))
         for name, setting in SETTINGS.items():
             setting.validate(getattr(self, name))
         _checks.one_of("model", self.model, tasks.get(self.task).models)
@@ -274,13 +280,21 @@ class RunConfig:
             got = f"{self.transition}, which ends after {center + length / 2:g}"
             raise ArgumentError("transition", rule, got=got, remedy="give a smaller centre or a shorter length")
 
+    def _check_growth_file(self, text: str) -> None:
+        usual = [{each.name: each.default for each in fields(self)}, tasks.get(self.task).defaults]
+        given = {name: value for name, value in asdict(self).items() if all(value != each.get(name) for each in usual)}
+        growing.check_alone(given)
+        tokens = None if self.tokens_per_sample is not None else f"{self.task} has no tokens"
+        growing.check_fits(text, batch_size=self.batch_size, tokens=tokens)
+
     def _check_growth(self) -> None:
-        first, *more = [name for name in GROWING if getattr(self, name) is not None]
-        if more:
-            got = f"{getattr(self, more[0])!r} and {getattr(self, first):g}"
+        if self.growth_file is not None:
+            self._check_growth_file(self.growth_file)
+        elif self.growth is not None and self.rule is not None:
+            got = f"{self.rule!r} and {self.growth:g}"
             remedy = "either the falls of the LR say how the batch grows, or a factor and an interval do"
-            raise ArgumentError(more[0], f"must come without `{first}`", got=got, remedy=remedy)
-        if self.max_batch_size is not None and self.max_batch_size < self.batch_size:
+            raise ArgumentError("rule", "must come without `growth`", got=got, remedy=remedy)
+        elif self.max_batch_size is not None and self.max_batch_size < self.batch_size:
             rule = f"must be at least `batch_size` = {self.batch_size}"
             raise ArgumentError("max_batch_size", rule, value=self.max_batch_size, remedy="raise it or start smaller")
         coupling = couplings.get(self.coupling)
@@ -288,10 +302,14 @@ class RunConfig:
         if known is None or optimizers.CLASSES[self.optimizer] in known:
             return
         fitting = ", ".join(name for name, kind in optimizers.CLASSES.items() if kind in known)
-        brought = "" if self.rule is None else f"{self.rule} brings the coupling {coupling.name}, which "
+        name, brought = "coupling", ""
+        if self.rule is not None:
+            name, brought = "rule", f"{self.rule} brings the coupling {coupling.name}, which "
+        elif self.growth_file is not None and self.coupling in growing.schedule_of(self.growth_file).brought():
+            name, brought = "growth_file", f"brings the coupling {coupling.name}, which "
         insist = f", or insist with '{coupling.name}(any_optimizer=True)'" if hasattr(coupling, "any_optimizer") else ""
         raise ArgumentError(
-            "coupling" if self.rule is None else "rule",
+            name,
             f"{brought}must suit the optimizer, {coupling.name} was derived for {fitting}",
             value=self.optimizer,
             remedy=f"take one of these as `optimizer`, another coupling{insist}",
@@ -320,7 +338,8 @@ class RunConfig:
             task: name of the task.
             **settings: fields of this class. The task's defaults never include growth. The LR and other settings of an
                 optimizer are the task's for that optimizer, unless others are given. With a rule the coupling is the
-                rule's own, and the limit a tenth of the data, unless others are given.
+                rule's own, and the limit a tenth of the data, unless others are given. With a `growth_file` the batch
+                size is its schedule's first and the coupling the one that it brings, where there are such.
 
         Raises:
             ValueError: if a value is out of range or a name unknown.
@@ -331,13 +350,13 @@ class RunConfig:
             raise ArgumentTypeError("settings", f"must be among {', '.join(known)}", got=", ".join(unknown))
         found = tasks.get(task)
         defaults = found.settings(settings.get("optimizer"))
-        if settings.get("rule") is not None:
-            defaults |= {"coupling": _coupling_of(settings["rule"]), "max_batch_size": None}
-        return cls(**{"task": task, "model": found.default_model, **defaults, **settings})
+        if settings.get("growth_file") is not None:
+            settings["growth_file"] = growing.file_text(settings["growth_file"])  # so that it is read once
+        return cls(**{"task": task, "model": found.default_model, **defaults, **growing.brought(settings), **settings})
 
     def schedule(self) -> schedules.Schedule:
         """The batch schedule, for a `BatchSizeScheduler`."""
-        return batch_schedule(asdict(self))
+        return growing.batch_schedule(asdict(self))
 
     def plan(self, dataset_size: int) -> schedules.Plan:
         """The schedule resolved for a data set.
@@ -346,15 +365,17 @@ class RunConfig:
             dataset_size: samples in an epoch.
 
         Raises:
-            ValueError: if a batch would be larger than the data set.
+            ValueError: if a batch would be larger than the data set, or the schedule of a file does not fit it.
         """
-        for name in ("batch_size", "micro_batch_size"):
+        in_file = self.growth_file is not None and growing.schedule_of(self.growth_file).initial is not None
+        for name in ("micro_batch_size",) if in_file else ("batch_size", "micro_batch_size"):
             size = getattr(self, name)
             if size is not None and size > dataset_size:
                 rule = f"must be at most the {dataset_size:,} samples of the data set"
                 raise ArgumentError(name, rule, got=f"{size:,}")
         try:
-            with naming(maximum="max_batch_size"):
+            names = {} if self.growth_file is not None else {"maximum": "max_batch_size"}
+            with growing.fitting(self.growth_file, dataset_size=dataset_size, epochs=self.epochs), naming(**names):
                 return self.schedule().plan(
                     dataset_size=dataset_size,
                     epochs=self.epochs,
@@ -475,42 +496,6 @@ GROWING: Final = tuple(name for name, setting in SETTINGS.items() if setting.gro
 """The settings that make the batch grow, of which a run has at most one."""
 
 
-def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedule:
-    """The batch schedule that settings describe: constant, growing by a factor, or by a rule where the LR falls.
-
-    Args:
-        settings: fields of `RunConfig`: `growth`, `every`, `max_batch_size`, `rule`, `lr_schedule`, `epochs` and, if
-            there are any, `world_sizes`.
-        **more: further arguments of `schedules.from_lr`, used for growth by a rule.
-
-    Raises:
-        ValueError: if one is out of range.
-
-    Example:
-        >>> batch_schedule({"growth": 2, "every": "4", "max_batch_size": 256, "rule": None}).describe()
-        "x2 every 4 epochs, from the loader's batch size, at most 256"
-    """
-    table = settings["world_sizes"] if "world_sizes" in settings else None  # noqa: SIM401
-    if table is not None:
-        return _world_sizes("world_sizes", batch_schedule({**settings, "world_sizes": None}, **more), table)
-    maximum = settings["max_batch_size"]
-    with naming(maximum="max_batch_size"):
-        if settings["rule"] is not None:
-            table = lr_schedule.table(settings["lr_schedule"], epochs=settings["epochs"])
-            return schedules.from_lr(table, rule=settings["rule"], maximum=maximum, **more)
-        if settings["growth"] is None:
-            return schedules.constant()
-        return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
-
-
-def _world_sizes(name: str, schedule: schedules.Schedule, table: Any) -> schedules.Schedule:
-    """The schedule with the numbers of processes that it wants."""
-    if not isinstance(table, str):
-        raise ArgumentTypeError(name, "must be text such as '0:1 2048:4'", value=table)
-    with naming(table=name):
-        return schedules.world_sizes(schedule, table)
-
-
 def checked_target(target: float) -> float:
     """`target` as a float.
 
@@ -521,11 +506,6 @@ def checked_target(target: float) -> float:
     if _checks.finite("target", target, above=0, remedy=remedy) > 1:
         raise ArgumentError("target", "must be at most 1", value=target, remedy=remedy)
     return float(target)
-
-
-def _coupling_of(rule: str) -> str:
-    """The coupling that goes with a rule."""
-    return schedules.from_lr([(0, 1.0)], rule=rule).coupling
 
 
 _REMEDY: Final = "give a run folder, its config.json, or a file like it with some of its settings"
@@ -571,7 +551,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> dict[str, Any]:
     """Settings that were given, on top of others.
 
-    One way to grow replaces another, and a rule brings its own coupling. Another optimizer brings the LR and the other
+    One way to grow replaces another. A rule brings its own coupling, and a file its first batch size, and its coupling
+    if it has one of its own. Another optimizer brings the LR and the other
     settings that the task has for it, unless they are given.
 
     Args:
@@ -588,6 +569,10 @@ def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> d
         kept |= dict.fromkeys(GROWING)
     if "rule" in given:
         kept.pop("coupling", None)
+    if given.get("growth_file") is not None:
+        given = {**given, "growth_file": growing.file_text(given["growth_file"])}
+        for name in ("every", *growing.brought(given)):
+            kept.pop(name, None)
     if "optimizer" in given:
         kept |= found.in_place_of(base.get("optimizer", found.defaults["optimizer"]), given["optimizer"])
     return {**kept, **given}

@@ -30,6 +30,7 @@ from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch._files import write_json as write_json
 from adabatch._files import write_text as write_text
+from adabatch.lab.shapes import setting_in_words
 from adabatch.lab.training import checkpoint, job, lock
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.ranks import Ranks
@@ -488,4 +489,7 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
         >>> differences(RunConfig.for_task("digits"), RunConfig.for_task("digits", seed=3, workers=1))
         ['seed: 0 and 3']
     """
-    return [f"{name}: {mine} and {theirs}" for name, (mine, theirs) in config.differences(other).items()]
+    return [
+        f"{name}: {setting_in_words(name, mine)} and {setting_in_words(name, theirs)}"
+        for name, (mine, theirs) in config.differences(other).items()
+    ]

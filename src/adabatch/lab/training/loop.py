@@ -17,6 +17,7 @@ from adabatch import _checks, memory, units
 from adabatch._errors import ArgumentError
 from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
+from adabatch.lab.shapes import setting_in_words
 from adabatch.lab.training import device as devices
 from adabatch.lab.training import folder as folders
 from adabatch.lab.training import job, saving
@@ -116,7 +117,8 @@ def train(
 
 def _decisive(config: RunConfig, data: tasks.Data, device: torch.device) -> dict[str, Any]:
     """Settings, versions and data: all that must be the same on all ranks."""
-    found = {name: value for name, value in config.to_json().items() if not SETTINGS[name].may_change}
+    kept = {name: value for name, value in config.to_json().items() if not SETTINGS[name].may_change}
+    found = {name: setting_in_words(name, value) for name, value in kept.items()}
     versions = devices.versions(device)
     return found | {name: versions[name] for name in ("adabatch", "torch", "git")} | {"data": data.fingerprint()}
 
