@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
@@ -319,55 +319,4 @@ class BranchFindings(Record):
     @classmethod
     def faults(cls, values: Any) -> Iterator[str]:
         """The faults of the content of a `branch.json`, each in words that follow "got FILE"."""
-        yield from shapes.faults(values, cls)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast(Record):
-    """The time of the best fixed batch over that of a schedule, to the same loss, as it is expected of a comparison."""
-
-    ratio: Positive | None
-    low_80: Amount
-    high_80: Positive | None
-    low_95: Amount
-    high_95: Positive | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advice(Record):
-    """The findings of `adabatch advise`.
-
-    Attributes:
-        verdict: `"grow"`, `"no evidence"` or `"no gain in speed"`.
-        reason: of the verdict, a clause.
-        throughput_gain: samples per second at four times the base batch over those at the base batch.
-        best_fixed: batch size.
-        epochs: of the trainings on which the advice rests.
-        forecasts: by name of the schedule.
-        chosen: name of the schedule.
-        schedule: as `schedules.Schedule.to_json` writes it, over `epochs`.
-    """
-
-    format: Count = 1
-    task: Text
-    model: Text
-    settings: Json = field(default_factory=dict)
-    versions: Json = field(default_factory=dict)
-    budget_seconds: Positive
-    seconds: Amount
-    verdict: Text
-    reason: Text
-    throughput_gain: Positive | None = None
-    lr: Positive
-    critical_batch: Estimate | None = None
-    best_fixed: Size | None = None
-    epochs: Size | None = None
-    forecasts: Mapping[str, Forecast] = field(default_factory=dict)
-    chosen: Text | None = None
-    schedule: Json | None = None
-    coupling: Text | None = None
-
-    @classmethod
-    def faults(cls, values: Any) -> Iterator[str]:
-        """The faults of the content of an `advice.json`, each in words that follow "got FILE"."""
         yield from shapes.faults(values, cls)
