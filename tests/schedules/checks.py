@@ -132,8 +132,9 @@ def step_changes(units):
 def last_iterates(draw, units):
     """Schedules over a part of the data, all of it or more."""
     unit = draw(st.sampled_from([unit for unit in units if unit != "updates"]))
-    over = {"epochs": [1.5, 3, 5], "samples": [60, 150, 240], "tokens": [250, 801]}[unit]
-    over = Duration(draw(st.sampled_from(over)), unit)
+    lengths = {"epochs": [1.5, 3.0, 5.0], "samples": [60.0, 150.0, 240.0], "tokens": [250.0, 801.0]}[unit]
+    length = draw(st.sampled_from(lengths))
+    over = Duration(length if unit == "epochs" else int(length), unit)
     parts = sorted(draw(st.sets(st.sampled_from([0.25, 0.5, 0.75, 0.9]), max_size=3)))
     places = [0, *(over.count * part if unit == "epochs" else int(over.count * part) for part in parts)]
     lrs = draw(st.lists(st.sampled_from([0, 0.01, 0.3, 1, 1.7]), min_size=len(places), max_size=len(places)))
