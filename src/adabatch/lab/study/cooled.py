@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -52,8 +53,7 @@ def share_of(data: Data, grid: Grid, fraction: float) -> Data:
 
     A smaller share is part of every larger one.
     """
-    count = len(data.x_train) if grid.train_samples is None else min(grid.train_samples, len(data.x_train))
-    tests = len(data.x_test) if grid.test_samples is None else min(grid.test_samples, len(data.x_test))
+    count, tests = grid.train_samples or len(data.x_train), grid.test_samples or len(data.x_test)
     kept = slice(0, count)
     if fraction < 1:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
@@ -77,8 +77,12 @@ def train(
 ) -> Curve:
     """Trains a job to its cooled curve.
 
-    It ends at its budget; before that if it has a target: as soon as both losses were at or below theirs, or if none
-    that is missing has fallen by 1 % within the last doubling of updates, or if a loss is not finite.
+    It ends at its budget, or before that:
+
+    - if a loss is not finite;
+    - if it has a target, as soon as both losses were at or below theirs;
+    - if it has a target, and beyond the budget in which it was set none of the losses that are missing has fallen by
+      1 % within the last doubling of updates.
 
     Args:
         job: the training.
@@ -267,15 +271,17 @@ class _CooledRun:
         """Goes on from the saved state, if there is one of this training; a damaged one is trained anew."""
         if self._file is None or not self._file.exists():
             return
+        before = self._here()
         try:
             found = torch.load(self._file, weights_only=True, map_location="cpu")
-            if found["format"] != FORMAT or found["run"] != self._job.run:
+            if (found["format"], found["run"]) != (FORMAT, self._job.run) or found["updates"] > self._total:
                 return
-            self._points = [CurvePoint(*point) for point in found["points"]]
+            points = [CurvePoint(*point) for point in found["points"]]
             self._back(_Place(found["state"], found["updates"], found["seconds"]))
-            self._spent = found["spent"]
-        except (OSError, ValueError, LookupError, RuntimeError, TypeError):
-            self._points, self._updates, self._seconds = [], 0, 0.0
+            self._points, self._spent = points, found["spent"]
+        except Exception as error:  # of any kind, as `load_state_dict` says
+            warnings.warn(f"{self._file} is damaged ({error}); its training begins anew", stacklevel=2)
+            self._back(before)
 
     def _tell(self, rate: float, point: CurvePoint | None = None) -> None:
         self._reported = time.perf_counter()
