@@ -279,8 +279,8 @@ class _CooledRun:
             points = [CurvePoint(*point) for point in found["points"]]
             self._back(_Place(found["state"], found["updates"], found["seconds"]))
             self._points, self._spent = points, found["spent"]
-        except Exception as error:  # of any kind, as `load_state_dict` says
-            warnings.warn(f"{self._file} is damaged ({error}); its training begins anew", stacklevel=2)
+        except Exception:  # of any kind, as `load_state_dict` says
+            warnings.warn(f"{self._file} is damaged; its training begins anew", stacklevel=2)
             self._back(before)
 
     def _tell(self, rate: float, point: CurvePoint | None = None) -> None:

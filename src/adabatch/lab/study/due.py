@@ -123,7 +123,7 @@ def longest(grid: Grid, cell: Cell, curves: Curves) -> dict[int, Curve]:
         found[job.seed] = curves[job.key]
         longer = replace(job, epochs=grid.max_epochs)
         while (curve := curves.get(longer.key)) is not None:
-            found[job.seed] = max(found[job.seed], curve, key=_updates)
+            found[job.seed] = max(curve, found[job.seed], key=_updates)
             longer = replace(longer, turn=longer.turn + 1)
     return found
 

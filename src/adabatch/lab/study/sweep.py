@@ -38,12 +38,14 @@ class View:
     """A study at one moment, for progress.
 
     Attributes:
+        grid: of the study.
         standing: of the board.
         due: jobs that are due, those under way among them.
         own: the job of this process, if it trains one itself.
         now: where that one stands.
     """
 
+    grid: Grid
     standing: Standing
     due: Sequence[Job]
     own: Job | None = None
@@ -51,15 +53,23 @@ class View:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all that is due now is done, if jobs take as long as those like them; None before any is."""
-        done = [(key, curve.wall_seconds) for key, curve in self.standing.done.items() if curve.wall_seconds]
+        """Seconds until all that is due now is done, if trainings take as long as those like them; None before any is.
+
+        A training that goes on counts as if it goes to the end of its budget.
+        """
+        epochs = self.grid.epochs
+        done = {
+            key: curve.wall_seconds
+            for key, curve in self.standing.done.items()
+            if curve.wall_seconds and key.endswith(f"-{epochs}epochs")
+        }
         if not done:
             return None
-        typical = median(seconds for _, seconds in done)
         total = 0.0
         for job in self.due:
-            alike = [seconds for key, seconds in done if key.startswith(f"{job.cell.model}-{job.cell.batch_size}-")]
-            total += median(alike) if alike else typical
+            start, share = f"{job.cell.model}-{job.cell.batch_size}-", f"-{job.cell.fraction:.15g}-"
+            alike = [seconds for key, seconds in done.items() if key.startswith(start) and share in key]
+            total += median(alike or done.values()) * (job.epochs / epochs - (job.epochs > epochs))
         return total / max(1, len(self.standing.running))
 
 
@@ -128,7 +138,7 @@ def look(board: Board, grid: Grid) -> View:
     standing = board.standing()
     lost = {key: Curve((), "lost") for key in standing.given_up}
     standing = replace(standing, done={**lost, **standing.done})
-    return View(standing, [job for job in due(grid, standing.done) if job.key not in standing.done])
+    return View(grid, standing, [job for job in due(grid, standing.done) if job.key not in standing.done])
 
 
 def _wait(interrupts: Interrupts) -> None:
@@ -200,7 +210,7 @@ def work_together(
         board: of the study.
         grid: of the study; if it names no number of threads, workers share the cores.
         out: the folder of the study.
-        jobs: how many workers.
+        jobs: how many workers, at most; not more than there are trainings due.
         storage: address of the board's storage.
         name: of the study in it.
         progress: called about once per second.
@@ -213,6 +223,7 @@ def work_together(
     if grid.base.threads is None:
         grid = replace(grid, base=replace(grid.base, threads=max(1, decode.cores() // jobs)))
     given = (grid, storage, name, out, os.getpid())
+    jobs = min(jobs, len(look(board, grid).due))  # none where the study is done
     workers: list[_Worker] = []
     killed = done = 0
     with Interrupts() as interrupts:
@@ -259,9 +270,11 @@ class _Worker:
         """Whether it ended before its work; raises the error with which it ended, if it is that."""
         if self.process.exitcode in (None, 0):
             return False
-        with suppress(EOFError, OSError):
-            raise self._errors.recv()
-        return True
+        try:
+            error = self._errors.recv()
+        except (EOFError, OSError):
+            return True
+        raise error
 
 
 def _end(workers: Sequence[_Worker]) -> None:
