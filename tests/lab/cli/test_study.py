@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sqlite3
+import warnings
 
 import pytest
 from tests.lab.cli.checks import refused, run
@@ -120,7 +121,7 @@ BAD = {
         ["--fractions", "1,0.1"],
         "`--batch-sizes` must be at most the 144 samples of 0.1 of the data set, got 256; leave out larger ones",
     ),
-    "both": (["--batch-size", "64"], "`--batch-size` must come without `batch_sizes`, got both; leave one out"),
+    "both": (["--batch-size", "64"], "`--batch-size` must come without `--batch-sizes`, got both; leave one out"),
     "a rule": (["--lr-rules", "cubic"], "`--lr-rules` must be"),
     "no rule": (["--lr-rules", ""], "`--lr-rules` must be"),
     "a rule twice": (["--lr-rules", "sqrt,sqrt"], "`--lr-rules` must hold at least one value, each once"),
@@ -186,6 +187,7 @@ def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeyp
     assert "no such table: trials" in message
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in logaddexp")
 def test_targets_that_are_never_reached_are_said_so(tmp_path, capsys):
     """At LRs at which nothing is learned no run goes on, and none is dropped."""
     more = ["--lr", "1e-9", "--epochs", "1", "--max-epochs", "2", "--batch-sizes", "64,128,256"]
@@ -214,6 +216,7 @@ def test_default_batch_sizes_are_doublings_up_to_a_quarter_of_the_smallest_share
 
 def test_more_threads_than_cores_are_warned_of(out, capsys):
     """The study is finished, so no worker starts."""
+    warnings.simplefilter("default")  # pytest puts the filters back
     assert run(*QUICK, "--out", str(out), "--jobs", str(decode.cores() + 1), "--quiet") == 0
     message = capsys.readouterr().err
     assert re.fullmatch(r"warning: \d+ trainings at once of 1 threads each on \d+ cores? slow each other .*\n", message)

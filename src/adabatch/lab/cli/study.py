@@ -203,7 +203,7 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
     if sizes:
         if "batch_size" in settings:
             raise ArgumentError("batch_size", "must come without `batch_sizes`", got="both", remedy="leave one out")
-        settings["batch_size"] = min(sizes)
+        settings["batch_size"] = min(_checks.whole("batch_sizes", size) for size in sizes)
     found = tasks.get(task)
     models = given.pop("models") or (found.default_model,)
     for model in models:

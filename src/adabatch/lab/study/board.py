@@ -15,6 +15,7 @@ import os
 import random
 import re
 import socket
+import sys
 import time
 import uuid
 from collections import Counter
@@ -219,7 +220,7 @@ class Board:
                 "seed": kinds.IntDistribution(0, 2**62),
                 "epochs": kinds.IntDistribution(1, 2**40),
                 "fraction": kinds.FloatDistribution(0, 1),
-                "lr": kinds.FloatDistribution(0, 1e30),
+                "lr": kinds.FloatDistribution(0, sys.float_info.max),
                 "momentum": kinds.FloatDistribution(0, 1),
             },
             user_attrs={"key": job.key, "job": job.to_json(), "worker": _myself()},
