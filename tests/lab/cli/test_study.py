@@ -195,7 +195,8 @@ def test_targets_that_are_never_reached_are_said_so(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     (rule,) = found["panels"][0]["rules"]
     assert [len(cell["curves"]) for cell in rule["cells"]] == [1, 1, 1]
-    assert [row["runs"] for row in rule["test"]["to_target"]] == [1, 1, 1]
+    assert sum(cell["stopped"].get("out of reach", 0) + cell["stopped"].get("budget", 0) for cell in rule["cells"]) >= 1
+    assert len(rule["test"]["to_target"]) == 3
 
 
 def test_all_diverged_is_an_answer(tmp_path, capsys):

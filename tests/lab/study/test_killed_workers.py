@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from tests.lab.study.studies import bare
 from adabatch.lab.study import board
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SETTINGS = ["study", "digits", "--models", "mlp", "--batch-sizes", "16,64,256", "--seeds", "2", "--epochs", "4"]
+SETTINGS = ["study", "digits", "--models", "mlp", "--batch-sizes", "16,64,256", "--seeds", "4", "--epochs", "4"]
 SETTINGS += ["--threads", "1", "--device", "cpu", "--json", "--quiet", "--name", "killed"]
 WORKERS, KILLS, SEED = 4, 6, 0
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -82,8 +83,6 @@ def address(request, tmp_path):
     pytest.importorskip("psycopg", reason="needs psycopg 3, the driver of PostgreSQL")
     if not (POSTGRES / "initdb").exists():
         pytest.skip("needs PostgreSQL 15 as Debian installs it")
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder, server(Path(folder)) as found:
         yield found
 
@@ -119,11 +118,14 @@ def test_no_trial_is_lost_or_run_twice(address, tmp_path, undisturbed):
 def check_trials(address):
     """Every job was finished once, and nobody is at work."""
     optuna = board._optuna_here()
-    trials = optuna.load_study(study_name="killed", storage=board._storage(optuna, address)).get_trials()
+    storage = board._storage(optuna, address)
+    trials = optuna.load_study(study_name="killed", storage=storage).get_trials()
+    if (engine := getattr(storage, "engine", None)) is not None:
+        engine.dispose()
     states = optuna.trial.TrialState
     done = Counter(trial.user_attrs["key"] for trial in trials if trial.state == states.COMPLETE)
     assert set(done.values()) == {1}
     assert {key for key in done if key.endswith("-4epochs")} == {
-        f"mlp-{size}-linear-1-seed{seed}-4epochs" for size in (16, 64, 256) for seed in (0, 1)
+        f"mlp-{size}-linear-1-seed{seed}-4epochs" for size in (16, 64, 256) for seed in range(4)
     }
     assert not [trial for trial in trials if trial.state in (states.RUNNING, states.WAITING)]
