@@ -15,7 +15,20 @@ from tests.lab.study.studies import bare
 from adabatch.lab.study import cooled
 from adabatch.lab.tasks import decode
 
-QUICK = ["study", "digits", "--models", "mlp", "--batch-sizes", "64,256", "--seeds", "1", "--epochs", "1", "--threads", "1"]
+QUICK = [
+    "study",
+    "digits",
+    "--models",
+    "mlp",
+    "--batch-sizes",
+    "64,256",
+    "--seeds",
+    "1",
+    "--epochs",
+    "1",
+    "--threads",
+    "1",
+]
 QUICK += ["--max-epochs", "1", "--device", "cpu"]
 
 
@@ -72,9 +85,7 @@ def test_more_seeds_add_trainings_and_change_none(out, capsys):
     before = json.loads((out / "study.json").read_text())
     assert run(*QUICK, "--seeds", "2", "--out", str(out), "--json") == 0
     after = json.loads(capsys.readouterr().out)
-    for old, new in zip(
-        before["panels"][0]["rules"][0]["cells"], after["panels"][0]["rules"][0]["cells"], strict=True
-    ):
+    for old, new in zip(before["panels"][0]["rules"][0]["cells"], after["panels"][0]["rules"][0]["cells"], strict=True):
         assert new["curves"][:1] == old["curves"]
         assert len(new["curves"]) == 2
 
@@ -112,11 +123,17 @@ BAD = {
     "one batch size": (["--batch-sizes", "64"], "`--batch-sizes` must be at least two, got [64]; one batch size tells"),
     "a double": (["--batch-sizes", "64,64"], "`--batch-sizes` must hold at least one value, each once, got [64, 64]"),
     "falling": (["--batch-sizes", "256,64"], "`--batch-sizes` must increase"),
-    "a blank": (["--batch-sizes", "64,,256"], "`--batch-sizes` must be whole numbers with commas between, got '64,,256'"),
+    "a blank": (
+        ["--batch-sizes", "64,,256"],
+        "`--batch-sizes` must be whole numbers with commas between, got '64,,256'",
+    ),
     "nothing": (["--batch-sizes", ""], "`--batch-sizes` must be whole numbers with commas between, got ''"),
     "no number": (["--batch-sizes", "64,many"], "`--batch-sizes` must be whole numbers"),
     "negative": (["--batch-sizes=-64,256"], "`--batch-sizes` must be"),
-    "too large": (["--batch-sizes", "64,2000"], "`--batch-sizes` must be at most the 1,437 samples of the data set, got"),
+    "too large": (
+        ["--batch-sizes", "64,2000"],
+        "`--batch-sizes` must be at most the 1,437 samples of the data set, got",
+    ),
     "larger than the share": (
         ["--fractions", "1,0.1"],
         "`--batch-sizes` must be at most the 144 samples of 0.1 of the data set, got 256; leave out larger ones",

@@ -20,7 +20,7 @@ BASE = RunConfig.for_task(
 def grid(**changes: Any) -> Grid:
     """A study of the 300 samples of `small_data`."""
     settings = {"batch_sizes": (10, 30), "models": ("mlp",), "seeds": (0, 1), "epochs": 2, "max_epochs": 4}
-    return Grid(**{"base": BASE, **settings, **changes})  # type: ignore[arg-type]
+    return Grid(**{"base": BASE, **settings, **changes})
 
 
 def curve(job: Job, *, loss: float = 0.5, stopped: str = "budget") -> Curve:

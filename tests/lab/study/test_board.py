@@ -186,7 +186,9 @@ def test_losses_after_a_point_do_not_count(address):
     for _ in range(board.LOSSES + 1):
         claim = own.claim([job])
         own.beat(claim, moved=True)
-        own._storage.set_trial_user_attr(claim.trial, "worker", {**board._myself(moved=claim.moved), "started": "before"})
+        own._storage.set_trial_user_attr(
+            claim.trial, "worker", {**board._myself(moved=claim.moved), "started": "before"}
+        )
         assert own.standing().lost == {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -123,7 +124,7 @@ def test_checkpoints(base, times):
     assert found[-1] == times * base
     assert base in found
     assert found[0] >= base / SPAN
-    assert all(later <= math.ceil(RATIO * total) for total, later in zip(found, found[1:], strict=False))
+    assert all(later <= math.ceil(RATIO * total) for total, later in pairwise(found))
     assert [total for total in found if total <= base] == checkpoints(base_updates=base, updates=base)
 
 

@@ -72,7 +72,9 @@ def test_states_belong_to_one_study(study, tmp_path, monkeypatch):
 
     facts = sweep.facts(small_data())
     with pytest.raises(Interrupted):
-        sweep.work(Board(study, address_in(tmp_path), name="a", facts=facts), study, small_data(), tmp_path, progress=stop)
+        sweep.work(
+            Board(study, address_in(tmp_path), name="a", facts=facts), study, small_data(), tmp_path, progress=stop
+        )
     assert list(tmp_path.glob("states/*/*.pt"))
     second = Board(other, address_in(tmp_path), name="b", facts=facts)
     sweep.work(second, other, small_data(), tmp_path)
@@ -199,7 +201,10 @@ def test_who_was_taken_for_dead_goes_on_with_another_job(study, board_of, tmp_pa
     ("changes", "words"),
     [
         ({"batch_sizes": (10, 400)}, "`batch_sizes` must be at most the 300 samples of the data set, got 400; leave"),
-        ({"batch_sizes": (10, 200), "fractions": (1.0, 0.5)}, "at most the 150 samples of 0.5 of the data set, got 200"),
+        (
+            {"batch_sizes": (10, 200), "fractions": (1.0, 0.5)},
+            "the 150 samples of 0.5 of the data set, got 200",
+        ),
         ({"train_samples": 301}, "`train_samples` must be at most the 300 that there are, got 301"),
         ({"test_samples": 101}, "`test_samples` must be at most the 100 that there are, got 101"),
         ({"train_samples": 20}, "at most the 20 samples of the data set, got 30"),
@@ -234,9 +239,7 @@ def together(tmp_path, *, jobs=2, progress=None, **changes):
     study = grid(**{**DIGITS, **changes})
     facts = sweep.facts(tasks.get("digits").load(None))
     own = Board(study, address_in(tmp_path), name="study", facts=facts)
-    sweep.work_together(
-        own, study, tmp_path, jobs=jobs, storage=address_in(tmp_path), name="study", progress=progress
-    )
+    sweep.work_together(own, study, tmp_path, jobs=jobs, storage=address_in(tmp_path), name="study", progress=progress)
     return own
 
 
