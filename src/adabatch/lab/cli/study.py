@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -207,7 +208,7 @@ def command(
         return
     for place in (each for each, value in places.items() if value is not None):
         raise ArgumentError(place, "must come with `branch`", got="it alone")
-    _check_jobs(jobs)
+    _check_jobs(jobs, settings.get("threads"))
     grid = _grid(
         task,
         dict(settings),
@@ -228,10 +229,18 @@ def command(
         _show(found, folder)
 
 
-def _check_jobs(jobs: int) -> None:
+def _check_jobs(jobs: int, threads: int | None) -> None:
     from adabatch import _checks
+    from adabatch.lab.tasks import decode
 
-    _checks.whole("jobs", jobs)
+    cores = decode.cores()
+    if _checks.whole("jobs", jobs) * (threads or 1) > max(cores, threads or 1):
+        each = "" if threads is None else f" of {threads} threads each"
+        where = f"{cores} {'core' if cores == 1 else 'cores'}"
+        warnings.warn(
+            f"{jobs} trainings at once{each} on {where} slow each other down: their seconds are not those of one alone",
+            stacklevel=2,
+        )
 
 
 def _listed(name: str, text: str | None, kind: Callable[[str], _Value]) -> tuple[_Value, ...] | None:
@@ -257,7 +266,7 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
     if sizes:
         if "batch_size" in settings:
             raise ArgumentError("batch_size", "must come without `batch_sizes`", got="both", remedy="leave one out")
-        settings["batch_size"] = min(sizes)
+        settings["batch_size"] = min(_checks.whole("batch_sizes", size) for size in sizes)
     found = tasks.get(task)
     models = given.pop("models") or (found.default_model,)
     for model in models:
@@ -265,7 +274,7 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
     settings.setdefault("epochs", min(EPOCHS_AT_MOST, found.settings(settings.get("optimizer"))["epochs"]))
     base = RunConfig.for_task(task, **{"model": models[0], **settings, "lr_schedule": "constant"})
     if sizes is None:
-        given["batch_sizes"] = _doublings(base, given["train_samples"])
+        given["batch_sizes"] = _doublings(base, given["train_samples"], min(given["fractions"], default=1.0))
     epochs, most = base.epochs, given.pop("max_epochs")
     with naming(rules="lr_rules"):
         return Grid(
@@ -273,11 +282,11 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
         )
 
 
-def _doublings(base: RunConfig, train_samples: int | None) -> tuple[int, ...]:
-    """The base batch size and its doublings up to a quarter of the data."""
+def _doublings(base: RunConfig, train_samples: int | None, share: float) -> tuple[int, ...]:
+    """The base batch size and its doublings up to a quarter of the smallest share of the data."""
     size = train_samples or tasks.get(base.task).load(base.data).dataset_size
     found = [base.batch_size]
-    while len(found) < SIZES_AT_MOST and 2 * found[-1] <= size // 4:
+    while len(found) < SIZES_AT_MOST and 2 * found[-1] <= share * size / 4:
         found.append(2 * found[-1])
     return tuple(found)
 

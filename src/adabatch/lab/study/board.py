@@ -1,18 +1,21 @@
 """The board of a study: which jobs are done, under way and free, in an Optuna storage that many machines may share.
 
-A job is an Optuna trial. Its name stands in the trial's attributes from the start. So two workers who post the same job
-find out: the trial with the lower number counts. A worker shows at intervals that it is alive. One on this machine
+A job is an Optuna trial. It is posted in one transaction, with its job and its worker. So two workers who post the same
+job find out: the trial with the lower number counts. A worker shows at intervals that it is alive. One on this machine
 whose process is gone, or one elsewhere that has shown nothing for `LEASE_SECONDS`, has lost its trial, and its job is
-free again. Only Optuna's public functions are used, so any of its storages serves: SQLite, PostgreSQL, a journal file.
+free again. Optuna's queue is not used: on SQLite two workers can take the same waiting trial from it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import random
 import re
 import socket
+import sys
 import time
 import uuid
 from collections import Counter
@@ -23,24 +26,35 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from adabatch._errors import ArgumentError, MissingPackageError
+from adabatch._errors import AdabatchError, ArgumentError, MissingPackageError
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import RULES, Grid, Job
 
 BEAT_SECONDS: Final = 10.0
 LEASE_SECONDS: Final = 300.0  # without a beat, for a worker on another machine
-LOSSES: Final = 5  # of workers over one job, after which nobody tries it again
-WAIT_SECONDS: Final = 100  # for a lock of SQLite
+LOSSES: Final = 5  # of workers over one job without a new point, after which nobody tries it again
+LOCK_SECONDS: Final = 60  # to wait for a lock of SQLite
+CONNECT_SECONDS: Final = 10  # to wait for a server
+OPEN_SECONDS: Final = 3.0  # to try again: workers that create a storage at the same moment collide
+GRACE_SECONDS: Final = 10  # after which the lock of a journal file is that of a dead process
 JOURNAL: Final = ".journal"
-_TRIES: Final = 5  # to create a storage, which several workers may begin at once
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
-    """A job that this worker has taken."""
+    """A job that this worker has taken.
+
+    Attributes:
+        job: the job.
+        trial: Optuna's number of its trial, over all studies of the storage.
+        moved: whether a point was measured since.
+        beat: when the worker last showed that it is alive.
+    """
 
     job: Job
-    trial: Any
+    trial: int
+    moved: bool = False
+    beat: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +64,7 @@ class Standing:
     Attributes:
         done: curves by job key.
         running: workers by job key, each as `"host, process"`.
-        lost: how often each job's worker was lost.
-        given_up: keys of jobs whose worker was lost too often.
+        lost: how often each job's worker was lost before it had measured a point.
     """
 
     done: Mapping[str, Curve]
@@ -69,135 +82,161 @@ class Board:
 
     Args:
         grid: the settings of the study.
-        storage: the address of an Optuna storage: `sqlite:///FILE`, `postgresql://...`, or a path that ends in
+        storage: the address of an Optuna storage: `sqlite:///FILE`, `postgresql+psycopg://...`, or a path that ends in
             `.journal`.
         name: of the study in the storage.
         facts: of the data, that must not differ between workers.
 
+    Attributes:
+        identity: a hash of the settings and facts on which results depend.
+
     Raises:
-        ValueError: if the storage cannot be reached, or holds a study of other settings or data under this name.
+        ValueError: if the storage cannot be reached, then or later, or holds a study of other settings or data under
+            this name.
         ModuleNotFoundError: if Optuna is not installed.
     """
 
     def __init__(self, grid: Grid, storage: str, *, name: str, facts: Mapping[str, Any]) -> None:
         self._optuna = _optuna_here()
-        self._grid = grid
+        self._states = self._optuna.trial.TrialState
+        self._models = grid.models
         self._seen: dict[int, tuple[Any, float]] = {}  # beats of others, and when this process saw them first
-        self._beat = 0.0
         self._shown = hidden(storage)
-        self._study = self._opened(storage, name)
-        self._agree(grid, facts)
+        self.identity = hashlib.sha256(json.dumps([grid.identity(), facts]).encode()).hexdigest()[:12]
+        self._open(storage, name)
+        with self._reached():
+            self._agree(grid, facts)
 
-    def _opened(self, storage: str, name: str) -> Any:
-        """The study in the storage; tried a few times, since workers that create it at the same moment collide."""
-        optuna = self._optuna
-        for tried in range(1, _TRIES + 1):
+    def _open(self, address: str, name: str) -> None:
+        """Opens the study in the storage, or creates both."""
+        end = time.monotonic() + OPEN_SECONDS
+        _check_address(address, self._shown)
+        while True:
             try:
-                return optuna.create_study(
-                    study_name=name,
-                    storage=_storage(optuna, storage),
-                    sampler=optuna.samplers.RandomSampler(),
-                    load_if_exists=True,
-                )
+                self._storage = _storage(self._optuna, address)
+                self._study = self._optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
+                self._id = self._storage.get_study_id_from_name(name)
+                return
             except Exception as error:
-                if tried == _TRIES:
-                    rule, got = "must be a storage of Optuna's that can be reached", f"{self._shown}: {_line(error)}"
-                    remedy = f"{_remedy(error)}look whether the server runs and the address is right"
-                    raise ArgumentError("storage", rule, got=got, remedy=remedy) from error
-                time.sleep(random.uniform(0.1, 0.3) * tried)
-        raise AssertionError
+                if isinstance(error, ImportError) or time.monotonic() > end:
+                    raise self._unreached(error) from error
+                time.sleep(random.uniform(0.1, 0.5))
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turns what storages raise into an error of ours."""
+        try:
+            yield
+        except (AdabatchError, self._optuna.exceptions.UpdateFinishedTrialError):
+            raise
+        except Exception as error:
+            raise self._unreached(error) from error
+
+    def _unreached(self, error: Exception) -> ArgumentError:
+        remedy = "look whether it is there, the address is right and there is space; what is finished is kept"
+        if isinstance(error, ImportError):
+            remedy = "for PostgreSQL run: pip install 'psycopg[binary]', and write postgresql+psycopg://..."
+        rule, got = "must be a storage of Optuna's that can be reached", f"{self._shown} ({_line(error)})"
+        return ArgumentError("storage", rule, got=got, remedy=remedy)
 
     def _agree(self, grid: Grid, facts: Mapping[str, Any]) -> None:
-        """Raises unless the study that is there is this one."""
-        attributes = self._study.user_attrs
-        if "grid" not in attributes:
-            self._study.set_user_attr("facts", dict(facts))
-            self._study.set_user_attr("grid", grid.to_json())
-            attributes = self._study.user_attrs  # another worker may have been quicker
+        """Raises unless the study that is there is this one: the first trial with settings holds them."""
+        there = self._settings()
+        if there is None:
+            mine = {"grid": grid.to_json(), "facts": dict(facts)}
+            posted = self._optuna.trial.create_trial(state=self._states.PRUNED, user_attrs={"settings": mine})
+            self._storage.create_new_trial(self._id, posted)
+            there = self._settings()
+            assert there is not None
         remedy = "give the former settings, or another --out or --name"
-        if found := grid.differences(attributes["grid"]):
-            rule = f"must hold a study of the same settings, and {self._shown} holds one with"
+        rule = f"must hold a study of the same settings, and {self._shown} holds one with"
+        if found := grid.differences(there["grid"]):
             raise ArgumentError("storage", f"{rule} {'; '.join(found)}", remedy=remedy)
         for key, value in facts.items():
-            if attributes["facts"].get(key) != value:
+            if there["facts"].get(key) != value:
                 rule = f"must hold a study of the same {key}, and {self._shown} holds one with"
-                raise ArgumentError("storage", f"{rule} {attributes['facts'].get(key)}", got=value, remedy=remedy)
+                raise ArgumentError("storage", f"{rule} {there['facts'].get(key)}", got=value, remedy=remedy)
+
+    def _settings(self) -> Any:
+        """The settings of the study that is there; None if it is new."""
+        return next((trial.user_attrs["settings"] for trial in self._trials() if "settings" in trial.user_attrs), None)
+
+    def _trials(self) -> list[Any]:
+        return list(self._study.get_trials(deepcopy=False))
 
     def standing(self) -> Standing:
         """What is done and under way; frees the jobs of workers that are gone."""
-        states = self._optuna.trial.TrialState
         done: dict[str, Curve] = {}
         running: dict[str, str] = {}
         lost: Counter[str] = Counter()
-        for trial in self._study.get_trials(deepcopy=False):
-            attributes = trial.user_attrs
-            key = attributes.get("key")
-            if key is None:
-                continue
-            if trial.state == states.COMPLETE:
-                done.setdefault(key, Curve.of_json(attributes["curve"]))
-            elif trial.state == states.FAIL and "error" not in attributes:
-                lost[key] += 1
-            elif trial.state == states.RUNNING:
-                if self._is_gone(trial.number, attributes.get("worker")):
-                    with suppress(ValueError, self._optuna.exceptions.UpdateFinishedTrialError):  # another freed it
-                        self._study.tell(trial.number, state=states.FAIL)
+        with self._reached():
+            for trial in self._trials():
+                attributes, state, key = trial.user_attrs, trial.state, trial.user_attrs.get("key")
+                if key is None:
+                    continue
+                worker = attributes["worker"]
+                if state == self._states.RUNNING and self._is_gone(trial.number, worker):
+                    state = self._states.FAIL
+                    with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # another freed it
+                        self._study.tell(trial.number, state=state, skip_if_finished=True)
+                if state == self._states.RUNNING:
+                    running.setdefault(key, f"{worker['host']}, process {worker['process']}")
+                elif state == self._states.COMPLETE:
+                    done.setdefault(key, Curve.of_json(attributes["curve"]))
+                elif state == self._states.FAIL and "error" not in attributes and not worker["moved"]:
                     lost[key] += 1
-                else:
-                    worker = attributes.get("worker", {})
-                    running[key] = f"{worker.get('host', '?')}, process {worker.get('process', '?')}"
         return Standing(done, running, dict(lost))
 
     def claim(self, jobs: Sequence[Job]) -> Claim | None:
         """Takes the first of `jobs` that nobody has done or is doing; None if there is none."""
-        free = {job.key: job for job in jobs}
-        while free:
-            states = self._optuna.trial.TrialState
-            held = (states.WAITING, states.RUNNING, states.COMPLETE)
-            trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in held]
-            waiting = [trial.user_attrs.get("key") for trial in trials if trial.state == states.WAITING]
-            if not waiting:
-                for trial in trials:
-                    free.pop(trial.user_attrs.get("key"), None)
-                if not free:
-                    return None
-                job = next(iter(free.values()))
-                self._study.enqueue_trial(_values(job), user_attrs={"key": job.key, "job": job.to_json()})
-            if (claim := self._take()) is not None:
-                return claim
+        with self._reached():
+            held = {key for _, key in self._held()}
+            for job in jobs:
+                if job.key in held:
+                    continue
+                claim = Claim(job, self._storage.create_new_trial(self._id, self._posted(job)), beat=time.monotonic())
+                number = self._storage.get_trial_number_from_id(claim.trial)
+                if not any(key == job.key and other < number for other, key in self._held()):
+                    return claim
+                self._storage.set_trial_state_values(claim.trial, self._states.PRUNED)  # another was quicker
         return None
 
-    def _take(self) -> Claim | None:
-        """Takes a job that was posted; None if another worker has it."""
-        states = self._optuna.trial.TrialState
-        trial = self._study.ask()
-        key = trial.user_attrs.get("key")
-        older = [
-            each
-            for each in self._study.get_trials(deepcopy=False)
-            if each.number < trial.number
-            and each.user_attrs.get("key") == key
-            and each.state in (states.WAITING, states.RUNNING, states.COMPLETE)
-        ]
-        if key is None or older:
-            self._study.tell(trial, state=states.PRUNED)
-            return None
-        claim = Claim(Job.of_json(trial.user_attrs["job"]), trial)
-        self.beat(claim, now=True)
-        _note_values(trial, models=self._grid.models)
-        return claim
+    def _held(self) -> list[tuple[int, str]]:
+        """Number and key of the trials that are done or under way."""
+        states = (self._states.RUNNING, self._states.COMPLETE)
+        found = [trial for trial in self._trials() if trial.state in states]
+        return [(trial.number, trial.user_attrs["key"]) for trial in found if "key" in trial.user_attrs]
 
-    def beat(self, claim: Claim, *, now: bool = False) -> None:
-        """Shows that this worker is alive, if it is time.
+    def _posted(self, job: Job) -> Any:
+        """A trial of this worker's, with the job's values as parameters, for Optuna's own tables and pictures."""
+        values, kinds = _values(job), self._optuna.distributions
+        return self._optuna.trial.create_trial(
+            state=self._states.RUNNING,
+            params=values,
+            distributions={
+                "model": kinds.CategoricalDistribution(list(self._models)),
+                "rule": kinds.CategoricalDistribution(list(RULES)),
+                "batch_size": kinds.IntDistribution(1, 2**40),
+                "seed": kinds.IntDistribution(0, 2**62),
+                "epochs": kinds.IntDistribution(1, 2**40),
+                "fraction": kinds.FloatDistribution(0, 1),
+                "lr": kinds.FloatDistribution(0, sys.float_info.max),
+                "momentum": kinds.FloatDistribution(0, 1),
+            },
+            user_attrs={"key": job.key, "job": job.to_json(), "worker": _myself()},
+        )
+
+    def beat(self, claim: Claim, *, moved: bool = False) -> None:
+        """Shows that this worker is alive, if it is time; `moved` after a point was measured.
 
         Raises:
             LostError: if another worker took it for dead and freed its job.
         """
-        if not now and time.monotonic() < self._beat + BEAT_SECONDS:
+        if claim.moved >= moved and time.monotonic() < claim.beat + BEAT_SECONDS:
             return
-        self._beat = time.monotonic()
-        with self._held(claim):
-            claim.trial.set_user_attr("worker", {**_myself(), "beat": time.time()})
+        claim.beat, claim.moved = time.monotonic(), claim.moved or moved
+        with self._own(claim):
+            self._storage.set_trial_user_attr(claim.trial, "worker", _myself(moved=claim.moved))
 
     def finish(self, claim: Claim, curve: Curve) -> None:
         """Notes the result of a job.
@@ -206,44 +245,41 @@ class Board:
             LostError: if another worker took this one for dead and freed its job.
         """
         best = min((point.test_loss for point in curve.points if point.test_loss is not None), default=math.inf)
-        with self._held(claim):
-            claim.trial.set_user_attr("curve", curve.to_json())
-            self._study.tell(claim.trial, best)
+        with self._own(claim):
+            self._storage.set_trial_user_attr(claim.trial, "curve", curve.to_json())
+            self._storage.set_trial_state_values(claim.trial, self._states.COMPLETE, [best])
 
     def give_back(self, claim: Claim, *, error: str | None = None) -> None:
         """Frees a job that this worker will not finish; `error` if it cannot be done."""
-        with suppress(LostError), self._held(claim):
-            claim.trial.set_user_attr("error", error or "given back")
-            self._study.tell(claim.trial, state=self._optuna.trial.TrialState.FAIL)
+        with suppress(LostError), self._own(claim):
+            self._storage.set_trial_user_attr(claim.trial, "error", error or "given back")
+            self._storage.set_trial_state_values(claim.trial, self._states.FAIL)
 
     @contextmanager
-    def _held(self, claim: Claim) -> Iterator[None]:
+    def _own(self, claim: Claim) -> Iterator[None]:
         """Raises LostError if the trial is not this worker's any more."""
         try:
-            yield
-        except (self._optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
+            with self._reached():
+                yield
+        except self._optuna.exceptions.UpdateFinishedTrialError as error:
             raise LostError(claim.job.key) from error
 
-    def _is_gone(self, number: int, worker: Mapping[str, Any] | None) -> bool:
+    def _is_gone(self, number: int, worker: Mapping[str, Any]) -> bool:
         """Whether the worker of a trial is gone."""
-        if worker is not None and worker["place"] == _place():
+        if worker["place"] == _place():
             return bool(_started(worker["process"]) != worker["started"])
-        beat, now = None if worker is None else worker["beat"], time.monotonic()
-        if self._seen.get(number, (None, 0.0))[0] != beat or number not in self._seen:
-            self._seen[number] = (beat, now)
+        now = time.monotonic()
+        if number not in self._seen or self._seen[number][0] != worker["beat"]:
+            self._seen[number] = (worker["beat"], now)
         first: float = self._seen[number][1]
         return now - first > LEASE_SECONDS
 
 
-def _line(error: Exception) -> str:
-    """The first line of an error, without passwords."""
-    line = str(error).strip().partition("\n")[0]
-    return hidden(line or type(error).__name__)
-
-
-def _remedy(error: Exception) -> str:
-    missing = isinstance(error, ModuleNotFoundError | ImportError)
-    return "run: pip install 'psycopg[binary]', and write postgresql+psycopg://...; or " if missing else ""
+def _line(error: BaseException) -> str:
+    """The first line of an error's cause, without passwords."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return hidden(str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
 class LostError(Exception):
@@ -256,9 +292,10 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def hidden(storage: str) -> str:
-    """A storage's address without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+def hidden(text: str) -> str:
+    """An address, or a text with one, without its password."""
+    without = re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
+    return re.sub(r"((?:password|passfile|sslpassword)=)[^&\s]*", r"\1***", without)
 
 
 def _optuna_here() -> Any:
@@ -269,25 +306,34 @@ def _optuna_here() -> Any:
     return optuna
 
 
+def _check_address(address: str, shown: str) -> None:
+    """Raises if no storage can have this address, before a driver prints parts of it."""
+    if address.endswith(JOURNAL):
+        return
+    rule, example = "must be the address of a database, or a path that ends in .journal", "sqlite:///study.db"
+    if "://" not in address:
+        remedy = f"write sqlite:///{address}" if address else f"write, for example, {example}"
+        raise ArgumentError("storage", rule, value=address, remedy=remedy)
+    if "@" in re.sub(r"^[^@]*@", "", address.partition("?")[0]):
+        remedy = "write @ as %40 in a name or a password"
+        raise ArgumentError("storage", "must hold one @, before the host", got=shown, remedy=remedy)
+    if address.startswith("sqlite") and not re.sub(r"^[^:]*:///?", "", address).replace(":memory:", ""):
+        remedy = f"name a file, such as {example}"
+        raise ArgumentError("storage", "must outlive this process", got=shown, remedy=remedy)
+
+
 def _storage(optuna: Any, address: str) -> Any:
     """The storage of an address."""
     if address.endswith(JOURNAL):
-        backend = optuna.storages.journal.JournalFileBackend(address)
-        return optuna.storages.JournalStorage(backend)
-    engine = {"connect_args": {"timeout": WAIT_SECONDS}} if address.startswith("sqlite") else {"pool_pre_ping": True}
+        journal = optuna.storages.journal
+        lock = journal.JournalFileSymlinkLock(address, grace_period=GRACE_SECONDS)
+        return optuna.storages.JournalStorage(journal.JournalFileBackend(address, lock_obj=lock))
+    engine: dict[str, Any] = {"pool_pre_ping": True}
+    if address.startswith("sqlite"):
+        engine = {"connect_args": {"timeout": LOCK_SECONDS}}
+    elif re.match(r"postgresql(\+psycopg2?)?://", address):
+        engine["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
     return optuna.storages.RDBStorage(address, engine_kwargs=engine)
-
-
-def _note_values(trial: Any, *, models: Sequence[str]) -> None:
-    """Notes the values with which a job was posted as the trial's parameters, for Optuna's own tables and pictures."""
-    trial.suggest_categorical("model", list(models))
-    trial.suggest_categorical("rule", list(RULES))
-    trial.suggest_int("batch_size", 1, 2**40)
-    trial.suggest_int("seed", 0, 2**62)
-    trial.suggest_int("epochs", 1, 2**40)
-    trial.suggest_float("fraction", 0, 1)
-    trial.suggest_float("lr", 1e-300, 1e30)
-    trial.suggest_float("momentum", 0, 1)
 
 
 def _values(job: Job) -> dict[str, Any]:
@@ -324,7 +370,7 @@ def _started(process: int) -> str | None:
     return "there"
 
 
-def _myself() -> dict[str, Any]:
-    """This process, as others look it up."""
-    process = os.getpid()
-    return {"host": socket.gethostname(), "process": process, "place": _place(), "started": _started(process)}
+def _myself(*, moved: bool = False) -> dict[str, Any]:
+    """This process, as others look it up; `moved` if it has measured a point of its job."""
+    me = {"host": socket.gethostname(), "process": os.getpid(), "place": _place(), "started": _started(os.getpid())}
+    return me | {"beat": time.time(), "moved": moved}

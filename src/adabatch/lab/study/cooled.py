@@ -7,23 +7,23 @@ the losses are taken, and the training goes on from before the branch. The order
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Generator, Mapping
+import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from adabatch import _files, memory
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.grid import Grid, Job, checkpoints, cooldown
+from adabatch.lab.study.trainee import Place, Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
-from adabatch.lab.training.setup import Setup
 
 REPORT_SECONDS: Final = 0.5
 TRIED: Final = 3  # updates before the time counts: the first ones of a shape take longer
@@ -52,8 +52,7 @@ def share_of(data: Data, grid: Grid, fraction: float) -> Data:
 
     A smaller share is part of every larger one.
     """
-    count = len(data.x_train) if grid.train_samples is None else min(grid.train_samples, len(data.x_train))
-    tests = len(data.x_test) if grid.test_samples is None else min(grid.test_samples, len(data.x_test))
+    count, tests = grid.train_samples or len(data.x_train), grid.test_samples or len(data.x_test)
     kept = slice(0, count)
     if fraction < 1:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
@@ -77,8 +76,12 @@ def train(
 ) -> Curve:
     """Trains a job to its cooled curve.
 
-    It ends at its budget; before that if it has a target: as soon as both losses were at or below theirs, or if none
-    that is missing has fallen by 1 % within the last doubling of updates, or if a loss is not finite.
+    It ends at its budget, or before that:
+
+    - if a loss is not finite;
+    - if it has a target, as soon as both losses were at or below theirs;
+    - if it has a target, and beyond the budget in which it was set none of the losses that are missing has fallen by
+      1 % within the last doubling of updates.
 
     Args:
         job: the training.
@@ -100,18 +103,12 @@ def train(
         around.enter_context(devices.threads(config.threads))
         around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
-        setup = Setup(config, share_of(data, grid, job.cell.fraction), device)
-        around.callback(setup.batches.close)
-        return _CooledRun(job, grid, setup, state=state, interrupts=interrupts, progress=progress).train()
+        trainee = Trainee(config, share_of(data, grid, job.cell.fraction), device)
+        return _CooledRun(job, grid, trainee, state=state, interrupts=interrupts, progress=progress).train()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A copy of a training's state."""
-
-    state: dict[str, Any]
-    updates: int
-    seconds: float
+class _SignalError(Exception):
+    """A signal came."""
 
 
 class _CooledRun:
@@ -121,21 +118,19 @@ class _CooledRun:
         self,
         job: Job,
         grid: Grid,
-        setup: Setup,
+        trainee: Trainee,
         *,
         state: Path | None,
         interrupts: Interrupts,
         progress: Callable[[Now], None] | None,
     ) -> None:
-        self._job, self._setup, self._file, self._interrupts = job, setup, state, interrupts
+        self._job, self._trainee, self._file, self._interrupts = job, trainee, state, interrupts
         self._progress = progress
-        an_epoch = setup.data.dataset_size // job.cell.batch_size
+        an_epoch = trainee.setup.data.dataset_size // job.cell.batch_size
         self._base_updates, self._total = grid.epochs * an_epoch, job.epochs * an_epoch
         self._course = grid.course(job.lr, base_updates=self._base_updates)
         self._points: list[CurvePoint] = []
-        self._updates, self._seconds = 0, 0.0
         self._spent, self._began = 0.0, time.perf_counter()  # seconds of all work, before this process and in it
-        self._batches = self._stream()
         self._reported = 0.0
 
     def train(self) -> Curve:
@@ -157,54 +152,33 @@ class _CooledRun:
         """Adds the point after `total` updates, the last of them a cooldown."""
         cool = cooldown(total)
         self._advance(total - cool, self._course.at)
-        before, lrs = self._here(), self._course.cooling(total)
+        before, lrs = self._trainee.here(), self._course.cooling(total)
         self._advance(total, lambda update: lrs[update - total], branch=before)
-        train_loss, test_loss = self._losses()
+        train_loss, test_loss = self._trainee.losses()
         size = self._job.cell.batch_size
-        point = CurvePoint(total, total * size, self._seconds, train_loss, test_loss)
+        point = CurvePoint(total, total * size, self._trainee.seconds, train_loss, test_loss)
         self._points.append(point)
-        self._back(before)
+        self._trainee.back(before)
         self._save(before)
-        self._tell(0.0, point)
+        self._tell(before.updates, 0.0, point)
 
-    def _advance(self, end: int, lr: Callable[[int], float], *, branch: _Place | None = None) -> None:
+    def _advance(self, end: int, lr: Callable[[int], float], *, branch: Place | None = None) -> None:
         """Trains up to `end` updates; `branch` is the place to save at an interruption, else the one at that time."""
-        setup, size = self._setup, self._job.cell.batch_size
-        began, first = time.perf_counter(), self._updates
-        while self._updates < end:
-            self._update(lr(self._updates))
-            self._updates += 1
-            now = time.perf_counter()
+        first, size, began = self._trainee.updates, self._job.cell.batch_size, time.perf_counter()
+
+        def look(number: int) -> None:
             if self._interrupts.seen:
-                self._seconds += now - began
-                self._save(self._here() if branch is None else branch)
-                raise Interrupted(None, self._interrupts.number or 0, kept="its study goes on by the same command")
+                raise _SignalError
+            now = time.perf_counter()
             if self._progress is not None and now >= self._reported + REPORT_SECONDS:
-                self._tell((self._updates - first) * size / (now - began))
-        devices.wait_for(setup.device)
-        self._seconds += time.perf_counter() - began
+                self._tell(first + number, number * size / (now - began))
 
-    def _update(self, lr: float) -> None:
-        """One update, as a user would write it."""
-        setup = self._setup
-        inputs, targets = next(self._batches)
-        if not setup.prepared:
-            inputs, targets = setup.prepare(inputs, targets, clock=setup.loader.clock)
-        for group in setup.optimizer.param_groups:
-            group["lr"] = lr
-        setup.optimizer.zero_grad()
-        setup.loss(setup.forward(inputs), targets).backward()
-        setup.optimizer.step()
-        setup.batches.step()
-
-    def _stream(self) -> Generator[Any, None, None]:
-        """Batches, epoch after epoch."""
-        while True:
-            yield from self._setup.loader
-
-    def _losses(self) -> tuple[float | None, float | None]:
-        train, test = self._setup.evaluate(of_training=True)[0], self._setup.evaluate()[0]
-        return tuple(loss if math.isfinite(loss) else None for loss in (train, test))  # type: ignore[return-value]
+        try:
+            self._trainee.train(end - first, batch_size=size, lr=lambda number: lr(first + number), after=look)
+        except _SignalError:
+            self._save(self._trainee.here() if branch is None else branch)
+            kept = "its study goes on by the same command"
+            raise Interrupted(None, self._interrupts.number or 0, kept=kept) from None
 
     def _ended(self) -> str | None:
         """Why the training ends before its budget; None if it goes on."""
@@ -228,28 +202,18 @@ class _CooledRun:
 
     # State.
 
-    def _here(self) -> _Place:
-        """A copy of the state."""
-        return _Place(_copied(self._setup.state_dict()), self._updates, self._seconds)
-
-    def _back(self, place: _Place) -> None:
-        """Goes back to a state."""
-        self._batches.close()
-        self._setup.load_state_dict(_copied(place.state))
-        self._updates, self._seconds, self._batches = place.updates, place.seconds, self._stream()
-
     def _try(self) -> None:
         """Makes a few updates and goes back."""
-        before = self._here()
-        for _ in range(min(TRIED, self._total - before.updates)):
-            self._update(self._course.at(before.updates))
-        self._back(before)
+        before = self._trainee.here()
+        few, lr = min(TRIED, self._total - before.updates), self._course.at(before.updates)
+        self._trainee.train(few, batch_size=self._job.cell.batch_size, lr=lambda _: lr)
+        self._trainee.back(before)
 
-    def _save(self, place: _Place) -> None:
+    def _save(self, place: Place) -> None:
         if self._file is None:
             return
         content = {"format": FORMAT, "run": self._job.run, "points": [list(point) for point in self._points]}
-        content |= {"state": place.state, "updates": place.updates, "seconds": place.seconds}
+        content |= {"state": dict(place.state), "updates": place.updates, "seconds": place.seconds}
         content["spent"] = self._spent + time.perf_counter() - self._began
         with self._interrupts.held():
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -259,20 +223,23 @@ class _CooledRun:
         """Goes on from the saved state, if there is one of this training; a damaged one is trained anew."""
         if self._file is None or not self._file.exists():
             return
+        before = self._trainee.here()
         try:
             found = torch.load(self._file, weights_only=True, map_location="cpu")
-            if found["format"] != FORMAT or found["run"] != self._job.run:
+            if (found["format"], found["run"]) != (FORMAT, self._job.run) or found["updates"] > self._total:
                 return
-            self._points = [CurvePoint(*point) for point in found["points"]]
-            self._back(_Place(found["state"], found["updates"], found["seconds"]))
-            self._spent = found["spent"]
-        except (OSError, ValueError, LookupError, RuntimeError, TypeError):
-            self._points, self._updates, self._seconds = [], 0, 0.0
+            points = [CurvePoint(*point) for point in found["points"]]
+            updates, seconds = found["updates"], found["seconds"]
+            self._trainee.back(Place(found["state"], updates, updates * self._job.cell.batch_size, seconds))
+            self._points, self._spent = points, found["spent"]
+        except Exception:  # of any kind, as `load_state_dict` says
+            warnings.warn(f"{self._file} is damaged; its training begins anew", stacklevel=2)
+            self._trainee.back(before)
 
-    def _tell(self, rate: float, point: CurvePoint | None = None) -> None:
+    def _tell(self, updates: int, rate: float, point: CurvePoint | None = None) -> None:
         self._reported = time.perf_counter()
         if self._progress is not None:
-            self._progress(Now(self._updates, self._total, rate, point))
+            self._progress(Now(updates, self._total, rate, point))
 
 
 def _falls(points: list[CurvePoint], name: str) -> bool:
@@ -281,12 +248,3 @@ def _falls(points: list[CurvePoint], name: str) -> bool:
     early = [getattr(point, name) for point in points if point.updates <= half]
     late = [getattr(point, name) for point in points if point.updates > half]
     return not early or min(late) < 0.99 * min(early)
-
-
-def _copied(state: Any) -> Any:
-    """A deep copy of a state of tensors, numbers, text, dicts and lists."""
-    if isinstance(state, torch.Tensor):
-        return state.detach().clone()
-    if isinstance(state, Mapping):
-        return {name: _copied(value) for name, value in state.items()}
-    return [_copied(value) for value in state] if isinstance(state, list | tuple) else state

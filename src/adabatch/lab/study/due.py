@@ -11,7 +11,7 @@ A study goes in three steps, each network and share of the data by itself:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,6 +20,7 @@ from typing import Final
 from adabatch.lab.study import measures
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import SEARCH_SEED, Cell, Grid, Job
+from adabatch.lab.training import RunConfig, optimizers
 
 LR_STEP: Final = 2.0  # ratio of neighbouring LRs in a search
 MOST_GROWTH: Final = 4  # how often a search's grid grows in one direction
@@ -99,21 +100,36 @@ def longer_jobs(grid: Grid, panel: tuple[str, float], curves: Curves) -> list[Jo
     found = []
     for cell in grid.cells(panel):
         for job in base_jobs(grid, cell, curves):
-            curve = curves[job.key]
-            if curve.stopped == "budget" and not _arrived(curve, aims):
-                found.append(
-                    replace(job, epochs=grid.max_epochs, train_target=aims.train_loss, test_target=aims.test_loss)
-                )
+            if curves[job.key].stopped == "budget" and not _arrived(curves[job.key], aims):
+                longer = replace(job, epochs=grid.max_epochs, train_target=aims.train_loss, test_target=aims.test_loss)
+                *_, last = _turns(longer, curves)
+                found.append(last)
     return _by_seed(found)
+
+
+def _turns(longer: Job, curves: Curves) -> Iterator[Job]:
+    """Trainings to a larger budget: while one arrived at targets that were higher than these, another follows."""
+    yield longer
+    aims = Targets(longer.train_target, longer.test_target)
+    while (curve := curves.get(longer.key)) is not None and curve.stopped == "arrived" and not _arrived(curve, aims):
+        longer = replace(longer, turn=longer.turn + 1)
+        yield longer
 
 
 def longest(grid: Grid, cell: Cell, curves: Curves) -> dict[int, Curve]:
     """The longest curve of each seed of a cell; call it when nothing is due."""
     found = {}
     for job in base_jobs(grid, cell, curves):
+        found[job.seed] = curves[job.key]
         longer = replace(job, epochs=grid.max_epochs)
-        found[job.seed] = curves.get(longer.key, curves[job.key])
+        while (curve := curves.get(longer.key)) is not None:
+            found[job.seed] = max(curve, found[job.seed], key=_updates)
+            longer = replace(longer, turn=longer.turn + 1)
     return found
+
+
+def _updates(curve: Curve) -> int:
+    return curve.points[-1].updates if curve.points else 0
 
 
 def points(curve: Curve, loss: str) -> list[measures.Point]:
@@ -166,7 +182,8 @@ def search(grid: Grid, cell: Cell, curves: Curves) -> tuple[list[Job], Found | N
     """The trainings that a cell's search still needs, and its end.
 
     The best value is the one with the lowest training loss within the base budget. While it lies at an edge of the
-    grid, the grid grows there, up to `MOST_GROWTH` times in each direction.
+    grid, the grid grows there, up to `MOST_GROWTH` times in each direction. Momentum is searched of optimizers that
+    have one.
 
     Returns:
         Jobs, none when it is over; the values found, None before. A cell of another rule has nothing to search.
@@ -174,35 +191,63 @@ def search(grid: Grid, cell: Cell, curves: Curves) -> tuple[list[Job], Found | N
     if cell.rule != "tuned":
         lr = grid.scaled_lr(cell.rule, cell.batch_size)
         return [], Found(lr, grid.base.momentum, at_edge=False)
-    centre, left = grid.scaled_lr("tuned", cell.batch_size), 1 - grid.base.momentum
-    low_lr, high_lr, low_m, high_m = -1, 1, -1, 1
+    lrs, momenta = _Axis(), _momenta(grid.base)
     while True:
-        tried = {
-            (i, k): grid.job(
-                cell,
-                seed=SEARCH_SEED,
-                lr=centre * math.pow(LR_STEP, i),
-                momentum=1 - min(1.0, left * math.pow(2.0, -k)),
-                searches=True,
-            )
-            for i, k in product(range(low_lr, high_lr + 1), range(low_m, high_m + 1))
-        }
+        tried = {(i, k): _trial(grid, cell, i, k) for i, k in product(lrs.places, momenta.places)}
         missing = {job.key: job for job in tried.values() if job.key not in curves}
         if missing:
             return list(missing.values()), None
         scores = {place: _score(curves[job.key]) for place, job in tried.items()}
         i, k = min(scores, key=lambda place: (scores[place], abs(place[0]) + abs(place[1])))
         if not math.isfinite(scores[i, k]):  # all diverged: only a smaller LR can help
-            i, k = low_lr, 0
-        before = (low_lr, high_lr, low_m, high_m)
-        low_lr = max(low_lr - (i == low_lr), -1 - MOST_GROWTH)
-        high_lr = min(high_lr + (i == high_lr), 1 + MOST_GROWTH)
-        can_fall, can_rise = left * math.pow(2.0, -low_m) < 1, left * math.pow(2.0, -high_m - 1) > LEAST_LEFT
-        low_m = max(low_m - (k == low_m and can_fall), -1 - MOST_GROWTH)
-        high_m = min(high_m + (k == high_m and can_rise), 1 + MOST_GROWTH)
-        if (low_lr, high_lr, low_m, high_m) == before:
-            at_edge = i in (low_lr, high_lr) or (k == low_m and can_fall) or (k == high_m and can_rise)
-            return [], Found(tried[i, k].lr, tried[i, k].momentum, at_edge)
+            i, k = lrs.low, 0
+        before = lrs, momenta
+        lrs, momenta = lrs.grown(i), momenta.grown(k)
+        if (lrs, momenta) == before:
+            return [], Found(tried[i, k].lr, tried[i, k].momentum, at_edge=lrs.has_edge(i) or momenta.has_edge(k))
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Places on one axis of a search, in steps from its middle: those tried, within those that have a sense."""
+
+    low: int = -1
+    high: int = 1
+    lowest: float = -math.inf
+    highest: float = math.inf
+
+    @property
+    def places(self) -> range:
+        return range(self.low, self.high + 1)
+
+    def grown(self, best: int) -> _Axis:
+        """Longer by a place where the best one lies at an edge, if it may grow there."""
+        low = self.low - (best == self.low > max(self.lowest, -1 - MOST_GROWTH))
+        return replace(self, low=low, high=self.high + (best == self.high < min(self.highest, 1 + MOST_GROWTH)))
+
+    def has_edge(self, best: int) -> bool:
+        """Whether better places may lie beyond the best one."""
+        return best == self.low > self.lowest or best == self.high < self.highest
+
+
+def _momenta(base: RunConfig) -> _Axis:
+    """The axis of momentum, from 0 up to `LEAST_LEFT` below 1; its middle alone if the optimizer has none."""
+    if optimizers.CLASSES[base.optimizer] not in optimizers.OF_MOMENTUM:
+        return _Axis(0, 0, 0, 0)
+    left = 1 - base.momentum
+    lowest, highest = math.floor(math.log2(left)), max(0, math.floor(math.log2(left / LEAST_LEFT)))
+    return _Axis(max(-1, lowest), min(1, highest), lowest, highest)
+
+
+def _trial(grid: Grid, cell: Cell, lr_steps: int, momentum_steps: int) -> Job:
+    """A training with LR and momentum so many steps from the middle of the search."""
+    return grid.job(
+        cell,
+        seed=SEARCH_SEED,
+        lr=grid.scaled_lr("tuned", cell.batch_size) * math.pow(LR_STEP, lr_steps),
+        momentum=max(0.0, 1 - (1 - grid.base.momentum) * math.pow(2.0, -momentum_steps)),
+        searches=True,
+    )
 
 
 def _score(curve: Curve) -> float:

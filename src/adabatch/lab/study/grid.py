@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Final
@@ -49,6 +49,7 @@ class Job:
         searches: whether it only searches for an LR.
         train_target: training loss at which it may stop; None: it trains to the end of its budget.
         test_target: the same of the test loss; it stops when both are reached.
+        turn: how many trainings to this budget arrived at higher targets, as those of other seeds were.
     """
 
     cell: Cell
@@ -59,18 +60,19 @@ class Job:
     searches: bool = False
     train_target: float | None = None
     test_target: float | None = None
+    turn: int = 0
 
     @property
     def run(self) -> str:
         """The training, of any length: where its state lies."""
         cell = self.cell
-        found = f"{cell.model}-{cell.batch_size}-{cell.rule}-{cell.fraction:g}-seed{self.seed}"
+        found = f"{cell.model}-{cell.batch_size}-{cell.rule}-{cell.fraction:.15g}-seed{self.seed}"
         return f"{found}-lr{self.lr:.6g}-m{self.momentum:.6g}" if self.searches else found
 
     @property
     def key(self) -> str:
         """The name by which workers know whether anybody does it."""
-        return f"{self.run}-{self.epochs}epochs"
+        return f"{self.run}-{self.epochs}epochs" + (f"-{self.turn}" if self.turn else "")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -174,6 +176,11 @@ class Grid:
             _checks.finite("fractions", fraction, above=0)
             if fraction > 1:
                 raise ArgumentError("fractions", "must be at most 1", value=fraction)
+        if list(self.fractions) != sorted(self.fractions, reverse=True):
+            raise ArgumentError("fractions", "must decrease", value=list(self.fractions))
+        for name in ("train_samples", "test_samples"):
+            if getattr(self, name) is not None:
+                _checks.whole(name, getattr(self, name))
         _checks.one_of("target", self.target, TARGETS)
         _checks.whole("epochs", self.epochs)
         _checks.whole("max_epochs", self.max_epochs, minimum=self.epochs, remedy="it is at least `epochs`")
@@ -236,19 +243,18 @@ class Grid:
         """As plain JSON."""
         return asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """The settings on which results depend, by name."""
+        return _settings(self.to_json())
+
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """The settings in which a study that `other` describes differs, in words; seeds may be added at any time."""
-        mine = self.to_json()
-        mine |= {f"base.{name}": value for name, value in mine.pop("base").items()}
-        theirs = dict(other)
-        theirs |= {f"base.{name}": value for name, value in theirs.pop("base").items()}
-        free = {"seeds"} | {f"base.{name}" for name in _FREE}
-        found = []
-        for name in sorted({*mine, *theirs} - free):
-            ours, stored = _plain(mine.get(name)), _plain(theirs.get(name))
-            if ours != stored:
-                found.append(f"{name.removeprefix('base.')} {stored} there and {ours} here")
-        return found
+        mine, theirs = self.identity(), _settings(other)
+        return [
+            f"{name.removeprefix('base.')} {theirs.get(name)} there and {mine.get(name)} here"
+            for name in sorted({*mine, *theirs})
+            if mine.get(name) != theirs.get(name)
+        ]
 
 
 # Settings of the base that no training takes over, or on which no result depends.
@@ -257,8 +263,11 @@ _FREE: Final = (
 )  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _settings(study: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study, as `to_json` gives them or as they were stored, without those that may differ."""
+    found = {name: value for name, value in study.items() if name not in ("base", "seeds")}
+    found |= {f"base.{name}": value for name, value in study["base"].items() if name not in _FREE}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def checkpoints(*, base_updates: int, updates: int) -> list[int]:
@@ -275,7 +284,7 @@ def checkpoints(*, base_updates: int, updates: int) -> list[int]:
         [3, 4, 5, 6, 8, 11, 14, 18, 23, 30, 39, 51, 67, 86, 100]
     """
     first = base_updates / SPAN
-    found = {total for total in (base_updates, updates) if total <= updates}
+    found = {min(base_updates, updates), updates}
     power = 0
     while (total := round(math.pow(RATIO, power))) <= updates:
         if total >= first:
@@ -287,8 +296,3 @@ def checkpoints(*, base_updates: int, updates: int) -> list[int]:
 def cooldown(total: int) -> int:
     """The updates of a cooldown that ends after `total` updates."""
     return max(1, round(COOLDOWN * total))
-
-
-def best_loss(losses: Sequence[float | None]) -> float | None:
-    """The lowest of losses; None if none is finite."""
-    return min((loss for loss in losses if loss is not None), default=None)

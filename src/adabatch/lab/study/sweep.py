@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,14 +18,14 @@ from typing import Any, Final
 
 import torch
 
-from adabatch._errors import ArgumentError
+from adabatch._errors import AdabatchError, ArgumentError, UsageError
 from adabatch.lab import tasks
 from adabatch.lab.study import cooled
-from adabatch.lab.study.board import Board, Claim, LostError, Standing, quiet
+from adabatch.lab.study.board import LOSSES, Board, Claim, LostError, Standing, quiet
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.due import due
 from adabatch.lab.study.grid import Grid, Job
-from adabatch.lab.tasks import Data
+from adabatch.lab.tasks import Data, decode
 from adabatch.lab.training import writing
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 
@@ -34,12 +38,14 @@ class View:
     """A study at one moment, for progress.
 
     Attributes:
+        grid: of the study.
         standing: of the board.
         due: jobs that are due, those under way among them.
         own: the job of this process, if it trains one itself.
         now: where that one stands.
     """
 
+    grid: Grid
     standing: Standing
     due: Sequence[Job]
     own: Job | None = None
@@ -47,15 +53,23 @@ class View:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all that is due now is done, if jobs take as long as those like them; None before any is."""
-        done = [(key, curve.wall_seconds) for key, curve in self.standing.done.items() if curve.wall_seconds]
+        """Seconds until all that is due now is done, if trainings take as long as those like them; None before any is.
+
+        A training that goes on counts as if it goes to the end of its budget.
+        """
+        epochs = self.grid.epochs
+        done = {
+            key: curve.wall_seconds
+            for key, curve in self.standing.done.items()
+            if curve.wall_seconds and key.endswith(f"-{epochs}epochs")
+        }
         if not done:
             return None
-        typical = median(seconds for _, seconds in done)
         total = 0.0
         for job in self.due:
-            alike = [seconds for key, seconds in done if key.startswith(f"{job.cell.model}-{job.cell.batch_size}-")]
-            total += median(alike) if alike else typical
+            start, share = f"{job.cell.model}-{job.cell.batch_size}-", f"-{job.cell.fraction:.15g}-"
+            alike = [seconds for key, seconds in done.items() if key.startswith(start) and share in key]
+            total += median(alike or done.values()) * (job.epochs / epochs - (job.epochs > epochs))
         return total / max(1, len(self.standing.running))
 
 
@@ -63,11 +77,14 @@ Listener = Callable[[View], None]
 
 
 def check_data(grid: Grid, data: Data) -> None:
-    """Raises unless every batch size fits into every share of the data.
+    """Raises unless the samples that are asked for are there, and every batch size fits into every share of them.
 
     Raises:
-        ValueError: if one does not.
+        ValueError: if not.
     """
+    for name, has in (("train_samples", len(data.x_train)), ("test_samples", len(data.x_test))):
+        if (getattr(grid, name) or 0) > has:
+            raise ArgumentError(name, f"must be at most the {has:,} that there are", value=getattr(grid, name))
     for fraction in grid.fractions:
         size = cooled.share_of(data, grid, fraction).dataset_size
         if grid.batch_sizes[-1] > size:
@@ -88,25 +105,32 @@ def work(board: Board, grid: Grid, data: Data, out: Path, *, progress: Listener 
         board: of the study.
         grid: of the study.
         data: of the task, whole.
-        out: the folder of the study; states of unfinished trainings lie in it.
+        out: the folder of the study; while it is under way states of trainings lie in it.
         progress: called a few times per second.
 
     Raises:
         Interrupted: after Ctrl-C, SIGTERM or SIGHUP; the state of the job under way is saved.
+        ValueError: if the storage cannot be reached any more.
         OSError: if the folder cannot be written.
     """
+    states = out / "states" / board.identity
     with Interrupts() as interrupts:
         while True:
             view = look(board, grid)
             if progress is not None:
                 progress(view)
             if not view.due:
-                return
+                break
+            _check(interrupts)
             claim = board.claim([job for job in view.due if job.key not in view.standing.running])
             if claim is None:
                 _wait(interrupts)
                 continue
-            _do(board, claim, grid, data, out, view, progress)
+            with writing(out):
+                _do(board, claim, grid, data, states, view, progress)
+    shutil.rmtree(states, ignore_errors=True)
+    with suppress(OSError):  # another study has states there
+        states.parent.rmdir()
 
 
 def look(board: Board, grid: Grid) -> View:
@@ -114,44 +138,57 @@ def look(board: Board, grid: Grid) -> View:
     standing = board.standing()
     lost = {key: Curve((), "lost") for key in standing.given_up}
     standing = replace(standing, done={**lost, **standing.done})
-    return View(standing, [job for job in due(grid, standing.done) if job.key not in standing.done])
+    return View(grid, standing, [job for job in due(grid, standing.done) if job.key not in standing.done])
 
 
 def _wait(interrupts: Interrupts) -> None:
     """Waits for other workers."""
     end = time.monotonic() + LOOK_SECONDS
     while time.monotonic() < end:
-        if interrupts.seen:
-            raise Interrupted(None, interrupts.number or 0, kept="the same command goes on")
+        _check(interrupts)
         time.sleep(0.05)
 
 
-def _do(board: Board, claim: Claim, grid: Grid, data: Data, out: Path, view: View, progress: Listener | None) -> None:
+def _check(interrupts: Interrupts) -> None:
+    if interrupts.seen:
+        raise Interrupted(None, interrupts.number or 0, kept="the same command goes on")
+
+
+def _do(
+    board: Board, claim: Claim, grid: Grid, data: Data, states: Path, view: View, progress: Listener | None
+) -> None:
     """Trains one job and notes its curve."""
     job = claim.job
-    state = out / "states" / f"{job.run}.pt"
+    state = states / f"{job.run}.pt"
 
     def tell(now: cooled.Now) -> None:
-        board.beat(claim)
+        board.beat(claim, moved=now.point is not None)
         if progress is not None:
             progress(replace(view, own=job, now=now))
 
     try:
-        with writing(out):
-            curve = cooled.train(job, grid, data, state=state, progress=tell)
+        curve = cooled.train(job, grid, data, state=state, progress=tell)
     except LostError:
         return
-    except torch.OutOfMemoryError:
-        curve = Curve((), "out of memory")
     except BaseException as error:
-        with suppress(Exception):  # a lost connection must not hide the error
-            board.give_back(claim, error=None if isinstance(error, KeyboardInterrupt) else repr(error)[:500])
-        raise
+        if not _is_out_of_memory(error):
+            with suppress(Exception):  # a lost connection must not hide the error
+                board.give_back(claim, error=None if isinstance(error, KeyboardInterrupt) else repr(error)[:500])
+            raise
+        curve = Curve((), "out of memory")
     with suppress(LostError):
         board.finish(claim, curve)
-    if job.searches or job.epochs == grid.max_epochs or curve.stopped != "budget":
+    goes_on = curve.stopped == "arrived" or (curve.stopped == "budget" and job.epochs < grid.max_epochs)
+    if job.searches or not goes_on:
         with suppress(OSError):
             state.unlink(missing_ok=True)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a device or, in torch's allocator, of the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 # Several workers on one machine.
@@ -173,62 +210,101 @@ def work_together(
         board: of the study.
         grid: of the study; if it names no number of threads, workers share the cores.
         out: the folder of the study.
-        jobs: how many workers.
+        jobs: how many workers, at most; not more than there are trainings due.
         storage: address of the board's storage.
         name: of the study in it.
         progress: called about once per second.
 
     Raises:
         Interrupted: after Ctrl-C, SIGTERM or SIGHUP; workers have saved their states.
-        RuntimeError: if a worker failed.
+        RuntimeError: if workers were killed again and again.
+        Exception: that a worker raised.
     """
     if grid.base.threads is None:
-        grid = replace(grid, base=replace(grid.base, threads=max(1, (os.cpu_count() or 1) // jobs)))
-    context = multiprocessing.get_context("spawn")
+        grid = replace(grid, base=replace(grid.base, threads=max(1, decode.cores() // jobs)))
     given = (grid, storage, name, out, os.getpid())
-    workers = [context.Process(target=_worker, args=given) for _ in range(jobs)]
+    jobs = min(jobs, len(look(board, grid).due))  # none where the study is done
+    workers: list[_Worker] = []
+    killed = done = 0
     with Interrupts() as interrupts:
-        for worker in workers:
-            worker.start()
         try:
-            while any(worker.is_alive() for worker in workers):
+            workers += [_Worker(given) for _ in range(jobs)]
+            while any(worker.is_alive for worker in workers):
+                view = look(board, grid)
                 if progress is not None:
-                    progress(look(board, grid))
+                    progress(view)
+                if len(view.standing.done) > done:
+                    killed, done = 0, len(view.standing.done)
                 _wait(interrupts)
-                if any(worker.exitcode not in (None, 0) for worker in workers):
-                    break
+                for place, worker in enumerate(workers):
+                    if worker.was_killed():
+                        killed += 1
+                        if killed > LOSSES * jobs:
+                            remedy = "see whether memory runs out, and take fewer --jobs"
+                            raise UsageError(None, "workers of the study were killed again and again", remedy=remedy)
+                        workers[place] = _Worker(given)
         finally:
             _end(workers)
-    if any(worker.exitcode for worker in workers) and look(board, grid).due:
-        raise WorkerFailedError("a worker of the study ended with an error; what is finished is kept")
 
 
-class WorkerFailedError(RuntimeError):
-    """A worker process of a study ended with an error."""
+class _Worker:
+    """A worker process that this one started."""
+
+    def __init__(self, given: tuple[Grid, str, str, Path, int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._errors, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_worker, args=(*given, sender))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # workers inherit it: Ctrl-C is this process's affair
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        sender.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.is_alive()
+
+    def was_killed(self) -> bool:
+        """Whether it ended before its work; raises the error with which it ended, if it is that."""
+        if self.process.exitcode in (None, 0):
+            return False
+        try:
+            error = self._errors.recv()
+        except (EOFError, OSError):
+            return True
+        raise error
 
 
-def _end(workers: Sequence[Any]) -> None:
+def _end(workers: Sequence[_Worker]) -> None:
     """Ends workers that are still there, first kindly."""
     for worker in workers:
-        if worker.is_alive():
-            worker.terminate()
+        if worker.is_alive:
+            worker.process.terminate()
     end = time.monotonic() + _GONE_SECONDS
     for worker in workers:
-        worker.join(max(0.0, end - time.monotonic()))
-        if worker.is_alive():
-            worker.kill()
-            worker.join()
+        worker.process.join(max(0.0, end - time.monotonic()))
+        if worker.is_alive:
+            worker.process.kill()
+            worker.process.join()
 
 
-def _worker(grid: Grid, storage: str, name: str, out: Path, parent: int) -> None:
-    """The main function of a worker process."""
-    quiet()
-    data = tasks.get(grid.base.task).load(grid.base.data)
-    board = Board(grid, storage, name=name, facts=facts(data))
+def _worker(grid: Grid, storage: str, name: str, out: Path, parent: int, errors: Any) -> None:
+    """The main function of a worker process: exits with 0 if the study is done."""
 
     def still_wanted(_view: View) -> None:
         if os.getppid() != parent:
             raise Interrupted(None, kept="the command that started this worker is gone")
 
-    with suppress(KeyboardInterrupt):
-        work(board, grid, data, out, progress=still_wanted)
+    try:
+        quiet()
+        data = tasks.get(grid.base.task).load(grid.base.data)
+        work(Board(grid, storage, name=name, facts=facts(data)), grid, data, out, progress=still_wanted)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except Exception as error:
+        if not isinstance(error, AdabatchError | OSError):
+            error.add_note(f"in a worker of the study:\n{traceback.format_exc()}")
+        errors.send(error)
+        sys.exit(1)
