@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
-from adabatch.lab import shapes
-from adabatch.lab.shapes import Amount, Count, Json, Kind, List, Number, Positive, Record, Size, Text
+from adabatch.lab.shapes import (
+    EMPTY_TOO,
+    Amount,
+    Count,
+    Json,
+    Kind,
+    Loss,
+    Number,
+    Positive,
+    Record,
+    Size,
+    Text,
+    faults,
+)
 
+LATER: Final = "later"
+EARLIER: Final = "earlier"
 _Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
+_POINT: Final = (Size, Count, Amount, Loss, Loss)
+
+
+def _are_points(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(point, list)
+        and len(point) == len(_POINT)
+        and not any(True for value, shape in zip(point, _POINT, strict=True) for _ in faults(value, shape))
+        for point in values
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,24 @@ class Estimate(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival(Record):
+    """The place where a run arrives at a target, or what bounds it.
+
+    Attributes:
+        updates: until the target.
+        samples: until the target; None: not known.
+        seconds: until the target; None: not known.
+        censored: empty if the run arrived here; `"later"` if it had not arrived when its curve ended here; `"earlier"`
+            if the first point of its curve, which is here, lies at or below the target.
+    """
+
+    updates: Positive
+    samples: Amount | None = None
+    seconds: Amount | None = None
+    censored: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Target(Record):
     """A target loss and the batch size whose runs set it."""
 
@@ -54,6 +96,7 @@ class ToTarget(Record):
     Attributes:
         n: runs.
         arrived: runs that arrived.
+        runs: where each arrived, in the order of seeds.
         updates: k(m), geometric mean over runs.
         samples: likewise.
         seconds: likewise.
@@ -66,6 +109,7 @@ class ToTarget(Record):
     batch_size: Size
     n: Size
     arrived: Count
+    runs: tuple[Arrival, ...]
     updates: Estimate
     samples: Estimate
     seconds: Estimate
@@ -166,8 +210,20 @@ class ToLoss(Record):
     """
 
     target: Target | None
-    to_target: Annotated[tuple[ToTarget, ...], Kind("a list", lambda value: isinstance(value, list))] = ()
+    to_target: Annotated[tuple[ToTarget, ...], EMPTY_TOO] = ()
     fits: Fits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve(Record):
+    """The cooled curve of one training.
+
+    Attributes:
+        points: each `[updates, samples, seconds, train_loss, test_loss]`; a loss that is not finite is None.
+    """
+
+    seed: Count
+    points: Annotated[Sequence[Sequence[Any]], Kind("a list of points of a curve, five values each", _are_points)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +236,7 @@ class Cell(Record):
         at_edge: whether the best LR or momentum lay at the edge of its grid to the end.
         samples_per_second: of training, median over seeds; None: too short to tell.
         stopped: how many trainings ended why.
-        curves: for each seed `{"seed": ..., "points": [[updates, samples, seconds, train_loss, test_loss], ...]}`.
+        curves: of each seed.
     """
 
     batch_size: Size
@@ -188,8 +244,8 @@ class Cell(Record):
     momentum: Amount
     at_edge: _Answer = False
     samples_per_second: Positive | None = None
-    stopped: Json = field(default_factory=dict)
-    curves: List = ()
+    stopped: Mapping[str, Count] = field(default_factory=dict)
+    curves: Annotated[tuple[LearningCurve, ...], EMPTY_TOO] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,4 +304,12 @@ class Study(Record):
     @classmethod
     def faults(cls, values: Any) -> Iterator[str]:
         """The faults of the content of a `study.json`, each in words that follow "got FILE"."""
-        yield from shapes.faults(values, cls)
+        yield from (found := list(faults(values, cls)))
+        if found:
+            return
+        for panel in cls.of_json(values).panels:
+            for rule in panel.rules:
+                sizes = {cell.batch_size for cell in rule.cells}
+                for row in (*rule.train.to_target, *rule.test.to_target):
+                    if row.batch_size not in sizes:
+                        yield f"without the trainings at batch size {row.batch_size} of {panel.model}, {rule.rule}"
