@@ -48,7 +48,7 @@ def test_a_real_run_and_a_real_comparison(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FOLDER"], "`FOLDER` must be a folder that adabatch compare, train, plan or probe wrote, got "),
+        (["FOLDER"], "`FOLDER` must be a folder that adabatch compare, train, plan, probe or study wrote, got "),
         (["FOLDER/run", "--out", "FOLDER"], "`--out` must be a file, got the folder "),
         (["FOLDER/run", "--out", "FOLDER/none/page.html"], "`--out` must be a file that can be written, got "),
     ],
@@ -96,9 +96,9 @@ def test_several_runs_on_one_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ("first", "`FOLDER` must name each run once, got "),
-        ("comparison", "`FOLDER` must be a run where several are given, got "),
-        ("none", "`FOLDER` must be a run where several are given, got "),
+        ("first", "`FOLDER` must name each run or study once, got "),
+        ("comparison", "`FOLDER` must be a run or study where several are given, got "),
+        ("none", "`FOLDER` must be a run or study where several are given, got "),
     ],
 )
 def test_what_cannot_stand_beside_a_run(tmp_path, capsys, second, message):
