@@ -55,10 +55,9 @@ def rule_of(name, *, critical, seeds, sizes=SIZES, noise=0.02, edge=False, budge
             )
         )
     found = measures.to_target(arrivals)
-    ways = {
-        loss: ToLoss(target=Target(value, 32), to_target=found, fits=fits.fits(arrivals) if len(arrivals) > 1 else None)
-        for loss, value in (("train", 0.15), ("test", target))
-    }
+    both = fits.fits(arrivals) if len(arrivals) > 1 else None
+    aims = {"train": 0.15, "test": target}
+    ways = {loss: ToLoss(target=Target(aim, 32), to_target=found, fits=both) for loss, aim in aims.items()}
     return Rule(rule=name, cells=tuple(cells), **ways)
 
 
