@@ -5,6 +5,7 @@ import math
 from functools import cache
 from itertools import product
 
+import numpy as np
 from tests.lab.report.page_folders import VERSIONS
 
 from adabatch.lab.scaling import Arrival, Cell, CriticalBatch, LearningCurve, Panel, Rule, Study, Target, ToLoss
@@ -55,7 +56,8 @@ def rule_of(name, *, critical, seeds, sizes=SIZES, noise=0.02, edge=False, budge
             )
         )
     found = measures.to_target(arrivals)
-    both = fits.fits(arrivals) if len(arrivals) > 1 else None
+    with np.errstate(invalid="ignore"):  # of runs of which none arrived
+        both = fits.fits(arrivals) if len(arrivals) > 1 else None
     aims = {"train": 0.15, "test": target}
     ways = {loss: ToLoss(target=Target(aim, 32), to_target=found, fits=both) for loss, aim in aims.items()}
     return Rule(rule=name, cells=tuple(cells), **ways)

@@ -62,6 +62,7 @@ def test_texts_stand_inside_and_apart(tmp_path, drawn):
     picture.draw(study(models=("mlp", "cnn_small", "lenet"), edge=True), "updates", tmp_path / "x.png")
     (figure,) = drawn
     assert isinstance(figure, Figure)
+    figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in figure.texts]
     boxes += [text.get_window_extent(renderer) for legend in figure.legends for text in legend.get_texts()]

@@ -154,10 +154,12 @@ function annotation(note, frame, x, ys) {
   const y = ys[`yaxis${String(note.yref || "y").slice(1)}`];
   const place = note.yref === "paper" ? frame.bottom - note.y * (frame.bottom - frame.top) : y.pixel(note.y);
   if (!(place >= 0) || (note.yref !== "paper" && (place > y.from || place < y.to))) return "";
-  const left = frame.left + note.x * (frame.right - frame.left);
+  const size = note.font?.size || 12;
+  const wide = 1.04 * widthOf(note.text.replace(/<[^>]*>/g, ""), size); // some of it is bold
+  const left = Math.max(0, Math.min(frame.left + note.x * (frame.right - frame.left), frame.width - wide));
   const shift = (note.yshift || 0) + 3, within = note.yref !== "paper";
   const up = within && place - shift - 10 < y.to ? -14 : shift; // below its line where the panel ends above it
-  return `<text class="annotation" style="font-size:${note.font?.size || 12}px" x="${round(left)}" ` +
+  return `<text class="annotation" style="font-size:${size}px" x="${round(left)}" ` +
     `y="${round(place - up)}">${inSvg(note.text)}</text>`;
 }
 

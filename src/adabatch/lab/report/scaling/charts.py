@@ -149,8 +149,7 @@ def curves(lines: Sequence[Line], loss: str) -> Chart:
             heights.append(target.loss)
             layout["shapes"].append(_target(target.loss, plotting.axis("y", place)))
         layout[axis] = {**_axis_of(heights), "domain": [top - 1 / count + (gap if place < count - 1 else 0), top]}
-        aim = "" if target is None else f", target {target.loss:.4g} dotted"
-        layout["annotations"].append(_title(f"<b>{line.name}</b>: {LOSSES[loss]}{aim}", top))
+        layout["annotations"].append(_title(f"<b>{line.name}</b>", top))
     axes = {key: _axis_of([x for values in found for x in values if x > 0]) for key, found in xs.items()}
     return {"traces": traces, "layout": layout, "xs": xs, "xaxes": axes, "apart": True}
 

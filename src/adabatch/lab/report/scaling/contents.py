@@ -39,7 +39,8 @@ _NOTES: Final = {
     "cost": "Dashed: the samples of the smallest batch size. Perfect scaling stays on it.",
     "seconds": "Of training alone, on the machine of the study.",
     "trade": "A mark for each batch size: the smallest lies right, the largest left. Down and left is better.",
-    "curves": "A line for each training. Each loss was measured after a cooldown of its own, which is counted.",
+    "curves": "A line for each training; dotted: the target. Each loss was measured after a cooldown of its own, which "
+    "is counted.",
 }
 
 
