@@ -112,6 +112,7 @@ def test_a_line_in_words(panel):
     )
     assert "Form 1 is used" in text
     assert "not every run arrived" in line_words(constant, "train")
+    assert "; stagnation begins at " in text or "; stagnation begins under 16;" in text
     none = replace(linear, rule=replace(linear.rule, test=ToLoss(target=None)))
     assert line_words(none, "test").endswith("no target, since no batch size has a finite loss with every seed.")
     unfitted = replace(linear, rule=replace(linear.rule, test=replace(linear.rule.test, fits=None)))

@@ -128,7 +128,7 @@ def line_words(line: Line, loss: str) -> str:
     else:
         parts = [
             f"{head}: perfect scaling ends at batch size {beyond(fit.batch_at_20_percent_more_samples, found)}; "
-            f"stagnation begins at {beyond(fit.stagnation_batch, found)}; the critical batch size is "
+            f"stagnation begins {_at(beyond(fit.stagnation_batch, found))}; the critical batch size is "
             f"{beyond(fit.critical_batch, found)}.",
             form_words(found.fits),
             misfit_words(fit),
@@ -136,6 +136,10 @@ def line_words(line: Line, loss: str) -> str:
             edges(line.rule),
         ]
     return " ".join(part for part in parts if part)
+
+
+def _at(place: str) -> str:
+    return place if place.startswith("under") else f"at {place}"
 
 
 def sentences(study: Study) -> Iterator[str]:
