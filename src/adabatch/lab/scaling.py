@@ -24,6 +24,7 @@ from adabatch.lab.shapes import (
 
 LATER: Final = "later"
 EARLIER: Final = "earlier"
+_FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
 _Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
 _POINT: Final = (Size, Count, Amount, Loss, Loss)
 
@@ -175,11 +176,19 @@ class Fit(Record):
         """The updates that the form says for a batch size; None if it could not be fitted."""
         if self.middle_updates is None:
             return None
-        a = self.exponent.estimate or 1.0
+        a, middle = self.exponent.estimate or 1.0, math.log(self.middle_batch)
+        log = math.log(self.middle_updates)
         if self.critical_batch.estimate is None:
-            return self.middle_updates * math.pow(self.middle_batch / batch_size, a)
-        at, middle = (math.pow(self.critical_batch.estimate / b, a) for b in (batch_size, self.middle_batch))
-        return self.middle_updates * (1 + at) / (1 + middle)
+            log += a * (middle - math.log(batch_size))
+        elif self.critical_batch.estimate > 0:
+            critical = math.log(self.critical_batch.estimate)
+            log += _log_of_1_and_exp(a * (critical - math.log(batch_size)))
+            log -= _log_of_1_and_exp(a * (critical - middle))
+        return math.exp(log) if log < _FAR else math.inf
+
+
+def _log_of_1_and_exp(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
