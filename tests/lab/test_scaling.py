@@ -75,6 +75,11 @@ def test_a_batch_size_that_was_not_trained_is_a_fault(values):
     assert list(Study.faults(values)) == ["without the trainings at batch size 48 of mlp, linear"]
 
 
+def test_fits_of_nothing_are_a_fault(values):
+    first(values, "test")["to_target"] = []
+    assert list(Study.faults(values)) == ["without the batch sizes to which the fits of mlp, linear belong"]
+
+
 def test_missing_parts_are_named(values):
     assert list(Study.faults([])) == ["without a record"]
     assert list(Study.faults({"task": "digits"})) == ["without panels"]

@@ -319,6 +319,8 @@ class Study(Record):
         for panel in cls.of_json(values).panels:
             for rule in panel.rules:
                 sizes = {cell.batch_size for cell in rule.cells}
+                if any(way.fits and not way.to_target for way in (rule.train, rule.test)):
+                    yield f"without the batch sizes to which the fits of {panel.model}, {rule.rule} belong"
                 for row in (*rule.train.to_target, *rule.test.to_target):
                     if row.batch_size not in sizes:
                         yield f"without the trainings at batch size {row.batch_size} of {panel.model}, {rule.rule}"
