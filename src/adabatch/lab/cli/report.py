@@ -43,8 +43,6 @@ def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False
         adabatch report runs/demo/runs/adaptive/seed-0 --out adaptive.html
 
         adabatch report runs/demo/runs/adaptive/seed-0 runs/demo/runs/uncoupled/seed-0
-
-        adabatch report runs/study-mnist runs/study-cifar10
     """
     from adabatch.lab.report import page
 
