@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
-from adabatch.lab import shapes
-from adabatch.lab.shapes import Amount, Count, Json, Kind, List, Number, Positive, Record, Size, Text
+from adabatch.lab.shapes import (
+    EMPTY_TOO,
+    Amount,
+    Count,
+    Json,
+    Kind,
+    Loss,
+    Number,
+    Positive,
+    Record,
+    Size,
+    Text,
+    faults,
+)
 
+LATER: Final = "later"
+EARLIER: Final = "earlier"
+_FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
 _Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
+_POINT: Final = (Size, Count, Amount, Loss, Loss)
+
+
+def _are_points(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(point, list)
+        and len(point) == len(_POINT)
+        and not any(True for value, shape in zip(point, _POINT, strict=True) for _ in faults(value, shape))
+        for point in values
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +65,24 @@ class Estimate(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival(Record):
+    """The place where a run arrives at a target, or what bounds it.
+
+    Attributes:
+        updates: until the target.
+        samples: until the target; None: not known.
+        seconds: until the target; None: not known.
+        censored: empty if the run arrived here; `"later"` if it had not arrived when its curve ended here; `"earlier"`
+            if the first point of its curve, which is here, lies at or below the target.
+    """
+
+    updates: Positive
+    samples: Amount | None = None
+    seconds: Amount | None = None
+    censored: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Target(Record):
     """A target loss and the batch size whose runs set it."""
 
@@ -54,6 +97,7 @@ class ToTarget(Record):
     Attributes:
         n: runs.
         arrived: runs that arrived.
+        runs: where each arrived, in the order of seeds.
         updates: k(m), geometric mean over runs.
         samples: likewise.
         seconds: likewise.
@@ -66,6 +110,7 @@ class ToTarget(Record):
     batch_size: Size
     n: Size
     arrived: Count
+    runs: tuple[Arrival, ...]
     updates: Estimate
     samples: Estimate
     seconds: Estimate
@@ -134,11 +179,19 @@ class Fit(Record):
         """The updates that the form says for a batch size; None if it could not be fitted."""
         if self.middle_updates is None:
             return None
-        a = self.exponent.estimate or 1.0
+        a, middle = self.exponent.estimate or 1.0, math.log(self.middle_batch)
+        log = math.log(self.middle_updates)
         if self.critical_batch.estimate is None:
-            return self.middle_updates * math.pow(self.middle_batch / batch_size, a)
-        at, middle = (math.pow(self.critical_batch.estimate / b, a) for b in (batch_size, self.middle_batch))
-        return self.middle_updates * (1 + at) / (1 + middle)
+            log += a * (middle - math.log(batch_size))
+        elif self.critical_batch.estimate > 0:
+            critical = math.log(self.critical_batch.estimate)
+            log += _log_of_1_and_exp(a * (critical - math.log(batch_size)))
+            log -= _log_of_1_and_exp(a * (critical - middle))
+        return math.exp(log) if log < _FAR else math.inf
+
+
+def _log_of_1_and_exp(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +222,20 @@ class ToLoss(Record):
     """
 
     target: Target | None
-    to_target: Annotated[tuple[ToTarget, ...], Kind("a list", lambda value: isinstance(value, list))] = ()
+    to_target: Annotated[tuple[ToTarget, ...], EMPTY_TOO] = ()
     fits: Fits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve(Record):
+    """The cooled curve of one training.
+
+    Attributes:
+        points: each `[updates, samples, seconds, train_loss, test_loss]`; a loss that is not finite is None.
+    """
+
+    seed: Count
+    points: Annotated[Sequence[Sequence[Any]], Kind("a list of points of a curve, five values each", _are_points)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +248,7 @@ class Cell(Record):
         at_edge: whether the best LR or momentum lay at the edge of its grid to the end.
         samples_per_second: of training, median over seeds; None: too short to tell.
         stopped: how many trainings ended why.
-        curves: for each seed `{"seed": ..., "points": [[updates, samples, seconds, train_loss, test_loss], ...]}`.
+        curves: of each seed.
     """
 
     batch_size: Size
@@ -191,8 +256,8 @@ class Cell(Record):
     momentum: Amount
     at_edge: _Answer = False
     samples_per_second: Positive | None = None
-    stopped: Json = field(default_factory=dict)
-    curves: List = ()
+    stopped: Mapping[str, Count] = field(default_factory=dict)
+    curves: Annotated[tuple[LearningCurve, ...], EMPTY_TOO] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +316,17 @@ class Study(Record):
     @classmethod
     def faults(cls, values: Any) -> Iterator[str]:
         """The faults of the content of a `study.json`, each in words that follow "got FILE"."""
-        yield from shapes.faults(values, cls)
+        yield from (found := list(faults(values, cls)))
+        if found:
+            return
+        for panel in cls.of_json(values).panels:
+            for rule in panel.rules:
+                sizes = {cell.batch_size for cell in rule.cells}
+                if any(way.fits and not way.to_target for way in (rule.train, rule.test)):
+                    yield f"without the batch sizes to which the fits of {panel.model}, {rule.rule} belong"
+                for row in (*rule.train.to_target, *rule.test.to_target):
+                    if row.batch_size not in sizes:
+                        yield f"without the trainings at batch size {row.batch_size} of {panel.model}, {rule.rule}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,4 +394,4 @@ class BranchFindings(Record):
     @classmethod
     def faults(cls, values: Any) -> Iterator[str]:
         """The faults of the content of a `branch.json`, each in words that follow "got FILE"."""
-        yield from shapes.faults(values, cls)
+        yield from faults(values, cls)

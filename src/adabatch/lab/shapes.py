@@ -1,7 +1,8 @@
 """Shapes of values in JSON files, their check, records that are read and written as JSON, and settings in words.
 
-A shape is a kind such as `Size`; `Size | None`; `[Size]` or `tuple[Size, ...]` for a list that is not empty;
-`Mapping[str, Size]` for any names; a dict of names and shapes, in which `"name?"` may be missing; or a `Record`.
+A shape is a kind such as `Size`; `Size | None`; `[Size]` or `tuple[Size, ...]` for a list that is not empty,
+`Annotated[tuple[Size, ...], EMPTY_TOO]` for one that may be; `Mapping[str, Size]` for any names; a dict of names and
+shapes, in which `"name?"` may be missing; or a `Record`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ Loss = Annotated[
     float | None,
     Kind("a number or null", lambda value: value is None or isinstance(value, float) or _number(value)),
 ]
+EMPTY_TOO: Final = Kind("a list", lambda value: isinstance(value, list))
 Rates = Annotated[Mapping[str, float], Kind("batch sizes with their samples per second", _rates)]
 
 
@@ -77,6 +79,8 @@ def faults(values: Any, shape: Any, at: str = "") -> Iterator[str]:
     if origin is Annotated:
         if not inner[1].fits(values):
             yield f"with {at or 'a value'} {repr(values)[:40]}, which must be {inner[1].words}"
+        elif _is_tuple(inner[0]) and values:
+            yield from faults(values, inner[0], at)
     elif origin in (Union, UnionType):
         if values is not None:
             kind: Any = get_origin(inner[0])
@@ -114,9 +118,16 @@ def _names(shape: Any) -> Mapping[str, Any]:
     return {name if name in needed else f"{name}?": one for name, one in _hints(shape).items()}
 
 
+def _is_tuple(shape: Any) -> bool:
+    origin: Any = get_origin(shape)
+    return origin is tuple
+
+
 def _made(values: Any, shape: Any) -> Any:
     """The values, with records for the mappings whose shape is a record."""
     origin, inner = get_origin(shape), get_args(shape)
+    if origin is Annotated and _is_tuple(inner[0]):
+        return _made(values, inner[0])
     if values is None or origin is Annotated:
         return values
     if origin in (Union, UnionType):

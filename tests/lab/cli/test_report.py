@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab.report.page_folders import write_comparison, write_run
+from tests.lab.report.page_studies import write_study
 
 from adabatch.lab import cli
 
@@ -48,7 +49,7 @@ def test_a_real_run_and_a_real_comparison(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FOLDER"], "`FOLDER` must be a folder that adabatch compare, train, plan or probe wrote, got "),
+        (["FOLDER"], "`FOLDER` must be a folder that adabatch compare, train, plan, probe or study wrote, got "),
         (["FOLDER/run", "--out", "FOLDER"], "`--out` must be a file, got the folder "),
         (["FOLDER/run", "--out", "FOLDER/none/page.html"], "`--out` must be a file that can be written, got "),
     ],
@@ -96,9 +97,9 @@ def test_several_runs_on_one_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ("first", "`FOLDER` must name each run once, got "),
-        ("comparison", "`FOLDER` must be a run where several are given, got "),
-        ("none", "`FOLDER` must be a run where several are given, got "),
+        ("first", "`FOLDER` must name each run or study once, got "),
+        ("comparison", "`FOLDER` must be a run or study where several are given, got "),
+        ("none", "`FOLDER` must be a run or study where several are given, got "),
     ],
 )
 def test_what_cannot_stand_beside_a_run(tmp_path, capsys, second, message):
@@ -125,6 +126,50 @@ def test_pages_of_a_real_plan_and_a_real_probe(tmp_path, capsys):
         page.unlink()
         assert run(capsys, "report", tmp_path / folder)[0] == 0
         assert words in page.read_text()
+
+
+FILES = [
+    "study.png", "study-speedup.png", "study-cost.png", "study-seconds.png", "study-trade.png", "study-curves.png",
+    "study.csv", "study-runs.csv", "study-fits.csv", "study-curves.csv",
+]  # fmt: skip
+
+
+def test_a_study_gets_its_page_its_pictures_and_its_csv(tmp_path, capsys):
+    write_study(tmp_path / "one")
+    code, printed, errors = run(capsys, "report", tmp_path / "one")
+    assert (code, errors) == (0, "")
+    assert printed == (
+        f"Written to {tmp_path / 'one' / 'report.html'}; open it in a browser.\nBeside it: {', '.join(FILES)}.\n"
+    )
+    there = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert there == sorted([*FILES, "report.html", "study.json"])
+    code, printed, _ = run(capsys, "report", tmp_path / "one", "--json")
+    assert json.loads(printed) == {"page": str(tmp_path / "one" / "report.html"), "files": FILES}
+
+
+def test_of_a_study_only_the_page_is_written_elsewhere(tmp_path, capsys):
+    write_study(tmp_path / "one")
+    code, _, _ = run(capsys, "report", tmp_path / "one", "--out", tmp_path / "page.html")
+    assert code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "page.html"]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["study.json"]
+
+
+def test_several_studies_on_one_page(tmp_path, capsys):
+    for name in ("first", "second"):
+        write_study(tmp_path / name)
+    code, printed, errors = run(capsys, "report", tmp_path / "first", tmp_path / "second")
+    assert (code, errors) == (0, "")
+    assert printed == f"Written to {tmp_path / 'report.html'}; open it in a browser.\n"
+
+
+def test_a_study_that_is_not_finished_says_what_is_missing(tmp_path, capsys):
+    (tmp_path / "study.db").write_text("")
+    code, printed, errors = run(capsys, "report", tmp_path)
+    assert (code, printed) == (2, "")
+    assert errors.startswith("error: `FOLDER` must hold a finished study, got ")
+    assert "which is not finished: study.json is missing; the adabatch study command" in errors
+    assert errors.count("\n") == 1
 
 
 def test_a_damaged_run_of_a_comparison_is_named_with_what_to_delete(tmp_path, capsys):

@@ -108,11 +108,13 @@ def test_runs_of_different_tasks_are_not_ranked(three):
 
 
 def test_what_cannot_stand_side_by_side(three, tmp_path):
-    with pytest.raises(ValueError, match=r"`folder` must name each run once, got '.*slow' twice; leave one out"):
+    with pytest.raises(
+        ValueError, match=r"`folder` must name each run or study once, got '.*slow' twice; leave one out"
+    ):
         read_together([three[0], three[1], tmp_path / "other" / ".." / "slow"])
     write_comparison(tmp_path / "comparison", seeds=1, names=("fixed-small", "adaptive"))
     with pytest.raises(
-        FileNotFoundError, match=r"must be a run where several are given, got '.*comparison' without con"
+        FileNotFoundError, match=r"must be a run or study where several are given, got '.*comparison' without con"
     ):
         read_together([three[0], tmp_path / "comparison"])
 

@@ -76,8 +76,8 @@ def test_an_own_arm_never_takes_the_colour_of_a_standard_arm_beside_it():
 
 
 def test_every_colour_has_one_for_a_dark_ground():
-    assert set(look.ON_DARK) == set(palette("light"))
-    assert len(set(look.ON_DARK.values())) == 10
+    assert {*palette("light"), *look.ramp("abcdefghij").values()} == {*look.ON_DARK}
+    assert len({look.ON_DARK[colour] for colour in palette("light")}) == 10
 
 
 def test_arms_differ_in_grey():
@@ -165,3 +165,19 @@ def test_short_numbers(value, text):
 )
 def test_an_accuracy_axis_begins_at_a_round_value(first, worst, low):
     assert look.floor(first, worst) == low
+
+
+def test_ten_lines_in_a_row_differ_in_colour():
+    found = look.palette([f"line {place}" for place in range(23)])
+    colours = list(found.values())
+    assert all(len(set(colours[place : place + 10])) == 10 for place in range(14))
+    assert all(colour in look.ON_DARK for colour in colours)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10])
+def test_values_in_an_order_get_colours_from_dark_to_light(count):
+    colours = list(look.ramp([f"batch {place}" for place in range(count)]).values())
+    assert len(set(colours)) == count
+    for ground in (colours, [look.ON_DARK[colour] for colour in colours]):
+        light = [sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in ground]
+        assert light == sorted(light)

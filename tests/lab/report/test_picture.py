@@ -124,13 +124,13 @@ def own_arms(folder, names):
 def drawn(monkeypatch):
     """The figures that would be saved."""
     figures = []
-    save = picture._save
+    save = picture.save
 
     def keep(figure, path):
         save(figure, path)
         figures.append(figure)
 
-    monkeypatch.setattr(picture, "_save", keep)
+    monkeypatch.setattr(picture, "save", keep)
     return figures
 
 
@@ -238,13 +238,13 @@ def forecast(noise, *, sizes=(128, 256), dataset_size=50_000, epochs=10):
 def axes(monkeypatch, tmp_path):
     """Draws a forecast and returns its three plots."""
     figures = []
-    save = picture._save
+    save = picture.save
 
     def keep(figure, path):
         save(figure, path)
         figures.append(figure)
 
-    monkeypatch.setattr(picture, "_save", keep)
+    monkeypatch.setattr(picture, "save", keep)
 
     def draw(values):
         plan_picture(values, tmp_path / "plan.png", title="a plan")

@@ -17,7 +17,7 @@ FolderArgument = Annotated[
     typer.Argument(
         parser=path_of,
         metavar="FOLDER",
-        help="What compare, train, plan or probe wrote with --out; or several runs.",
+        help="What compare, train, plan, probe or study wrote with --out; or several runs, or studies.",
     ),
 ]
 OutFile = Annotated[
@@ -32,8 +32,10 @@ OutFile = Annotated[
 def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
-    Works for a comparison and for a run, finished or still under way, for a plan and for a probe. Several runs, with
-    any settings, come side by side on one page, which is written to the folder that holds them all.
+    Works for a comparison and for a run, finished or still under way, for a plan, for a probe and for a finished
+    study. Several runs, with any settings, come side by side on one page, as do several studies; it is written to the
+    folder that holds them all. Without --out a study's folder also gets its charts as PNG, if matplotlib is installed,
+    and as CSV.
 
     Examples:
         adabatch report runs/demo
@@ -49,7 +51,23 @@ def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False
             "out", "must be a file", got=f"the folder {str(out)!r}", remedy=f"for example {str(out / page.NAME)!r}"
         )
     written = page.write(folder[0], out) if len(folder) == 1 else page.write_together(folder, out)
+    beside = _files_of_study(folder[0]) if len(folder) == 1 and out is None else []
     if as_json:
-        _shared.print_json({"page": str(written)})
-    else:
-        _shared.console().print(f"Written to {written}; open it in a browser.", soft_wrap=True, markup=False)
+        _shared.print_json({"page": str(written)} | ({"files": beside} if beside else {}))
+        return
+    console = _shared.console()
+    console.print(f"Written to {written}; open it in a browser.", soft_wrap=True, markup=False)
+    if beside:
+        console.print(f"Beside it: {', '.join(beside)}.", soft_wrap=True, markup=False)
+
+
+def _files_of_study(folder: Path) -> list[str]:
+    """Writes the charts of a study to its folder, as pictures and CSV; returns their names, none for anything else."""
+    from adabatch.lab.report import folders
+    from adabatch.lab.report.scaling import files
+
+    found = folders.read(folder)
+    if not isinstance(found, folders.Studies):
+        return []
+    (study,) = found.studies.values()
+    return files.write(study, folder)

@@ -222,11 +222,11 @@ def command(
         train_samples=train_samples,
         test_samples=test_samples,
     )
-    found = _study(grid, folder, storage=storage, name=name, jobs=jobs, show=show, as_json=as_json)
+    found, notes = _study(grid, folder, storage=storage, name=name, jobs=jobs, show=show, as_json=as_json)
     if as_json:
         _shared.print_json(found.to_json())
     else:
-        _show(found, folder)
+        _show(found, notes)
 
 
 def _check_jobs(jobs: int, threads: int | None) -> None:
@@ -293,13 +293,12 @@ def _doublings(base: RunConfig, train_samples: int | None, share: float) -> tupl
 
 def _study(
     grid: Grid, out: Path, *, storage: str | None, name: str | None, jobs: int, show: bool, as_json: bool
-) -> Study:
-    """Does what is due and writes the findings."""
+) -> tuple[Study, list[str]]:
+    """Does what is due and writes the findings; returns them with what to say about the files."""
     from adabatch.lab import training
     from adabatch.lab.study import cooled, sweep
     from adabatch.lab.study.board import Board, quiet
     from adabatch.lab.study.findings import findings
-    from adabatch.lab.training.folder import write_json
     from adabatch.lab.training.interrupt import Interrupts
 
     quiet()
@@ -328,9 +327,21 @@ def _study(
         versions=training.versions(device),
         expected_loss=tasks.get(grid.base.task).expected_loss,
     )
-    with training.writing(out):
+    return found, _write(found, out)
+
+
+def _write(found: Study, out: Path) -> list[str]:
+    """Writes all files of a finished study; returns what to say about them."""
+    from adabatch.lab.report import page
+    from adabatch.lab.report.scaling import files
+    from adabatch.lab.training import writing
+    from adabatch.lab.training.folder import write_json
+
+    with writing(out), naming(folder="out"):
         write_json(out / "study.json", found.to_json())
-    return found
+        names = ["study.json", *files.write(found, out), page.write(out).name]
+    notes = [f"Written to {out}: {', '.join(names)}."]
+    return notes if files.PICTURE in names else [*notes, "For pictures run: pip install 'adabatch[plot]'"]
 
 
 class StudyBar:
@@ -507,12 +518,17 @@ def _branching(
         )
 
 
-def _show(found: Study, out: Path) -> None:
-    from adabatch.lab.report.scaling import sentences, tables
+def _show(found: Study, notes: list[str]) -> None:
+    from adabatch.lab.report.scaling.terminal import tables
+    from adabatch.lab.report.scaling.words import advice, sentences
+    from adabatch.lab.report.terminal import whole_width
+    from adabatch.lab.report.words import typed
 
-    for table in tables(found):
-        _shared.print_table(table)
     console = _shared.console()
-    for sentence in sentences(found):
-        console.print(sentence, markup=False)
-    console.print(f"Written to {out}: study.json.", markup=False)
+    narrow = console.is_terminal and any(whole_width(table) > console.width for table in tables(found))
+    for table in tables(found, narrow=narrow):
+        _shared.print_table(table)
+    for sentence in [*sentences(found), *notes]:
+        console.print(typed(sentence), markup=False)
+    for panel in found.panels:
+        console.print(typed(advice(panel)), markup=False, style="bold")

@@ -81,28 +81,70 @@ def interval(arm: str, found: Difference, *, margin: float) -> str:
 
 def controls(arms: Mapping[str, str], axes: Mapping[str, str]) -> str:
     """The legend of all charts, with a note on each arm, and the switch of the x axis; an empty one is left out."""
+    choices = {key: key if key != "seconds" else "time" for key in axes}
+    return bar(legend(arms), switch("axis", "against", choices, "samples"))
+
+
+def bar(*parts: str, still: bool = False) -> str:
+    """Legends and switches side by side; they stay in sight when the page is scrolled, unless `still`."""
+    return f'<div class="controls{" still" if still else ""}">{"".join(parts)}</div>'
+
+
+def legend(
+    arms: Mapping[str, str], *, seen: Mapping[str, str] | None = None, symbols: Mapping[str, str] | None = None
+) -> str:
+    """The legend of all charts, with a note on each arm; empty without one.
+
+    Args:
+        arms: notes by name.
+        seen: the choices, with spaces between, in which an arm is seen; None: in all.
+        symbols: of arms whose lines have no dashes; None: symbols and dashes of `look`.
+    """
     chips = "".join(
         f'<button type="button" class="chip" aria-pressed="true" data-arm="{escape(name)}" '
-        f'title="{escape(name)}" data-dash="{look.dash(name, arms)}" data-symbol="{look.symbol(place)}">'
+        f"{seen_in(seen[name]) if seen else ''}"
+        f'title="{escape(name)}" data-dash="{"solid" if symbols else look.dash(name, arms)}" '
+        f'data-symbol="{symbols[name] if symbols else look.symbol(place)}">'
         f"<span>{escape(name)}</span><b>{escape(note)}</b></button>"
         for place, (name, note) in enumerate(arms.items())
     )
-    legend = f'<div class="legend" role="group" aria-label="Arms shown">{chips}</div>' if chips else ""
-    choices = "".join(
-        f'<label><input type="radio" name="axis" value="{key}"{" checked" if key == "samples" else ""}>'
-        f"<span>{escape(key if key != 'seconds' else 'time')}</span></label>"
-        for key in axes
+    return f'<div class="legend" role="group" aria-label="Arms shown">{chips}</div>' if chips else ""
+
+
+def switch(name: str, before: str, choices: Mapping[str, str], chosen: str, *, style: str = "") -> str:
+    """A switch between values, each with its label, one of them `chosen`; empty without any."""
+    inputs = "".join(
+        f'<label><input type="radio" name="{name}" value="{key}"{" checked" if key == chosen else ""}>'
+        f"<span>{escape(label)}</span></label>"
+        for key, label in choices.items()
     )
-    switch = f'<fieldset class="switch"><legend>against</legend>{choices}</fieldset>' if choices else ""
-    return f'<div class="controls">{legend}{switch}</div>'
+    kind = f"switch {style}".strip()
+    return f'<fieldset class="{kind}"><legend>{escape(before)}</legend>{inputs}</fieldset>' if inputs else ""
 
 
-def chart(name: str, title: str, note: str, *, size: str = "") -> str:
-    """The element for the chart `name`: a title above, if any, a note below; `size` is a class of the style sheet."""
+def menu(name: str, before: str, choices: Mapping[str, str]) -> str:
+    """A menu of the choices of the page, the first one chosen; with a single one it is not seen."""
+    options = "".join(f'<option value="{key}">{escape(label)}</option>' for key, label in choices.items())
+    unseen = " hidden" if len(choices) == 1 else ""
+    label = f'<legend>{escape(before)}</legend><select class="choice" name="{name}" aria-label="{escape(before)}">'
+    return f'<fieldset class="switch"{unseen}>{label}{options}</select></fieldset>'
+
+
+def seen_in(choices: str) -> str:
+    """The attribute of what is seen only under these choices, which have spaces between."""
+    return f'data-in="{escape(choices)}" '
+
+
+def chart(name: str, title: str, note: str, *, size: str = "", inside: str = "") -> str:
+    """The element for the chart `name`: a title above, if any, a note below; `size` is a class of the style sheet.
+
+    It is seen only under the choices `inside`, if there are any.
+    """
     head = f"<h2>{escape(title)}</h2>" if title else ""
     label = escape(title or "Accuracy, batch size and learning rate")
+    seen = seen_in(inside) if inside else ""
     return (
-        f'<section class="card">{head}<div class="chart {size}" id="{name}" tabindex="0" role="group" '
+        f'<section {seen}class="card">{head}<div class="chart {size}" id="{name}" tabindex="0" role="group" '
         f'aria-roledescription="chart" aria-label="{label}; arrow keys read it"></div>'
         f'<p class="note">{words.html(note)}</p></section>'
     )

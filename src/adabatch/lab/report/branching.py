@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from adabatch.lab.report.scaling import told
+from adabatch.lab.report.scaling.words import told
 from adabatch.lab.scaling import BranchCell, BranchFindings
 
 _GROWTH: Final = {

@@ -1,8 +1,6 @@
 """Charts of a page: the main one, throughput, every run, intervals of the gains over fixed-small, forecasts.
 
-A chart is `{"traces": [...], "layout": {...}}` in the subset of plotly's JSON that `page_assets/draw.js` draws. Every
-trace has its arm in `meta`: one legend on the page shows and hides it in all charts, and the page's style sheet colours
-it, on light and dark grounds.
+They are made of the traces, layouts and axes of `plotting`.
 """
 
 from __future__ import annotations
@@ -10,16 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any, Final
+from typing import Final
 
 from adabatch.lab.comparison import Against, Comparison
-from adabatch.lab.report import look, words
+from adabatch.lab.report import look, plotting, words
 from adabatch.lab.report.folders import SavedRun
+from adabatch.lab.report.plotting import Chart, Numbers
 from adabatch.lab.report.thinning import thinned
 from adabatch.lab.shapes import Json
-
-Chart = dict[str, Any]
-Numbers = Sequence[float]
 
 AXES: Final = {"samples": "samples", "updates": "updates", "seconds": "seconds of training"}
 TITLES: Final = {
@@ -63,16 +59,17 @@ def lines(
             for trace, places in _PANELS[panel](name, seeds, line):
                 if "marker" in trace:
                     trace["marker"] = {"symbol": look.symbol(list(paint).index(name)), **trace["marker"]}
-                traces.append(trace | {"xaxis": "x", "yaxis": _axis("y", place)})
+                traces.append(trace | {"xaxis": "x", "yaxis": plotting.axis("y", place)})
                 for key in AXES:
                     xs[key].append(places[key])
     if _once(runs):
         _tell_ends(traces, runs)
     layout = _stacked(panels)
     for place, panel in enumerate(panels):
-        layout[_axis("yaxis", place)] |= _scale(panel, runs, target)
-        if layout[_axis("yaxis", place)].get("cut"):
-            layout["annotations"][place]["text"] += f" (axis cut at {layout[_axis('yaxis', place)]['range'][0]:.3g})"
+        axis = layout[plotting.axis("yaxis", place)]
+        axis |= _scale(panel, runs, target)
+        if axis.get("cut"):
+            layout["annotations"][place]["text"] += f" (axis cut at {axis['range'][0]:.3g})"
     if target is not None:
         _draw_target(layout, 100 * target)
     return {"traces": traces, "layout": layout, "xs": xs}
@@ -108,12 +105,12 @@ def _accuracy(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
         high = [min(mean + std, 100) for mean, std in zip(means, spreads, strict=True)]
         band = {"mode": "lines", "fill": "toself"}
         around = {key: xs + xs[::-1] for key, xs in places.items()}
-        drawn.append((_trace(name, around["samples"], low + high[::-1]) | band, around))
+        drawn.append((plotting.trace(name, around["samples"], low + high[::-1]) | band, around))
     short = [f"<b>{name}</b> {_told(value, point[0])}" for value, point in zip(values, points, strict=True)]
-    drawn.append((_trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
+    drawn.append((plotting.trace(name, places["samples"], means, short) | {"mode": "lines", "line": line}, places))
     end = {key: xs[-1:] for key, xs in places.items()}
     dot: Chart = {"mode": "markers", "marker": {"size": 9}, "cliponaxis": False}
-    return [*drawn, (_trace(name, end["samples"], means[-1:]) | dot, end)]
+    return [*drawn, (plotting.trace(name, end["samples"], means[-1:]) | dot, end)]
 
 
 def _tell_ends(traces: Sequence[Chart], runs: Mapping[str, Sequence[SavedRun]]) -> None:
@@ -175,7 +172,7 @@ _PANELS: Final[dict[str, Callable[[str, Sequence[SavedRun], Chart], Drawn]]] = {
 
 def _drawn(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequence[str], style: Chart) -> Drawn:
     places = {key: [point[key] for point in points] for key in AXES}
-    return [(_trace(name, places["samples"], ys, text) | style, places)]
+    return [(plotting.trace(name, places["samples"], ys, text) | style, places)]
 
 
 def _middles(runs: Sequence[SavedRun], clocks: Sequence[int]) -> list[Json]:
@@ -197,20 +194,16 @@ def _mean(values: Iterable[float]) -> float:
     return found[0] if len(set(found)) == 1 else fmean(found)
 
 
-def _axis(kind: str, place: int) -> str:
-    return kind if place == 0 else f"{kind}{place + 1}"
-
-
 def _stacked(panels: Sequence[str]) -> Chart:
     """A layout with a titled panel for each name and one x axis below all."""
-    layout = _layout(AXES["samples"], top=30)
+    layout = plotting.layout(AXES["samples"], top=30)
     gaps = _GAP * (len(panels) - 1)
     unit = (1 - gaps) / sum(_SHARES[panel] for panel in panels)
     top = 1.0
     layout["annotations"] = []
     for place, panel in enumerate(panels):
         bottom = max(top - unit * _SHARES[panel], 0.0)
-        layout[_axis("yaxis", place)] = {"domain": [bottom, top]}
+        layout[plotting.axis("yaxis", place)] = {"domain": [bottom, top]}
         title = {"text": TITLES[panel], "xref": "paper"}
         layout["annotations"].append(title | {"yref": "paper", "x": 0, "y": top, "yshift": 4, "font": {"size": 13}})
         top = bottom - _GAP
@@ -228,11 +221,11 @@ def _scale(panel: str, runs: Mapping[str, Sequence[SavedRun]], target: float | N
         return {"range": [low, high + 0.04 * (high - low) + 0.2], "cut": low > 0}
     firsts = [seeds[0] for seeds in runs.values()]
     if panel == "batch":
-        return _sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
+        return plotting.sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
     keys = ("lr",) if panel == "lr" else ("test_loss", "train_loss")
     values: list[float] = [found.get(key) or 0.0 for run in firsts for found in run.history for key in keys]
     values = [value for value in values if 0 < value < math.inf]
-    return _log_axis(values, room=0.1) if values else {}
+    return plotting.log_axis(values, room=0.1) if values else {}
 
 
 def _floor(runs: Mapping[str, Sequence[SavedRun]]) -> float:
@@ -266,9 +259,9 @@ def throughput(rates: Mapping[str, Mapping[str, float]], names: Iterable[str]) -
         line = {"width": 2, "dash": look.dash(name, names)}
         marker = {"size": 9, "symbol": look.symbol(names.index(name))}
         style = {"mode": "lines+markers", "line": line, "marker": marker}
-        traces.append(_trace(name, sizes, speeds, text) | style)
-    layout = _layout("batch size")
-    layout["xaxis"] |= _sizes_axis([int(size) for found in rates.values() for size in found], most=6)
+        traces.append(plotting.trace(name, sizes, speeds, text) | style)
+    layout = plotting.layout("batch size")
+    layout["xaxis"] |= plotting.sizes_axis([int(size) for found in rates.values() for size in found], most=6)
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"traces": traces, "layout": layout}
 
@@ -283,9 +276,9 @@ def probed(name: str, points: Sequence[Json]) -> Chart:
     sizes, rates = [point["batch_size"] for point in points], [point["samples_per_second"] for point in points]
     chart = throughput({name: {str(size): rate["median"] for size, rate in zip(sizes, rates, strict=True)}}, [name])
     around = [rate["min"] for rate in rates] + [rate["max"] for rate in reversed(rates)]
-    band = _trace(name, sizes + sizes[::-1], around) | {"mode": "lines", "fill": "toself"}
+    band = plotting.trace(name, sizes + sizes[::-1], around) | {"mode": "lines", "fill": "toself"}
     chart["traces"].insert(0, band)
-    chart["layout"]["xaxis"] |= _sizes_axis(sizes, most=12)
+    chart["layout"]["xaxis"] |= plotting.sizes_axis(sizes, most=12)
     return chart
 
 
@@ -301,13 +294,13 @@ def every_run(compare: Comparison, paint: Mapping[str, str]) -> Chart:
         ]
         dots = {"size": 9, "symbol": shape, "opacity": 0.55}
         style: Chart = {"mode": "markers", "marker": dots, "cliponaxis": False}
-        traces.append(_trace(name, seconds, accuracies, text) | style)
+        traces.append(plotting.trace(name, seconds, accuracies, text) | style)
         if len(seconds) > 1:
             at, mean = compare.seconds(arm), 100 * arm.test_accuracy.mean
             told = f"<b>{name}</b><br>mean {mean:.2f} %<br>{words.seconds(at)} s"
             ring = {"symbol": f"{shape}-open", "size": 17, "line": {"width": 2.5}}
-            traces.append(_trace(name, [at], [mean], [told]) | style | {"marker": ring})
-    layout = _layout("seconds of training")
+            traces.append(plotting.trace(name, [at], [mean], [told]) | style | {"marker": ring})
+    layout = plotting.layout("seconds of training")
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["yaxis"] |= {"ticksuffix": " %"}
     return {"traces": traces, "layout": layout}
@@ -325,7 +318,7 @@ def accuracy_intervals(against: Mapping[str, Against], margin: float, paint: Map
     room = 0.25 * (max(ends) - min(ends))
     axis = {"title": {"text": "points of test accuracy"}, "range": [min(ends) - room, max(ends) + room]}
     chart["layout"]["xaxis"] |= axis
-    chart["layout"]["shapes"] = [_vertical(0, "solid"), _vertical(-100 * margin, "dash")]
+    chart["layout"]["shapes"] = [plotting.vertical(0, "solid"), plotting.vertical(-100 * margin, "dash")]
     return chart
 
 
@@ -335,9 +328,9 @@ def time_intervals(against: Mapping[str, Against], paint: Mapping[str, str]) -> 
     ratios = {name: [one.median, one.low, one.high] for name, one in found.items()}
     chart = _forest(ratios, {name: words.ratio_cell(one) for name, one in found.items()}, paint)
     ends = [1.0, *(value for values in ratios.values() for value in values if value)]
-    axis = _log_axis(ends, suffix=words.TIMES, room=0.25)
+    axis = plotting.log_axis(ends, suffix=words.TIMES, room=0.25)
     chart["layout"]["xaxis"] |= {"title": {"text": f"{words.TIMES} as fast as fixed-small"}, **axis}
-    chart["layout"]["shapes"] = [_vertical(1, "solid")]
+    chart["layout"]["shapes"] = [plotting.vertical(1, "solid")]
     return chart
 
 
@@ -353,8 +346,8 @@ def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str]
         }
         if centre is not None and low is not None and high is not None:
             style["error_x"] = {"array": [high - centre], "arrayminus": [centre - low], "thickness": 2.4, "width": 6}
-        traces.append(_trace(name, [centre or 0.0], [name], [f"<b>{name}</b><br>{text[name]}"]) | style)
-    layout = _layout("", top=18)
+        traces.append(plotting.trace(name, [centre or 0.0], [name], [f"<b>{name}</b><br>{text[name]}"]) | style)
+    layout = plotting.layout("", top=18)
     layout["xaxis"] |= {"showgrid": True}
     rows = len(found)
     layout["yaxis"] |= {"type": "category", "range": [rows - 0.5, -0.75], "showgrid": False}
@@ -371,9 +364,9 @@ def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
         "noise": _stairs(values, [values["noise_scale"], values["noise_scale_before"]], paint, "noise scale"),
     }
     made["lr"]["layout"]["yaxis"] |= {"rangemode": "tozero"}
-    made["batch"]["layout"]["yaxis"] |= _sizes_axis(values["sizes"], most=6, margin=0.1)
+    made["batch"]["layout"]["yaxis"] |= plotting.sizes_axis(values["sizes"], most=6, margin=0.1)
     scales = [value for value in (*values["noise_scale"], *values["noise_scale_before"]) if value > 0]
-    made["noise"]["layout"]["yaxis"] |= _log_axis(scales, room=0.1) if scales else {}
+    made["noise"]["layout"]["yaxis"] |= plotting.log_axis(scales, room=0.1) if scales else {}
     return made
 
 
@@ -389,45 +382,7 @@ def _stairs(values: Json, every: Sequence[Numbers], paint: Mapping[str, str], wh
             for start, height in zip(starts, ys, strict=True)
         ]
         line = {"width": 2, "dash": look.dash(name, paint), "shape": "hv"}
-        traces.append(_trace(name, starts, ys, text) | {"mode": "lines", "line": line})
-    layout = _layout("samples")
+        traces.append(plotting.trace(name, starts, ys, text) | {"mode": "lines", "line": line})
+    layout = plotting.layout("samples")
     layout["xaxis"] |= {"rangemode": "tozero"}
     return {"traces": traces, "layout": layout}
-
-
-def _trace(name: str, xs: Numbers, ys: Sequence[Any], text: Sequence[str] | None = None) -> Chart:
-    """A trace of an arm; `text`, with `<b>` and `<br>`, is shown when the pointer is at a point."""
-    made: Chart = {"type": "scatter", "name": name, "meta": {"arm": name}, "x": list(xs), "y": list(ys)}
-    return made if text is None else made | {"text": list(text)}
-
-
-def _layout(title: str, *, left: int = 52, right: int = 14, top: int = 12, bottom: int = 44) -> Chart:
-    """A layout with one pair of axes; `title` is the x axis's, and margins are in pixels."""
-    margin = {"l": left, "r": right, "t": top, "b": bottom}
-    return {"margin": margin, "xaxis": {"title": {"text": title}}, "yaxis": {}}
-
-
-def _vertical(x: float, style: str) -> Chart:
-    """A vertical line across the whole height."""
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1.2, "dash": style}}
-
-
-def _sizes_axis(sizes: Sequence[int], *, most: int = 8, margin: float = 0.06) -> Chart:
-    """A log axis with ticks at batch sizes, or at powers of two if there are too many."""
-    kept = look.size_ticks(sizes, most)
-    low, high = math.log10(min(sizes)), math.log10(max(sizes))
-    room = margin * (high - low) or 0.3
-    text = [f"{size:,}" for size in kept]
-    return {"type": "log", "range": [low - room, high + room], "tickvals": kept, "ticktext": text}
-
-
-def _log_axis(values: Numbers, *, suffix: str = "", room: float = 0.06) -> Chart:
-    """A log axis for values above 0, with ticks at round ones; `room` at each end is a share of its length."""
-    low, high = min(values), max(values)
-    length = math.log10(high) - math.log10(low)
-    margin = room * length if length > 1e-6 else 0.3
-    ends = [math.log10(low) - margin, math.log10(high) + margin]
-    low, high = (10 ** min(max(end, -300.0), 300.0) for end in ends) if length > 1e-6 else (low, low)  # of floats
-    found = look.log_ticks(low, high)
-    text = [f"{tick:.3g}{suffix}" for tick in found]
-    return {"type": "log", "range": ends, "tickvals": found, "ticktext": text}

@@ -316,7 +316,9 @@ def _setting(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         changed = ", with changes" if value.get("changed") else ""
         value = f"{str(value.get('revision', ''))[:12]}{changed}"
-    return words.plain(PurePath(value).name if key == "data" and value else setting_in_words(key, value))
+    return words.plain(
+        PurePath(value).name if key == "data" and isinstance(value, str) else setting_in_words(key, value)
+    )
 
 
 COLUMNS: Final = ("runs", "test accuracy, %", "updates", "training seconds", "diverged")

@@ -1,4 +1,4 @@
-"""Reads the folders of comparisons, runs, plans and probes into records for pages and pictures."""
+"""Reads the folders of comparisons, runs, plans, probes and studies into records for pages and pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Final
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.comparison import SMALL, Comparison, Ratio
+from adabatch.lab.scaling import Study
 from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
 
 _CONFIG: Final = {"task": Text, "model": Text, "batch_size": Size, "epochs": Size, "seed": Count, "data?": Text | None}
@@ -66,6 +67,7 @@ _PLAN: Final = {
     "settings?": Json,
     "workers?": _WORKERS,
 }
+_STUDY: Final = ("study.json", "study.db", "states")  # the last two are there before it is finished
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
     **dict.fromkeys(("task", "model", "device", "sentence"), Text),
@@ -211,11 +213,18 @@ class Probe:
     values: Json
 
 
-Source = Finished | Unfinished | SavedRun | Together | Plan | Probe
+@dataclass(frozen=True, slots=True)
+class Studies:
+    """The findings of one or more studies, by the names of their folders."""
+
+    studies: Mapping[str, Study]
+
+
+Source = Finished | Unfinished | SavedRun | Together | Plan | Probe | Studies
 
 
 def read(folder: Path) -> Source:
-    """The record of a folder that `adabatch compare`, `train`, `plan` or `probe` wrote.
+    """The record of a folder that `adabatch compare`, `train`, `plan`, `probe` or `study` wrote.
 
     Raises:
         FileNotFoundError: if none of them wrote it, or a file is missing.
@@ -227,37 +236,64 @@ def read(folder: Path) -> Source:
         "comparison.json": _read_unfinished,
         "plan.json": _read_plan,
         "probe.json": lambda folder: Probe(_json(folder / "probe.json", _PROBE)),
+        **dict.fromkeys(_STUDY, lambda folder: Studies({folder.resolve().name: read_study(folder)})),
     }
     for name, reader in readers.items():
         if (folder / name).exists():
             return reader(folder)
     raise FileNotFoundError(
-        f"`folder` must be a folder that adabatch compare, train, plan or probe wrote, got {str(folder)!r} without "
-        "compare.json, config.json, plan.json and probe.json"
+        f"`folder` must be a folder that adabatch compare, train, plan, probe or study wrote, got {str(folder)!r} "
+        "without compare.json, config.json, plan.json, probe.json and study.json"
     )
 
 
-def read_together(folders: Sequence[Path]) -> Together:
-    """At least two runs, finished or not, each named by the end of its path that tells it from the others.
+def read_together(folders: Sequence[Path]) -> Together | Studies:
+    """At least two runs, finished or not, or studies, each named by the end of its path that tells it from the others.
 
     Raises:
-        FileNotFoundError: if a folder holds no run.
-        ValueError: if two folders are the same, or a run is damaged or was never evaluated.
+        FileNotFoundError: if a folder holds no run, or, beside a study, no finished study.
+        ValueError: if two folders are the same, a file is damaged, or a run was never evaluated.
     """
     places = [folder.resolve() for folder in folders]
+    of_study = any((folder / name).exists() for folder in folders for name in _STUDY)
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
             twice = f"{str(folder)!r} twice"
-            raise ArgumentError("folder", "must name each run once", got=twice, remedy="leave one out")
+            raise ArgumentError("folder", "must name each run or study once", got=twice, remedy="leave one out")
+        if of_study:
+            continue
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
-                f"`folder` must be a run where several are given, got {str(folder)!r} without config.json; anything "
-                "else has a page of its own: give it alone"
+                f"`folder` must be a run or study where several are given, got {str(folder)!r} without config.json; "
+                "anything else has a page of its own: give it alone"
             )
     deep = max(len(place.parts) for place in places)
     ends = (["/".join(place.parts[-depth:]) for place in places] for depth in range(1, deep + 1))
     names = next(names for names in ends if len(set(names)) == len(names))
-    return Together({name: read_run(folder) for name, folder in zip(names, folders, strict=True)})
+    named = dict(zip(names, folders, strict=True))
+    if of_study:
+        return Studies({name: read_study(folder) for name, folder in named.items()})
+    return Together({name: read_run(folder) for name, folder in named.items()})
+
+
+def read_study(folder: Path) -> Study:
+    """The findings of a finished study.
+
+    Raises:
+        FileNotFoundError: if the study is not finished, or the folder holds none.
+        ValueError: if the file is damaged.
+    """
+    file = folder / "study.json"
+    if not file.exists():
+        begun = any((folder / name).exists() for name in _STUDY)
+        what = "which is not finished: study.json is missing" if begun else "without study.json"
+        raise FileNotFoundError(
+            f"`folder` must hold a finished study, got {str(folder)!r}, {what}; the adabatch study command that wrote "
+            "the folder goes on when it is given again, and writes study.json at its end"
+        )
+    values = _json(file)
+    _check(file, Study.faults(values))
+    return Study.of_json(values)
 
 
 def read_run(folder: Path) -> SavedRun:

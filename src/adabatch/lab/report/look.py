@@ -1,4 +1,4 @@
-"""How arms and axes look on pages and in pictures.
+"""How arms, lines and axes look on pages and in pictures.
 
 Each arm has a colour, a dash and a symbol, so that ten can be told apart. Ticks stand at round values or batch sizes.
 """
@@ -15,6 +15,10 @@ _DASHES: Final = {"uncoupled": "dash", "fixed-large": "dot"}
 # For a user's own arms: as far from those and from each other as a white ground allows.
 _OWN: Final = ("#000000", "#9806F9", "#741B11", "#977EFC", "#161698", "#500B50")
 _OWN_DASHES: Final = ("solid", "dash", "dashdot", "dot", "longdash")
+# For values in an order, such as batch sizes: from dark to light, all to be seen on a white ground.
+_RAMP: Final = (
+    "#1A1042", "#36106B", "#52137C", "#6E1E81", "#8B2981", "#A6317D", "#C43C75", "#DF4A68", "#F2625D", "#FB835F",
+)  # fmt: skip
 # The colours that replace them on a dark ground.
 ON_DARK: Final = {
     "#0072B2": "#3A86D8",
@@ -27,6 +31,24 @@ ON_DARK: Final = {
     "#977EFC": "#E9DC67",
     "#161698": "#B0F906",
     "#500B50": "#C6399C",
+    **dict(
+        zip(
+            _RAMP,
+            (
+                "#A1307E",
+                "#B83779",
+                "#D0416F",
+                "#E55064",
+                "#F4675C",
+                "#FB835F",
+                "#FE9D6C",
+                "#FEB97F",
+                "#FED597",
+                "#FCF0B2",
+            ),
+            strict=True,
+        )
+    ),
 }
 _SYMBOLS: Final = (
     "circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x", "pentagon", "hourglass",
@@ -42,6 +64,19 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     free = [*_OWN, *(colour for name, colour in COLOURS.items() if name not in names)]
     own = _own(names)
     return {name: COLOURS.get(name) or free[own.index(name) % len(free)] for name in names}
+
+
+def palette(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each line that is no arm, on a light ground; any ten in a row differ."""
+    found = (*COLOURS.values(), *_OWN)
+    return {name: found[place % len(found)] for place, name in enumerate(names)}
+
+
+def ramp(names: Iterable[str]) -> dict[str, str]:
+    """Colours in an order, from dark to light, on a light ground; up to ten differ."""
+    names = list(names)
+    last = len(_RAMP) - 1
+    return {name: _RAMP[round(place * last / max(len(names) - 1, 1))] for place, name in enumerate(names)}
 
 
 def dash(name: str, names: Iterable[str] = ()) -> str:

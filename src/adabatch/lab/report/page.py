@@ -1,4 +1,4 @@
-"""Pages of comparisons, runs, plans and probes: one HTML file that needs no network.
+"""Pages of comparisons, runs, plans, probes and studies: one HTML file that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
 anything, so it looks the same wherever it is opened.
@@ -19,6 +19,7 @@ from adabatch._errors import ArgumentError
 from adabatch.lab.report import contents, folders
 from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.look import ON_DARK
+from adabatch.lab.report.scaling.contents import of_studies
 
 NAME: Final = "report.html"
 _SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
@@ -32,11 +33,12 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
     folders.Unfinished: contents.of_unfinished,
     folders.Plan: contents.of_plan,
     folders.Probe: contents.of_probe,
+    folders.Studies: of_studies,
 }
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a folder from `adabatch compare`, `train`, `plan` or `probe`, finished or not.
+    """Writes the page of a folder from `adabatch compare`, `train`, `plan`, `probe` or `study`.
 
     It replaces `out`, by default `report.html` in the folder, whole or not at all.
 
@@ -49,13 +51,13 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of at least two runs with any settings, side by side.
+    """Writes the page of at least two runs with any settings, or of at least two studies, side by side.
 
     It replaces `out`, by default `report.html` in the folder that holds them all, whole or not at all.
 
     Raises:
-        FileNotFoundError: if a folder holds no run.
-        ValueError: if two folders are the same, a run is damaged or was never evaluated, or `out` is no file.
+        FileNotFoundError: if a folder holds no run, or no finished study.
+        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
     found = folders.read_together(runs)

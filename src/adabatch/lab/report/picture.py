@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-_STYLES: Final[dict[str, Any]] = {
+STYLES: Final[dict[str, Any]] = {
     "solid": "-",
     "dash": (0, (4, 1.5)),
     "dot": (0, (1.2, 1.2)),
     "dashdot": (0, (4, 1.2, 1, 1.2)),
     "longdash": (0, (8, 2)),
 }
-_MARKERS: Final = dict(
+MARKERS: Final = dict(
     zip((look.symbol(place) for place in range(10)), ("o", "D", "s", "^", "P", "*", "v", "X", "p", "h"), strict=True)
 )
 GREY: Final = "#555555"
-_TITLE: Final[dict[str, Any]] = {"fontsize": 10, "loc": "left", "fontweight": "bold"}
+TITLE: Final[dict[str, Any]] = {"fontsize": 10, "loc": "left", "fontweight": "bold"}
 _BEFORE: Final[dict[str, Any]] = {"color": "#0072B2", "linestyle": (0, (4, 1.5)), "linewidth": 1.6}
 _MOST_LINES: Final = 5
 _AFTER: Final[dict[str, Any]] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.8}
@@ -83,8 +83,8 @@ def compare_picture(folder: Path, picture: Path) -> None:
     named = _label_ends(figure, accuracy, ends["samples"], labels, styles, below=size)
     named += _label_ends(figure, time, ends["seconds"], labels, styles)
     _make_room(figure, named)
-    accuracy.set_title("The same data ...", **_TITLE)
-    time.set_title("... in less time" if _faster(compare) else "... against time", **_TITLE)
+    accuracy.set_title("The same data ...", **TITLE)
+    time.set_title("... in less time" if _faster(compare) else "... against time", **TITLE)
     n, time_is = len(compare.seeds), "by ratios paired by seed" if compare.against_fixed_small else "median"
     head = f"{compare.task}, {compare.model} on {compare.device}: "
     shape = "bar" if all(len(run.history) == 1 for seeds in runs.values() for run in seeds) else "band"
@@ -92,7 +92,7 @@ def compare_picture(folder: Path, picture: Path) -> None:
     title, lost = headline.of_comparison(compare).title, headline.diverged(compare, runs)
     above = [*textwrap.wrap(title, _LINE), head, *([lost] if lost and lost not in title else [])]
     figure.suptitle("\n".join(above), x=0.01, y=0.935, ha="left", va="bottom", fontsize=9, color=GREY)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
@@ -115,8 +115,8 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
     axes.set_ylabel("samples per second")
     repeats = f"{probe['repeats']} {'repeat' if probe['repeats'] == 1 else 'repeats'}"
     facts = f"{probe['task']}, {probe['model']} on {probe['device']}"
-    axes.set_title(f"{facts}: median and range of {repeats}", **_TITLE)
-    _save(figure, picture)
+    axes.set_title(f"{facts}: median and range of {repeats}", **TITLE)
+    save(figure, picture)
 
 
 def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "") -> None:
@@ -155,8 +155,8 @@ def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "")
     before, after = forecast["updates_before"], forecast["updates_after"]
     same = "as many as with a constant batch"
     counts = f"{before:,} updates, {same}" if before == after else f"{before:,} updates become {after:,}"
-    lr.set_title(f"{title}: {counts}" if title else counts, **_TITLE)
-    _save(figure, picture)
+    lr.set_title(f"{title}: {counts}" if title else counts, **TITLE)
+    save(figure, picture)
 
 
 def _workers(axes: Axes, workers: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def _workers(axes: Axes, workers: Mapping[str, Any]) -> None:
     axes.set_ylim(0, None)
     axes.set_xlabel("workers")
     axes.set_ylabel(f"% of the speed of {counts[0]:,} each")
-    axes.set_title(f"Efficiency of an update over {workers['link']['name']}", **_TITLE)
+    axes.set_title(f"Efficiency of an update over {workers['link']['name']}", **TITLE)
     axes.legend(frameon=False, fontsize=8.5, loc="best")
 
 
@@ -195,7 +195,8 @@ def new_figure(width: float, height: float, *, dpi: int = 160) -> Figure:
     return figure
 
 
-def _save(figure: Figure, picture: Path) -> None:
+def save(figure: Figure, picture: Path) -> None:
+    """Writes a figure, with plain axes, to a PNG file, which is replaced whole or not at all."""
     plain_axes(figure)
     _files.write(picture, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.12))
 
@@ -217,9 +218,9 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "color": colours[name],
-            "linestyle": _STYLES[look.dash(name, names)],
+            "linestyle": STYLES[look.dash(name, names)],
             "linewidth": 1.8,
-            "marker": _MARKERS[look.symbol(place)],
+            "marker": MARKERS[look.symbol(place)],
         }
         for place, name in enumerate(names)
     }

@@ -27,7 +27,7 @@ def compare_table(compare: Comparison, *, narrow: bool = False) -> Table:
     seeds = f"{len(compare.seeds)} {words.plural('seed', len(compare.seeds))}"
     facts = f"{compare.task}, {compare.model} on {compare.device}, {seeds}"
     found = figures.comparison_typed(compare)
-    table = _table(f"{facts}: {headline.plain(compare)[0]}", ["", *found.columns])
+    table = new_table(f"{facts}: {headline.plain(compare)[0]}", ["", *found.columns])
     for title, rows in found.groups:
         if title:
             table.add_row(Text(title, style="bold"))
@@ -39,7 +39,7 @@ def compare_table(compare: Comparison, *, narrow: bool = False) -> Table:
 
 def interim_table(interim: Interim) -> Table:
     """A comparison under way: a row per arm."""
-    table = _table(f"{interim.facts}. {interim.title}", ["", *COLUMNS])
+    table = new_table(f"{interim.facts}. {interim.title}", ["", *COLUMNS])
     for name, cells in interim.rows():
         table.add_row(Text(name), *cells)
     return table
@@ -52,7 +52,7 @@ def probe_table(probe: Json) -> Table:
     title = f"{probe['task']}, {probe['model']} on {probe['device']}: training throughput"
     columns = ["batch size", "samples/s", "lowest to highest", "seconds a step", f"against {first}, 95 %"]
     found = figures.probe(points)
-    table = _table(title, [*columns, *found.columns[3:]], first="right")
+    table = new_table(title, [*columns, *found.columns[3:]], first="right")
     for point, (_, (rate, around, against, *alone)) in zip(points, found.groups[0][1], strict=True):
         size = point["batch_size"]
         step = f"{size / point['samples_per_second']['median']:.3g}"
@@ -64,7 +64,7 @@ def reduced_table(communication: Json) -> Table:
     """The table of all-reduces in a `probe.json`: a row per size, and one for the gradients."""
     found = figures.reduced(communication)
     title = f"All-reduce over {communication['world_size']} processes ({communication['backend']})"
-    table = _table(title, [found.corner, *found.columns], first="right")
+    table = new_table(title, [found.corner, *found.columns], first="right")
     for label, cells in found.groups[0][1]:
         table.add_row(label, *cells)
     return table
@@ -77,7 +77,7 @@ def workers_tables(workers: Json) -> list[Table]:
         ("The training on more workers", figures.workers(workers)),
         ("Workers that pay, by batch size", figures.paying(workers)),
     ):
-        table = _table(title, [found.corner, *found.columns], first="right")
+        table = new_table(title, [found.corner, *found.columns], first="right")
         for label, cells in found.groups[0][1]:
             table.add_row(label, *map(Text, cells))
         made.append(table)
@@ -101,7 +101,8 @@ def plain(table: Table) -> str:
     return "\n".join([f"{title}", "", *(line for line in lines if line)])
 
 
-def _table(title: str, columns: Sequence[str], *, first: str = "left") -> Table:
+def new_table(title: str, columns: Sequence[str], *, first: str = "left") -> Table:
+    """An empty table with a title; the cells of the first column stand `first`, those of the others right."""
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 and first == "left" else "right", no_wrap=index == 0)

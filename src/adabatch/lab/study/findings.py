@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Final
 
-from adabatch.lab.scaling import Cell, CriticalBatch, Panel, Rule, Study, ToLoss
+from adabatch.lab.scaling import Cell, CriticalBatch, LearningCurve, Panel, Rule, Study, ToLoss
 from adabatch.lab.study import due, fits, measures
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import Cell as GridCell
@@ -83,7 +83,7 @@ def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping
         at_edge=found.at_edge,
         samples_per_second=median(rates) if rates else None,
         stopped=dict(Counter(run.stopped for run in runs.values())),
-        curves=tuple({"seed": seed, "points": [list(point) for point in run.points]} for seed, run in runs.items()),
+        curves=tuple(LearningCurve(seed, [list(point) for point in run.points]) for seed, run in runs.items()),
     )
 
 

@@ -22,14 +22,14 @@ from scipy import optimize
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError
+from adabatch.lab.scaling import EARLIER, LATER
+from adabatch.lab.scaling import Arrival as Arrival
 from adabatch.lab.scaling import Estimate as Estimate
 from adabatch.lab.scaling import Target as Target
 from adabatch.lab.scaling import ToTarget as ToTarget
-from adabatch.lab.shapes import Amount, Loss, Positive, Record, Size, Text
+from adabatch.lab.shapes import Amount, Loss, Record, Size
 from adabatch.lab.study.statistics import t_quantile
 
-LATER: Final = "later"
-EARLIER: Final = "earlier"
 _Run = TypeVar("_Run")
 _SAME: Final = 1e-12  # of logarithms: seeds that differ by less do not tell their spread
 _FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
@@ -50,24 +50,6 @@ class Point(Record):
 
 
 Curve = Sequence[Point]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival(Record):
-    """The place where a run arrives at a target, or what bounds it.
-
-    Attributes:
-        updates: until the target.
-        samples: until the target; None: not known.
-        seconds: until the target; None: not known.
-        censored: empty if the run arrived here; `"later"` if it had not arrived when its curve ended here; `"earlier"`
-            if the first point of its curve, which is here, lies at or below the target.
-    """
-
-    updates: Positive
-    samples: Amount | None = None
-    seconds: Amount | None = None
-    censored: Text = ""
 
 
 def smoothed(curve: Curve) -> list[Point]:
@@ -219,6 +201,7 @@ def to_target(
             batch_size=size,
             n=len(arrivals[size]),
             arrived=sum(run.censored != LATER for run in arrivals[size]),
+            runs=tuple(arrivals[size]),
             updates=updates.mean(size),
             samples=samples.mean(size),
             seconds=seconds.mean(size),

@@ -17,6 +17,10 @@ const SYMBOLS = {
   x: "M-1.1 -.57L-.57 -1.1L0 -.53L.57 -1.1L1.1 -.57L.53 0L1.1 .57L.57 1.1L0 .53L-.57 1.1L-1.1 .57L-.53 0Z",
   pentagon: "M0 -1.15L1.1 -.34L.68 .95H-.68L-1.1 -.34Z",
   hourglass: "M-1 -1H1L.25 0L1 1H-1L-.25 0Z",
+  "arrow-right": "M-1.2 -1.1L1 0L-1.2 1.1Z",
+  "arrow-left": "M1.2 -1.1L-1 0L1.2 1.1Z",
+  "bound-up": "M-.6 0A.6 .6 0 1 0 .6 0A.6 .6 0 1 0 -.6 0ZM0 -.6V-2.2M-.6 -1.6L0 -2.2L.6 -1.6",
+  "bound-down": "M-.6 0A.6 .6 0 1 0 .6 0A.6 .6 0 1 0 -.6 0ZM0 .6V2.2M-.6 1.6L0 2.2L.6 1.6",
 };
 
 // The axis of a trace, as the layout names it.
@@ -150,10 +154,12 @@ function annotation(note, frame, x, ys) {
   const y = ys[`yaxis${String(note.yref || "y").slice(1)}`];
   const place = note.yref === "paper" ? frame.bottom - note.y * (frame.bottom - frame.top) : y.pixel(note.y);
   if (!(place >= 0) || (note.yref !== "paper" && (place > y.from || place < y.to))) return "";
-  const left = frame.left + note.x * (frame.right - frame.left);
+  const size = note.font?.size || 12;
+  const wide = 1.04 * widthOf(note.text.replace(/<[^>]*>/g, ""), size); // some of it is bold
+  const left = Math.max(0, Math.min(frame.left + note.x * (frame.right - frame.left), frame.width - wide));
   const shift = (note.yshift || 0) + 3, within = note.yref !== "paper";
   const up = within && place - shift - 10 < y.to ? -14 : shift; // below its line where the panel ends above it
-  return `<text class="annotation" style="font-size:${note.font?.size || 12}px" x="${round(left)}" ` +
+  return `<text class="annotation" style="font-size:${size}px" x="${round(left)}" ` +
     `y="${round(place - up)}">${inSvg(note.text)}</text>`;
 }
 
@@ -174,6 +180,7 @@ function marks(trace, x, y, frame, points, key, told) {
     parts.push(`<path class="line" stroke-width="${width}"${dashes(dash, width)} d="${path(places, shape)}"/>`);
   }
   if (trace.error_x) parts.push(whisker(trace, x, places[0]));
+  if (trace.error_y) parts.push(uprights(trace, y, places));
   if (mode.includes("markers")) {
     const { size = 6, symbol = "circle", opacity = 1, line } = trace.marker || {};
     const open = symbol.endsWith("-open"), look = SYMBOLS[symbol.replace("-open", "")];
@@ -226,4 +233,15 @@ function whisker(trace, x, [, top]) {
   const [low, high] = [trace.x[0] - arrayminus[0], trace.x[0] + array[0]].map((value) => round(x.pixel(value)));
   const y = round(top), stroke = `${y - width}v${2 * width}`;
   return `<path class="whisker" stroke-width="${thickness}" d="M${low} ${y}H${high}M${low} ${stroke}M${high} ${stroke}"/>`;
+}
+
+// The intervals of all points of a trace, upright; an end that is not known is left open.
+function uprights({ error_y: { low, high } }, y, places) {
+  const made = places.map(([left], place) => {
+    const ends = [low[place], high[place]].map((value) => (value === null ? NaN : y.pixel(value)));
+    const [bottom, top] = ends.map((end) => (Number.isFinite(end) ? end : places[place][1]));
+    const across = ends.filter(Number.isFinite).map((end) => `M${round(left - 4)} ${round(end)}h8`).join("");
+    return `M${round(left)} ${round(bottom)}V${round(top)}${across}`;
+  });
+  return `<path class="whisker" stroke-width="1.6" d="${made.join("")}"/>`;
 }

@@ -1,28 +1,39 @@
-// Draws all charts; one legend and one switch of the x axis serve all of them.
+// Draws all charts; one legend and one switch of the x axis serve all of them. A page may offer choices: then a chart has
+// a form for each (`of`), and whatever carries data-in is seen only where it names the choice.
 const { charts, axes: units } = JSON.parse(document.getElementById("data").textContent);
 const coarse = matchMedia("(pointer: coarse)").matches;
 const hidden = new Set();
 const views = {}; // for each chart what is drawn of it
 
 const chosen = () => document.querySelector("input[name=axis]:checked")?.value || "samples";
+const picked = () => [...document.querySelectorAll("select.choice, .choice input:checked")].map((e) => e.value).join("-");
+const formOf = (id) => (charts[id].of ? charts[id].of[picked()] : charts[id]);
+const usesAxis = (id) => Boolean(charts[id].xs || Object.values(charts[id].of || {})[0]?.xs);
+
+function showPicked() {
+  const now = picked();
+  for (const part of document.querySelectorAll("[data-in]")) part.hidden = !part.dataset.in.split(" ").includes(now);
+}
 
 // Against samples the evaluations of all arms lie at the same places and are told at once, where there is room.
 function render(id) {
-  const view = views[id], { traces, layout, xs } = charts[id];
-  const key = chosen();
-  let chart = charts[id];
+  const view = views[id], key = chosen();
+  let chart = formOf(id);
+  if (!chart) return;
+  const { traces, layout, xs, xaxes, apart } = chart;
   if (xs) {
     const placed = traces.map((trace, at) => {
       const places = Object.fromEntries(Object.keys(xs).map((key) => [key, xs[key][at]]));
       return { ...trace, x: places[key], places };
     });
-    chart = { traces: placed, layout: { ...layout, xaxis: { ...layout.xaxis, title: { text: units[key] } } } };
+    chart = { traces: placed, layout: { ...layout, xaxis: { ...layout.xaxis, ...xaxes?.[key], title: { text: units[key] } } } };
   }
   view.hide?.();
   view.chart = chart;
   view.drawn = {
     ...draw(view.element, chart, { hidden, zoom: view.zoom }),
-    course: Boolean(xs), together: Boolean(xs) && key === "samples" && !coarse && innerWidth > 760, unit: units[key],
+    course: Boolean(xs), unit: units[key],
+    together: Boolean(xs) && !apart && key === "samples" && !coarse && innerWidth > 760,
   };
 }
 
@@ -44,6 +55,8 @@ function closer(view, range) {
 }
 
 const renderAll = () => Object.keys(charts).forEach(render);
+const renew = (ids) => ids.forEach((id) => { views[id].zoom = null; render(id); });
+showPicked();
 
 for (const id of Object.keys(charts)) {
   const view = (views[id] = { element: document.getElementById(id), zoom: null });
@@ -70,10 +83,13 @@ for (const chip of document.querySelectorAll(".chip")) {
   });
 }
 for (const choice of document.querySelectorAll("input[name=axis]")) {
-  choice.addEventListener("change", () => Object.keys(charts).filter((id) => charts[id].xs).forEach((id) => {
-    views[id].zoom = null;
-    render(id);
-  }));
+  choice.addEventListener("change", () => renew(Object.keys(charts).filter(usesAxis)));
+}
+for (const choice of document.querySelectorAll("select.choice, .choice input")) {
+  choice.addEventListener("change", () => {
+    showPicked();
+    renew(Object.keys(charts).filter((id) => charts[id].of));
+  });
 }
 
 // A table that goes on beyond its right edge says so, until its end is seen.

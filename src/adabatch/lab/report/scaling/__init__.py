@@ -1,0 +1,1 @@
+"""Reports of studies of the batch size: page, pictures, tables, sentences, CSV files."""

@@ -1,0 +1,151 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from tests.lab.report.page_studies import study, write_study
+from tests.lab.report.test_contents import shown
+from tests.lab.report.test_folders import ODD, places_in, what_is_said, with_another
+from tests.lab.report.test_page import data_of, without_scripts
+
+from adabatch.lab.report import folders, page
+from adabatch.lab.report.folders import Studies, read, read_together
+from adabatch.lab.report.scaling.charts import CHARTS
+from adabatch.lab.report.scaling.lines import lines
+from adabatch.lab.report.scaling.words import advice, believed, line_words, size, told
+
+SEVERAL = {"models": ("mlp", "cnn_small", "lenet"), "fractions": (1.0, 0.5)}
+
+
+@pytest.fixture
+def text(tmp_path):
+    write_study(tmp_path)
+    return page.write(tmp_path).read_text()
+
+
+def words_of(text):
+    return " ".join(re.sub("<[^>]*>", " ", without_scripts(text)).split())
+
+
+def test_a_page_of_a_study(tmp_path, text):
+    assert isinstance(read(tmp_path), Studies)
+    found, said = study(), words_of(text)
+    end = believed(found.panels[0].rules[0].test.fits).batch_at_20_percent_more_samples
+    assert f"Perfect scaling on digits ends at batch size {size(end.estimate)}." in said
+    assert advice(found.panels[0]).replace("  ", " ") in said
+    assert told(end).partition(" [")[0] in said
+    for line in lines({"": found}):
+        for loss in ("test", "train"):
+            assert line_words(line, loss).replace("<", "&lt;") in said
+    assert "3 at the end of the budget" in said
+    assert "0123456789ab, with changes" in said
+
+
+def test_every_chart_has_a_form_for_each_choice(text):
+    charts = data_of(text)["charts"]
+    assert list(charts) == list(CHARTS)
+    assert {tuple(chart["of"]) for chart in charts.values()} == {("all-test", "all-train")}
+    assert sorted(re.findall(r'class="chart[^"]*" id="([^"]*)"', text)) == sorted(charts)
+
+
+def test_much_has_a_menu_and_little_does_not(tmp_path, text):
+    assert re.search(r'<fieldset class="switch" hidden><legend>lines', text)
+    write_study(tmp_path / "much", **SEVERAL)
+    much = page.write(tmp_path / "much").read_text()
+    assert re.findall(r"<option[^>]*>([^<]*)", much) == [
+        "mlp", "mlp, 50 %", "cnn_small", "cnn_small, 50 %", "lenet", "lenet, 50 %", "LR linear, compared",
+        "LR constant, compared",
+    ]  # fmt: skip
+    charts = data_of(much)["charts"]
+    assert len(charts["updates"]["of"]) == 2 * 8
+    assert len(charts["curves"]["of"]) == 2 * 6
+    assert "ends between batch sizes" in words_of(much)
+
+
+def test_what_is_seen_only_under_a_choice_names_one_that_exists(tmp_path):
+    write_study(tmp_path, **SEVERAL)
+    text = page.write(tmp_path).read_text()
+    views, losses = re.findall(r'<option value="([^"]*)"', text), ("test", "train")
+    named = {key for keys in re.findall(r'data-in="([^"]*)"', text) for key in keys.split()}
+    assert named == {f"{view}-{loss}" for view in views for loss in losses}
+
+
+def test_several_studies_on_one_page(tmp_path):
+    for name, critical in (("mnist", 200), ("cifar10", 1500)):
+        write_study(tmp_path / name, task=name, critical=critical)
+    written = page.write_together([tmp_path / "mnist", tmp_path / "cifar10"])
+    assert written == tmp_path / "report.html"
+    said = shown(written)
+    assert "Perfect scaling on mnist and cifar10 ends between" in said
+    chips = re.findall(r'class="chip" aria-pressed="true" data-arm="([^"]*)"', written.read_text())
+    assert chips[:4] == ["mnist, LR linear", "mnist, LR constant", "cifar10, LR linear", "cifar10, LR constant"]
+    assert isinstance(read_together([tmp_path / "mnist", tmp_path / "cifar10"]), Studies)
+
+
+def test_an_unfinished_study_says_what_is_missing(tmp_path):
+    (tmp_path / "study.db").write_text("")
+    words = (
+        r"`folder` must hold a finished study, got .*, which is not finished: study.json is missing; the adabatch study"
+    )
+    with pytest.raises(FileNotFoundError, match=words):
+        read(tmp_path)
+    write_study(tmp_path / "done")
+    with pytest.raises(FileNotFoundError, match=words):
+        read_together([tmp_path / "done", tmp_path])
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"must hold a finished study, got '.*run', without study.json"):
+        read_together([tmp_path / "done", tmp_path / "run"])
+
+
+def test_a_damaged_study_is_named(tmp_path):
+    write_study(tmp_path)
+    (tmp_path / "study.json").write_text('{"task": "digits"')
+    with pytest.raises(ValueError, match=r"`folder` must hold whole files, got a damaged .*study\.json"):
+        read(tmp_path)
+    (tmp_path / "study.json").write_text('{"task": "digits"}')
+    with pytest.raises(ValueError, match=r"must hold files of this package, got .*study\.json without panels; start"):
+        read(tmp_path)
+
+
+@pytest.mark.slow
+def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path):
+    """With any other value there is a page, or an error that names the fault."""
+    whole = json.loads(json.dumps(study(rules=("linear",), seeds=2).to_json()))
+    refused = 0
+    for path in places_in(whole):
+        for odd in ODD:
+            (tmp_path / "study.json").write_text(json.dumps(with_another(whole, path, odd)))
+            said = what_is_said(tmp_path)
+            assert said == "" or said.startswith("`folder` must hold "), (path, odd)
+            refused += said != ""
+    assert refused > 50
+
+
+def test_where_the_data_lie_is_nobodys_business(text):
+    assert "somebody" not in text
+    assert "<dd>digits</dd>" in text
+
+
+def test_names_cannot_break_out(tmp_path):
+    write_study(tmp_path, task="</script><script>alert(1)</script>", models=("<b>mlp",))
+    text = page.write(tmp_path).read_text()
+    assert "alert(1)</script>" not in text
+    assert "&lt;b&gt;mlp" in text
+    assert "<b>mlp, LR" not in without_scripts(text)
+
+
+def test_a_page_needs_no_extra_and_no_torch(tmp_path):
+    write_study(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; sys.modules |= dict.fromkeys(['matplotlib', 'rich', 'typer', 'torch',"
+        "'scipy', 'optuna']); from adabatch.lab.report import page; page.write(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert (tmp_path / "report.html").read_text() == page.html(read(tmp_path))
+
+
+def test_one_seed_shows_no_interval_of_a_mean(tmp_path):
+    write_study(tmp_path, seeds=1, rules=("linear",))
+    assert "One seed gives no interval of a mean" in shown(page.write(tmp_path))
+    assert isinstance(folders.read_study(tmp_path), type(study()))
