@@ -205,7 +205,6 @@ def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeyp
     assert "no such table: trials" in message
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in logaddexp")
 def test_targets_that_are_never_reached_are_said_so(tmp_path, capsys):
     """At LRs at which nothing is learned no run goes on, and none is dropped."""
     more = ["--lr", "1e-9", "--epochs", "1", "--max-epochs", "2", "--batch-sizes", "64,128,256"]

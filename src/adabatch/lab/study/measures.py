@@ -22,7 +22,8 @@ from scipy import optimize
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError
-from adabatch.lab.scaling import EARLIER, LATER
+from adabatch.lab.scaling import EARLIER as EARLIER
+from adabatch.lab.scaling import LATER as LATER
 from adabatch.lab.scaling import Arrival as Arrival
 from adabatch.lab.scaling import Estimate as Estimate
 from adabatch.lab.scaling import Target as Target

@@ -238,7 +238,8 @@ def _log_exponents() -> _Array:
 
 
 def _g(log_batch: Any, c: Any, a: Any) -> _Array:
-    found: _Array = np.logaddexp(0.0, a * (c - log_batch))
+    with np.errstate(invalid="ignore"):  # NaN where a form could not be fitted
+        found: _Array = np.logaddexp(0.0, a * (c - log_batch))
     return found
 
 

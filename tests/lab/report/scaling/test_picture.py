@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -63,7 +65,8 @@ def test_texts_stand_inside_and_apart(tmp_path, drawn):
     (figure,) = drawn
     assert isinstance(figure, Figure)
     figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
+    canvas: Any = figure.canvas
+    renderer = canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in figure.texts]
     boxes += [text.get_window_extent(renderer) for legend in figure.legends for text in legend.get_texts()]
     for place, box in enumerate(boxes):
