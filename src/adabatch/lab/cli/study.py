@@ -172,7 +172,7 @@ def command(
     --growth-file.
 
     Examples:
-        adabatch study digits --batch-sizes 16,64,256 --seeds 2 --out runs/study-digits
+        adabatch study digits --batch-sizes 16,64,256 --seeds 2 --out runs/study-few
 
         adabatch study digits --lr-rules constant,linear,tuned --jobs 2
 
@@ -180,7 +180,7 @@ def command(
 
         adabatch study digits --branch --batch-sizes 16,32,64,128 --epochs 14
 
-        adabatch study cifar10 --storage postgresql+psycopg://user@host/studies --name cifar10
+        adabatch study digits --storage runs/studies.journal --name digits --jobs 2
     """
     show = not as_json if progress is None else progress
     sizes, rules = _listed("batch_sizes", batch_sizes, int), _listed("lr_rules", lr_rules, str)
