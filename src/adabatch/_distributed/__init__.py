@@ -25,6 +25,7 @@ from adabatch._distributed.averaging import own_hook as own_hook
 from adabatch._distributed.averaging import traffic as traffic
 from adabatch._distributed.meeting import meet
 from adabatch._distributed.members import fully_sharded_over as fully_sharded_over
+from adabatch._distributed.members import is_flat as is_flat
 from adabatch._distributed.members import members as members
 from adabatch._distributed.members import tensor_parallel_with as tensor_parallel_with
 from adabatch._errors import ArgumentError, UsageError

@@ -41,3 +41,8 @@ def tensor_parallel_with(parameters: Iterable[Tensor]) -> frozenset[int]:
                 if place.is_shard():
                     found |= members(mesh.get_group(dim))
     return frozenset(found)
+
+
+def is_flat(parameter: Tensor) -> bool:
+    """Whether FullyShardedDataParallel has flattened a parameter, so that neither shape nor norm is the weight's."""
+    return bool(getattr(parameter, "_fsdp_flattened", False))  # torch has no public way

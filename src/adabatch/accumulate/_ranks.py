@@ -72,8 +72,8 @@ def warn_of_drift(models: Models, group: Any) -> bool:
     if differ:
         warnings.warn(
             "the weights of `model` differ between ranks that share batches: nothing averages its gradients; wrap it "
-            "in DistributedDataParallel or by `fully_shard`, or begin with the same weights and sum gradients over ranks "
-            "before each step",
+            "in DistributedDataParallel or by `fully_shard`, or begin with the same weights and sum gradients over "
+            "ranks before each step",
             UserWarning,
             stacklevel=4,
         )

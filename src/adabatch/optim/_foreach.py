@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,6 +78,8 @@ class ForeachOptimizer(Optimizer):
         _checks.finite("weight_decay", group["weight_decay"], minimum=0)
         if not isinstance(adapt := group.get("adapt_1d", False), bool):
             raise ArgumentTypeError("adapt_1d", "must be True or False", value=adapt)
+        if "adapt_1d" in group:
+            refuse_flat(group["params"], "params")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -124,6 +126,17 @@ class ForeachOptimizer(Optimizer):
             tensors.grads.append(grad)
             tensors.states.append(self.state[parameter])
         return iter(kinds.values())
+
+
+def refuse_flat(parameters: Iterable[Tensor], name: str) -> None:
+    """Raises for parameters that FullyShardedDataParallel has flattened: weights then look like biases."""
+    if any(_distributed.is_flat(parameter) for parameter in parameters):
+        raise ArgumentError(
+            name,
+            "must keep its shapes",
+            got="parameters that FullyShardedDataParallel has flattened, so that weights look like biases",
+            remedy="shard the model by `fully_shard(model)` instead",
+        )
 
 
 def fraction(name: str, value: Any) -> None:
