@@ -12,6 +12,8 @@ batches. This one works on any device. For the samples that the ranks pass throu
 Which samples of the batch a rank has, `accumulate` tells the layers. Without it all samples count, and sub-batches take
 the samples of rank 0 first, then those of rank 1, and so on; so they do where a layer gets more samples than the batch
 has on the rank, such as two views of each.
+
+`torch.compile` leaves these layers as they are and compiles the network around them.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class SyncBatchNorm(GhostBatchNorm):
     group: Any
     share: Share | None
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # else each share would compile it, and what is around, anew
     def forward(self, input: Tensor) -> Tensor:
         """Normalises `[batch, channels, ...]`, in training by the statistics of all ranks' samples."""
         if not self.training or _distributed.rank_and_world(self.group)[1] == 1:

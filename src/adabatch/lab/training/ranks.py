@@ -127,10 +127,17 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """A context in which the processes that torchrun started train together; without torchrun this one is alone."""
+def joined(device: str, *, command: str) -> Iterator[Ranks]:
+    """A context in which the processes that torchrun started train together; without torchrun this one is alone.
+
+    Args:
+        device: the setting.
+        command: what this process does; raises ArgumentError on every rank if others do something else.
+    """
     if _distributed.launched() is None:
         yield Ranks()
         return
     with _distributed.process_group(pick_device(device)):
-        yield Ranks()
+        ranks = Ranks()
+        ranks.check_same({"command": command})
+        yield ranks
