@@ -193,7 +193,7 @@ def test_layers_are_exchanged_in_place():
     ("model", "error", "message"),
     [
         (nn.Linear(2, 2), ValueError, "`model` must have batch norm layers, got Linear without any; leave it as is"),
-        (nn.SyncBatchNorm(2), TypeError, "only, got SyncBatchNorm: the model itself; exchange it yourself"),
+        (nn.SyncBatchNorm(2), TypeError, "only, got SyncBatchNorm: the model itself; leave out `norm.sync` or"),
     ],
 )
 def test_nothing_to_exchange(model, error, message):
@@ -204,3 +204,11 @@ def test_nothing_to_exchange(model, error, message):
 def test_ghosts_come_first():
     with pytest.raises(ValueError, match=r"ghost batch norm already, .*; to change the size set the layers' `size`"):
         ghost(sync(nn.BatchNorm1d(2)), size=2)
+
+
+def test_a_second_call_changes_nothing():
+    model = sync(ghost(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), size=4))
+    kind = type(model[1])
+    assert sync(model) is model
+    assert type(model[1]) is kind
+    assert model[1].size == 4

@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from adabatch import _distributed
 from adabatch._errors import ArgumentTypeError
-from adabatch.norm._exchange import Module, exchanged, layers_of, like
+from adabatch.norm._exchange import Module, exchanged, layers_of, like, remedy_for
 from adabatch.norm.ghost import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
 
 
@@ -136,6 +136,9 @@ _KINDS: Final[dict[type[_BatchNorm], type[SyncBatchNorm]]] = {
     GhostBatchNorm1d: SyncBatchNorm1d,
     GhostBatchNorm2d: SyncBatchNorm2d,
     GhostBatchNorm3d: SyncBatchNorm3d,
+    SyncBatchNorm1d: SyncBatchNorm1d,  # a second call changes nothing but the group
+    SyncBatchNorm2d: SyncBatchNorm2d,
+    SyncBatchNorm3d: SyncBatchNorm3d,
 }
 
 
@@ -170,7 +173,7 @@ def sync(model: Module, *, group: Any = None) -> Module:
                 "model",
                 "must have batch norm layers of the kinds BatchNorm1d, 2d and 3d, or of `norm.ghost`, only",
                 got=f"{type(module).__name__}: {name}",
-                remedy="exchange it yourself",
+                remedy=remedy_for(module),
             )
     new = {}
     for _, module in layers:
