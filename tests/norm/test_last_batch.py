@@ -118,7 +118,33 @@ def they_recompute_over_ranks(rank, world):
 
 
 def test_over_ranks():
-    on_ranks(3, they_put_the_global_batch_together, they_leave_out_repeated_samples, they_recompute_over_ranks)
+    on_ranks(
+        3,
+        they_put_the_global_batch_together,
+        they_leave_out_repeated_samples,
+        they_recompute_over_ranks,
+        they_recompute_over_the_loader_that_trains,
+    )
+
+
+def they_recompute_over_the_loader_that_trains(rank, world):
+    """Shares are uneven, some empty; and a rank without any batch has the others' statistics, or the same error."""
+    for batch_size, micro in ((7, None), (9, 2), (2, None)):
+        model, data = network(), torch.utils.data.TensorDataset(IMAGES)
+        loader = ab.DataLoader(data, batch_size=batch_size, micro_batch_size=micro, shuffle=True, seed=0)
+        if batch_size > world:
+            assert 0 < norm.recompute(model, loader) <= len(IMAGES)
+            assert float(model[1].running_var.min()) > 0
+        else:  # shares of one sample have no spread
+            with pytest.raises(ValueError, match="`loader` must give a batch of two samples or more, got none"):
+                norm.recompute(model, loader)
+    loader = ab.DataLoader(torch.utils.data.TensorDataset(IMAGES[:10]), batch_size=10)
+    one = network()
+    assert norm.recompute(one, loader) == len(IMAGES[:10][rank::world])
+    check_first_layer(one, IMAGES[:10])
+    other = network()
+    assert norm.recompute(other, [IMAGES[:10]] if rank == 0 else []) == (10 if rank == 0 else 0)
+    check_first_layer(other, IMAGES[:10])
 
 
 def test_recompute_is_of_all_samples_at_the_present_weights():

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.norm._exchange import exchanged, layers_of, like, remedy_for
+from adabatch.types import DrivenLoader
 
 
 @dataclass
@@ -237,7 +238,8 @@ def last_batch(model: nn.Module, *, group: Any = None) -> LastBatch:
 
     It acts at once. Parameters, buffers and hooks stay the same objects, and a state dict fits both ways; one that is
     loaded wins over the batch trained on before. Call it before the model is wrapped. Ranks sum up before the first
-    evaluation after training, so all of them must evaluate.
+    evaluation after training, so all of them must evaluate: `if rank == 0: evaluate(model)` waits for the others until
+    the process group's timeout. To evaluate on one rank, call `settle()` on all before.
 
     A copy in `torch.optim.swa_utils.AveragedModel` takes over the statistics at each `update_parameters`, as with
     ordinary batch norm: those of the model's own weights, on several ranks of this rank's part of the batch.
@@ -290,7 +292,7 @@ def recompute(
     Args:
         model: with layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d`, or those of `last_batch`.
         loader: gives batches. A pass over an `ab.DataLoader` counts as an epoch of it, unless a `BatchSizeScheduler`
-            says what is trained.
+            says what is trained. Shares of a batch over ranks may be uneven.
         samples: samples after which it ends, on this rank; None for all.
         forward: passes a batch of the loader through the model; None: `model(batch[0])`, or `model(batch)` of a tensor.
             With `forward` a batch's samples are counted along its first tensor.
@@ -324,7 +326,7 @@ def recompute(
             model.eval()
             for layer in handle.layers:
                 layer.training = layer.gathers = True
-            for batch in loader:
+            for batch in _batches(loader):
                 inputs = batch if isinstance(batch, Tensor) else batch[0] if forward is None else None
                 count = _samples(batch) if inputs is None else len(inputs)
                 if count == 1:
@@ -333,7 +335,7 @@ def recompute(
                 passed += count
                 if samples is not None and passed >= samples:
                     break
-            if not passed:
+            if not any(_summed([layer.first_sums()[:1] for layer in handle.layers], group)):
                 raise ArgumentError("loader", "must give a batch of two samples or more", got="none")
             handle.settle()
             for layer in mine:  # what they saw before counts no more
@@ -344,6 +346,13 @@ def recompute(
         for module, training in modes.items():
             module.training = training
     return passed
+
+
+def _batches(loader: Iterable[Any]) -> Iterable[Any]:
+    """The batches of a loader; where ranks share them, this rank's samples, without those repeated to keep in step."""
+    if isinstance(loader, DrivenLoader) and loader.sharing()[2] > 1:
+        return (batch for batch, part in loader.parts() if part.size)
+    return loader
 
 
 def _samples(batch: Any) -> int:
