@@ -115,6 +115,7 @@ _INSIDE: Final[dict[str, Any]] = {
     "bytes_per_second": Positive,
     "algorithm?": Text,
     "source?": Text,
+    "name?": Text,
 }
 _FILE: Final[dict[str, Any]] = {**_INSIDE, "workers_per_node?": Size, "inside?": _INSIDE}
 
