@@ -56,7 +56,7 @@ class Tensors:
 class ForeachOptimizer(Optimizer):
     """An optimizer whose step works on lists of tensors.
 
-    Gradients must be dense; they are left as they are.
+    Gradients must be dense and real; they are left as they are.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ class ForeachOptimizer(Optimizer):
             What `closure` returned.
 
         Raises:
-            RuntimeError: if a gradient is sparse. No parameter has changed then.
+            RuntimeError: if a gradient is sparse or complex. No parameter has changed then.
         """
         loss = None
         if closure is not None:
@@ -117,6 +117,9 @@ class ForeachOptimizer(Optimizer):
             if grad.layout != torch.strided:
                 name = type(self).__name__
                 raise UsageError(name, "needs dense gradients", got=str(grad.layout), remedy="use torch.optim.SGD")
+            if grad.is_complex():
+                name, remedy = type(self).__name__, "use torch.optim.Adam, which takes them as pairs"
+                raise UsageError(name, "needs real gradients", got=str(grad.dtype), remedy=remedy)
             value, grad = _distributed.local(parameter), _distributed.local(grad)
             adapted = parameter.ndim > 1 or group.get("adapt_1d", True)
             kind = (value.dtype, value.device, _distributed.layout(parameter), adapted)
