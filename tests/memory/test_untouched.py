@@ -11,6 +11,8 @@ from tests.memory.checks import data, everything, network, step_of
 from torch.utils.data import DataLoader
 
 import adabatch as ab
+from adabatch import norm
+from adabatch.memory import untouched
 
 
 def identities(model, optimizer):
@@ -116,3 +118,21 @@ def test_what_only_the_optimizer_knows_is_left_alone():
     assert "step" not in optimizer.param_groups[0]
     assert head.weight.grad is None
     assert torch.equal(head.weight, before)
+
+
+def test_the_last_batch_stays_the_one_trained_on():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    handle = norm.last_batch(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    inputs = torch.randn(8, 2)
+    with untouched.Untouched(model, [optimizer]):
+        model(inputs)
+    with pytest.raises(RuntimeError, match="needs a batch before the first evaluation"):
+        model.eval()(inputs)
+    model.train()(inputs)
+    (count, mean, _), running = model[1].batch_so_far, model[1].running_mean.clone()
+    with untouched.Untouched(model, [optimizer]):
+        model(inputs[:3] + 5)
+    assert (model[1].batch_so_far[0], model[1].batch_so_far[1] is mean) == (count, True)
+    handle.settle()
+    assert model[1].running_mean.equal(running)

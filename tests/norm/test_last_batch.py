@@ -38,9 +38,7 @@ def test_evaluation_takes_the_batch_trained_on_last_and_none_before():
     for batch in images:
         model(batch)
     model.eval()
-    before = model[1].running_mean.clone()
     model(images[0])
-    assert not model[1].running_mean.equal(before)
     check_first_layer(model, images[2])
     assert model[1].num_batches_tracked == 1
     handle.close()
@@ -120,7 +118,33 @@ def they_recompute_over_ranks(rank, world):
 
 
 def test_over_ranks():
-    on_ranks(3, they_put_the_global_batch_together, they_leave_out_repeated_samples, they_recompute_over_ranks)
+    on_ranks(
+        3,
+        they_put_the_global_batch_together,
+        they_leave_out_repeated_samples,
+        they_recompute_over_ranks,
+        they_recompute_over_the_loader_that_trains,
+    )
+
+
+def they_recompute_over_the_loader_that_trains(rank, world):
+    """Shares are uneven, some empty; and a rank without any batch has the others' statistics, or the same error."""
+    for batch_size, micro in ((7, None), (9, 2), (2, None)):
+        model, data = network(), torch.utils.data.TensorDataset(IMAGES)
+        loader = ab.DataLoader(data, batch_size=batch_size, micro_batch_size=micro, shuffle=True, seed=0)
+        if batch_size > world:
+            assert 0 < norm.recompute(model, loader) <= len(IMAGES)
+            assert float(model[1].running_var.min()) > 0
+        else:  # shares of one sample have no spread
+            with pytest.raises(ValueError, match="`loader` must give a batch of two samples or more, got none"):
+                norm.recompute(model, loader)
+    loader = ab.DataLoader(torch.utils.data.TensorDataset(IMAGES[:10]), batch_size=10)
+    one = network()
+    assert norm.recompute(one, loader) == len(IMAGES[:10][rank::world])
+    check_first_layer(one, IMAGES[:10])
+    other = network()
+    assert norm.recompute(other, [IMAGES[:10]] if rank == 0 else []) == (10 if rank == 0 else 0)
+    check_first_layer(other, IMAGES[:10])
 
 
 def test_recompute_is_of_all_samples_at_the_present_weights():
@@ -184,7 +208,11 @@ def test_an_error_leaves_ordinary_layers(tmp_path):
     with pytest.raises(OSError, match="gone"), norm.last_batch(model):
         model(IMAGES)
     assert type(model[1]) is nn.BatchNorm2d
-    assert model[1].num_batches_tracked == 0
+    model = network()
+    model(IMAGES)
+    with pytest.raises(OSError, match="gone"), norm.last_batch(model):
+        raise OSError("gone")
+    assert type(model[1]) is nn.BatchNorm2d
 
 
 def test_a_copy_is_on_its_own():
@@ -194,8 +222,133 @@ def test_a_copy_is_on_its_own():
     twin = copy.deepcopy(model)
     twin.eval()
     twin(IMAGES)
+    model(IMAGES + 1)
     check_first_layer(twin, IMAGES)
-    assert model[1].num_batches_tracked == 0
+
+
+def test_a_state_dict_loaded_wins_over_the_batch_before():
+    model = network()
+    handle = norm.last_batch(model)
+    model(IMAGES)
+    best = copy.deepcopy(model.state_dict())
+    plain = network()
+    plain.load_state_dict(best)  # never evaluated, and yet it has the last batch
+    check_first_layer(plain, IMAGES)
+    model(IMAGES * 10 + 7)
+    model.load_state_dict(best)
+    model.eval()
+    assert model(IMAGES).equal(plain.eval()(IMAGES))
+    handle.settle()
+    check_first_layer(model, IMAGES)
+
+
+def they_load_save_and_close(rank, world):
+    part = IMAGES[rank::world]
+    model = network()
+    handle = norm.last_batch(model)
+    model(part)
+    with pytest.warns(UserWarning, match="this rank's part of the last batch; call `settle\\(\\)` of the handle"):
+        model.state_dict()
+    handle.settle()
+    best = copy.deepcopy(model.state_dict())
+    check_first_layer(model, IMAGES)
+    model(part * 10 + 7)
+    model.load_state_dict(best)
+    model.eval()
+    model(part)
+    check_first_layer(model, IMAGES)
+    model.train()
+    model(part + 1)
+    handle.close()
+    check_first_layer(model, IMAGES + 1)
+    if rank == 0:
+        handle.close()  # no collective any more
+
+
+def test_load_save_and_close_over_ranks():
+    on_ranks(2, they_load_save_and_close)
+
+
+def test_close_keeps_the_last_batch_and_is_idempotent():
+    model = network()
+    handle = norm.last_batch(model)
+    model(IMAGES)
+    handle.close()
+    check_first_layer(model, IMAGES)
+    model.eval()
+    with handle:
+        handle.close()
+    assert not model[1].training
+    assert not model[1]._load_state_dict_post_hooks
+
+
+def test_a_look_between_micro_batches_loses_none():
+    model = network()
+    handle = norm.last_batch(model)
+    loader = ab.DataLoader(torch.utils.data.TensorDataset(IMAGES), batch_size=31)
+    loader.micro_batch_size = 8
+    for micro in ab.accumulate(loader, model):
+        with micro as (inputs,):
+            model(inputs)
+        model.eval()
+        model(IMAGES)
+        model.train()
+    handle.settle()
+    check_first_layer(model, IMAGES)
+
+
+def test_an_average_has_the_statistics_of_the_last_update():
+    model = network()
+    norm.last_batch(model)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    for shift in (0, 3):
+        model.train()
+        model(IMAGES + shift)
+        average.update_parameters(model)
+        average.eval()(IMAGES)
+        check_first_layer(average.module, IMAGES + shift)
+        model.eval()(IMAGES)
+    norm.recompute(average.module, [IMAGES[:8]])
+    average(IMAGES)
+    check_first_layer(average.module, IMAGES[:8])
+    torch.optim.swa_utils.update_bn([IMAGES[:8], IMAGES[8:]], average)
+    average.eval()(IMAGES)
+    check_first_layer(average.module, IMAGES[8:])
+
+
+def test_recompute_of_a_model_with_the_last_batch():
+    model = network()
+    norm.last_batch(model)
+    assert norm.recompute(model.eval(), IMAGES.split(4)) == 31
+    model(IMAGES[:2])  # no "needs a batch"
+    check_first_layer(model, IMAGES)
+    model.train()
+    model(IMAGES + 1)
+    norm.recompute(model, IMAGES.split(4))
+    model.eval()
+    model(IMAGES[:2])
+    check_first_layer(model, IMAGES)
+    assert isinstance(model[1], norm.LastBatchNorm)
+
+
+def test_recompute_with_batches_of_any_kind():
+    model = network()
+    batches = [{"x": IMAGES[:8], "name": "first"}, {"x": IMAGES[8:9]}, {"x": IMAGES[9:12]}]
+    assert norm.recompute(model, batches, forward=lambda batch: model(batch["x"])) == 11
+    check_first_layer(model, torch.cat([IMAGES[:8], IMAGES[9:12]]))
+    with pytest.raises(TypeError, match="`loader` must give batches with tensors, got dict without any; add one"):
+        norm.recompute(model, [{"x": 3}], forward=lambda batch: model(IMAGES))
+
+
+def test_a_second_call_says_what_to_do():
+    model = network()
+    handle = norm.last_batch(model)
+    with pytest.raises(ValueError, match="must not have batch norm of the last batch already, got a layer with it: 1;"):
+        norm.last_batch(model)
+    with pytest.raises(TypeError, match=r"got LastBatchNorm2d: 1; leave out `norm\.last_batch`, or `close"):
+        norm.sync(model)
+    handle.close()
+    norm.last_batch(model)
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
 from tests.norm.test_ghost import KINDS, LAST, filled
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from adabatch.norm import Share, SyncBatchNorm, ghost, sync
 
@@ -58,6 +59,32 @@ def check_equals_one_process(rank, world):
                 close(parameter.grad, other.grad)
                 parameter.grad = other.grad = None
             close(dict(many.named_buffers()), dict(one.named_buffers()))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.linear(x)))
+
+
+def check_that_compiling_leaves_it_alone(rank, world):
+    """Shares are told anew in each batch: none compiles the network again."""
+    torch.manual_seed(0)
+    model = Block().double()
+    synced, counter = sync(copy.deepcopy(model)), CompileCounter()
+    compiled, frames = torch.compile(synced, backend=counter), []
+    for turn in range(3):
+        whole = torch.randn(8, 3, dtype=torch.float64)
+        synced.norm.share = Share(4, 8, (rank + turn) % world, world) if turn else None
+        close(compiled(whole[rank::world]), model(whole)[rank::world])
+        frames.append(counter.frame_count)
+    assert frames[0] > 0
+    assert frames[1:] == frames[:1] * 2
+    close(dict(synced.named_buffers()), dict(model.named_buffers()))
+    torch._dynamo.reset()
 
 
 def check_what_it_is_not_told(rank, world):
@@ -138,7 +165,7 @@ def test_two_ranks():
 @pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_compiled():
-    on_ranks(2, check_compiled)
+    on_ranks(2, check_compiled, check_that_compiling_leaves_it_alone)
 
 
 @pytest.mark.parametrize("size", [None, 4])
@@ -166,7 +193,7 @@ def test_layers_are_exchanged_in_place():
     ("model", "error", "message"),
     [
         (nn.Linear(2, 2), ValueError, "`model` must have batch norm layers, got Linear without any; leave it as is"),
-        (nn.SyncBatchNorm(2), TypeError, "only, got SyncBatchNorm: the model itself; exchange it yourself"),
+        (nn.SyncBatchNorm(2), TypeError, "only, got SyncBatchNorm: the model itself; leave out `norm.sync` or"),
     ],
 )
 def test_nothing_to_exchange(model, error, message):
@@ -177,3 +204,11 @@ def test_nothing_to_exchange(model, error, message):
 def test_ghosts_come_first():
     with pytest.raises(ValueError, match=r"ghost batch norm already, .*; to change the size set the layers' `size`"):
         ghost(sync(nn.BatchNorm1d(2)), size=2)
+
+
+def test_a_second_call_changes_nothing():
+    model = sync(ghost(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), size=4))
+    kind = type(model[1])
+    assert sync(model) is model
+    assert type(model[1]) is kind
+    assert model[1].size == 4

@@ -87,6 +87,11 @@ def check_habits(make: Callable[[Any], torch.optim.Optimizer]) -> None:
     sparse.grad = torch.eye(3, 2).to_sparse()
     with pytest.raises(RuntimeError, match=r"needs dense gradients, got torch\.sparse_coo; use torch\.optim\.SGD"):
         make([sparse]).step()
+    pairs = torch.nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+    pairs.grad = torch.ones_like(pairs)
+    with pytest.raises(RuntimeError, match=r"needs real gradients, got torch\.complex64; use torch\.optim\.Adam"):
+        make([pairs]).step()
+    assert not pairs.any()
     for name in ("lr", "weight_decay"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 0, got -1"):
             optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))], name: -1.0})

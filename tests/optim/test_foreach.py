@@ -5,10 +5,10 @@ import torch
 from tests.accumulate.ranks import on_ranks
 from tests.optim import checks
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import distribute_tensor
 
-from adabatch.optim import LAMB, LARS, RMSpropWarmup
+from adabatch.optim import LAMB, LARS, RMSpropWarmup, param_groups
 from adabatch.optim import _foreach as module
 
 KINDS = {
@@ -44,6 +44,23 @@ def they_step_shards_as_one_process_steps_the_whole(rank, world):
 
 def test_shards_and_replicas_of_fsdp():
     on_ranks(4, they_step_shards_as_one_process_steps_the_whole)
+
+
+def flat_parameters_are_refused(rank, world):
+    for original in (False, True):
+        sharded = FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=original)
+        message = "got parameters that FullyShardedDataParallel has flattened, .*; shard the model by `fully_shard"
+        for make in (KINDS["LARS"], KINDS["LAMB"], lambda params: LARS(params, 1.0, adapt_1d=True)):
+            with pytest.raises(ValueError, match=f"`params` must keep its shapes, {message}"):
+                make(sharded.parameters())
+        with pytest.raises(ValueError, match=f"`model` must keep its shapes, {message}"):
+            param_groups(sharded, weight_decay=0.1)
+        KINDS["RMSpropWarmup"](sharded.parameters())  # goes by elements, so that shapes do not matter
+        del sharded
+
+
+def test_flat_parameters_of_fsdp1():
+    on_ranks(2, flat_parameters_are_refused)
 
 
 @pytest.mark.parametrize("most", [1, 5, 7, 64, 10**9])

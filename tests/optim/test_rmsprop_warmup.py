@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -132,6 +134,37 @@ def test_habits():
     optimizer = RMSpropWarmup(checks.parameters(), 0.1, epochs=lambda: float("nan"))
     with pytest.raises(ValueError, match="`epochs` must be finite"):
         optimizer.step()
+
+
+def test_a_copy_comes_without_the_loader_and_says_so():
+    loader = ab.DataLoader(torch.utils.data.TensorDataset(torch.zeros(100_000)), batch_size=1_000)
+    optimizer = RMSpropWarmup(checks.parameters(), 0.1, epochs=loader)
+    assert optimizer.epochs is loader
+    assert len(pickle.dumps(optimizer)) < 10_000
+    for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert twin.epochs is None
+        with pytest.raises(RuntimeError, match="`RMSpropWarmup` needs its loader, which a copy comes without; write"):
+            twin.step()
+        twin.epochs = loader
+        twin.step()
+        assert twin.param_groups[0]["sgd_share"] == sgd_share(0)
+    with pytest.raises(TypeError, match="`epochs` must be a loader with a clock, or a function, got None"):
+        optimizer.epochs = None
+
+
+def test_the_velocity_is_in_units_of_the_lr():
+    """As the docstring says: after a change of the LR, steps change with it, and come back."""
+    value = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = RMSpropWarmup([value], 1e-3, epochs=lambda: 0.0, alpha=0.9, momentum=0.9)
+    steps = []
+    for update in range(400):
+        optimizer.param_groups[0]["lr"] = 1e-3 if update < 200 else 1e-2
+        value.grad, before = torch.full_like(value, 1e-3), value.item()
+        optimizer.step()
+        steps.append(before - value.item())
+    assert steps[199] == pytest.approx(3e-3 * 0.99, rel=0.01)  # rms_lr / (1 - momentum), nearly all of it RMSprop's
+    assert 8 < steps[200] / steps[199] < 10
+    assert steps[399] == pytest.approx(steps[199], rel=0.03)
 
 
 class Stream(torch.utils.data.IterableDataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,10 @@ from adabatch._distributed.averaging import hooks_of as hooks_of
 from adabatch._distributed.averaging import own_hook as own_hook
 from adabatch._distributed.averaging import traffic as traffic
 from adabatch._distributed.meeting import meet
+from adabatch._distributed.members import fully_sharded_over as fully_sharded_over
+from adabatch._distributed.members import is_flat as is_flat
+from adabatch._distributed.members import members as members
+from adabatch._distributed.members import tensor_parallel_with as tensor_parallel_with
 from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")
@@ -109,6 +113,16 @@ def gathered(value: _Value, group: Any = None) -> list[_Value]:
     if len(boxes) > 1:
         dist.all_gather_object(boxes, value, group=group)
     return boxes
+
+
+def check_same(values: Mapping[str, Any], group: Any = None, *, remedy: str) -> None:
+    """Raises ArgumentError on every rank of `group` if `values` differ between them; the first that does is named."""
+    every = gathered(dict(values), group)
+    for rank, theirs in enumerate(every):
+        for name, value in every[0].items():
+            if theirs[name] != value:
+                got = f"{value!r} on rank 0 and {theirs[name]!r} on rank {rank}"
+                raise ArgumentError(name, "must be the same on all ranks", got=got, remedy=remedy)
 
 
 def from_first(make: Callable[[], _Value], group: Any = None) -> _Value:

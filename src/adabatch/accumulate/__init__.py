@@ -54,6 +54,9 @@ def accumulate(
     ranks, DDP averages them itself. Under `fully_shard` and with `micro_batches` a batch cannot be repeated; the error
     says what to do.
 
+    **Unwrapped models.** Where batches are shared between ranks and nothing averages the gradients of `model`, sum them
+    over ranks before each step. A warning comes if the ranks' weights differ before the first or second batch.
+
     **Compression.** With `compress`, gradients of float32 travel between the ranks of DistributedDataParallel in 16
     bits. They are summed in float32, so each is rounded to 16 bits once, and so is each mean, for any number of ranks:
     by at most 1/256 with `"bf16"`, 1/2048 with `"fp16"`. Gradients and means of so few digits pass exactly. Neither
@@ -76,8 +79,10 @@ def accumulate(
 
     Raises:
         TypeError: if `loader` is not an `ab.DataLoader`, or `model` no module.
-        ValueError: if batches are shared between ranks and `model` is missing, or parts of it are averaged differently;
-            if `compress` is unknown, or the gradients are sharded, sparse, of float64, or averaged by another hook.
+        ValueError: if batches are shared between ranks and `model` is missing, or parts of it are averaged differently,
+            or over other ranks; if tensor-parallel ranks would get other samples, or ranks iterate with other arguments
+            (compared once, at the first batch); if `compress` is unknown, or the gradients are sharded, sparse, of
+            float64, or averaged by another hook.
         RuntimeError: if only some micro-batches of a batch were entered or weighed, or an optimizer steps too early or
             with a gradient that was left out.
         torch.OutOfMemoryError: if a micro-batch of one sample does not fit, or the batch cannot be repeated.

@@ -15,6 +15,7 @@ from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.accumulate._models import Models
 from adabatch.accumulate._norms import Norms
+from adabatch.accumulate._ranks import check_alike, check_ranks, warn_of_drift
 from adabatch.memory.untouched import is_out_of_memory
 from adabatch.types import DrivenLoader, Part
 
@@ -60,6 +61,9 @@ class Setup:
             "a loader of another make cannot go back": self.counted_late,
         }
         self.why_not = next((reason for reason, holds in reasons.items() if holds), "")
+        self._drifted = False
+        if self.world > 1:
+            check_ranks(models, self.group)
         self.norms = Norms(models.modules, sharing)
         self.snapshot = None if self.why_not else Snapshot(models.modules, models.parameters)
 
@@ -74,6 +78,17 @@ class Setup:
                     remedy="wrap the model, or leave it out and average gradients yourself",
                 )
         self.models.compress(self.compress)
+
+    def check_others(self, loader: DrivenLoader, part: Part, *, first: bool) -> None:
+        """Compares the ranks before the first two batches; all must call it.
+
+        Raises:
+            ValueError: if they iterate differently.
+        """
+        if first:
+            check_alike(loader, part, self.group)
+        if not self.models.reduces and not self._drifted:
+            self._drifted = warn_of_drift(self.models, self.group)
 
     def check_model(self) -> None:
         """Raises unless the model is given where weights or corrections need it."""

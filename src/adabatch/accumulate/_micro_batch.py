@@ -6,7 +6,7 @@ import gc
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from adabatch._random import RandomState
 from adabatch.accumulate._attempt import Attempt, Setup
 from adabatch.accumulate._guard import Guard
 from adabatch.types import DrivenLoader, Part, RepeatableParts
+
+_CHECKED: Final = 2  # batches before which ranks are compared: the first, and the one after the first update
 
 
 class MicroBatch:
@@ -119,8 +121,12 @@ def in_turn(loader: DrivenLoader, setup: Setup) -> Generator[MicroBatch, None, N
     with Guard(setup.models) as guard:
         random = RandomState(snapshot.devices) if snapshot is not None else None
         before: MicroBatch | None = None
+        begun = 0  # batches
         for data, part in parts:
             if part.index == 0:
+                if begun < _CHECKED and setup.world > 1:
+                    setup.check_others(loader, part, first=begun == 0)
+                begun += 1
                 attempt = Attempt(setup, part)
             micro = MicroBatch(data, part, attempt, guard)
             del data

@@ -27,6 +27,7 @@ class Wrapper:
     Attributes:
         model: the module without `torch.compile`.
         averaged_over: ranks that gradients are averaged over; 1 unless wrapped.
+        ranks: those ranks; None if not wrapped or not known.
         group: their process group.
         reduces: whether the wrapper itself synchronises gradients, during the backward pass.
         sharded: whether parameters are sharded over ranks, so that a forward pass needs all of them.
@@ -37,17 +38,22 @@ class Wrapper:
         self.model = model = unwrapped(model)
         self.group: Any = None
         self.averaged_over, self.sharded = 1, False
+        self.ranks: frozenset[int] | None = None
         self.ddp: Any = None
+        _refuse_replicate(model)
         if _is_fully_sharded(model):
             _reshard(model)
             self.sharded = True
             self.averaged_over = max(
                 (int(p.device_mesh.size()) for p in model.parameters() if hasattr(p, "device_mesh")), default=1
             )
+            self.ranks = _distributed.fully_sharded_over(each for each in model.modules() if _is_fully_sharded(each))
         elif hasattr(model, "no_sync") and hasattr(model, "process_group"):
             self.group, self.averaged_over = model.process_group, int(model.process_group.size())
             self.ddp = model if isinstance(model, DistributedDataParallel) else None
             self.sharded = self.ddp is None
+            if getattr(model, "_inter_node_pg", None) is None:  # else FullyShardedDataParallel has replicas too
+                self.ranks = _distributed.members(self.group)
         elif any(_is_wrapper(module) for module in model.modules()):
             raise ArgumentError(
                 "model",
@@ -144,6 +150,17 @@ def _is_wrapper(module: Any) -> bool:
     return isinstance(module, DistributedDataParallel) or _is_fully_sharded(module)
 
 
+def _refuse_replicate(model: torch.nn.Module) -> None:
+    """Raises for torch's composable `replicate`, which has the switch of `fully_shard` but not its other methods."""
+    if any(_is_fully_sharded(module) and not hasattr(module, "reshard") for module in model.modules()):
+        raise ArgumentError(
+            "model",
+            "must be wrapped in DistributedDataParallel or by `fully_shard`",
+            got="one wrapped by `replicate`",
+            remedy="write `DistributedDataParallel(model)`",
+        )
+
+
 def unwrapped(model: Any) -> Any:
     """The model inside `torch.compile`."""
     while (inner := getattr(model, "_orig_mod", None)) is not None:
@@ -161,7 +178,7 @@ class Models:
         modules: the modules without `torch.compile`.
         parameters: their parameters, each once, frozen ones too.
         ids: the `id` of each parameter.
-        averaged_over, reduces, sharded, ignored: see `Wrapper`, over all modules.
+        averaged_over, ranks, reduces, sharded, ignored: see `Wrapper`, over all modules.
         is_ddp: whether DistributedDataParallel averages gradients.
         group: its process group.
         synchronises_forward: whether a forward pass waits for the other ranks.
@@ -177,6 +194,8 @@ class Models:
         self.sharded = any(wrapper.sharded for wrapper in self._wrappers)
         self.synchronises_forward = any(wrapper.synchronises_forward for wrapper in self._wrappers)
         self.averaged_over = max((wrapper.averaged_over for wrapper in self._wrappers), default=1)
+        known = [wrapper.ranks for wrapper in self._wrappers if wrapper.ranks is not None]
+        self.ranks = frozenset.intersection(*known) if known else None
         ddps = [wrapper for wrapper in self._wrappers if wrapper.ddp is not None]
         self.is_ddp, self.group = bool(ddps), ddps[0].group if ddps else None
         if self.averaged_over > 1:

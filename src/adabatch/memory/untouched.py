@@ -46,6 +46,8 @@ class Untouched:
         self._modes = [(module, module.training) for module in self._model.modules()]
         slots = [vars(module)["_buffers"] for module in self._model.modules()]
         self._slots = [(buffers, name, buffer) for buffers in slots for name, buffer in buffers.items()]
+        # Layers of `norm.last_batch`, a room that this one may not import.
+        self._so_far = [(each, each.batch_so_far) for each in self._model.modules() if hasattr(each, "batch_so_far")]
         self._ddp_syncs = getattr(self._model, "require_forward_param_sync", None)
         self._gradients = [(p, p.grad, _kept(p.grad)) for p in parameters]
         tensors: list[Tensor] = [*parameters, *(buffer for _, _, buffer in self._slots if buffer is not None)]
@@ -64,6 +66,8 @@ class Untouched:
                 gradient.copy_(kept)
         for module, training in self._modes:
             module.training = training
+        for layer, so_far in self._so_far:
+            layer.batch_so_far = so_far
         if self._ddp_syncs is not None:
             self._model.require_forward_param_sync = self._ddp_syncs
         for state in self._states:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,6 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from adabatch._errors import ArgumentError
 
 Module = TypeVar("Module", bound=nn.Module)
+_REMEDIES: Final = {  # by the beginning of the kind's name
+    "LastBatchNorm": "leave out `norm.last_batch`, or `close()` its handle before",
+    "Ghost": "leave out `norm.ghost`",
+    "Sync": "leave out `norm.sync` or `convert_sync_batchnorm`",
+    "Lazy": "run one batch through the model first",
+}
 _Layer = TypeVar("_Layer", bound=_BatchNorm)
 
 
@@ -37,3 +43,11 @@ def exchanged(model: Module, layers: Mapping[int, nn.Module]) -> Module:
         held = vars(parent)["_modules"]  # holds a child under each of its names
         held.update({name: layers[id(child)] for name, child in held.items() if id(child) in layers})
     return layers.get(id(model), model)  # type: ignore[return-value]
+
+
+def remedy_for(layer: _BatchNorm) -> str:
+    """The remedy for a layer of a kind that cannot be exchanged."""
+    for word, remedy in _REMEDIES.items():
+        if type(layer).__name__.startswith(word):
+            return remedy
+    return "put one of these in its place"

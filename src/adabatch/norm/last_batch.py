@@ -2,21 +2,40 @@
 
 With very large batches running averages lag: they are of few updates, between which the weights change much. Here a
 layer keeps mean and variance of the batch that was trained on last, over its micro-batches and ranks, and forgets the
-batches before.
+batches before. Each pass sets the statistics of evaluation from what this rank has of the batch, so that a state dict
+and a copy have them at any time; `LastBatch.settle` puts the ranks' together.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.norm._exchange import exchanged, layers_of, like
+from adabatch.norm._exchange import exchanged, layers_of, like, remedy_for
+from adabatch.types import DrivenLoader
+
+
+@dataclass
+class Watch:
+    """What the layers of a model share.
+
+    Attributes:
+        trained: whether there was a pass in training since ranks put their statistics together.
+        off: whether passes through the model are of no concern, since others stand in for the layers.
+    """
+
+    trained: bool = False
+    off: bool = False
 
 
 class LastBatchNorm(_BatchNorm):
@@ -24,12 +43,14 @@ class LastBatchNorm(_BatchNorm):
 
     Attributes:
         gathers: whether the coming passes are of the batch before; else each is a batch.
+        watch: shared by the layers of a model.
+        batch_so_far: of this rank's values in it, for each channel: their number, their mean and the sum of their
+            squared deviations from that; None without any.
     """
 
     gathers: bool
-    _seen: int  # values of each channel in the batch so far
-    _mean: Tensor  # of these
-    _squares: Tensor  # the sum of their squared deviations from the mean
+    watch: Watch
+    batch_so_far: tuple[int, Tensor, Tensor] | None
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises `[batch, channels, ...]`: in training by its own statistics, else by those of the last batch."""
@@ -47,34 +68,36 @@ class LastBatchNorm(_BatchNorm):
     @torch.no_grad()
     def _add(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Adds `count` values of each channel with their mean and unbiased variance."""
-        mean, squares = _wide(mean), _wide(variance) * (count - 1)
-        if not self.gathers or not self._seen:
-            self._seen, self._mean, self._squares = count, mean, squares
-            return
-        off, total = mean - self._mean, self._seen + count
-        self._squares = self._squares + squares + off * off * (self._seen * count / total)
-        self._mean = self._mean + off * (count / total)
-        self._seen = total
+        mean, squares, total = _wide(mean), _wide(variance) * (count - 1), count
+        if self.gathers and self.batch_so_far is not None:
+            seen, before, squares_before = self.batch_so_far
+            off, total = mean - before, seen + count
+            squares = squares_before + squares + off * off * (seen * count / total)
+            mean = before + off * (count / total)
+        self.batch_so_far = total, mean, squares
+        self.evaluates_by(mean, squares / total)
 
     def forget(self) -> None:
-        """Forgets the batch so far."""
-        self._seen = 0
+        """Forgets the batch so far; the statistics of evaluation stay."""
+        self.batch_so_far = None
 
     def first_sums(self) -> Tensor:
         """The count of values and their sums, `[1 + channels]`, which add up over ranks."""
         assert self.running_mean is not None
-        if not self._seen:
+        if self.batch_so_far is None:
             return _wide(self.running_mean.new_zeros(1 + len(self.running_mean)))
-        return torch.cat([self._mean.new_tensor([self._seen]), self._seen * self._mean])
+        count, mean, _ = self.batch_so_far
+        return torch.cat([mean.new_tensor([count]), count * mean])
 
     def second_sums(self, mean: Tensor) -> Tensor:
         """The sums of squared deviations from the mean over ranks, `[channels]`, which add up too."""
-        if not self._seen:
+        if self.batch_so_far is None:
             return torch.zeros_like(mean)
-        off = self._mean - mean
-        return self._squares + self._seen * off * off
+        count, own, squares = self.batch_so_far
+        off = own - mean
+        return squares + count * off * off
 
-    def settle(self, mean: Tensor, variance: Tensor) -> None:
+    def evaluates_by(self, mean: Tensor, variance: Tensor) -> None:
         """Sets the statistics of evaluation."""
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -82,7 +105,6 @@ class LastBatchNorm(_BatchNorm):
         self.running_mean.copy_(mean)
         self.running_var.copy_(variance)
         self.num_batches_tracked.fill_(1)  # that is all they are of
-        self.forget()
 
 
 class LastBatchNorm1d(LastBatchNorm, nn.BatchNorm1d):
@@ -101,6 +123,9 @@ _KINDS: Final[dict[type[_BatchNorm], type[LastBatchNorm]]] = {
     nn.BatchNorm1d: LastBatchNorm1d,
     nn.BatchNorm2d: LastBatchNorm2d,
     nn.BatchNorm3d: LastBatchNorm3d,
+    LastBatchNorm1d: LastBatchNorm1d,
+    LastBatchNorm2d: LastBatchNorm2d,
+    LastBatchNorm3d: LastBatchNorm3d,
 }
 
 
@@ -112,31 +137,59 @@ class LastBatch:
     """
 
     def __init__(self, model: nn.Module, group: Any, *, watches: bool = True) -> None:
-        self._model, self._group = model, group
-        self._before = [layer for _, layer in _checked(model)]
-        new = [like(layer, _KINDS[type(layer)], gathers=False, _seen=0) for layer in self._before]
+        self._model, self._group, self._watch = model, group, Watch()
+        self._before = [layer for _, layer in _checked(model, again=not watches)]
+        more = {"gathers": False, "batch_so_far": None, "watch": self._watch}
+        new = [like(layer, _KINDS[type(layer)], **more) for layer in self._before]
         self.layers: list[LastBatchNorm] = new
         exchanged(model, {id(old): layer for old, layer in zip(self._before, new, strict=True)})
-        self._trained = False  # since the statistics of evaluation were set
-        self._hook = model.register_forward_pre_hook(self._look) if watches else None
+        self._hooks: list[RemovableHandle] = []
+        if watches:
+            self._hooks = [
+                *(layer.register_load_state_dict_post_hook(_forget) for layer in new),  # type: ignore[no-untyped-call]
+                model.register_forward_pre_hook(self._look),
+                model.register_state_dict_pre_hook(self._look_at_save),  # type: ignore[no-untyped-call]
+            ]
+        self._closed = False
+
+    @property
+    def _pending(self) -> bool:
+        """Whether ranks have statistics to put together."""
+        return self._watch.trained and _distributed.rank_and_world(self._group)[1] > 1
 
     def _look(self, model: nn.Module, _: Any) -> None:
         """Before each pass through the model: notes a training pass, and settles before the first evaluation."""
+        if self._watch.off:
+            return
         if model.training:
-            self._trained = True
-        elif self._trained:
+            self._watch.trained = True
+            return
+        if self._pending:
             self.settle()
-        elif not all(layer.num_batches_tracked for layer in self.layers):
+        if not any(layer.num_batches_tracked for layer in self.layers):
             remedy = "train a batch first, or use `norm.recompute(model, loader)`"
             raise UsageError("last_batch", "needs a batch before the first evaluation", got="none", remedy=remedy)
 
+    def _look_at_save(self, *_: Any) -> None:
+        """Before a state dict is taken; perhaps not on all ranks, so they cannot settle here."""
+        if self._pending:
+            warnings.warn(
+                "the state dict has batch norm's statistics of this rank's part of the last batch; call `settle()` of "
+                "the handle that `norm.last_batch` returned on all ranks first",
+                UserWarning,
+                stacklevel=3,
+            )
+
     @torch.no_grad()
     def settle(self) -> None:
-        """Sets the statistics of evaluation to those of the last batch; all ranks must call it, as they must evaluate.
+        """Sets the statistics of evaluation to those of the last batch on all ranks; each of them must call it.
 
-        The first evaluation after training does so itself. Call it before you save the model.
+        The first evaluation after training does so itself, and so does `close`. On several ranks call it before you
+        save the model. On one process they are always set.
         """
-        self._trained = False
+        self._watch.trained = False
+        if _distributed.rank_and_world(self._group)[1] == 1:
+            return
         sums = _summed([layer.first_sums() for layer in self.layers], self._group)
         means = [each[1:] / each[0] for each in sums]
         squares = _summed(
@@ -144,12 +197,23 @@ class LastBatch:
         )
         for layer, first, mean, second in zip(self.layers, sums, means, squares, strict=True):
             if first[0] > 0:  # else no rank passed it
-                layer.settle(mean, second / first[0])
+                layer.evaluates_by(mean, second / first[0])
 
     def close(self) -> None:
-        """Puts the former layers back; they keep the statistics as last set."""
-        if self._hook is not None:
-            self._hook.remove()
+        """Puts the former layers back, with the statistics of the last batch; all ranks must call it.
+
+        A second call does nothing.
+        """
+        if self._pending and not self._closed:
+            self.settle()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for hook in self._hooks:
+            hook.remove()
         for before, layer in zip(self._before, self.layers, strict=True):
             before.training = layer.training
         exchanged(self._model, {id(layer): old for layer, old in zip(self.layers, self._before, strict=True)})
@@ -158,9 +222,10 @@ class LastBatch:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None and self._trained:
-            self.settle()
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self._put_back()
 
 
 def last_batch(model: nn.Module, *, group: Any = None) -> LastBatch:
@@ -171,19 +236,25 @@ def last_batch(model: nn.Module, *, group: Any = None) -> LastBatch:
     total variance. In `accumulate(loader, model)` the micro-batches of a batch belong together; elsewhere each pass in
     training is a batch. A repeated sample, which keeps ranks in step, does not count.
 
-    It acts at once. Parameters, buffers and hooks stay the same objects, and a state dict fits both ways. Call it
-    before the model is wrapped. Ranks sum up before the first evaluation after training, so all of them must evaluate.
+    It acts at once. Parameters, buffers and hooks stay the same objects, and a state dict fits both ways; one that is
+    loaded wins over the batch trained on before. Call it before the model is wrapped. Ranks sum up before the first
+    evaluation after training, so all of them must evaluate: `if rank == 0: evaluate(model)` waits for the others until
+    the process group's timeout. To evaluate on one rank, call `settle()` on all before.
+
+    A copy in `torch.optim.swa_utils.AveragedModel` takes over the statistics at each `update_parameters`, as with
+    ordinary batch norm: those of the model's own weights, on several ranks of this rank's part of the batch.
+    `recompute(average.module, loader)` gives it its own.
 
     Args:
         model: its layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` are exchanged.
         group: the process group over which batches are shared; None for the world.
 
     Returns:
-        A handle: `settle()` sets the statistics now, for example before the model is saved; `close()` puts the former
-        layers back, and so does the end of a `with` block.
+        A handle: `settle()` puts the ranks' statistics together now, for example before the model is saved; `close()`
+        puts the former layers back, and so does the end of a `with` block.
 
     Raises:
-        ValueError: if there is no batch norm layer in `model`, or one keeps no statistics.
+        ValueError: if there is no batch norm layer in `model`, one keeps no statistics, or it is the second call.
         TypeError: if the model is a batch norm layer itself, or a layer is of another kind.
         RuntimeError: at an evaluation before any training, if the layers have no statistics.
 
@@ -219,10 +290,12 @@ def recompute(
     sample is left out, since it has no spread. Nothing is trained.
 
     Args:
-        model: with layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d`.
-        loader: gives batches; a pass over an `ab.DataLoader` in which nothing is trained does not move it.
+        model: with layers `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d`, or those of `last_batch`.
+        loader: gives batches. A pass over an `ab.DataLoader` counts as an epoch of it, unless a `BatchSizeScheduler`
+            says what is trained. Shares of a batch over ranks may be uneven.
         samples: samples after which it ends, on this rank; None for all.
         forward: passes a batch of the loader through the model; None: `model(batch[0])`, or `model(batch)` of a tensor.
+            With `forward` a batch's samples are counted along its first tensor.
         group: the process group whose ranks put their statistics together; None for the world.
 
     Returns:
@@ -244,41 +317,78 @@ def recompute(
     if samples is not None:
         _checks.whole("samples", samples)
     modes = {module: module.training for module in model.modules()}
+    mine = [module for module in modes if isinstance(module, LastBatchNorm)]
     passed = 0
     try:
         with LastBatch(model, group, watches=False) as handle:
+            for layer in mine:
+                layer.watch.off = True
             model.eval()
             for layer in handle.layers:
                 layer.training = layer.gathers = True
-            for batch in loader:
-                inputs = batch if isinstance(batch, Tensor) else batch[0]
-                if len(inputs) == 1:
+            for batch in _batches(loader):
+                inputs = batch if isinstance(batch, Tensor) else batch[0] if forward is None else None
+                count = _samples(batch) if inputs is None else len(inputs)
+                if count == 1:
                     continue
                 model(inputs) if forward is None else forward(batch)
-                passed += len(inputs)
+                passed += count
                 if samples is not None and passed >= samples:
                     break
-            if not passed:
+            if not any(_summed([layer.first_sums()[:1] for layer in handle.layers], group)):
                 raise ArgumentError("loader", "must give a batch of two samples or more", got="none")
             handle.settle()
+            for layer in mine:  # what they saw before counts no more
+                layer.forget()
     finally:
+        for layer in mine:
+            layer.watch.off = False
         for module, training in modes.items():
             module.training = training
     return passed
 
 
-def _checked(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
-    """The batch norm layers of `model` by name; raises unless all can be exchanged."""
+def _batches(loader: Iterable[Any]) -> Iterable[Any]:
+    """The batches of a loader; where ranks share them, this rank's samples, without those repeated to keep in step."""
+    if isinstance(loader, DrivenLoader) and loader.sharing()[2] > 1:
+        return (batch for batch, part in loader.parts() if part.size)
+    return loader
+
+
+def _samples(batch: Any) -> int:
+    """The samples of a batch of any kind, along its first tensor."""
+    for leaf in pytree.tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return len(leaf)
+    got = f"{type(batch).__name__} without any"
+    raise ArgumentTypeError("loader", "must give batches with tensors", got=got, remedy="add one, as long as the batch")
+
+
+def _forget(layer: nn.Module, _: Any) -> None:
+    """After a state dict was loaded: its statistics are not those of a batch trained on before."""
+    assert isinstance(layer, LastBatchNorm)
+    layer.forget()
+
+
+def _checked(model: nn.Module, *, again: bool) -> list[tuple[str, _BatchNorm]]:
+    """The batch norm layers of `model` by name; raises unless all can be exchanged, `again` if they were before."""
     layers = layers_of(model)
     if isinstance(model, _BatchNorm):
         raise ArgumentTypeError("model", "must be a network", got="a batch norm layer", remedy="wrap it in a module")
     for name, layer in layers:
+        if isinstance(layer, LastBatchNorm) and not again:
+            raise ArgumentError(
+                "model",
+                "must not have batch norm of the last batch already",
+                got=f"a layer with it: {name}",
+                remedy="go on with the handle of the first call, or `close()` it before",
+            )
         if type(layer) not in _KINDS:
             raise ArgumentTypeError(
                 "model",
                 "must have batch norm layers of the kinds BatchNorm1d, 2d and 3d only",
                 got=f"{type(layer).__name__}: {name}",
-                remedy="leave out `norm.ghost` and `norm.sync`, or exchange it yourself",
+                remedy=remedy_for(layer),
             )
         if layer.running_mean is None:
             rule = "must have batch norm layers that keep statistics"

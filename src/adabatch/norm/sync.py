@@ -12,6 +12,8 @@ batches. This one works on any device. For the samples that the ranks pass throu
 Which samples of the batch a rank has, `accumulate` tells the layers. Without it all samples count, and sub-batches take
 the samples of rank 0 first, then those of rank 1, and so on; so they do where a layer gets more samples than the batch
 has on the rank, such as two views of each.
+
+`torch.compile` leaves these layers as they are and compiles the network around them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from adabatch import _distributed
 from adabatch._errors import ArgumentTypeError
-from adabatch.norm._exchange import Module, exchanged, layers_of, like
+from adabatch.norm._exchange import Module, exchanged, layers_of, like, remedy_for
 from adabatch.norm.ghost import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
 
 
@@ -58,6 +60,7 @@ class SyncBatchNorm(GhostBatchNorm):
     group: Any
     share: Share | None
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # else each share would compile it, and what is around, anew
     def forward(self, input: Tensor) -> Tensor:
         """Normalises `[batch, channels, ...]`, in training by the statistics of all ranks' samples."""
         if not self.training or _distributed.rank_and_world(self.group)[1] == 1:
@@ -133,6 +136,9 @@ _KINDS: Final[dict[type[_BatchNorm], type[SyncBatchNorm]]] = {
     GhostBatchNorm1d: SyncBatchNorm1d,
     GhostBatchNorm2d: SyncBatchNorm2d,
     GhostBatchNorm3d: SyncBatchNorm3d,
+    SyncBatchNorm1d: SyncBatchNorm1d,  # a second call changes nothing but the group
+    SyncBatchNorm2d: SyncBatchNorm2d,
+    SyncBatchNorm3d: SyncBatchNorm3d,
 }
 
 
@@ -167,7 +173,7 @@ def sync(model: Module, *, group: Any = None) -> Module:
                 "model",
                 "must have batch norm layers of the kinds BatchNorm1d, 2d and 3d, or of `norm.ghost`, only",
                 got=f"{type(module).__name__}: {name}",
-                remedy="exchange it yourself",
+                remedy=remedy_for(module),
             )
     new = {}
     for _, module in layers:

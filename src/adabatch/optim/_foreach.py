@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ class Tensors:
 class ForeachOptimizer(Optimizer):
     """An optimizer whose step works on lists of tensors.
 
-    Gradients must be dense; they are left as they are.
+    Gradients must be dense and real; they are left as they are.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -78,6 +78,8 @@ class ForeachOptimizer(Optimizer):
         _checks.finite("weight_decay", group["weight_decay"], minimum=0)
         if not isinstance(adapt := group.get("adapt_1d", False), bool):
             raise ArgumentTypeError("adapt_1d", "must be True or False", value=adapt)
+        if "adapt_1d" in group:
+            refuse_flat(group["params"], "params")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -90,7 +92,7 @@ class ForeachOptimizer(Optimizer):
             What `closure` returned.
 
         Raises:
-            RuntimeError: if a gradient is sparse. No parameter has changed then.
+            RuntimeError: if a gradient is sparse or complex. No parameter has changed then.
         """
         loss = None
         if closure is not None:
@@ -115,6 +117,9 @@ class ForeachOptimizer(Optimizer):
             if grad.layout != torch.strided:
                 name = type(self).__name__
                 raise UsageError(name, "needs dense gradients", got=str(grad.layout), remedy="use torch.optim.SGD")
+            if grad.is_complex():
+                name, remedy = type(self).__name__, "use torch.optim.Adam, which takes them as pairs"
+                raise UsageError(name, "needs real gradients", got=str(grad.dtype), remedy=remedy)
             value, grad = _distributed.local(parameter), _distributed.local(grad)
             adapted = parameter.ndim > 1 or group.get("adapt_1d", True)
             kind = (value.dtype, value.device, _distributed.layout(parameter), adapted)
@@ -124,6 +129,17 @@ class ForeachOptimizer(Optimizer):
             tensors.grads.append(grad)
             tensors.states.append(self.state[parameter])
         return iter(kinds.values())
+
+
+def refuse_flat(parameters: Iterable[Tensor], name: str) -> None:
+    """Raises for parameters that FullyShardedDataParallel has flattened: weights then look like biases."""
+    if any(_distributed.is_flat(parameter) for parameter in parameters):
+        raise ArgumentError(
+            name,
+            "must keep its shapes",
+            got="parameters that FullyShardedDataParallel has flattened, so that weights look like biases",
+            remedy="shard the model by `fully_shard(model)` instead",
+        )
 
 
 def fraction(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from adabatch import _checks
+from adabatch.optim._foreach import refuse_flat
 
 
 def param_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
@@ -20,7 +21,7 @@ def param_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any
         weight_decay: of the weights, at least 0.
 
     Raises:
-        ValueError: if `weight_decay` is negative or not finite.
+        ValueError: if `weight_decay` is negative or not finite, or FullyShardedDataParallel has flattened the weights.
         TypeError: if it is not a number.
 
     Example:
@@ -34,6 +35,7 @@ def param_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any
     """
     decay = float(_checks.finite("weight_decay", weight_decay, minimum=0))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    refuse_flat(trained, "model")
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},

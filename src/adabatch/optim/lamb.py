@@ -30,7 +30,7 @@ class LAMB(ForeachOptimizer):
         adapt_1d: treats biases and norm scales as weights.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or FullyShardedDataParallel has flattened the parameters.
 
     Source:
         You et al. 2019, arXiv 1904.00962.

@@ -29,7 +29,7 @@ class LARS(ForeachOptimizer):
         adapt_1d: treats biases and norm scales as weights.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or FullyShardedDataParallel has flattened the parameters.
 
     Source:
         You, Gitman, Ginsburg 2017, arXiv 1708.03888.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from adabatch import _checks
-from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.optim._foreach import (
     ForeachOptimizer,
     Tensors,
@@ -65,11 +64,14 @@ class RMSpropWarmup(ForeachOptimizer):
         lr: learning rate of SGD; a schedule may change it at any time.
         epochs: says how many epochs have passed, with their fraction: an `ab.DataLoader`, or a function without
             arguments that returns the number. Without a `BatchSizeScheduler`, which says when a batch is trained on, a
-            loader counts the batch in hand as passed.
+            loader counts the batch in hand as passed, and each pass over it as an epoch: evaluate with another one. A
+            copy of the optimizer, also a pickled one, comes without the loader.
         momentum: of the velocity v, in [0, 1).
         alpha: decay of the mean square m, in [0, 1).
         eps: added to the root of m, above 0.
-        rms_lr: learning rate of RMSprop; `lr` and couplings leave it alone.
+        rms_lr: learning rate of RMSprop while `lr` stays. The velocity is in units of 1 / lr, so where `lr` changes
+            by a factor, the steps that it remembers, about 1 / (1 - momentum) of them, change with it, and growth
+            coupled to the LR is felt within the transition; then the steps are those of `rms_lr` again.
         center: epochs until both have equal shares, at least 0.
         period: epochs of the transition, at least 0.
         weight_decay: added to the gradient as `weight_decay` times the parameter.
@@ -78,9 +80,13 @@ class RMSpropWarmup(ForeachOptimizer):
 
     The share in force is `param_groups[0]["sgd_share"]`, for logs.
 
+    Attributes:
+        epochs: see above; may be set at any time.
+
     Raises:
         ValueError: if a number is out of range.
         TypeError: if `epochs` cannot be called and is not a loader with a clock.
+        RuntimeError: in a step of a copy whose loader is not set, or with a sparse or complex gradient.
 
     Source:
         Akiba, Suzuki, Fukuda 2017, arXiv 1711.04325 (RMSprop warm-up).
@@ -105,7 +111,7 @@ class RMSpropWarmup(ForeachOptimizer):
         weight_decay: float = 0.0,
         capturable: bool = False,
     ) -> None:
-        self._epochs = _reader(epochs)
+        self.epochs = epochs
         defaults = {
             "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "rms_lr": rms_lr, "center": center,
             "period": period, "weight_decay": weight_decay, "capturable": capturable,
@@ -121,8 +127,18 @@ class RMSpropWarmup(ForeachOptimizer):
         for name in ("rms_lr", "center", "period"):
             _checks.finite(name, group[name], minimum=0)
 
+    @property
+    def epochs(self) -> Any:
+        """The loader, or the function, that says how many epochs have passed; None in a copy that lacks its loader."""
+        return self._epochs
+
+    @epochs.setter
+    def epochs(self, epochs: Callable[[], float] | HasClock) -> None:
+        self._epochs: Any = _checked(epochs)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_epochs": self._epochs}
+        # A copy of the loader would be one of its data, whose clock nobody moves.
+        return {**super().__getstate__(), "_epochs": None if hasattr(self._epochs, "clock") else self._epochs}
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """See `ForeachOptimizer.step`."""
@@ -132,7 +148,7 @@ class RMSpropWarmup(ForeachOptimizer):
 
     def read_epoch(self) -> None:
         """Sets the share of SGD to that of the present epoch; `step` does so except while a graph is captured."""
-        epoch = float(_checks.finite("epochs", self._epochs(), minimum=0))
+        epoch = float(_checks.finite("epochs", self._epoch(), minimum=0))
         for group in self.param_groups:
             share = sgd_share(epoch, center=group["center"], period=group["period"])
             if not group["capturable"]:
@@ -143,6 +159,14 @@ class RMSpropWarmup(ForeachOptimizer):
                 first = group["params"][0]
                 wide = torch.promote_types(first.dtype, torch.float32)
                 group["sgd_share"] = torch.tensor(share, device=first.device, dtype=wide)
+
+    def _epoch(self) -> float:
+        if self._epochs is None:
+            rule, remedy = "needs its loader, which a copy comes without", "write `optimizer.epochs = loader`"
+            raise UsageError("RMSpropWarmup", rule, remedy=remedy)
+        if hasattr(self._epochs, "clock"):
+            return float(self._epochs.clock / self._epochs.dataset_size)
+        return float(self._epochs())
 
     def update(self, group: Mapping[str, Any], tensors: Tensors) -> None:
         """See `ForeachOptimizer.update`."""
@@ -190,19 +214,13 @@ def _rms_share(share: Tensor, rms_lr: float, lr: Any) -> Tensor:
     return torch.where(lr != 0, factor, torch.zeros_like(factor))
 
 
-def _reader(epochs: Any) -> Callable[[], float]:
-    """A function that returns the epochs passed."""
+def _checked(epochs: Any) -> Any:
+    """`epochs`; raises if it cannot tell how many have passed."""
     if hasattr(epochs, "clock"):
         if epochs.dataset_size is None:
             remedy = "pass a function that returns epochs, for example `lambda: loader.clock / 1_281_167`"
             raise ArgumentError("epochs", "must be a loader whose data set has a size", got="a stream", remedy=remedy)
-        return partial(_of_loader, epochs)
-    if not callable(epochs):
+    elif not callable(epochs):
         remedy = "pass the `ab.DataLoader`, or a function that returns epochs"
         raise ArgumentTypeError("epochs", "must be a loader with a clock, or a function", value=epochs, remedy=remedy)
-    found: Callable[[], float] = epochs
-    return found
-
-
-def _of_loader(loader: Any) -> float:
-    return float(loader.clock / loader.dataset_size)
+    return epochs

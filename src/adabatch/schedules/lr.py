@@ -2,7 +2,8 @@
 
 Each function returns a function of the epochs passed, which may be fractional. It serves torch's `LambdaLR` as it is if
 that is stepped once an epoch, and through `per_update` if it is stepped after every update. On the samples clock it is
-`factor(loader.clock / len(train_set))`.
+`factor(loader.clock / len(train_set))`. Stepped once an epoch, an epoch keeps the factor at its start, so a warm-up
+must begin above 0: `warmup(5, start=1 / 6)` is then `--lr-schedule warmup:5` of the command.
 
 Example:
     >>> import torch
@@ -33,7 +34,8 @@ def warmup(epochs: float = 5, *, start: float = 0.0, then: Factor | None = None)
     Args:
         epochs: length of the warm-up, at least 0.
         start: the first factor, in [0, 1]. Goyal et al. start from the LR of the small batch: 1 / k for a batch k times
-            as large.
+            as large. At 0 a scheduler that is stepped once an epoch trains nothing in the first; `1 / (epochs + 1)`
+            rises by equal parts from its first epoch on.
         then: the schedule that the line multiplies; its epochs count from the start of the training too.
 
     Raises:
@@ -44,6 +46,9 @@ def warmup(epochs: float = 5, *, start: float = 0.0, then: Factor | None = None)
         >>> factor = warmup(4, start=0.5, then=poly_decay(8))
         >>> [factor(epoch) for epoch in (0, 2, 4, 8)]
         [0.5, 0.421875, 0.25, 0.0]
+        >>> by_epoch = warmup(5, start=1 / 6)
+        >>> [round(6 * by_epoch(epoch), 9) for epoch in range(7)]
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.0]
 
     Source:
         Goyal et al. 2017, arXiv 1706.02677 (gradual warm-up).

@@ -358,6 +358,47 @@ def test_the_link_of_a_probe_under_torchrun(probes, capsys):
     assert narrow["workers"]["rows"][0]["seconds"]["median"] <= seconds[2]
 
 
+def test_a_preset_s_own_compression_is_planned(probes, capsys):
+    given = ["--preset", "akiba-small", "--workers", "64", "--link", "ethernet-10g", "--probe", probes[0]]
+    found = {
+        name: json.loads(run(capsys, *given, *flags, "--json")[1])["workers"]
+        for name, flags in (("own", []), ("fp16", ["--compress", "fp16"]), ("none", ["--compress", "none"]))
+    }
+    assert found["own"] == found["fp16"]
+    assert (found["own"]["compress"], found["none"]["compress"]) == ("fp16", None)
+    seconds = {name: each["rows"][0]["seconds"]["median"] for name, each in found.items()}
+    assert seconds["own"] < seconds["none"]
+    assert "Over ethernet-10g with gradients in fp16, twice the workers" in run(capsys, *given)[1]
+
+
+def test_worker_hours_count_the_processes_of_the_probe(probes, capsys):
+    hours = []
+    for file in probes:
+        found = json.loads(run(capsys, *GROWING, "--probe", file, "--json")[1])
+        hours.append(found["worker_hours"] * 3600 / found["seconds_after"])
+    assert hours == pytest.approx([1, 2])
+
+
+def test_where_no_second_worker_pays_it_says_so(probes, capsys):
+    values = json.loads(probes[0].read_text())
+    values["optimizer_seconds"]["values"] = [50.0, 50.0, 50.0]
+    probes[0].write_text(json.dumps(values))
+    given = ["--workers", "1,2", "--link", "pcie3", "--probe", probes[0]]
+    printed = " ".join(run(capsys, *GROWING, *given)[1].split())
+    assert (
+        "Over pcie3, two workers make an update less than 1.5 times as fast as one at a batch of 16, 64 and 256."
+        in printed
+    )
+
+
+def test_two_probes_of_different_networks_are_refused(probes, capsys):
+    probes[1].write_text(json.dumps(json.loads(probes[1].read_text()) | {"model": "mlp"}))
+    both = ["--probe", probes[0], "--probe", probes[1]]
+    code, _, errors = run(capsys, *GROWING, "--workers", "2", *both)
+    assert code == 2
+    assert "error: `--probe` must be of one model where two are given, got resnet20 and mlp; probe the same" in errors
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -370,7 +411,7 @@ def test_the_link_of_a_probe_under_torchrun(probes, capsys):
             "`--link` must be given where no probe measured one, got none; name one, such as ethernet",
         ),
         (["--workers", "2", "--price", "-1"], "`--price` must be at least 0, got -1"),
-        (["--workers", "2", "--compress", "int8"], "`--compress` must be one of fp16, bf16, got 'int8'"),
+        (["--workers", "2", "--compress", "int8"], "`--compress` must be one of fp16, bf16, none, got 'int8'"),
         (["--link", "pcie3"], "`--link` must come with `--workers`, got it alone; say on how many"),
         (["--price", "3"], "`--price` must come with `--workers`"),
     ],

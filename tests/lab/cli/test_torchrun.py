@@ -66,6 +66,19 @@ def test_one_run_with_one_voice(tmp_path):
     assert differ(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-10
 
 
+def test_ranks_with_other_commands_are_refused(tmp_path):
+    both = "[ $RANK = 0 ] && set -- train || set -- compare --seeds 1; exec $PYTHON -m adabatch $@ digits --out $OUT"
+    elastic = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "OUT": str(tmp_path / "out")}
+    done = subprocess.run(
+        [sys.executable, "-m", *elastic, "bash", "-c", both],
+        check=False, env=environment, timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "error: `command` must be the same on all ranks, got 'train' on rank 0 and 'compare' on" in done.stderr
+    assert "AttributeError" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen", [["camvid", "--batch-size", "4", "--sync-batch-norm"], ["quadratic", "--batch-size", "1001"]]

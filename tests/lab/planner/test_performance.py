@@ -207,6 +207,7 @@ def test_what_workers_of_a_machine_cost_each_other_grows(cores, contention, wait
             "got one with 2 buckets of gradients and 1 times; probe again",
         ),
         (lambda probe: probe["curve"][0].pop("compute_seconds"), "`probe` must be one of one process"),
+        (lambda probe: probe["curve"].reverse(), "must have a curve whose batch sizes rise, got 96, 24; probe again"),
         (
             lambda probe: probe["optimizer_seconds"].update(values=["soon"]),
             "optimizer_seconds.values.* 'soon', which must",
@@ -236,6 +237,21 @@ def test_a_link_must_come_from_somewhere():
         ValueError, match=r"that share no parameters, got one without curve\[1\].compute_seconds; probe"
     ):
         of_probes(probe, together)
+
+
+def test_probes_of_several_processes_that_do_not_suit():
+    alone = {"task": "digits", "model": "mlp"} | probe_of(model(), [24, 96])
+    for name in ("task", "model"):
+        other = alone | probe_of(model(), [24, 96], workers=2) | {name: "other"}
+        with pytest.raises(ValueError, match=f"must be of one {name} where two are given, got {alone[name]} and other"):
+            of_probes(alone, other)
+        assert of_probes(alone, other, link=FAST), "of which the second does not matter"
+    together = probe_of(model(), [24, 96], workers=2)
+    together["communication"]["latency_seconds"]["values"].pop()
+    assert len(of_probes(alone, together)) == 2
+    together["communication"]["world_size"] = 1
+    with pytest.raises(ValueError, match=r"must be one of several processes, got one with communication\.world_size 1"):
+        of_probes(alone, together)
 
 
 def test_probes_of_different_turns_are_paired_as_far_as_they_go():
@@ -275,6 +291,11 @@ def test_a_link_of_a_file(tmp_path):
         ('{"latency_seconds": -1, "bytes_per_second": 1}', "with latency_seconds -1, which must be a number from 0 on"),
         ('{"latency_seconds": 0, "bytes_per_second": 0}', "bytes_per_second 0, which must be a number above 0"),
         ('{"latency_seconds": 0, "bytes_per_second": 1, "speed": 1}', "with speed, which is no field"),
+        (
+            '{"latency_seconds": 0, "bytes_per_second": 1, "workers_per_node": 4, "inside": {"latency_seconds": 0, '
+            '"bytes_per_second": 1, "inside": {"latency_seconds": 0, "bytes_per_second": 1}}}',
+            "got .* with inside.inside, which is no field; write for example",
+        ),
         ('{"latency_seconds": 0, "bytes_per_second": 1, "workers_per_node": 4}', "must have `inside` where"),
         ('{"latency_seconds": 0, "bytes_per_second": 1, "algorithm": "star"}', "must be one of best, ring, tree"),
         ("null", "without a record"),

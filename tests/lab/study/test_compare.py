@@ -263,6 +263,18 @@ def test_times_of_another_machine_are_refused(out, data):
         compare(arms(), seeds=[3], out=out, data=data)
 
 
+def test_times_of_another_number_of_processes_are_refused(out, data, monkeypatch):
+    """Unless the same torchrun job goes on, which starts again with the processes that are left."""
+    note = json.loads((out / "comparison.json").read_text())
+    assert note["processes"] == 1
+    note |= {"processes": 2, "job": "mine"}
+    (out / "comparison.json").write_text(json.dumps(note))
+    with pytest.raises(ValueError, match="holds a comparison with processes 2, now it is 1: times would not compare"):
+        compare(arms(), seeds=[3, 5], out=out, data=data)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    compare(arms(), seeds=[3, 5], out=out, data=data)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"versions": {}}'])
 def test_a_damaged_note_is_refused(out, data, content):
     (out / "comparison.json").write_text(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 from tests.lab.planner.test_performance import model, probe_of
@@ -49,6 +50,18 @@ def test_each_batch_size_says_how_many_pay(models):
             parts = sum(update[name] for name in ("passes", "exposed", "coordination", "optimizer"))
             assert update["seconds"] == pytest.approx(parts)
     assert "cost" not in found["rows"][0]
+
+
+def test_workers_that_pay_are_powers_of_two_that_have_samples(models):
+    """Of an even number of turns too, and of few, whose interval is wide."""
+    slow = [replace(each, optimizer_seconds=seconds) for each, seconds in zip(models, (0.0, 0.01, 0.05), strict=True)]
+    for some in (slow[:2], slow, [*slow, *models[:1]]):
+        for size in on_workers(PLAN, some, [1])["sizes"]:
+            ends = size["pays_up_to"]
+            assert all(ends[name] in [2**power for power in range(9)] for name in ("low", "median", "high")), ends
+            assert ends["low"] <= ends["median"] <= ends["high"] <= size["batch_size"]
+    low, *_, high = sorted(one.pays_up_to(256) for one in slow)
+    assert low < high
 
 
 def test_one_turn_has_no_interval(models):

@@ -86,7 +86,7 @@ def command(
     show = not as_json if progress is None else progress
     from adabatch.lab.training.ranks import joined
 
-    with joined(run.device) as ranks:
+    with joined(run.device, command="compare") as ranks:
         show = show and ranks.is_first
         compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
     if not ranks.is_first:

@@ -54,7 +54,12 @@ Link = Annotated[
 Price = Annotated[float | None, typer.Option("--price", help="Of a worker-hour.", rich_help_panel=WORKERS)]
 Compress = Annotated[
     str | None,
-    typer.Option("--compress", metavar="fp16|bf16", help="Gradients travel in 16 bits.", rich_help_panel=WORKERS),
+    typer.Option(
+        "--compress",
+        metavar="fp16|bf16|none",
+        help="Gradients travel in 16 bits; none: whole.",
+        rich_help_panel=WORKERS,
+    ),
 ]
 EmitPython = Annotated[
     bool, typer.Option("--emit-python", help="Print the three lines to paste, nothing else.", rich_help_panel=OUTPUT)
@@ -132,7 +137,8 @@ def command(
     measured = next((values for values in probes if "communication" not in values), probes[0] if probes else None)
     found, extra = _forecast(settings, measured)
     if workers is not None:
-        extra["workers"] = _on_workers(found, probes, workers=workers, link=link, price=price, compress=compress)
+        narrow = compress or (chosen and chosen.settings.get("compress")) or "none"
+        extra["workers"] = _on_workers(found, probes, workers=workers, link=link, price=price, compress=narrow)
     else:
         if len(probes) > 1:
             remedy = "say on how many workers, or give one"
@@ -302,7 +308,7 @@ def _on_workers(
     workers: str,
     link: str | None,
     price: float | None,
-    compress: str | None,
+    compress: str,
 ) -> dict[str, Any]:
     """The key `workers` of `plan.json`."""
     from adabatch.lab import planner
@@ -317,8 +323,7 @@ def _on_workers(
         _checks.whole("workers", count, maximum=_MOST_WORKERS, remedy=remedy)
     if price is not None:
         _checks.finite("price", price, minimum=0)
-    if compress is not None:
-        _checks.one_of("compress", compress, _checks.COMPRESSIONS)
+    _checks.one_of("compress", compress, (*_checks.COMPRESSIONS, "none"))
     alone = [values for values in probes if "communication" not in values]
     together = [values for values in probes if "communication" in values]
     if len(alone) != 1 or len(together) > 1:
@@ -326,8 +331,9 @@ def _on_workers(
         got = f"{len(alone)} of one process and {len(together)} of several"
         raise ArgumentError("probe", rule, got=got, remedy="run: adabatch probe TASK --out DIR")
     chosen = None if link in (None, "probe") else planner.link_of(str(link))
-    models = planner.of_probes(alone[0], next(iter(together), None), link=chosen, narrow=compress is not None)
-    return on_workers(found.after, models, sorted(set(counts)), price=price)
+    models = planner.of_probes(alone[0], next(iter(together), None), link=chosen, narrow=compress != "none")
+    told = on_workers(found.after, models, sorted(set(counts)), price=price)
+    return told | {"compress": None if compress == "none" else compress}
 
 
 def _print_workers(found: dict[str, Any]) -> None:

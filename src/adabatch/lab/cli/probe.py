@@ -56,7 +56,7 @@ def command(
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    with joined(config.device) as ranks:
+    with joined(config.device, command="probe") as ranks:
         ranks.from_first(begin)
         with _shared.Bars(show=not as_json and ranks.is_first) as bar:
             row = bar.add_task(task, total=None)

@@ -93,7 +93,7 @@ def command(
 
     show = not as_json if progress is None else progress
     source = (resume_from or "last") if resume else None
-    with joined(run.device) as ranks:
+    with joined(run.device, command="train") as ranks:
         again = None if resume else ranks.from_first(lambda: _begun_before(run.task, out, ranks.world))
         if micro_batch_size == "auto" and not resume:  # a run that goes on keeps its own
             from adabatch.lab.training import saved_config, with_fastest_micro_batch

@@ -105,17 +105,20 @@ class Timing:
     Attributes:
         batch_sizes: measured, increasing.
         seconds: per update, at each of them.
+        world_size: ranks that shared an update.
     """
 
     batch_sizes: tuple[int, ...]
     seconds: tuple[float, ...]
+    world_size: int = 1
 
     @classmethod
     def of_probe(cls, probe: Mapping[str, Any]) -> Timing:
         """Reads the content of a `probe.json`.
 
         Args:
-            probe: with `curve`, a list of `batch_size` and `samples_per_second` (a number, or with a `median`).
+            probe: with `curve`, a list of `batch_size` and `samples_per_second` (a number, or with a `median`), and of
+                several processes with `communication`, which has their number as `world_size`.
 
         Raises:
             ValueError: if it is no such content.
@@ -124,12 +127,13 @@ class Timing:
             rates = ((int(point["batch_size"]), point["samples_per_second"]) for point in probe["curve"])
             points = sorted((n, float(rate["median"] if isinstance(rate, Mapping) else rate)) for n, rate in rates)
             seconds = tuple(size / rate for size, rate in points)
-        except (ArithmeticError, KeyError, TypeError, ValueError):
-            points, seconds = [], ()
+            workers = _checks.whole("world_size", (probe.get("communication") or {"world_size": 1})["world_size"])
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+            points, seconds, workers = [], (), 1
         if not points or points[0][0] < 1 or not all(0 < value < math.inf for value in seconds):
             rule = "must be what `adabatch probe` wrote: a curve of batch sizes and samples per second"
             raise ArgumentError("probe", rule, remedy="run: adabatch probe TASK --out DIR")
-        return cls(tuple(size for size, _ in points), seconds)
+        return cls(tuple(size for size, _ in points), seconds, workers)
 
     def update_seconds(self, batch_size: int) -> float:
         """Seconds of one update.
@@ -188,6 +192,7 @@ class Forecast:
         seconds_before: of training by `before`; None without a timing.
         seconds_after: of training by `after`; None without a timing.
         shares: the parts of the training by the number of ranks wanted; none if the schedule names no numbers.
+        timed_world_size: the ranks whose seconds the timing has.
     """
 
     before: Plan
@@ -201,16 +206,19 @@ class Forecast:
     seconds_before: float | None
     seconds_after: float | None
     shares: tuple[Share, ...] = ()
+    timed_world_size: int = 1
 
     @property
     def worker_hours(self) -> float | None:
-        """Hours of training times the number of ranks wanted, or 1 where the schedule names none; None without timing.
+        """Hours of training times the ranks wanted, or those of the timing if none are named; None without a timing.
 
         An update takes the seconds of the timing whatever the number of ranks.
         """
         if self.seconds_after is None:
             return None
-        shares = self.shares or [Share(1, self.after.updates, self.after.samples, self.seconds_after)]
+        shares = self.shares or [
+            Share(self.timed_world_size, self.after.updates, self.after.samples, self.seconds_after)
+        ]
         return sum(share.world_size * (share.seconds or 0.0) for share in shares) / 3600
 
     @property
@@ -296,6 +304,7 @@ def forecast(
         None if timing is None else timing.plan_seconds(before),
         None if timing is None else timing.plan_seconds(plan),
         tuple(_shares(plan, timing)),
+        1 if timing is None else timing.world_size,
     )
 
 

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -109,8 +110,14 @@ LINKS: Final = {
         _NVLINK4,
     )
 }
-_INSIDE: Final = {"latency_seconds": Amount, "bytes_per_second": Positive, "algorithm?": Text, "source?": Text}
-_FILE: Final = {**_INSIDE, "name?": Text, "workers_per_node?": Size, "inside?": _INSIDE}
+_INSIDE: Final[dict[str, Any]] = {
+    "latency_seconds": Amount,
+    "bytes_per_second": Positive,
+    "algorithm?": Text,
+    "source?": Text,
+    "name?": Text,
+}
+_FILE: Final[dict[str, Any]] = {**_INSIDE, "workers_per_node?": Size, "inside?": _INSIDE}
 
 
 def link_of(text: str) -> Link:
@@ -136,9 +143,10 @@ def link_of(text: str) -> Link:
     rule = "must be a file with latency_seconds and bytes_per_second"
     if (fault := next(shapes.faults(values, _FILE), None)) is not None:
         raise ArgumentError("link", rule, got=f"{text} {fault}", remedy=remedy)
-    unknown = [name for name in values if f"{name}?" not in _FILE and name not in _FILE]
-    if unknown:
-        raise ArgumentError("link", rule, got=f"{text} with {unknown[0]}, which is no field", remedy=remedy)
+    for record, shape, where in ((values, _FILE, ""), (values.get("inside", {}), _INSIDE, "inside.")):
+        unknown = [name for name in record if f"{name}?" not in shape and name not in shape]
+        if unknown:
+            raise ArgumentError("link", rule, got=f"{text} with {where}{unknown[0]}, which is no field", remedy=remedy)
     inside = values.pop("inside", None)
     if (inside is None) != (values.get("workers_per_node", 1) == 1):
         got = f"{text} with one of them"
@@ -299,6 +307,10 @@ def of_probes(
     _check(alone, _ALONE, "must be one of one process, with seconds of passes and of the optimizer")
     if link is None and together is not None:
         _check(together, _TOGETHER, "must be one of several processes that share no parameters")
+        if (workers := together["communication"]["world_size"]) < 2:
+            rule, got = "must be one of several processes", f"one with communication.world_size {workers}"
+            raise ArgumentError("probe", rule, got=got, remedy="probe under torchrun")
+        _check_alike(alone, together)
     if link is None and together is None:
         remedy = f"name one, such as {next(iter(LINKS))}, or add the probe.json of a probe under torchrun"
         raise ArgumentError("link", "must be given where no probe measured one", got="none", remedy=remedy)
@@ -306,6 +318,10 @@ def of_probes(
     if len(sizes) != len(ready):
         got = f"one with {len(sizes)} buckets of gradients and {len(ready)} times"
         raise ArgumentError("probe", "must tell when each bucket is filled", got=got, remedy="probe again")
+    points = [point["batch_size"] for point in alone["curve"]]
+    if any(after <= before for before, after in pairwise(points)):
+        got = ", ".join(map(str, points))
+        raise ArgumentError("probe", "must have a curve whose batch sizes rise", got=got, remedy="probe again")
     buckets = tuple(Bucket(size * (0.5 if narrow else 1.0), at) for size, at in zip(sizes, ready, strict=True))
     return [
         _of_turn(alone, together, link, buckets, turn)
@@ -337,12 +353,25 @@ def _check(probe: Mapping[str, Any], shape: Mapping[str, Any], rule: str) -> Non
         raise ArgumentError("probe", rule, got=f"one {fault}", remedy="probe again")
 
 
+def _check_alike(alone: Mapping[str, Any], together: Mapping[str, Any]) -> None:
+    """Raises for probes of different trainings: what workers cost each other is their difference."""
+    for name in ("task", "model"):
+        found = [probe.get(name) for probe in (alone, together)]
+        if None not in found and found[0] != found[1]:
+            got = f"{found[0]} and {found[1]}"
+            remedy = "probe the same under torchrun, or name a link"
+            raise ArgumentError("probe", f"must be of one {name} where two are given", got=got, remedy=remedy)
+
+
 def _turns(alone: Mapping[str, Any], together: Mapping[str, Any] | None) -> int:
     """The turns that probes have in common."""
     counts = [len(alone["optimizer_seconds"]["values"])]
     for probe in (alone, together or {"curve": []}):
         for point in probe["curve"]:
             counts += [len(point[name]["values"]) for name in ("samples_per_second", "compute_seconds")]
+    if together is not None:
+        found = together["communication"]
+        counts += [len(found[name]["values"]) for name in ("latency_seconds", "seconds_per_byte")]
     return min(counts)
 
 

@@ -48,6 +48,7 @@ _PARTS: Final = dict.fromkeys(("passes", "exposed", "coordination", "optimizer",
 _WORKERS: Final = {
     "link": {"name": Text, "source": Text},
     "pays": Positive,
+    "compress?": Text | None,
     "rows": [
         {
             "workers": Size,

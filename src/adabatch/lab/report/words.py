@@ -158,15 +158,21 @@ def paying(workers: Json) -> str:
     """Up to how many workers are worth it at the batch sizes of a `plan.json`, in a sentence."""
     sizes = workers["sizes"]
     shown = sizes if len(sizes) < 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+    none = [size for size in shown if size["pays_up_to"]["median"] == 1 == (size["pays_up_to"]["high"] or 1)]
     parts = [
         f"up to {valued(Ratio.of_json(size['pays_up_to']), whole)} at a batch of {whole(size['batch_size'])}"
         for size in shown
+        if size not in none
     ]
-    link = workers["link"]
-    return (
-        f"Over {link['name']}, twice the workers make an update at least {workers['pays']:g} times as fast "
-        f"{listed(parts)}."
-    )
+    name, narrow = workers["link"]["name"], workers.get("compress")
+    over = "Over the probe's link" if name == "probe" else f"Over {name}"
+    with_ = f" with gradients in {narrow}" if narrow else ""
+    times_as_fast = f"{workers['pays']:g} times as fast"
+    clauses = [f"twice the workers make an update at least {times_as_fast} {listed(parts)}"] if parts else []
+    if none:
+        at = listed([whole(size["batch_size"]) for size in none])
+        clauses.append(f"two workers make an update less than {times_as_fast} as one at a batch of {at}")
+    return f"{over}{with_}, {'; '.join(clauses)}."
 
 
 def whole(value: float) -> str:

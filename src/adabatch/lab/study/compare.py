@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from adabatch import _checks, _files, couplings
+from adabatch import _checks, _distributed, _files, couplings
 from adabatch._errors import ArgumentError
 from adabatch.lab import tasks, training
 from adabatch.lab.comparison import Comparison
@@ -118,12 +118,13 @@ def compare(
     ranks = Ranks()
     with threads(config.threads):
         versions = training.versions(training.pick_device(config.device))
-    ranks.from_first(lambda: _check_folder(out, arms, versions))
+    ranks.from_first(lambda: _check_folder(out, arms, versions, ranks.world))
     data = ranks.each_first(lambda: task.load(config.data)) if data is None else data
     for arm in arms:
         _check_arm(arm, data.dataset_size)
     names = [arm.name for arm in arms]
     note: dict[str, Any] = {"format": FORMAT, "versions": versions, "data": data.fingerprint()}
+    note |= {"processes": ranks.world, "job": _distributed.job()}
     note |= {"task": config.task, "model": config.model, "arms": names, "seeds": list(seeds), "target": target}
     with ExitStack() as around:
 
@@ -131,7 +132,7 @@ def compare(
             with writing(out):
                 out.mkdir(parents=True, exist_ok=True)
             around.enter_context(lock.held(out))
-            _check_folder(out, arms, versions)  # again: another process may have been there while the data were read
+            _check_folder(out, arms, versions, ranks.world)  # again: another may have been there while data were read
             _check_data(out, note["data"])
             with writing(out):
                 write_json(out / "comparison.json", note)
@@ -281,8 +282,8 @@ def _check_arm(arm: Arm, dataset_size: int) -> None:
         )
 
 
-def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -> None:
-    """Raises if runs in `out` have other settings, or were timed on another device or version."""
+def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any], world: int) -> None:
+    """Raises if runs in `out` have other settings, or were timed on another device, version or number of processes."""
     remedy, elsewhere = f"give another --out or delete {out}", "give another --out"
     if out.exists() and not out.is_dir():
         raise ArgumentError("out", "must be a folder", got=f"the file {out}", remedy=elsewhere)
@@ -293,13 +294,17 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any]) -
             raise ArgumentError("out", "must be empty or hold a comparison", got=got, remedy=elsewhere)
         return
     try:
-        before = _files.json_of(note)["versions"]
-        differing = [key for key in _TIMING if before[key] != versions[key]]
+        noted = _files.json_of(note)
+        before, now, facts = dict(noted["versions"]), dict(versions), [*_TIMING]
+        if noted.get("job") is None or noted["job"] != _distributed.job():  # torchrun restarts with those that are left
+            now["processes"], before["processes"] = world, noted.get("processes", world)
+            facts.append("processes")
+        differing = [key for key in facts if before[key] != now[key]]
     except (ValueError, KeyError, TypeError) as error:
         got = f"a damaged {note} ({error})"
         raise ArgumentError("out", "must hold a whole comparison", got=got, remedy=remedy) from error
     for key in differing:
-        found = f"holds a comparison with {key} {before[key]}, now it is {versions[key]}: times would not compare"
+        found = f"holds a comparison with {key} {before[key]}, now it is {now[key]}: times would not compare"
         raise ArgumentError("out", found, remedy=remedy)
     for arm in arms:
         for folder in sorted((out / "runs" / arm.name).glob("seed-*")):

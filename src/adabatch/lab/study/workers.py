@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,6 +72,16 @@ def _row(
     }
 
 
+def _pays_up_to(models: Sequence[Performance], size: int) -> dict[str, Any]:
+    """The median over turns of the workers that pay, with its interval: powers of two, at most as many as samples."""
+    found = [model.pays_up_to(size) for model in models]
+    over = paired_ratio(found, [1.0] * len(found))
+    most = 2 ** (size.bit_length() - 1)
+    low = None if over.low is None else 2 ** max(0, math.floor(math.log2(over.low)))
+    high = None if over.high is None else min(most, 2 ** math.ceil(math.log2(over.high)))
+    return {"median": statistics.median_low(found), "low": low, "high": high}
+
+
 def _size(models: Sequence[Performance], size: int, workers: Sequence[int]) -> dict[str, Any]:
     updates = []
     for count in workers:
@@ -78,6 +90,6 @@ def _size(models: Sequence[Performance], size: int, workers: Sequence[int]) -> d
         updates.append({"workers": count, **middle._asdict(), "seconds": middle.seconds})
     return {
         "batch_size": size,
-        "pays_up_to": _over(models, lambda model: model.pays_up_to(size)),
+        "pays_up_to": _pays_up_to(models, size),
         "updates": updates,
     }

@@ -83,16 +83,7 @@ class Ranks:
 
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Raises ArgumentError on every rank if `values` differ between ranks."""
-        every = self.gathered(dict(values))
-        for rank, theirs in enumerate(every):
-            for name, value in every[0].items():
-                if theirs[name] != value:
-                    raise ArgumentError(
-                        name,
-                        "must be the same on all ranks",
-                        got=f"{value!r} on rank 0 and {theirs[name]!r} on rank {rank}",
-                        remedy="start all processes with the same command, code and data",
-                    )
+        _distributed.check_same(values, remedy="start all processes with the same command, code and data")
 
     def each_first(self, make: Callable[[], _Value]) -> _Value:
         """Returns `make()` of each rank. Rank 0 calls it first, so that only one process downloads or builds."""
@@ -136,10 +127,17 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """A context in which the processes that torchrun started train together; without torchrun this one is alone."""
+def joined(device: str, *, command: str) -> Iterator[Ranks]:
+    """A context in which the processes that torchrun started train together; without torchrun this one is alone.
+
+    Args:
+        device: the setting.
+        command: what this process does; raises ArgumentError on every rank if others do something else.
+    """
     if _distributed.launched() is None:
         yield Ranks()
         return
     with _distributed.process_group(pick_device(device)):
-        yield Ranks()
+        ranks = Ranks()
+        ranks.check_same({"command": command})
+        yield ranks
