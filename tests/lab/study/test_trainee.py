@@ -40,22 +40,22 @@ def test_a_branch_leaves_no_trace(data):
     straight, branched = trainee(data), trainee(data)
     straight.train(100, batch_size=16, lr=lambda _: 0.05)
     branched.train(60, batch_size=16, lr=lambda _: 0.05)
-    place = branched.here()
+    mark = branched.here()
     branched.train(7, batch_size=128, lr=lambda number: 0.4 / (1 + number))
-    branched.back(place)
-    assert (branched.updates, branched.samples, branched.seconds) == (place.updates, place.samples, place.seconds)
+    branched.back(mark)
+    assert (branched.updates, branched.samples, branched.seconds) == (mark.updates, mark.samples, mark.seconds)
     branched.train(40, batch_size=16, lr=lambda _: 0.05)
     assert torch.equal(weights(straight), weights(branched))
 
 
-def test_a_place_is_a_copy(data):
+def test_a_bookmark_is_a_copy(data):
     of = trainee(data)
-    place = of.here()
-    before = {name: value.clone() for name, value in place.state["model"].items()}
+    mark = of.here()
+    before = {name: value.clone() for name, value in mark.state["model"].items()}
     of.train(3, batch_size=16, lr=lambda _: 0.05)
-    of.back(place)
+    of.back(mark)
     of.train(3, batch_size=16, lr=lambda _: 0.05)
-    assert all(torch.equal(value, before[name]) for name, value in place.state["model"].items())
+    assert all(torch.equal(value, before[name]) for name, value in mark.state["model"].items())
 
 
 class Clocks:
@@ -81,9 +81,9 @@ def test_a_branch_trains_the_samples_that_the_base_would(data):
     clocks = Clocks()
     of = trainee(replace(data, transform=clocks), precision="float32")
     of.train(5, batch_size=16, lr=lambda _: 0.05)
-    place = of.here()
+    mark = of.here()
     of.train(2, batch_size=64, lr=lambda _: 0.05)
-    of.back(place)
+    of.back(mark)
     of.train(8, batch_size=16, lr=lambda _: 0.05)
     assert clocks.seen[5:7] == [(80, 64), (144, 64)]
     assert clocks.seen[7:] == [(clock, 16) for clock in range(80, 208, 16)]

@@ -214,12 +214,12 @@ def _run(
             watch(fork)
         if fork < done:
             continue
-        place = trainee.here()
+        mark = trainee.here()
         for window, length, factor, power in branches_of(setting, size):
             samples = setting.window(setting.windows[window], size)
             losses = _branch(setting, trainee, samples, length, factor, power, look)
             found.append(Branch(fork, window, length, factor, power, *losses))
-            trainee.back(place)
+            trainee.back(mark)
         tell(found)
 
 

@@ -20,7 +20,7 @@ import torch
 from adabatch import _files, memory
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.grid import Grid, Job, checkpoints, cooldown
-from adabatch.lab.study.trainee import Place, Trainee
+from adabatch.lab.study.trainee import Bookmark, Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
@@ -162,8 +162,8 @@ class _CooledRun:
         self._save(before)
         self._tell(before.updates, 0.0, point)
 
-    def _advance(self, end: int, lr: Callable[[int], float], *, branch: Place | None = None) -> None:
-        """Trains up to `end` updates; `branch` is the place to save at an interruption, else the one at that time."""
+    def _advance(self, end: int, lr: Callable[[int], float], *, branch: Bookmark | None = None) -> None:
+        """Trains up to `end` updates; `branch` is the bookmark to save at an interruption, else one of that moment."""
         first, size, began = self._trainee.updates, self._job.cell.batch_size, time.perf_counter()
 
         def look(number: int) -> None:
@@ -209,11 +209,11 @@ class _CooledRun:
         self._trainee.train(few, batch_size=self._job.cell.batch_size, lr=lambda _: lr)
         self._trainee.back(before)
 
-    def _save(self, place: Place) -> None:
+    def _save(self, mark: Bookmark) -> None:
         if self._file is None:
             return
         content = {"format": FORMAT, "run": self._job.run, "points": [list(point) for point in self._points]}
-        content |= {"state": dict(place.state), "updates": place.updates, "seconds": place.seconds}
+        content |= {"state": dict(mark.state), "updates": mark.updates, "seconds": mark.seconds}
         content["spent"] = self._spent + time.perf_counter() - self._began
         with self._interrupts.held():
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ class _CooledRun:
                 return
             points = [CurvePoint(*point) for point in found["points"]]
             updates, seconds = found["updates"], found["seconds"]
-            self._trainee.back(Place(found["state"], updates, updates * self._job.cell.batch_size, seconds))
+            self._trainee.back(Bookmark(found["state"], updates, updates * self._job.cell.batch_size, seconds))
             self._points, self._spent = points, found["spent"]
         except Exception:  # of any kind, as `load_state_dict` says
             warnings.warn(f"{self._file} is damaged; its training begins anew", stacklevel=2)

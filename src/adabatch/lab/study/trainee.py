@@ -17,7 +17,7 @@ from adabatch.lab.training.setup import Setup
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Bookmark:
     """A copy of a training's state.
 
     Attributes:
@@ -106,15 +106,15 @@ class Trainee:
         train, test = self.setup.evaluate(of_training=True)[0], self.setup.evaluate()[0]
         return train if math.isfinite(train) else None, test if math.isfinite(test) else None
 
-    def here(self) -> Place:
+    def here(self) -> Bookmark:
         """A copy of the state."""
-        return Place(_copied(self.setup.state_dict()), self.updates, self.samples, self.seconds)
+        return Bookmark(_copied(self.setup.state_dict()), self.updates, self.samples, self.seconds)
 
-    def back(self, place: Place) -> None:
+    def back(self, mark: Bookmark) -> None:
         """Goes to a state, of this training or a saved one of the same."""
         self._batches.close()
-        self.setup.load_state_dict(_copied(place.state))
-        self.updates, self.samples, self.seconds = place.updates, place.samples, place.seconds
+        self.setup.load_state_dict(_copied(mark.state))
+        self.updates, self.samples, self.seconds = mark.updates, mark.samples, mark.seconds
         self._batches = self._stream()
 
 
