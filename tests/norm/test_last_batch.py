@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import copy
 
 import pytest
@@ -259,6 +260,12 @@ def they_load_save_and_close(rank, world):
     check_first_layer(model, IMAGES)
     model.train()
     model(part + 1)
+    norm.recompute(model, part.split(4))
+    model.eval()
+    model(part)
+    check_first_layer(model, IMAGES)
+    model.train()
+    model(part + 1)
     handle.close()
     check_first_layer(model, IMAGES + 1)
     if rank == 0:
@@ -333,9 +340,11 @@ def test_recompute_of_a_model_with_the_last_batch():
 
 def test_recompute_with_batches_of_any_kind():
     model = network()
-    batches = [{"x": IMAGES[:8], "name": "first"}, {"x": IMAGES[8:9]}, {"x": IMAGES[9:12]}]
+    batches = [{"x": IMAGES[:8], "name": "first"}, {"x": IMAGES[8:9]}, collections.UserDict(x=IMAGES[9:12])]
     assert norm.recompute(model, batches, forward=lambda batch: model(batch["x"])) == 11
     check_first_layer(model, torch.cat([IMAGES[:8], IMAGES[9:12]]))
+    with pytest.raises(TypeError, match="`loader` must give tensors or tuples, got dict; pass `forward`"):
+        norm.recompute(model, batches)
     with pytest.raises(TypeError, match="`loader` must give batches with tensors, got dict without any; add one"):
         norm.recompute(model, [{"x": 3}], forward=lambda batch: model(IMAGES))
 

@@ -131,6 +131,8 @@ def test_habits():
     stream = ab.DataLoader(Stream(), batch_size=2)
     with pytest.raises(ValueError, match="`epochs` must be a loader whose data set has a size, got a stream"):
         RMSpropWarmup(checks.parameters(), 0.1, epochs=stream)
+    with pytest.raises(TypeError, match="`epochs` must be a number, got None"):
+        RMSpropWarmup(checks.parameters(), 0.1, epochs=lambda: None).step()  # type: ignore[return-value]
     optimizer = RMSpropWarmup(checks.parameters(), 0.1, epochs=lambda: float("nan"))
     with pytest.raises(ValueError, match="`epochs` must be finite"):
         optimizer.step()

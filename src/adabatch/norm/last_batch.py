@@ -9,7 +9,7 @@ and a copy have them at any time; `LastBatch.settle` puts the ranks' together.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -295,7 +295,7 @@ def recompute(
             says what is trained. Shares of a batch over ranks may be uneven.
         samples: samples after which it ends, on this rank; None for all.
         forward: passes a batch of the loader through the model; None: `model(batch[0])`, or `model(batch)` of a tensor.
-            With `forward` a batch's samples are counted along its first tensor.
+            The samples of a batch are counted along its first tensor.
         group: the process group whose ranks put their statistics together; None for the world.
 
     Returns:
@@ -303,7 +303,7 @@ def recompute(
 
     Raises:
         ValueError: if no batch has two samples or more, there is no batch norm layer, or `samples` is below 1.
-        TypeError: if a layer is of another kind.
+        TypeError: if a layer is of another kind, or a batch has no tensor, or none to pass without `forward`.
 
     Example:
         >>> model = nn.BatchNorm1d(1)
@@ -327,11 +327,10 @@ def recompute(
             for layer in handle.layers:
                 layer.training = layer.gathers = True
             for batch in _batches(loader):
-                inputs = batch if isinstance(batch, Tensor) else batch[0] if forward is None else None
-                count = _samples(batch) if inputs is None else len(inputs)
+                count = _samples(batch)
                 if count == 1:
                     continue
-                model(inputs) if forward is None else forward(batch)
+                model(_inputs(batch)) if forward is None else forward(batch)
                 passed += count
                 if samples is not None and passed >= samples:
                     break
@@ -355,9 +354,19 @@ def _batches(loader: Iterable[Any]) -> Iterable[Any]:
     return loader
 
 
+def _inputs(batch: Any) -> Any:
+    """What goes through a model that is given no `forward`."""
+    if isinstance(batch, Tensor):
+        return batch
+    if not isinstance(batch, list | tuple):
+        remedy = "pass `forward`, for example `lambda batch: model(batch['x'])`"
+        raise ArgumentTypeError("loader", "must give tensors or tuples", got=type(batch).__name__, remedy=remedy)
+    return batch[0]
+
+
 def _samples(batch: Any) -> int:
     """The samples of a batch of any kind, along its first tensor."""
-    for leaf in pytree.tree_leaves(batch):
+    for leaf in pytree.tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch):
         if isinstance(leaf, Tensor) and leaf.ndim:
             return len(leaf)
     got = f"{type(batch).__name__} without any"

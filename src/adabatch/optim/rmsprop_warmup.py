@@ -160,13 +160,13 @@ class RMSpropWarmup(ForeachOptimizer):
                 wide = torch.promote_types(first.dtype, torch.float32)
                 group["sgd_share"] = torch.tensor(share, device=first.device, dtype=wide)
 
-    def _epoch(self) -> float:
+    def _epoch(self) -> Any:
         if self._epochs is None:
             rule, remedy = "needs its loader, which a copy comes without", "write `optimizer.epochs = loader`"
             raise UsageError("RMSpropWarmup", rule, remedy=remedy)
         if hasattr(self._epochs, "clock"):
-            return float(self._epochs.clock / self._epochs.dataset_size)
-        return float(self._epochs())
+            return self._epochs.clock / self._epochs.dataset_size
+        return self._epochs()
 
     def update(self, group: Mapping[str, Any], tensors: Tensors) -> None:
         """See `ForeachOptimizer.update`."""

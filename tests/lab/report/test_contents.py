@@ -264,7 +264,10 @@ def test_a_plan_on_more_workers(tmp_path):
     written = page.write(tmp_path)
     text = shown(written)
     assert "Over mine, twice the workers make an update at least 1.5 times as fast" in text
-    assert "up to 1 at a batch of 16 and up to 8 [4, 8] at a batch of 256." in text
+    assert (
+        "up to 8 [4, 8] at a batch of 256; two workers make an update less than 1.5 times as fast as one at a batch of "
+        "16."
+    ) in text
     assert "Link mine: measured here." in text
     rows = rows_of(written.read_text())
     assert rows["3"] == ["100 [90.0, 110]", "200", "50", "–", "1,234"]
