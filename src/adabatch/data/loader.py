@@ -83,7 +83,7 @@ class DataLoader:
         group: the process group over which batches are cut; default the world.
         mesh: a one-dimensional device mesh in place of `group`, such as `mesh["dp"]`: tensor-parallel peers, which are
             apart in another dimension, get the same samples by the same `seed`.
-        shard: False gives every rank whole batches, for validation.
+        shard: False gives every rank whole batches: for validation; with a `seed` for ranks that split a network.
 
     Raises:
         TypeError: if an argument has the wrong type.
