@@ -447,6 +447,18 @@ OTHERS = [
     ("methods.md", "makes a step 1.7 times too long (betas 0.9, 0.999, batch x4)"),  # the test of bias correction
     ("design.md", "| 15 Minutes |"),  # a paper's name
     ("tutorial.md", "Ten minutes, top to bottom"),  # of reading
+    ("distributed.md", "the process group's timeout, half an hour by default"),  # torch's
+    ("methods.md", "half of the updates come in the first 30 % of the samples"),  # 1 - sqrt(1/2), by the formula
+    ("methods.md", "a test holds the difference below 1 %"),
+    ("study.md", "a warm-up over the first 5 % of the budget"),  # WARM_UP
+    ("study.md", "has fallen by 1 % within the last doubling"),  # a rule of `cooled.train`
+    ("study.md", "about 1.7 times the updates"),  # COOLDOWN over 1 - 1 / RATIO, and the training itself
+    ("study.md", "after five minutes without a sign of life"),  # LEASE_SECONDS
+    ("study.md", "samples are 1.2 times the fewest"),  # definitions
+    ("study.md", "a doubled batch saves less than 10 % of the updates"),
+    ("study.md", "samples are at most 1.2 times the fewest"),
+    ("study.md", "1.2 means 20 % more"),
+    ("study.md", "each of about 13 points of a training"),  # log(SPAN) over log(RATIO)
 ]
 
 UNITS = r"%|ms|s|seconds?|minutes?|hours?|[KMG]i?B|points?|nats|times(?! \d)|samples per second"
