@@ -240,6 +240,15 @@ def test_more_threads_than_cores_are_warned_of(out, capsys):
     assert re.fullmatch(r"warning: \d+ trainings at once of 1 threads each on \d+ cores? slow each other .*\n", message)
 
 
+def test_jobs_beyond_reason_are_refused(tmp_path, capsys):
+    most = 8 * decode.cores()
+    message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"), "--jobs", str(most + 1))
+    assert (
+        message
+        == f"`--jobs` must be at most {most}, got {most + 1}; more would only take memory and wait for each other"
+    )
+
+
 def test_without_optuna_it_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adabatch.lab.study.sweep import View
 
 SIZES_AT_MOST = 7
+JOBS_OF_A_CORE = 8
 LONGER = 4  # times the epochs of a study, to which trainings go on that have not arrived
 EPOCHS_AT_MOST = 8
 LINE_SECONDS = 30.0  # between lines in a log
@@ -234,7 +235,10 @@ def _check_jobs(jobs: int, threads: int | None) -> None:
     from adabatch.lab.tasks import decode
 
     cores = decode.cores()
-    if _checks.whole("jobs", jobs) * (threads or 1) > max(cores, threads or 1):
+    remedy = "more would only take memory and wait for each other"
+    if _checks.whole("jobs", jobs, maximum=JOBS_OF_A_CORE * cores, remedy=remedy) * (threads or 1) > max(
+        cores, threads or 1
+    ):
         each = "" if threads is None else f" of {threads} threads each"
         where = f"{cores} {'core' if cores == 1 else 'cores'}"
         warnings.warn(

@@ -281,7 +281,7 @@ def checkpoints(*, base_updates: int, updates: int) -> list[int]:
 
     Example:
         >>> checkpoints(base_updates=100, updates=100)
-        [3, 4, 5, 6, 8, 11, 14, 18, 23, 30, 39, 51, 67, 86, 100]
+        [4, 5, 6, 8, 11, 14, 18, 23, 30, 39, 51, 67, 87, 100]
     """
     first = base_updates / SPAN
     found = {min(base_updates, updates), updates}
