@@ -296,6 +296,7 @@ def check_free(rank, world):
         assert profile.memory_budget == 2**30
 
 
+@pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_ranks_agree(tmp_path):
     spawn(on_each_rank, args=(2, str(tmp_path / "store")), nprocs=2)

@@ -147,8 +147,8 @@ def wait_for(path, process):
 @pytest.mark.parametrize(
     "number",
     [
-        *(signal.SIGINT, signal.SIGTERM),
-        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGHUP, signal.SIGKILL)),
+        signal.SIGINT,
+        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)),
     ],
 )
 def test_a_stopped_comparison_goes_on(number, tmp_path, capsys):

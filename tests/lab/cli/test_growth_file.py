@@ -214,6 +214,7 @@ def test_what_a_plan_of_a_file_does_not_know(here, capsys, options, message):
     assert message in refused(capsys, "plan", "--growth-file", "schedule.json", *SIZES, *options)
 
 
+@pytest.mark.slow
 def test_under_torchrun(here):
     code, output, errors = ended(
         started(

@@ -198,7 +198,7 @@ def test_a_read_only_output_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("limit", [100, 600, 30_000])
+@pytest.mark.parametrize("limit", [100, pytest.param(600, marks=pytest.mark.slow), 30_000])
 def test_a_full_disk(tmp_path, limit):
     """A limit on the size of files stands for a disk that fills up: at the settings, the logs, a checkpoint."""
     code = (

@@ -57,7 +57,9 @@ def test_the_smallest_form(tmp_path, capsys):
     (rule,) = found["panels"][0]["rules"]
     assert [cell["batch_size"] for cell in rule["cells"]] == [64, 256]
     assert [run["seed"] for cell in rule["cells"] for run in cell["curves"]] == [0, 1, 0, 1]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["study.db", "study.json"]
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"study.db", "study.json", "report.html", "study.csv"} < files
+    assert "states" not in files
 
 
 def test_lines_of_a_log(tmp_path, capsys):
@@ -67,7 +69,7 @@ def test_lines_of_a_log(tmp_path, capsys):
     assert lines[0] == "0 of 2 trainings known so far"
     assert re.fullmatch(r"1 of 2 trainings known so far, \d:\d\d:\d\d left", lines[1])
     assert lines[-1] == "2 of 2 trainings known so far, 0:00:00 left"
-    assert f"Written to {tmp_path}: study.json." in printed.out
+    assert f"Written to {tmp_path}: study.json, " in printed.out
 
 
 def test_quiet_says_nothing_on_the_way(tmp_path, capsys):

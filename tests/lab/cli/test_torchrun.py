@@ -127,7 +127,8 @@ def test_batch_norm_with_a_tail_of_one_sample(tmp_path, monkeypatch, options):
         assert differ(weights(tmp_path / "one"), found) < 1e-10
 
 
-@pytest.mark.parametrize("how", ["--no-fsdp", pytest.param("--fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--no-fsdp", "--fsdp"])
 def test_a_probe_tells_passes_and_all_reduces_once(tmp_path, how):
     sizes = ["--batch-size", "64", "--max-batch-size", "128", "--repeats", "2", "--seconds", "0.001"]
     code, output, errors = ended(started("probe", "digits", *sizes, how, "--out", str(tmp_path)))

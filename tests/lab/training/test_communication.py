@@ -28,6 +28,7 @@ def metrics(out):
 KINDS = [(None, False), ("bf16", False), ("fp16", False), (None, True), ("bf16", True)]
 
 
+@pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_half_the_bytes_and_nearly_the_losses(tmp_path):
     outs = {kind: tmp_path / str(number) for number, kind in enumerate(KINDS)}

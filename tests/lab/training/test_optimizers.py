@@ -64,7 +64,9 @@ def test_moments_are_those_that_the_optimizer_keeps(name, momentum):
 @pytest.mark.parametrize("name", models.names())
 def test_every_parameter_of_every_network_has_moments_after_an_update(name):
     """A checkpoint of such a network must not be refused."""
-    if name.startswith("gpt"):
+    if name == "quadratic":
+        network, inputs = models.build(name, dimensions=5), torch.randn(2, 5)
+    elif name in ("gpt", "lstm"):
         network, inputs = models.build(name, vocabulary=11, context=8), torch.randint(11, (2, 8))
     else:
         size = 8 if name in ("mlp", "small_cnn") else 64 if name == "resnet50" else 32

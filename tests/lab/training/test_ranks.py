@@ -86,7 +86,7 @@ def largest_difference(one, other):
     [
         (2, EXACT),
         (2, replace(EXACT, fsdp=True)),
-        (3, replace(EXACT, micro_batch_size=3)),
+        pytest.param(3, replace(EXACT, micro_batch_size=3), marks=pytest.mark.slow),
         (3, replace(EXACT, batch_size=2, max_batch_size=4)),  # shares of no sample
     ],
 )
@@ -105,7 +105,8 @@ def trained_twice(rank, world, *, config, out):
         train(replace(config, fsdp=fsdp), out / f"{world} {fsdp}", data=small_data())
 
 
-@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
 def test_a_hundred_updates_in_single_precision(tmp_path, world):
     config = replace(SMALL, batch_size=9, max_batch_size=13, growth=1.5, every="2 epochs")
     assert train(config, tmp_path / "one", data=small_data()).updates > 100

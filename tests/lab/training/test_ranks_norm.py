@@ -56,6 +56,7 @@ def test_the_weights_and_running_statistics_of_one_process(tmp_path, world, kind
         assert max(found.values()) < 1e-10, (config.fsdp, found)
 
 
+@pytest.mark.slow
 def test_per_rank_statistics_are_the_default_and_an_empty_share_leaves_them_alone(tmp_path):
     one = replace(NORM, batch_size=40, growth=None, epochs=1)
     alone, many = tmp_path / "one", tmp_path / "many"

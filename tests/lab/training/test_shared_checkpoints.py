@@ -49,6 +49,7 @@ def folders(out):
 # On another number of processes.
 
 
+@pytest.mark.slow
 def test_what_two_processes_saved_one_goes_on_from_and_back(tmp_path):
     """Also on two again, from the file of one process."""
     train(EXACT, tmp_path / "one", data=small_data())
@@ -67,6 +68,7 @@ def in_its_own_folder(rank, world, *, above):
     trained(rank, world, config=replace(EXACT, epochs=1), out=above / f"folder of {rank}")
 
 
+@pytest.mark.slow
 def test_the_folder_of_the_first_process_counts(tmp_path):
     on_ranks(2, partial(in_its_own_folder, above=tmp_path))
     assert [folder.name for folder in tmp_path.iterdir()] == ["folder of 0"]
@@ -128,6 +130,7 @@ def goes_on_meanwhile(rank, world, *, config, out):
         assert not seen
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_of_the_moment_at_which_it_was_begun(tmp_path):
     config = replace(SMALL, save_every="300 samples", evaluate_every="100 samples", lr=1e-4, threads=1)
     out = tmp_path / "run"
@@ -186,6 +189,7 @@ def killed(rank, world, *, victim, out, **how):
     trained(rank, world, config=EVERY, out=out, **how)
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_a_checkpoint(tmp_path, unbroken):
     out = tmp_path / "run"
     for victim in (1, 0):
@@ -271,6 +275,7 @@ def another_model(rank, world, *, out, other):
     refuses(rank, world, out=out, words=words)
 
 
+@pytest.mark.slow
 def test_shards_of_another_model(tmp_path, unbroken):
     out = tmp_path / "run"
     shutil.copytree(unbroken[2], out)
