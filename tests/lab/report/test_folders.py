@@ -203,13 +203,10 @@ def what_is_said(folder):
     return "" if page._PAGES[type(found)](found).body else "no page"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("compare.json", marks=pytest.mark.slow),
-        *(f"runs/adaptive/seed-0/{it}.json" for it in ("config", "result")),
-    ],
-)
+OF_A_RUN = [f"runs/adaptive/seed-0/{it}.json" for it in ("config", "result")]
+
+
+@pytest.mark.parametrize("name", [pytest.param("compare.json", marks=pytest.mark.slow), *OF_A_RUN])
 def test_values_of_another_kind_are_named_or_do_no_harm(tmp_path, name):
     """With any other value in a valid JSON file there is a page, or an error that names the fault."""
     write_comparison(tmp_path, seeds=1, names=("fixed-small", "adaptive"))
