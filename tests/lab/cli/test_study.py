@@ -242,6 +242,50 @@ def test_more_threads_than_cores_are_warned_of(out, capsys):
     assert re.fullmatch(r"warning: \d+ trainings at once of 1 threads each on \d+ cores? slow each other .*\n", message)
 
 
+BRANCH = ("study", "digits", "--models", "mlp", "--threads", "1", "--epochs", "1", "--seeds", "1")
+
+
+def test_branches_from_the_command(tmp_path, capsys):
+    words = (
+        *BRANCH,
+        "--branch",
+        "--batch-sizes",
+        "16,32",
+        "--lr-rules",
+        "linear",
+        "--forks",
+        "0.2",
+        "--windows",
+        "0.3",
+    )
+    assert run(*words, "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["7 of 7 branches measured"]
+    assert "does no harm to the test loss" in printed.out
+    assert {path.name for path in tmp_path.iterdir()} >= {"branch.json", "schedule.json", "branches.json"}
+    assert json.loads((tmp_path / "schedule.json").read_text())["kind"] == "steps"
+    assert run(*words, "--out", str(tmp_path), "--json") == 0  # nothing is measured again
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert len(json.loads(printed.out)["cells"]) == 1
+    assert "must not hold a branch" in refused(capsys, *QUICK, "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--tolerance", "0.02"), "`--tolerance` must come with `--branch`, got it alone"),
+        (("--branch", "--tolerance", "-1"), "`--tolerance` must be at least 0, got -1.0; 0.01 is one per cent"),
+        (("--branch", "--batch-sizes", "16"), "`--batch-sizes` must be at least two, got [16]; give the base"),
+        (("--branch", "--batch-sizes", "16,40"), "`--batch-sizes` must be multiples of the first one, 16, with"),
+        (("--branch", "--jobs", "2"), "`--jobs` must come without `--branch`, got both; leave one out"),
+        (("--branch", "--lr-rules", "tuned"), "`--lr-rules` must be one of"),
+    ],
+)
+def test_bad_branches(tmp_path, capsys, words, message):
+    assert refused(capsys, *BRANCH, *words, "--out", str(tmp_path / "out")).startswith(message)
+
+
 def test_jobs_beyond_reason_are_refused(tmp_path, capsys):
     most = 8 * decode.cores()
     message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"), "--jobs", str(most + 1))

@@ -1,11 +1,12 @@
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 
 from adabatch.lab import tasks
 from adabatch.lab.study.branch import SHORTER, Branching, branch_lrs, branches_of, measure
-from adabatch.lab.training import RunConfig
+from adabatch.lab.training import RunConfig, lock
 from adabatch.lab.training.interrupt import Interrupted
 
 FEW = {"forks": (0.1, 0.4), "windows": (0.1, 0.2), "factors": (2, 4), "powers": (0.0, 1.0), "seeds": (0, 1)}
@@ -88,6 +89,24 @@ def test_other_settings_are_refused(measured, data):
     out, _ = measured
     with pytest.raises(ValueError, match=r"`out` must hold branches of the same settings, .* other factors; take ano"):
         measure(setting(factors=(2,)), data, out)
+
+
+def test_other_settings_of_the_run_are_named(measured, data):
+    out, _ = measured
+    changed = replace(setting(), base=replace(setting().base, lr=0.04, momentum=0.8))
+    with pytest.raises(ValueError, match=r"was measured with other lr, momentum; take another folder"):
+        measure(changed, data, out)
+
+
+def test_other_data_are_refused(measured, data):
+    out, _ = measured
+    with pytest.raises(ValueError, match=r"`data` must hold what .*branches.json was measured on, got other samples"):
+        measure(setting(), replace(data, y_test=data.y_test.flip(0)), out)
+
+
+def test_one_process_measures_in_a_folder(data, tmp_path):
+    with lock.held(tmp_path), pytest.raises(BlockingIOError, match="no other process trains"):
+        measure(setting(), data, tmp_path)
 
 
 def test_a_damaged_file_is_named(data, tmp_path):

@@ -120,9 +120,11 @@ Windows = Annotated[
     ),
 ]
 Tolerance = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--tolerance", help="With --branch: of the loss, in the schedule that is written.", rich_help_panel=RUN
+        "--tolerance",
+        help="With --branch: of the loss, in the schedule that is written; else 0.01.",
+        rich_help_panel=RUN,
     ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", help="Trainings at once on this machine.", rich_help_panel=RUN)]
@@ -153,7 +155,7 @@ def command(
     branch: Branch = False,
     forks: Forks = None,
     windows: Windows = None,
-    tolerance: Tolerance = 0.01,
+    tolerance: Tolerance = None,
     storage: Storage = None,
     name: Name = None,
     jobs: Jobs = 1,
@@ -201,14 +203,14 @@ def command(
             rules=rules,
             models=_listed("models", models, str),
             seeds=seeds,
-            tolerance=tolerance,
+            tolerance=0.01 if tolerance is None else tolerance,
             show=show,
             as_json=as_json,
             **places,
         )
         return
-    for place in (each for each, value in places.items() if value is not None):
-        raise ArgumentError(place, "must come with `branch`", got="it alone")
+    for useless in (each for each, value in {**places, "tolerance": tolerance}.items() if value is not None):
+        raise ArgumentError(useless, "must come with `branch`", got="it alone")
     _check_jobs(jobs, settings.get("threads"))
     grid = _grid(
         task,
@@ -422,6 +424,7 @@ def _branch(
     as_json: bool,
 ) -> None:
     """Measures by branching and writes the findings and the schedule."""
+    from adabatch import _checks
     from adabatch.lab import training
     from adabatch.lab.study import branch
     from adabatch.lab.study.branch_findings import TOLERANCES, findings
@@ -431,6 +434,7 @@ def _branch(
     setting = _branching(
         task, settings, sizes=sizes, rules=rules, models=models, seeds=seeds, forks=forks, windows=windows
     )
+    _checks.finite("tolerance", tolerance, minimum=0, remedy="0.01 is one per cent")
     device = training.pick_device(setting.base.device)
     data = tasks.get(task).load(setting.base.data)
     watch, expected, known = None, None, tasks.get(task).expected_loss
@@ -443,6 +447,8 @@ def _branch(
 
                 def tell(done: int, total: int) -> None:
                     bar.update(row, completed=done, total=total)
+                    if bar.lines:
+                        _shared.say(f"{done} of {total} branches measured")
 
                 found = branch.measure(setting, data, out, progress=tell, watch=watch)
         except KeyboardInterrupt as error:
@@ -503,6 +509,9 @@ def _branching(
         settings["batch_size"] = sizes[0]
     base = RunConfig.for_task(task, **{"model": model, **settings, "lr_schedule": "constant"})
     sizes = sizes or tuple(base.batch_size * 2**power for power in range(4))
+    if len(sizes) < 2:
+        remedy = "give the base batch size and at least one larger one"
+        raise ArgumentError("batch_sizes", "must be at least two", value=list(sizes), remedy=remedy)
     for size in sizes[1:]:
         if size % sizes[0]:
             rule = f"must be multiples of the first one, {sizes[0]}, with `branch`"

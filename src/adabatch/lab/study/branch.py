@@ -26,7 +26,7 @@ from adabatch import _checks, _files, memory
 from adabatch._errors import ArgumentError
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
-from adabatch.lab.training import RunConfig, writing
+from adabatch.lab.training import RunConfig, lock, writing
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 
@@ -151,7 +151,8 @@ def measure(
         The branches of each seed.
 
     Raises:
-        ValueError: if no branch of a factor has enough updates, or the folder holds other settings.
+        ValueError: if no branch of a factor has enough updates, or the folder holds other settings or data.
+        BlockingIOError: if another process measures in the folder.
         Interrupted: after Ctrl-C, SIGTERM or SIGHUP.
         OSError: if the folder cannot be written.
     """
@@ -163,10 +164,14 @@ def measure(
         raise ArgumentError("windows", rule, got=f"{windows[-1]:,}", remedy="train longer or take a longer window")
     if device.type == "cpu":
         memory.tune_allocator()
-    before = _kept(setting, out)
+    fingerprint = data.fingerprint()
     total = len(setting.seeds) * len(setting.forks) * len(list(branches_of(setting, size)))
     found: dict[int, list[Branch]] = {}
     with ExitStack() as around:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        around.enter_context(lock.held(out))
+        before = _kept(setting, out, fingerprint)
         around.enter_context(devices.threads(setting.base.threads))
         around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
@@ -183,7 +188,7 @@ def measure(
                 if progress is not None:
                     progress(sum(map(len, found.values())), total)
                 with writing(out), interrupts.held():
-                    _keep(setting, out, {**before, **found})
+                    _keep(setting, out, fingerprint, {**before, **found})
 
             found[seed] = there
             done = 1 + max((branch.fork for branch in there), default=-1)
@@ -290,36 +295,41 @@ def _file(out: Path) -> Path:
     return out / "branches.json"
 
 
-def _keep(setting: Branching, out: Path, found: Mapping[int, Sequence[Branch]]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+def _keep(setting: Branching, out: Path, fingerprint: str, found: Mapping[int, Sequence[Branch]]) -> None:
     runs = {str(seed): [list(branch) for branch in branches] for seed, branches in found.items()}
-    _files.write_json(_file(out), {"format": FORMAT, "settings": setting.to_json(), "runs": runs})
+    content = {"format": FORMAT, "settings": setting.to_json(), "data": fingerprint, "runs": runs}
+    _files.write_json(_file(out), content)
 
 
-def _kept(setting: Branching, out: Path) -> dict[int, list[Branch]]:
+def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Branch]]:
     """The branches in the folder, whole forks only.
 
     Raises:
-        ValueError: if the file is damaged, or of other settings.
+        ValueError: if the file is damaged, or of other settings or data.
     """
     if not _file(out).exists():
         return {}
     try:
         content = _files.json_of(_file(out))
         runs = {int(seed): [Branch(*branch) for branch in branches] for seed, branches in content["runs"].items()}
-        theirs = content["settings"]
+        theirs, data = content["settings"], content["data"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = "delete it or take another folder"
         raise ArgumentError("out", "must hold whole branches", got=f"a damaged {_file(out)}", remedy=remedy) from error
-    free = {"seeds"}
-    mine = setting.to_json()
-    for settings in (mine, theirs):
-        settings["base"] = {name: value for name, value in settings["base"].items() if name not in _FREE}
-    differing = [name for name in mine if name not in free and _plain(mine[name]) != theirs.get(name)]
-    if differing:
+    mine, theirs = _settings(setting.to_json()), _settings(theirs)
+    if differing := [name for name in mine if _plain(mine[name]) != theirs.get(name)]:
         rule = f"must hold branches of the same settings, and {_file(out)} was measured with other"
         raise ArgumentError("out", f"{rule} {', '.join(differing)}", remedy="take another folder")
+    if data != fingerprint:
+        remedy = "give the former data, in whatever folder, or take another folder"
+        raise ArgumentError("data", f"must hold what {_file(out)} was measured on", got="other samples", remedy=remedy)
     return runs
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings on which branches depend, those of the run among them; seeds may be added at any time."""
+    found = {**values, **{name: value for name, value in values["base"].items() if name not in _FREE}}
+    return {name: value for name, value in found.items() if name not in ("base", "seeds")}
 
 
 _FREE: Final = ("seed", "data", "device", "threads", "workers", "save_every")
