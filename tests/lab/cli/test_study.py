@@ -10,10 +10,15 @@ import warnings
 
 import pytest
 from tests.lab.cli.checks import refused, run
+from tests.lab.study import studies
 from tests.lab.study.studies import bare
 
+from adabatch.lab.cli.study import progress_table
 from adabatch.lab.study import cooled
+from adabatch.lab.study.board import Standing
 from adabatch.lab.study.curve import Curve
+from adabatch.lab.study.due import by_case, due, in_order
+from adabatch.lab.study.sweep import View
 from adabatch.lab.tasks import decode
 
 QUICK = [
@@ -75,6 +80,24 @@ def test_lines_of_a_log(tmp_path, capsys):
 def test_quiet_says_nothing_on_the_way(tmp_path, capsys):
     assert run(*QUICK, "--quiet", "--out", str(tmp_path)) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_table_of_progress_counts_a_shared_training_once():
+    grid = studies.grid(rules=("constant", "linear", "sqrt"))
+
+    def column(curves):
+        jobs = by_case(grid, curves)
+        view = View(grid, Standing(curves, {}), in_order(jobs), jobs)
+        names, *sizes = ([*each.cells] for each in progress_table(grid, view).columns)
+        assert names == ["mlp constant", "mlp linear", "mlp sqrt"]
+        counts = [int(cell.removesuffix(" left")) for size in sizes for cell in size if cell.endswith("left")]
+        assert sum(counts) == len(view.due)
+        return sizes
+
+    assert column({}) == [["2 left", "as above", "as above"], ["2 left"] * 3]
+    shared = [job for job in due(grid, {}) if job.batch_size == 10]
+    assert column({job.key: studies.curve(job) for job in shared[:1]})[0] == ["1 left", "as above", "as above"]
+    assert column({job.key: studies.curve(job) for job in shared}) == [["done"] * 3, ["2 left"] * 3]
 
 
 def test_a_finished_study_is_told_again_without_training(out, capsys, monkeypatch):
@@ -195,7 +218,7 @@ def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeyp
     train = cooled.train
 
     def lose(job, *args, **more):
-        if job.cell.batch_size == 256:
+        if job.batch_size == 256:
             with sqlite3.connect(tmp_path / "study.db") as found:
                 found.execute("DROP TABLE trials")
         return train(job, *args, **more)

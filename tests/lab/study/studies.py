@@ -25,9 +25,9 @@ def grid(**changes: Any) -> Grid:
 
 def curve(job: Job, *, loss: float = 0.5, stopped: str = "budget") -> Curve:
     """A curve that falls to a loss at the end of the job's budget of 300 samples an epoch."""
-    updates = job.epochs * 300 // job.cell.batch_size
+    updates = job.epochs * 300 // job.batch_size
     points = [
-        CurvePoint(total, total * job.cell.batch_size, 0.01 * total, loss * factor, loss * factor)
+        CurvePoint(total, total * job.batch_size, 0.01 * total, loss * factor, loss * factor)
         for total, factor in ((max(1, updates // 4), 2.0), (max(2, updates // 2), 1.4), (max(3, updates), 1.0))
     ]
     return Curve(tuple(points), stopped, 0.01 * updates)

@@ -55,7 +55,7 @@ def test_two_workers_do_each_job_once(address):
 @pytest.mark.parametrize("workers", [6])
 def test_workers_at_the_same_moment_do_each_job_once(address, workers):
     """Threads with a board of their own each; the first ones even create the storage together."""
-    study, taken, errors = grid(seeds=tuple(range(6))), [], []
+    study, taken, errors = grid(rules=("constant", "linear", "sqrt"), seeds=(0, 1, 2)), [], []
     start = threading.Barrier(workers)
 
     def work():
@@ -76,7 +76,10 @@ def test_workers_at_the_same_moment_do_each_job_once(address, workers):
         thread.join()
     assert not errors
     assert {key: count for key, count in Counter(taken).items() if count > 1} == {}
-    assert joined(address, study).standing().done == played(study)[0]
+    own = joined(address, study)
+    assert own.standing().done == played(study)[0]
+    done = [tuple(sorted(trial.params.items())) for trial in own._trials() if trial.state == own._states.COMPLETE]
+    assert len(done) == len(set(done)) == 3 * (1 + 3), "what rules share is trained once"
 
 
 def test_of_two_who_post_the_same_job_the_first_has_it(address, monkeypatch):
@@ -220,6 +223,18 @@ def test_a_study_of_other_settings_is_refused_with_the_difference(address, chang
     joined(address)
     with pytest.raises(ArgumentError, match=f"`storage` must hold a study of the same settings, .*{words}; give the"):
         joined(address, grid(**changes))
+
+
+def test_a_study_of_another_version_is_refused(address):
+    """One whose trials have other keys would be trained again, and its counts would be wrong."""
+    optuna = board._optuna_here()
+    study = optuna.create_study(study_name="study", storage=board._storage(optuna, address))
+    settings = {"grid": grid().to_json(), "facts": FACTS}
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED, user_attrs={"settings": settings}))
+    words = "`storage` must hold a study that this version began, got one of another version in .*study.*; go on with"
+    with pytest.raises(ArgumentError, match=words):
+        joined(address)
+    assert joined(address, name="other").standing().done == {}
 
 
 def test_a_study_of_other_data_is_refused(address):

@@ -18,7 +18,7 @@ from tests.lab.training.checks import same, small_data, weights
 from adabatch.lab import training
 from adabatch.lab.study import cooled
 from adabatch.lab.study.curve import CurvePoint
-from adabatch.lab.study.grid import Cell, checkpoints, cooldown
+from adabatch.lab.study.grid import Case, checkpoints, cooldown
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training.interrupt import Interrupted
@@ -26,8 +26,8 @@ from adabatch.lab.training.setup import Setup
 
 
 def job_of(study=None, *, size=10, rule="linear", fraction=1.0, **more):
-    cell = Cell(model="mlp", fraction=fraction, rule=rule, batch_size=size)
-    return (study or grid()).job(cell, **{"seed": 0, **more})
+    case = Case(model="mlp", fraction=fraction, rule=rule, batch_size=size)
+    return (study or grid()).job(case, **{"seed": 0, **more})
 
 
 def trained(job=None, study=None, **more):
@@ -69,7 +69,7 @@ def test_branches_leave_the_training_as_it_is(tmp_path, monkeypatch):
 def naive(job, study):
     """The curve, each point trained anew from the start."""
     found = []
-    size, device = job.cell.batch_size, torch.device("cpu")
+    size, device = job.batch_size, torch.device("cpu")
     base = study.epochs * (300 // size)
     warm = round(0.05 * base) if job.lr > study.base.lr else 0
     for total in checkpoints(base_updates=base, updates=job.epochs * (300 // size)):

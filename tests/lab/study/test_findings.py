@@ -20,11 +20,11 @@ LEAST, CRITICAL = 40.0, 60.0  # updates of an infinite batch to a loss of 1, cri
 
 def scaling(job):
     """A curve whose loss reaches 1 after the updates of form 1, with a spread of 2 % between seeds."""
-    k = LEAST * (1 + CRITICAL / job.cell.batch_size) * (1.02 if job.seed else 1.0)
-    last = job.epochs * 300 // job.cell.batch_size
+    k = LEAST * (1 + CRITICAL / job.batch_size) * (1.02 if job.seed else 1.0)
+    last = job.epochs * 300 // job.batch_size
     updates = [round(last * 0.8**number) for number in range(12, -1, -1)]
     points = [
-        CurvePoint(total, total * job.cell.batch_size, 0.01 * total, (total / k) ** -0.5, 2 * (total / k) ** -0.5)
+        CurvePoint(total, total * job.batch_size, 0.01 * total, (total / k) ** -0.5, 2 * (total / k) ** -0.5)
         for total in sorted(set(updates))
     ]
     return Curve(tuple(points), "budget", 1.0)
@@ -54,7 +54,7 @@ def test_the_critical_batch_size_is_that_of_the_curves():
 
 def test_cells_tell_how_their_trainings_ended():
     def train(job):
-        return curve(job, loss=0.5 if job.cell.batch_size == 10 else 0.9, stopped="diverged" if job.seed else "budget")
+        return curve(job, loss=0.5 if job.batch_size == 10 else 0.9, stopped="diverged" if job.seed else "budget")
 
     (panel,) = found_of(grid(max_epochs=2), train).panels
     (rule,) = panel.rules
@@ -64,9 +64,18 @@ def test_cells_tell_how_their_trainings_ended():
     assert [cell.samples_per_second for cell in rule.cells] == pytest.approx([1000, 3000])
 
 
+def test_rules_that_share_a_training_have_the_same_cell():
+    study = grid(rules=("constant", "linear", "sqrt"))
+    (panel,) = found_of(study, lambda job: curve(job, loss=0.5 + 0.01 * job.seed)).panels
+    first = [rule.cells[0] for rule in panel.rules]
+    assert first[0] == first[1] == first[2]
+    assert [[run.seed for run in cell.curves] for cell in first] == [[0, 1]] * 3
+    assert len({rule.cells[1].lr for rule in panel.rules}) == 3
+
+
 def test_trainings_that_left_nothing():
     """Lost at one batch size: the others are found; lost at all: nothing is, and it is said."""
-    some = found_of(grid(), lambda job: Curve((), "lost") if job.cell.batch_size == 30 else curve(job))
+    some = found_of(grid(), lambda job: Curve((), "lost") if job.batch_size == 30 else curve(job))
     (rule,) = some.panels[0].rules
     assert [row.batch_size for row in rule.test.to_target] == [10]
     assert (rule.test.fits, some.critical_batch) == (None, None)

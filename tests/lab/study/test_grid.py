@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.lab.study.studies import BASE, grid
 
 from adabatch._errors import ArgumentError
-from adabatch.lab.study.grid import RATIO, RULES, SEARCH_SEED, SPAN, Cell, Job, checkpoints, cooldown
+from adabatch.lab.study.grid import RATIO, RULES, SEARCH_SEED, SPAN, Case, Job, checkpoints, cooldown
 
 
 @pytest.mark.parametrize(
@@ -54,25 +54,20 @@ def test_rules_scale_the_lr_of_the_smallest_batch():
 
 def test_settings_of_a_training():
     study = grid(max_epochs=8)
-    cell = Cell(model="small_cnn", fraction=0.5, rule="linear", batch_size=30)
-    config = study.config(study.job(cell, seed=7))
+    case = Case(model="small_cnn", fraction=0.5, rule="linear", batch_size=30)
+    config = study.config(study.job(case, seed=7))
     assert (config.model, config.batch_size, config.seed) == ("small_cnn", 30, 7)
     assert config.lr == pytest.approx(0.06)
     assert (config.epochs, config.lr_schedule, config.drop_last, config.grows) == (8, "constant", True, False)
 
 
-cells = st.builds(
-    Cell,
-    model=st.sampled_from(["mlp", "small_cnn"]),
-    fraction=st.floats(0.001, 1),
-    rule=st.sampled_from(RULES),
-    batch_size=st.integers(1, 2**20),
-)
 jobs = st.builds(
     Job,
-    cell=cells,
+    model=st.sampled_from(["mlp", "small_cnn"]),
+    fraction=st.floats(0.001, 1),
+    batch_size=st.integers(1, 2**20),
     seed=st.integers(0, 2**40),
-    lr=st.sampled_from([0.01, 0.02, 0.04]),
+    lr=st.sampled_from([0.01, 0.02, math.nextafter(0.02, 1), 0.04]),
     momentum=st.sampled_from([0.0, 0.9]),
     epochs=st.integers(1, 100),
     searches=st.booleans(),
@@ -87,21 +82,31 @@ def test_a_job_goes_through_json_and_back(job):
     assert Job.of_json(json.loads(json.dumps(job.to_json()))) == job
 
 
-@given(jobs, jobs)
-def test_different_trainings_have_different_keys(first, second):
-    """LR and momentum follow from the cell, but in a search."""
+@given(jobs, jobs, st.sets(st.sampled_from([field.name for field in fields(Job)])))
+def test_two_jobs_have_one_key_where_they_are_one_training(first, other, names):
+    """Whether it searches is told by its seed; targets are those of its panel at that moment."""
+    second = replace(first, **{name: getattr(other, name) for name in names})
 
     def what(job):
-        return job.cell, job.seed, job.epochs, job.turn, job.searches and (job.lr, job.momentum), job.searches
+        return replace(job, searches=False, train_target=None, test_target=None)
 
     assert (first.key == second.key) == (what(first) == what(second))
 
 
+@given(st.floats(1e-12, 1e6), st.floats(0, 0.999), st.sampled_from([1, 7, 64]))
+def test_at_the_smallest_batch_all_rules_ask_for_one_training_without_warm_up(lr, momentum, size):
+    study = grid(base=replace(BASE, lr=lr, momentum=momentum), batch_sizes=(size, 3 * size))
+    cases = [Case(model="mlp", fraction=1.0, rule=rule, batch_size=size) for rule in RULES]
+    (job,) = {study.job(case, seed=0) for case in cases}
+    assert (job.lr, job.momentum) == (lr, momentum)
+    assert study.course(job.lr, base_updates=1000).warm_up == 0
+
+
 def test_a_training_that_goes_on_is_the_same_run():
-    job = grid().job(Cell(model="mlp", fraction=1.0, rule="sqrt", batch_size=30), seed=2)
+    job = grid().job(Case(model="mlp", fraction=1.0, rule="sqrt", batch_size=40), seed=2)
     longer = replace(job, epochs=4, train_target=0.1, turn=1)
-    assert (job.run, longer.run) == ("mlp-30-sqrt-1-seed2",) * 2
-    assert (job.key, longer.key) == ("mlp-30-sqrt-1-seed2-2epochs", "mlp-30-sqrt-1-seed2-4epochs-1")
+    assert (job.run, longer.run) == ("mlp-40-1.0-lr0.04-m0.9-seed2",) * 2
+    assert (job.key, longer.key) == ("mlp-40-1.0-lr0.04-m0.9-seed2-2epochs", "mlp-40-1.0-lr0.04-m0.9-seed2-4epochs-1")
 
 
 def test_differences_are_named_and_what_may_differ_is_not():

@@ -19,11 +19,13 @@ import pytest
 from tests.lab.study.studies import bare
 
 from adabatch.lab.study import board
+from adabatch.lab.training import RunConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SETTINGS = ["study", "digits", "--models", "mlp", "--batch-sizes", "16,64,256", "--seeds", "4", "--epochs", "4"]
+WORKERS, KILLS, SEED, SEEDS = 4, 6, 0, 3
+SETTINGS = ["study", "digits", "--models", "mlp", "--batch-sizes", "16,64,256", "--epochs", "4"]
+SETTINGS += ["--lr-rules", "constant,linear", "--seeds", str(SEEDS)]
 SETTINGS += ["--threads", "1", "--device", "cpu", "--json", "--quiet", "--name", "killed"]
-WORKERS, KILLS, SEED = 4, 6, 0
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -125,9 +127,12 @@ def check_trials(address):
     if (engine := getattr(storage, "engine", None)) is not None:
         engine.dispose()
     states = optuna.trial.TrialState
-    done = Counter(trial.user_attrs["key"] for trial in trials if trial.state == states.COMPLETE)
-    assert set(done.values()) == {1}
-    assert {key for key in done if key.endswith("-4epochs")} == {
-        f"mlp-{size}-linear-1-seed{seed}-4epochs" for size in (16, 64, 256) for seed in range(4)
+    done = [trial for trial in trials if trial.state == states.COMPLETE]
+    assert set(Counter(trial.user_attrs["key"] for trial in done).values()) == {1}
+    lr = RunConfig.for_task("digits").lr
+    lrs = [(16, lr), (64, lr), (64, 4 * lr), (256, lr), (256, 16 * lr)]  # constant and linear share those of batch 16
+    found = [trial.params for trial in done if trial.params["epochs"] == 4]
+    assert Counter((each["batch_size"], each["lr"], each["seed"]) for each in found) == {
+        (*pair, seed): 1 for pair in lrs for seed in range(SEEDS)
     }
     assert not [trial for trial in trials if trial.state in (states.RUNNING, states.WAITING)]

@@ -52,7 +52,7 @@ def test_a_worker_does_what_is_due(study, board_of, tmp_path):
     }
     assert sorted(tmp_path.iterdir()) == [tmp_path / "study.db"], "no states are left"
     assert [len(view.standing.done) for view in views if view.own is None] == [0, 1, 2]
-    assert {view.own.cell.batch_size for view in views if view.now is not None} == {10, 30}
+    assert {view.own.batch_size for view in views if view.now is not None} == {10, 30}
 
 
 def test_a_finished_study_is_not_trained_again(study, board_of, tmp_path, monkeypatch):
@@ -142,20 +142,17 @@ def test_it_waits_for_others_and_takes_over(study, board_of, tmp_path, monkeypat
     ids=lambda error: type(error).__name__,
 )
 def test_a_training_that_outgrows_memory_is_an_answer(error, study, board_of, tmp_path, monkeypatch):
-    train = cooled.train
+    train, (small, large) = cooled.train, due(study, {})
 
     def outgrown(job, *args, **more):
-        if job.cell.batch_size == 30:
+        if job == large:
             raise error
         return train(job, *args, **more)
 
     monkeypatch.setattr(cooled, "train", outgrown)
     sweep.work(board_of(study), study, small_data(), tmp_path)
     done = board_of(study).standing().done
-    assert sorted((key, found.stopped) for key, found in done.items()) == [
-        ("mlp-10-linear-1-seed0-2epochs", "budget"),
-        ("mlp-30-linear-1-seed0-2epochs", "out of memory"),
-    ]
+    assert {key: found.stopped for key, found in done.items()} == {small.key: "budget", large.key: "out of memory"}
 
 
 def test_an_error_of_a_training_is_raised_and_its_job_is_free(study, board_of, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import shlex
 import signal
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -393,18 +392,25 @@ class StudyBar:
 
 
 def progress_table(grid: Grid, view: View) -> Table:
-    """The trainings of a study: a row for each network, share of the data and rule, a column for each batch size."""
+    """The trainings of a study: a row for each network, share of the data and rule, a column for each batch size.
+
+    A training that several rules share counts in the first of their rows.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for size in grid.batch_sizes:
         table.add_column(f"{size:,}", justify="right")
-    left = Counter(job.cell for job in view.due)
+    counted: set[str] = set()
     for panel in grid.panels:
-        for rule in grid.rules:
-            counts = (left[cell] for cell in grid.cells(panel) if cell.rule == rule)
-            cells = (f"{count} left" if count else "done" for count in counts)
-            share = "" if panel[1] == 1 else f" {panel[1]:g}"
-            table.add_row(f"{panel[0]}{share} {rule}", *cells)
+        rows: dict[str, list[str]] = {rule: [] for rule in grid.rules}
+        for case in grid.cases(panel):
+            left = {job.key for job in view.left.get(case, ())}
+            count = len(left - counted)
+            rows[case.rule].append(f"{count} left" if count else "as above" if left else "done")
+            counted |= left
+        share = "" if panel[1] == 1 else f" {panel[1]:g}"
+        for rule, row in rows.items():
+            table.add_row(f"{panel[0]}{share} {rule}", *row)
     return table
 
 

@@ -21,15 +21,16 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from adabatch._errors import AdabatchError, ArgumentError, MissingPackageError
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.grid import RULES, Grid, Job
+from adabatch.lab.study.grid import Grid, Job
 
+FORMAT: Final = 2  # of trials; in 1 each LR rule had a training of its own
 BEAT_SECONDS: Final = 10.0
 LEASE_SECONDS: Final = 300.0  # without a beat, for a worker on another machine
 LOSSES: Final = 5  # of workers over one job without a new point, after which nobody tries it again
@@ -143,11 +144,15 @@ class Board:
         """Raises unless the study that is there is this one: the first trial with settings holds them."""
         there = self._settings()
         if there is None:
-            mine = {"grid": grid.to_json(), "facts": dict(facts)}
+            mine = {"format": FORMAT, "grid": grid.to_json(), "facts": dict(facts)}
             posted = self._optuna.trial.create_trial(state=self._states.PRUNED, user_attrs={"settings": mine})
             self._storage.create_new_trial(self._id, posted)
             there = self._settings()
             assert there is not None
+        if there.get("format") != FORMAT:
+            rule = "must hold a study that this version began"
+            remedy = "go on with that version, or give another --out or --name"
+            raise ArgumentError("storage", rule, got=f"one of another version in {self._shown}", remedy=remedy)
         remedy = "give the former settings, or another --out or --name"
         rule = f"must hold a study of the same settings, and {self._shown} holds one with"
         if found := grid.differences(there["grid"]):
@@ -209,20 +214,20 @@ class Board:
 
     def _posted(self, job: Job) -> Any:
         """A trial of this worker's, with the job's values as parameters, for Optuna's own tables and pictures."""
-        values, kinds = _values(job), self._optuna.distributions
+        kinds = self._optuna.distributions
+        distributions = {
+            "model": kinds.CategoricalDistribution(list(self._models)),
+            "batch_size": kinds.IntDistribution(1, 2**40),
+            "seed": kinds.IntDistribution(0, 2**62),
+            "epochs": kinds.IntDistribution(1, 2**40),
+            "fraction": kinds.FloatDistribution(0, 1),
+            "lr": kinds.FloatDistribution(0, sys.float_info.max),
+            "momentum": kinds.FloatDistribution(0, 1),
+        }
         return self._optuna.trial.create_trial(
             state=self._states.RUNNING,
-            params=values,
-            distributions={
-                "model": kinds.CategoricalDistribution(list(self._models)),
-                "rule": kinds.CategoricalDistribution(list(RULES)),
-                "batch_size": kinds.IntDistribution(1, 2**40),
-                "seed": kinds.IntDistribution(0, 2**62),
-                "epochs": kinds.IntDistribution(1, 2**40),
-                "fraction": kinds.FloatDistribution(0, 1),
-                "lr": kinds.FloatDistribution(0, sys.float_info.max),
-                "momentum": kinds.FloatDistribution(0, 1),
-            },
+            params={name: getattr(job, name) for name in distributions},
+            distributions=distributions,
             user_attrs={"key": job.key, "job": job.to_json(), "worker": _myself()},
         )
 
@@ -334,12 +339,6 @@ def _storage(optuna: Any, address: str) -> Any:
     elif re.match(r"postgresql(\+psycopg2?)?://", address):
         engine["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
     return optuna.storages.RDBStorage(address, engine_kwargs=engine)
-
-
-def _values(job: Job) -> dict[str, Any]:
-    """The values of a job by their names in Optuna."""
-    cell = {field.name: getattr(job.cell, field.name) for field in fields(job.cell)}
-    return cell | {name: getattr(job, name) for name in ("seed", "epochs", "lr", "momentum")}
 
 
 @cache

@@ -48,7 +48,7 @@ class Now:
 
 
 def share_of(data: Data, grid: Grid, fraction: float) -> Data:
-    """The data of a cell: the first samples of the training set, of these a fixed random share; and of the test set.
+    """The data of a case: the first samples of the training set, of these a fixed random share; and of the test set.
 
     A smaller share is part of every larger one.
     """
@@ -103,7 +103,7 @@ def train(
         around.enter_context(devices.threads(config.threads))
         around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
-        trainee = Trainee(config, share_of(data, grid, job.cell.fraction), device)
+        trainee = Trainee(config, share_of(data, grid, job.fraction), device)
         return _CooledRun(job, grid, trainee, state=state, interrupts=interrupts, progress=progress).train()
 
 
@@ -126,7 +126,7 @@ class _CooledRun:
     ) -> None:
         self._job, self._trainee, self._file, self._interrupts = job, trainee, state, interrupts
         self._progress = progress
-        an_epoch = trainee.setup.data.dataset_size // job.cell.batch_size
+        an_epoch = trainee.setup.data.dataset_size // job.batch_size
         self._base_updates, self._total = grid.epochs * an_epoch, job.epochs * an_epoch
         self._course = grid.course(job.lr, base_updates=self._base_updates)
         self._points: list[CurvePoint] = []
@@ -155,7 +155,7 @@ class _CooledRun:
         before, lrs = self._trainee.here(), self._course.cooling(total)
         self._advance(total, lambda update: lrs[update - total], branch=before)
         train_loss, test_loss = self._trainee.losses()
-        size = self._job.cell.batch_size
+        size = self._job.batch_size
         point = CurvePoint(total, total * size, self._trainee.seconds, train_loss, test_loss)
         self._points.append(point)
         self._trainee.back(before)
@@ -164,7 +164,7 @@ class _CooledRun:
 
     def _advance(self, end: int, lr: Callable[[int], float], *, branch: Bookmark | None = None) -> None:
         """Trains up to `end` updates; `branch` is the bookmark to save at an interruption, else one of that moment."""
-        first, size, began = self._trainee.updates, self._job.cell.batch_size, time.perf_counter()
+        first, size, began = self._trainee.updates, self._job.batch_size, time.perf_counter()
 
         def look(number: int) -> None:
             if self._interrupts.seen:
@@ -206,7 +206,7 @@ class _CooledRun:
         """Makes a few updates and goes back."""
         before = self._trainee.here()
         few, lr = min(TRIED, self._total - before.updates), self._course.at(before.updates)
-        self._trainee.train(few, batch_size=self._job.cell.batch_size, lr=lambda _: lr)
+        self._trainee.train(few, batch_size=self._job.batch_size, lr=lambda _: lr)
         self._trainee.back(before)
 
     def _save(self, mark: Bookmark) -> None:
@@ -230,7 +230,7 @@ class _CooledRun:
                 return
             points = [CurvePoint(*point) for point in found["points"]]
             updates, seconds = found["updates"], found["seconds"]
-            self._trainee.back(Bookmark(found["state"], updates, updates * self._job.cell.batch_size, seconds))
+            self._trainee.back(Bookmark(found["state"], updates, updates * self._job.batch_size, seconds))
             self._points, self._spent = points, found["spent"]
         except Exception:  # of any kind, as `load_state_dict` says
             warnings.warn(f"{self._file} is damaged; its training begins anew", stacklevel=2)

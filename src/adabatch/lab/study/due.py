@@ -4,22 +4,22 @@ A study goes in three steps, each network and share of the data by itself:
 
 1. Under the rule `tuned`, LR and momentum are searched at each batch size, on a grid that grows while its best value
    lies at an edge.
-2. Every cell is trained over all seeds, to the budget in which the target is set.
+2. Every case is trained over all seeds, to the budget in which the target is set.
 3. Where a seed has not arrived at the target it goes on, up to the larger budget.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from typing import Final
 
 from adabatch.lab.study import measures
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.grid import SEARCH_SEED, Cell, Grid, Job
+from adabatch.lab.study.grid import SEARCH_SEED, Case, Grid, Job
 from adabatch.lab.training import RunConfig, optimizers
 
 LR_STEP: Final = 2.0  # ratio of neighbouring LRs in a search
@@ -53,58 +53,72 @@ class Targets:
 
 
 def due(grid: Grid, curves: Curves) -> list[Job]:
-    """The jobs that are due, the most urgent first; those that are under way are among them.
+    """The jobs that are due, the most urgent first, each once; those that are under way are among them.
 
     Args:
         grid: of the study.
         curves: of finished jobs, by key.
     """
-    found: list[Job] = []
+    return in_order(by_case(grid, curves))
+
+
+def by_case(grid: Grid, curves: Curves) -> dict[Case, list[Job]]:
+    """The jobs that are due for each case; several cases may wait for the same one.
+
+    Args:
+        grid: of the study.
+        curves: of finished jobs, by key.
+    """
+    found: dict[Case, list[Job]] = {}
     for panel in grid.panels:
-        found += _due_in(grid, panel, curves)
+        found |= _due_in(grid, panel, curves)
     return found
 
 
-def _due_in(grid: Grid, panel: tuple[str, float], curves: Curves) -> list[Job]:
-    """The jobs that are due in a panel."""
-    searches: list[Job] = []
-    measured: list[Job] = []
-    for cell in grid.cells(panel):
-        missing, _ = search(grid, cell, curves)
-        searches += missing
-        measured += base_jobs(grid, cell, curves)
-    missing = [job for job in _by_seed(measured) if job.key not in curves]
-    if searches or missing:
-        return missing + searches
-    return [job for job in longer_jobs(grid, panel, curves) if job.key not in curves]
+def in_order(jobs: Mapping[Case, Sequence[Job]]) -> list[Job]:
+    """Jobs of cases in the order of urgency, each once.
+
+    A panel comes after the other; in it claims before searches, and seed by seed, so that after the first seed there is
+    a training of every case.
+    """
+    found: dict[str, Job] = {}
+    for _, cases in groupby(jobs, key=lambda case: case.panel):
+        here = [job for case in cases for job in jobs[case]]
+        found |= {job.key: job for job in sorted(here, key=lambda job: (job.searches, job.seed))}
+    return list(found.values())
 
 
-def _by_seed(jobs: list[Job]) -> list[Job]:
-    """Jobs in the order of seeds, so that after the first seed there is one of every cell."""
-    return sorted(jobs, key=lambda job: job.seed)
+def _due_in(grid: Grid, panel: tuple[str, float], curves: Curves) -> dict[Case, list[Job]]:
+    """The jobs that are due for the cases of a panel."""
+    found: dict[Case, list[Job]] = {}
+    for case in grid.cases(panel):
+        missing, _ = search(grid, case, curves)
+        found[case] = missing or _missing(base_jobs(grid, case, curves), curves)
+    if any(found.values()) or grid.max_epochs == grid.epochs:
+        return found
+    aims = targets(grid, panel, curves)
+    return {case: _missing(_longer_jobs(grid, case, aims, curves), curves) for case in found}
 
 
-def base_jobs(grid: Grid, cell: Cell, curves: Curves) -> list[Job]:
-    """The trainings of a cell to the base budget; none while its search is not over."""
-    _, found = search(grid, cell, curves)
+def _missing(jobs: Iterable[Job], curves: Curves) -> list[Job]:
+    return [job for job in jobs if job.key not in curves]
+
+
+def base_jobs(grid: Grid, case: Case, curves: Curves) -> list[Job]:
+    """The trainings of a case to the base budget; none while its search is not over."""
+    _, found = search(grid, case, curves)
     if found is None:
         return []
-    return [grid.job(cell, seed=seed, lr=found.lr, momentum=found.momentum) for seed in grid.seeds]
+    return [grid.job(case, seed=seed, lr=found.lr, momentum=found.momentum) for seed in grid.seeds]
 
 
-def longer_jobs(grid: Grid, panel: tuple[str, float], curves: Curves) -> list[Job]:
-    """The trainings of a panel that go on beyond the base budget; call it when all base jobs are done."""
-    if grid.max_epochs == grid.epochs:
-        return []
-    aims = targets(grid, panel, curves)
-    found = []
-    for cell in grid.cells(panel):
-        for job in base_jobs(grid, cell, curves):
-            if curves[job.key].stopped == "budget" and not _arrived(curves[job.key], aims):
-                longer = replace(job, epochs=grid.max_epochs, train_target=aims.train_loss, test_target=aims.test_loss)
-                *_, last = _turns(longer, curves)
-                found.append(last)
-    return _by_seed(found)
+def _longer_jobs(grid: Grid, case: Case, aims: Targets, curves: Curves) -> Iterator[Job]:
+    """The trainings of a case that go on beyond the base budget; all base jobs are done."""
+    for job in base_jobs(grid, case, curves):
+        if curves[job.key].stopped == "budget" and not _arrived(curves[job.key], aims):
+            longer = replace(job, epochs=grid.max_epochs, train_target=aims.train_loss, test_target=aims.test_loss)
+            *_, last = _turns(longer, curves)
+            yield last
 
 
 def _turns(longer: Job, curves: Curves) -> Iterator[Job]:
@@ -116,10 +130,10 @@ def _turns(longer: Job, curves: Curves) -> Iterator[Job]:
         yield longer
 
 
-def longest(grid: Grid, cell: Cell, curves: Curves) -> dict[int, Curve]:
-    """The longest curve of each seed of a cell; call it when nothing is due."""
+def longest(grid: Grid, case: Case, curves: Curves) -> dict[int, Curve]:
+    """The longest curve of each seed of a case; call it when nothing is due."""
     found = {}
-    for job in base_jobs(grid, cell, curves):
+    for job in base_jobs(grid, case, curves):
         found[job.seed] = curves[job.key]
         longer = replace(job, epochs=grid.max_epochs)
         while (curve := curves.get(longer.key)) is not None:
@@ -166,9 +180,9 @@ def target(grid: Grid, panel: tuple[str, float], curves: Curves, loss: str) -> m
     found = []
     for rule in grid.rules:
         runs = {
-            cell.batch_size: [points(curves[job.key], loss) for job in base_jobs(grid, cell, curves)]
-            for cell in grid.cells(panel)
-            if cell.rule == rule
+            case.batch_size: [points(curves[job.key], loss) for job in base_jobs(grid, case, curves)]
+            for case in grid.cases(panel)
+            if case.rule == rule
         }
         with suppress(ValueError):  # no batch size has a finite loss with every seed
             found.append(find({size: by_seed for size, by_seed in runs.items() if all(by_seed)}))
@@ -178,22 +192,22 @@ def target(grid: Grid, panel: tuple[str, float], curves: Curves, loss: str) -> m
 # The search for LR and momentum.
 
 
-def search(grid: Grid, cell: Cell, curves: Curves) -> tuple[list[Job], Found | None]:
-    """The trainings that a cell's search still needs, and its end.
+def search(grid: Grid, case: Case, curves: Curves) -> tuple[list[Job], Found | None]:
+    """The trainings that a case's search still needs, and its end.
 
     The best value is the one with the lowest training loss within the base budget. While it lies at an edge of the
     grid, the grid grows there, up to `MOST_GROWTH` times in each direction. Momentum is searched of optimizers that
     have one.
 
     Returns:
-        Jobs, none when it is over; the values found, None before. A cell of another rule has nothing to search.
+        Jobs, none when it is over; the values found, None before. A case of another rule has nothing to search.
     """
-    if cell.rule != "tuned":
-        lr = grid.scaled_lr(cell.rule, cell.batch_size)
+    if case.rule != "tuned":
+        lr = grid.scaled_lr(case.rule, case.batch_size)
         return [], Found(lr, grid.base.momentum, at_edge=False)
     lrs, momenta = _Axis(), _momenta(grid.base)
     while True:
-        tried = {(i, k): _trial(grid, cell, i, k) for i, k in product(lrs.places, momenta.places)}
+        tried = {(i, k): _trial(grid, case, i, k) for i, k in product(lrs.places, momenta.places)}
         missing = {job.key: job for job in tried.values() if job.key not in curves}
         if missing:
             return list(missing.values()), None
@@ -239,13 +253,16 @@ def _momenta(base: RunConfig) -> _Axis:
     return _Axis(max(-1, lowest), min(1, highest), lowest, highest)
 
 
-def _trial(grid: Grid, cell: Cell, lr_steps: int, momentum_steps: int) -> Job:
+def _trial(grid: Grid, case: Case, lr_steps: int, momentum_steps: int) -> Job:
     """A training with LR and momentum so many steps from the middle of the search."""
+    momentum = grid.base.momentum
+    if momentum_steps:  # the middle exactly, so that its trainings are those of other rules
+        momentum = max(0.0, 1 - (1 - momentum) * math.pow(2.0, -momentum_steps))
     return grid.job(
-        cell,
+        case,
         seed=SEARCH_SEED,
-        lr=grid.scaled_lr("tuned", cell.batch_size) * math.pow(LR_STEP, lr_steps),
-        momentum=max(0.0, 1 - (1 - grid.base.momentum) * math.pow(2.0, -momentum_steps)),
+        lr=grid.scaled_lr("tuned", case.batch_size) * math.pow(LR_STEP, lr_steps),
+        momentum=momentum,
         searches=True,
     )
 

@@ -10,8 +10,7 @@ from typing import Any, Final
 from adabatch.lab.scaling import Cell, CriticalBatch, LearningCurve, Panel, Rule, Study, ToLoss
 from adabatch.lab.study import due, fits, measures
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.grid import Cell as GridCell
-from adabatch.lab.study.grid import Grid, checkpoints, cooldown
+from adabatch.lab.study.grid import Case, Grid, checkpoints, cooldown
 
 FORMAT: Final = 1
 LOSSES: Final = ("train", "test")
@@ -46,9 +45,9 @@ def findings(
 
 
 def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], samples: int) -> Panel:
-    rules = {rule: {cell.batch_size: cell for cell in grid.cells(panel) if cell.rule == rule} for rule in grid.rules}
+    rules = {rule: {case.batch_size: case for case in grid.cases(panel) if case.rule == rule} for rule in grid.rules}
     runs = {
-        rule: {size: due.longest(grid, cell, curves) for size, cell in cells.items()} for rule, cells in rules.items()
+        rule: {size: due.longest(grid, case, curves) for size, case in cases.items()} for rule, cases in rules.items()
     }
     aims = {loss: due.target(grid, panel, curves, loss) for loss in LOSSES}
     return Panel(
@@ -58,16 +57,16 @@ def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], sa
         rules=tuple(
             Rule(
                 rule=rule,
-                cells=tuple(_cell(grid, cell, runs[rule][size], curves) for size, cell in cells.items()),
+                cells=tuple(_cell(grid, case, runs[rule][size], curves) for size, case in cases.items()),
                 **{loss: _to_loss(runs[rule], loss, aims[loss]) for loss in LOSSES},
             )
-            for rule, cells in rules.items()
+            for rule, cases in rules.items()
         ),
     )
 
 
-def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping[str, Curve]) -> Cell:
-    _, found = due.search(grid, cell, curves)
+def _cell(grid: Grid, case: Case, runs: Mapping[int, Curve], curves: Mapping[str, Curve]) -> Cell:
+    _, found = due.search(grid, case, curves)
     assert found is not None  # the study is done
     rates = [
         (last.samples - first.samples) / (last.seconds - first.seconds)
@@ -77,7 +76,7 @@ def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping
         if last.seconds > first.seconds
     ]
     return Cell(
-        batch_size=cell.batch_size,
+        batch_size=case.batch_size,
         lr=found.lr,
         momentum=found.momentum,
         at_edge=found.at_edge,

@@ -22,8 +22,8 @@ WARM_UP: Final = 0.05  # the share of the budget in which an LR above the base L
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What is trained over seeds: a network, a share of the data, an LR rule and a batch size."""
+class Case:
+    """One square of the grid, trained over seeds: a network, a share of the data, an LR rule and a batch size."""
 
     model: str
     fraction: float
@@ -32,27 +32,31 @@ class Cell:
 
     @property
     def panel(self) -> tuple[str, float]:
-        """Network and share of the data: cells with the same ones are compared, and share a target."""
+        """Network and share of the data: cases with the same ones are compared, and share a target."""
         return self.model, self.fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training of a study.
+    """One training of a study; cases that ask for the same training share it.
 
     Attributes:
-        cell: what is trained.
+        model: network by name.
+        fraction: share of the data.
+        batch_size: in samples.
         seed: of initial weights and order of samples.
         lr: learning rate after warm-up.
         momentum: of the optimizer.
-        epochs: budget, in passes over the cell's share of the data.
-        searches: whether it only searches for an LR.
+        epochs: budget, in passes over its share of the data.
+        searches: whether it only searches for an LR; it has a seed of its own.
         train_target: training loss at which it may stop; None: it trains to the end of its budget.
         test_target: the same of the test loss; it stops when both are reached.
         turn: how many trainings to this budget arrived at higher targets, as those of other seeds were.
     """
 
-    cell: Cell
+    model: str
+    fraction: float
+    batch_size: int
     seed: int
     lr: float
     momentum: float
@@ -64,10 +68,9 @@ class Job:
 
     @property
     def run(self) -> str:
-        """The training, of any length: where its state lies."""
-        cell = self.cell
-        found = f"{cell.model}-{cell.batch_size}-{cell.rule}-{cell.fraction:.15g}-seed{self.seed}"
-        return f"{found}-lr{self.lr:.6g}-m{self.momentum:.6g}" if self.searches else found
+        """The training, of any length: where its state lies. An LR rule is no part of it, the LR is."""
+        where = f"{self.model}-{self.batch_size}-{self.fraction}"
+        return f"{where}-lr{self.lr}-m{self.momentum}-seed{self.seed}"
 
     @property
     def key(self) -> str:
@@ -81,7 +84,7 @@ class Job:
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Job:
         """The job that `to_json` wrote."""
-        return cls(**{**values, "cell": Cell(**values["cell"])})
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +197,10 @@ class Grid:
         """Networks and shares of the data."""
         return list(product(self.models, self.fractions))
 
-    def cells(self, panel: tuple[str, float]) -> Iterator[Cell]:
-        """The cells of a panel."""
+    def cases(self, panel: tuple[str, float]) -> Iterator[Case]:
+        """The cases of a panel."""
         for rule, size in product(self.rules, self.batch_sizes):
-            yield Cell(model=panel[0], fraction=panel[1], rule=rule, batch_size=size)
+            yield Case(model=panel[0], fraction=panel[1], rule=rule, batch_size=size)
 
     def scaled_lr(self, rule: str, batch_size: int) -> float:
         """The LR by which a rule follows the batch size; for `"tuned"` the LR around which the search begins."""
@@ -205,13 +208,15 @@ class Grid:
         power = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5, "tuned": 0.5}[rule]
         return float(self.base.lr * math.pow(ratio, power))
 
-    def job(self, cell: Cell, *, seed: int, lr: float | None = None, momentum: float | None = None, **more: Any) -> Job:
-        """A training of a cell; LR and momentum are those of its rule unless given."""
+    def job(self, case: Case, *, seed: int, lr: float | None = None, momentum: float | None = None, **more: Any) -> Job:
+        """A training of a case; LR and momentum are those of its rule unless given."""
         return Job(
-            cell=cell,
+            model=case.model,
+            fraction=case.fraction,
+            batch_size=case.batch_size,
             seed=seed,
-            lr=self.scaled_lr(cell.rule, cell.batch_size) if lr is None else lr,
-            momentum=self.base.momentum if momentum is None else momentum,
+            lr=self.scaled_lr(case.rule, case.batch_size) if lr is None else lr,
+            momentum=float(self.base.momentum if momentum is None else momentum),
             **{"epochs": self.epochs, **more},
         )
 
@@ -229,8 +234,8 @@ class Grid:
         """The settings of a training."""
         return replace(
             self.base,
-            model=job.cell.model,
-            batch_size=job.cell.batch_size,
+            model=job.model,
+            batch_size=job.batch_size,
             lr=job.lr,
             momentum=job.momentum,
             seed=job.seed,

@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -23,8 +23,8 @@ from adabatch.lab import tasks
 from adabatch.lab.study import cooled
 from adabatch.lab.study.board import LOSSES, Board, Claim, LostError, Standing, quiet
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.due import due
-from adabatch.lab.study.grid import Grid, Job
+from adabatch.lab.study.due import by_case, in_order
+from adabatch.lab.study.grid import Case, Grid, Job
 from adabatch.lab.tasks import Data, decode
 from adabatch.lab.training import writing
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
@@ -40,7 +40,8 @@ class View:
     Attributes:
         grid: of the study.
         standing: of the board.
-        due: jobs that are due, those under way among them.
+        due: jobs that are due, each once, those under way among them.
+        left: the same for each case; several cases may wait for the same one.
         own: the job of this process, if it trains one itself.
         now: where that one stands.
     """
@@ -48,6 +49,7 @@ class View:
     grid: Grid
     standing: Standing
     due: Sequence[Job]
+    left: Mapping[Case, Sequence[Job]] = field(default_factory=dict)
     own: Job | None = None
     now: cooled.Now | None = None
 
@@ -67,8 +69,8 @@ class View:
             return None
         total = 0.0
         for job in self.due:
-            start, share = f"{job.cell.model}-{job.cell.batch_size}-", f"-{job.cell.fraction:.15g}-"
-            alike = [seconds for key, seconds in done.items() if key.startswith(start) and share in key]
+            start = f"{job.model}-{job.batch_size}-{job.fraction}-"
+            alike = [seconds for key, seconds in done.items() if key.startswith(start)]
             total += median(alike or done.values()) * (job.epochs / epochs - (job.epochs > epochs))
         return total / max(1, len(self.standing.running))
 
@@ -138,7 +140,8 @@ def look(board: Board, grid: Grid) -> View:
     standing = board.standing()
     lost = {key: Curve((), "lost") for key in standing.given_up}
     standing = replace(standing, done={**lost, **standing.done})
-    return View(grid, standing, [job for job in due(grid, standing.done) if job.key not in standing.done])
+    left = by_case(grid, standing.done)
+    return View(grid, standing, in_order(left), left)
 
 
 def _wait(interrupts: Interrupts) -> None:
