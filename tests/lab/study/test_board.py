@@ -19,7 +19,9 @@ from tests.lab.study.studies import curve, grid, played
 from adabatch._errors import ArgumentError
 from adabatch.lab.study import board
 from adabatch.lab.study.board import Board, Claim, LostError, hidden
+from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.due import due
+from adabatch.lab.study.grid import Grid, Job
 
 FACTS = {"data": "1234"}
 
@@ -338,13 +340,72 @@ def test_addresses_that_no_storage_has(address, words):
         joined(address)
 
 
-def test_a_storage_that_goes_away_says_so(tmp_path):
-    own = joined(f"sqlite:///{tmp_path}/study.db")
+AWAY = {
+    "a beat": lambda own, claim: own.beat(claim, moved=True),
+    "a result": lambda own, claim: own.finish(claim, curve(claim.job)),
+    "a job given back": lambda own, claim: own.give_back(claim),
+}
+
+
+@pytest.mark.parametrize("name", AWAY)
+def test_a_storage_that_goes_away_says_so(name, address, tmp_path):
+    own = joined(address)
     claim = own.claim(due(grid(), {}))
     shutil.rmtree(tmp_path)
     tmp_path.write_text("")
     with pytest.raises(ArgumentError, match="`storage` must be a storage of Optuna's that can be reached"):
-        own.finish(claim, curve(claim.job))
+        AWAY[name](own, claim)
+
+
+def test_a_journal_that_is_damaged_later_says_so(tmp_path):
+    board.quiet()
+    own = joined(f"{tmp_path}/study.journal")
+    with (tmp_path / "study.journal").open("a") as file:
+        file.write("nothing of the kind\n" * 2)
+    with pytest.raises(ArgumentError, match=r"that can be reached, got .*study.journal \(Expecting value"):
+        own.standing()
+
+
+def test_a_study_that_was_deleted_says_so(address):
+    own, optuna = joined(address), board._optuna_here()
+    optuna.delete_study(study_name="study", storage=board._storage(optuna, address))
+    with pytest.raises(ArgumentError, match="that can be reached, got .*Record does not exist"):
+        own.standing()
+
+
+OURS = {
+    "to compare settings": (Grid, "differences", lambda own, claim, address: joined(address)),
+    "to read a curve": (Curve, "of_json", lambda own, claim, address: own.standing()),
+    "to post a job": (Job, "to_json", lambda own, claim, address: own.claim(due(grid(), {}))),
+    "to beat": (board, "_myself", lambda own, claim, address: own.beat(claim, moved=True)),
+    "to note a curve": (Curve, "to_json", lambda own, claim, address: own.finish(claim, curve(claim.job))),
+}
+
+
+@pytest.mark.parametrize("kind", [KeyError, OSError, TypeError, ValueError])
+@pytest.mark.parametrize("name", OURS)
+def test_a_fault_of_ours_is_none_of_the_storage(name, kind, tmp_path, monkeypatch):
+    address = f"{tmp_path}/study.journal"
+    board.quiet()
+    own = joined(address)
+    own.finish(own.claim(due(grid(), {})), curve(due(grid(), {})[0]))
+    claim = own.claim(due(grid(), {}))
+    owner, function, call = OURS[name]
+
+    def broken(*_, **__):
+        raise kind("a fault")
+
+    monkeypatch.setattr(owner, function, broken)
+    with pytest.raises(kind, match="a fault") as caught:
+        call(own, claim, address)
+    assert type(caught.value) is kind
+
+
+def test_a_fault_of_ours_in_opening_is_none_of_the_storage(tmp_path, monkeypatch):
+    monkeypatch.setattr(board, "OPEN_SECONDS", 0.0)
+    monkeypatch.setattr(board, "_storage", lambda optuna: None)
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        joined(f"{tmp_path}/study.journal")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from adabatch._errors import AdabatchError, ArgumentError, MissingPackageError
+from adabatch._errors import ArgumentError, MissingPackageError
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import Grid, Job
 
@@ -99,14 +99,14 @@ class Board:
 
     def __init__(self, grid: Grid, storage: str, *, name: str, facts: Mapping[str, Any]) -> None:
         self._optuna = _optuna_here()
+        self._raised = _errors_of(self._optuna)
         self._states = self._optuna.trial.TrialState
         self._models = grid.models
         self._seen: dict[int, tuple[Any, float]] = {}  # beats of others, and when this process saw them first
         self._shown = hidden(storage)
         self.identity = hashlib.sha256(json.dumps([grid.identity(), facts]).encode()).hexdigest()[:12]
         self._open(storage, name)
-        with self._reached():
-            self._agree(grid, facts)
+        self._agree(grid, facts)
 
     def _open(self, address: str, name: str) -> None:
         """Opens the study in the storage, or creates both."""
@@ -119,18 +119,21 @@ class Board:
                 self._id = self._storage.get_study_id_from_name(name)
                 return
             except Exception as error:
-                if isinstance(error, ImportError) or time.monotonic() > end:
+                late = time.monotonic() > end
+                if isinstance(error, ImportError) or (late and isinstance(error, self._raised)):
                     raise self._unreached(error) from error
+                if late:
+                    raise
                 time.sleep(random.uniform(0.1, 0.5))
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Turns what storages raise into an error of ours."""
+        """Turns what the storage raises into an error of ours; only calls of the storage belong inside."""
         try:
             yield
-        except (AdabatchError, self._optuna.exceptions.UpdateFinishedTrialError):
+        except self._optuna.exceptions.UpdateFinishedTrialError:
             raise
-        except Exception as error:
+        except self._raised as error:
             raise self._unreached(error) from error
 
     def _unreached(self, error: Exception) -> ArgumentError:
@@ -146,7 +149,8 @@ class Board:
         if there is None:
             mine = {"format": FORMAT, "grid": grid.to_json(), "facts": dict(facts)}
             posted = self._optuna.trial.create_trial(state=self._states.PRUNED, user_attrs={"settings": mine})
-            self._storage.create_new_trial(self._id, posted)
+            with self._reached():
+                self._storage.create_new_trial(self._id, posted)
             there = self._settings()
             assert there is not None
         if there.get("format") != FORMAT:
@@ -167,42 +171,48 @@ class Board:
         return next((trial.user_attrs["settings"] for trial in self._trials() if "settings" in trial.user_attrs), None)
 
     def _trials(self) -> list[Any]:
-        return list(self._study.get_trials(deepcopy=False))
+        with self._reached():
+            return list(self._study.get_trials(deepcopy=False))
 
     def standing(self) -> Standing:
         """What is done and under way; frees the jobs of workers that are gone."""
         done: dict[str, Curve] = {}
         running: dict[str, str] = {}
         lost: Counter[str] = Counter()
-        with self._reached():
-            for trial in self._trials():
-                attributes, state, key = trial.user_attrs, trial.state, trial.user_attrs.get("key")
-                if key is None:
-                    continue
-                worker = attributes["worker"]
-                if state == self._states.RUNNING and self._is_gone(trial.number, worker):
-                    state = self._states.FAIL
-                    with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # another freed it
-                        self._study.tell(trial.number, state=state, skip_if_finished=True)
-                if state == self._states.RUNNING:
-                    running.setdefault(key, f"{worker['host']}, process {worker['process']}")
-                elif state == self._states.COMPLETE:
-                    done.setdefault(key, Curve.of_json(attributes["curve"]))
-                elif state == self._states.FAIL and "error" not in attributes and not worker["moved"]:
-                    lost[key] += 1
+        for trial in self._trials():
+            attributes, state, key = trial.user_attrs, trial.state, trial.user_attrs.get("key")
+            if key is None:
+                continue
+            worker = attributes["worker"]
+            if state == self._states.RUNNING and self._is_gone(trial.number, worker):
+                state = self._states.FAIL
+                self._free(trial.number)
+            if state == self._states.RUNNING:
+                running.setdefault(key, f"{worker['host']}, process {worker['process']}")
+            elif state == self._states.COMPLETE:
+                done.setdefault(key, Curve.of_json(attributes["curve"]))
+            elif state == self._states.FAIL and "error" not in attributes and not worker["moved"]:
+                lost[key] += 1
         return Standing(done, running, dict(lost))
+
+    def _free(self, number: int) -> None:
+        """Frees the job of a worker that is gone."""
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError), self._reached():  # another freed it
+            self._study.tell(number, state=self._states.FAIL, skip_if_finished=True)
 
     def claim(self, jobs: Sequence[Job]) -> Claim | None:
         """Takes the first of `jobs` that nobody has done or is doing; None if there is none."""
-        with self._reached():
-            held = {key for _, key in self._held()}
-            for job in jobs:
-                if job.key in held:
-                    continue
-                claim = Claim(job, self._storage.create_new_trial(self._id, self._posted(job)), beat=time.monotonic())
+        held = {key for _, key in self._held()}
+        for job in jobs:
+            if job.key in held:
+                continue
+            posted = self._posted(job)
+            with self._reached():
+                claim = Claim(job, self._storage.create_new_trial(self._id, posted), beat=time.monotonic())
                 number = self._storage.get_trial_number_from_id(claim.trial)
-                if not any(key == job.key and other < number for other, key in self._held()):
-                    return claim
+            if not any(key == job.key and other < number for other, key in self._held()):
+                return claim
+            with self._reached():
                 self._storage.set_trial_state_values(claim.trial, self._states.PRUNED)  # another was quicker
         return None
 
@@ -240,8 +250,9 @@ class Board:
         if claim.moved >= moved and time.monotonic() < claim.beat + BEAT_SECONDS:
             return
         claim.beat, claim.moved = time.monotonic(), claim.moved or moved
+        me = _myself(moved=claim.moved)
         with self._own(claim):
-            self._storage.set_trial_user_attr(claim.trial, "worker", _myself(moved=claim.moved))
+            self._storage.set_trial_user_attr(claim.trial, "worker", me)
 
     def finish(self, claim: Claim, curve: Curve) -> None:
         """Notes the result of a job.
@@ -250,8 +261,9 @@ class Board:
             LostError: if another worker took this one for dead and freed its job.
         """
         best = min((point.test_loss for point in curve.points if point.test_loss is not None), default=math.inf)
+        told = curve.to_json()
         with self._own(claim):
-            self._storage.set_trial_user_attr(claim.trial, "curve", curve.to_json())
+            self._storage.set_trial_user_attr(claim.trial, "curve", told)
             self._storage.set_trial_state_values(claim.trial, self._states.COMPLETE, [best])
 
     def give_back(self, claim: Claim, *, error: str | None = None) -> None:
@@ -309,6 +321,16 @@ def _optuna_here() -> Any:
     except ModuleNotFoundError as error:
         raise MissingPackageError(None, "a study needs Optuna", remedy="run: pip install 'adabatch[study]'") from error
     return optuna
+
+
+def _errors_of(optuna: Any) -> tuple[type[Exception], ...]:
+    """The errors by which Optuna's storages say that they fail: its own, and those of databases and files.
+
+    A record that is gone is a KeyError, a damaged line of a journal a ValueError, a lost lock of one a RuntimeError.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return optuna.exceptions.OptunaError, SQLAlchemyError, OSError, KeyError, ValueError, RuntimeError
 
 
 def _check_address(address: str, shown: str) -> None:
