@@ -187,6 +187,17 @@ def test_a_damaged_state_is_trained_anew(harm, tmp_path, unbroken):
         assert without_seconds(trained(state=state)) == unbroken
 
 
+def test_an_evaluation_tells_after_each_chunk(monkeypatch):
+    monkeypatch.setattr(cooled, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("adabatch.lab.training.setup.chunk_of", lambda shape: 25)
+    told = []
+    found = trained(progress=told.append)
+    between = [now.updates for now in told if now.point is None and now.samples_per_second == 0]
+    bases = [point.updates - cooldown(point.updates) for point in found.points]
+    chunks = 300 // 25 + 100 // 25
+    assert between == [0, *(base for base in bases for _ in range(chunks))], "once before the first update"
+
+
 # When it stops.
 
 
@@ -212,7 +223,7 @@ def test_one_target_alone_is_enough_where_there_is_no_other(unbroken):
 def losing(monkeypatch, losses):
     """Trainings whose losses after each point are given."""
     left = list(losses)
-    monkeypatch.setattr(Trainee, "losses", lambda self: (left.pop(0),) * 2)
+    monkeypatch.setattr(Trainee, "losses", lambda self, **_: (left.pop(0),) * 2)
 
 
 def test_it_stops_where_a_target_is_out_of_reach(monkeypatch):
@@ -237,8 +248,8 @@ def test_it_stops_where_it_diverges(monkeypatch, bad):
     evaluate = Setup.evaluate
     seen = []
 
-    def broken(self, *, of_training=False):
-        loss, right = evaluate(self, of_training=of_training)
+    def broken(self, **how):
+        loss, right = evaluate(self, **how)
         seen.append(loss)
         return (bad if len(seen) == 5 else loss), right
 

@@ -24,6 +24,7 @@ from adabatch.lab.study import cooled, sweep
 from adabatch.lab.study.board import Board
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.due import due
+from adabatch.lab.tasks.objective import Classification
 from adabatch.lab.training.interrupt import Interrupted
 
 
@@ -180,6 +181,39 @@ def test_a_job_that_was_given_up_counts_as_done(study, board_of, monkeypatch):
     view = sweep.look(own, study)
     assert view.standing.done == {job.key: Curve((), "lost")}
     assert job not in view.due
+
+
+def test_an_evaluation_that_outlasts_the_lease_keeps_its_job(study, board_of, tmp_path, monkeypatch):
+    """Another machine, which looks all the while, sees signs of life from within the evaluation."""
+    monkeypatch.setattr(boards, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(boards, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr("adabatch.lab.training.setup.chunk_of", lambda shape: 20)
+    worker, ended, slept, looks = threading.current_thread(), threading.Event(), [], []
+    monkeypatch.setattr(boards, "_place", lambda: "here" if threading.current_thread() is worker else "elsewhere")
+    right = Classification.right
+
+    def slow(*arguments):
+        if len(slept) < 15:
+            slept.append(time.sleep(0.2))
+        return right(*arguments)
+
+    def look():
+        other = board_of(study)
+        while not ended.is_set():
+            looks.append(other.standing())
+            ended.wait(0.05)
+
+    monkeypatch.setattr(Classification, "right", slow)
+    own, watcher = board_of(study), threading.Thread(target=look)
+    watcher.start()
+    try:
+        sweep.work(own, study, small_data(), tmp_path)
+    finally:
+        ended.set()
+        watcher.join()
+    assert len(looks) > 10
+    jobs = [trial.state for trial in own._trials() if "key" in trial.user_attrs]
+    assert jobs == [own._states.COMPLETE] * 2, "none was taken up twice"
 
 
 def test_who_was_taken_for_dead_goes_on_with_another_job(study, board_of, tmp_path):

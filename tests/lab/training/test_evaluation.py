@@ -32,6 +32,23 @@ def test_the_mode_comes_back_also_after_an_error(training):
     assert model.training == training
 
 
+def test_somebody_may_look_after_each_chunk():
+    seen, model = [], nn.Linear(5, 3).eval()
+
+    def look():
+        seen.append(model.training)
+        if len(seen) == 4:
+            raise KeyError("enough")
+
+    inputs, targets = torch.randn(10, 5), torch.zeros(10, dtype=torch.int64)
+    assert evaluate(model, inputs, targets, chunk=4, after=look)[0] == evaluate(model, inputs, targets, chunk=4)[0]
+    assert seen == [False] * 3
+    model.train()
+    with pytest.raises(KeyError, match="enough"):
+        evaluate(model, inputs, targets, chunk=4, after=look)
+    assert model.training
+
+
 def test_what_is_right_is_told_for_each_target():
     torch.manual_seed(0)
     inputs, targets = torch.randn(CHUNK + 5, 5), torch.randint(0, 3, (CHUNK + 5,))

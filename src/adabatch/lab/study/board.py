@@ -3,7 +3,9 @@
 A job is an Optuna trial. It is posted in one transaction, with its job and its worker. So two workers who post the same
 job find out: the trial with the lower number counts. A worker shows at intervals that it is alive. One on this machine
 whose process is gone, or one elsewhere that has shown nothing for `LEASE_SECONDS`, has lost its trial, and its job is
-free again. Optuna's queue is not used: on SQLite two workers can take the same waiting trial from it.
+free again. Signs of life come from the training itself, after an update and after a chunk of an evaluation, not from a
+thread beside it: so a training that hangs gives none. Optuna's queue is not used: on SQLite two workers can take the
+same waiting trial from it.
 """
 
 from __future__ import annotations

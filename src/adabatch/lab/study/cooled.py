@@ -136,6 +136,7 @@ class _CooledRun:
     def train(self) -> Curve:
         """Trains to the end."""
         self._go_on()
+        self._alive(self._trainee.updates)
         self._try()
         for total in checkpoints(base_updates=self._base_updates, updates=self._total):
             if self._points and total <= self._points[-1].updates:
@@ -154,7 +155,7 @@ class _CooledRun:
         self._advance(total - cool, self._course.at)
         before, lrs = self._trainee.here(), self._course.cooling(total)
         self._advance(total, lambda update: lrs[update - total], branch=before)
-        train_loss, test_loss = self._trainee.losses()
+        train_loss, test_loss = self._trainee.losses(after=lambda: self._alive(before.updates))
         size = self._job.batch_size
         point = CurvePoint(total, total * size, self._trainee.seconds, train_loss, test_loss)
         self._points.append(point)
@@ -235,6 +236,11 @@ class _CooledRun:
         except Exception:  # of any kind, as `load_state_dict` says
             warnings.warn(f"{self._file} is damaged; its training begins anew", stacklevel=2)
             self._trainee.back(before)
+
+    def _alive(self, updates: int) -> None:
+        """Tells where the training stands, if it is time, while it makes no updates."""
+        if time.perf_counter() >= self._reported + REPORT_SECONDS:
+            self._tell(updates, 0.0)
 
     def _tell(self, updates: int, rate: float, point: CurvePoint | None = None) -> None:
         self._reported = time.perf_counter()

@@ -101,9 +101,14 @@ class Trainee:
         self.updates += 1
         self.samples += len(targets)
 
-    def losses(self) -> tuple[float | None, float | None]:
-        """The mean losses on training samples and on the test set; None if one is not finite."""
-        train, test = self.setup.evaluate(of_training=True)[0], self.setup.evaluate()[0]
+    def losses(self, *, after: Callable[[], object] | None = None) -> tuple[float | None, float | None]:
+        """The mean losses on training samples and on the test set; None if one is not finite.
+
+        Args:
+            after: called after each chunk of samples; it may raise.
+        """
+        train = self.setup.evaluate(of_training=True, after=after)[0]
+        test = self.setup.evaluate(after=after)[0]
         return train if math.isfinite(train) else None, test if math.isfinite(test) else None
 
     def here(self) -> Bookmark:

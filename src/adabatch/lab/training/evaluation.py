@@ -39,6 +39,7 @@ def evaluate(
     prepare: Callable[[Tensor], Tensor] | None = None,
     chunk: int = CHUNK,
     ranks: Ranks | None = None,
+    after: Callable[[], object] | None = None,
 ) -> tuple[float, Tensor]:
     """Mean loss of a sample, and for each target that counts whether it is right.
 
@@ -51,6 +52,7 @@ def evaluate(
         prepare: turns a chunk of `inputs` into the network's inputs; None leaves them.
         chunk: samples at once.
         ranks: share the chunks, in turn, and all get the result; each passes as many, so that sharded models keep step.
+        after: called after each chunk; it may raise.
 
     Returns:
         The loss, and what is right, bool, in the shape of `targets`; `[targets that count]` where some do not.
@@ -74,6 +76,8 @@ def evaluate(
                 part, wanted = inputs[start : start + chunk], targets[start : start + chunk]
                 scores = model(part if prepare is None else prepare(part))
                 scores = scores if scores.dtype == torch.float64 else scores.float()
+                if after is not None:
+                    after()
                 if not mine:
                     continue
                 loss += objective.loss(scores, wanted).to(loss.dtype) * len(wanted)

@@ -145,12 +145,13 @@ class Setup:
         clock = ranks.first_clock(clock) + before * ranks.world
         return self.data.train_inputs(inputs, seed=self.config.seed, clock=clock, stride=ranks.world), targets
 
-    def evaluate(self, *, of_training: bool = False) -> tuple[float, Tensor]:
+    def evaluate(self, *, of_training: bool = False, after: Callable[[], object] | None = None) -> tuple[float, Tensor]:
         """Mean loss, and for each target that counts whether it is right: on the test set, or on training samples.
 
         Args:
             of_training: on the first samples of the training set, as many as the test set has but at least 2,048, if
                 there are as many; without augmentation.
+            after: called after each chunk of samples; it may raise.
         """
         data = self.data
         inputs, targets = data.x_test, data.y_test
@@ -167,6 +168,7 @@ class Setup:
                 prepare=lambda inputs: as_wide(data.test_inputs(inputs), self.config),
                 chunk=chunk_of(data.shape),
                 ranks=self.ranks,
+                after=after,
             )
 
     def state_dict(self) -> dict[str, Any]:
