@@ -347,6 +347,20 @@ def test_on_more_workers(probes, tmp_path, capsys):
     assert "cost" in printed
 
 
+def test_a_schedule_with_a_mean_is_planned_against_that_batch(probes, tmp_path, capsys):
+    growth = ab.schedules.last_iterate({0: 0.1}, over=ab.epochs(4), minimum=16, maximum=256)
+    (tmp_path / "schedule.json").write_text(json.dumps(growth.to_json()))
+    given = ["--growth-file", tmp_path / "schedule.json", "--dataset-size", 6400, "--epochs", 4, "--batch-size", 64]
+    seconds = ["--workers", 1, "--link", "ethernet-10g", "--probe", probes[0]]
+    found = json.loads(run(capsys, *given, *seconds, "--json")[1])
+    assert (found["batch_size"], found["updates_before"]) == (64, 400)
+    assert found["sizes"][0] < 64
+    (row,) = found["workers"]["rows"]
+    constant = [*given[2:], "--growth", 2, "--every", 9, "--max-batch-size", 128]
+    at_64 = json.loads(run(capsys, *constant, *seconds, "--json")[1])["workers"]["rows"][0]["constant_seconds"]
+    assert row["constant_seconds"] == at_64
+
+
 def test_the_link_of_a_probe_under_torchrun(probes, capsys):
     both = ["--probe", probes[1], "--probe", probes[0], "--json"]
     for link in ([], ["--link", "probe"]):

@@ -61,6 +61,25 @@ def test_the_noise_scale_is_that_of_the_momentum_in_force():
     assert found.lr == pytest.approx((0.1, 0.5))
 
 
+def test_a_schedule_whose_mean_is_the_loader_s_batch_size():
+    """Of `last_iterate` the first size is another one: constant batch, coupling and noise scale are the loader's."""
+    growth = schedules.last_iterate({0: 0.1}, over=epochs(30), minimum=16, maximum=256)
+    plan = growth.plan(dataset_size=N, epochs=30, batch_size=64, run_on=True)
+    timing = Timing((1, 1000), (1.0, 1.0))
+    lrs = LRTable((0,), (0.1,))
+    found = forecast(lrs, plan, coupling="linear", batch_size=64, momentum=0.9, timing=timing)
+    assert plan.batch_sizes[0] < 64 < plan.batch_sizes[-1]
+    assert found.before == schedules.constant(64).plan(dataset_size=N, epochs=30, run_on=True)
+    assert found.update_ratio == pytest.approx(1, rel=1e-3)
+    assert (found.seconds_before, found.seconds_after) == (found.before.updates, found.after.updates)
+    assert found.lr == pytest.approx([0.1 * size / 64 for size in found.sizes])
+    assert found.noise_scale_before[0] == pytest.approx(0.1 * N / (64 * 0.1))
+    assert found.noise_scale == pytest.approx(found.noise_scale_before)
+    assert found.to_json()["batch_size"] == 64
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        forecast(lrs, plan, coupling="linear", batch_size=0)
+
+
 def test_what_changes_at_the_very_end_is_no_row():
     plan = schedules.constant(10).plan(dataset_size=100, epochs=2)
     found = forecast(LRTable((0, 100, 200), (0.1, 0.01, 0.001)), plan, coupling="none")

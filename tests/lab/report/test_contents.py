@@ -234,6 +234,13 @@ def test_a_plan(tmp_path):
     assert growing["line"]["shape"] == "hv"
 
 
+def test_a_plan_is_drawn_against_the_constant_batch_that_it_names(tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | {"batch_size": 24}))
+    charts = data_of(page.write(tmp_path).read_text())["charts"]
+    (constant,) = [trace for trace in charts["batch"]["traces"] if trace["name"] == "constant batch"]
+    assert set(constant["y"]) == {24}
+
+
 def interval(median, low=None, high=None):
     return {"median": median, "low": low, "high": high}
 

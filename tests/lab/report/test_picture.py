@@ -283,6 +283,12 @@ def test_a_plan_on_more_workers_has_a_line_for_each_batch_size(axes):
     assert [text.get_text() for text in below.get_xticklabels()] == ["1", "4", "16"]
 
 
+def test_a_plan_is_drawn_against_the_constant_batch_that_it_names(axes):
+    lines = axes(forecast(390.0) | {"batch_size": 64})[1].get_lines()
+    (constant,) = [line for line in lines if line.get_label() == "constant batch"]
+    assert set(constant.get_ydata()) == {64}
+
+
 def test_batch_sizes_have_round_ticks(axes):
     size = axes(forecast(390.0, sizes=tuple(range(128, 5121, 131))))[1]
     assert [text.get_text() for text in size.get_yticklabels()] == ["128", "256", "512", "1,024", "2,048", "4,096"]

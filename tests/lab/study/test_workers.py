@@ -19,10 +19,11 @@ def models():
 
 
 PLAN = schedules.steps({0: 64, 6400: 256}).plan(dataset_size=6400, epochs=2)
+CONSTANT = schedules.constant(32).plan(dataset_size=6400, epochs=2)
 
 
 def test_rows_hold_the_median_over_turns_and_its_interval(models):
-    found = on_workers(PLAN, models, [1, 8, 32], price=2.0)
+    found = on_workers(PLAN, CONSTANT, models, [1, 8, 32], price=2.0)
     assert [row["workers"] for row in found["rows"]] == [1, 8, 32]
     for row in found["rows"]:
         seconds = [one.seconds(PLAN, row["workers"]) for one in models]
@@ -31,15 +32,14 @@ def test_rows_hold_the_median_over_turns_and_its_interval(models):
         hours = row["workers"] * row["seconds"]["median"] / 3600
         assert row["worker_hours"]["median"] == pytest.approx(hours)
         assert row["cost"]["median"] == pytest.approx(2 * hours)
-        constant = schedules.constant(64).plan(dataset_size=6400, epochs=2)
-        assert row["constant_seconds"]["median"] == models[1].seconds(constant, row["workers"])
+        assert row["constant_seconds"]["median"] == models[1].seconds(CONSTANT, row["workers"])
     assert found["rows"][0]["efficiency"]["median"] == 1
     assert ["node_efficiency" in row for row in found["rows"]] == [False, False, True], "a node has 8"
     assert found["rows"][2]["node_efficiency"]["median"] == models[1].efficiency(PLAN, 32, of=8)
 
 
 def test_each_batch_size_says_how_many_pay(models):
-    found = on_workers(PLAN, models, [1, 2])
+    found = on_workers(PLAN, CONSTANT, models, [1, 2])
     assert [size["batch_size"] for size in found["sizes"]] == [64, 256]
     ends = [size["pays_up_to"]["median"] for size in found["sizes"]]
     assert ends == [models[1].pays_up_to(64), models[1].pays_up_to(256)]
@@ -56,7 +56,7 @@ def test_workers_that_pay_are_powers_of_two_that_have_samples(models):
     """Of an even number of turns too, and of few, whose interval is wide."""
     slow = [replace(each, optimizer_seconds=seconds) for each, seconds in zip(models, (0.0, 0.01, 0.05), strict=True)]
     for some in (slow[:2], slow, [*slow, *models[:1]]):
-        for size in on_workers(PLAN, some, [1])["sizes"]:
+        for size in on_workers(PLAN, CONSTANT, some, [1])["sizes"]:
             ends = size["pays_up_to"]
             assert all(ends[name] in [2**power for power in range(9)] for name in ("low", "median", "high")), ends
             assert ends["low"] <= ends["median"] <= ends["high"] <= size["batch_size"]

@@ -251,6 +251,7 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
         planner.LRTable.of(table, settings["dataset_size"]),
         plan,
         coupling=coupling,
+        batch_size=settings["batch_size"],
         momentum=settings["momentum"],
         timing=None if measured is None else planner.Timing.of_probe(measured),
     )
@@ -332,7 +333,7 @@ def _on_workers(
         raise ArgumentError("probe", rule, got=got, remedy="run: adabatch probe TASK --out DIR")
     chosen = None if link in (None, "probe") else planner.link_of(str(link))
     models = planner.of_probes(alone[0], next(iter(together), None), link=chosen, narrow=compress != "none")
-    told = on_workers(found.after, models, sorted(set(counts)), price=price)
+    told = on_workers(found.after, found.before, models, sorted(set(counts)), price=price)
     return told | {"compress": None if compress == "none" else compress}
 
 

@@ -176,7 +176,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan against the constant batch size that it starts with, under the same LR schedule.
+    """A plan against the constant batch size, under the same LR schedule.
 
     Rows are the clocks where the LR schedule or the batch size changes.
 
@@ -187,7 +187,7 @@ class Forecast:
         sizes: the batch size from there on.
         lr_before: the LR of the schedule.
         lr: the LR in force: the LR of the schedule times the factor of the coupling.
-        noise_scale_before: `lr_before * N / (B0 * (1 - momentum))`.
+        noise_scale_before: `lr_before * N / (B0 * (1 - momentum))` with `B0` the constant batch size.
         noise_scale: `lr * N / (B * (1 - momentum))`, with the momentum in force.
         seconds_before: of training by `before`; None without a timing.
         seconds_after: of training by `after`; None without a timing.
@@ -232,6 +232,7 @@ class Forecast:
             "updates_before": self.before.updates,
             "updates_after": self.after.updates,
             "samples": self.after.samples,
+            "batch_size": self.before.batch_sizes[0],
             "dataset_size": self.after.dataset_size,
             "epochs": self.after.epochs,
             "starts_samples": list(self.starts_samples),
@@ -253,6 +254,7 @@ def forecast(
     plan: Plan,
     *,
     coupling: str | couplings.Coupling,
+    batch_size: int | None = None,
     momentum: float = 0.0,
     timing: Timing | None = None,
 ) -> Forecast:
@@ -262,6 +264,8 @@ def forecast(
         lrs: the LR schedule, which stays in place.
         plan: the batch schedule, resolved for a data set and epochs.
         coupling: how the LR follows the batch size; for a converted schedule use its `.coupling`.
+        batch_size: the constant one, the loader's; None: the first of the plan, which is the loader's but for
+            `last_iterate`.
         momentum: of SGD, from 0 and below 1; it enters the noise scale.
         timing: seconds per update, to forecast seconds.
 
@@ -282,7 +286,8 @@ def forecast(
         raise ArgumentError(
             "plan", "must have an end to be forecast", got="one without", remedy="plan with `dataset_size` and `epochs`"
         )
-    base, coupling = plan.batch_sizes[0], couplings.get(coupling)
+    base = plan.batch_sizes[0] if batch_size is None else _checks.whole("batch_size", batch_size)
+    coupling = couplings.get(coupling)
     before = constant(base).plan(
         dataset_size=plan.dataset_size, epochs=plan.epochs, drop_last=plan.drop_last, run_on=plan.run_on
     )

@@ -357,7 +357,7 @@ def _forest(found: Mapping[str, Sequence[float | None]], text: Mapping[str, str]
 
 def forecast(values: Json, paint: Mapping[str, str]) -> dict[str, Chart]:
     """LR, batch size and noise scale of a `plan.json` against samples; `paint` names the growing batch first."""
-    first = [values["sizes"][0]] * len(values["sizes"])
+    first = [values.get("batch_size", values["sizes"][0])] * len(values["sizes"])
     made = {
         "lr": _stairs(values, [values["lr"], values["lr_before"]], paint, "LR"),
         "batch": _stairs(values, [values["sizes"], first], paint, "batch"),

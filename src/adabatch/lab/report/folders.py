@@ -60,6 +60,7 @@ _WORKERS: Final = {
 }
 _PLAN: Final = {
     **dict.fromkeys(("updates_before", "updates_after", "dataset_size", "epochs"), Size),
+    "batch_size?": Size,
     "starts_samples": [Count],
     "sizes": [Size],
     **{key: [Number] for key in ("lr", "lr_before", "noise_scale", "noise_scale_before")},

@@ -122,7 +122,7 @@ def probe_picture(probe: Mapping[str, Any], picture: Path) -> None:
 def plan_picture(forecast: Mapping[str, Any], picture: Path, *, title: str = "") -> None:
     """Draws a `plan.json` to a PNG file: constant and growing batch, with `title` before their numbers of updates."""
     end = forecast["dataset_size"] * forecast["epochs"]
-    first = [forecast["sizes"][0]] * len(forecast["sizes"])
+    first = [forecast.get("batch_size", forecast["sizes"][0])] * len(forecast["sizes"])
     workers = forecast.get("workers")
     figure = new_figure(6.8, 5.6 if workers is None else 8.6)
     upper: Any = figure

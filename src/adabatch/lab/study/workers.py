@@ -7,19 +7,24 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adabatch import schedules
 from adabatch.lab.planner import PAYS, Link, Performance
 from adabatch.lab.study.statistics import paired_ratio
 from adabatch.schedules import Plan
 
 
 def on_workers(
-    plan: Plan, models: Sequence[Performance], workers: Sequence[int], *, price: float | None = None
+    plan: Plan,
+    constant: Plan,
+    models: Sequence[Performance],
+    workers: Sequence[int],
+    *,
+    price: float | None = None,
 ) -> dict[str, Any]:
-    """Forecasts a training, and the same at the constant batch that it starts with, for numbers of workers.
+    """Forecasts a training, and the same at a constant batch, for numbers of workers.
 
     Args:
         plan: the batch schedule, resolved.
+        constant: the constant batch, resolved for the same training.
         models: what each turn of a probe says: an answer is their median, with the interval over turns.
         workers: the numbers of workers.
         price: of a worker-hour.
@@ -29,9 +34,6 @@ def on_workers(
         of the plan. `pays_up_to` is the number of workers from which on twice as many make an update less than `pays`
         times as fast.
     """
-    constant = schedules.constant(plan.batch_sizes[0]).plan(
-        dataset_size=plan.dataset_size, epochs=plan.epochs, drop_last=plan.drop_last
-    )
     link = models[0].link
     return {
         "link": _told(link),
