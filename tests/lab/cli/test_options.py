@@ -45,12 +45,16 @@ def test_every_setting_is_an_option_with_its_own_help():
 def test_the_help_says_the_learning_rates_that_the_tasks_have():
     option, said = options_of(train_command.command)["lr"], {}
     for part in option.help.partition("of SGD and of Adam: ")[2].rstrip(".").split("; "):
-        names, rates = re.fullmatch(r"(.*?) ([\d.]+, [\d.]+)", part).groups()
-        said |= {name: [float(rate) for rate in rates.split(", ")] for name in names.split(" and ")}
-    assert set(said) == set(tasks.names())
-    for name, (sgd, adam) in said.items():
-        found = {kind: RunConfig.for_task(name, optimizer=kind).lr for kind in ("sgd", "nesterov", "adam", "adamw")}
-        assert found == {"sgd": sgd, "nesterov": sgd, "adam": adam, "adamw": adam}, name
+        names, rates, network, others = re.fullmatch(r"(.*?) ([\d.]+, [\d.]+)(?: \((\w+) (.*)\))?", part).groups()
+        for name in names.split(" and "):
+            said |= dict.fromkeys(((name, model) for model in tasks.get(name).models), rates)
+            said |= {} if network is None else {(name, network): others}
+    assert {name for name, _ in said} == set(tasks.names())
+    for (name, model), rates in said.items():
+        sgd, adam = map(float, rates.split(", "))
+        kinds = ("sgd", "nesterov", "adam", "adamw")
+        found = {kind: RunConfig.for_task(name, model=model, optimizer=kind).lr for kind in kinds}
+        assert found == {"sgd": sgd, "nesterov": sgd, "adam": adam, "adamw": adam}, (name, model)
 
 
 def test_the_help_says_which_coupling_there_is_without_one():

@@ -197,6 +197,14 @@ def test_bad_input(name, tmp_path, capsys, monkeypatch):
     assert "hush" not in message
 
 
+def test_networks_of_different_lrs_are_refused_without_one(tmp_path, capsys):
+    words = ["study", "gpt-tiny", "--models", "gpt,lstm", "--out", str(tmp_path / "out")]
+    message = refused(capsys, *words)
+    assert message.startswith("`--lr` must be given for networks of different LRs, got gpt with 0.001, lstm with 0.003")
+    assert "--batch-sizes" in refused(capsys, *words, "--lr", "0.002", "--batch-sizes", "16")
+    assert "--batch-sizes" in refused(capsys, *words, "--optimizer", "sgd", "--batch-sizes", "16")
+
+
 def test_a_folder_of_another_command_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     assert "`--out` must not hold a run" in refused(capsys, *QUICK, "--out", str(tmp_path))

@@ -32,7 +32,10 @@ def test_settings_go_with_the_optimizer(name):
     task = tasks.get(name)
     own = task.defaults["optimizer"]
     assert own not in task.by_optimizer
-    assert all(set(settings) <= set(task.defaults) - {"optimizer"} for settings in task.by_optimizer.values())
+    assert set(task.by_model) <= set(task.models[1:])
+    for each in (task.by_optimizer, *task.by_model.values()):
+        assert set(each) <= set(optimizers.NAMES)
+        assert all(set(settings) <= set(task.defaults) - {"optimizer"} for settings in each.values())
     for optimizer in optimizers.NAMES:
         config = RunConfig.for_task(name, optimizer=optimizer)
         expected = {**task.defaults, **task.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
@@ -41,13 +44,30 @@ def test_settings_go_with_the_optimizer(name):
     assert RunConfig.for_task(name) == RunConfig.for_task(name, optimizer=own)
 
 
-def test_what_another_optimizer_changes():
-    text, mnist = tasks.get("gpt-tiny"), tasks.get("mnist")
-    assert mnist.in_place_of("sgd", "adam") == {"lr": 0.001}
-    assert mnist.in_place_of("adam", "sgd") == {"lr": 0.02}
-    assert mnist.in_place_of("sgd", "nesterov") == mnist.in_place_of("adam", "adamw") == {}
-    assert text.in_place_of("adamw", "adam") == {"weight_decay": 0.0}
-    assert text.in_place_of("adam", "adamw") == {"weight_decay": 0.1}
+@pytest.mark.parametrize(
+    ("task", "before", "given", "changes"),
+    [
+        ("mnist", {"optimizer": "sgd"}, {"optimizer": "adam"}, {"lr": 0.001}),
+        ("mnist", {"optimizer": "adam"}, {"optimizer": "sgd"}, {"lr": 0.02}),
+        ("mnist", {}, {"optimizer": "nesterov"}, {}),
+        ("mnist", {"optimizer": "adam"}, {"optimizer": "adamw", "model": "mlp"}, {}),
+        ("gpt-tiny", {}, {"optimizer": "adam"}, {"weight_decay": 0.0}),
+        ("gpt-tiny", {"optimizer": "adam"}, {"optimizer": "adamw"}, {"weight_decay": 0.1}),
+        ("gpt-tiny", {}, {"model": "lstm"}, {"lr": 0.003}),
+        ("gpt-tiny", {"model": "lstm"}, {"model": "gpt"}, {"lr": 0.001}),
+        ("gpt-tiny", {"model": "lstm"}, {"optimizer": "adam"}, {"weight_decay": 0.0}),
+        ("gpt-tiny", {"model": "lstm", "optimizer": "sgd"}, {"model": "gpt"}, {}),
+    ],
+)
+def test_what_another_optimizer_or_network_changes(task, before, given, changes):
+    assert tasks.get(task).in_place_of(before, given) == changes
+
+
+def test_a_network_may_have_an_lr_of_its_own():
+    found = {model: RunConfig.for_task("gpt-tiny", model=model).lr for model in tasks.get("gpt-tiny").models}
+    assert found == {"gpt": 0.001, "lstm": 0.003}
+    assert RunConfig.for_task("gpt-tiny", model="lstm", lr=0.5).lr == 0.5
+    assert RunConfig.for_task("gpt-tiny", model="lstm", optimizer="lamb").lr == 0.005
 
 
 def data_of(x_train):

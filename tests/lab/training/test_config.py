@@ -287,6 +287,12 @@ def test_settings_on_top_of_others(base, given, expected):
     assert base == before
 
 
+def test_another_network_brings_its_own_lr():
+    assert on_top({"lr": 0.5}, {"model": "lstm"}, task="gpt-tiny") == {"lr": 0.003, "model": "lstm"}
+    assert on_top({"lr": 0.5, "model": "lstm"}, {"model": "lstm"}, task="gpt-tiny")["lr"] == 0.5
+    assert on_top({}, {"model": "lstm", "lr": 0.2}, task="gpt-tiny")["lr"] == 0.2
+
+
 # More epochs than a run was begun with.
 
 

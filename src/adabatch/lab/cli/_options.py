@@ -120,12 +120,16 @@ def _read(name: str, value: Any) -> Any:
 
 
 def _task_lrs() -> str:
-    """The tasks' LRs for SGD and for Adam, in words."""
+    """The tasks' LRs for SGD and for Adam, in words, and those of networks that have their own."""
     lrs: dict[str, list[str]] = {}
     for name in tasks.names():
-        sgd, adam = (tasks.get(name).settings(optimizer)["lr"] for optimizer in ("sgd", "adam"))
-        lrs.setdefault(f"{sgd:g}, {adam:g}", []).append(name)
-    return "of SGD and of Adam: " + "; ".join(f"{' and '.join(names)} {pair}" for pair, names in lrs.items())
+        own = "".join(f" ({model} {_lrs(name, model)})" for model in tasks.get(name).by_model)
+        lrs.setdefault(f"{_lrs(name)}{own}", []).append(name)
+    return "of SGD and of Adam: " + "; ".join(f"{' and '.join(names)} {rates}" for rates, names in lrs.items())
+
+
+def _lrs(task: str, model: str | None = None) -> str:
+    return ", ".join(f"{tasks.get(task).settings(optimizer, model)['lr']:g}" for optimizer in ("sgd", "adam"))
 
 
 def merged_settings(

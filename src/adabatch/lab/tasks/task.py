@@ -167,6 +167,7 @@ class Task:
         load: reads the data from the user's folder; None finds or downloads them.
         tokens_per_sample: of text, tokens in a sample; None: there are no tokens to count.
         by_optimizer: settings that differ from `defaults` with another optimizer, above all the LR.
+        by_model: the same of networks that want other ones than the first: by network, then by optimizer.
         expected_loss: the expected test loss after each update of SGD, computed without sampling, of LRs, a batch size
             and a momentum, as in `adabatch.lab.tasks.quadratic`; None: it is not known.
     """
@@ -179,6 +180,7 @@ class Task:
     load: Callable[[Path | str | None], Data]
     tokens_per_sample: int | None = None
     by_optimizer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by_model: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     expected_loss: Callable[..., Any] | None = None
 
     @property
@@ -186,27 +188,36 @@ class Task:
         """The network if none is chosen."""
         return self.models[0]
 
-    def settings(self, optimizer: str | None = None) -> dict[str, Any]:
-        """The default settings with this optimizer; None for the task's own optimizer.
+    def settings(self, optimizer: str | None = None, model: str | None = None) -> dict[str, Any]:
+        """The default settings with this optimizer and this network; None for the task's own.
 
         Example:
             >>> from adabatch.lab.tasks import get
             >>> get("mnist").settings()["lr"], get("mnist").settings("adam")["lr"]
             (0.02, 0.001)
+            >>> get("gpt-tiny").settings()["lr"], get("gpt-tiny").settings(model="lstm")["lr"]
+            (0.001, 0.003)
         """
-        if optimizer is None:
-            return dict(self.defaults)
-        return {**self.defaults, **self.by_optimizer.get(optimizer, {}), "optimizer": optimizer}
+        optimizer = self.defaults["optimizer"] if optimizer is None else optimizer
+        of_model = {} if model is None else self.by_model.get(model, {})
+        changed = {**self.by_optimizer.get(optimizer, {}), **of_model.get(optimizer, {})}
+        return {**self.defaults, **changed, "optimizer": optimizer}
 
-    def in_place_of(self, before: str, optimizer: str) -> dict[str, Any]:
-        """The settings that the task changes when `optimizer` replaces `before`.
+    def in_place_of(self, before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that the task changes when a given optimizer or network replaces the one before.
+
+        Args:
+            before: settings with `optimizer` and `model`, the task's own where they are missing.
+            given: the same, those before where they are missing.
 
         Example:
             >>> from adabatch.lab.tasks import get
-            >>> get("mnist").in_place_of("sgd", "adamw"), get("mnist").in_place_of("sgd", "nesterov")
+            >>> get("mnist").in_place_of({}, {"optimizer": "adamw"}), get("mnist").in_place_of({}, {"model": "mlp"})
             ({'lr': 0.001}, {})
         """
-        old, new = self.settings(before), self.settings(optimizer)
+        after = {**before, **given}
+        old = self.settings(before.get("optimizer"), before.get("model"))
+        new = self.settings(after.get("optimizer"), after.get("model"))
         return {name: value for name, value in new.items() if name != "optimizer" and value != old[name]}
 
 

@@ -336,8 +336,8 @@ class RunConfig:
 
         Args:
             task: name of the task.
-            **settings: fields of this class. The task's defaults never include growth. The LR and other settings of an
-                optimizer are the task's for that optimizer, unless others are given. With a rule the coupling is the
+            **settings: fields of this class. The task's defaults never include growth. LR and other settings are the
+                task's for the optimizer and the network, unless others are given. With a rule the coupling is the
                 rule's own, and the limit a tenth of the data, unless others are given. With a `growth_file` the batch
                 size is its schedule's first and the coupling the one that it brings, where there are such.
 
@@ -349,7 +349,7 @@ class RunConfig:
         if unknown := sorted(set(settings) - set(known)):
             raise ArgumentTypeError("settings", f"must be among {', '.join(known)}", got=", ".join(unknown))
         found = tasks.get(task)
-        defaults = found.settings(settings.get("optimizer"))
+        defaults = found.settings(settings.get("optimizer"), settings.get("model"))
         if settings.get("growth_file") is not None:
             settings["growth_file"] = growing.file_text(settings["growth_file"])  # so that it is read once
         return cls(**{"task": task, "model": found.default_model, **defaults, **growing.brought(settings), **settings})
@@ -552,8 +552,8 @@ def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> d
     """Settings that were given, on top of others.
 
     One way to grow replaces another. A rule brings its own coupling, and a file its first batch size, and its coupling
-    if it has one of its own. Another optimizer brings the LR and the other
-    settings that the task has for it, unless they are given.
+    if it has one of its own. Another optimizer or network brings the LR and other settings that the task has for it,
+    unless they are given.
 
     Args:
         base: fields of `RunConfig`, of a preset, a file or another run.
@@ -573,8 +573,7 @@ def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> d
         given = {**given, "growth_file": growing.file_text(given["growth_file"])}
         for name in ("every", *growing.brought(given)):
             kept.pop(name, None)
-    if "optimizer" in given:
-        kept |= found.in_place_of(base.get("optimizer", found.defaults["optimizer"]), given["optimizer"])
+    kept |= found.in_place_of(base, given)
     return {**kept, **given}
 
 
