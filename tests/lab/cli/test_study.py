@@ -17,7 +17,7 @@ from adabatch.lab.cli.study import progress_table
 from adabatch.lab.study import cooled
 from adabatch.lab.study.board import Standing
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.due import by_case, due, in_order
+from adabatch.lab.study.due import due_by_case, in_order
 from adabatch.lab.study.sweep import View
 from adabatch.lab.tasks import decode
 
@@ -86,7 +86,7 @@ def test_the_table_of_progress_counts_a_shared_training_once():
     grid = studies.grid(rules=("constant", "linear", "sqrt"))
 
     def column(curves):
-        jobs = by_case(grid, curves)
+        jobs = due_by_case(grid, curves)
         view = View(grid, Standing(curves, {}), in_order(jobs), jobs)
         names, *sizes = ([*each.cells] for each in progress_table(grid, view).columns)
         assert names == ["mlp constant", "mlp linear", "mlp sqrt"]
@@ -95,7 +95,7 @@ def test_the_table_of_progress_counts_a_shared_training_once():
         return sizes
 
     assert column({}) == [["2 left", "as above", "as above"], ["2 left"] * 3]
-    shared = [job for job in due(grid, {}) if job.batch_size == 10]
+    shared = [job for job in studies.due(grid, {}) if job.batch_size == 10]
     assert column({job.key: studies.curve(job) for job in shared[:1]})[0] == ["1 left", "as above", "as above"]
     assert column({job.key: studies.curve(job) for job in shared}) == [["done"] * 3, ["2 left"] * 3]
 
@@ -200,9 +200,9 @@ def test_bad_input(name, tmp_path, capsys, monkeypatch):
 def test_networks_of_different_lrs_are_refused_without_one(tmp_path, capsys):
     words = ["study", "gpt-tiny", "--models", "gpt,lstm", "--out", str(tmp_path / "out")]
     message = refused(capsys, *words)
-    assert message.startswith("`--lr` must be given for networks of different LRs, got gpt with 0.001, lstm with 0.003")
-    assert "--batch-sizes" in refused(capsys, *words, "--lr", "0.002", "--batch-sizes", "16")
-    assert "--batch-sizes" in refused(capsys, *words, "--optimizer", "sgd", "--batch-sizes", "16")
+    assert message.startswith("`--lr` must be given or tuned for networks of different LRs, got gpt with 0.001, ")
+    for more in (["--lr", "0.002"], ["--optimizer", "sgd"], ["--lr-rules", "tuned"]):
+        assert "--batch-sizes" in refused(capsys, *words, *more, "--batch-sizes", "16")
 
 
 def test_a_folder_of_another_command_is_refused(tmp_path, capsys):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from adabatch.lab.study.curve import Curve, CurvePoint
-from adabatch.lab.study.due import due
+from adabatch.lab.study.due import due_by_case, in_order
 from adabatch.lab.study.grid import Grid, Job
 from adabatch.lab.training import RunConfig
 
@@ -38,6 +38,11 @@ def bowl(job: Job, *, lr: float, momentum: float) -> Curve:
     far = math.log2(job.lr / lr)
     loss = 0.3 + 0.01 * far**2 + 0.01 * math.log2((1 - job.momentum) / (1 - momentum)) ** 2
     return curve(job, loss=loss, stopped="diverged" if far > 6 else "budget")
+
+
+def due(study: Grid, curves: dict[str, Curve]) -> list[Job]:
+    """The jobs that are due, the most urgent first."""
+    return in_order(due_by_case(study, curves))
 
 
 def played(study: Grid, train: Any = curve) -> tuple[dict[str, Curve], list[str]]:

@@ -14,13 +14,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from tests.lab.study.studies import curve, grid, played
+from tests.lab.study.studies import curve, due, grid, played
 
 from adabatch._errors import ArgumentError
 from adabatch.lab.study import board
 from adabatch.lab.study.board import Board, Claim, LostError, hidden
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.due import due
 from adabatch.lab.study.grid import Grid, Job
 
 FACTS = {"data": "1234"}

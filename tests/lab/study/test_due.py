@@ -10,11 +10,11 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lab.study.studies import BASE, bowl, curve, grid, played
+from tests.lab.study.studies import BASE, bowl, curve, due, grid, played
 
 from adabatch.lab.study import due as module
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.due import by_case, due, longest, search, target, targets
+from adabatch.lab.study.due import due_by_case, longest, search, target, targets
 from adabatch.lab.study.grid import SEARCH_SEED, Case
 
 TUNED = Case(model="mlp", fraction=1.0, rule="tuned", batch_size=10)
@@ -145,7 +145,7 @@ ALIKE = ("constant", "linear", "sqrt")
 def test_a_training_that_several_rules_ask_for_is_done_once():
     study = grid(rules=ALIKE)
     smallest = [case for case in study.cases(study.panels[0]) if case.batch_size == 10]
-    waiting = [by_case(study, {})[case] for case in smallest]
+    waiting = [due_by_case(study, {})[case] for case in smallest]
     assert waiting[0] == waiting[1] == waiting[2] == due(study, {})[::4]
     curves, order = played(study, slow)
     assert sum(key.endswith("-2epochs") for key in order) == 2 * (1 + 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.lab.study.studies import curve, grid, without_seconds
+from tests.lab.study.studies import curve, due, grid, without_seconds
 from tests.lab.training.checks import small_data
 
 from adabatch._errors import ArgumentError, UsageError
@@ -23,7 +23,6 @@ from adabatch.lab.study import board as boards
 from adabatch.lab.study import cooled, sweep
 from adabatch.lab.study.board import Board
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.due import due
 from adabatch.lab.tasks.objective import Classification
 from adabatch.lab.training.interrupt import Interrupted
 

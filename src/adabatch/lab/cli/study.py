@@ -277,10 +277,10 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
     for model in models:
         _checks.one_of("models", model, found.models)
     lrs = {model: found.settings(settings.get("optimizer"), model)["lr"] for model in models}
-    if "lr" not in settings and len(set(lrs.values())) > 1:
+    if "lr" not in settings and set(given["rules"]) != {"tuned"} and len(set(lrs.values())) > 1:
         got = ", ".join(f"{model} with {lr:g}" for model, lr in lrs.items())
         remedy = "or study one after the other; adabatch report shows several studies together"
-        raise ArgumentError("lr", "must be given for networks of different LRs", got=got, remedy=remedy)
+        raise ArgumentError("lr", "must be given or tuned for networks of different LRs", got=got, remedy=remedy)
     settings.setdefault("epochs", min(EPOCHS_AT_MOST, found.settings(settings.get("optimizer"))["epochs"]))
     base = RunConfig.for_task(task, **{"model": models[0], **settings, "lr_schedule": "constant"})
     if sizes is None:

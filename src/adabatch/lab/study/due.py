@@ -52,18 +52,8 @@ class Targets:
     test_loss: float | None
 
 
-def due(grid: Grid, curves: Curves) -> list[Job]:
-    """The jobs that are due, the most urgent first, each once; those that are under way are among them.
-
-    Args:
-        grid: of the study.
-        curves: of finished jobs, by key.
-    """
-    return in_order(by_case(grid, curves))
-
-
-def by_case(grid: Grid, curves: Curves) -> dict[Case, list[Job]]:
-    """The jobs that are due for each case; several cases may wait for the same one.
+def due_by_case(grid: Grid, curves: Curves) -> dict[Case, list[Job]]:
+    """The jobs that are due for each case, those under way among them; several cases may wait for the same one.
 
     Args:
         grid: of the study.

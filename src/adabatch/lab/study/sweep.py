@@ -23,7 +23,7 @@ from adabatch.lab import tasks
 from adabatch.lab.study import cooled
 from adabatch.lab.study.board import LOSSES, Board, Claim, LostError, Standing, quiet
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.due import by_case, in_order
+from adabatch.lab.study.due import due_by_case, in_order
 from adabatch.lab.study.grid import Case, Grid, Job
 from adabatch.lab.tasks import Data, decode
 from adabatch.lab.training import writing
@@ -140,7 +140,7 @@ def look(board: Board, grid: Grid) -> View:
     standing = board.standing()
     lost = {key: Curve((), "lost") for key in standing.given_up}
     standing = replace(standing, done={**lost, **standing.done})
-    left = by_case(grid, standing.done)
+    left = due_by_case(grid, standing.done)
     return View(grid, standing, in_order(left), left)
 
 
