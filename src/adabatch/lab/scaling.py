@@ -247,6 +247,8 @@ class Cell(Record):
         momentum: of the optimizer.
         at_edge: whether the best LR or momentum lay at the edge of its grid to the end.
         samples_per_second: of training, median over seeds; None: too short to tell.
+        linear_approximation_error: of the loss over a step at the linearly scaled LR, in its units, at the end of the
+            budget in which the target is set; geometric mean over seeds.
         stopped: how many trainings ended why.
         curves: of each seed.
     """
@@ -256,6 +258,7 @@ class Cell(Record):
     momentum: Amount
     at_edge: _Answer = False
     samples_per_second: Positive | None = None
+    linear_approximation_error: Estimate = field(default_factory=Estimate)
     stopped: Mapping[str, Count] = field(default_factory=dict)
     curves: Annotated[tuple[LearningCurve, ...], EMPTY_TOO] = ()
 

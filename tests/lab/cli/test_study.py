@@ -57,6 +57,7 @@ def test_the_smallest_form(tmp_path, capsys):
     (rule,) = found["panels"][0]["rules"]
     assert [cell["batch_size"] for cell in rule["cells"]] == [64, 256]
     assert [run["seed"] for cell in rule["cells"] for run in cell["curves"]] == [0, 1, 0, 1]
+    assert all(cell["linear_approximation_error"]["estimate"] > 0 for cell in rule["cells"])
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"study.db", "study.json", "report.html", "study.csv"} < files
     assert "states" not in files

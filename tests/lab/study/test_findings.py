@@ -7,7 +7,7 @@ import pytest
 from tests.lab.study.studies import curve, grid, played
 
 from adabatch.lab import tasks
-from adabatch.lab.scaling import Study
+from adabatch.lab.scaling import Estimate, Study
 from adabatch.lab.study import cooled
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.findings import expected_curve, findings
@@ -62,6 +62,18 @@ def test_cells_tell_how_their_trainings_ended():
     assert [cell.lr for cell in rule.cells] == pytest.approx([0.02, 0.06])
     assert [[run.seed for run in cell.curves] for cell in rule.cells] == [[0, 1]] * 2
     assert [cell.samples_per_second for cell in rule.cells] == pytest.approx([1000, 3000])
+
+
+def test_errors_of_the_linear_approximation_are_means_over_seeds():
+    def train(job):
+        return replace(curve(job), linear_approximation_error=0.1 * job.cell.batch_size * (4.0 if job.seed else 1.0))
+
+    (rule,) = found_of(grid(max_epochs=2), train).panels[0].rules
+    errors = [cell.linear_approximation_error for cell in rule.cells]
+    assert [error.estimate for error in errors] == pytest.approx([2.0, 6.0])
+    assert [error.high / error.estimate for error in errors] == pytest.approx([19.74, 19.74], rel=1e-3)
+    (rule,) = found_of(grid(max_epochs=2)).panels[0].rules
+    assert {cell.linear_approximation_error for cell in rule.cells} == {Estimate()}
 
 
 def test_trainings_that_left_nothing():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Final
 
-from adabatch.lab.scaling import Cell, CriticalBatch, LearningCurve, Panel, Rule, Study, ToLoss
+from adabatch.lab.scaling import Cell, CriticalBatch, Estimate, LearningCurve, Panel, Rule, Study, ToLoss
 from adabatch.lab.study import due, fits, measures
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import Cell as GridCell
@@ -58,7 +58,7 @@ def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], sa
         rules=tuple(
             Rule(
                 rule=rule,
-                cells=tuple(_cell(grid, cell, runs[rule][size], curves) for size, cell in cells.items()),
+                cells=_cells(grid, cells, runs[rule], curves),
                 **{loss: _to_loss(runs[rule], loss, aims[loss]) for loss in LOSSES},
             )
             for rule, cells in rules.items()
@@ -66,7 +66,18 @@ def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], sa
     )
 
 
-def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping[str, Curve]) -> Cell:
+def _cells(
+    grid: Grid, cells: Mapping[int, GridCell], runs: Mapping[int, Mapping[int, Curve]], curves: Mapping[str, Curve]
+) -> tuple[Cell, ...]:
+    errors = measures.means(
+        {size: [run.linear_approximation_error for run in by_seed.values()] for size, by_seed in runs.items()}
+    )
+    return tuple(_cell(grid, cell, runs[size], curves, errors[size]) for size, cell in cells.items())
+
+
+def _cell(
+    grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping[str, Curve], error: Estimate
+) -> Cell:
     _, found = due.search(grid, cell, curves)
     assert found is not None  # the study is done
     rates = [
@@ -82,6 +93,7 @@ def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping
         momentum=found.momentum,
         at_edge=found.at_edge,
         samples_per_second=median(rates) if rates else None,
+        linear_approximation_error=error,
         stopped=dict(Counter(run.stopped for run in runs.values())),
         curves=tuple(LearningCurve(seed, [list(point) for point in run.points]) for seed, run in runs.items()),
     )
