@@ -4,6 +4,7 @@ from tests.lab.report.page_branches import branching
 from adabatch.lab.report.branching.words import (
     answer,
     chosen,
+    cost_words,
     fork_name,
     percent,
     schedule_words,
@@ -53,3 +54,10 @@ def test_all_sentences():
     )
     assert second.startswith("The schedule: batch size 16")
     assert "depends on both" in third
+
+
+def test_costs_and_their_bounds():
+    found = {(cell.window, cell.fork, cell.factor): cost_words(cell) for cell in branching().cells}
+    assert found[1 / 64, 0.05, 8] == "over 2"
+    assert found[1 / 64, 0.65, 2] == "under 0.889"
+    assert found[1 / 16, 0.05, 2] == "1.13 [1.07, 1.19]"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from adabatch.lab.report import look, plotting
-from adabatch.lab.report.branching.words import fork_name, percent, steps, tolerance_name
+from adabatch.lab.report.branching.words import cost_words, fork_name, percent, steps, tolerance_name
 from adabatch.lab.report.plotting import Chart
 from adabatch.lab.report.scaling.charts import axis_of, level, marked, reached_by, stacked
-from adabatch.lab.report.scaling.words import number, told
+from adabatch.lab.report.scaling.words import number
 from adabatch.lab.scaling import BranchCell, BranchFindings
 
 TITLES: Final = {
@@ -18,7 +18,7 @@ TITLES: Final = {
     "schedule": "The schedule",
 }
 SCHEDULE: Final = "schedule"  # the name of its line
-_APART: Final = 1.05  # ratio of the places of two forks at one batch size, so that their intervals can be told apart
+_APART: Final = 1.16  # ratio of the places of the last and the first fork at one batch size: they stand side by side
 _WIDER: Final = 3.0  # pixels by which a line is wider than the next one, which may lie on it
 _SHARES: Final = (0, 20, 40, 60, 80, 100)
 
@@ -37,7 +37,7 @@ def cost(found: BranchFindings, names: Sequence[str]) -> Chart:
         axis = plotting.axis("y", place)
         for number_of_fork, fork in enumerate(found.forks):
             cells = [cell for cell in found.cells if (cell.window, cell.fork) == (window, fork)]
-            aside = _APART ** (number_of_fork - (len(found.forks) - 1) / 2)
+            aside = _APART ** (number_of_fork / max(len(found.forks) - 1, 1) - 0.5)
             made = _costs(found, cells, aside, names.index(fork_name(fork)))
             traces += [trace | {"yaxis": axis} for trace in made]
         layout["shapes"].append(level(1.0, axis))
@@ -56,7 +56,7 @@ def _costs(found: BranchFindings, cells: Sequence[BranchCell], aside: float, pla
     name, sizes = fork_name(cells[0].fork), [found.base_batch_size * cell.factor for cell in cells]
     heads = [f"<b>{name}</b><br>batch {size:,}, LR ×{c.lr_factor:.3g}" for size, c in zip(sizes, cells, strict=True)]
     points = [
-        (size * aside, cell.cost, f"{head}<br>{told(cell.cost)} times the samples")
+        (size * aside, cell.cost, f"{head}<br>{cost_words(cell)} times the samples")
         for size, cell, head in zip(sizes, cells, heads, strict=True)
     ]
     made = marked(name, place, points, joined=True)

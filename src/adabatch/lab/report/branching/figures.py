@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adabatch.lab.report.branching.words import fork_name, percent
+from adabatch.lab.report.branching.words import cost_words, fork_name, percent
 from adabatch.lab.report.figures import Table
 from adabatch.lab.report.scaling.words import number, told
 from adabatch.lab.report.words import NOTHING, TIMES
@@ -29,7 +29,7 @@ def costs(found: BranchFindings) -> Table:
 
 def _cost(found: BranchFindings, cell: BranchCell) -> list[str]:
     size = found.base_batch_size * cell.factor
-    return [percent(cell.window), f"{size:,}", f"{cell.lr_factor:.3g}", told(cell.loss_ratio), told(cell.cost)]
+    return [percent(cell.window), f"{size:,}", f"{cell.lr_factor:.3g}", told(cell.loss_ratio), cost_words(cell)]
 
 
 def _truth(cell: BranchCell) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-from adabatch.lab.scaling import BranchFindings, Harmless
+from adabatch.lab.report.scaling.words import told
+from adabatch.lab.scaling import BranchCell, BranchFindings, Harmless
 
 _GROWTH: Final = {
     "early": "Early growth suits this task: larger batches do no harm at the beginning, and harm later.",
@@ -28,6 +30,11 @@ def fork_name(fork: float) -> str:
 def tolerance_name(tolerance: float) -> str:
     """The name of a tolerance: `"tolerance 1 %"`."""
     return f"tolerance {percent(tolerance)}"
+
+
+def cost_words(cell: BranchCell) -> str:
+    """The cost of a larger batch with its interval; of one beyond what was measured, the bound: `"over 2"`."""
+    return told(cell.cost if cell.cost.estimate else replace(cell.cost, estimate=None))
 
 
 def chosen(found: BranchFindings) -> Harmless:
