@@ -4,9 +4,10 @@ import json
 import math
 
 import pytest
+from tests.lab.report.page_branches import branching
 from tests.lab.report.page_studies import study
 
-from adabatch.lab.scaling import Estimate, Study, ToTarget
+from adabatch.lab.scaling import BranchFindings, Estimate, Study, ToTarget
 from adabatch.lab.study.fits import fits
 from adabatch.lab.study.measures import Arrival
 
@@ -113,3 +114,41 @@ def test_a_fit_of_a_straight_line_says_a_straight_line():
     if fit.critical_batch.estimate is None:
         assert fit.updates(32) == pytest.approx(200, rel=0.02)
     assert fit.updates(64) == pytest.approx(100, rel=0.02)
+
+
+# Branchings.
+
+
+@pytest.fixture
+def branched():
+    return json.loads(json.dumps(branching(truth=True).to_json(), allow_nan=False))
+
+
+def test_a_branching_that_is_read_is_what_was_written(branched):
+    assert list(BranchFindings.faults(branched)) == []
+    again = BranchFindings.of_json(branched)
+    assert again.to_json() == branched
+    assert (again.base_batch_size, again.forks) == (16, (0.05, 0.15, 0.35, 0.65))
+    assert again.cells[1].lr_factor == 2.0
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value", "words"),
+    [
+        (("cells", 0), "power", 9, "cells[0].power 9, which must be a number from 0 to 8"),
+        (("cells", 0), "fork", 0.5, "with branches at forks that are not in settings.forks"),
+        (("settings",), "forks", [0.1, 0.05], "with settings.forks [0.1, 0.05], which must be growing shares of"),
+        (("settings",), "forks", [0.5, 1.5], "which must be growing shares of the training"),
+        (("settings", "base"), "batch_size", 0, "settings.base.batch_size 0, which must be a whole number from 1 on"),
+        (("harmless", 0), "factors", [1, 2], "without a harmless factor for each fork"),
+        ((), "tolerance", 0.02, "without the harmless factors of the schedule's window and tolerance"),
+        ((), "growth", "sometimes", "with growth 'sometimes', which must be early, late, any time, none"),
+        ((), "settings", {}, "without settings.base"),
+    ],
+)
+def test_damaged_values_of_a_branching_are_named(branched, path, key, value, words):
+    place = branched
+    for step in path:
+        place = place[step]
+    place[key] = value
+    assert any(words in fault for fault in BranchFindings.faults(branched))

@@ -27,6 +27,9 @@ EARLIER: Final = "earlier"
 _FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
 _Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
 _POINT: Final = (Size, Count, Amount, Loss, Loss)
+_Power = Annotated[float, Kind("a number from 0 to 8", lambda value: not any(faults(value, Amount)) and value <= 8)]
+_BRANCHING: Final = {"base": {"batch_size": Size}, "forks": [Positive], "seeds": [Count]}
+GROWTH: Final = ("early", "late", "any time", "none")  # when it suits a task
 
 
 def _are_points(values: Any) -> bool:
@@ -247,6 +250,8 @@ class Cell(Record):
         momentum: of the optimizer.
         at_edge: whether the best LR or momentum lay at the edge of its grid to the end.
         samples_per_second: of training, median over seeds; None: too short to tell.
+        linear_approximation_error: of the loss over a step at the linearly scaled LR, in its units, at the end of the
+            budget in which the target is set; geometric mean over seeds.
         stopped: how many trainings ended why.
         curves: of each seed.
     """
@@ -256,6 +261,7 @@ class Cell(Record):
     momentum: Amount
     at_edge: _Answer = False
     samples_per_second: Positive | None = None
+    linear_approximation_error: Estimate = field(default_factory=Estimate)
     stopped: Mapping[str, Count] = field(default_factory=dict)
     curves: Annotated[tuple[LearningCurve, ...], EMPTY_TOO] = ()
 
@@ -347,11 +353,16 @@ class BranchCell(Record):
     fork: Positive
     window: Positive
     factor: Size
-    power: Amount
+    power: _Power
     loss_ratio: Estimate
     worst_ratio: Positive | None
     cost: Estimate
     truth: Amount | None = None
+
+    @property
+    def lr_factor(self) -> float:
+        """Its LR over that of the run."""
+        return math.pow(self.factor, self.power)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,12 +379,13 @@ class BranchFindings(Record):
     """The findings of branching.
 
     Attributes:
+        settings: of the branching.
         loss: `"train"` or `"test"`.
         harmless: for each window and each tolerance.
         window: by which the schedule is made.
         tolerance: by which the schedule is made.
         coupling: that goes with the schedule.
-        growth: `"early"`, `"late"`, `"any time"` or `"none"`.
+        growth: one of `GROWTH`.
         schedule: batch sizes, as `schedules.Schedule.to_json` writes them.
     """
 
@@ -391,7 +403,33 @@ class BranchFindings(Record):
     growth: Text
     schedule: Json
 
+    @property
+    def base_batch_size(self) -> int:
+        """The batch size of the ordinary run."""
+        return int(self.settings["base"]["batch_size"])
+
+    @property
+    def forks(self) -> tuple[float, ...]:
+        """The places of the forks, as shares of the training."""
+        return tuple(self.settings["forks"])
+
     @classmethod
     def faults(cls, values: Any) -> Iterator[str]:
         """The faults of the content of a `branch.json`, each in words that follow "got FILE"."""
-        yield from faults(values, cls)
+        yield from (found := list(faults(values, cls)))
+        if found:
+            return
+        yield from (found := list(faults(values.get("settings"), _BRANCHING, "settings")))
+        if found:
+            return
+        forks, rows = values["settings"]["forks"], values["harmless"]
+        if any(not below < fork < 1 for below, fork in zip([0.0, *forks], forks, strict=False)):
+            yield f"with settings.forks {repr(forks)[:40]}, which must be growing shares of the training"
+        if any(cell["fork"] not in forks for cell in values["cells"]):
+            yield "with branches at forks that are not in settings.forks"
+        if any(len(row["factors"]) != len(forks) for row in rows):
+            yield "without a harmless factor for each fork"
+        if (values["window"], values["tolerance"]) not in [(row["window"], row["tolerance"]) for row in rows]:
+            yield "without the harmless factors of the schedule's window and tolerance"
+        if values["growth"] not in GROWTH:
+            yield f"with growth {values['growth'][:40]!r}, which must be {', '.join(GROWTH)}"

@@ -58,7 +58,11 @@ SHORTER = [
 # What must be there before the examples of a text.
 BEFORE = {
     "plan": ["adabatch probe digits --model resnet20 --repeats 6 --seconds 0.01"],
-    "report": ["adabatch compare digits --seeds 2 --out runs/demo"],
+    "report": [
+        "adabatch compare digits --seeds 2 --out runs/demo",
+        "adabatch study digits --models mlp --batch-sizes 16,64 --seeds 2 --epochs 2 --threads 1",
+        "adabatch probe digits --model mlp --repeats 6 --seconds 0.01",
+    ],
 }
 
 
@@ -177,7 +181,8 @@ def planned(printed, folder, words, least):
 def reported(printed, folder, words, least):
     page = Path(printed.removeprefix("Written to ").partition(";")[0])
     text = (page if page.is_absolute() else folder / page).read_text()
-    return None if text.startswith("<!doctype html>") and "test accuracy" in text else "no page"
+    told = "Which comes first" if "runs/probe-digits" in words else "test accuracy"
+    return None if text.startswith("<!doctype html>") and told in text else "no page"
 
 
 def listed(printed, folder, words, least):

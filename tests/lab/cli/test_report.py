@@ -3,8 +3,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tests.lab.report.page_branches import write_branch
 from tests.lab.report.page_folders import write_comparison, write_run
-from tests.lab.report.page_studies import write_study
+from tests.lab.report.page_studies import write_probe, write_study
 
 from adabatch.lab import cli
 
@@ -182,3 +183,54 @@ def test_a_damaged_run_of_a_comparison_is_named_with_what_to_delete(tmp_path, ca
     assert errors.endswith(f"; delete {run_folder} and start the command that wrote it again\n")
     (tmp_path / "compare.json").write_text("{}")
     assert run(capsys, "report", tmp_path)[2].endswith("; start the command that wrote it again\n")
+
+
+def test_a_branching_gets_its_page_its_pictures_and_its_csv(tmp_path, capsys):
+    write_branch(tmp_path / "one")
+    code, printed, errors = run(capsys, "report", tmp_path / "one")
+    assert (code, errors) == (0, "")
+    files = [
+        "branch.png", "branch-harmless.png", "branch-schedule.png", "branch.csv", "branch-harmless.csv",
+        "branch-schedule.csv",
+    ]  # fmt: skip
+    assert printed == (
+        f"Written to {tmp_path / 'one' / 'report.html'}; open it in a browser.\nBeside it: {', '.join(files)}.\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted([*files, "branch.json", "report.html"])
+    code, printed, _ = run(capsys, "report", tmp_path / "one", "--out", tmp_path / "page.html", "--json")
+    assert json.loads(printed) == {"page": str(tmp_path / "page.html")}
+
+
+def test_a_probe_beside_a_study_says_which_comes_first(tmp_path, capsys):
+    write_study(tmp_path / "study", rules=("linear",))
+    write_probe(tmp_path / "probe")
+    code, printed, errors = run(capsys, "report", tmp_path / "study", tmp_path / "probe")
+    assert (code, errors) == (0, "")
+    page = tmp_path / "study" / "report.html"
+    assert printed.startswith(f"Written to {page}; open it in a browser.\nBeside it: study")
+    assert "memory full at" in printed
+    assert "128 to 256" in printed
+    first, second = [line for line in printed.splitlines() if " comes first" in line]
+    assert first.startswith("mlp, LR linear, test loss: as batch sizes grow, ")
+    assert second.startswith("mlp, LR linear, training loss: as batch sizes grow, ")
+    assert ",64,128,256\n" in (tmp_path / "study" / "study-fits.csv").read_text()
+    code, printed, _ = run(capsys, "report", tmp_path / "study", tmp_path / "probe", "--json")
+    assert json.loads(printed)["which_comes_first"] == [first, second]
+
+
+def test_a_probe_of_another_network_is_refused(tmp_path, capsys):
+    write_study(tmp_path / "study")
+    write_probe(tmp_path / "probe", model="lenet")
+    code, printed, errors = run(capsys, "report", tmp_path / "study", tmp_path / "probe")
+    assert (code, printed) == (2, "")
+    assert errors.startswith("error: `FOLDER` must be a probe of a task and network of the studies beside it, got ")
+    assert errors.endswith(" of digits, lenet; they are of digits, mlp: adabatch probe digits --model mlp\n")
+    assert not (tmp_path / "study" / "report.html").exists()
+
+
+def test_a_study_and_a_branching_on_one_page(tmp_path, capsys):
+    write_study(tmp_path / "study")
+    write_branch(tmp_path / "branch")
+    code, printed, errors = run(capsys, "report", tmp_path / "study", tmp_path / "branch")
+    assert (code, errors) == (0, "")
+    assert printed == f"Written to {tmp_path / 'report.html'}; open it in a browser.\n"

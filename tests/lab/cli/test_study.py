@@ -62,6 +62,7 @@ def test_the_smallest_form(tmp_path, capsys):
     (rule,) = found["panels"][0]["rules"]
     assert [cell["batch_size"] for cell in rule["cells"]] == [64, 256]
     assert [run["seed"] for cell in rule["cells"] for run in cell["curves"]] == [0, 1, 0, 1]
+    assert all(cell["linear_approximation_error"]["estimate"] > 0 for cell in rule["cells"])
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"study.db", "study.json", "report.html", "study.csv"} < files
     assert "states" not in files
@@ -75,6 +76,7 @@ def test_lines_of_a_log(tmp_path, capsys):
     assert re.fullmatch(r"1 of 2 trainings known so far, \d:\d\d:\d\d left", lines[1])
     assert lines[-1] == "2 of 2 trainings known so far, 0:00:00 left"
     assert f"Written to {tmp_path}: study.json, " in printed.out
+    assert f"--out {tmp_path.parent / 'probe-digits'} --device cpu --threads 1" in printed.out
 
 
 def test_quiet_says_nothing_on_the_way(tmp_path, capsys):
@@ -293,7 +295,10 @@ def test_branches_from_the_command(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.err.splitlines() == ["7 of 7 branches measured"]
     assert "does no harm to the test loss" in printed.out
-    assert {path.name for path in tmp_path.iterdir()} >= {"branch.json", "schedule.json", "branches.json"}
+    assert "branch.json, schedule.json, branch.png, branch-harmless.png, branch-schedule.png, branch.csv" in printed.out
+    files = {"branch.json", "schedule.json", "branches.json", "branch.png", "branch.csv", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} >= files
+    assert "What a larger batch costs" in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "schedule.json").read_text())["kind"] == "steps"
     assert run(*words, "--out", str(tmp_path), "--json") == 0  # nothing is measured again
     printed = capsys.readouterr()

@@ -8,7 +8,18 @@ from itertools import product
 import numpy as np
 from tests.lab.report.page_folders import VERSIONS
 
-from adabatch.lab.scaling import Arrival, Cell, CriticalBatch, LearningCurve, Panel, Rule, Study, Target, ToLoss
+from adabatch.lab.scaling import (
+    Arrival,
+    Cell,
+    CriticalBatch,
+    Estimate,
+    LearningCurve,
+    Panel,
+    Rule,
+    Study,
+    Target,
+    ToLoss,
+)
 from adabatch.lab.study import fits, measures
 
 SIZES = (16, 32, 64, 128, 256)
@@ -51,6 +62,7 @@ def rule_of(name, *, critical, seeds, sizes=SIZES, noise=0.02, edge=False, budge
                 momentum=0.9,
                 at_edge=edge and place == len(sizes) - 1,
                 samples_per_second=1e3 * size**0.6,
+                linear_approximation_error=Estimate(size / 100, size / 110, size / 90),
                 stopped={reason: number for reason, number in stopped.items() if number},
                 curves=tuple(curves),
             )
@@ -100,4 +112,37 @@ def write_study(folder, found=None, **changes):
     found = study(**changes) if found is None else found
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(found.to_json()))
+    return found
+
+
+RATES = {16: 400.0, 32: 700.0, 64: 960.0, 128: 1000.0}
+SAME = {"median": 1.0, "low": 1.0, "high": 1.0}
+
+
+def probe(*, task="digits", model="mlp", rates=RATES, full=256, device="Some(R) Processor"):
+    """The content of a `probe.json`: throughput is at 95 % from batch size 64 on, and memory is full at 256."""
+    curve = [
+        {"batch_size": size, "samples_per_second": {"median": rate, "min": rate, "max": rate}, "against_first": SAME}
+        for size, rate in rates.items()
+    ]
+    return {
+        "task": task,
+        "model": model,
+        "device": "cpu",
+        "versions": {"device": "cpu", "device_name": device},
+        "repeats": 9,
+        "out_of_memory_at": full,
+        "curve": curve,
+        "fastest": max(rates),
+        "speedup": SAME,
+        "enough": 64,
+        "sentence": "growing the batch can make this task at most 2.5x faster here",
+    }
+
+
+def write_probe(folder, **changes):
+    """A folder of a probe; returns its content."""
+    found = probe(**changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "probe.json").write_text(json.dumps(found))
     return found

@@ -47,6 +47,20 @@ def test_a_curve_has_a_point_at_each_checkpoint(unbroken):
     assert unbroken.points[-1].test_loss < 0.7 * unbroken.points[0].test_loss
 
 
+def test_the_linear_approximation_is_judged_once_at_the_end_of_the_base_budget(unbroken, monkeypatch):
+    assert unbroken.linear_approximation_error > 0
+    asked = []
+
+    def noted(self, batch_size, *, lr, ratio):
+        asked.append((self.updates, batch_size, lr, ratio))
+        return 0.5
+
+    monkeypatch.setattr(Trainee, "linear_approximation_error", noted)
+    assert trained(job_of(size=30, epochs=4)).linear_approximation_error == 0.5
+    assert asked == [(20, 30, 0.02, 3.0)]
+    assert trained(job_of(searches=True)).linear_approximation_error is None
+
+
 def test_branches_leave_the_training_as_it_is(tmp_path, monkeypatch):
     """In float64 the weights after an epoch are those of `training.train` at a constant LR, bit for bit."""
     study = grid(base=replace(grid().base, precision="float64"))

@@ -7,7 +7,7 @@ import pytest
 from tests.lab.study.studies import curve, grid, played
 
 from adabatch.lab import tasks
-from adabatch.lab.scaling import Study
+from adabatch.lab.scaling import Estimate, Study
 from adabatch.lab.study import cooled
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.findings import expected_curve, findings
@@ -71,6 +71,18 @@ def test_rules_that_share_a_training_have_the_same_cell():
     assert first[0] == first[1] == first[2]
     assert [[run.seed for run in cell.curves] for cell in first] == [[0, 1]] * 3
     assert len({rule.cells[1].lr for rule in panel.rules}) == 3
+
+
+def test_errors_of_the_linear_approximation_are_means_over_seeds():
+    def train(job):
+        return replace(curve(job), linear_approximation_error=0.1 * job.batch_size * (4.0 if job.seed else 1.0))
+
+    (rule,) = found_of(grid(max_epochs=2), train).panels[0].rules
+    errors = [cell.linear_approximation_error for cell in rule.cells]
+    assert [error.estimate for error in errors] == pytest.approx([2.0, 6.0])
+    assert [error.high / error.estimate for error in errors] == pytest.approx([19.74, 19.74], rel=1e-3)
+    (rule,) = found_of(grid(max_epochs=2)).panels[0].rules
+    assert {cell.linear_approximation_error for cell in rule.cells} == {Estimate()}
 
 
 def test_trainings_that_left_nothing():

@@ -17,6 +17,7 @@ from adabatch.lab.study.measures import (
     ToTarget,
     best_batch_target,
     first_arrival,
+    means,
     paper_target,
     pooled,
     smoothed,
@@ -237,3 +238,15 @@ def test_bad_arrivals():
         to_target({16: [Arrival(1)]}, confidence=1)
     with pytest.raises(ValueError, match="`arrivals` must have at least one run"):
         to_target({})
+
+
+@given(st.dictionaries(st.integers(1, 9), st.lists(st.floats(0.01, 100), min_size=1, max_size=4), min_size=1))
+def test_means_of_other_values_are_those_of_updates(values):
+    rows = to_target({size: [Arrival(value) for value in runs] for size, runs in values.items()})
+    assert means(values) == {row.batch_size: row.updates for row in rows}
+
+
+@pytest.mark.parametrize("lost", [None, 0.0])
+def test_a_mean_with_a_value_that_is_lost_is_not_known(lost):
+    assert means({16: [1.0, lost], 32: [2.0, 2.5]})[16] == Estimate()
+    assert means({16: [lost]}) == {16: Estimate()}

@@ -117,3 +117,28 @@ def test_a_loss_that_is_not_finite_is_none(data):
     of = trainee(data)
     of.train(8, batch_size=16, lr=lambda _: 1e200)
     assert of.losses() == (None, None)
+
+
+def test_the_error_of_the_linear_approximation_is_that_of_the_next_batch(data):
+    of = trainee(data)
+    of.train(5, batch_size=16, lr=lambda _: 0.05)
+    mark, before = of.here(), weights(of)
+    found = of.linear_approximation_error(64, lr=0.05, ratio=4)
+    assert torch.equal(weights(of), before)
+    of.back(mark)
+    setup = of.setup
+    setup.loader.batch_size = 64
+    inputs, targets = next(iter(setup.loader))
+    start = setup.loss(setup.forward(inputs), targets)
+    gradients = torch.autograd.grad(start, list(setup.model.parameters()))
+    with torch.no_grad():
+        for one, slope in zip(setup.model.parameters(), gradients, strict=True):
+            one -= 0.2 * slope
+    squares = sum(float(slope.square().sum()) for slope in gradients)
+    end = float(setup.loss(setup.forward(inputs), targets))
+    assert found == pytest.approx(abs(end - (float(start) - 0.2 * squares)), rel=1e-9)
+    assert found > 1e-6
+
+
+def test_an_error_of_the_linear_approximation_that_is_not_finite_is_none(data):
+    assert trainee(data).linear_approximation_error(16, lr=1e300, ratio=1) is None

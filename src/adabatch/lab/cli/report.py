@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,15 @@ from adabatch.lab.cli import _shared
 from adabatch.lab.cli._options import AsJson, path_of
 from adabatch.lab.training.config import OUTPUT
 
+if TYPE_CHECKING:
+    from adabatch.lab.report.folders import Studies
+
 FolderArgument = Annotated[
     list[Path],
     typer.Argument(
         parser=path_of,
         metavar="FOLDER",
-        help="What compare, train, plan, probe or study wrote with --out; or several runs, or studies.",
+        help="What compare, train, plan, probe or study wrote with --out; or several runs, or studies and probes.",
     ),
 ]
 OutFile = Annotated[
@@ -33,9 +36,10 @@ def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
     Works for a comparison and for a run, finished or still under way, for a plan, for a probe and for a finished
-    study. Several runs, with any settings, come side by side on one page, as do several studies; it is written to the
-    folder that holds them all. Without --out a study's folder also gets its charts as PNG, if matplotlib is installed,
-    and as CSV.
+    study, with or without --branch. Several runs, with any settings, come side by side on one page, as do several
+    studies; it is written to the folder that holds them all. A probe after a study sets the batch sizes of 95 % of peak
+    throughput and of full memory beside the study's borders, and says which comes first. Without --out a study's folder
+    also gets its charts as PNG, if matplotlib is installed, and as CSV.
 
     Examples:
         adabatch report runs/demo
@@ -43,31 +47,64 @@ def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False
         adabatch report runs/demo/runs/adaptive/seed-0 --out adaptive.html
 
         adabatch report runs/demo/runs/adaptive/seed-0 runs/demo/runs/uncoupled/seed-0
+
+        adabatch report runs/study-digits runs/probe-digits
     """
-    from adabatch.lab.report import page
+    from adabatch.lab.report import folders, page
 
     if out is not None and out.is_dir():
         raise ArgumentError(
             "out", "must be a file", got=f"the folder {str(out)!r}", remedy=f"for example {str(out / page.NAME)!r}"
         )
     written = page.write(folder[0], out) if len(folder) == 1 else page.write_together(folder, out)
-    beside = _files_of_study(folder[0]) if len(folder) == 1 and out is None else []
+    found = folders.read(folder[0]) if len(folder) == 1 else folders.read_together(folder)
+    studies = found if isinstance(found, folders.Studies) else folders.Studies()
+    beside = _files(studies, written.parent) if out is None else []
+    order = _order(studies)
     if as_json:
-        _shared.print_json({"page": str(written)} | ({"files": beside} if beside else {}))
+        told = {"files": beside, "which_comes_first": order}
+        _shared.print_json({"page": str(written)} | {name: values for name, values in told.items() if values})
         return
     console = _shared.console()
     console.print(f"Written to {written}; open it in a browser.", soft_wrap=True, markup=False)
     if beside:
         console.print(f"Beside it: {', '.join(beside)}.", soft_wrap=True, markup=False)
+    if studies.probes:
+        _print_borders(studies)
+    for line in order:
+        console.print(line, markup=False)
 
 
-def _files_of_study(folder: Path) -> list[str]:
-    """Writes the charts of a study to its folder, as pictures and CSV; returns their names, none for anything else."""
-    from adabatch.lab.report import folders
-    from adabatch.lab.report.scaling import files
+def _files(found: Studies, folder: Path) -> list[str]:
+    """Writes the charts of the only study or branching to its folder, as pictures and CSV; returns their names."""
+    from adabatch.lab.report.branching import files as of_branches
+    from adabatch.lab.report.scaling import files as of_studies
+    from adabatch.lab.report.scaling.machine import machines
 
-    found = folders.read(folder)
-    if not isinstance(found, folders.Studies):
+    if len(found.studies) + len(found.branches) > 1:
         return []
-    (study,) = found.studies.values()
-    return files.write(study, folder)
+    limits = machines(found)
+    names = [name for study in found.studies.values() for name in of_studies.write(study, folder, limits)]
+    return names + [name for one in found.branches.values() for name in of_branches.write(one, folder)]
+
+
+def _order(found: Studies) -> list[str]:
+    """The borders of studies and the limits of probes in the order of batch sizes, in sentences."""
+    from adabatch.lab.report.scaling.lines import LOSSES, lines
+    from adabatch.lab.report.scaling.machine import machines
+    from adabatch.lab.report.scaling.words import order_words
+
+    every = lines(found.studies, machines(found)) if found.probes else ()
+    told = [(line.folder, order_words(line, loss)) for line in every for loss in LOSSES]
+    return [f"{folder}: {text}" if len(found.studies) > 1 else text for folder, text in told if text]
+
+
+def _print_borders(found: Studies) -> None:
+    from adabatch.lab.report.scaling.machine import machines
+    from adabatch.lab.report.scaling.terminal import borders
+    from adabatch.lab.report.terminal import whole_width
+
+    limits, console = machines(found), _shared.console()
+    for study in found.studies.values():
+        narrow = console.is_terminal and whole_width(borders(study, limits)) > console.width
+        _shared.print_table(borders(study, limits, narrow=narrow))

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from adabatch._errors import ArgumentError, naming
 from adabatch.lab import tasks
-from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.cli import _folders, _options, _shared, _studied
 from adabatch.lab.training.config import GROWTH, OPTIMIZER, OUTPUT, RUN, RunConfig
 
 if TYPE_CHECKING:
-    from adabatch.lab.scaling import Study
+    from adabatch.lab.scaling import BranchFindings, Study
     from adabatch.lab.study.branch import Branching
     from adabatch.lab.study.grid import Grid
     from adabatch.lab.study.sweep import View
@@ -337,21 +337,7 @@ def _study(
         versions=training.versions(device),
         expected_loss=tasks.get(grid.base.task).expected_loss,
     )
-    return found, _write(found, out)
-
-
-def _write(found: Study, out: Path) -> list[str]:
-    """Writes all files of a finished study; returns what to say about them."""
-    from adabatch.lab.report import page
-    from adabatch.lab.report.scaling import files
-    from adabatch.lab.training import writing
-    from adabatch.lab.training.folder import write_json
-
-    with writing(out), naming(folder="out"):
-        write_json(out / "study.json", found.to_json())
-        names = ["study.json", *files.write(found, out), page.write(out).name]
-    notes = [f"Written to {out}: {', '.join(names)}."]
-    return notes if files.PICTURE in names else [*notes, "For pictures run: pip install 'adabatch[plot]'"]
+    return found, [*_studied.write_study(found, out), _studied.to_probe(grid, out)]
 
 
 class StudyBar:
@@ -439,7 +425,6 @@ def _branch(
     from adabatch.lab import training
     from adabatch.lab.study import branch
     from adabatch.lab.study.branch_findings import TOLERANCES, findings
-    from adabatch.lab.training.folder import write_json
     from adabatch.lab.training.interrupt import Interrupts
 
     setting = _branching(
@@ -474,25 +459,22 @@ def _branch(
         versions=training.versions(device),
         expected=expected,
     )
-    with training.writing(out):
-        write_json(out / "branch.json", made.to_json())
-        write_json(out / "schedule.json", made.schedule)
+    notes = _studied.write_branch(made, out)
     if as_json:
         _shared.print_json(made.to_json())
-        return
-    from adabatch.lab.report import branching
+    else:
+        _show_branch(made, [*notes, *_studied.to_train(made, setting.base, out)])
 
-    for table in branching.tables(made):
+
+def _show_branch(found: BranchFindings, notes: list[str]) -> None:
+    from adabatch.lab.report.branching.terminal import tables
+    from adabatch.lab.report.branching.words import sentences
+
+    for table in tables(found):
         _shared.print_table(table)
     console = _shared.console()
-    for sentence in branching.sentences(made):
+    for sentence in [*sentences(found), *notes]:
         console.print(sentence, markup=False)
-    console.print(f"Written to {out}: branch.json, schedule.json.", markup=False)
-    if made.growth != "none":
-        base = setting.base
-        how = ["adabatch", "train", task, "--model", base.model, "--growth-file", str(out / "schedule.json")]
-        how += ["--coupling", made.coupling, "--lr", f"{base.lr:g}", "--epochs", str(base.epochs)]
-        console.print(f"To train by it: {shlex.join(how)}", markup=False)
 
 
 def _branching(

@@ -1,10 +1,10 @@
-"""Reads the folders of comparisons, runs, plans, probes and studies into records for pages and pictures."""
+"""Reads the folders of comparisons, runs, plans, probes, studies and branchings into records for pages and pictures."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from typing import Any, Final
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.comparison import SMALL, Comparison, Ratio
-from adabatch.lab.scaling import Study
+from adabatch.lab.scaling import BranchFindings, Study
 from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
 
 _CONFIG: Final = {"task": Text, "model": Text, "batch_size": Size, "epochs": Size, "seed": Count, "data?": Text | None}
@@ -70,6 +70,7 @@ _PLAN: Final = {
     "workers?": _WORKERS,
 }
 _STUDY: Final = ("study.json", "study.db", "states")  # the last two are there before it is finished
+_BRANCH: Final = ("branch.json", "branches.json")
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
     **dict.fromkeys(("task", "model", "device", "sentence"), Text),
@@ -217,9 +218,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Studies:
-    """The findings of one or more studies, by the names of their folders."""
+    """The findings of studies and of branchings, at least one, and probes of their networks.
 
-    studies: Mapping[str, Study]
+    Attributes:
+        studies: by the names of their folders.
+        branches: likewise.
+        probes: at most one for each task and network of the studies.
+    """
+
+    studies: Mapping[str, Study] = field(default_factory=dict)
+    branches: Mapping[str, BranchFindings] = field(default_factory=dict)
+    probes: Sequence[Probe] = ()
 
 
 Source = Finished | Unfinished | SavedRun | Together | Plan | Probe | Studies
@@ -237,45 +246,108 @@ def read(folder: Path) -> Source:
         "config.json": read_run,
         "comparison.json": _read_unfinished,
         "plan.json": _read_plan,
-        "probe.json": lambda folder: Probe(_json(folder / "probe.json", _PROBE)),
+        "probe.json": _read_probe,
         **dict.fromkeys(_STUDY, lambda folder: Studies({folder.resolve().name: read_study(folder)})),
+        **dict.fromkeys(_BRANCH, lambda folder: Studies(branches={folder.resolve().name: read_branch(folder)})),
     }
     for name, reader in readers.items():
         if (folder / name).exists():
             return reader(folder)
     raise FileNotFoundError(
         f"`folder` must be a folder that adabatch compare, train, plan, probe or study wrote, got {str(folder)!r} "
-        "without compare.json, config.json, plan.json, probe.json and study.json"
+        "without compare.json, config.json, plan.json, probe.json, study.json and branch.json"
     )
 
 
 def read_together(folders: Sequence[Path]) -> Together | Studies:
-    """At least two runs, finished or not, or studies, each named by the end of its path that tells it from the others.
+    """At least two runs, finished or not; or studies and branchings, with probes of their networks.
+
+    Each is named by the end of its path that tells it from the others.
 
     Raises:
-        FileNotFoundError: if a folder holds no run, or, beside a study, no finished study.
-        ValueError: if two folders are the same, a file is damaged, or a run was never evaluated.
+        FileNotFoundError: if a folder holds no run, or, beside a study or branching, no finished one and no probe.
+        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, or a probe is of another
+            task or network.
     """
     places = [folder.resolve() for folder in folders]
-    of_study = any((folder / name).exists() for folder in folders for name in _STUDY)
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
             twice = f"{str(folder)!r} twice"
             raise ArgumentError("folder", "must name each run or study once", got=twice, remedy="leave one out")
-        if of_study:
-            continue
+    if any(_has(folder, (*_STUDY, *_BRANCH)) for folder in folders):
+        return _read_studies(folders)
+    for folder in folders:
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
                 f"`folder` must be a run or study where several are given, got {str(folder)!r} without config.json; "
                 "anything else has a page of its own: give it alone"
             )
+    return Together({name: read_run(folder) for name, folder in _named(folders).items()})
+
+
+def _has(folder: Path, names: Iterable[str]) -> bool:
+    return any((folder / name).exists() for name in names)
+
+
+def is_probe(folder: Path) -> bool:
+    """Whether `adabatch probe` wrote the folder."""
+    return (folder / "probe.json").exists()
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders, each by the end of its path that tells it from the others."""
+    places = [folder.resolve() for folder in folders]
     deep = max(len(place.parts) for place in places)
     ends = (["/".join(place.parts[-depth:]) for place in places] for depth in range(1, deep + 1))
     names = next(names for names in ends if len(set(names)) == len(names))
-    named = dict(zip(names, folders, strict=True))
-    if of_study:
-        return Studies({name: read_study(folder) for name, folder in named.items()})
-    return Together({name: read_run(folder) for name, folder in named.items()})
+    return dict(zip(names, folders, strict=True))
+
+
+def _read_studies(folders: Sequence[Path]) -> Studies:
+    """Studies and branchings, and the probes beside them."""
+    probes = {folder: _read_probe(folder) for folder in folders if is_probe(folder)}
+    named = _named([folder for folder in folders if folder not in probes])
+    of_branches = {name: folder for name, folder in named.items() if _has(folder, _BRANCH)}
+    studies = {name: read_study(folder) for name, folder in named.items() if name not in of_branches}
+    _check_probes(probes, [(study.task, panel.model) for study in studies.values() for panel in study.panels])
+    branches = {name: read_branch(folder) for name, folder in of_branches.items()}
+    return Studies(studies, branches, tuple(probes.values()))
+
+
+def _check_probes(probes: Mapping[Path, Probe], networks: Sequence[tuple[str, str]]) -> None:
+    """Raises unless each probe is of another one of the networks, each a task and a name.
+
+    Raises:
+        ValueError: if not.
+    """
+    known: dict[tuple[str, str], Path] = {}
+    for folder, probe in probes.items():
+        mine = str(probe.values["task"]), str(probe.values["model"])
+        got = f"{str(folder)!r} of {', '.join(mine)}"
+        if mine not in networks:
+            rule, remedy = "must be a probe of a task and network of the studies beside it", "leave it out"
+            if networks:
+                theirs = " and ".join(dict.fromkeys(", ".join(one) for one in networks))
+                task, model = networks[0]
+                remedy = f"they are of {theirs}: adabatch probe {task} --model {model}"
+            raise ArgumentError("folder", rule, got=got, remedy=remedy)
+        if mine in known:
+            remedy = f"leave it or {str(known[mine])!r} out"
+            raise ArgumentError("folder", "must be the only probe of its network", got=got, remedy=remedy)
+        known[mine] = folder
+
+
+def read_branch(folder: Path) -> BranchFindings:
+    """The findings of a finished branching.
+
+    Raises:
+        FileNotFoundError: if the branching is not finished, or the folder holds none.
+        ValueError: if the file is damaged.
+    """
+    file = _finished(folder, "branching", _BRANCH)
+    values = _json(file)
+    _check(file, BranchFindings.faults(values))
+    return BranchFindings.of_json(values)
 
 
 def read_study(folder: Path) -> Study:
@@ -285,17 +357,22 @@ def read_study(folder: Path) -> Study:
         FileNotFoundError: if the study is not finished, or the folder holds none.
         ValueError: if the file is damaged.
     """
-    file = folder / "study.json"
-    if not file.exists():
-        begun = any((folder / name).exists() for name in _STUDY)
-        what = "which is not finished: study.json is missing" if begun else "without study.json"
-        raise FileNotFoundError(
-            f"`folder` must hold a finished study, got {str(folder)!r}, {what}; the adabatch study command that wrote "
-            "the folder goes on when it is given again, and writes study.json at its end"
-        )
+    file = _finished(folder, "study", _STUDY)
     values = _json(file)
     _check(file, Study.faults(values))
     return Study.of_json(values)
+
+
+def _finished(folder: Path, kind: str, names: Sequence[str]) -> Path:
+    """The file of the findings of a study or branching, the first of its `names`; raises if it is missing."""
+    file = folder / names[0]
+    if not file.exists():
+        what = f"which is not finished: {file.name} is missing" if _has(folder, names) else f"without {file.name}"
+        raise FileNotFoundError(
+            f"`folder` must hold a finished {kind}, got {str(folder)!r}, {what}; the adabatch study command that wrote "
+            f"the folder goes on when it is given again, and writes {file.name} at its end"
+        )
+    return file
 
 
 def read_run(folder: Path) -> SavedRun:
@@ -403,6 +480,10 @@ def _read_plan(folder: Path) -> Plan:
     short = (key for key in keys if len(values[key]) != len(values["starts_samples"]))
     _check(folder / "plan.json", (f"without a value of {key} for each start" for key in short))
     return Plan(values)
+
+
+def _read_probe(folder: Path) -> Probe:
+    return Probe(_json(folder / "probe.json", _PROBE))
 
 
 def _size_at(steps: Sequence[tuple[int, int, str]], clock: int) -> int:

@@ -1,4 +1,4 @@
-"""Pages of comparisons, runs, plans, probes and studies: one HTML file that needs no network.
+"""Pages of comparisons, runs, plans, probes, studies and branchings: one HTML file that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
 anything, so it looks the same wherever it is opened.
@@ -17,9 +17,9 @@ from typing import Any, Final
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.report import contents, folders
+from adabatch.lab.report.branching.contents import of_findings
 from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.look import ON_DARK
-from adabatch.lab.report.scaling.contents import of_studies
 
 NAME: Final = "report.html"
 _SCRIPTS: Final = ("scale.js", "draw.js", "pointer.js", "page.js")
@@ -33,7 +33,7 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
     folders.Unfinished: contents.of_unfinished,
     folders.Plan: contents.of_plan,
     folders.Probe: contents.of_probe,
-    folders.Studies: of_studies,
+    folders.Studies: of_findings,
 }
 
 
@@ -51,17 +51,20 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of at least two runs with any settings, or of at least two studies, side by side.
+    """Writes the page of at least two runs with any settings; or of studies and branchings, with probes beside them.
 
-    It replaces `out`, by default `report.html` in the folder that holds them all, whole or not at all.
+    It replaces `out` whole or not at all: by default `report.html` in the folder that holds them all, or in that of the
+    only study or branching.
 
     Raises:
-        FileNotFoundError: if a folder holds no run, or no finished study.
-        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, or `out` is no file.
+        FileNotFoundError: if a folder holds no run, or no finished study or branching.
+        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, a probe is of another
+            task or network, or `out` is no file.
         OSError: if the file cannot be written.
     """
     found = folders.read_together(runs)
-    around = Path(os.path.commonpath([folder.resolve().parent for folder in runs]))
+    shown = [folder.resolve() for folder in runs if not folders.is_probe(folder)]
+    around = shown[0] if len(shown) == 1 else Path(os.path.commonpath([folder.parent for folder in shown]))
     return _write(html(found), around / NAME if out is None else out)
 
 

@@ -124,12 +124,13 @@ class _CooledRun:
         interrupts: Interrupts,
         progress: Callable[[Now], None] | None,
     ) -> None:
-        self._job, self._trainee, self._file, self._interrupts = job, trainee, state, interrupts
+        self._job, self._grid, self._trainee, self._file, self._interrupts = job, grid, trainee, state, interrupts
         self._progress = progress
         an_epoch = trainee.setup.data.dataset_size // job.batch_size
         self._base_updates, self._total = grid.epochs * an_epoch, job.epochs * an_epoch
         self._course = grid.course(job.lr, base_updates=self._base_updates)
         self._points: list[CurvePoint] = []
+        self._error: float | None = None  # of the linear approximation
         self._spent, self._began = 0.0, time.perf_counter()  # seconds of all work, before this process and in it
         self._reported = 0.0
 
@@ -147,7 +148,7 @@ class _CooledRun:
         return self._curve(self._ended() or "budget")
 
     def _curve(self, stopped: str) -> Curve:
-        return Curve(tuple(self._points), stopped, self._spent + time.perf_counter() - self._began)
+        return Curve(tuple(self._points), stopped, self._spent + time.perf_counter() - self._began, self._error)
 
     def _measure(self, total: int) -> None:
         """Adds the point after `total` updates, the last of them a cooldown."""
@@ -156,12 +157,19 @@ class _CooledRun:
         before, lrs = self._trainee.here(), self._course.cooling(total)
         self._advance(total, lambda update: lrs[update - total], branch=before)
         train_loss, test_loss = self._trainee.losses(after=lambda: self._alive(before.updates))
+        if total == self._base_updates and not self._job.searches:
+            self._error = self._linear_approximation_error()
         size = self._job.batch_size
         point = CurvePoint(total, total * size, self._trainee.seconds, train_loss, test_loss)
         self._points.append(point)
         self._trainee.back(before)
         self._save(before)
         self._tell(before.updates, 0.0, point)
+
+    def _linear_approximation_error(self) -> float | None:
+        size, grid = self._job.batch_size, self._grid
+        ratio = size / grid.batch_sizes[0]
+        return self._trainee.linear_approximation_error(size, lr=grid.base.lr, ratio=ratio)
 
     def _advance(self, end: int, lr: Callable[[int], float], *, branch: Bookmark | None = None) -> None:
         """Trains up to `end` updates; `branch` is the bookmark to save at an interruption, else one of that moment."""
@@ -215,7 +223,7 @@ class _CooledRun:
             return
         content = {"format": FORMAT, "run": self._job.run, "points": [list(point) for point in self._points]}
         content |= {"state": dict(mark.state), "updates": mark.updates, "seconds": mark.seconds}
-        content["spent"] = self._spent + time.perf_counter() - self._began
+        content |= {"spent": self._spent + time.perf_counter() - self._began, "error": self._error}
         with self._interrupts.held():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             _files.write(self._file, lambda file: torch.save(content, file))
@@ -232,7 +240,7 @@ class _CooledRun:
             points = [CurvePoint(*point) for point in found["points"]]
             updates, seconds = found["updates"], found["seconds"]
             self._trainee.back(Bookmark(found["state"], updates, updates * self._job.batch_size, seconds))
-            self._points, self._spent = points, found["spent"]
+            self._points, self._spent, self._error = points, found["spent"], found.get("error")
         except Exception:  # of any kind, as `load_state_dict` says
             warnings.warn(f"{self._file} is damaged; its training begins anew", stacklevel=2)
             self._trainee.back(before)

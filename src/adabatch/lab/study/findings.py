@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Final
 
-from adabatch.lab.scaling import Cell, CriticalBatch, LearningCurve, Panel, Rule, Study, ToLoss
+from adabatch.lab.scaling import Cell, CriticalBatch, Estimate, LearningCurve, Panel, Rule, Study, ToLoss
 from adabatch.lab.study import due, fits, measures
 from adabatch.lab.study.curve import Curve
 from adabatch.lab.study.grid import Case, Grid, checkpoints, cooldown
@@ -57,7 +57,7 @@ def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], sa
         rules=tuple(
             Rule(
                 rule=rule,
-                cells=tuple(_cell(grid, case, runs[rule][size], curves) for size, case in cases.items()),
+                cells=_cells(grid, cases, runs[rule], curves),
                 **{loss: _to_loss(runs[rule], loss, aims[loss]) for loss in LOSSES},
             )
             for rule, cases in rules.items()
@@ -65,7 +65,16 @@ def _panel(grid: Grid, panel: tuple[str, float], curves: Mapping[str, Curve], sa
     )
 
 
-def _cell(grid: Grid, case: Case, runs: Mapping[int, Curve], curves: Mapping[str, Curve]) -> Cell:
+def _cells(
+    grid: Grid, cases: Mapping[int, Case], runs: Mapping[int, Mapping[int, Curve]], curves: Mapping[str, Curve]
+) -> tuple[Cell, ...]:
+    errors = measures.means(
+        {size: [run.linear_approximation_error for run in by_seed.values()] for size, by_seed in runs.items()}
+    )
+    return tuple(_cell(grid, case, runs[size], curves, errors[size]) for size, case in cases.items())
+
+
+def _cell(grid: Grid, case: Case, runs: Mapping[int, Curve], curves: Mapping[str, Curve], error: Estimate) -> Cell:
     _, found = due.search(grid, case, curves)
     assert found is not None  # the study is done
     rates = [
@@ -81,6 +90,7 @@ def _cell(grid: Grid, case: Case, runs: Mapping[int, Curve], curves: Mapping[str
         momentum=found.momentum,
         at_edge=found.at_edge,
         samples_per_second=median(rates) if rates else None,
+        linear_approximation_error=error,
         stopped=dict(Counter(run.stopped for run in runs.values())),
         curves=tuple(LearningCurve(seed, [list(point) for point in run.points]) for seed, run in runs.items()),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,27 +11,17 @@ from adabatch import _checks
 from adabatch._errors import ArgumentError
 
 
-def linear_approximation_error(
-    model: nn.Module,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    lr: float,
-    ratio: float,
-) -> float:
+def linear_approximation_error(model: nn.Module, loss: Callable[[], Tensor], *, lr: float, ratio: float) -> float:
     """The error of the linear approximation of the loss over one step at the linearly scaled LR.
 
     `|L(w) - (L(w*) + <g(w*), w - w*>)|` at `w = w* - lr ratio g(w*)`, where w* are the trainable parameters and L and
-    its gradient g are of the given batch. The model is used in its mode (training or evaluation) and not changed:
-    neither parameters and their gradients, nor buffers, nor torch's random states. Dropout draws the same masks at w
-    as at w*.
+    its gradient g are of one batch. The model is used in its mode (training or evaluation). Afterwards its parameters
+    and their gradients, its buffers and torch's random states are as before. Dropout draws the same masks at w as at
+    w*.
 
     Args:
         model: at the weights w*, commonly those at the end of training.
-        loss_fn: maps the model's output and `targets` to the mean loss of the batch.
-        inputs: of a batch of size m, `[m, ...]`.
-        targets: of the same batch.
+        loss: returns the mean loss of a batch of size m, by the model as it is at that moment.
         lr: of the base batch size m0.
         ratio: m / m0.
 
@@ -45,27 +35,43 @@ def linear_approximation_error(
         >>> line = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.ones_(line.weight)
         >>> x = torch.tensor([[1.0]])
-        >>> linear_approximation_error(line, nn.functional.mse_loss, x, 0 * x, lr=0.125, ratio=2)
+        >>> linear_approximation_error(line, lambda: nn.functional.mse_loss(line(x), 0 * x), lr=0.125, ratio=2)
         0.25
 
     Source: Golmant et al. 2018, arXiv 1811.12941. Departures: L is of the batch that gives the gradient, so that the
         error is of the curvature alone and not of the batch's noise.
     """
     step = float(_checks.finite("lr", lr, above=0) * _checks.finite("ratio", ratio, above=0))
-    weights = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+    weights, buffers = [one for one in model.parameters() if one.requires_grad], list(model.buffers())
     if not weights:
         raise ArgumentError("model", "must have trainable parameters", got="none")
+    weights_before, buffers_before = _copies(weights), _copies(buffers)
+    device = weights[0].device
 
-    def loss(at: dict[str, Tensor]) -> Tensor:
-        buffers = {name: one.detach().clone() for name, one in model.named_buffers()}
-        with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-            return loss_fn(torch.func.functional_call(model, {**buffers, **at}, (inputs,)), targets)
+    def measured() -> Tensor:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return loss()
 
-    with torch.enable_grad():
-        start = loss({name: one.requires_grad_() for name, one in weights.items()})
-        gradients = torch.autograd.grad(start, list(weights.values()), allow_unused=True, materialize_grads=True)
-    with torch.no_grad():
-        moved = {name: one - step * slope for (name, one), slope in zip(weights.items(), gradients, strict=True)}
-        end = loss(moved)
+    try:
+        with torch.enable_grad():
+            start = measured()
+            gradients = torch.autograd.grad(start, weights, allow_unused=True, materialize_grads=True)
+        _put_back(buffers, buffers_before)
+        with torch.no_grad():  # in place: a recurrent network of torch does not see weights that are handed to it
+            for one, slope in zip(weights, gradients, strict=True):
+                one.sub_(slope, alpha=step)
+            end = measured()
+    finally:
+        _put_back([*weights, *buffers], [*weights_before, *buffers_before])
     fall = step * sum(float(slope.double().square().sum()) for slope in gradients)
     return abs(float(end) - (float(start.detach()) - fall))
+
+
+def _copies(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [one.detach().clone() for one in tensors]
+
+
+@torch.no_grad()
+def _put_back(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
+    for one, kept in zip(tensors, before, strict=True):
+        one.copy_(kept)

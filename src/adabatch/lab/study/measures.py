@@ -215,6 +215,22 @@ def to_target(
     )
 
 
+def means(runs: Mapping[int, Sequence[float | None]], *, confidence: float = 0.95) -> dict[int, Estimate]:
+    """The geometric mean of each batch size's runs, with the intervals of `to_target`.
+
+    Args:
+        runs: for each batch size a value above 0 of each run; where one is None or 0, the mean is not known.
+        confidence: of the intervals.
+
+    Example:
+        >>> found = means({16: [0.5, 2.0], 64: [1.0, 4.0], 256: [None, 3.0]})
+        >>> found[16].estimate, round(found[64].low, 3), found[256].estimate
+        (1.0, 0.101, None)
+    """
+    found = _Means.of({size: [(value, "") for value in values] for size, values in runs.items()}, confidence)
+    return {size: found.mean(size) for size in runs}
+
+
 class Pooled(NamedTuple):
     """A variance of logarithms pooled over groups, and its degrees of freedom; 0 degrees: not known."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from adabatch.lab.study import linearity
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig
 from adabatch.lab.training import device as devices
@@ -88,11 +89,7 @@ class Trainee:
     def _update(self, batch_size: int, lr: float) -> None:
         """One update, as a user would write it."""
         setup = self.setup
-        setup.loader.batch_size = batch_size
-        clock = setup.loader.clock  # where a batch of this size begins
-        inputs, targets = next(self._batches)
-        if not setup.prepared:
-            inputs, targets = setup.prepare(inputs, targets, clock=clock)
+        inputs, targets = self._next(batch_size)
         for group in setup.optimizer.param_groups:
             group["lr"] = lr
         setup.optimizer.zero_grad()
@@ -100,6 +97,32 @@ class Trainee:
         setup.optimizer.step()
         self.updates += 1
         self.samples += len(targets)
+
+    def _next(self, batch_size: int) -> tuple[Any, Any]:
+        """The next batch, as the network takes it."""
+        setup = self.setup
+        setup.loader.batch_size = batch_size
+        clock = setup.loader.clock  # where a batch of this size begins
+        inputs, targets = next(self._batches)
+        return (inputs, targets) if setup.prepared else setup.prepare(inputs, targets, clock=clock)
+
+    def linear_approximation_error(self, batch_size: int, *, lr: float, ratio: float) -> float | None:
+        """The error of the linear approximation of the loss on the next batch; None if it is not finite.
+
+        Weights stay as they are; the batch is passed.
+
+        Args:
+            batch_size: in samples.
+            lr: of the base batch size.
+            ratio: the batch size over the base batch size.
+        """
+        setup = self.setup
+        inputs, targets = self._next(batch_size)
+        setup.optimizer.zero_grad()
+        error = linearity.linear_approximation_error(
+            setup.model, lambda: setup.loss(setup.forward(inputs), targets), lr=lr, ratio=ratio
+        )
+        return error if math.isfinite(error) else None
 
     def losses(self, *, after: Callable[[], object] | None = None) -> tuple[float | None, float | None]:
         """The mean losses on training samples and on the test set; None if one is not finite.

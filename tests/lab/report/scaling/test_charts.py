@@ -2,10 +2,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.lab.report.page_studies import SIZES, study, updates
+from tests.lab.report.page_studies import SIZES, probe, study, updates
 
 from adabatch.lab.report.scaling import charts
 from adabatch.lab.report.scaling.lines import lines
+from adabatch.lab.report.scaling.machine import Machine
 from adabatch.lab.report.scaling.words import believed
 from adabatch.lab.scaling import Estimate, ToLoss
 
@@ -152,3 +153,38 @@ def test_every_chart_has_axes_with_ticks(found, name):
     layout = charts.CHARTS[name](found, "test")["layout"]
     assert len(layout["yaxis"]["tickvals"]) > 1
     assert charts.TITLES[name]
+
+
+def probed(**changes):
+    machine = Machine.of(probe(**changes))
+    return lines({"": study(rules=("linear", "constant"))}, {("digits", "mlp"): machine})
+
+
+def test_the_limits_of_the_machine_stand_below_the_borders():
+    chart = charts.updates(probed(), "test")
+    below = {trace["marker"]["symbol"]: trace for trace in chart["traces"] if trace["y"] == ["machine"]}
+    assert {symbol: trace["x"] for symbol, trace in below.items()} == {
+        "triangle-up": [64],
+        "x": [pytest.approx(math.sqrt(128 * 256))],
+    }
+    assert {(trace["name"], trace["yaxis"]) for trace in below.values()} == {(charts.IDEAL, "y2")}
+    assert below["x"]["text"] == ["<b>machine</b><br>memory is full at batch 128 to 256"]
+    rows = list(dict.fromkeys(trace["y"][0] for trace in chart["traces"] if trace["yaxis"] == "y2"))
+    assert (rows[0], rows[-1]) == ("LR linear", "machine")
+    assert chart["layout"]["yaxis2"]["range"][0] == len(rows) - 0.5
+
+
+def test_limits_that_were_not_found_or_lie_far_away_are_not_drawn():
+    none = charts.updates(probed(rates={16: 400.0, 256: 1000.0}, full=None), "test")
+    far = charts.updates(probed(rates={16: 400.0, 8192: 1000.0}, full=16_384), "test")
+    for chart in (none, far):
+        assert not [trace for trace in chart["traces"] if trace["y"] == ["machine"]]
+    assert charts.span(probed(rates={16: 400.0, 256: 1000.0}, full=512), "test")[1] >= 512
+
+
+def test_machines_of_several_networks_are_told_apart():
+    both = study(models=("mlp", "lenet"), rules=("linear",))
+    limits = {("digits", model): Machine.of(probe(model=model)) for model in ("mlp", "lenet")}
+    chart = charts.updates(lines({"": both}, limits), "test")
+    names = {trace["y"][0] for trace in chart["traces"] if trace.get("yaxis") == "y2"}
+    assert names >= {"machine, digits, mlp", "machine, digits, lenet"}

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.lab.report.page_studies import study, write_study
+from tests.lab.report.page_branches import write_branch
+from tests.lab.report.page_studies import study, write_probe, write_study
 from tests.lab.report.test_contents import shown
 from tests.lab.report.test_folders import ODD, places_in, what_is_said, with_another
 from tests.lab.report.test_page import data_of, without_scripts
@@ -13,7 +14,8 @@ from adabatch.lab.report import folders, page
 from adabatch.lab.report.folders import Studies, read, read_together
 from adabatch.lab.report.scaling.charts import CHARTS
 from adabatch.lab.report.scaling.lines import lines
-from adabatch.lab.report.scaling.words import advice, believed, line_words, size, told
+from adabatch.lab.report.scaling.machine import machines
+from adabatch.lab.report.scaling.words import advice, believed, line_words, order_words, size, told
 
 SEVERAL = {"models": ("mlp", "cnn_small", "lenet"), "fractions": (1.0, 0.5)}
 
@@ -149,3 +151,73 @@ def test_one_seed_shows_no_interval_of_a_mean(tmp_path):
     write_study(tmp_path, seeds=1, rules=("linear",))
     assert "One seed gives no interval of a mean" in shown(page.write(tmp_path))
     assert isinstance(folders.read_study(tmp_path), type(study()))
+
+
+def test_a_probe_sets_the_machine_beside_the_borders(tmp_path):
+    write_study(tmp_path / "study", rules=("linear",))
+    write_probe(tmp_path / "probe")
+    written = page.write_together([tmp_path / "study", tmp_path / "probe"])
+    assert written == tmp_path / "study" / "report.html", "the page of the study, with more on it"
+    text = written.read_text()
+    said = words_of(text)
+    assert "Which comes first" in said
+    (line,) = lines({"": study(rules=("linear",))}, machines(read_together([tmp_path / "study", tmp_path / "probe"])))
+    for loss in ("test", "train"):
+        assert order_words(line, loss) in said.replace("&nbsp;", " ")
+    assert "memory full at" in said
+    assert "memory is full at 128 to 256 by the probe" in said
+    assert "a cross where memory is full" in said
+    alone = words_of(page.write(tmp_path / "study").read_text())
+    assert "Which comes first" not in alone
+    assert "by the probe" not in alone
+
+
+@pytest.mark.parametrize(
+    ("probes", "words"),
+    [
+        ([{"task": "mnist"}], "must be a probe of a task and network of the studies .* got '.*/probe-0' of mnist, mlp"),
+        ([{"model": "lenet"}], "of digits, lenet; they are of digits, mlp: adabatch probe digits --model mlp"),
+        ([{}, {}], "must be the only probe of its network, got '.*/probe-1' of .*; leave it or '.*/probe-0' out"),
+    ],
+)
+def test_a_probe_of_something_else_is_named(tmp_path, probes, words):
+    write_study(tmp_path / "study")
+    for place, changes in enumerate(probes):
+        write_probe(tmp_path / f"probe-{place}", **changes)
+    with pytest.raises(ValueError, match=words):
+        read_together([tmp_path / "study", *(tmp_path / f"probe-{place}" for place in range(len(probes)))])
+
+
+def test_a_probe_of_each_network(tmp_path):
+    write_study(tmp_path / "study", models=("mlp", "lenet"))
+    folders = [tmp_path / "study"]
+    for model in ("mlp", "lenet"):
+        write_probe(tmp_path / model, model=model)
+        folders.append(tmp_path / model)
+    assert len(read_together(folders).probes) == 2
+    assert page.write_together(folders, tmp_path / "page.html") == tmp_path / "page.html"
+
+
+def test_a_probe_beside_a_branching_or_alone_is_refused(tmp_path):
+    write_branch(tmp_path / "branch")
+    write_probe(tmp_path / "probe")
+    write_probe(tmp_path / "other", model="lenet")
+    with pytest.raises(ValueError, match=r"must be a probe of a task and network of the studies .* leave it out"):
+        read_together([tmp_path / "branch", tmp_path / "probe"])
+    with pytest.raises(FileNotFoundError, match="must be a run or study where several are given"):
+        read_together([tmp_path / "probe", tmp_path / "other"])
+
+
+def test_a_damaged_probe_is_named(tmp_path):
+    write_study(tmp_path / "study")
+    write_probe(tmp_path / "probe")
+    (tmp_path / "probe" / "probe.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"must hold files of this package, got .*probe\.json without task"):
+        read_together([tmp_path / "study", tmp_path / "probe"])
+
+
+def test_errors_of_the_linear_approximation_are_told(text):
+    said = words_of(text)
+    assert "linear-approximation error" in said
+    assert "passes 1 at batch size 128" in said
+    assert "Above about 1 the step is too long" in said

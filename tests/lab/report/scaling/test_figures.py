@@ -1,7 +1,8 @@
-from tests.lab.report.page_studies import study
+from tests.lab.report.page_studies import probe, study
 
 from adabatch.lab.report.scaling import figures
 from adabatch.lab.report.scaling.lines import lines
+from adabatch.lab.report.scaling.machine import Machine
 from adabatch.lab.report.scaling.words import believed, told
 
 
@@ -40,3 +41,20 @@ def test_how_trainings_ended_and_whether_a_search_was_at_its_edge():
     table = figures.trainings(lines({"": study(rules=("tuned", "constant"), edge=True)}))
     assert [cells[2] for _, cells in table.groups[0][1]] == ["no"] * 4 + ["yes"]
     assert table.groups[1][1][-1][1][-1] == "3 at the end of the budget"
+
+
+def test_borders_beside_the_limits_of_a_machine():
+    both = study(models=("mlp", "lenet"), rules=("linear",))
+    found = lines({"": both}, {("digits", "mlp"): Machine.of(probe())})
+    table = figures.borders(found, ["train"])
+    assert table.columns[-2:] == ["95 % of speed at", "memory full at"]
+    ((title, rows),) = table.groups
+    assert title == "training loss"
+    assert [cells[-2:] for _, cells in rows] == [["64", "128 to 256"], ["256", "–"]]
+    assert all(len(cells) == len(table.columns) for _, cells in rows)
+
+
+def test_errors_of_the_linear_approximation():
+    table = figures.trainings(lines({"": study(rules=("linear",))}))
+    place = table.columns.index("linear-approximation error")
+    assert [cells[place] for _, cells in table.groups[0][1]][-1] == "2.56 [2.33, 2.84]"

@@ -1,7 +1,8 @@
-from tests.lab.report.page_studies import study
+from tests.lab.report.page_studies import probe, study
 
 from adabatch.lab.report.look import COLOURS
 from adabatch.lab.report.scaling.lines import lines, network, paint, views
+from adabatch.lab.report.scaling.machine import Machine
 
 SEVERAL = {"models": ("mlp", "cnn_small"), "fractions": (1.0, 0.5), "rules": ("linear", "constant")}
 
@@ -45,3 +46,10 @@ def test_lines_of_a_view_differ_in_colour():
     ]  # fmt: skip
     assert len(set(colours.values())) == 6
     assert colours["LR linear"] == COLOURS["fixed-small"]
+
+
+def test_each_line_has_the_machine_of_its_network():
+    both = study(models=("mlp", "lenet"), rules=("linear",))
+    machine = Machine.of(probe())
+    assert [line.machine for line in lines({"": both}, {("digits", "mlp"): machine})] == [machine, None]
+    assert [line.machine for line in lines({"": both}, {("mnist", "mlp"): machine})] == [None, None]

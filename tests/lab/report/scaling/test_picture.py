@@ -3,11 +3,12 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tests.lab.report.page_studies import study
+from tests.lab.report.page_studies import probe, study
 from tests.lab.report.test_picture import colours
 
 from adabatch.lab.report.scaling import charts, picture
 from adabatch.lab.report.scaling.lines import lines
+from adabatch.lab.report.scaling.machine import Machine
 
 
 @pytest.mark.parametrize("name", picture.NAMES)
@@ -82,3 +83,11 @@ def test_a_picture_is_replaced_whole(tmp_path):
     picture.draw(study(), "trade", tmp_path / "study.png")
     assert [path.name for path in tmp_path.iterdir()] == ["study.png"]
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_limits_of_the_machine_are_drawn_below_the_borders(tmp_path, drawn):
+    picture.draw(study(), "updates", tmp_path / "x.png", machines={("digits", "mlp"): Machine.of(probe())})
+    strips = [axes for axes in drawn[0].axes if "machine" in [tick.get_text() for tick in axes.get_yticklabels()]]
+    assert len(strips) == 2, "of both losses"
+    marks = [line for line in strips[0].lines if line.get_marker() in ("^", "X")]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([64, 128 * 2**0.5])

@@ -2,8 +2,9 @@ import csv
 import io
 
 import pytest
-from tests.lab.report.page_studies import SIZES, study
+from tests.lab.report.page_studies import SIZES, probe, study
 
+from adabatch.lab.report.scaling.machine import Machine
 from adabatch.lab.report.scaling.sheets import sheets
 
 
@@ -71,3 +72,19 @@ def test_a_row_for_each_cooled_loss(found):
     assert [float(rows[0][key]) for key in ("updates", "samples", "seconds", "train_loss", "test_loss")] == [
         float(value) for value in curves[0].points[0]
     ]
+
+
+def test_the_limits_of_the_machine_stand_beside_the_borders():
+    found = study(models=("mlp", "cnn_small"), rules=("linear",))
+    text = sheets(found, {("digits", "mlp"): Machine.of(probe())})["study-fits.csv"]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    names = ("batch_at_95_percent_of_throughput", "largest_batch_probed", "out_of_memory_at")
+    assert {tuple(row[name] for name in names) for row in rows if row["model"] == "mlp"} == {("64", "128", "256")}
+    assert {tuple(row[name] for name in names) for row in rows if row["model"] == "cnn_small"} == {("", "", "")}
+
+
+def test_errors_of_the_linear_approximation(found):
+    row = rows_of(found, "study.csv")[0]
+    assert [float(row[f"linear_approximation_error{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
+        [16 / 100, 16 / 110, 16 / 90]
+    )

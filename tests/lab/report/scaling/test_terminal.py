@@ -2,9 +2,10 @@ import io
 
 import pytest
 from rich.console import Console
-from tests.lab.report.page_studies import study
+from tests.lab.report.page_studies import probe, study
 
-from adabatch.lab.report.scaling.terminal import tables
+from adabatch.lab.report.scaling.machine import Machine
+from adabatch.lab.report.scaling.terminal import borders, tables
 from adabatch.lab.report.terminal import plain, whole_width
 
 
@@ -39,3 +40,11 @@ def test_a_terminal_of_100_columns_is_enough(edge):
 
 def test_an_edge_stands_beside_its_lr():
     assert "0.006 [edge]" in plain(next(tables(study(rules=("tuned",), edge=True))))
+
+
+def test_borders_beside_the_limits_of_a_machine():
+    found = study(rules=("linear", "tuned"))
+    limits = {("digits", "mlp"): Machine.of(probe())}
+    (row, _) = [row for row in plain(borders(found, limits)).splitlines() if "LR linear" in row]
+    assert [cell.strip() for cell in row.split("|")][-3:-1] == ["64", "128 to 256"]
+    assert whole_width(borders(found, limits, narrow=True)) <= 110

@@ -1,9 +1,10 @@
 from dataclasses import replace
 
 import pytest
-from tests.lab.report.page_studies import rule_of, study
+from tests.lab.report.page_studies import probe, rule_of, study
 
 from adabatch.lab.report.scaling.lines import lines
+from adabatch.lab.report.scaling.machine import Machine
 from adabatch.lab.report.scaling.words import (
     advice,
     believed,
@@ -12,9 +13,11 @@ from adabatch.lab.report.scaling.words import (
     border,
     censored,
     edges,
+    errors_words,
     form_words,
     line_words,
     misfit_words,
+    order_words,
     peak,
     reading,
     rules_words,
@@ -23,7 +26,7 @@ from adabatch.lab.report.scaling.words import (
     stops,
     told,
 )
-from adabatch.lab.scaling import Estimate, FTest, ToLoss
+from adabatch.lab.scaling import Estimate, Fit, FTest, ToLoss
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +167,64 @@ def test_one_seed_says_that_it_gives_no_interval():
 
 def test_all_sentences_of_a_study():
     found = list(sentences(study()))
-    assert len(found) == 2 * 2 + 1 + 1
+    assert len(found) == 2 * (2 + 1) + 1 + 1
     assert found[0].startswith("mlp, LR linear, test loss")
     assert found[1].startswith("mlp, LR linear, training loss")
+    assert found[2] == "mlp, LR linear: the error of the linear approximation passes 1 at batch size 128."
+
+
+def test_where_the_linear_approximation_ends():
+    (line,) = lines({"": study(rules=("linear",))})
+    cells = line.rule.cells
+    small = [replace(cell, linear_approximation_error=Estimate(0.4)) for cell in cells]
+    said = errors_words(replace(line, rule=replace(line.rule, cells=tuple(small))))
+    assert said.endswith("LR linear: the error of the linear approximation stays below 1 up to batch size 256.")
+    unknown = [replace(cell, linear_approximation_error=Estimate()) for cell in cells]
+    assert errors_words(replace(line, rule=replace(line.rule, cells=tuple(unknown)))) == ""
+
+
+def bordered(scaling, critical, stagnation, **changes):
+    """A line with these borders beside a probe."""
+    machine = Machine.of(probe(**changes))
+    (line,) = lines({"": study(rules=("linear",))}, {("digits", "mlp"): machine})
+    fits = line.rule.test.fits
+    ends = dict(zip(("batch_at_20_percent_more_samples", "critical_batch", "stagnation_batch"),
+                    (scaling, critical, stagnation), strict=True))  # fmt: skip
+    fit: Fit = replace(fits.form_1, **{name: Estimate(end) for name, end in ends.items()})
+    test = replace(line.rule.test, fits=replace(fits, form_1=fit, exponent_needed=None))
+    return replace(line, rule=replace(line.rule, test=test))
+
+
+HEAD = "mlp, LR linear, test loss: as batch sizes grow, "
+
+
+def test_which_comes_first():
+    assert order_words(bordered(80.0, 300.0, 1200.0), "test") == (
+        f"{HEAD}95 % of the highest throughput (64) comes first, then the end of perfect scaling (80), full memory "
+        "(128 to 256), the critical batch size (300) and the beginning of stagnation (1,200)."
+    )
+    assert order_words(bordered(300.0, 400.0, 1200.0, rates={16: 400.0, 32: 700.0}, full=64), "test").startswith(
+        f"{HEAD}95 % of the highest throughput (32) comes first, then full memory (32 to 64), the end of"
+    )
+    assert order_words(bordered(4.0, 300.0, 1200.0), "test").startswith(
+        f"{HEAD}the end of perfect scaling (under 16) comes first, then 95 % of the highest throughput (64)"
+    )
+
+
+def test_limits_that_a_probe_did_not_reach():
+    said = order_words(bordered(80.0, 300.0, None, rates={16: 400.0, 32: 700.0}, full=None), "test")
+    assert said == (
+        f"{HEAD}the end of perfect scaling (80) comes first, then the critical batch size (300). At 32, the largest "
+        "batch size probed, throughput still grew and memory was not full."
+    )
+
+
+def test_a_probe_of_another_machine_says_so():
+    said = order_words(bordered(80.0, 300.0, 1200.0, device="Fast GPU"), "test")
+    assert said.endswith("The probe is of Fast GPU, the study of Some(R) Processor.")
+
+
+def test_no_order_without_a_probe_or_borders():
+    (line,) = lines({"": study(rules=("linear",))})
+    assert order_words(line, "test") == ""
+    assert order_words(bordered(None, None, None), "test") == ""

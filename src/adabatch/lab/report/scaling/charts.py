@@ -48,18 +48,19 @@ def updates(lines: Sequence[Line], loss: str) -> Chart:
         place = lines.index(line)
         traces += _fits(line, loss, low, high)
         found = _estimates(line, place, loss, lambda row: row.updates, "updates")[:1] + _seeds(line, loss)
-        heights += _heights(found)
+        heights += reached_by(found)
         traces += found
     for trace in traces:
         trace["yaxis"] = "y"
-    marked = [trace | {"yaxis": "y2"} for line in drawn for trace in _border_marks(line, loss, low, high)]
+    marks = [trace for line in drawn for trace in _border_marks(line, loss, low, high)]
+    below = [trace | {"yaxis": "y2"} for trace in marks + _machine_marks(drawn, low, high)]
     layout = plotting.layout("batch size")
     layout["xaxis"] |= size_axis(lines, loss, low, high)
-    rows = len({trace["y"][0] for trace in marked})
+    rows = len({trace["y"][0] for trace in below})
     deep = _MAIN + (_GAP + _ROW * rows if rows else 0)
     layout["height"] = _MARGINS + deep
     strip = _ROW * rows / deep
-    layout["yaxis"] = {**_axis_of(heights), "domain": [strip + _GAP / deep if rows else 0.0, 1]}
+    layout["yaxis"] = {**axis_of(heights), "domain": [strip + _GAP / deep if rows else 0.0, 1]}
     if rows:
         names = {"type": "category", "range": [rows - 0.5, -0.5], "showgrid": False}
         layout["yaxis2"] = {**names, "domain": [0, strip]}
@@ -67,7 +68,7 @@ def updates(lines: Sequence[Line], loss: str) -> Chart:
         layout["annotations"] = [title | {"font": {"size": 12}}]
     beyond = max(_sizes(lines, loss), default=1) * 1.02
     layout["shapes"] = [_measured(beyond)] if high > 1.2 * beyond else []
-    return {"traces": traces + marked, "layout": layout}
+    return {"traces": traces + below, "layout": layout}
 
 
 def speedup(lines: Sequence[Line], loss: str) -> Chart:
@@ -111,8 +112,8 @@ def trade(lines: Sequence[Line], loss: str) -> Chart:
         traces.append(plotting.trace(line.name, xs, ys, text) | marks)
         points += zip(xs, ys, strict=True)
     layout = plotting.layout("updates")
-    layout["xaxis"] |= _axis_of([x for x, _ in points])
-    layout["yaxis"] |= _axis_of([y for _, y in points])
+    layout["xaxis"] |= axis_of([x for x, _ in points])
+    layout["yaxis"] |= axis_of([y for _, y in points])
     return {"traces": traces, "layout": layout}
 
 
@@ -120,15 +121,9 @@ def curves(lines: Sequence[Line], loss: str) -> Chart:
     """Cooled loss against updates, samples or time: a panel for each line, a line for each training."""
     traces: list[Chart] = []
     xs: dict[str, list[list[float]]] = {key: [] for key in AXES}
-    layout = plotting.layout("samples", top=30)
-    count = len(lines)
-    layout["height"] = _MARGINS + 18 + _PANEL * count
-    gap = _GAP / (_PANEL * count)
-    layout["annotations"], layout["shapes"] = [], []
+    layout = stacked("samples", [line.name for line in lines])
     column = 3 if loss == "train" else 4
     for place, line in enumerate(lines):
-        axis = plotting.axis("yaxis", place)
-        top = 1 - place / count
         heights: list[float] = []
         for cell in line.rule.cells:
             name = batch_name(cell.batch_size)
@@ -147,10 +142,9 @@ def curves(lines: Sequence[Line], loss: str) -> Chart:
         target = line.to(loss).target
         if target is not None and target.loss > 0:
             heights.append(target.loss)
-            layout["shapes"].append(_target(target.loss, plotting.axis("y", place)))
-        layout[axis] = {**_axis_of(heights), "domain": [top - 1 / count + (gap if place < count - 1 else 0), top]}
-        layout["annotations"].append(_title(f"<b>{line.name}</b>", top))
-    axes = {key: _axis_of([x for values in found for x in values if x > 0]) for key, found in xs.items()}
+            layout["shapes"].append(level(target.loss, plotting.axis("y", place)))
+        layout[plotting.axis("yaxis", place)] |= axis_of(heights)
+    axes = {key: axis_of([x for values in found for x in values if x > 0]) for key, found in xs.items()}
     return {"traces": traces, "layout": layout, "xs": xs, "xaxes": axes, "apart": True}
 
 
@@ -168,7 +162,7 @@ CHARTS: Final[Mapping[str, Callable[[Sequence[Line], str], Chart]]] = {
 
 
 def span(lines: Sequence[Line], loss: str) -> tuple[float, float]:
-    """The batch sizes from which to which the main chart goes: those measured, and borders not far above them."""
+    """The batch sizes from which to which the main chart goes: those measured, and borders and limits not far above."""
     sizes = _sizes(lines, loss)
     low, high = float(min(sizes, default=1)), float(max(sizes, default=1))
     ends: list[float] = []
@@ -176,6 +170,8 @@ def span(lines: Sequence[Line], loss: str) -> tuple[float, float]:
         found = line.to(loss).fits
         if found is not None:
             ends += [value for key in _BORDERS for value in _ends(getattr(believed(found), key))]
+        if line.machine is not None:
+            ends += [line.machine.fast or 0.0, line.machine.full or 0.0]
     return low, max([high, *(value for value in ends if value <= high * _BEYOND)])
 
 
@@ -213,11 +209,11 @@ def _against_size(
     heights: list[float] = [y for trace in traces for y in trace["y"]]
     for line in drawn:
         found = _estimates(line, lines.index(line), loss, value, unit, joined=True)
-        heights += _heights(found)
+        heights += reached_by(found)
         traces += found
     layout = plotting.layout("batch size")
     layout["xaxis"] |= size_axis(lines, loss, sizes[0], sizes[-1])
-    layout["yaxis"] |= _axis_of(heights)
+    layout["yaxis"] |= axis_of(heights)
     return {"traces": traces, "layout": layout}
 
 
@@ -253,36 +249,47 @@ def _estimates(
     *,
     joined: bool = False,
 ) -> list[Chart]:
-    """Marks at estimates with their intervals, and open ones with an arrow at bounds."""
-    every = [(row, value(row)) for row in line.to(loss).to_target]
-    text = {
-        row.batch_size: f"<b>{line.name}</b><br>batch {row.batch_size:,}<br>{told(found)} {unit}"
-        for row, found in every
-    }
-    known = [(row.batch_size, found) for row, found in every if found.estimate]
+    """Marks at the estimates of a line, or at their bounds."""
+    found = [(row.batch_size, value(row)) for row in line.to(loss).to_target]
+    points = [(size, one, f"<b>{line.name}</b><br>batch {size:,}<br>{told(one)} {unit}") for size, one in found]
+    return marked(line.name, place, points, joined=joined)
+
+
+def marked(
+    name: str, place: int, points: Sequence[tuple[float, Estimate, str]], *, joined: bool = False
+) -> list[Chart]:
+    """Marks at estimates with their intervals, and open ones with an arrow at bounds.
+
+    Args:
+        name: of the line.
+        place: of the line among all, which gives its symbol.
+        points: for each a place on the x axis, a value and a text for the pointer.
+        joined: whether a line joins the estimates.
+    """
+    known = [(x, found, text) for x, found, text in points if found.estimate]
     style: Chart = {
         "mode": "lines+markers" if joined else "markers",
         "marker": {"size": 9, "symbol": look.symbol(place)},
         "line": {"width": 2},
         "cliponaxis": False,
         "error_y": {
-            "low": [found.low or None for _, found in known],
-            "high": [found.high for _, found in known],
+            "low": [found.low or None for _, found, _ in known],
+            "high": [found.high for _, found, _ in known],
         },
     }
-    xs, ys = [size for size, _ in known], [found.estimate for _, found in known]
-    made = [plotting.trace(line.name, xs, ys, [text[size] for size in xs]) | style]
-    unknown = [(row.batch_size, found) for row, found in every if not found.estimate]
+    xs, ys = [x for x, _, _ in known], [found.estimate for _, found, _ in known]
+    made = [plotting.trace(name, xs, ys, [text for _, _, text in known]) | style]
+    unknown = [(x, found, text) for x, found, text in points if not found.estimate]
     bounds = {
-        "up": [(size, found.low) for size, found in unknown if found.high is None and found.low],
-        "down": [(size, found.high) for size, found in unknown if found.high],
+        "up": [(x, found.low, text) for x, found, text in unknown if found.high is None and found.low],
+        "down": [(x, found.high, text) for x, found, text in unknown if found.high],
     }
-    for arrow, places in bounds.items():
-        if places:
+    for arrow, ends in bounds.items():
+        if ends:
             marker = {"size": 11, "symbol": f"bound-{arrow}-open", "line": {"width": 1.8}}
-            sizes, heights = [size for size, _ in places], [at for _, at in places]
             style = {"mode": "markers", "marker": marker, "cliponaxis": False}
-            made.append(plotting.trace(line.name, sizes, heights, [text[size] for size in sizes]) | style)
+            xs, heights = [x for x, _, _ in ends], [at for _, at, _ in ends]
+            made.append(plotting.trace(name, xs, heights, [text for _, _, text in ends]) | style)
     return made
 
 
@@ -359,7 +366,25 @@ def _border_marks(line: Line, loss: str, low: float, high: float) -> list[Chart]
     return made
 
 
-def _heights(traces: Iterable[Chart]) -> list[float]:
+def _machine_marks(lines: Iterable[Line], low: float, high: float) -> list[Chart]:
+    """The limits of machines, each on a line of its own; those beyond the axis, and those not found, are left out."""
+    found = {f"{line.study.task}, {line.panel.model}": line.machine for line in lines if line.machine is not None}
+    made = []
+    for name, machine in found.items():
+        row = "machine" if len(found) == 1 else f"machine, {name}"
+        words = {"triangle-up": f"95 % of the highest throughput at batch {machine.speed}"}
+        places: dict[str, float] = {} if machine.fast is None else {"triangle-up": machine.fast}
+        if machine.full is not None:
+            places["x"] = math.sqrt(machine.largest * machine.full)
+            words["x"] = f"memory is full at batch {machine.memory}"
+        for symbol, at in places.items():
+            if low <= at <= high:
+                style: Chart = {"mode": "markers", "marker": {"size": 9, "symbol": symbol}, "cliponaxis": False}
+                made.append(plotting.trace(IDEAL, [at], [row], [f"<b>{row}</b><br>{words[symbol]}"]) | style)
+    return made
+
+
+def reached_by(traces: Iterable[Chart]) -> list[float]:
     """The values that an axis must hold: marks, and intervals that do not reach far from them."""
     found: list[float] = []
     for trace in traces:
@@ -372,7 +397,20 @@ def _heights(traces: Iterable[Chart]) -> list[float]:
 # Layout.
 
 
-def _axis_of(values: Sequence[float]) -> Chart:
+def stacked(title: str, panels: Sequence[str]) -> Chart:
+    """A layout with a titled panel for each name, one below the other; `title` is that of the x axis."""
+    layout, count = plotting.layout(title, top=30), len(panels)
+    layout |= {"height": _MARGINS + 18 + _PANEL * count, "annotations": [], "shapes": []}
+    gap = _GAP / (_PANEL * count)
+    for place, name in enumerate(panels):
+        top = 1 - place / count
+        bottom = top - 1 / count + (gap if place < count - 1 else 0)
+        layout[plotting.axis("yaxis", place)] = {"domain": [bottom, top]}
+        layout["annotations"].append(_title(f"<b>{name}</b>", top))
+    return layout
+
+
+def axis_of(values: Sequence[float]) -> Chart:
     """A log axis for values above 0."""
     kept = [value for value in values if value and value > 0]
     return plotting.log_axis(kept, room=0.07, form=_tick) if kept else {}
@@ -393,9 +431,10 @@ def _measured(size: float) -> Chart:
     return plotting.vertical(size, "dot")
 
 
-def _target(loss: float, axis: str) -> Chart:
+def level(value: float, axis: str) -> Chart:
+    """A dotted line at a value of an axis such as `"y2"`."""
     line = {"width": 1.2, "dash": "dot"}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": loss, "y1": loss, "line": line}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": value, "y1": value, "line": line}
 
 
 def sizes_of(lines: Iterable[Line]) -> list[int]:

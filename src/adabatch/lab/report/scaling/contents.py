@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from adabatch.lab.report import blocks, look, words
@@ -13,18 +13,21 @@ from adabatch.lab.report.folders import Studies
 from adabatch.lab.report.headline import Headline
 from adabatch.lab.report.scaling import charts, figures
 from adabatch.lab.report.scaling.lines import LOSSES, View, lines, network, paint, views
+from adabatch.lab.report.scaling.machine import Machine, Machines, machines
 from adabatch.lab.report.scaling.words import (
     advice,
     believed,
     best_rule,
+    errors_words,
     line_words,
+    order_words,
     peak,
     reading,
     rules_words,
     size,
     told,
 )
-from adabatch.lab.scaling import Estimate, Panel, Study
+from adabatch.lab.scaling import Estimate, Panel, Rule, Study
 from adabatch.lab.shapes import Json
 
 # Settings of a training that a study replaces by its own.
@@ -42,11 +45,16 @@ _NOTES: Final = {
     "curves": "A line for each training; dotted: the target. Each loss was measured after a cooldown of its own, which "
     "is counted.",
 }
+_LIMITS: Final = (
+    " Machine, by the probe: a triangle at 95 % of the highest throughput, a cross where memory is full, if the axis "
+    "reaches so far."
+)
 
 
-def of_studies(found: Studies) -> Content:
-    """The page of the studies in one or more folders."""
-    studies, choices = found.studies, views(found.studies)
+def of_studies(found: Studies, below: Sequence[str] = ()) -> Content:
+    """The page of the studies in one or more folders; `below` are blocks after their tables."""
+    studies, limits = found.studies, machines(found)
+    choices = views(studies, limits)
     first, sizes = next(iter(studies.values())), charts.sizes_of(lines(studies))
     ramp = look.ramp(charts.batch_name(size) for size in sizes)
     drawn, seen = _drawn(choices)
@@ -59,13 +67,13 @@ def of_studies(found: Studies) -> Content:
             ["study", *tasks[:3], place, f"{seeds} {words.plural('seed', seeds)}"],
             Headline(_title(studies), _lead(studies)),
         ),
-        blocks.cards(_cards(first)) if len(studies) == len(first.panels) == 1 else "",
+        blocks.cards(_cards(first, limits)) if len(studies) == len(first.panels) == 1 else "",
         blocks.bar(
             blocks.legend(dict.fromkeys(symbols, ""), seen=_seen(choices), symbols=symbols),
             blocks.menu("view", "lines", {view.key: view.title for view in choices}),
             blocks.switch("loss", "loss", {"test": "test", "train": "training"}, "test", style="choice"),
         ),
-        *_places(drawn, seen, ("updates",)),
+        *_places(drawn, seen, ("updates",), more=_LIMITS if limits else ""),
         f'<div class="grid">{"".join(_places(drawn, seen, ("speedup", "cost", "seconds", "trade")))}</div>',
         f"<div {blocks.seen_in(seen['curves'])}>",
         blocks.bar(
@@ -76,6 +84,7 @@ def of_studies(found: Studies) -> Content:
         "</div>",
         *_places(drawn, seen, ("curves",)),
         *_tables(choices),
+        *below,
         *_settings(studies),
         blocks.FOOTER,
     ]
@@ -98,8 +107,9 @@ def _drawn(choices: Sequence[View]) -> tuple[dict[str, Any], dict[str, str]]:
     return made, {name: " ".join(made[name]["of"]) if name in made else "" for name in charts.CHARTS}
 
 
-def _places(drawn: Mapping[str, Any], seen: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    return [blocks.chart(name, charts.TITLES[name], _NOTES[name], inside=seen[name]) for name in names if name in drawn]
+def _places(drawn: Mapping[str, Any], seen: Mapping[str, str], names: Sequence[str], *, more: str = "") -> list[str]:
+    shown = [name for name in names if name in drawn]
+    return [blocks.chart(name, charts.TITLES[name], f"{_NOTES[name]}{more}", inside=seen[name]) for name in shown]
 
 
 def _seen(choices: Sequence[View]) -> dict[str, str]:
@@ -147,8 +157,8 @@ def _lead(studies: Mapping[str, Study]) -> str:
     return f"Up to these batch sizes a target takes at most 20 % more samples. {'; '.join(told_each)}."
 
 
-def _cards(study: Study) -> list[str]:
-    """The borders of the only network under its best LR rule, for the test loss."""
+def _cards(study: Study, limits: Machines) -> list[str]:
+    """The borders of the only network under its best LR rule, for the test loss, and the limits of the machine."""
     panel = study.panels[0]
     rule = best_rule(panel)
     fits = None if rule is None else rule.test.fits
@@ -166,12 +176,20 @@ def _cards(study: Study) -> list[str]:
         made.append(
             blocks.card(label, middle or told(value), f"95 % interval [{interval}; {where}" if interval else where)
         )
+    return [*made, *_limit_cards(rule, limits.get((study.task, panel.model)))]
+
+
+def _limit_cards(rule: Rule, machine: Machine | None) -> list[str]:
+    speed = "95 % of the highest throughput"
+    if machine is not None:
+        memory = blocks.card("memory is full at", machine.memory, "by the probe, in batch sizes")
+        return [blocks.card(speed, machine.speed, "by the probe, in batch sizes"), memory]
     most = peak(rule.cells)
-    if most is not None:
-        grew = most == max(cell.batch_size for cell in rule.cells)
-        note = "of the batch sizes measured; it still grew" if grew else "from there on a larger batch is hardly faster"
-        made.append(blocks.card("95 % of the highest throughput", f"{most:,}", note))
-    return made
+    if most is None:
+        return []
+    grew = most == max(cell.batch_size for cell in rule.cells)
+    note = "of the batch sizes measured; it still grew" if grew else "from there on a larger batch is hardly faster"
+    return [blocks.card(speed, f"{most:,}", note)]
 
 
 def _tables(choices: Sequence[View]) -> Iterator[str]:
@@ -182,21 +200,38 @@ def _tables(choices: Sequence[View]) -> Iterator[str]:
             key = f"{view.key}-{loss}"
             told_each = {line.name: line_words(line, loss) for line in view.lines}
             panels = {id(line.panel): line.panel for line in view.lines} if loss == "test" else {}
-            more = "".join(f"<p>{words.html(t)}</p>" for panel in panels.values() for t in rules_words(panel))
+            more = [t for panel in panels.values() for t in rules_words(panel)]
+            more += [t for line in view.lines if (t := errors_words(line))]
+            below = "".join(f"<p>{words.html(t)}</p>" for t in more)
             parts = [
-                blocks.section("In words", blocks.sentences(told_each) + more),
+                blocks.section("In words", blocks.sentences(told_each) + below),
+                _order(view, loss),
                 blocks.section("To the target", blocks.table(figures.needs(view.lines, loss)) + _note(view)),
                 blocks.section("Fits", blocks.table(figures.fits(view.lines, loss)) + _FORMS),
             ]
             yield f'<div class="stack" {blocks.seen_in(key)}>{"".join(parts)}</div>'
-        table = blocks.table(figures.trainings(view.lines))
+        table = blocks.table(figures.trainings(view.lines)) + _ERRORS
         yield f"<div {blocks.seen_in(both)}>{blocks.details('How the trainings ended', table)}</div>"
+
+
+def _order(view: View, loss: str) -> str:
+    """Borders beside the limits of machines; empty without a probe."""
+    if not any(line.machine for line in view.lines):
+        return ""
+    told_each = {line.name: text for line in view.lines if (text := order_words(line, loss))}
+    table = blocks.table(figures.borders(view.lines, [loss]))
+    return blocks.section("Which comes first", blocks.sentences(told_each) + table)
 
 
 _FORMS: Final = (
     '<p class="note">Form 1: updates = fewest × (1 + critical batch / batch). Form 2: the same with (critical batch / '
     "batch) to the power of an exponent. Of both, the critical batch is where updates are twice the fewest. Lack of "
     "fit: how probable a misfit as large is by chance, if the form is true.</p>"
+)
+_ERRORS: Final = (
+    '<p class="note">Linear-approximation error: how far the loss of a batch after one step at the linearly scaled LR '
+    "is from what its gradient foretells, at the end of the budget in which the target is set, in units of the loss. "
+    "Above about 1 the step is too long for the gradient.</p>"
 )
 
 
@@ -205,7 +240,7 @@ def _note(view: View) -> str:
 
 
 def _settings(studies: Mapping[str, Study]) -> list[str]:
-    differ, same = shared.settings({folder: _flat(study.settings) for folder, study in studies.items()})
+    differ, same = shared.settings({folder: flat(study.settings) for folder, study in studies.items()})
     others, versions = shared.settings({folder: study.versions for folder, study in studies.items()})
     return [
         blocks.details("Settings", blocks.table(differ) + blocks.facts(same)),
@@ -213,10 +248,10 @@ def _settings(studies: Mapping[str, Study]) -> list[str]:
     ]
 
 
-def _flat(settings: Json) -> Json:
-    """Settings without those of a training that the study replaces."""
+def flat(settings: Json, without: Container[str] = _REPLACED) -> Json:
+    """Settings of a study, and those of its trainings except `without`, which it replaces."""
     base = settings.get("base")
-    found = {key: value for key, value in base.items() if key not in _REPLACED} if isinstance(base, Mapping) else {}
+    found = {key: value for key, value in base.items() if key not in without} if isinstance(base, Mapping) else {}
     found |= {key: value for key, value in settings.items() if key != "base"}
     return {
         key: ", ".join(words.plain(each) for each in value) if isinstance(value, list | tuple) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from adabatch.lab.report.figures import Row, Table
 from adabatch.lab.report.scaling.lines import LOSSES, Line
@@ -11,7 +11,9 @@ from adabatch.lab.report.words import NOTHING
 from adabatch.lab.scaling import Fit, FTest, ToTarget
 
 NEEDS = ("arrived", "updates", "speedup, and ideal", "samples", "cost", "seconds", "speedup in seconds")
-SETTINGS = ("LR", "momentum", "search at its edge", "samples per second", "trainings ended")
+SETTINGS = (
+    "LR", "momentum", "search at its edge", "samples per second", "linear-approximation error", "trainings ended",
+)  # fmt: skip
 FITS = (
     "form", "perfect scaling ends", "critical batch size", "stagnation begins", "fewest samples", "fewest updates",
     "exponent", "lack of fit, p",
@@ -84,23 +86,36 @@ def _p(test: FTest | None) -> str:
     return NOTHING if test is None else f"{test.p:.2g}"
 
 
-def borders(lines: Sequence[Line]) -> Table:
-    """The borders of all lines by the form to believe: a group for each loss, a row for each line."""
+def borders(lines: Sequence[Line], losses: Iterable[str] = LOSSES) -> Table:
+    """The borders of all lines by the form to believe, beside the machine's limits: a group for each loss.
+
+    With a probe of a network both limits are the probe's; without one throughput is that of the study's trainings.
+    """
     columns = ["perfect scaling to", "critical batch", "stagnation from", "form", "95 % of speed at"]
+    probed = any(line.machine is not None for line in lines)
     groups = []
-    for loss, words in LOSSES.items():
-        rows: list[Row] = []
-        for line in lines:
-            found, size = line.to(loss).fits, peak(line.rule.cells)
-            if found is None:
-                rows.append((line.name, [NOTHING] * len(columns)))
-                continue
-            fit = believed(found)
-            ends = (fit.batch_at_20_percent_more_samples, fit.critical_batch, fit.stagnation_batch)
-            cells = [border(end, line.to(loss)) for end in ends]
-            rows.append((line.name, [*cells, str(fit.form), NOTHING if size is None else f"{size:,}"]))
-        groups.append((words, rows))
-    return Table(columns, groups)
+    for loss in losses:
+        rows = [(line.name, [*_ends(line, loss), *_limits(line)][: len(columns) + probed]) for line in lines]
+        groups.append((LOSSES[loss], rows))
+    return Table([*columns, *(["memory full at"] if probed else [])], groups)
+
+
+def _ends(line: Line, loss: str) -> list[str]:
+    """The borders of a line, and the form that gives them."""
+    found = line.to(loss).fits
+    if found is None:
+        return [NOTHING] * 4
+    fit = believed(found)
+    ends = (fit.batch_at_20_percent_more_samples, fit.critical_batch, fit.stagnation_batch)
+    return [*(border(end, line.to(loss)) for end in ends), str(fit.form)]
+
+
+def _limits(line: Line) -> list[str]:
+    """The batch sizes of 95 % of the highest throughput and of full memory."""
+    if line.machine is not None:
+        return [line.machine.speed, line.machine.memory]
+    size = peak(line.rule.cells)
+    return [NOTHING if size is None else f"{size:,}", NOTHING]
 
 
 def trainings(lines: Sequence[Line]) -> Table:
@@ -111,6 +126,8 @@ def trainings(lines: Sequence[Line]) -> Table:
         for cell in line.rule.cells:
             rate = NOTHING if cell.samples_per_second is None else number(cell.samples_per_second)
             edge = "yes" if cell.at_edge else "no"
-            rows.append((f"{cell.batch_size:,}", [f"{cell.lr:.4g}", f"{cell.momentum:.4g}", edge, rate, stops(cell)]))
+            error = told(cell.linear_approximation_error)
+            cells = [f"{cell.lr:.4g}", f"{cell.momentum:.4g}", edge, rate, error, stops(cell)]
+            rows.append((f"{cell.batch_size:,}", cells))
         groups.append((line.name, rows))
     return Table(SETTINGS, groups, corner="batch size")

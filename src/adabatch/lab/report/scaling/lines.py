@@ -7,14 +7,17 @@ the networks under one LR rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from adabatch.lab.report import look
+from adabatch.lab.report.scaling.machine import Machine, Machines
 from adabatch.lab.scaling import Panel, Rule, Study, ToLoss
 
 LOSSES: Final = {"test": "test loss", "train": "training loss"}
 FEW: Final = 4  # lines that one chart takes without a choice
+NO_MACHINES: Final[Machines] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Line:
         study: its findings.
         panel: its network and share of the data.
         rule: its LR rule.
+        machine: that trains its network, by a probe; None: there is none.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Line:
     study: Study
     panel: Panel
     rule: Rule
+    machine: Machine | None = None
 
     @property
     def parts(self) -> tuple[str, str, str, str]:
@@ -75,12 +80,12 @@ def network(panel: Panel) -> str:
     return panel.model if panel.fraction == 1 else f"{panel.model}, {share(panel)}"
 
 
-def views(studies: Mapping[str, Study]) -> list[View]:
+def views(studies: Mapping[str, Study], machines: Machines = NO_MACHINES) -> list[View]:
     """What to draw of the studies in these folders: all at once if it is little, else a view by network and by LR rule.
 
     Of several folders the views by LR rule come first: they compare folders.
     """
-    every = lines(studies)
+    every = lines(studies, machines)
     rules = list(dict.fromkeys(line.rule.rule for line in every))
     networks = list(dict.fromkeys(network(line.panel) for line in every))
     if len(every) <= FEW or len(networks) == 1:
@@ -96,10 +101,10 @@ def views(studies: Mapping[str, Study]) -> list[View]:
     return by_rule + by_network if len(studies) > 1 else by_network + by_rule
 
 
-def lines(studies: Mapping[str, Study]) -> tuple[Line, ...]:
+def lines(studies: Mapping[str, Study], machines: Machines = NO_MACHINES) -> tuple[Line, ...]:
     """All lines, named by what they differ in."""
     return _named(
-        Line("", folder, study, panel, rule)
+        Line("", folder, study, panel, rule, machines.get((study.task, panel.model)))
         for folder, study in studies.items()
         for panel in study.panels
         for rule in panel.rules
@@ -113,13 +118,7 @@ def _named(found: Iterable[Line]) -> tuple[Line, ...]:
     if not any(several):
         several = [False, False, False, True]
     return tuple(
-        Line(
-            ", ".join(part for part, kept in zip(line.parts, several, strict=True) if kept),
-            line.folder,
-            line.study,
-            line.panel,
-            line.rule,
-        )
+        replace(line, name=", ".join(part for part, kept in zip(line.parts, several, strict=True) if kept))
         for line in found
     )
 

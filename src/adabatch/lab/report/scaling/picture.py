@@ -12,7 +12,8 @@ from adabatch.lab.report import look
 from adabatch.lab.report.picture import GREY, MARKERS, STYLES, new_figure, save
 from adabatch.lab.report.plotting import Chart
 from adabatch.lab.report.scaling import charts
-from adabatch.lab.report.scaling.lines import LOSSES, View, network, paint, views
+from adabatch.lab.report.scaling.lines import LOSSES, NO_MACHINES, View, network, paint, views
+from adabatch.lab.report.scaling.machine import Machines
 from adabatch.lab.report.scaling.words import believed, number
 from adabatch.lab.scaling import Study
 
@@ -27,6 +28,7 @@ _WIDE: Final = 5.2  # inches of a chart
 _DEEP: Final = 3.7  # inches of a chart, of learning curves for each line
 _HEAD: Final = 0.4  # inches above all charts
 _POINTS: Final = 0.75  # in a pixel of a page
+_SHAPES: Final[dict[str, Any]] = {"": "default", "hv": "steps-post", "vh": "steps-pre"}
 _Y_TITLES: Final = {
     "updates": "updates to target",
     "speedup": "times fewer updates",
@@ -37,13 +39,13 @@ _Y_TITLES: Final = {
 }
 
 
-def draw(study: Study, name: str, picture: Path) -> None:
+def draw(study: Study, name: str, picture: Path, *, machines: Machines = NO_MACHINES) -> None:
     """Draws one of `NAMES` to a PNG file, which is replaced whole or not at all.
 
     Raises:
         OSError: if it cannot be written.
     """
-    rows = [view for view in views({"": study}) if not view.key.startswith("rule")]
+    rows = [view for view in views({"": study}, machines) if not view.key.startswith("rule")]
     colours = paint(rows)
     if name == "curves":
         colours = look.ramp(charts.batch_name(size) for size in charts.sizes_of(rows[0].lines))
@@ -54,12 +56,12 @@ def draw(study: Study, name: str, picture: Path) -> None:
         bottom = top - _depth(view, name) / (_HEAD + deep)
         for place, loss in enumerate(LOSSES):
             box = (place / len(LOSSES), bottom, 1 / len(LOSSES), top - bottom)
-            _chart(
+            chart(
                 figure,
                 charts.CHARTS[name](view.lines, loss),
                 colours,
                 box,
-                (name, _head(view, loss, borders=name == "updates")),
+                (_Y_TITLES[name], _head(view, loss, borders=name == "updates")),
             )
         top = bottom
     _legend(figure, rows, colours, curves=name == "curves")
@@ -104,16 +106,24 @@ def _legend(figure: Figure, rows: list[View], colours: Mapping[str, str], *, cur
     right.set_in_layout(False)
 
 
-def _chart(
+def chart(
     figure: Figure,
-    chart: Chart,
+    found: Chart,
     colours: Mapping[str, str],
     box: tuple[float, float, float, float],
     told: tuple[str, str],
 ) -> None:
-    """One chart of a page in a part of the figure, a share of its width and height."""
+    """Draws a chart of a page in a part of a figure.
+
+    Args:
+        figure: to draw to.
+        found: as a page has it.
+        colours: of its lines; others are grey.
+        box: left, bottom, width and height, as shares of the figure.
+        told: the title of the y axes, and a text above.
+    """
     wide, deep = figure.get_size_inches()
-    layout = chart["layout"]
+    layout = found["layout"]
     rows = sorted(key for key in layout if key.startswith("yaxis"))
     left, right = box[0] + 0.85 / wide, box[0] + box[2] - 0.2 / wide
     bottom, top = box[1] + 0.55 / deep, box[1] + box[3] - 0.5 / deep
@@ -121,8 +131,8 @@ def _chart(
         low, high = layout[key].get("domain", [0, 1])
         place = (left, bottom + low * (top - bottom), right - left, (high - low) * (top - bottom))
         axes = figure.add_axes(place)
-        mine = [trace for trace in chart["traces"] if f"yaxis{trace.get('yaxis', 'y')[1:]}" == key]
-        xaxis = layout["xaxis"] | chart.get("xaxes", {}).get("samples", {})
+        mine = [trace for trace in found["traces"] if f"yaxis{trace.get('yaxis', 'y')[1:]}" == key]
+        xaxis = layout["xaxis"] | found.get("xaxes", {}).get("samples", {})
         _axes(axes, xaxis, layout[key], mine)
         for trace in mine:
             _trace(axes, trace, colours.get(trace["name"], GREY))
@@ -137,7 +147,7 @@ def _chart(
         else:
             axes.set_xlabel(layout["xaxis"]["title"]["text"])
         if layout[key].get("type") != "category":
-            axes.set_ylabel(_Y_TITLES[told[0]])
+            axes.set_ylabel(told[0])
     for note in layout.get("annotations", []):
         text = note["text"].replace("<b>", "").replace("</b>", "")
         at = bottom + note["y"] * (top - bottom) + 0.04 / deep
@@ -147,9 +157,10 @@ def _chart(
 
 
 def _axes(axes: Axes, x: Chart, y: Chart, traces: list[Chart]) -> None:
-    axes.set_xscale("log")
+    scale = x.get("type", "linear")
+    axes.set_xscale(scale)
     if "range" in x:
-        axes.set_xlim(*(10**end for end in x["range"]))
+        axes.set_xlim(*(10**end if scale == "log" else end for end in x["range"]))
         axes.set_xticks(x["tickvals"], x["ticktext"])
     if y.get("type") == "category":
         names = list(dict.fromkeys(trace["y"][0] for trace in traces))
@@ -169,7 +180,8 @@ def _trace(axes: Axes, trace: Chart, colour: str) -> None:
     if "lines" in mode:
         line = trace.get("line", {})
         style = {"linestyle": STYLES[line.get("dash", "solid")], "linewidth": _POINTS * line.get("width", 2)}
-        axes.plot(xs, ys, color=colour, **style)
+        shape = _SHAPES[line.get("shape", "")]
+        axes.plot(xs, ys, color=colour, drawstyle=shape, **style)
     if "error_y" in trace:
         for x, y, low, high in zip(xs, ys, trace["error_y"]["low"], trace["error_y"]["high"], strict=True):
             axes.plot([x, x], [low or y, high or y], color=colour, linewidth=1.2, marker="_", markersize=5)

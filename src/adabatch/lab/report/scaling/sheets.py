@@ -2,7 +2,7 @@
 
 - `study.csv`: a row for each network, share of the data, LR rule, loss and batch size: what it needs to the target;
 - `study-runs.csv`: a row for each run and loss: where it arrived;
-- `study-fits.csv`: a row for each fitted form;
+- `study-fits.csv`: a row for each fitted form, with the limits of the machine by a probe;
 - `study-curves.csv`: a row for each cooled loss of each training.
 
 An empty cell: not known, or without bound.
@@ -15,7 +15,8 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from adabatch.lab.report.scaling.lines import LOSSES, Line, lines
+from adabatch.lab.report.scaling.lines import LOSSES, NO_MACHINES, Line, lines
+from adabatch.lab.report.scaling.machine import Machines
 from adabatch.lab.report.scaling.words import believed
 from adabatch.lab.scaling import Estimate, Study
 
@@ -28,10 +29,10 @@ _FITTED: Final = (
 Row = dict[str, Any]
 
 
-def sheets(study: Study) -> dict[str, str]:
+def sheets(study: Study, machines: Machines = NO_MACHINES) -> dict[str, str]:
     """The text of each CSV file, by its name."""
-    every = lines({"": study})
-    return {name: _text(made(study, every)) for name, made in _SHEETS.items()}
+    every = lines({"": study}, machines)
+    return {name: text_of(made(study, every)) for name, made in _SHEETS.items()}
 
 
 def _needs(study: Study, every: Iterable[Line]) -> Iterator[Row]:
@@ -45,12 +46,13 @@ def _needs(study: Study, every: Iterable[Line]) -> Iterator[Row]:
                 made |= {"batch_size": row.batch_size, "lr": cell.lr, "momentum": cell.momentum}
                 made |= {"search_at_edge": cell.at_edge, "runs": row.n, "arrived": row.arrived}
                 for name in _NEEDS:
-                    made |= _estimate(name, getattr(row, name))
+                    made |= estimate(name, getattr(row, name))
                 made["ideal_speedup"] = row.ideal
                 for form in (1, 2):
                     fit = None if fits is None else getattr(fits, f"form_{form}")
                     made[f"form_{form}_updates"] = None if fit is None else fit.updates(row.batch_size)
-                yield made | {"samples_per_second": cell.samples_per_second}
+                made["samples_per_second"] = cell.samples_per_second
+                yield made | estimate("linear_approximation_error", cell.linear_approximation_error)
 
 
 def _runs(study: Study, every: Iterable[Line]) -> Iterator[Row]:
@@ -73,10 +75,20 @@ def _fits(study: Study, every: Iterable[Line]) -> Iterator[Row]:
             for fit in (fits.form_1, fits.form_2):
                 made = _key(study, line) | {"loss": loss, "form": fit.form, "used": fit is believed(fits)}
                 for name in _FITTED:
-                    made |= _estimate(name, getattr(fit, name))
+                    made |= estimate(name, getattr(fit, name))
                 made["lack_of_fit_p"] = fit.lack_of_fit and fit.lack_of_fit.p
                 made["exponent_needed_p"] = fits.exponent_needed and fits.exponent_needed.p
-                yield made | {"std_of_log_updates": fit.std, "degrees": fit.degrees, "std_from": fit.std_from}
+                made |= {"std_of_log_updates": fit.std, "degrees": fit.degrees, "std_from": fit.std_from}
+                yield made | _limits(line)
+
+
+def _limits(line: Line) -> Row:
+    machine = line.machine
+    return {
+        "batch_at_95_percent_of_throughput": machine and machine.fast,
+        "largest_batch_probed": machine and machine.largest,
+        "out_of_memory_at": machine and machine.full,
+    }
 
 
 def _curves(study: Study, every: Iterable[Line]) -> Iterator[Row]:
@@ -102,11 +114,13 @@ def _key(study: Study, line: Line) -> Row:
     return {"task": study.task, "model": panel.model, "fraction": panel.fraction, "lr_rule": line.rule.rule}
 
 
-def _estimate(name: str, value: Estimate) -> Row:
+def estimate(name: str, value: Estimate) -> Row:
+    """An estimate and its bounds as cells."""
     return {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
-def _text(rows: Iterable[Row]) -> str:
+def text_of(rows: Iterable[Row]) -> str:
+    """The rows as CSV, with a header row; those after the first have the same columns."""
     found = list(rows)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(found[0]) if found else ["task"], lineterminator="\n")

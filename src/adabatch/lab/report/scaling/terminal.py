@@ -10,7 +10,8 @@ from rich.text import Text
 
 from adabatch.lab.report import terminal, words
 from adabatch.lab.report.scaling import figures
-from adabatch.lab.report.scaling.lines import FEW, LOSSES, Line, lines, network
+from adabatch.lab.report.scaling.lines import FEW, LOSSES, NO_MACHINES, Line, lines, network
+from adabatch.lab.report.scaling.machine import Machines
 from adabatch.lab.report.scaling.words import told
 from adabatch.lab.scaling import Study
 
@@ -21,12 +22,17 @@ def tables(study: Study, *, narrow: bool = False) -> Iterator[Table]:
     With more lines than `FEW` only the borders; the page has the rest. With `narrow`, for terminals below about 110
     columns, intervals stand on lines of their own.
     """
-    every = [replace(line, name=f"{network(line.panel)}, LR {line.rule.rule}") for line in lines({"": study})]
+    every = _lines(study)
     if len(every) <= FEW:
         for line in every:
             for loss in LOSSES:
                 yield _needs(study, line, loss, narrow=narrow)
-    found = figures.borders(every)
+    yield borders(study, narrow=narrow)
+
+
+def borders(study: Study, machines: Machines = NO_MACHINES, *, narrow: bool = False) -> Table:
+    """The borders of a study, beside the limits of machines."""
+    found = figures.borders(_lines(study, machines))
     made = terminal.new_table(f"{study.task}: borders, in batch sizes", ["", *found.columns])
     for title, rows in found.groups:
         made.add_row(Text(title, style="bold"))
@@ -35,7 +41,13 @@ def tables(study: Study, *, narrow: bool = False) -> Iterator[Table]:
                 Text(f"- {label}".replace(", LR", ",\n  LR" if narrow else ", LR")),
                 *(_cell(cell, narrow=narrow) for cell in cells),
             )
-    yield made
+    return made
+
+
+def _lines(study: Study, machines: Machines = NO_MACHINES) -> list[Line]:
+    """The lines of a study, each with its network and LR rule as its name."""
+    found = lines({"": study}, machines)
+    return [replace(line, name=f"{network(line.panel)}, LR {line.rule.rule}") for line in found]
 
 
 def _needs(study: Study, line: Line, loss: str, *, narrow: bool) -> Table:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from adabatch.lab.report.scaling.lines import LOSSES, Line, lines, network, to
+from adabatch.lab.report.scaling.machine import Machine, fast_from
 from adabatch.lab.report.words import TIMES, listed, plural
 from adabatch.lab.scaling import Cell, Estimate, Fit, Fits, Panel, Rule, Study, ToLoss, ToTarget
 
 UNKNOWN: Final = "not known"
-PEAK: Final = 0.95  # of the highest throughput, from which on more is hardly to be had
 _STOPS: Final = {
     "budget": "at the end of the budget",
     "arrived": "at the target",
@@ -138,6 +138,59 @@ def line_words(line: Line, loss: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def order_words(line: Line, loss: str) -> str:
+    """The borders and a machine's limits in the order of batch sizes; empty without a probe or without borders."""
+    machine, found = line.machine, line.to(loss)
+    if machine is None or found.fits is None:
+        return ""
+    fit, first = believed(found.fits), min((row.batch_size for row in found.to_target), default=0)
+    borders = {
+        "the end of perfect scaling": fit.batch_at_20_percent_more_samples.estimate,
+        "the critical batch size": fit.critical_batch.estimate,
+        "the beginning of stagnation": fit.stagnation_batch.estimate,
+    }
+    places = [
+        (at, f"{name} ({size(at) if at >= first else f'under {first:,}'})")
+        for name, at in borders.items()
+        if at is not None
+    ]
+    if not places:
+        return ""
+    if machine.fast is not None:
+        places.append((machine.fast, f"95 % of the highest throughput ({machine.speed})"))
+    if machine.full is not None:
+        places.append((machine.largest, f"full memory ({machine.memory})"))
+    earliest, *later = [text for _, text in sorted(places)]
+    head = f"{network(line.panel)}, LR {line.rule.rule}, {LOSSES[loss]}: as batch sizes grow, {earliest} comes first"
+    parts = [f"{head}, then {listed(later)}." if later else f"{head}.", _not_found(machine), _elsewhere(line, machine)]
+    return " ".join(part for part in parts if part)
+
+
+def _not_found(machine: Machine) -> str:
+    """What a probe did not reach, in a sentence; empty if it reached all."""
+    missing = {"throughput still grew": machine.fast, "memory was not full": machine.full}
+    texts = [text for text, found in missing.items() if found is None]
+    return f"At {machine.largest:,}, the largest batch size probed, {listed(texts)}." if texts else ""
+
+
+def _elsewhere(line: Line, machine: Machine) -> str:
+    """That the probe is of another machine than the study, in a sentence; empty if it is not."""
+    versions = line.study.versions
+    device = versions.get("device_name") or versions.get("device") or machine.device
+    return "" if device == machine.device else f"The probe is of {machine.device}, the study of {device}."
+
+
+def errors_words(line: Line) -> str:
+    """Where the error of the linear approximation passes 1, in a sentence; empty if it is not known."""
+    errors = {cell.batch_size: cell.linear_approximation_error.estimate for cell in line.rule.cells}
+    known = {batch: error for batch, error in errors.items() if error is not None}
+    if not known:
+        return ""
+    past = [batch for batch, error in known.items() if error > 1]
+    where = f"passes 1 at batch size {past[0]:,}" if past else f"stays below 1 up to batch size {max(known):,}"
+    return f"{network(line.panel)}, LR {line.rule.rule}: the error of the linear approximation {where}."
+
+
 def _at(place: str) -> str:
     return place if place.startswith("under") else f"at {place}"
 
@@ -147,6 +200,8 @@ def sentences(study: Study) -> Iterator[str]:
     for line in lines({"": study}):
         for loss in LOSSES:
             yield line_words(line, loss)
+        if told_error := errors_words(line):
+            yield told_error
     for panel in study.panels:
         yield from rules_words(panel)
     yield reading(study)
@@ -240,7 +295,7 @@ def peak(cells: Sequence[Cell]) -> int | None:
     rates = {cell.batch_size: cell.samples_per_second for cell in cells if cell.samples_per_second}
     if len(rates) < 2:
         return None
-    return min(size for size, rate in rates.items() if rate >= PEAK * max(rates.values()))
+    return fast_from(rates)
 
 
 def _peak_words(rule: Rule) -> str:
