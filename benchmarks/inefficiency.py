@@ -108,6 +108,10 @@ class Part(NamedTuple):
     judge: Callable[[Mapping[str, Study], str], dict[str, Any]]
 
 
+BORDERS: Final = (
+    "Critical batch sizes are those of the fits of a study. Where a form misfits by more than seeds differ (p < 0.05), "
+    "they are those of a fit to one mean for each batch size, with intervals from its residuals. "
+)
 PARTS: Final = {
     "a": Part(
         "On an image task the updates to a target fall linearly with the batch size, then sub-linearly, then not at "
@@ -134,7 +138,7 @@ PARTS: Final = {
     ),
     "c": Part(
         "The network moves the critical batch size more than the size of the data set.",
-        "Geometric means of critical batch sizes: of each network over the shares of the data, of each share over the "
+        f"{BORDERS}Geometric means of them: of each network over the shares of the data, of each share over the "
         "networks. The largest ratio of two networks and that of two shares, with 95 % intervals: holds if the "
         "interval of networks lies above that of shares; does not hold if it lies below; else cannot tell.",
         ("whole", "half", "quarter"),
@@ -142,7 +146,7 @@ PARTS: Final = {
     ),
     "d": Part(
         "Of data sets of equal size the easier ones have the larger critical batch size.",
-        "Ratios of the critical batch sizes of easier to harder ones of MNIST, Fashion-MNIST and CIFAR-10, in this "
+        f"{BORDERS}Ratios of easier to harder ones of MNIST, Fashion-MNIST and CIFAR-10, in this "
         "order, with 95 % intervals: holds if that of MNIST to CIFAR-10 lies above 1 and none below 1; does not hold "
         "if any lies below 1; else cannot tell.",
         PICTURES,
@@ -150,7 +154,7 @@ PARTS: Final = {
     ),
     "e": Part(
         "A language model and segmentation have a smaller critical batch size, in samples, than image classification.",
-        "Ratios of the critical batch sizes of the three tasks of image classification to that of each other task, "
+        f"{BORDERS}Ratios of those of the three tasks of image classification to that of each other task, "
         "with 95 % intervals: holds if all lie above 1; does not hold if any lies below 1; else cannot tell.",
         ("text", "camvid", *PICTURES),
         partial(verdicts.kinds, images=PICTURES),

@@ -7,12 +7,14 @@ logarithms.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any, Final, NamedTuple, Self
 
 from adabatch.lab.report.scaling.words import believed
-from adabatch.lab.scaling import Estimate, Rule, Study
+from adabatch.lab.scaling import Arrival, Estimate, Fit, Rule, Study, ToLoss
+from adabatch.lab.study.fits import fits
 from adabatch.lab.study.profile import SAVES
 
 HOLDS, NOT, UNKNOWN = "holds", "does not hold", "cannot tell"
@@ -112,10 +114,30 @@ def updates_of(rule: Rule, loss: str) -> dict[int, Log]:
     return found
 
 
+def fitted(way: ToLoss) -> Fit | None:
+    """The fit that borders are taken from: form 2 where the data need its exponent, else form 1; None without one.
+
+    Where it misfits by more than seeds differ, as where the search for an LR ended beside the best one, the intervals
+    from seeds are too narrow. Then it is the fit to one mean for each batch size, with intervals from what it leaves.
+    """
+    if way.fits is None:
+        return None
+    form = believed(way.fits)
+    if form.lack_of_fit is None or form.lack_of_fit.p >= 1 - way.fits.confidence:
+        return form
+    return believed(fits({row.batch_size: [middle(row.runs)] for row in way.to_target}))
+
+
+def middle(runs: Sequence[Arrival]) -> Arrival:
+    """The geometric mean of runs; a bound if one of them is."""
+    bound = next((run.censored for run in runs if run.censored), "")
+    return Arrival(statistics.geometric_mean([run.updates for run in runs]), censored=bound)
+
+
 def critical(rule: Rule, loss: str) -> Log:
-    """The critical batch size, by form 2 of the fits where the data need its exponent, else by form 1."""
-    fits = getattr(rule, loss).fits
-    return ANY if fits is None else Log.of(believed(fits).critical_batch)
+    """The critical batch size."""
+    form = fitted(getattr(rule, loss))
+    return ANY if form is None else Log.of(form.critical_batch)
 
 
 # a: three regimes.
@@ -137,10 +159,10 @@ def regimes(rule: Rule, loss: str) -> dict[str, Any]:
         values = {name: value if math.isfinite(value) else None for name, value in slope._asdict().items()}
         rows.append({"from": small, "to": large, "slope": values, "regime": regime(slope)})
     borders: dict[str, Any] = {}
-    if (fits := getattr(rule, loss).fits) is not None:
-        form = believed(fits)
+    if (form := fitted(getattr(rule, loss))) is not None:
         names = ("batch_at_20_percent_more_samples", "critical_batch", "stagnation_batch")
-        borders = {"form": form.form, **{name: getattr(form, name).to_json() for name in names}}
+        borders = {"form": form.form, "std_from": form.std_from}
+        borders |= {name: getattr(form, name).to_json() for name in names}
     return {"verdict": order([row["regime"] for row in rows]), "slopes": rows, "borders": borders}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.benchmarks.findings import SIZES, form, of_critical, of_rules, rule, study, until
 
-from adabatch.lab.scaling import Estimate, Panel, Rule, Study, ToLoss
+from adabatch.lab.scaling import Arrival, Estimate, Panel, Rule, Study, ToLoss
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,6 +103,22 @@ def test_a_size_at_which_runs_diverge_is_a_wall(verdicts):
     last, beyond = found["rules"]["tuned"]["slopes"][-2:]
     assert (last["regime"], beyond["regime"]) == ("not at all", "not told")
     assert last["slope"] == {"middle": None, "low": None, "high": None}
+
+
+def test_a_misfit_widens_the_interval(verdicts):
+    """Batch sizes beside the form by 10 %, seeds by 0.1 %: seeds alone would give far too narrow an interval."""
+    updates = {size: k * math.exp(0.1 * math.cos(3 * place)) for place, (size, k) in enumerate(form(180).items())}
+    way = rule(updates, noise=0.001).train
+    narrow, wide = way.fits.form_1.critical_batch, verdicts.fitted(way)
+    assert wide.std_from == "residuals"
+    assert wide.critical_batch.low < 180 < wide.critical_batch.high
+    assert wide.critical_batch.high / wide.critical_batch.low > 1.2 * narrow.high / narrow.low
+    assert verdicts.fitted(rule(form(180)).train).std_from == "repeats"
+
+
+def test_a_mean_with_a_bound_is_a_bound(verdicts):
+    assert verdicts.middle([Arrival(2.0), Arrival(8.0)]) == Arrival(4.0)
+    assert verdicts.middle([Arrival(2.0), Arrival(8.0, censored="later")]).censored == "later"
 
 
 # b.
