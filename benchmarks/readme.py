@@ -18,6 +18,9 @@ from typing import Any
 from paired import check_clean
 
 from adabatch.lab.comparison import Comparison
+from adabatch.lab.report.scaling.words import told as estimate_words
+from adabatch.lab.report.words import listed, plural
+from adabatch.lab.scaling import Estimate
 from adabatch.lab.study.statistics import paired_ratio
 
 ROOT = Path(__file__).parents[1]
@@ -221,8 +224,93 @@ def published(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
     }
 
 
+VERDICTS = {
+    "holds": "shown in small",
+    "does not hold": "not shown: we find otherwise",
+    "cannot tell": "not shown: the intervals cannot tell",
+}
+
+
+def inefficiency(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """A finding of the fourth paper: the last three cells of its row in docs/reproduction.md."""
+    name, train = found["part"], found["verdicts"]["train"]
+    figure = f"{FINDINGS[name](train)}; n = {found['n']}"
+    verdict, other = VERDICTS[train["verdict"]], VERDICTS[found["verdicts"]["test"]["verdict"]]
+    verdict += "" if other == verdict else f"; by the test loss {other}"
+    link = f"[inefficiency_{name}](../benchmarks/results/inefficiency_{name}.json)"
+    return {(ROOT / "docs" / "reproduction.md", f"inefficiency {name}"): f"{figure} | {link} | {verdict}"}
+
+
+def estimated(value: dict[str, Any]) -> str:
+    """A quantity with its interval."""
+    return estimate_words(Estimate.of_json(value))
+
+
+def three_regimes(train: dict[str, Any]) -> str:
+    """Part a: borders by the fit, and what is told between neighbouring batch sizes."""
+    tuned = train["rules"]["tuned"]
+    words = {"linear": "linearly", "sub-linear": "sub-linearly", "not at all": "not at all"}
+    parts = []
+    for regime, word in words.items():
+        steps = [row for row in tuned["slopes"] if row["regime"] == regime]
+        if steps:
+            count = f"{len(steps)} {plural('doubling', len(steps))}"
+            parts.append(f"{word} in {count} between {steps[0]['from']:,} and {steps[-1]['to']:,}")
+    of = tuned["borders"]
+    borders = f"perfect scaling ends at {estimated(of['batch_at_20_percent_more_samples'])}, stagnation begins at "
+    borders += estimated(of["stagnation_batch"])
+    return f"Fashion-MNIST, LR and momentum tuned: {borders}; updates fall {listed(parts)}"
+
+
+def lr_rules(train: dict[str, Any]) -> str:
+    """Part b: the batch sizes at which a rule needs fewer and more updates."""
+
+    def sizes(of: dict[str, Any], which: str) -> str:
+        return listed([f"{size:,}" for size in of[f"{which}_updates_at"]]) or "none"
+
+    rules = [
+        f"{rule} needs fewer updates than a constant LR at batch sizes {sizes(train[rule], 'fewer')}, more at "
+        f"{sizes(train[rule], 'more')}"
+        for rule in ("linear", "sqrt")
+    ]
+    return f"Fashion-MNIST: {'; '.join(rules)}"
+
+
+def network_against_size(train: dict[str, Any]) -> str:
+    """Part c: how far critical batch sizes lie apart."""
+    networks, shares = (estimated(train[f"largest_ratio_over_{name}"]) for name in ("networks", "shares"))
+    return f"digits, 3 networks, shares 1, 0.5, 0.25: the largest ratio over networks {networks}, over shares {shares}"
+
+
+def difficulty(train: dict[str, Any]) -> str:
+    """Part d: the critical batch sizes."""
+    found = {NAMED[name]: estimated(value) for name, value in train["critical_batch"].items()}
+    return f"critical batch sizes: {listed([f'{name} {value}' for name, value in found.items()])}"
+
+
+def kinds(train: dict[str, Any]) -> str:
+    """Part e: the critical batch sizes, and the ratios of images to them."""
+    parts = []
+    for kind in ("text", "camvid"):
+        ratios = [f"{NAMED[key.split(' over ')[0]]} {estimated(of)}" for key, of in train[kind]["ratios"].items()]
+        parts.append(f"{NAMED[kind]} {estimated(train[kind]['critical_batch'])}, over it {listed(ratios)}")
+    return f"critical batch sizes: {'; '.join(parts)}"
+
+
+NAMED = {
+    "mnist": "MNIST",
+    "fashion": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "text": "LSTM on tiny Shakespeare",
+    "camvid": "segmentation of CamVid",
+}
+FINDINGS = {"a": three_regimes, "b": lr_rules, "c": network_against_size, "d": difficulty, "e": kinds}
+
+
 # Result files whose blocks are made from the file alone.
 OTHERS = {"large_batches_digits": large_batches, "performance": performance, "published": published}
+MEASURED = sorted((ROOT / "benchmarks" / "results").glob("inefficiency_*.json"))  # parts that were done
+OTHERS |= {path.stem: inefficiency for path in MEASURED}
 
 
 def main() -> None:

@@ -211,3 +211,13 @@ def test_every_kind_of_input_is_tried_with_targets_of_its_kind(name, model, data
     made.try_sizes(tell=lambda line: None)
     assert seen == [(2, *shape)]
     assert made.evaluate()[0] > 0
+
+
+def test_a_training_loss_is_that_of_a_number_of_targets():
+    """2,048, where the test set has fewer: of text 16 sequences, of images as many as there are of them."""
+    torch.manual_seed(0)
+    text = torch.randint(0, 5, (40, 128))
+    data = tasks.Data(text, text, text[:3], text[:3], classes=5, note="drawn", tokens_per_sample=128)
+    config = RunConfig.for_task("gpt-tiny", model="lstm", batch_size=2, max_batch_size=None, epochs=1)
+    assert Setup(config, data, CPU).evaluate(of_training=True)[1].shape == (16, 128)
+    assert setup_of(IMAGES).evaluate(of_training=True)[1].shape == (300,)

@@ -25,7 +25,7 @@ from adabatch.lab.training.ranks import Ranks
 from adabatch.schedules import Plan
 
 _APART: Final = 0x9E3779B97F4A7C15  # the seeds of ranks
-FEWEST: Final = 2048  # training samples on which a loss is measured
+FEWEST: Final = 2048  # targets on which a training loss is measured
 GRAPHS: Final = 32  # batch sizes up to which each gets a graph of its own
 
 # Measured on a CPU with AVX-512, torch 2.13, batches of 64 to 512: 1.25 to 1.5 times the samples per second with
@@ -149,14 +149,14 @@ class Setup:
         """Mean loss, and for each target that counts whether it is right: on the test set, or on training samples.
 
         Args:
-            of_training: on the first samples of the training set, as many as the test set has but at least 2,048, if
-                there are as many; without augmentation.
+            of_training: on the first samples of the training set, as many as the test set has but at least those with
+                2,048 targets, if there are as many; without augmentation.
             after: called after each chunk of samples; it may raise.
         """
         data = self.data
         inputs, targets = data.x_test, data.y_test
         if of_training:
-            count = max(FEWEST, len(targets))
+            count = max(len(targets), FEWEST * len(targets) // targets.numel())
             inputs, targets = data.x_train[:count], data.y_train[:count]
         self._share_buffers()
         with precision(self.config, self.device):
