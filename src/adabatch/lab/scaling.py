@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Self
 from adabatch.lab.shapes import (
     EMPTY_TOO,
     Amount,
+    Answer,
     Count,
     Json,
     Kind,
@@ -25,7 +26,6 @@ from adabatch.lab.shapes import (
 LATER: Final = "later"
 EARLIER: Final = "earlier"
 _FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
-_Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
 _POINT: Final = (Size, Count, Amount, Loss, Loss)
 
 
@@ -254,7 +254,7 @@ class Cell(Record):
     batch_size: Size
     lr: Positive
     momentum: Amount
-    at_edge: _Answer = False
+    at_edge: Answer = False
     samples_per_second: Positive | None = None
     stopped: Mapping[str, Count] = field(default_factory=dict)
     curves: Annotated[tuple[LearningCurve, ...], EMPTY_TOO] = ()

@@ -17,7 +17,7 @@ FolderArgument = Annotated[
     typer.Argument(
         parser=path_of,
         metavar="FOLDER",
-        help="What compare, train, plan, probe or study wrote with --out; or several runs, or studies.",
+        help="What compare, train, plan, probe, study or advise wrote with --out; or several runs, studies, or of advise.",
     ),
 ]
 OutFile = Annotated[
@@ -32,10 +32,10 @@ OutFile = Annotated[
 def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
-    Works for a comparison and for a run, finished or still under way, for a plan, for a probe and for a finished
-    study. Several runs, with any settings, come side by side on one page, as do several studies; it is written to the
-    folder that holds them all. Without --out a study's folder also gets its charts as PNG, if matplotlib is installed,
-    and as CSV.
+    Works for a comparison and for a run, finished or still under way, for a plan, for a probe, for a finished study and
+    for advice. Several runs, with any settings, come side by side on one page, as do several studies; it is written to
+    the folder that holds them all. Of several pieces of advice the page tells how often their forecasts held. Without
+    --out a study's folder also gets its charts as PNG, if matplotlib is installed, and as CSV.
 
     Examples:
         adabatch report runs/demo

@@ -1,4 +1,4 @@
-"""Reads the folders of comparisons, runs, plans, probes and studies into records for pages and pictures."""
+"""Reads the folders of comparisons, runs, plans, probes, studies and advice into records for pages and pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
+from adabatch.lab.advice import Advice
 from adabatch.lab.comparison import SMALL, Comparison, Ratio
 from adabatch.lab.scaling import Study
 from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
@@ -69,6 +70,7 @@ _PLAN: Final = {
     "workers?": _WORKERS,
 }
 _STUDY: Final = ("study.json", "study.db", "states")  # the last two are there before it is finished
+_ADVICE: Final = ("advice.json", "measured.json")  # the last one is there before it is finished
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
     **dict.fromkeys(("task", "model", "device", "sentence"), Text),
@@ -221,11 +223,18 @@ class Studies:
     studies: Mapping[str, Study]
 
 
-Source = Finished | Unfinished | SavedRun | Together | Plan | Probe | Studies
+@dataclass(frozen=True, slots=True)
+class Advices:
+    """One or more pieces of advice, by the names of their folders."""
+
+    advices: Mapping[str, Advice]
+
+
+Source = Finished | Unfinished | SavedRun | Together | Plan | Probe | Studies | Advices
 
 
 def read(folder: Path) -> Source:
-    """The record of a folder that `adabatch compare`, `train`, `plan`, `probe` or `study` wrote.
+    """The record of a folder that `adabatch compare`, `train`, `plan`, `probe`, `study` or `advise` wrote.
 
     Raises:
         FileNotFoundError: if none of them wrote it, or a file is missing.
@@ -238,30 +247,35 @@ def read(folder: Path) -> Source:
         "plan.json": _read_plan,
         "probe.json": lambda folder: Probe(_json(folder / "probe.json", _PROBE)),
         **dict.fromkeys(_STUDY, lambda folder: Studies({folder.resolve().name: read_study(folder)})),
+        **dict.fromkeys(_ADVICE, lambda folder: Advices({folder.resolve().name: read_advice(folder)})),
     }
     for name, reader in readers.items():
         if (folder / name).exists():
             return reader(folder)
     raise FileNotFoundError(
-        f"`folder` must be a folder that adabatch compare, train, plan, probe or study wrote, got {str(folder)!r} "
-        "without compare.json, config.json, plan.json, probe.json and study.json"
+        f"`folder` must be a folder that adabatch compare, train, plan, probe, study or advise wrote, got "
+        f"{str(folder)!r} without compare.json, config.json, plan.json, probe.json, study.json and advice.json"
     )
 
 
-def read_together(folders: Sequence[Path]) -> Together | Studies:
-    """At least two runs, finished or not, or studies, each named by the end of its path that tells it from the others.
+def read_together(folders: Sequence[Path]) -> Together | Studies | Advices:
+    """At least two runs, finished or not, or studies, or pieces of advice, each named by the end of its path.
+
+    The end is as long as tells it from the others.
 
     Raises:
-        FileNotFoundError: if a folder holds no run, or, beside a study, no finished study.
+        FileNotFoundError: if a folder holds no run, or, beside a study or advice, no finished one of that kind.
         ValueError: if two folders are the same, a file is damaged, or a run was never evaluated.
     """
     places = [folder.resolve() for folder in folders]
-    of_study = any((folder / name).exists() for folder in folders for name in _STUDY)
+    of_study, of_advice = (
+        any((folder / name).exists() for folder in folders for name in names) for names in (_STUDY, _ADVICE)
+    )
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
             twice = f"{str(folder)!r} twice"
             raise ArgumentError("folder", "must name each run or study once", got=twice, remedy="leave one out")
-        if of_study:
+        if of_study or of_advice:
             continue
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
@@ -274,6 +288,8 @@ def read_together(folders: Sequence[Path]) -> Together | Studies:
     named = dict(zip(names, folders, strict=True))
     if of_study:
         return Studies({name: read_study(folder) for name, folder in named.items()})
+    if of_advice:
+        return Advices({name: read_advice(folder) for name, folder in named.items()})
     return Together({name: read_run(folder) for name, folder in named.items()})
 
 
@@ -284,17 +300,30 @@ def read_study(folder: Path) -> Study:
         FileNotFoundError: if the study is not finished, or the folder holds none.
         ValueError: if the file is damaged.
     """
-    file = folder / "study.json"
-    if not file.exists():
-        begun = any((folder / name).exists() for name in _STUDY)
-        what = "which is not finished: study.json is missing" if begun else "without study.json"
-        raise FileNotFoundError(
-            f"`folder` must hold a finished study, got {str(folder)!r}, {what}; the adabatch study command that wrote "
-            "the folder goes on when it is given again, and writes study.json at its end"
-        )
-    values = _json(file)
-    _check(file, Study.faults(values))
+    values = _finished(folder, _STUDY, kind="study")
+    _check(folder / "study.json", Study.faults(values))
     return Study.of_json(values)
+
+
+def read_advice(folder: Path) -> Advice:
+    """A finished advice; raises as `read_study` does."""
+    values = _finished(folder, _ADVICE, kind="advice")
+    _check(folder / "advice.json", Advice.faults(values))
+    return Advice.of_json(values)
+
+
+def _finished(folder: Path, names: Sequence[str], *, kind: str) -> Json:
+    """The values in the first of the files that a command writes, which comes at its end."""
+    file = folder / names[0]
+    if not file.exists():
+        begun = any((folder / name).exists() for name in names)
+        what = f"which is not finished: {file.name} is missing" if begun else f"without {file.name}"
+        command = {"advice": "advise"}.get(kind, kind)
+        raise FileNotFoundError(
+            f"`folder` must hold a finished {kind}, got {str(folder)!r}, {what}; the adabatch {command} command that "
+            f"wrote the folder goes on when it is given again, and writes {file.name} at its end"
+        )
+    return _json(file)
 
 
 def read_run(folder: Path) -> SavedRun:

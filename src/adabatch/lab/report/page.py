@@ -1,4 +1,4 @@
-"""Pages of comparisons, runs, plans, probes and studies: one HTML file that needs no network.
+"""Pages of comparisons, runs, plans, probes, studies and advice: one HTML file that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
 anything, so it looks the same wherever it is opened.
@@ -17,6 +17,7 @@ from typing import Any, Final
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.report import contents, folders
+from adabatch.lab.report.advising.contents import of_advices
 from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.look import ON_DARK
 from adabatch.lab.report.scaling.contents import of_studies
@@ -34,11 +35,12 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
     folders.Plan: contents.of_plan,
     folders.Probe: contents.of_probe,
     folders.Studies: of_studies,
+    folders.Advices: of_advices,
 }
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a folder from `adabatch compare`, `train`, `plan`, `probe` or `study`.
+    """Writes the page of a folder from `adabatch compare`, `train`, `plan`, `probe`, `study` or `advise`.
 
     It replaces `out`, by default `report.html` in the folder, whole or not at all.
 
@@ -51,7 +53,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of at least two runs with any settings, or of at least two studies, side by side.
+    """Writes the page of at least two runs with any settings, of at least two studies or of several pieces of advice.
 
     It replaces `out`, by default `report.html` in the folder that holds them all, whole or not at all.
 
