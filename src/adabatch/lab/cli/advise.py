@@ -76,7 +76,7 @@ def command(
     Examples:
         adabatch advise digits --budget 3min
 
-        adabatch advise digits --model mlp --budget 90s --check --out runs/advice-mlp
+        adabatch advise digits --model mlp --budget 90s --check --out runs/advise-mlp
 
         adabatch advise fashion_mnist --data ../data --train-samples 10000
     """
@@ -85,8 +85,8 @@ def command(
     from adabatch.lab.training import pick_device
     from adabatch.lab.training.interrupt import Interrupts
 
-    folder = out or Path("runs") / f"advice-{task}"
-    _folders.check_free(folder, "advice")
+    folder = out or Path("runs") / f"advise-{task}"
+    _folders.check_free(folder, "piece of advice")
     base = RunConfig.for_task(task, **{**settings, "lr_schedule": "constant"})
     pick_device(base.device)
     question = Question(
