@@ -1,10 +1,10 @@
-"""How good the forecasts of `adabatch advise` are: on tasks, networks and seeds that played no part in making its rules.
+"""How good the forecasts of `adabatch advise` are, on tasks, networks and seeds that its rules were not made on.
 
 Each case is one `adabatch advise --budget 3min --check` by the product's own command: advice, then whole trainings with
-other seeds. Counted are: how often the intervals of 80 and 95 % hold the outcome, with Clopper-Pearson intervals; the regret
-of what was advised against the best constant batch size; how often growth was advised where it was slower. The digits
-are left out, since the rules were tried on them. All cases take about three hours of one core; the same command goes on with
-those that are there.
+other seeds. Counted are: how often the intervals of 80 and 95 % hold the outcome, with Clopper-Pearson intervals; the
+regret of what was advised against the best constant batch size; how often growth was advised where it was slower. The
+digits are left out, since the rules were tried on them. All cases take about three hours of one core; the same command
+goes on with those that are there.
 
     python benchmarks/advice.py --data ../data --cases 1
     python benchmarks/advice.py --data ../data --runs runs/advice --out benchmarks/results/advice.json
@@ -83,8 +83,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "within_80": share([each["outcome"]["within_80"] for each in known]),
         "within_95": share([each["outcome"]["within_95"] for each in known]),
-        "verdicts": {name: sum(each["verdict"] == name for each in rows) for name in {each["verdict"] for each in rows}},
-        "regret": {"median": statistics.median(regrets), "largest": max(regrets), "of": len(regrets)} if regrets else None,
+        "verdicts": {
+            name: sum(each["verdict"] == name for each in rows) for name in {each["verdict"] for each in rows}
+        },
+        "regret": {"median": statistics.median(regrets), "largest": max(regrets), "of": len(regrets)}
+        if regrets
+        else None,
         "harmed": share([each["harmed"] for each in grown]),
     }
 

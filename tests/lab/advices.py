@@ -23,10 +23,14 @@ def fixed(size: int, *, seeds: int = 2, seconds: float = 10.0) -> FixedBatch:
         )
         for seed in range(seeds)
     )
-    return FixedBatch(batch_size=size, lr=0.05 * size / 32, curves=curves, seconds_to_target=Estimate(seconds, 8.0, 12.0))
+    return FixedBatch(
+        batch_size=size, lr=0.05 * size / 32, curves=curves, seconds_to_target=Estimate(seconds, 8.0, 12.0)
+    )
 
 
-def growing(name: str, ratio: Estimate = Estimate(1.6, 1.2, 2.1), wide: Estimate = Estimate(1.6, 0.9, 2.8)) -> GrowingBatch:
+def growing(
+    name: str, ratio: tuple[Any, ...] = (1.6, 1.2, 2.1), wide: tuple[Any, ...] = (1.6, 0.9, 2.8)
+) -> GrowingBatch:
     return GrowingBatch(
         name=name,
         words=f"32 to 512, {name}",
@@ -35,7 +39,7 @@ def growing(name: str, ratio: Estimate = Estimate(1.6, 1.2, 2.1), wide: Estimate
         seconds=(5.0, 5.2),
         train_losses=(0.1, 0.1),
         test_losses=(0.11, 0.12),
-        forecast=Forecast(ratio, wide),
+        forecast=Forecast(Estimate(*ratio), Estimate(*wide)),
     )
 
 
@@ -72,7 +76,7 @@ def advice(**more: Any) -> Advice:
         "fixed": (fixed(32), fixed(128, seconds=6.0), fixed(512, seconds=7.0)),
         "best_fixed": 128,
         "critical_batch": Estimate(300.0, 200.0, 500.0),
-        "growing": (growing("early"), growing("late", Estimate(1.1, 0.8, 1.4))),
+        "growing": (growing("early"), growing("late", (1.1, 0.8, 1.4))),
         "chosen": "early",
         "schedule": SCHEDULE,
     }

@@ -36,5 +36,3 @@ def test_a_bound_is_held_by_an_interval_without_end_alone():
     assert not holds(Estimate(1.2, 1.0, 2.0), 1.4, None)
     assert not holds(Estimate(1.2, 1.0, None), 0.9, 0.9)
     assert holds(Estimate(1.2, 0.0, 2.0), 0.0, 2.0)
-
-

@@ -15,7 +15,20 @@ from adabatch.lab.study import advise as advising
 from adabatch.lab.study import cooled
 from adabatch.lab.training import RunConfig
 
-QUICK = ["advise", "digits", "--model", "mlp", "--batch-size", "32", "--epochs", "2", "--threads", "1", "--device", "cpu"]
+QUICK = [
+    "advise",
+    "digits",
+    "--model",
+    "mlp",
+    "--batch-size",
+    "32",
+    "--epochs",
+    "2",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 QUICK += ["--train-samples", "300", "--test-samples", "100", "--budget", "20s"]
 
 

@@ -122,14 +122,17 @@ def test_an_ending_is_a_training_by_the_plan_at_its_lrs(whole, data, tmp_path, m
         power = {"linear": 1.0, "none": 0.0}[candidate.coupling]
         for clock, size, lr in seen:
             assert lr == pytest.approx(0.01 * (size / 4) ** power * min(1.0, (600 - clock) / 100))
-        assert seen[-1][2] < 0.01 * 16 ** power * 0.7
+        assert seen[-1][2] < 0.01 * 16**power * 0.7
         assert ending.test_loss > 0
 
 
 def made_up(out, asked, data, *, ratio=2.0, noise=0.01, seeds=6, whole=None, gain=3.0, never=False):
     """Measurements in which growth is so many times as fast as the best constant batch, the smallest one."""
     kept = Kept(out, settings=asked.to_json(), data=data.fingerprint())
-    kept.of("throughput", lambda: [[4, 1e3, None], [8, 2e3, {"median": 2.0}], [16, 3e3, {"median": gain}], [64, 1e4, {"median": 10.0}]])
+    kept.of(
+        "throughput",
+        lambda: [[4, 1e3, None], [8, 2e3, {"median": 2.0}], [16, 3e3, {"median": gain}], [64, 1e4, {"median": 10.0}]],
+    )
     kept.of("learning rate", lambda: 1.0)
     _trainings(kept, "seed", range(seeds), ratio, noise, never)
     if whole is not None:
@@ -237,7 +240,9 @@ def test_where_a_larger_batch_is_no_faster_it_ends_there(data, tmp_path, monkeyp
 
 def test_a_budget_that_is_too_small_is_told_with_the_least(data, tmp_path):
     made_up(tmp_path, question(budget_seconds=0.5), data)
-    with pytest.raises(ValueError, match=r"`budget` must be at least .*s, for one pass over the data at each of 3 batch"):
+    with pytest.raises(
+        ValueError, match=r"`budget` must be at least .*s, for one pass over the data at each of 3 batch"
+    ):
         advise(question(budget_seconds=0.5), data, tmp_path)
 
 
@@ -252,7 +257,7 @@ def test_a_batch_as_large_as_the_data_is_told(data, tmp_path):
 def test_lrs_that_all_diverge_are_told(data, tmp_path, monkeypatch):
     monkeypatch.setattr(advising, "LEAST_GAIN", 0.0)
     monkeypatch.setattr(advising, "SHARES", {**advising.SHARES, "probe": 0.0})
-    with pytest.raises(ValueError, match="`lr` must train, and of LRs from .* none ended with a finite loss"):
+    with pytest.raises(ValueError, match=r"`lr` must train, and of LRs from .* none ended with a finite loss"):
         advise(question(lr=1e12), data, tmp_path)
 
 
@@ -272,7 +277,9 @@ def test_an_interrupt_keeps_what_is_measured(data, tmp_path, monkeypatch):
 
 def test_fewer_samples_are_what_is_trained_on(data, tmp_path):
     asked = question(train_samples=200, test_samples=50)
-    work = advising._Work(asked, data, advising.devices.pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print)
+    work = advising._Work(
+        asked, data, advising.devices.pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print
+    )
     share = work._share()
     assert (len(share.x_train), len(share.y_train), len(share.x_test), len(share.y_test)) == (200, 200, 50, 50)
     (early, _) = work._candidates(work._grid(asked.base, SIZES, 2, (0,)))
@@ -295,7 +302,9 @@ def test_bad_settings_are_refused(more, words):
 
 def test_adam_takes_the_square_root(data, tmp_path):
     asked = question(optimizer="adam", lr=0.001)
-    work = advising._Work(asked, data, advising.devices.pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print)
+    work = advising._Work(
+        asked, data, advising.devices.pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print
+    )
     early, _ = work._candidates(work._grid(asked.base, SIZES, 2, (0,)))
     assert early.coupling == "sqrt"
 

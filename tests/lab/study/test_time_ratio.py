@@ -91,9 +91,7 @@ def test_the_mean_curve_ends_where_a_seed_does():
 
 @given(
     table=st.integers(2, 5).flatmap(
-        lambda seeds: st.lists(
-            st.lists(st.floats(0.01, 10.0), min_size=seeds, max_size=seeds), min_size=2, max_size=5
-        )
+        lambda seeds: st.lists(st.lists(st.floats(0.01, 10.0), min_size=seeds, max_size=seeds), min_size=2, max_size=5)
     )
 )
 def test_noise_is_the_residual_variance_of_a_regression_on_arms_and_seeds(table):

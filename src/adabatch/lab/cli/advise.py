@@ -35,8 +35,8 @@ Check = Annotated[
     bool,
     typer.Option(
         "--check",
-        help="Then train as long as a whole training, by the schedule and by each constant batch size, with three seeds "
-        "that the advice had not seen: how did its forecast do?",
+        help="Then train as long as a whole training, by the schedule and by each constant batch size, with three "
+        "seeds that the advice had not seen: how did its forecast do?",
         rich_help_panel=RUN,
     ),
 ]
@@ -69,8 +69,8 @@ def command(
     """Advise whether growth pays on TASK here, by which schedule, and how sure that is: the short answer of a study.
 
     Measures throughput; ends there if four times the batch trains fewer than 1.1 times the samples per second. Then it
-    finds the LR, trains three constant batch sizes and two growing schedules over seeds, and forecasts how many times as
-    fast growth is, to the same loss, with an interval. The folder gets advice.json, schedule.json for adabatch train
+    finds the LR, trains three constant batch sizes and two growing schedules over seeds, and forecasts how many times
+    as fast growth is, to the same loss, with an interval. The folder gets advice.json, schedule.json for adabatch train
     --growth-file, and a page. The same command again goes on where it stopped.
 
     Examples:

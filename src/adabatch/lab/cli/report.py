@@ -17,7 +17,7 @@ FolderArgument = Annotated[
     typer.Argument(
         parser=path_of,
         metavar="FOLDER",
-        help="What compare, train, plan, probe, study or advise wrote with --out; or several runs, studies, or of advise.",
+        help="What another command wrote with --out; or several runs, or studies, or pieces of advice.",
     ),
 ]
 OutFile = Annotated[

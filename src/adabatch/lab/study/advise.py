@@ -2,11 +2,11 @@
 
 In shares of the budget:
 
-1. 5/60: `probe`. If four times the batch trains fewer than 1.1 times the samples per second, growth has nothing to win.
+1. 5/60: `probe`. If four times the batch trains fewer than 1.1 times the samples per second, growth cannot win.
 2. 15/60: the LR at the base batch size, by successive halving.
-3. 35/60: for each seed three constant batch sizes, as cooled curves, and two growing schedules, whose LR falls to 0 over
-   their end. Each schedule's loss is looked up on the best constant batch's curve: how long does that take to the same
-   loss? The ratio of both times is the forecast.
+3. 35/60: for each seed three constant batch sizes, as cooled curves, and two growing schedules, whose LR falls to 0
+   over their end. Each schedule's loss is looked up on the best constant batch's curve: how long does that take to the
+   same loss? The ratio of both times is the forecast.
 
 There are two seeds, and more, up to six, while their time lasts. The rest of the budget is for loading and evaluation.
 What is measured is kept in the folder, and the same call goes on.

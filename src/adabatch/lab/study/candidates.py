@@ -26,8 +26,8 @@ class Candidate(NamedTuple):
 def candidates(*, base: int, largest: int, total_samples: int, rule: str) -> Iterator[Candidate]:
     """The two schedules that are tried, over a training of `total_samples`.
 
-    `early` doubles the batch in equal steps from the start on, and the LR follows by `rule`. `late` keeps the base batch
-    for the first half, then doubles it in equal steps at the same LR, as in place of a falling one.
+    `early` doubles the batch in equal steps from the start on, and the LR follows by `rule`. `late` keeps the base
+    batch for the first half, then doubles it in equal steps at the same LR, as in place of a falling one.
 
     Example:
         >>> early, late = candidates(base=32, largest=128, total_samples=1200, rule="linear")

@@ -22,7 +22,16 @@ def test_schedules():
 def test_forecasts_beside_outcomes():
     ((_, rows),) = figures.beside({"a": advice(outcome=outcome()), "b": advice(), "c": no_gain()}).groups
     assert [label for label, _ in rows] == ["a", "b", "c"]
-    assert rows[0][1] == ["grow", "early", "1.6× [1.2, 2.1]", "1.6× [0.9, 2.8]", "1.5× [1.3, 1.8]", "yes", "yes", "0.714"]
+    assert rows[0][1] == [
+        "grow",
+        "early",
+        "1.6× [1.2, 2.1]",
+        "1.6× [0.9, 2.8]",
+        "1.5× [1.3, 1.8]",
+        "yes",
+        "yes",
+        "0.714",
+    ]
     assert rows[1][1][4:] == ["–"] * 4
     assert rows[2][1] == ["no gain in speed", *["–"] * 7]
 

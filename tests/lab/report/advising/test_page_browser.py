@@ -13,7 +13,7 @@ from adabatch.lab.scaling import Estimate
 
 pytestmark, browser = chromium.NEEDED, chromium.browser
 
-FAR = growing("early", Estimate(None, 1.8, None), Estimate(None, 1.5, None))
+FAR = growing("early", (None, 1.8, None), (None, 1.5, None))
 FOUND = {
     "grow": advice(),
     "checked": advice(outcome=outcome()),

@@ -34,7 +34,8 @@ def test_what_it_rests_on():
 def test_no_gain_in_speed():
     (said,) = sentences(no_gain())
     assert said == (
-        "digits, mlp: a batch four times as large trains only 1.03 times the samples per second, so there is no time to win."
+        "digits, mlp: a batch four times as large trains only 1.03 times the samples per second, so there is no time "
+        "to win."
     )
 
 
@@ -78,13 +79,17 @@ def test_shares_have_exact_intervals(of, held):
 def test_the_coverage_of_several():
     assert list(coverage([advice(), no_gain()])) == []
     slow = outcome(within_80=False, against_best=Estimate(0.7, 0.6, 0.8))
-    said = list(coverage([advice(outcome=outcome()), advice(outcome=slow), advice(verdict="no evidence", outcome=slow)]))
+    said = list(
+        coverage([advice(outcome=outcome()), advice(outcome=slow), advice(verdict="no evidence", outcome=slow)])
+    )
     assert said[0].startswith("Of 3 forecasts with an outcome the 80 % interval held 1 of 3 [")
     assert ", the 95 % interval 3 of 3 [" in said[0]
-    assert said[1].startswith("Where growth was advised, it was slower than the best constant batch for certain in 1 of 2")
+    assert said[1].startswith(
+        "Where growth was advised, it was slower than the best constant batch for certain in 1 of 2"
+    )
 
 
 def test_a_schedule_that_got_further_than_any_is_told_by_its_bound():
-    far = growing("early", Estimate(None, 1.8, None), Estimate(None, 1.5, None))
+    far = growing("early", (None, 1.8, None), (None, 1.5, None))
     found = replace(advice(), growing=(far,))
     assert verdict(found) == "Growth pays here: over 1.8× as fast as the best constant batch, with 80 %."

@@ -41,7 +41,9 @@ def of_advices(found: Advices) -> Content:
 
 
 def _one(name: str, found: Advice) -> Content:
-    drawn = {} if found.verdict == NO_GAIN else {"losses": charts.losses(found), "ratios": charts.forecasts({name: found})}
+    drawn = (
+        {} if found.verdict == NO_GAIN else {"losses": charts.losses(found), "ratios": charts.forecasts({name: found})}
+    )
     ramp = look.ramp(batch_name(row.batch_size) for row in found.fixed)
     symbols = charts.symbols(found)
     told_each = " ".join(sentences(found))
@@ -85,7 +87,9 @@ def _cards(found: Advice) -> list[str]:
         made.append(blocks.card("best constant batch", f"{found.best_fixed:,}", note))
     if found.critical_batch is not None:
         middle, _, interval = told(found.critical_batch).partition(" [")
-        made.append(blocks.card("critical batch size", middle, f"95 % interval [{interval}" if interval else "test loss"))
+        made.append(
+            blocks.card("critical batch size", middle, f"95 % interval [{interval}" if interval else "test loss")
+        )
     if found.gain is not None:
         made.append(blocks.card("throughput", f"{found.gain:.2f}{words.TIMES}", "at four times the base batch size"))
     if found.outcome is not None:
@@ -100,7 +104,9 @@ def _several(advices: Mapping[str, Advice]) -> Content:
     told_each = list(coverage(list(advices.values())))
     lead = " ".join(told_each) or "No advice here has an outcome yet: adabatch advise TASK --check measures it."
     marks = {charts.FORECAST: "circle", charts.OUTCOME: "diamond"}
-    said = {name: " ".join(part for part in (verdict(found), outcome(found)) if part) for name, found in advices.items()}
+    said = {
+        name: " ".join(part for part in (verdict(found), outcome(found)) if part) for name, found in advices.items()
+    }
     listed = "".join(f"<li><b>{words.html(name)}</b>: {words.html(text)}</li>" for name, text in said.items())
     body = [
         blocks.header(["advice", f"{len(advices)} folders"], Headline("Forecasts beside outcomes.", lead)),

@@ -39,8 +39,8 @@ def sentences(found: Advice) -> Iterator[str]:
     assert choice is not None
     forecast = choice.forecast
     yield (
-        f"{task}: the schedule {choice.name!r} ({choice.words}) against batch size {found.best_fixed:,}, to the same test "
-        f"loss: {ratio(forecast.at_80)} as fast with 80 %, {_ends(forecast.at_95)} with 95 %."
+        f"{task}: the schedule {choice.name!r} ({choice.words}) against batch size {found.best_fixed:,}, to the same "
+        f"test loss: {ratio(forecast.at_80)} as fast with 80 %, {_ends(forecast.at_95)} with 95 %."
     )
     if found.verdict != GROW:
         yield f"So the best is batch size {found.best_fixed:,}, constant."
