@@ -72,6 +72,8 @@ def advice(**more: Any) -> Advice:
         "lr": 0.05,
         "epochs": 5,
         "whole_epochs": 20,
+        "samples": 1437,
+        "whole_samples": 1437,
         "seeds": (0, 1),
         "fixed": (fixed(32), fixed(128, seconds=6.0), fixed(512, seconds=7.0)),
         "best_fixed": 128,

@@ -130,13 +130,15 @@ class Advice(Record):
         lr_at_edge: whether it is the lowest or the highest that was tried.
         epochs: of the trainings on which the advice rests.
         whole_epochs: of a whole training.
+        samples: of the training set, on which it rests.
+        whole_samples: of the whole training set.
         seeds: of the trainings.
         fixed: constant batch sizes, growing.
         best_fixed: batch size.
         critical_batch: of the test loss, by form 1.
         growing: the schedules.
         chosen: name of the schedule that promises most.
-        schedule: that schedule over a whole training.
+        schedule: that schedule over a whole training on all samples.
         outcome: of whole trainings; None: not measured.
     """
 
@@ -152,6 +154,8 @@ class Advice(Record):
     lr_at_edge: Answer = False
     epochs: Size | None = None
     whole_epochs: Size
+    samples: Size
+    whole_samples: Size
     seeds: Annotated[tuple[Count, ...], EMPTY_TOO] = ()
     fixed: Annotated[tuple[FixedBatch, ...], EMPTY_TOO] = ()
     best_fixed: Size | None = None

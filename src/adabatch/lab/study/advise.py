@@ -172,7 +172,7 @@ class _Work:
         rates, gain = self._throughput(SHARES["probe"] * budget)
         facts: dict[str, Any] = {"task": self._base.task, "model": self._base.model, "gain": gain}
         facts |= {"settings": self._question.to_json(), "versions": training.versions(self._device)}
-        facts["whole_epochs"] = self._base.epochs
+        facts |= {"whole_epochs": self._base.epochs, "whole_samples": self._data.dataset_size, "samples": self._size}
         if gain is not None and gain < LEAST_GAIN:
             return Advice(verdict=NO_GAIN, lr=self._base.lr, seconds=self._spent, **facts)
         sizes, epochs = self._affordable(rates, SHARES["trainings"] * budget)
@@ -250,7 +250,8 @@ class _Work:
                 )
             )
         best = max(tried, key=lambda one: (one.forecast.at_80.low, one.forecast.at_80.estimate or 0.0))
-        whole = {each.name: each for each in self._candidates(grid, self._base.epochs)}
+        total = self._base.epochs * self._data.dataset_size
+        whole = {each.name: each for each in self._candidates(grid, total)}
         return Advice(
             verdict=GROW if best.forecast.at_80.low > 1 else NO_EVIDENCE,
             epochs=grid.epochs,
@@ -381,8 +382,9 @@ class _Work:
         self._look()
         return found
 
-    def _candidates(self, grid: Grid, epochs: int | None = None) -> Iterator[Candidate]:
-        sizes, total = grid.batch_sizes, (epochs or grid.epochs) * self._size
+    def _candidates(self, grid: Grid, total_samples: int | None = None) -> Iterator[Candidate]:
+        """The schedules over as many samples; None: over a training of the grid."""
+        sizes, total = grid.batch_sizes, total_samples or grid.epochs * self._size
         return candidates(base=sizes[0], largest=sizes[-1], total_samples=total, rule=self._rule)
 
     def _ending(self, grid: Grid, seed: int, candidate: Candidate, name: str) -> Ending:

@@ -25,6 +25,8 @@ def test_what_it_rests_on():
     assert said[1] == "Critical batch size: 300 [200, 500]."
     assert said[2] == "Trainings of 5 of 20 epochs with 2 seeds; the best LR at the base batch size is 0.05."
     assert len(said) == 3
+    few = list(sentences(advice(samples=400)))[2]
+    assert few.startswith("Trainings of 5 of 20 epochs on 400 of 1,437 training samples with 2 seeds; ")
     edge = list(sentences(advice(lr_at_edge=True, epochs=20)))[2]
     assert edge.startswith("Trainings of 20 epochs, a whole training, with 2 seeds; ")
     assert edge.endswith("0.05, the last that was tried on that side: a better one may lie beyond it.")

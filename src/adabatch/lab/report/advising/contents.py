@@ -100,7 +100,7 @@ def _cards(found: Advice) -> list[str]:
 
 
 def _several(advices: Mapping[str, Advice]) -> Content:
-    drawn = {"ratios": charts.forecasts(advices)}
+    drawn = {"ratios": charts.forecasts(advices)} if any(found.choice for found in advices.values()) else {}
     told_each = list(coverage(list(advices.values())))
     lead = " ".join(told_each) or "No advice here has an outcome yet: adabatch advise TASK --check measures it."
     marks = {charts.FORECAST: "circle", charts.OUTCOME: "diamond"}
@@ -110,8 +110,8 @@ def _several(advices: Mapping[str, Advice]) -> Content:
     listed = "".join(f"<li><b>{words.html(name)}</b>: {words.html(text)}</li>" for name, text in said.items())
     body = [
         blocks.header(["advice", f"{len(advices)} folders"], Headline("Forecasts beside outcomes.", lead)),
-        blocks.bar(blocks.legend(dict.fromkeys(marks, ""), symbols=marks)),
-        blocks.chart("ratios", "Times as fast", _RATIOS),
+        blocks.bar(blocks.legend(dict.fromkeys(marks, ""), symbols=marks)) if drawn else "",
+        blocks.chart("ratios", "Times as fast", _RATIOS) if drawn else "",
         blocks.section("All figures", blocks.table(figures.beside(advices)) + _READING),
         blocks.section("In words", f'<ul class="sentences">{listed}</ul>'),
         blocks.FOOTER,

@@ -56,6 +56,8 @@ def basis(found: Advice) -> str:
     lengths = f"{found.epochs:,} of {found.whole_epochs:,} epochs"
     if found.epochs == found.whole_epochs:
         lengths = f"{found.epochs:,} {plural('epoch', found.epochs or 0)}, a whole training,"
+    if found.samples < found.whole_samples:
+        lengths += f" on {found.samples:,} of {found.whole_samples:,} training samples"
     edge = ""
     if found.lr_at_edge:
         edge = ", the last that was tried on that side: a better one may lie beyond it"
