@@ -1,5 +1,6 @@
 """`adabatch advise` as a user types it."""
 
+import importlib.util
 import json
 import shlex
 import shutil
@@ -136,6 +137,14 @@ def test_a_check_without_a_forecast_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(advising, "LEAST_GAIN", 1e9)
     message = refused(capsys, *QUICK, "--check", "--out", str(tmp_path / "out"))
     assert "`--check` must follow an advice with a forecast, got one that says 'no gain in speed'" in message
+
+
+def test_without_scipy_the_remedy_is_told(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "scipy" else find(name, *more))
+    message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"))
+    assert message == "advice needs SciPy; run: pip install 'adabatch[study]'"
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_of_each_verdict(tmp_path):

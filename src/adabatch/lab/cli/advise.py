@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import signal
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import typer
 from rich.progress import TextColumn, TimeElapsedColumn
 
 from adabatch import _files
-from adabatch._errors import ArgumentError, naming
+from adabatch._errors import ArgumentError, MissingPackageError, naming
 from adabatch.lab import tasks
 from adabatch.lab.cli import _folders, _options, _shared
 from adabatch.lab.training import saving
@@ -80,6 +81,8 @@ def command(
 
         adabatch advise fashion_mnist --data ../data --train-samples 10000
     """
+    if importlib.util.find_spec("scipy") is None:
+        raise MissingPackageError(None, "advice needs SciPy", remedy="run: pip install 'adabatch[study]'")
     from adabatch.lab.study.advise import Question, advise
     from adabatch.lab.study.advise import check as measure_outcome
     from adabatch.lab.training import pick_device
