@@ -458,6 +458,11 @@ OTHERS = [
     ("study.md", "a doubled batch saves less than 10 % of the updates"),
     ("study.md", "samples are at most 1.2 times the fewest"),
     ("study.md", "1.2 means 20 % more"),
+    ("advice.md", "up to 16 times as large"),  # FACTORS
+    ("advice.md", "four times the batch trains fewer than 1.1 times the samples per second"),  # LEAST_GAIN
+    ("advice.md", "4 and 16 times as large"),  # FACTORS
+    ("advice.md", "from the base batch size to 16 times as large"),
+    ("advice.md", "the lower end of the 80 % interval lies above 1"),  # the rule of the verdict
     ("study.md", "each of about 13 points of a training"),  # log(SPAN) over log(RATIO)
 ]
 

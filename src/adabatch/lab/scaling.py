@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Self
 from adabatch.lab.shapes import (
     EMPTY_TOO,
     Amount,
+    Answer,
     Count,
     Json,
     Kind,
@@ -25,7 +26,6 @@ from adabatch.lab.shapes import (
 LATER: Final = "later"
 EARLIER: Final = "earlier"
 _FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
-_Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
 _POINT: Final = (Size, Count, Amount, Loss, Loss)
 _Power = Annotated[float, Kind("a number from 0 to 8", lambda value: not any(faults(value, Amount)) and value <= 8)]
 _BRANCHING: Final = {"base": {"batch_size": Size}, "forks": [Positive], "seeds": [Count]}
@@ -259,7 +259,7 @@ class Cell(Record):
     batch_size: Size
     lr: Positive
     momentum: Amount
-    at_edge: _Answer = False
+    at_edge: Answer = False
     samples_per_second: Positive | None = None
     linear_approximation_error: Estimate = field(default_factory=Estimate)
     stopped: Mapping[str, Count] = field(default_factory=dict)

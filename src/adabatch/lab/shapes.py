@@ -53,6 +53,7 @@ Loss = Annotated[
     float | None,
     Kind("a number or null", lambda value: value is None or isinstance(value, float) or _number(value)),
 ]
+Answer = Annotated[bool, Kind("true or false", lambda value: isinstance(value, bool))]
 EMPTY_TOO: Final = Kind("a list", lambda value: isinstance(value, list))
 Rates = Annotated[Mapping[str, float], Kind("batch sizes with their samples per second", _rates)]
 

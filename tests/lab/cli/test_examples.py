@@ -45,6 +45,11 @@ SHORTER = [
     ),
     Shorter("adabatch study digits --branch", "--models mlp --seeds 2 --threads 1"),
     Shorter("adabatch study digits --storage", "--models mlp --batch-sizes 16,64 --seeds 1 --epochs 2 --threads 1"),
+    Shorter("adabatch advise digits", "--model mlp --budget 40s --epochs 4 --threads 1"),
+    Shorter(
+        "adabatch advise fashion_mnist",
+        "--model mlp --train-samples 2000 --test-samples 500 --budget 40s --epochs 4 --threads 1",
+    ),
     Shorter("adabatch train mnist", "--epochs 3"),
     Shorter("adabatch compare mnist", "--data small --epochs 4 --target 0.9"),
     Shorter("adabatch train cifar10", "--data small --epochs 8 --batch-size 32 --every 3 --lr-schedule step:0.375:3"),
@@ -216,7 +221,16 @@ def studied(printed, folder, words, least):
     return None if all(way["to_target"] for way in ways) and "perfect scaling" in printed.lower() else printed
 
 
+def advised(printed, folder, words, least):
+    found = json.loads((folder / "advice.json").read_text())
+    if ("--check" in words) != (found["outcome"] is not None):
+        return f"outcome: {found['outcome']}"
+    head = {"grow": "Growth pays here: "}.get(found["verdict"], "No evidence that growth pays here.")
+    return None if head in printed and "To train by it: adabatch train" in printed else printed
+
+
 CHECKS = {
+    "advise": advised,
     "study": studied,
     "train": trained,
     "compare": compared,

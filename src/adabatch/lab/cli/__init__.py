@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from adabatch.lab.cli import _docstrings, _streams
 
-COMMANDS: Final = ("train", "compare", "probe", "plan", "study", "report", "list")
+COMMANDS: Final = ("train", "compare", "probe", "plan", "study", "advise", "report", "list")
 TOGETHER: Final = ("train", "compare", "probe")  # by all processes that torchrun started
 _NEEDS: Final = ("typer", "rich")
 

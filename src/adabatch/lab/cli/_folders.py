@@ -87,7 +87,9 @@ def check_free(folder: Path, kind: str) -> None:
     """Raises FileExistsError if another kind of command wrote to the folder, since its page would be replaced."""
     others = {"config.json": "run", "comparison.json": "comparison"}
     others |= {f"{other}.json": other for other in ("plan", "probe", "study", "branch")}
-    others |= {"study.db": "study", "branches.json": "branch"}  # unfinished ones
+    others["advice.json"] = "piece of advice"
+    # unfinished ones
+    others |= {"study.db": "study", "branches.json": "branch", "measured.json": "piece of advice"}
     for file, other in others.items():
         if other != kind and (folder / file).exists():
             raise FileExistsError(f"`out` must not hold a {other}, got {str(folder)!r}; take another folder")

@@ -20,7 +20,7 @@ FolderArgument = Annotated[
     typer.Argument(
         parser=path_of,
         metavar="FOLDER",
-        help="What compare, train, plan, probe or study wrote with --out; or several runs, or studies and probes.",
+        help="What another command wrote with --out; or several runs, studies with probes, or pieces of advice.",
     ),
 ]
 OutFile = Annotated[
@@ -35,11 +35,12 @@ OutFile = Annotated[
 def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False) -> None:
     """Make a page with charts, tables and settings from FOLDER: one HTML file that needs no network.
 
-    Works for a comparison and for a run, finished or still under way, for a plan, for a probe and for a finished
-    study, with or without --branch. Several runs, with any settings, come side by side on one page, as do several
-    studies; it is written to the folder that holds them all. A probe after a study sets the batch sizes of 95 % of peak
-    throughput and of full memory beside the study's borders, and says which comes first. Without --out a study's folder
-    also gets its charts as PNG, if matplotlib is installed, and as CSV.
+    Works for a comparison and for a run, finished or still under way, for a plan, for a probe, for a finished study,
+    with or without --branch, and for advice. Several runs, with any settings, come side by side on one page, as do
+    several studies; it is written to the folder that holds them all. A probe after a study sets the batch sizes of 95 %
+    of peak throughput and of full memory beside the study's borders, and says which comes first. Of several pieces of
+    advice the page tells how often their forecasts held. Without --out a study's folder also gets its charts as PNG, if
+    matplotlib is installed, and as CSV.
 
     Examples:
         adabatch report runs/demo

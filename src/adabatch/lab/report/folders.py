@@ -1,4 +1,4 @@
-"""Reads the folders of comparisons, runs, plans, probes, studies and branchings into records for pages and pictures."""
+"""Reads the folders that commands wrote into records for pages and pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
+from adabatch.lab.advice import Advice
 from adabatch.lab.comparison import SMALL, Comparison, Ratio
 from adabatch.lab.scaling import BranchFindings, Study
 from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
@@ -71,6 +72,7 @@ _PLAN: Final = {
 }
 _STUDY: Final = ("study.json", "study.db", "states")  # the last two are there before it is finished
 _BRANCH: Final = ("branch.json", "branches.json")
+_ADVICE: Final = ("advice.json", "measured.json")  # the last one is there before it is finished
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
     **dict.fromkeys(("task", "model", "device", "sentence"), Text),
@@ -231,11 +233,18 @@ class Studies:
     probes: Sequence[Probe] = ()
 
 
-Source = Finished | Unfinished | SavedRun | Together | Plan | Probe | Studies
+@dataclass(frozen=True, slots=True)
+class Advices:
+    """One or more pieces of advice, by the names of their folders."""
+
+    advices: Mapping[str, Advice]
+
+
+Source = Finished | Unfinished | SavedRun | Together | Plan | Probe | Studies | Advices
 
 
 def read(folder: Path) -> Source:
-    """The record of a folder that `adabatch compare`, `train`, `plan`, `probe` or `study` wrote.
+    """The record of a folder that `adabatch compare`, `train`, `plan`, `probe`, `study` or `advise` wrote.
 
     Raises:
         FileNotFoundError: if none of them wrote it, or a file is missing.
@@ -249,23 +258,26 @@ def read(folder: Path) -> Source:
         "probe.json": _read_probe,
         **dict.fromkeys(_STUDY, lambda folder: Studies({folder.resolve().name: read_study(folder)})),
         **dict.fromkeys(_BRANCH, lambda folder: Studies(branches={folder.resolve().name: read_branch(folder)})),
+        **dict.fromkeys(_ADVICE, lambda folder: Advices({folder.resolve().name: read_advice(folder)})),
     }
     for name, reader in readers.items():
         if (folder / name).exists():
             return reader(folder)
     raise FileNotFoundError(
-        f"`folder` must be a folder that adabatch compare, train, plan, probe or study wrote, got {str(folder)!r} "
-        "without compare.json, config.json, plan.json, probe.json, study.json and branch.json"
+        f"`folder` must be a folder that adabatch compare, train, plan, probe, study or advise wrote, got "
+        f"{str(folder)!r} without compare.json, config.json, plan.json, probe.json, study.json, branch.json and "
+        "advice.json"
     )
 
 
-def read_together(folders: Sequence[Path]) -> Together | Studies:
-    """At least two runs, finished or not; or studies and branchings, with probes of their networks.
+def read_together(folders: Sequence[Path]) -> Together | Studies | Advices:
+    """At least two runs, finished or not; or studies and branchings, with probes of their networks; or advice.
 
     Each is named by the end of its path that tells it from the others.
 
     Raises:
-        FileNotFoundError: if a folder holds no run, or, beside a study or branching, no finished one and no probe.
+        FileNotFoundError: if a folder holds no run; or, beside a study or branching, no finished one and no probe; or,
+            beside an advice, no finished one.
         ValueError: if two folders are the same, a file is damaged, a run was never evaluated, or a probe is of another
             task or network.
     """
@@ -276,6 +288,8 @@ def read_together(folders: Sequence[Path]) -> Together | Studies:
             raise ArgumentError("folder", "must name each run or study once", got=twice, remedy="leave one out")
     if any(_has(folder, (*_STUDY, *_BRANCH)) for folder in folders):
         return _read_studies(folders)
+    if any(_has(folder, _ADVICE) for folder in folders):
+        return Advices({name: read_advice(folder) for name, folder in _named(folders).items()})
     for folder in folders:
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
@@ -363,14 +377,28 @@ def read_study(folder: Path) -> Study:
     return Study.of_json(values)
 
 
+def read_advice(folder: Path) -> Advice:
+    """A finished advice.
+
+    Raises:
+        FileNotFoundError: if the advice is not finished, or the folder holds none.
+        ValueError: if the file is damaged.
+    """
+    file = _finished(folder, "advice", _ADVICE)
+    values = _json(file)
+    _check(file, Advice.faults(values))
+    return Advice.of_json(values)
+
+
 def _finished(folder: Path, kind: str, names: Sequence[str]) -> Path:
-    """The file of the findings of a study or branching, the first of its `names`; raises if it is missing."""
+    """The file of the findings of a study, a branching or an advice, the first of its `names`; raises if it is missing."""
     file = folder / names[0]
     if not file.exists():
         what = f"which is not finished: {file.name} is missing" if _has(folder, names) else f"without {file.name}"
+        command = "advise" if names == _ADVICE else "study"
         raise FileNotFoundError(
-            f"`folder` must hold a finished {kind}, got {str(folder)!r}, {what}; the adabatch study command that wrote "
-            f"the folder goes on when it is given again, and writes {file.name} at its end"
+            f"`folder` must hold a finished {kind}, got {str(folder)!r}, {what}; the adabatch {command} command that "
+            f"wrote the folder goes on when it is given again, and writes {file.name} at its end"
         )
     return file
 

@@ -1,4 +1,4 @@
-"""Pages of comparisons, runs, plans, probes, studies and branchings: one HTML file that needs no network.
+"""Pages of comparisons, runs, plans, probes, studies, branchings and advice: one HTML file that needs no network.
 
 It holds a script that draws, the charts as JSON, the tables and the style. A policy in the file forbids it to load
 anything, so it looks the same wherever it is opened.
@@ -17,6 +17,7 @@ from typing import Any, Final
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.report import contents, folders
+from adabatch.lab.report.advising.contents import of_advices
 from adabatch.lab.report.branching.contents import of_findings
 from adabatch.lab.report.charts import AXES
 from adabatch.lab.report.look import ON_DARK
@@ -34,11 +35,12 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
     folders.Plan: contents.of_plan,
     folders.Probe: contents.of_probe,
     folders.Studies: of_findings,
+    folders.Advices: of_advices,
 }
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a folder from `adabatch compare`, `train`, `plan`, `probe` or `study`.
+    """Writes the page of a folder from `adabatch compare`, `train`, `plan`, `probe`, `study` or `advise`.
 
     It replaces `out`, by default `report.html` in the folder, whole or not at all.
 
@@ -51,7 +53,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page of at least two runs with any settings; or of studies and branchings, with probes beside them.
+    """Writes the page of at least two runs; or of studies and branchings, with probes; or of pieces of advice.
 
     It replaces `out` whole or not at all: by default `report.html` in the folder that holds them all, or in that of the
     only study or branching.

@@ -47,23 +47,29 @@ class Now:
     point: CurvePoint | None = None
 
 
+def first_samples(data: Data, *, train: int | None = None, test: int | None = None) -> Data:
+    """The first samples of the training set and of the test set; None: all."""
+    return replace(
+        data,
+        x_train=data.x_train[:train],
+        y_train=data.y_train[:train],
+        x_test=data.x_test[:test],
+        y_test=data.y_test[:test],
+    )
+
+
 def share_of(data: Data, grid: Grid, fraction: float) -> Data:
     """The data of a case: the first samples of the training set, of these a fixed random share; and of the test set.
 
     A smaller share is part of every larger one.
     """
-    count, tests = grid.train_samples or len(data.x_train), grid.test_samples or len(data.x_test)
-    kept = slice(0, count)
-    if fraction < 1:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        kept = order[: max(1, round(count * fraction))].to(data.x_train.device)  # type: ignore[assignment]
-    return replace(
-        data,
-        x_train=data.x_train[kept],
-        y_train=data.y_train[kept],
-        x_test=data.x_test[:tests],
-        y_test=data.y_test[:tests],
-    )
+    data = first_samples(data, train=grid.train_samples, test=grid.test_samples)
+    if fraction == 1:
+        return data
+    count = len(data.x_train)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    kept = order[: max(1, round(count * fraction))].to(data.x_train.device)
+    return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
 
 
 def train(

@@ -35,14 +35,27 @@ def interval(text: str) -> float | units.Duration:
         raise ArgumentTypeError(name, "must be text", value=text, remedy=remedy)
     if _UNCLEAR.fullmatch(text):  # K, M, B and T are multiples
         raise ArgumentError(name, f"must say what {text.strip()!r} is, minutes or millions", remedy=remedy)
-    match = _TIME.fullmatch(text)
     try:
-        found = float(match[1]) * _SECONDS[match[2][0]] if match else units.duration(text, name=name)
+        found = seconds if (seconds := time_of(text)) is not None else units.duration(text, name=name)
     except ValueError:
         raise ArgumentError(name, "must be a time or a duration", value=text, remedy=remedy) from None
     if not (found.count if isinstance(found, units.Duration) else found):
         raise ArgumentError(name, "must be longer than 0", value=text)
     return found
+
+
+def time_of(text: str) -> float | None:
+    """Reads a time such as `"5 min"`, `"90 s"` or `"2h"`, in seconds; None if it is none.
+
+    Raises:
+        ValueError: if the number in it is none.
+
+    Example:
+        >>> time_of("1.5h"), time_of("2 epochs")
+        (5400.0, None)
+    """
+    match = _TIME.fullmatch(text)
+    return float(match[1]) * _SECONDS[match[2][0]] if match else None
 
 
 def next_clock(every: units.Duration, plan: Plan, *, clock: int, updates: int, tokens_per_sample: int | None) -> int:

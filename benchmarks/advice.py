@@ -1,0 +1,117 @@
+"""How good the forecasts of `adabatch advise` are, on tasks, networks and seeds that its rules were not made on.
+
+Each case is one `adabatch advise --budget 3min --check` by the product's own command: advice, then whole trainings with
+other seeds. Counted are: how often the intervals of 80 and 95 % hold the outcome, with Clopper-Pearson intervals; the
+regret of what was advised against the best constant batch size; how often growth was advised where it was slower. The
+digits are left out, since the rules were tried on them. All cases take about three hours of one core; the same command
+goes on with those that are there.
+
+    python benchmarks/advice.py --data ../data --cases 1
+    python benchmarks/advice.py --data ../data --runs runs/advice --out benchmarks/results/advice.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from paired import begin, write
+from scipy import stats
+
+from adabatch.lab.advice import Advice
+from adabatch.lab.report.advising.words import regret
+
+TASKS = ("mnist", "fashion_mnist", "cifar10")
+MODELS = {"mnist": ("mlp", "small_cnn"), "fashion_mnist": ("mlp", "small_cnn"), "cifar10": ("small_cnn", "resnet20")}
+SEEDS = (0, 100, 200, 300)
+# Of each task: few samples, so that a whole training is short.
+SIZES = ("--train-samples", "5000", "--test-samples", "1000", "--epochs", "6", "--batch-size", "32")
+
+
+def cases() -> list[tuple[str, str, int]]:
+    """Task, network and first seed of each case, so that every part of the list holds all tasks."""
+    return [(task, MODELS[task][place], seed) for seed, place, task in product(SEEDS, (0, 1), TASKS)]
+
+
+def advised(case: tuple[str, str, int], folder: Path, options: argparse.Namespace) -> Advice:
+    """The advice on a case with its outcome; one that is finished in the folder is read."""
+    task, model, seed = case
+    given = ["advise", task, "--model", model, "--seed", str(seed), *SIZES, "--data", str(options.data / task)]
+    given += ["--budget", options.budget, "--check", "--threads", "1", "--out", str(folder), "--json"]
+    done = subprocess.run([sys.executable, "-m", "adabatch", *given], stdout=subprocess.PIPE, check=False)
+    found: dict[str, Any] = json.loads(done.stdout)
+    if "error" in found and "must follow an advice with a forecast" in found["error"]["message"]:
+        found = json.loads((folder / "advice.json").read_text())
+    elif done.returncode:
+        raise SystemExit(f"{task}, {model}, seed {seed}: {found}")
+    return Advice.of_json(found)
+
+
+def row(case: tuple[str, str, int], found: Advice) -> dict[str, Any]:
+    """A case in figures."""
+    choice, outcome = found.choice, found.outcome
+    told: dict[str, Any] = dict(zip(("task", "model", "seed"), case, strict=True))
+    told |= {"verdict": found.verdict, "gain": found.gain, "epochs": found.epochs, "seconds": found.seconds}
+    if choice is None or outcome is None:
+        return told
+    told |= {"schedule": choice.name, "forecast": choice.forecast.to_json(), "seeds": len(found.seeds)}
+    told |= {"outcome": outcome.to_json(), "regret": regret(found)}
+    high = outcome.against_best.high
+    return told | {"harmed": found.verdict == "grow" and high is not None and high < 1}
+
+
+def share(answers: list[bool]) -> dict[str, Any] | None:
+    """A share with its Clopper-Pearson interval of 95 %."""
+    if not answers:
+        return None
+    found = stats.binomtest(sum(answers), len(answers)).proportion_ci(method="exact")
+    return {"held": sum(answers), "of": len(answers), "low": float(found.low), "high": float(found.high)}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all cases say together."""
+    known = [each for each in rows if "outcome" in each]
+    regrets = [each["regret"] for each in known if each["regret"] is not None]
+    grown = [each for each in known if each["verdict"] == "grow"]
+    return {
+        "within_80": share([each["outcome"]["within_80"] for each in known]),
+        "within_95": share([each["outcome"]["within_95"] for each in known]),
+        "verdicts": {
+            name: sum(each["verdict"] == name for each in rows) for name in {each["verdict"] for each in rows}
+        },
+        "regret": {"median": statistics.median(regrets), "largest": max(regrets), "of": len(regrets)}
+        if regrets
+        else None,
+        "harmed": share([each["harmed"] for each in grown]),
+    }
+
+
+def main() -> None:
+    """Does all cases and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds those of the tasks")
+    parser.add_argument("--cases", type=int, default=len(cases()), help="the first of them")
+    parser.add_argument("--budget", default="3min", help="of each advice")
+    parser.add_argument("--runs", type=Path, help="the folder of the advice, where the same command goes on")
+    parser.add_argument("--out", type=Path, default=Path("advice.json"))
+    options = parser.parse_args()
+    environment = begin(options.out)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for case in cases()[: options.cases]:
+            folder = (options.runs or Path(temporary)) / "-".join(map(str, case))
+            rows.append(row(case, advised(case, folder, options)))
+            told = {name: rows[-1].get(name) for name in ("verdict", "forecast", "regret")}
+            print(f"{len(rows)} of {options.cases}: {case}: {told}", file=sys.stderr, flush=True)
+    write(options.out, "advice", environment, {"budget": options.budget, **summary(rows), "cases": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What was measured, in a folder: by name, so that the same call goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from adabatch import _files
+from adabatch._errors import ArgumentError
+from adabatch.lab.training import writing
+
+NAME: Final = "measured.json"
+FORMAT: Final = 1
+# Settings of a run on which no measurement depends.
+_FREE: Final = ("data", "device", "threads", "workers", "save_every")
+
+
+class Kept:
+    """Measurements by name, with the seconds that each took, in `measured.json`.
+
+    Args:
+        out: the folder.
+        settings: on which they depend, as plain JSON; those of a run under `"base"`.
+        data: fingerprint of the data.
+
+    Raises:
+        ValueError: if the file is damaged, or of other settings or data.
+    """
+
+    def __init__(self, out: Path, *, settings: Mapping[str, Any], data: str) -> None:
+        self._out, self._file = out, out / NAME
+        self._head = {"format": FORMAT, "settings": settings, "data": data}
+        self._found: dict[str, Any] = {}
+        if self._file.exists():
+            self._found = self._read()
+
+    def of(self, name: str, do: Callable[[], Any]) -> Any:
+        """What was measured under a name; measures it if it is not there."""
+        if name not in self._found:
+            began = time.monotonic()
+            value = do()
+            self._found[name] = {"value": value, "seconds": time.monotonic() - began}
+            with writing(self._out):
+                _files.write_json(self._file, {**self._head, "measured": self._found})
+        return self._found[name]["value"]
+
+    def seconds(self, *words: str) -> float:
+        """The seconds of everything whose name begins with one of `words`."""
+        return sum(each["seconds"] for name, each in self._found.items() if name.startswith(words))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = _files.json_of(self._file)
+            found, theirs, data = content["measured"], content["settings"], content["data"]
+            for each in found.values():
+                float(each["seconds"])
+            others = _settings(theirs)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            remedy = "delete it or take another folder"
+            got = f"a damaged {self._file}"
+            raise ArgumentError("out", "must hold whole measurements", got=got, remedy=remedy) from error
+        mine = _settings(self._head["settings"])
+        if differing := [name for name in mine if mine[name] != others.get(name)]:
+            rule = f"must hold measurements of the same settings, and {self._file} was made with other"
+            raise ArgumentError("out", f"{rule} {', '.join(differing)}", remedy="take another folder")
+        if data != self._head["data"]:
+            remedy = "give the former data, in whatever folder, or take another folder"
+            rule = f"must hold what {self._file} was measured on"
+            raise ArgumentError("data", rule, got="other samples", remedy=remedy)
+        return dict(found)
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings on which measurements depend."""
+    found = {name: value for name, value in values["base"].items() if name not in _FREE}
+    return found | {name: value for name, value in values.items() if name != "base"}

@@ -1,0 +1,184 @@
+"""`adabatch advise` as a user types it."""
+
+import importlib.util
+import json
+import shlex
+import shutil
+from dataclasses import replace
+
+import pytest
+from tests.lab.advices import advice, no_gain, outcome
+from tests.lab.cli.checks import refused, run
+
+from adabatch.lab import tasks
+from adabatch.lab.cli.advise import _how
+from adabatch.lab.study import advise as advising
+from adabatch.lab.study import cooled
+from adabatch.lab.training import RunConfig
+
+QUICK = [
+    "advise",
+    "digits",
+    "--model",
+    "mlp",
+    "--batch-size",
+    "32",
+    "--epochs",
+    "2",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
+QUICK += ["--train-samples", "300", "--test-samples", "100", "--budget", "20s"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        _always(patch)
+        assert run(*QUICK, "--quiet", "--out", str(out)) == 0
+    return out
+
+
+@pytest.fixture
+def out(finished, tmp_path, monkeypatch):
+    """A copy of a finished advice."""
+    _always(monkeypatch)
+    shutil.copytree(finished, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def _always(patch):
+    """However fast this machine is, larger batches are tried."""
+    patch.setattr(advising, "LEAST_GAIN", 0.0)
+    patch.setattr(advising, "SHARES", {**advising.SHARES, "probe": 0.0})
+
+
+def test_the_folder_gets_the_findings_and_a_page(out, capsys):
+    assert run(*QUICK, "--out", str(out), "--json") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    found = json.loads(printed.out)
+    assert found == json.loads((out / "advice.json").read_text())
+    assert [row["batch_size"] for row in found["fixed"]] == [32, 128]
+    files = {path.name for path in out.iterdir()}
+    assert {"advice.json", "measured.json", "report.html"} <= files
+    assert ("schedule.json" in files) == (found["verdict"] == "grow")
+
+
+def test_what_is_said(out, capsys):
+    assert run(*QUICK, "--out", str(out)) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""  # nothing was left to measure
+    lines = printed.out.splitlines()
+    assert "digits, mlp: constant batch sizes" in printed.out
+    assert "Growing batch sizes" in printed.out
+    assert lines[-2].startswith(f"Written to {out}: advice.json, ")
+    assert lines[-1].startswith("To train by it: adabatch train digits ")
+    assert any(line.startswith(("Growth pays here: ", "No evidence that growth pays here.")) for line in lines)
+
+
+def test_the_command_that_is_printed_trains(out, capsys, tmp_path):
+    assert run(*QUICK, "--out", str(out)) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].partition(": ")[2])
+    assert run(*words[1:], "--quiet", "--out", str(tmp_path / "run")) == 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (settings["model"], settings["epochs"], settings["lr_schedule"]) == ("mlp", 2, "wsd:1")
+
+
+def test_the_outcome_is_kept_when_the_command_is_given_again_without_check(out, capsys, monkeypatch):
+    assert run(*QUICK, "--check", "--out", str(out), "--json") == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["outcome"]["seeds"] == [6, 7, 8]
+    monkeypatch.delattr(cooled, "train")
+    assert run(*QUICK, "--out", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == checked
+
+
+def test_lines_of_a_log(tmp_path, capsys, monkeypatch):
+    _always(monkeypatch)
+    assert run(*QUICK, "--out", str(tmp_path / "out")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["how fast larger batches train", "the learning rate, 7 of them"]
+    assert "seed 1, growing late" in lines
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--budget", "soon"], "`--budget` must be a time above 0, got 'soon'; write for example 1h, 20min or 90s"),
+        (["--budget", "3"], "`--budget` must be a time above 0"),
+        (["--budget", "0s"], "`--budget` must be a time above 0"),
+        (["--budget", "1.2.3h"], "`--budget` must be a time above 0"),
+        (["--train-samples", "0"], "`--train-samples` must be"),
+        (["--model", "never"], "`--model` must be"),
+    ],
+)
+def test_bad_input(tmp_path, capsys, more, words):
+    assert words in refused(capsys, *QUICK, "--out", str(tmp_path / "out"), *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_settings_are_refused(out, capsys):
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    message = refused(capsys, *QUICK, "--lr", "0.3", "--out", str(out))
+    assert "was made with other lr; take another folder" in message
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_the_folder_of_something_else_is_refused(tmp_path, capsys):
+    (tmp_path / "study.json").write_text("{}")
+    assert "`--out` must not hold a study" in refused(capsys, *QUICK, "--out", str(tmp_path))
+
+
+def test_a_check_without_a_forecast_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(advising, "LEAST_GAIN", 1e9)
+    message = refused(capsys, *QUICK, "--check", "--out", str(tmp_path / "out"))
+    assert "`--check` must follow an advice with a forecast, got one that says 'no gain in speed'" in message
+
+
+def test_without_scipy_the_remedy_is_told(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "scipy" else find(name, *more))
+    message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"))
+    assert message == "advice needs SciPy; run: pip install 'adabatch[study]'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_of_each_verdict(tmp_path):
+    given = {"model": "mlp", "weight_decay": 0.1, "decay_biases": False, "lr": 0.3, "epochs": 20, "seed": 3}
+    grows = _how(advice(), tmp_path, given)
+    assert grows == (
+        f"adabatch train digits --growth-file {tmp_path / 'schedule.json'} --coupling linear --lr 0.05 --lr-schedule "
+        "wsd:3 --epochs 20 --model mlp --weight-decay 0.1 --no-decay-biases"
+    )
+    stays = _how(replace(advice(), verdict="no evidence"), tmp_path, {"model": "mlp", "batch_size": 32})
+    assert stays == "adabatch train digits --batch-size 128 --lr 0.2 --lr-schedule wsd:3 --epochs 20 --model mlp"
+    none = _how(no_gain(), tmp_path, {})
+    assert none == "adabatch train digits --lr 0.05 --lr-schedule wsd:3 --epochs 20"
+
+
+def test_the_printed_schedule_fits_a_whole_training(out):
+    found = json.loads((out / "advice.json").read_text())
+    config = RunConfig.for_task("digits", model="mlp", growth_file=json.dumps(found["schedule"]), epochs=2)
+    assert config.batch_size == 32
+    assert config.plan(tasks.get("digits").load(None).dataset_size).sizes == (32, 64, 128)
+
+
+def test_reports_of_one_and_of_several(out, tmp_path, capsys):
+    assert run("report", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"page": str(out / "report.html")}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "advice.json").write_text(json.dumps(advice(outcome=outcome()).to_json()))
+    assert run("report", str(out), str(other), "--json") == 0
+    page = json.loads(capsys.readouterr().out)["page"]
+    assert page == str(tmp_path / "report.html")
+
+
+def test_the_report_of_an_unfinished_one(out, capsys):
+    (out / "advice.json").unlink()
+    message = refused(capsys, "report", str(out))
+    assert "which is not finished: advice.json is missing; the adabatch advise command that wrote" in message
