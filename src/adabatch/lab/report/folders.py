@@ -391,7 +391,7 @@ def read_advice(folder: Path) -> Advice:
 
 
 def _finished(folder: Path, kind: str, names: Sequence[str]) -> Path:
-    """The file of the findings of a study, a branching or an advice, the first of its `names`; raises if it is missing."""
+    """The file of findings, the first of the `names` that a command writes; raises if it is missing."""
     file = folder / names[0]
     if not file.exists():
         what = f"which is not finished: {file.name} is missing" if _has(folder, names) else f"without {file.name}"
