@@ -22,7 +22,8 @@ LINEAR, SUB_LINEAR, FLAT, UNTOLD = "linear", "sub-linear", "not at all", "not to
 MORE: Final = 0.1  # samples that a doubled batch may cost more where updates fall linearly
 STEEP: Final = 1 - math.log2(1 + MORE)  # the slope at that border
 STAGNANT: Final = -math.log2(1 - SAVES)  # the slope at which a doubled batch saves so little that it stagnates
-HALF: Final = 0.5  # the slope between the two
+NEARLY: Final = 1 - math.log2(1.25)  # where a doubled batch costs 25 % more samples
+SCARCELY: Final = -math.log2(0.8)  # where it saves 20 % of the updates
 _FAR: Final = 600.0  # a logarithm, from which on a number counts as infinite
 
 
@@ -125,7 +126,8 @@ def fitted(way: ToLoss) -> Fit | None:
     form = believed(way.fits)
     if form.lack_of_fit is None or form.lack_of_fit.p >= 1 - way.fits.confidence:
         return form
-    return believed(fits({row.batch_size: [middle(row.runs)] for row in way.to_target}))
+    rows = [row for row in way.to_target if len({run.censored for run in row.runs} - {""}) < 2]  # one kind of bound
+    return believed(fits({row.batch_size: [middle(row.runs)] for row in rows})) if len(rows) > 1 else form
 
 
 def middle(runs: Sequence[Arrival]) -> Arrival:
@@ -168,11 +170,11 @@ def regimes(rule: Rule, loss: str) -> dict[str, Any]:
 
 def regime(slope: Log) -> str:
     """The regime between two batch sizes, by the fall of log updates for each unit of log batch size."""
-    if slope.low > HALF and slope.high >= STEEP:
+    if slope.low > NEARLY and slope.high >= STEEP:
         return LINEAR
     if slope.low > STAGNANT and slope.high < STEEP:
         return SUB_LINEAR
-    return FLAT if slope.low <= STAGNANT and slope.high < HALF else UNTOLD
+    return FLAT if slope.low <= STAGNANT and slope.high < SCARCELY else UNTOLD
 
 
 def order(told: Sequence[str]) -> str:

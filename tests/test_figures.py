@@ -458,6 +458,8 @@ OTHERS = [
     ("study.md", "a doubled batch saves less than 10 % of the updates"),
     ("study.md", "samples are at most 1.2 times the fewest"),
     ("study.md", "1.2 means 20 % more"),
+    ("study.md", "**95 % of the highest throughput**"),  # PEAK
+    ("study.md", '"95 % of speed"'),
     ("advice.md", "up to 16 times as large"),  # FACTORS
     ("advice.md", "four times the batch trains fewer than 1.1 times the samples per second"),  # LEAST_GAIN
     ("advice.md", "4 and 16 times as large"),  # FACTORS

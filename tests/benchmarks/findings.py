@@ -22,7 +22,11 @@ def rule(updates: dict[int, float], *, name: str = "tuned", noise: float = 0.01,
     arrivals, cells = {}, []
     for size, middle in updates.items():
         ended = size in diverged
-        runs = [3.0] * 3 if ended else [middle * math.exp(noise * math.sin(size + 7 * seed)) for seed in range(3)]
+        runs = (
+            [3.0] * 3
+            if ended
+            else [middle * math.exp(noise * math.sin(size + 2 * math.pi * seed / 3)) for seed in range(3)]
+        )
         arrivals[size] = [Arrival(k, k * size, k, "later" if ended else "") for k in runs]
         stopped = {"diverged" if ended else "arrived": len(runs)}
         curves = tuple(LearningCurve(seed, []) for seed in range(len(runs)))

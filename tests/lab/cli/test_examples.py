@@ -20,6 +20,7 @@ import pytest
 from tests.lab.tasks.checks import REAL
 from tests.test_docs import ROOT, blocks
 
+from adabatch import schedules
 from adabatch.lab import cli, models, recipes, tasks
 from adabatch.lab.cli import _docstrings
 
@@ -115,6 +116,7 @@ def place(tmp_path: Path) -> Path:
     """A fresh folder as the examples want it: data in ../data and DATA, the first pictures in small."""
     here = tmp_path / "here"
     here.mkdir()
+    (here / "schedule.json").write_text(json.dumps(schedules.steps({0: 16, 8_000: 32}).to_json()))
     for link in (tmp_path / "data", here / "DATA"):
         link.symlink_to(REAL)
     for task in ("mnist", "cifar10"):

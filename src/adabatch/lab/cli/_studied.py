@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from adabatch._errors import naming
+from adabatch.lab import tasks
 
 if TYPE_CHECKING:
     from adabatch.lab.scaling import BranchFindings, Study
@@ -59,7 +60,8 @@ def to_probe(grid: Grid, out: Path) -> str:
         how += ["--max-batch-size", str(FURTHER * grid.batch_sizes[-1]), "--out", places[-1]]
         for name in ("optimizer", "device", "threads", "data"):
             value = getattr(base, name)
-            how += [] if value in (None, "sgd", "auto") else [f"--{name}", str(value)]
+            usual = tasks.get(base.task).defaults["optimizer"] if name == "optimizer" else "auto"
+            how += [] if value in (None, usual) else [f"--{name}", str(value)]
         commands.append(shlex.join(how))
     commands.append(shlex.join(["adabatch", "report", str(out), *places]))
     return f"To see whether throughput or memory ends before these borders: {' && '.join(commands)}"

@@ -163,7 +163,8 @@ class _CooledRun:
         before, lrs = self._trainee.here(), self._course.cooling(total)
         self._advance(total, lambda update: lrs[update - total], branch=before)
         train_loss, test_loss = self._trainee.losses(after=lambda: self._alive(before.updates))
-        if total == self._base_updates and not self._job.searches:
+        plain = self._grid.base.optimizer in ("sgd", "nesterov")  # which step along the gradient
+        if total == self._base_updates and plain and not self._job.searches:
             self._error = self._linear_approximation_error()
         size = self._job.batch_size
         point = CurvePoint(total, total * size, self._trainee.seconds, train_loss, test_loss)

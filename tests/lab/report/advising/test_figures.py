@@ -1,10 +1,6 @@
-import io
-
-from rich.console import Console
 from tests.lab.advices import advice, no_gain, outcome
 
-from adabatch.lab.report.advising import charts, figures
-from adabatch.lab.report.advising.terminal import tables
+from adabatch.lab.report.advising import figures
 
 
 def test_constant_batch_sizes():
@@ -39,35 +35,3 @@ def test_forecasts_beside_outcomes():
 def test_a_loss_that_is_missing_has_no_mean():
     assert figures.mean([0.1, None]) == "–"
     assert figures.mean([]) == "–"
-
-
-def test_tables_of_the_terminal():
-    stream = io.StringIO()
-    for table in tables(advice()):
-        Console(file=stream, width=200).print(table)
-    said = stream.getvalue()
-    assert "digits, mlp: constant batch sizes" in said
-    assert "early (chosen)" in said
-    assert "1.6x [1.2, 2.1]" in said
-    assert list(tables(no_gain())) == []
-
-
-def test_the_chart_of_losses_has_a_line_for_each_training_and_a_mark_for_each_end():
-    chart = charts.losses(advice())
-    names = [trace["name"] for trace in chart["traces"]]
-    assert names == ["batch 32"] * 2 + ["batch 128"] * 2 + ["batch 512"] * 2 + ["early", "late"]
-    assert chart["traces"][-2]["x"] == [5.0, 5.2]
-    assert chart["traces"][-2]["y"] == [0.11, 0.12]
-    assert len(set(charts.symbols(advice()).values())) == 3
-
-
-def test_the_chart_of_ratios_has_both_intervals_and_the_outcome():
-    chart = charts.forecasts({"one": advice(outcome=outcome()), "two": advice(), "none": no_gain()})
-    rows = [(trace["y"][0], trace["name"], trace["x"][0]) for trace in chart["traces"]]
-    assert rows == [
-        ("one", "forecast", 1.6), ("one", "forecast", 1.6), ("one", "outcome", 1.5),
-        ("two", "forecast", 1.6), ("two", "forecast", 1.6),
-    ]  # fmt: skip
-    wide, narrow = chart["traces"][:2]
-    ends = [(1.6 - each["error_x"]["arrayminus"][0], 1.6 + each["error_x"]["array"][0]) for each in (wide, narrow)]
-    assert [tuple(round(end, 9) for end in pair) for pair in ends] == [(0.9, 2.8), (1.2, 2.1)]

@@ -178,7 +178,7 @@ def test_where_the_linear_approximation_ends():
     cells = line.rule.cells
     small = [replace(cell, linear_approximation_error=Estimate(0.4)) for cell in cells]
     said = errors_words(replace(line, rule=replace(line.rule, cells=tuple(small))))
-    assert said.endswith("LR linear: the error of the linear approximation stays below 1 up to batch size 256.")
+    assert said.endswith("LR linear: the error of the linear approximation does not pass 1 up to batch size 256.")
     unknown = [replace(cell, linear_approximation_error=Estimate()) for cell in cells]
     assert errors_words(replace(line, rule=replace(line.rule, cells=tuple(unknown)))) == ""
 

@@ -37,7 +37,7 @@ def cost(found: BranchFindings, names: Sequence[str]) -> Chart:
         axis = plotting.axis("y", place)
         for number_of_fork, fork in enumerate(found.forks):
             cells = [cell for cell in found.cells if (cell.window, cell.fork) == (window, fork)]
-            aside = _APART ** (number_of_fork / max(len(found.forks) - 1, 1) - 0.5)
+            aside = _APART ** (number_of_fork / (len(found.forks) - 1) - 0.5) if len(found.forks) > 1 else 1.0
             made = _costs(found, cells, aside, names.index(fork_name(fork)))
             traces += [trace | {"yaxis": axis} for trace in made]
         layout["shapes"].append(level(1.0, axis))

@@ -187,7 +187,7 @@ def errors_words(line: Line) -> str:
     if not known:
         return ""
     past = [batch for batch, error in known.items() if error > 1]
-    where = f"passes 1 at batch size {past[0]:,}" if past else f"stays below 1 up to batch size {max(known):,}"
+    where = f"passes 1 at batch size {past[0]:,}" if past else f"does not pass 1 up to batch size {max(known):,}"
     return f"{network(line.panel)}, LR {line.rule.rule}: the error of the linear approximation {where}."
 
 
