@@ -27,6 +27,7 @@ from scipy import stats
 
 from adabatch.lab.advice import Advice
 from adabatch.lab.report.advising.words import regret
+from adabatch.lab.scaling import Estimate
 
 TASKS = ("mnist", "fashion_mnist", "cifar10")
 MODELS = {"mnist": ("mlp", "small_cnn"), "fashion_mnist": ("mlp", "small_cnn"), "cifar10": ("small_cnn", "resnet20")}
@@ -47,9 +48,7 @@ def advised(case: tuple[str, str, int], folder: Path, options: argparse.Namespac
     given += ["--budget", options.budget, "--check", "--threads", "1", "--out", str(folder), "--json"]
     done = subprocess.run([sys.executable, "-m", "adabatch", *given], stdout=subprocess.PIPE, check=False)
     found: dict[str, Any] = json.loads(done.stdout)
-    if "error" in found and "must follow an advice with a forecast" in found["error"]["message"]:
-        found = json.loads((folder / "advice.json").read_text())
-    elif done.returncode:
+    if done.returncode:
         raise SystemExit(f"{task}, {model}, seed {seed}: {found}")
     return Advice.of_json(found)
 
@@ -63,8 +62,9 @@ def row(case: tuple[str, str, int], found: Advice) -> dict[str, Any]:
         return told
     told |= {"schedule": choice.name, "forecast": choice.forecast.to_json(), "seeds": len(found.seeds)}
     told |= {"outcome": outcome.to_json(), "regret": regret(found)}
-    high = outcome.against_best.high
-    return told | {"harmed": found.verdict == "grow" and high is not None and high < 1}
+    against = outcome.against_best
+    slower = against == Estimate() or (against.high is not None and against.high < 1)  # or it diverged
+    return told | {"harmed": found.verdict == "grow" and slower}
 
 
 def share(answers: list[bool]) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ def growing(
         seconds=(5.0, 5.2),
         train_losses=(0.1, 0.1),
         test_losses=(0.11, 0.12),
+        against=128,
         forecast=Forecast(Estimate(*ratio), Estimate(*wide)),
     )
 

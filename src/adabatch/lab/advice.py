@@ -68,7 +68,8 @@ class GrowingBatch(Record):
         seconds: of each training.
         train_losses: at the end of each.
         test_losses: likewise.
-        forecast: the time of the best fixed batch over that of this schedule, to the same test loss.
+        against: the fixed batch size that gets to this schedule's test loss first.
+        forecast: its time over that of this schedule, to that loss.
     """
 
     name: Text
@@ -78,6 +79,7 @@ class GrowingBatch(Record):
     seconds: tuple[Amount, ...]
     train_losses: tuple[Loss, ...]
     test_losses: tuple[Loss, ...]
+    against: Size
     forecast: Forecast
 
 
@@ -88,15 +90,15 @@ class Outcome(Record):
     Attributes:
         seeds: of these trainings.
         epochs: of each.
-        ratio: the time of the fixed batch that the advice held for the best, over that of the chosen schedule, to the
-            same test loss; with a 95 % interval.
+        ratio: that of the forecast: the time of the same fixed batch over that of the chosen schedule, to the same test
+            loss; with a 95 % interval.
         low: the ratio as it was measured. If the fixed batch never got to the schedule's loss, the ratio is at least
             `low` and `high` is None; if it was there before its first point, it is at most `high` and `low` is 0.
         high: likewise; else the same as `low`.
         within_80: whether the forecast's interval of 80 % holds what was measured.
         within_95: likewise.
         best_fixed: batch size.
-        against_best: as `ratio`, against the fixed batch that is the best here.
+        against_best: as `ratio`, against the fixed batch that is the first at that loss here.
         fixed_against_best: the time of the best fixed batch over that of the advised one, to the loss that the best
             reaches; at most 1. None: the advised one does not get there.
         seconds: of all of it.

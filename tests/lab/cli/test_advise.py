@@ -133,10 +133,19 @@ def test_the_folder_of_something_else_is_refused(tmp_path, capsys):
     assert "`--out` must not hold a study" in refused(capsys, *QUICK, "--out", str(tmp_path))
 
 
-def test_a_check_without_a_forecast_is_refused(tmp_path, capsys, monkeypatch):
+def test_without_a_gain_in_speed_there_is_nothing_to_check(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(advising, "LEAST_GAIN", 1e9)
-    message = refused(capsys, *QUICK, "--check", "--out", str(tmp_path / "out"))
-    assert "`--check` must follow an advice with a forecast, got one that says 'no gain in speed'" in message
+    assert run(*QUICK, "--check", "--quiet", "--out", str(tmp_path / "out")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "No evidence that growth pays here."
+    assert "There is no forecast to check." in lines
+    found = json.loads((tmp_path / "out" / "advice.json").read_text())
+    assert (found["verdict"], found["outcome"]) == ("no gain in speed", None)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_no_run_comes_into_the_folder_of_an_advice(out, capsys):
+    assert "`--out` must not hold a piece of advice" in refused(capsys, "train", "digits", "--out", str(out))
 
 
 def test_without_scipy_the_remedy_is_told(tmp_path, capsys, monkeypatch):
@@ -152,12 +161,17 @@ def test_the_command_of_each_verdict(tmp_path):
     grows = _how(advice(), tmp_path, given)
     assert grows == (
         f"adabatch train digits --growth-file {tmp_path / 'schedule.json'} --coupling linear --lr 0.05 --lr-schedule "
-        "wsd:3 --epochs 20 --model mlp --weight-decay 0.1 --no-decay-biases"
+        "wsd:3 --epochs 20 --drop-last --model mlp --weight-decay 0.1 --no-decay-biases"
     )
     stays = _how(replace(advice(), verdict="no evidence"), tmp_path, {"model": "mlp", "batch_size": 32})
-    assert stays == "adabatch train digits --batch-size 128 --lr 0.2 --lr-schedule wsd:3 --epochs 20 --model mlp"
+    assert stays == (
+        "adabatch train digits --batch-size 128 --lr 0.2 --lr-schedule warmup:1:0.25+wsd:3 --epochs 20 --drop-last "
+        "--model mlp"
+    )
     none = _how(no_gain(), tmp_path, {})
-    assert none == "adabatch train digits --lr 0.05 --lr-schedule wsd:3 --epochs 20"
+    assert none == "adabatch train digits --lr 0.05 --lr-schedule wsd:3 --epochs 20 --drop-last"
+    short = _how(replace(no_gain(), whole_epochs=1), tmp_path, {})
+    assert short == "adabatch train digits --lr 0.05 --lr-schedule constant --epochs 1 --drop-last"
 
 
 def test_the_printed_schedule_fits_a_whole_training(out):

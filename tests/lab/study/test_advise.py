@@ -16,14 +16,14 @@ from adabatch.lab.study.advise import EVALUATIONS, LR_FACTORS, Question, advise,
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.kept import Kept
 from adabatch.lab.study.trainee import Trainee
-from adabatch.lab.training import RunConfig
-from adabatch.lab.training.interrupt import Interrupted
+from adabatch.lab.training import RunConfig, pick_device, versions
+from adabatch.lab.training.interrupt import Interrupted, Interrupts
 
 SIZES = (4, 16, 64)
 
 
 def question(**more):
-    settings = {"model": "mlp", "batch_size": 4, "epochs": 2, "lr": 0.01, "threads": 1, "device": "cpu"}
+    settings = {"model": "mlp", "batch_size": 4, "epochs": 2, "lr": 0.002, "threads": 1, "device": "cpu"}
     own = {name: more.pop(name) for name in ("budget_seconds", "train_samples", "test_samples") if name in more}
     return Question(base=RunConfig.for_task("digits", **{**settings, **more}), **{"budget_seconds": 600.0, **own})
 
@@ -57,7 +57,7 @@ def test_it_trains_three_batch_sizes_and_two_schedules_over_seeds(whole):
     for tried in found.growing:
         assert len(tried.seconds) == len(tried.test_losses) == 6
         assert all(loss > 0 for loss in (*tried.test_losses, *tried.train_losses))
-    assert found.lr / 0.01 in LR_FACTORS
+    assert found.lr / 0.002 in LR_FACTORS
     assert found.verdict in ("grow", "no evidence")
     assert found.best_fixed in SIZES
     schedule = schedules.Schedule.from_json(found.schedule)
@@ -93,7 +93,7 @@ def test_the_same_call_measures_nothing_again(whole, data, monkeypatch):
         monkeypatch.delattr(Trainee, name)
     monkeypatch.delattr(cooled, "train")
     monkeypatch.delattr(advising, "probe")
-    again = advise(question(threads=2), data, out)
+    again = advise(question(), data, out)
     assert replace(again, settings={}, versions={}) == replace(found, settings={}, versions={})
     assert check(question(), data, out, again).outcome == checked.outcome
 
@@ -110,25 +110,34 @@ def test_an_ending_is_a_training_by_the_plan_at_its_lrs(whole, data, tmp_path, m
     monkeypatch.setattr(Trainee, "_update", noted)
     asked = question()
     kept = Kept(tmp_path, settings=asked.to_json(), data="")
-    work = advising._Work(asked, data, advising.devices.pick_device("cpu"), kept, lambda _: None)
-    work._interrupts = advising.Interrupts()
+    work = advising._Work(asked, data, pick_device("cpu"), kept, lambda _: None)
+    work._interrupts = Interrupts()
     grid = work._grid(asked.base, SIZES, 2, (0,))
     for candidate in work._candidates(grid):
         seen.clear()
         ending = work._ending(grid, 0, candidate, candidate.name)
         plan = candidate.schedule.plan(dataset_size=300, epochs=2, batch_size=4, drop_last=True)
-        sizes = [batch.batch_size for batch in plan]
-        assert [size for _, size, _ in seen] == sizes
+        sizes = [batch.size for batch in plan]
+        tries = 3 * len(set(sizes))  # before the time counts
+        assert [size for _, size, _ in seen[tries:]] == sizes
+        del seen[:tries]
+        end = plan.clock_of(plan.updates - 1) + sizes[-1]
         power = {"linear": 1.0, "none": 0.0}[candidate.coupling]
         for clock, size, lr in seen:
-            assert lr == pytest.approx(0.01 * (size / 4) ** power * min(1.0, (600 - clock) / 100))
+            assert lr == pytest.approx(0.002 * (size / 4) ** power * min(1.0, (end - clock) / (end / 6)))
         assert seen[-1][2] < 0.01 * 16**power * 0.7
         assert ending.test_loss > 0
 
 
+def store(out, asked, data):
+    """What is kept in a folder of an advice."""
+    settings = {**asked.to_json(), "machine": versions(pick_device("cpu"))["device_name"]}
+    return Kept(out, settings=settings, data=data.fingerprint())
+
+
 def made_up(out, asked, data, *, ratio=2.0, noise=0.01, seeds=6, whole=None, gain=3.0, never=False):
     """Measurements in which growth is so many times as fast as the best constant batch, the smallest one."""
-    kept = Kept(out, settings=asked.to_json(), data=data.fingerprint())
+    kept = store(out, asked, data)
     kept.of(
         "throughput",
         lambda: [[4, 1e3, None], [8, 2e3, {"median": 2.0}], [16, 3e3, {"median": gain}], [64, 1e4, {"median": 10.0}]],
@@ -238,19 +247,32 @@ def test_where_a_larger_batch_is_no_faster_it_ends_there(data, tmp_path, monkeyp
         check(question(), data, tmp_path, found)
 
 
-def test_a_budget_that_is_too_small_is_told_with_the_least(data, tmp_path):
+def test_a_budget_that_is_too_small_is_told_with_the_least_and_another_is_taken(data, tmp_path):
     made_up(tmp_path, question(budget_seconds=0.5), data)
-    with pytest.raises(
-        ValueError, match=r"`budget` must be at least .*s, for one pass over the data at each of 3 batch"
-    ):
+    words = r"`budget` must be at least .*s, for one pass over the data at each of 3 batch"
+    with pytest.raises(ValueError, match=words):
         advise(question(budget_seconds=0.5), data, tmp_path)
+    assert not (tmp_path / "measured.json").exists()
+    made_up(tmp_path, question(budget_seconds=60.0), data)
+    assert advise(question(budget_seconds=60.0), data, tmp_path).epochs == 2
 
 
 def test_a_batch_as_large_as_the_data_is_told(data, tmp_path):
     asked = question(batch_size=200)
-    kept = Kept(tmp_path, settings=asked.to_json(), data=data.fingerprint())
-    kept.of("throughput", lambda: [[200, 1e3, None]])
     with pytest.raises(ValueError, match="`batch_size` must be so small that four times as large a batch fits"):
+        advise(asked, data, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "most"), [("train_samples", 300), ("test_samples", 100)])
+def test_more_samples_than_there_are_are_refused(data, tmp_path, name, most):
+    with pytest.raises(ValueError, match=f"`{name}` must be at most the {most} samples there are, got 1,000"):
+        advise(question(**{name: 1000}), data, tmp_path)
+
+
+def test_another_machine_is_refused(data, tmp_path):
+    asked = question()
+    Kept(tmp_path, settings={**asked.to_json(), "machine": "other"}, data=data.fingerprint()).of("throughput", list)
+    with pytest.raises(ValueError, match="made with other machine"):
         advise(asked, data, tmp_path)
 
 
@@ -277,9 +299,7 @@ def test_an_interrupt_keeps_what_is_measured(data, tmp_path, monkeypatch):
 
 def test_fewer_samples_are_what_is_trained_on(data, tmp_path):
     asked = question(train_samples=200, test_samples=50)
-    work = advising._Work(
-        asked, data, advising.devices.pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print
-    )
+    work = advising._Work(asked, data, pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print)
     share = work._share()
     assert (len(share.x_train), len(share.y_train), len(share.x_test), len(share.y_test)) == (200, 200, 50, 50)
     (early, _) = work._candidates(work._grid(asked.base, SIZES, 2, (0,)))
@@ -302,9 +322,7 @@ def test_bad_settings_are_refused(more, words):
 
 def test_adam_takes_the_square_root(data, tmp_path):
     asked = question(optimizer="adam", lr=0.001)
-    work = advising._Work(
-        asked, data, advising.devices.pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print
-    )
+    work = advising._Work(asked, data, pick_device("cpu"), Kept(tmp_path, settings=asked.to_json(), data=""), print)
     early, _ = work._candidates(work._grid(asked.base, SIZES, 2, (0,)))
     assert early.coupling == "sqrt"
 

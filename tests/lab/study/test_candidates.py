@@ -5,9 +5,9 @@ from adabatch.lab.study.candidates import candidates
 
 
 @given(
-    base=st.integers(1, 64),
-    doublings=st.integers(1, 5),
-    size=st.integers(2_000, 60_000),
+    base=st.integers(1, 16),
+    doublings=st.integers(1, 4),
+    size=st.integers(6_000, 60_000),
     epochs=st.integers(1, 30),
 )
 def test_both_grow_from_the_base_to_the_largest_over_the_whole_training(base, doublings, size, epochs):

@@ -17,7 +17,7 @@ def test_a_thing_is_measured_once(tmp_path):
     first = kept(tmp_path)
     assert first.of("lr", lambda: calls.append(1) or [0.5, None]) == [0.5, None]
     assert first.of("lr", lambda: calls.append(2)) == [0.5, None]
-    again = kept(tmp_path, base={"threads": 2, "data": "there"})
+    again = kept(tmp_path, base={"data": "there"})
     assert again.of("lr", lambda: calls.append(3)) == [0.5, None]
     assert calls == [1]
     assert again.seconds("lr") == first.seconds("lr") >= 0
@@ -36,6 +36,14 @@ def test_seconds_are_those_of_names_that_begin_so(tmp_path):
     assert (again.seconds("seed 1,"), again.seconds("seed"), again.seconds()) == (4.0, 6.0, 0.0)
 
 
+def test_what_is_forgotten_is_measured_again(tmp_path):
+    found = kept(tmp_path)
+    found.of("lr", lambda: 1)
+    found.forget()
+    assert not list(tmp_path.iterdir())
+    assert found.of("lr", lambda: 2) == 2
+
+
 def test_what_fails_is_not_kept(tmp_path):
     found = kept(tmp_path)
     with pytest.raises(ZeroDivisionError):
@@ -47,7 +55,8 @@ def test_what_fails_is_not_kept(tmp_path):
     ("more", "words"),
     [
         ({"base": {"lr": 0.2}}, "with other lr"),
-        ({"budget_seconds": 90.0}, "with other budget_seconds"),
+        ({"budget_seconds": 90.0}, "with other budget;"),
+        ({"base": {"threads": 2}}, "with other threads"),
         ({"data": "other"}, "`data` must hold what"),
     ],
 )

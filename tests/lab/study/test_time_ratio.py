@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from adabatch.lab.advice import holds
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.measures import Pooled
-from adabatch.lab.study.time_ratio import Ending, mean_curve, measured, noise_of, time_ratio
+from adabatch.lab.study.time_ratio import Ending, mean_curve, measured, noise_of, rival, time_ratio
 
 EXACT = Pooled(0.0, 4)
 
@@ -57,12 +57,12 @@ def test_beyond_its_ends_a_curve_gives_bounds_alone():
     at = curve([1.0, 0.5, 0.25])
     never, early = [Ending(2.0, None, 0.2)] * 2, [Ending(2.0, None, 1.5)] * 2
     found = measured(never, [at] * 2)
-    assert (found.low, found.high) == (math.log(at.points[-1].seconds / 2), math.inf)
+    assert (found.low, found.high) == (pytest.approx(math.log(at.points[-1].seconds / 2)), math.inf)
     told = time_ratio(never, [at] * 2, EXACT, confidence=0.8)
     assert (told.estimate, told.high) == (None, None)
     assert told.low == pytest.approx(at.points[-1].seconds / 2)
     found = measured(early, [at] * 2)
-    assert (found.low, found.high) == (-math.inf, math.log(at.points[0].seconds / 2))
+    assert (found.low, found.high) == (-math.inf, pytest.approx(math.log(at.points[0].seconds / 2)))
     told = time_ratio(early, [at] * 2, EXACT, confidence=0.8)
     assert (told.estimate, told.low) == (None, 0.0)
 
@@ -105,6 +105,18 @@ def test_noise_is_the_residual_variance_of_a_regression_on_arms_and_seeds(table)
     assert found.variance == pytest.approx(float(rest @ rest) / found.degrees, rel=1e-6, abs=1e-12)
 
 
+def test_the_rival_is_the_first_constant_batch_at_the_schedules_loss():
+    endings = [Ending(5.0, None, 0.5)] * 2
+    curves = {
+        16: [curve([1.0, 0.5, 0.1])] * 2,
+        64: [curve([1.0, 0.5, 0.2], second=0.5)] * 2,
+        256: [curve([1.0, 0.9])] * 2,
+    }
+    assert rival(endings, curves, default=256) == 64
+    assert rival([Ending(5.0, None, 0.01)] * 2, curves, default=256) == 256
+    assert rival([Ending(5.0, None, None)] * 2, curves, default=256) == 256
+
+
 def test_rows_with_a_missing_loss_do_not_count():
     whole = {"a": [1.0, 2.0], "b": [2.0, 3.0]}
     assert noise_of({**whole, "c": [1.0, None], "d": [0.0, 1.0]}) == noise_of(whole)
@@ -123,8 +135,14 @@ def test_intervals_hold_the_outcome_of_other_seeds_as_often_as_they_say(confiden
         others, other_curves = _drawn(drawn, seeds=3)
         rows = {str(size): [run.points[-1].test_loss for run in runs] for size, runs in curves.items()}
         rows |= {name: [each.test_loss for each in runs] for name, runs in endings.items()}
-        told = time_ratio(endings["early"], curves[1], noise_of(rows), confidence=confidence, others=3)
-        low, high = measured(others["early"], other_curves[1])
+        against = {name: rival(found, curves, default=0) for name, found in endings.items()}
+        both = {
+            name: time_ratio(found, curves[against[name]], noise_of(rows), confidence=confidence, others=3)
+            for name, found in endings.items()
+        }
+        chosen = max(both, key=lambda name: both[name].low)  # as an advice chooses
+        told = both[chosen]
+        low, high = measured(others[chosen], other_curves[against[chosen]])
         covered += holds(told, math.exp(low), math.exp(high) if math.isfinite(high) else None)
     assert least <= covered / 500 <= most
 

@@ -102,7 +102,9 @@ def command(
         try:
             with _Stage(budget, show=show) as stage:
                 found = advise(question, data, folder, tell=stage.tell)
-                if checked and (check or found.choice is not None):
+                if checked and found.choice is not None:
+                    if not _has_outcome(folder):
+                        _write(found, folder)  # before the long part
                     found = measure_outcome(question, data, folder, found, tell=stage.tell)
         except KeyboardInterrupt as error:
             where = shlex.quote(str(folder))
@@ -112,7 +114,9 @@ def command(
     if as_json:
         _shared.print_json(found.to_json())
     else:
-        _show(found, [f"Written to {folder}: {', '.join(names)}.", f"To train by it: {_how(found, folder, settings)}"])
+        notes = ["There is no forecast to check."] if check and found.choice is None else []
+        notes += [f"Written to {folder}: {', '.join(names)}.", f"To train by it: {_how(found, folder, settings)}"]
+        _show(found, notes)
 
 
 def _seconds(budget: str) -> float:
@@ -180,9 +184,11 @@ def _write(found: Advice, out: Path) -> list[str]:
 def _how(found: Advice, out: Path, settings: Mapping[str, Any]) -> str:
     """The command that trains as advised."""
     from adabatch.lab.advice import GROW
-    from adabatch.lab.study.grid import COOLDOWN
+    from adabatch.lab.study.grid import COOLDOWN, WARM_UP
 
-    words = ["adabatch", "train", found.task]
+    words, epochs = ["adabatch", "train", found.task], found.whole_epochs
+    down = max(1, round(COOLDOWN * epochs))
+    schedule = f"wsd:{down}" if down < epochs else "constant"
     if found.verdict == GROW and found.choice is not None:
         words += ["--growth-file", str(out / "schedule.json"), "--coupling", found.choice.coupling]
         words += ["--lr", f"{found.lr:g}"]
@@ -191,8 +197,9 @@ def _how(found: Advice, out: Path, settings: Mapping[str, Any]) -> str:
         size, lr = (settings.get("batch_size"), found.lr) if best is None else (best.batch_size, best.lr)
         words += ["--batch-size", str(size)] if size else []
         words += ["--lr", f"{lr:g}"]
-    down = max(1, round(COOLDOWN * found.whole_epochs))
-    words += ["--lr-schedule", f"wsd:{down}", "--epochs", str(found.whole_epochs)]
+        if lr > found.lr and (warm := round(WARM_UP * epochs)):
+            schedule = f"warmup:{warm}:{found.lr / lr:g}+{schedule}"
+    words += ["--lr-schedule", schedule, "--epochs", str(epochs), "--drop-last"]
     for name, value in settings.items():
         flags = SETTINGS[name].flags or f"--{name.replace('_', '-')}"
         if name not in _OWN:

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import torch
 
@@ -33,11 +33,11 @@ from adabatch.lab.study import cooled
 from adabatch.lab.study.candidates import Candidate, candidates
 from adabatch.lab.study.constant import judged
 from adabatch.lab.study.curve import Curve
-from adabatch.lab.study.grid import COOLDOWN, Case, Grid
+from adabatch.lab.study.grid import COOLDOWN, SEARCH_SEED, Case, Grid
 from adabatch.lab.study.kept import Kept
 from adabatch.lab.study.measures import Pooled
 from adabatch.lab.study.probe import probe
-from adabatch.lab.study.time_ratio import Ending, measured, noise_of, time_ratio
+from adabatch.lab.study.time_ratio import Ending, measured, noise_of, rival, time_ratio
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig, lock, optimizers, writing
@@ -47,6 +47,7 @@ from adabatch.lab.training.interrupt import Interrupted, Interrupts
 SHARES: Final = {"probe": 5 / 60, "lr": 15 / 60, "trainings": 35 / 60}
 LEAST_GAIN: Final = 1.1  # samples per second at four times the batch, against the base batch
 FACTORS: Final = (1, 4, 16)  # of the three batch sizes
+PROBE_SECONDS: Final = 5.0  # for each batch size in each turn, at most
 SEEDS: Final = 2
 MOST_SEEDS: Final = 6
 LR_FACTORS: Final = tuple(2.0**power for power in range(-3, 4))  # of the task's own
@@ -132,11 +133,15 @@ def _working(question: Question, data: Data, out: Path, tell: Tell | None) -> It
     device = devices.pick_device(question.base.device)
     if device.type == "cpu":
         memory.tune_allocator()
+    for name, there in (("train_samples", data.dataset_size), ("test_samples", len(data.x_test))):
+        if (wanted := getattr(question, name)) is not None and wanted > there:
+            raise ArgumentError(name, f"must be at most the {there:,} samples there are", got=f"{wanted:,}")
     with ExitStack() as around:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         around.enter_context(lock.held(out))
-        kept = Kept(out, settings=question.to_json(), data=data.fingerprint())
+        settings = {**question.to_json(), "machine": training.versions(device)["device_name"]}
+        kept = Kept(out, settings=settings, data=data.fingerprint())
         yield _Work(question, data, device, kept, tell or (lambda _: None))
 
 
@@ -167,8 +172,10 @@ class _Work:
         self._rule = "linear" if known is None or optimizers.CLASSES[self._base.optimizer] in known else "sqrt"
 
     def advice(self) -> Advice:
-        """All of it."""
+        """The advice, from all measurements."""
         budget = self._question.budget_seconds
+        if FACTORS[1] * self._base.batch_size > self._size:
+            self._too_large()
         rates, gain = self._throughput(SHARES["probe"] * budget)
         facts: dict[str, Any] = {"task": self._base.task, "model": self._base.model, "gain": gain}
         facts |= {"settings": self._question.to_json(), "versions": training.versions(self._device)}
@@ -197,13 +204,12 @@ class _Work:
             self._interrupts = interrupts
             runs = self._trainings(grid, seeds, _WHOLE, only=advice.choice.name)
         fixed, noise, endings = judged(grid, runs.curves, runs.seeds), runs.noise(), runs.endings[advice.choice.name]
-        found = measured(endings, runs.curves[advice.best_fixed])
+        found = measured(endings, runs.curves[advice.choice.against])
         low, high = (-math.inf, math.inf) if found is None else found
         ends = (math.exp(low), math.exp(high) if math.isfinite(high) else None)
         forecast = advice.choice.forecast
-        against = [
-            time_ratio(endings, runs.curves[size], noise, confidence=0.95) for size in (advice.best_fixed, fixed.best)
-        ]
+        others = (advice.choice.against, rival(endings, runs.curves, default=fixed.best))
+        against = [time_ratio(endings, runs.curves[size], noise, confidence=0.95) for size in others]
         share = fixed.seconds[fixed.best] / fixed.seconds[advice.best_fixed]
         return Outcome(
             seeds=seeds,
@@ -224,10 +230,10 @@ class _Work:
         fixed, noise = judged(grid, runs.curves, runs.seeds), runs.noise()
         std = MODEL_STD * (1 + math.log2(self._base.epochs / grid.epochs))
 
-        def at(name: str, confidence: float) -> Estimate:
+        def at(endings: Sequence[Ending], against: int, confidence: float) -> Estimate:
             return time_ratio(
-                runs.endings[name],
-                runs.curves[fixed.best],
+                endings,
+                runs.curves[against],
                 noise,
                 confidence=confidence,
                 others=OUTCOME_SEEDS,
@@ -237,6 +243,7 @@ class _Work:
         tried = []
         for candidate in self._candidates(grid):
             endings = runs.endings[candidate.name]
+            against = rival(endings, runs.curves, default=fixed.best)
             tried.append(
                 GrowingBatch(
                     name=candidate.name,
@@ -246,7 +253,8 @@ class _Work:
                     seconds=tuple(ending.seconds for ending in endings),
                     train_losses=tuple(ending.train_loss for ending in endings),
                     test_losses=tuple(ending.test_loss for ending in endings),
-                    forecast=Forecast(at(candidate.name, 0.8), at(candidate.name, 0.95)),
+                    against=against,
+                    forecast=Forecast(at(endings, against, 0.8), at(endings, against, 0.95)),
                 )
             )
         best = max(tried, key=lambda one: (one.forecast.at_80.low, one.forecast.at_80.estimate or 0.0))
@@ -276,7 +284,7 @@ class _Work:
         base = self._base
         largest = min(FACTORS[-1] * base.batch_size, self._size)
         turns, sizes = 6, 1 + int(math.log2(largest / base.batch_size))
-        each = max(0.02, seconds / (3 * turns * sizes))
+        each = min(PROBE_SECONDS, max(0.02, seconds / (3 * turns * sizes)))
 
         def do() -> Any:
             self._tell("how fast larger batches train")
@@ -299,7 +307,8 @@ class _Work:
 
         def do() -> float:
             with self._on_device():
-                field = {factor: Trainee(self._base, self._share(), self._device) for factor in LR_FACTORS}
+                base, share = replace(self._base, seed=SEARCH_SEED), self._share().to(self._device)
+                field = {factor: Trainee(base, share, self._device) for factor in LR_FACTORS}
                 for number in range(ROUNDS):
                     self._tell(f"the learning rate, {len(field)} of them")
                     scores = {factor: self._score(of, factor, first * 2**number) for factor, of in field.items()}
@@ -328,8 +337,7 @@ class _Work:
         base = self._base
         sizes = tuple(base.batch_size * factor for factor in FACTORS if base.batch_size * factor in rates)
         if len(sizes) < 2:
-            rule = "must be so small that four times as large a batch fits into the data and the memory"
-            raise ArgumentError("batch_size", rule, value=base.batch_size)
+            self._too_large()
         passes = sum(1 / rates[size] for size in sizes) * CURVE_UPDATES + 2 / max(rates.values())
         looks = len(sizes) * EVALUATIONS * FORWARD * (self._tests + self._watched) / max(rates.values())
         epochs = min(base.epochs, int((seconds / SEEDS - looks) / (passes * self._size)))
@@ -337,8 +345,13 @@ class _Work:
             least = 1.05 * SEEDS * (passes * self._size + looks) / SHARES["trainings"]
             rule = f"must be at least {in_words(least)}, for one pass over the data at each of {len(sizes)} batch sizes"
             got, remedy = in_words(self._question.budget_seconds), "give more, or fewer `train_samples`"
+            self._kept.forget()  # so that another budget is taken in the same folder
             raise ArgumentError("budget", rule, got=got, remedy=remedy)
         return sizes, epochs
+
+    def _too_large(self) -> NoReturn:
+        rule = "must be so small that four times as large a batch fits into the data and the memory"
+        raise ArgumentError("batch_size", rule, value=self._base.batch_size)
 
     def _grid(self, base: RunConfig, sizes: tuple[int, ...], epochs: int, seeds: tuple[int, ...]) -> Grid:
         return Grid(
@@ -376,11 +389,10 @@ class _Work:
         return _Runs(done, curves, endings)
 
     def _curve(self, grid: Grid, seed: int, size: int, name: str) -> Curve:
+        self._look()
         self._tell(name)
         case = Case(model=self._base.model, fraction=1.0, rule=self._rule, batch_size=size)
-        found = cooled.train(grid.job(case, seed=seed), grid, self._data)
-        self._look()
-        return found
+        return cooled.train(grid.job(case, seed=seed), grid, self._data)
 
     def _candidates(self, grid: Grid, total_samples: int | None = None) -> Iterator[Candidate]:
         """The schedules over as many samples; None: over a training of the grid."""
@@ -389,25 +401,28 @@ class _Work:
 
     def _ending(self, grid: Grid, seed: int, candidate: Candidate, name: str) -> Ending:
         """A training by a schedule, whose LR falls to 0 over its end."""
+        self._look()
         self._tell(name)
-        base, total = grid.base, grid.epochs * self._size
+        base, coupling = grid.base, couplings.get(candidate.coupling)
         plan = candidate.schedule.plan(
             dataset_size=self._size, epochs=grid.epochs, batch_size=base.batch_size, drop_last=True
         )
-        coupling, begin = couplings.get(candidate.coupling), (1 - COOLDOWN) * total
         clocks = [plan.clock_of(update) for update in range(plan.updates)]
         sizes = [plan.batch_size_at(clock) for clock in clocks]
+        end = clocks[-1] + sizes[-1]
         lrs = [
-            base.lr * coupling.lr_factor(size / base.batch_size) * min(1.0, (total - clock) / (total - begin))
+            base.lr * coupling.lr_factor(size / base.batch_size) * min(1.0, (end - clock) / (COOLDOWN * end))
             for clock, size in zip(clocks, sizes, strict=True)
         ]
         with self._on_device():
             of = Trainee(replace(base, seed=seed), self._share(), self._device)
-            for size, updates in groupby(range(plan.updates), key=lambda update: sizes[update]):
-                stretch = list(updates)
-                of.train(
-                    len(stretch), batch_size=size, lr=lambda number, at=stretch[0]: lrs[at + number], after=self._look
-                )
+            before = of.here()
+            for size in dict.fromkeys(sizes):  # the first updates of a shape take longer, and do not count
+                of.train(cooled.TRIED, batch_size=size, lr=lambda _: base.lr, after=self._look)
+            of.back(before)
+            for size, updates in groupby(range(plan.updates), key=sizes.__getitem__):
+                first, *rest = updates
+                of.train(1 + len(rest), batch_size=size, lr=lrs[first:].__getitem__, after=self._look)
             return Ending(of.seconds, *of.losses())
 
     def _share(self) -> Data:

@@ -1,7 +1,8 @@
-"""What was measured, in a folder: by name, so that the same call goes on where it stopped."""
+"""Measurements in a folder, by name, so that the same call goes on where it stopped."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +14,8 @@ from adabatch.lab.training import writing
 
 NAME: Final = "measured.json"
 FORMAT: Final = 1
-# Settings of a run on which no measurement depends.
-_FREE: Final = ("data", "device", "threads", "workers", "save_every")
+# Settings of a run on which no measurement depends; a device is known by its own name.
+_FREE: Final = ("data", "device", "save_every")
 
 
 class Kept:
@@ -37,7 +38,7 @@ class Kept:
             self._found = self._read()
 
     def of(self, name: str, do: Callable[[], Any]) -> Any:
-        """What was measured under a name; measures it if it is not there."""
+        """The measurement of a name; makes it if it is not there."""
         if name not in self._found:
             began = time.monotonic()
             value = do()
@@ -48,7 +49,12 @@ class Kept:
 
     def seconds(self, *words: str) -> float:
         """The seconds of everything whose name begins with one of `words`."""
-        return sum(each["seconds"] for name, each in self._found.items() if name.startswith(words))
+        return math.fsum(each["seconds"] for name, each in self._found.items() if name.startswith(words))
+
+    def forget(self) -> None:
+        """Removes all measurements."""
+        self._found = {}
+        self._file.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -64,7 +70,8 @@ class Kept:
         mine = _settings(self._head["settings"])
         if differing := [name for name in mine if mine[name] != others.get(name)]:
             rule = f"must hold measurements of the same settings, and {self._file} was made with other"
-            raise ArgumentError("out", f"{rule} {', '.join(differing)}", remedy="take another folder")
+            names = ", ".join(name.removesuffix("_seconds") for name in differing)
+            raise ArgumentError("out", f"{rule} {names}", remedy="take another folder")
         if data != self._head["data"]:
             remedy = "give the former data, in whatever folder, or take another folder"
             rule = f"must hold what {self._file} was measured on"

@@ -79,6 +79,19 @@ def measured(endings: Sequence[Ending], fixed: Sequence[Curve]) -> Bounds | None
     return None if found is None else found.ratio(0.0)
 
 
+def rival(endings: Sequence[Ending], curves: Mapping[int, Sequence[Curve]], *, default: int) -> int:
+    """The constant batch size that is the first at the schedule's test loss; the default where none gets there.
+
+    Args:
+        endings: of the schedule.
+        curves: for each batch size the cooled curve of each seed.
+        default: batch size.
+    """
+    found = {size: measured(endings, fixed) for size, fixed in curves.items()}
+    known = {size: ratio.high for size, ratio in found.items() if ratio is not None and math.isfinite(ratio.high)}
+    return min(known, key=known.__getitem__, default=default)
+
+
 def time_ratio(
     endings: Sequence[Ending],
     fixed: Sequence[Curve],

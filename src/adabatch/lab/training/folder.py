@@ -97,8 +97,9 @@ class RunFolder:
             raise FileExistsError(
                 f"`out` must not hold a run yet, got {str(self.path)!r}; resume it or take another folder"
             )
-        for kind in ("comparison", "plan", "probe"):
-            if (self.path / f"{kind}.json").exists():
+        kinds = {kind: kind for kind in ("comparison", "plan", "probe", "study", "branch")}
+        for file, kind in {**kinds, "advice": "piece of advice"}.items():
+            if (self.path / f"{file}.json").exists():
                 raise FileExistsError(f"`out` must not hold a {kind}, got {str(self.path)!r}; take another folder")
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)

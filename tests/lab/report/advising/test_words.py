@@ -66,7 +66,9 @@ def test_regret_is_that_of_what_was_advised():
     assert regret(advice(outcome=outcome())) == pytest.approx(1 / 1.4)
     assert regret(advice(verdict="no evidence", outcome=outcome())) == pytest.approx(1 / 0.93)
     assert regret(advice(verdict="no evidence", outcome=outcome(fixed_against_best=None))) is None
-    assert regret(advice(outcome=outcome(against_best=Estimate(None, 2.0, None)))) is None
+    assert regret(advice(outcome=outcome(against_best=Estimate(None, 2.0, None)))) == 0.5
+    assert regret(advice(outcome=outcome(against_best=Estimate(None, 0.0, 0.2)))) == 5
+    assert regret(advice(outcome=outcome(against_best=Estimate()))) is None
 
 
 @given(of=st.integers(1, 60), held=st.integers(0, 60))

@@ -29,7 +29,7 @@ def ratio(value: Estimate) -> str:
 
 
 def sentences(found: Advice) -> Iterator[str]:
-    """What the verdict rests on, and the outcome."""
+    """The grounds of the verdict, and the outcome."""
     task = f"{found.task}, {found.model}"
     if found.verdict == NO_GAIN:
         gain = "not measured" if found.gain is None else f"only {found.gain:.2f} times"
@@ -39,7 +39,7 @@ def sentences(found: Advice) -> Iterator[str]:
     assert choice is not None
     forecast = choice.forecast
     yield (
-        f"{task}: the schedule {choice.name!r} ({choice.words}) against batch size {found.best_fixed:,}, to the same "
+        f"{task}: the schedule {choice.name!r} ({choice.words}) against batch size {choice.against:,}, to the same "
         f"test loss: {ratio(forecast.at_80)} as fast with 80 %, {_ends(forecast.at_95)} with 95 %."
     )
     if found.verdict != GROW:
@@ -83,7 +83,9 @@ def regret(found: Advice) -> float | None:
         return None
     if found.verdict != GROW:
         return None if seen.fixed_against_best is None else 1 / seen.fixed_against_best
-    return 1 / seen.against_best.estimate if seen.against_best.estimate else None
+    against = seen.against_best
+    at = against.estimate or against.high or against.low  # of what is known by a bound, the bound
+    return 1 / at if at else None
 
 
 def _ends(value: Estimate) -> str:
@@ -140,5 +142,5 @@ def coverage(advices: Sequence[Advice]) -> Iterator[str]:
     yield f"{head} the 80 % interval held {held[80]}, the 95 % interval {held[95]}."
     harmed = [found.outcome.against_best for found in advices if found.outcome is not None and found.verdict == GROW]
     if harmed:
-        slower = share((each.high or math.inf) < 1 for each in harmed)
+        slower = share(each == Estimate() or (each.high or math.inf) < 1 for each in harmed)  # or it diverged
         yield f"Where growth was advised, it was slower than the best constant batch for certain in {slower}."
