@@ -23,7 +23,7 @@ def test_the_best_takes_the_least_time_to_what_the_best_reaches():
     assert found.rows[30].lr == pytest.approx(3 * found.rows[10].lr)
     assert found.rows[10].seconds_to_target.estimate == pytest.approx(math.sqrt(4.0 * 4.4))
     assert [[run.seed for run in row.curves] for row in found.rows.values()] == [[0, 1], [0, 1]]
-    assert found.critical.estimate == pytest.approx(27.8, rel=0.01)  # 420 = s (1 + c / 10), 200 = s (1 + c / 30)
+    assert found.critical.estimate == pytest.approx(36.5, rel=0.01)  # 420 = s (1 + c / 10), 200 = s (1 + c / 30)
 
 
 def test_a_batch_size_that_does_not_arrive_is_not_the_best():

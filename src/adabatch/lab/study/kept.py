@@ -32,7 +32,7 @@ class Kept:
 
     def __init__(self, out: Path, *, settings: Mapping[str, Any], data: str) -> None:
         self._out, self._file = out, out / NAME
-        self._head = {"format": FORMAT, "settings": settings, "data": data}
+        self._settings, self._data = settings, data
         self._found: dict[str, Any] = {}
         if self._file.exists():
             self._found = self._read()
@@ -44,7 +44,7 @@ class Kept:
             value = do()
             self._found[name] = {"value": value, "seconds": time.monotonic() - began}
             with writing(self._out):
-                _files.write_json(self._file, {**self._head, "measured": self._found})
+                _files.write_json(self._file, self._content())
         return self._found[name]["value"]
 
     def seconds(self, *words: str) -> float:
@@ -55,6 +55,9 @@ class Kept:
         """Removes all measurements."""
         self._found = {}
         self._file.unlink(missing_ok=True)
+
+    def _content(self) -> dict[str, Any]:
+        return {"format": FORMAT, "settings": self._settings, "data": self._data, "measured": self._found}
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -67,12 +70,12 @@ class Kept:
             remedy = "delete it or take another folder"
             got = f"a damaged {self._file}"
             raise ArgumentError("out", "must hold whole measurements", got=got, remedy=remedy) from error
-        mine = _settings(self._head["settings"])
+        mine = _settings(self._settings)
         if differing := [name for name in mine if mine[name] != others.get(name)]:
             rule = f"must hold measurements of the same settings, and {self._file} was made with other"
             names = ", ".join(name.removesuffix("_seconds") for name in differing)
             raise ArgumentError("out", f"{rule} {names}", remedy="take another folder")
-        if data != self._head["data"]:
+        if data != self._data:
             remedy = "give the former data, in whatever folder, or take another folder"
             rule = f"must hold what {self._file} was measured on"
             raise ArgumentError("data", rule, got="other samples", remedy=remedy)

@@ -188,6 +188,7 @@ def bordered(scaling, critical, stagnation, **changes):
     machine = Machine.of(probe(**changes))
     (line,) = lines({"": study(rules=("linear",))}, {("digits", "mlp"): machine})
     fits = line.rule.test.fits
+    assert fits is not None
     ends = dict(zip(("batch_at_20_percent_more_samples", "critical_batch", "stagnation_batch"),
                     (scaling, critical, stagnation), strict=True))  # fmt: skip
     fit: Fit = replace(fits.form_1, **{name: Estimate(end) for name, end in ends.items()})

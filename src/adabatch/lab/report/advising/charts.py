@@ -59,7 +59,7 @@ def forecasts(advices: Mapping[str, Advice]) -> Chart:
     for found in known.values():
         assert found.choice is not None
         outcome = [found.outcome.ratio] if found.outcome else []
-        for value in (found.choice.forecast.at_95, *outcome):
+        for value in (found.choice.forecast.at_80, found.choice.forecast.at_95, *outcome):
             told = (value.low, value.estimate, value.high)
             values += [end for end in told if end and 1 / _FURTHEST < end < _FURTHEST]
     low, high = min(values) / 1.15, max(values) * 1.15
