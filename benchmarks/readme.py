@@ -307,8 +307,37 @@ NAMED = {
 FINDINGS = {"a": three_regimes, "b": lr_rules, "c": network_against_size, "d": difficulty, "e": kinds}
 
 
+def workers(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """Growth on two processes: cells of docs/reproduction.md, and the sentence of docs/distributed.md."""
+    runs = found["runs"]
+    ratio = runs["comparison"]["against_fixed_small"]["adaptive"]["seconds_ratio"]
+    n = runs["comparison"]["arms"][0]["test_accuracy"]["n"]
+    time = f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    accuracy = f"{points(runs['accuracy'])} points"
+    rows = ROOT / "docs" / "reproduction.md"
+    return {
+        (rows, "workers"): f"AlexNet, 32 to 512, two processes: time {time}, accuracy {accuracy}, n = {n}",
+        (ROOT / "docs" / "distributed.md", "workers"): f"{time} less time, accuracy {accuracy} from the small batch's, "
+        f"{n} seeds",
+    }
+
+
+def worker_bytes(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """Bytes of gradients of an epoch, first and last, with and without compression: docs/distributed.md."""
+    by_arm = found["runs"]["bytes_by_epoch"]
+    samples = found["samples"]["train"]
+
+    def told(name: str) -> str:
+        sent = [f"{count / samples / 1024:,.0f}" for count in (by_arm[name][0], by_arm[name][-1])]
+        return sent[0] if sent[0] == sent[1] else " to ".join(sent)
+
+    text = f"{told('fixed-small')} KiB for each sample at the small batch, {told('adaptive')} as it grows, "
+    return {(ROOT / "docs" / "distributed.md", "worker bytes"): f"{text}{told('compressed')} with bf16"}
+
+
 # Result files whose blocks are made from the file alone.
 OTHERS = {"large_batches_digits": large_batches, "performance": performance, "published": published}
+OTHERS |= {"workers": workers, "worker_bytes": worker_bytes}
 MEASURED = sorted((ROOT / "benchmarks" / "results").glob("inefficiency_*.json"))  # parts that were done
 OTHERS |= {path.stem: inefficiency for path in MEASURED}
 
