@@ -75,9 +75,7 @@ def _cells(
     return tuple(_cell(grid, cell, runs[size], curves, errors[size]) for size, cell in cells.items())
 
 
-def _cell(
-    grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping[str, Curve], error: Estimate
-) -> Cell:
+def _cell(grid: Grid, cell: GridCell, runs: Mapping[int, Curve], curves: Mapping[str, Curve], error: Estimate) -> Cell:
     _, found = due.search(grid, cell, curves)
     assert found is not None  # the study is done
     rates = [
