@@ -49,7 +49,8 @@ def naive(model, loss_fn, inputs, targets, *, step):
     start.backward()
     squares = sum(float(one.grad.square().sum()) for one in model.parameters())
     torch.optim.SGD(model.parameters(), lr=step).step()
-    return abs(float(loss_fn(model(inputs), targets)) - (float(start) - step * squares))
+    end = loss_fn(model(inputs), targets)
+    return abs(float(end.detach()) - (float(start.detach()) - step * squares))
 
 
 @pytest.mark.parametrize("name", ["mlp", "resnet20", "lstm"])

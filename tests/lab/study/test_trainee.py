@@ -135,8 +135,8 @@ def test_the_error_of_the_linear_approximation_is_that_of_the_next_batch(data):
         for one, slope in zip(setup.model.parameters(), gradients, strict=True):
             one -= 0.2 * slope
     squares = sum(float(slope.square().sum()) for slope in gradients)
-    end = float(setup.loss(setup.forward(inputs), targets))
-    assert found == pytest.approx(abs(end - (float(start) - 0.2 * squares)), rel=1e-9)
+    end = float(setup.loss(setup.forward(inputs), targets).detach())
+    assert found == pytest.approx(abs(end - (float(start.detach()) - 0.2 * squares)), rel=1e-9)
     assert found > 1e-6
 
 

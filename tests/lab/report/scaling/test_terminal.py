@@ -47,4 +47,4 @@ def test_borders_beside_the_limits_of_a_machine():
     limits = {("digits", "mlp"): Machine.of(probe())}
     (row, _) = [row for row in plain(borders(found, limits)).splitlines() if "LR linear" in row]
     assert [cell.strip() for cell in row.split("|")][-3:-1] == ["64", "128 to 256"]
-    assert whole_width(borders(found, limits, narrow=True)) <= 110
+    assert whole_width(borders(found, limits, narrow=True)) <= 100

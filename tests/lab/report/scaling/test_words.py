@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.lab.report.page_studies import probe, rule_of, study
@@ -26,7 +27,7 @@ from adabatch.lab.report.scaling.words import (
     stops,
     told,
 )
-from adabatch.lab.scaling import Estimate, Fit, FTest, ToLoss
+from adabatch.lab.scaling import Estimate, FTest, ToLoss
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +188,10 @@ def bordered(scaling, critical, stagnation, **changes):
     """A line with these borders beside a probe."""
     machine = Machine.of(probe(**changes))
     (line,) = lines({"": study(rules=("linear",))}, {("digits", "mlp"): machine})
-    fits = line.rule.test.fits
-    assert fits is not None
+    fits: Any = line.rule.test.fits
     ends = dict(zip(("batch_at_20_percent_more_samples", "critical_batch", "stagnation_batch"),
                     (scaling, critical, stagnation), strict=True))  # fmt: skip
-    fit: Fit = replace(fits.form_1, **{name: Estimate(end) for name, end in ends.items()})
+    fit = replace(fits.form_1, **{name: Estimate(end) for name, end in ends.items()})
     test = replace(line.rule.test, fits=replace(fits, form_1=fit, exponent_needed=None))
     return replace(line, rule=replace(line.rule, test=test))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +16,8 @@ from adabatch.lab.report.scaling.lines import FEW, LOSSES, NO_MACHINES, Line, li
 from adabatch.lab.report.scaling.machine import Machines
 from adabatch.lab.report.scaling.words import told
 from adabatch.lab.scaling import Study
+
+_NARROW: Final = 12  # characters in a line of a head
 
 
 def tables(study: Study, *, narrow: bool = False) -> Iterator[Table]:
@@ -33,7 +37,8 @@ def tables(study: Study, *, narrow: bool = False) -> Iterator[Table]:
 def borders(study: Study, machines: Machines = NO_MACHINES, *, narrow: bool = False) -> Table:
     """The borders of a study, beside the limits of machines."""
     found = figures.borders(_lines(study, machines))
-    made = terminal.new_table(f"{study.task}: borders, in batch sizes", ["", *found.columns])
+    heads = ["\n".join(textwrap.wrap(name, _NARROW)) if narrow else name for name in found.columns]
+    made = terminal.new_table(f"{study.task}: borders, in batch sizes", ["", *heads])
     for title, rows in found.groups:
         made.add_row(Text(title, style="bold"))
         for label, cells in rows:
