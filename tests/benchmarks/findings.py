@@ -18,15 +18,11 @@ def form(critical: float, *, least: float = 50.0) -> dict[int, float]:
 
 
 def rule(updates: dict[int, float], *, name: str = "tuned", noise: float = 0.01, diverged: Any = ()) -> Rule:
-    """A rule whose three runs differ by noise; those at sizes that diverged never arrive."""
+    """A rule whose three runs lie around a mean by noise; those at sizes that diverged never arrive."""
     arrivals, cells = {}, []
     for size, middle in updates.items():
         ended = size in diverged
-        runs = (
-            [3.0] * 3
-            if ended
-            else [middle * math.exp(noise * math.sin(size + 2 * math.pi * seed / 3)) for seed in range(3)]
-        )
+        runs = [3.0] * 3 if ended else [middle * math.exp(noise * (seed - 1)) for seed in range(3)]
         arrivals[size] = [Arrival(k, k * size, k, "later" if ended else "") for k in runs]
         stopped = {"diverged" if ended else "arrived": len(runs)}
         curves = tuple(LearningCurve(seed, []) for seed in range(len(runs)))

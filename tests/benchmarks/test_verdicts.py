@@ -92,9 +92,22 @@ def test_updates_that_fall_again_speak_against_three_regimes(verdicts):
     assert verdicts.three_regimes({"rules": study(rule(updates))}, "train")["verdict"] == verdicts.NOT
 
 
-def test_noise_leaves_slopes_untold(verdicts):
-    found = verdicts.three_regimes({"rules": of_critical(128, noise=2.0)}, "train")
-    assert {row["regime"] for row in found["rules"]["tuned"]["slopes"]} == {"not told"}
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.9, 1.1, "linear"),
+        (0.55, 0.87, "linear"),
+        (0.55, 0.86, "sub-linear"),
+        (0.2, 0.8, "sub-linear"),
+        (0.15, 0.45, "not at all"),
+        (-0.3, 0.1, "not at all"),
+        (0.45, 0.9, "not told"),
+        (0.1, 0.55, "not told"),
+        (-1.0, 3.0, "not told"),
+    ],
+)
+def test_a_wide_interval_leaves_a_slope_untold(verdicts, low, high, told):
+    assert verdicts.regime(verdicts.Log((low + high) / 2, low, high)) == told
 
 
 def test_a_size_at_which_runs_diverge_is_a_wall(verdicts):

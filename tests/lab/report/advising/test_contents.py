@@ -5,7 +5,7 @@ from adabatch.lab.report.folders import Advices
 
 
 def text(made):
-    return made.body.replace("\u00a0", " ")
+    return made.body.replace("&nbsp;", " ")
 
 
 def test_the_page_of_one():
