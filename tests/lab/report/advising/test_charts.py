@@ -16,7 +16,7 @@ def test_the_chart_of_ratios_has_both_intervals_and_the_outcome():
     chart = charts.forecasts({"one": advice(outcome=outcome()), "two": advice(), "none": no_gain()})
     rows = [(trace["y"][0], trace["name"], trace["x"][0]) for trace in chart["traces"]]
     assert rows == [
-        ("one", "forecast", 1.6), ("one", "forecast", 1.6), ("one", "outcome", 1.5),
+        ("one", "forecast", 1.6), ("one", "forecast", 1.6), ("one, outcome", "outcome", 1.5),
         ("two", "forecast", 1.6), ("two", "forecast", 1.6),
     ]  # fmt: skip
     wide, narrow = chart["traces"][:2]

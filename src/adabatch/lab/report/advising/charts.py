@@ -16,7 +16,7 @@ from adabatch.lab.scaling import Estimate
 FORECAST, OUTCOME = "forecast", "outcome"
 SCHEDULES: Final = {"early": look.COLOURS["adaptive"], "late": look.COLOURS["uncoupled"]}
 PAINT: Final = {FORECAST: look.COLOURS["adaptive"], OUTCOME: look.COLOURS["fixed-small"]}
-_ROW: Final = 34  # pixels of a forecast
+_ROW: Final = 28  # pixels of an interval
 _MARGINS: Final = 70
 _FURTHEST: Final = 32.0  # the ratio, up or down, at which the axis of ratios ends at the latest
 
@@ -70,11 +70,13 @@ def forecasts(advices: Mapping[str, Advice]) -> Chart:
         traces += _interval(name, FORECAST, forecast.at_95, (low, high), thickness=1.4, words="with 95 %")
         traces += _interval(name, FORECAST, forecast.at_80, (low, high), thickness=4, words="with 80 %")
         if found.outcome is not None:
-            traces += _interval(name, OUTCOME, found.outcome.ratio, (low, high), thickness=1.4, words="as it came out")
+            row = f"{name}, {OUTCOME}"
+            traces += _interval(row, OUTCOME, found.outcome.ratio, (low, high), thickness=1.4, words="as it came out")
+    rows = len(dict.fromkeys(trace["y"][0] for trace in traces))
     layout = plotting.layout("times as fast as the best constant batch")
     layout["xaxis"] |= plotting.log_axis([low, high], room=0.02, form=number)
-    layout["yaxis"] = {"type": "category", "range": [len(known) - 0.5, -0.5], "showgrid": False}
-    layout["height"] = _MARGINS + _ROW * len(known)
+    layout["yaxis"] = {"type": "category", "range": [rows - 0.5, -0.5], "showgrid": False}
+    layout["height"] = _MARGINS + _ROW * rows
     layout["shapes"] = [plotting.vertical(1.0, "dash")]
     return {"traces": traces, "layout": layout}
 
@@ -101,5 +103,5 @@ def _interval(
             "width": 5,
         },
     }
-    text = [f"<b>{row}</b>, {arm}<br>{ratio(value)} as fast, {words}"]
+    text = [f"<b>{row}</b><br>{ratio(value)} as fast, {words}"]
     return [plotting.trace(arm, [at], [row], text) | style]

@@ -42,15 +42,18 @@ def of_advices(found: Advices) -> Content:
 
 def _one(name: str, found: Advice) -> Content:
     drawn = (
-        {} if found.verdict == NO_GAIN else {"losses": charts.losses(found), "ratios": charts.forecasts({name: found})}
+        {}
+        if found.verdict == NO_GAIN
+        else {"losses": charts.losses(found), "ratios": charts.forecasts({f"schedule {found.chosen}": found})}
     )
     ramp = look.ramp(batch_name(row.batch_size) for row in found.fixed)
     symbols = charts.symbols(found)
-    told_each = " ".join(sentences(found))
+    lead, *others = sentences(found)
+    said = "".join(f"<li>{words.html(text)}</li>" for text in others)
     where = device(str(found.versions.get("device", "")), found.versions)
     seeds = f"{len(found.seeds)} {words.plural('seed', len(found.seeds))}" if found.seeds else ""
     body = [
-        blocks.header(["advice", found.task, found.model, where, seeds], Headline(verdict(found), told_each)),
+        blocks.header(["advice", found.task, found.model, where, seeds], Headline(verdict(found), lead)),
         blocks.cards(_cards(found)),
         blocks.bar(blocks.legend(dict.fromkeys(symbols, ""), symbols=symbols)) if drawn else "",
     ]
@@ -62,6 +65,7 @@ def _one(name: str, found: Advice) -> Content:
             blocks.chart("losses", "Test loss against time", _LOSSES),
             blocks.bar(blocks.legend(dict.fromkeys(marks, ""), symbols=marks), still=True),
             blocks.chart("ratios", "Times as fast", _RATIOS),
+            blocks.section("In words", f'<ul class="sentences">{said}</ul>'),
             blocks.section("Schedules", blocks.table(figures.growing(found))),
             blocks.section("Constant batch sizes", blocks.table(figures.constant(found))),
         ]
