@@ -65,5 +65,5 @@ def test_workers_that_pay_are_powers_of_two_that_have_samples(models):
 
 
 def test_one_turn_has_no_interval(models):
-    row = on_workers(PLAN, models[:1], [2])["rows"][0]
+    row = on_workers(PLAN, CONSTANT, models[:1], [2])["rows"][0]
     assert (row["seconds"]["low"], row["seconds"]["high"]) == (None, None)
