@@ -368,7 +368,7 @@ def test_a_journal_that_is_damaged_later_says_so(tmp_path):
 def test_a_study_that_was_deleted_says_so(address):
     own, optuna = joined(address), board._optuna_here()
     optuna.delete_study(study_name="study", storage=board._storage(optuna, address))
-    with pytest.raises(ArgumentError, match="that can be reached, got .*Record does not exist"):
+    with pytest.raises(ArgumentError, match=r"that can be reached, got .*Record does not exist"):
         own.standing()
 
 

@@ -131,7 +131,7 @@ _ALL: Final = (
             **dict.fromkeys(("sgd", "nesterov", "rmsprop-warmup"), _SGD_OF_TEXT),
             "lars": {**_SGD_OF_TEXT, "lr": 3.0},
         },
-        by_model={"lstm": dict.fromkeys(("adam", "adamw"), {"lr": 0.003})},
+        by_model={"lstm": {optimizer: {"lr": 0.003} for optimizer in ("adam", "adamw")}},
         target=0.5,
         load=_by("text"),
         tokens_per_sample=128,
