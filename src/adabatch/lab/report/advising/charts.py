@@ -73,7 +73,7 @@ def forecasts(advices: Mapping[str, Advice]) -> Chart:
             row = f"{name}, {OUTCOME}"
             traces += _interval(row, OUTCOME, found.outcome.ratio, (low, high), thickness=1.4, words="as it came out")
     rows = len(dict.fromkeys(trace["y"][0] for trace in traces))
-    layout = plotting.layout("times as fast as the best constant batch")
+    layout = plotting.layout("times as fast")
     layout["xaxis"] |= plotting.log_axis([low, high], room=0.02, form=number)
     layout["yaxis"] = {"type": "category", "range": [rows - 0.5, -0.5], "showgrid": False}
     layout["height"] = _MARGINS + _ROW * rows
