@@ -400,6 +400,14 @@ def test_a_fault_of_ours_is_none_of_the_storage(name, kind, tmp_path, monkeypatc
     assert type(caught.value) is kind
 
 
+def test_a_value_that_no_storage_takes_is_a_fault_of_ours(address, monkeypatch):
+    own = joined(address)
+    claim = own.claim(due(grid(), {}))
+    monkeypatch.setattr(board, "_myself", lambda **_: {"a set"})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        own.beat(claim, moved=True)
+
+
 def test_a_fault_of_ours_in_opening_is_none_of_the_storage(tmp_path, monkeypatch):
     monkeypatch.setattr(board, "OPEN_SECONDS", 0.0)
     monkeypatch.setattr(board, "_storage", lambda optuna: None)
