@@ -49,6 +49,7 @@ def test_costs_with_their_intervals():
     assert [shape["y0"] for shape in layout["shapes"]] == [1.0] * 3
     ranges = [layout[axis]["range"] for axis in ("yaxis", "yaxis2", "yaxis3")]
     assert ranges[0] == ranges[1] == ranges[2], "windows are compared on one axis"
+    assert {"1", "1.2", "1.4"} <= set(layout["yaxis"]["ticktext"])
 
 
 def test_costs_that_are_bounds_are_open_marks():

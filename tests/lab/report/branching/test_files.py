@@ -51,6 +51,7 @@ def test_the_picture_shows_what_the_page_shows(tmp_path, monkeypatch):
     assert len(cost.axes) == len(harmless.axes) == 3
     assert list(cost.axes[0].get_xlim()) == pytest.approx([10**end for end in chart["layout"]["xaxis"]["range"]])
     assert harmless.axes[0].get_xlim() == (0, 100)
+    assert [axes.get_xlabel() for axes in cost.axes] == ["", "", "batch size"], "below the last panel"
     assert [list(line.get_ydata()) for line in schedule.axes[0].lines] == [[16, 32, 128, 128], [16, 32, 128]]
     assert schedule.axes[0].lines[0].get_drawstyle() == "steps-post"
     names = [[text.get_text() for legend in figure.legends for text in legend.get_texts()] for figure in saved]

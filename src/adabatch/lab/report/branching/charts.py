@@ -21,6 +21,7 @@ SCHEDULE: Final = "schedule"  # the name of its line
 _APART: Final = 1.16  # ratio of the places of the last and the first fork at one batch size: they stand side by side
 _WIDER: Final = 3.0  # pixels by which a line is wider than the next one, which may lie on it
 _SHARES: Final = (0, 20, 40, 60, 80, 100)
+_FEW: Final = 4.0  # times: on a shorter axis of costs ticks stand evenly
 
 
 def cost(found: BranchFindings, names: Sequence[str]) -> Chart:
@@ -41,7 +42,7 @@ def cost(found: BranchFindings, names: Sequence[str]) -> Chart:
             made = _costs(found, cells, aside, names.index(fork_name(fork)))
             traces += [trace | {"yaxis": axis} for trace in made]
         layout["shapes"].append(level(1.0, axis))
-    heights = axis_of([1.0, *reached_by(traces)])
+    heights = _cost_axis([1.0, *reached_by(traces)])
     for place in range(len(windows)):
         layout[plotting.axis("yaxis", place)] |= heights
     sizes = {found.base_batch_size * cell.factor for cell in found.cells}
@@ -134,6 +135,16 @@ def lines(every: Iterable[BranchFindings]) -> dict[str, str]:
     forks = sorted({fork for one in found for fork in one.forks})
     tolerances = sorted({row.tolerance for one in found for row in one.harmless})
     return look.ramp(map(fork_name, forks)) | look.palette(map(tolerance_name, tolerances))
+
+
+def _cost_axis(values: Sequence[float]) -> Chart:
+    """A log axis of costs."""
+    axis = axis_of(values)
+    low, high = (10 ** min(max(end, -300.0), 300.0) for end in axis["range"])  # of floats
+    if high < _FEW * low:
+        ticks = look.even_ticks(low, high, 8)
+        axis |= {"tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}
+    return axis
 
 
 def _shares_axis() -> Chart:

@@ -404,7 +404,7 @@ def stacked(title: str, panels: Sequence[str]) -> Chart:
     gap = _GAP / (_PANEL * count)
     for place, name in enumerate(panels):
         top = 1 - place / count
-        bottom = top - 1 / count + (gap if place < count - 1 else 0)
+        bottom = top - 1 / count + gap if place < count - 1 else 0.0
         layout[plotting.axis("yaxis", place)] = {"domain": [bottom, top]}
         layout["annotations"].append(_title(f"<b>{name}</b>", top))
     return layout
