@@ -227,8 +227,8 @@ def means(runs: Mapping[int, Sequence[float | None]], *, confidence: float = 0.9
         >>> found[16].estimate, round(found[64].low, 3), found[256].estimate
         (1.0, 0.101, None)
     """
-    found = _Means.of({size: [(value, "") for value in runs[size]] for size in sorted(runs)}, confidence)
-    return {size: found.mean(size) for size in runs}
+    found = _Means.of({size: [(value, "") for value in values] for size, values in sorted(runs.items())}, confidence)
+    return {size: found.mean(size) for size in sorted(runs)}
 
 
 class Pooled(NamedTuple):
