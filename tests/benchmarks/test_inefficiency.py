@@ -143,12 +143,12 @@ def test_a_part_that_was_stopped_goes_on_and_is_told(benchmark, tmp_path):
     assert (found["claim"], found["rule"]) == benchmark.PARTS["c"][:2]
     assert list(found["studies"]) == ["whole", "half", "quarter"]
     spent = json.loads((tmp_path / "cpu_seconds.json").read_text())
-    for name, study in found["studies"].items():
-        assert study["command"].startswith("adabatch study digits --models mlp,small_cnn,resnet20 --batch-sizes 8,16")
-        assert study["cpu_hours"] * 3600 == pytest.approx(spent[name])
-        assert [line["model"] for line in study["study"]] == ["mlp", "small_cnn", "resnet20"]
-        for line in study["study"]:
+    for name, one in found["studies"].items():
+        assert one["command"].startswith("adabatch study digits --models mlp,small_cnn --batch-sizes 8,16 ")
+        assert one["cpu_hours"] * 3600 == pytest.approx(spent[name])
+        assert [line["model"] for line in one["study"]] == ["mlp", "small_cnn"]
+        for line in one["study"]:
             assert [len(runs) for runs in line["train"]["updates"].values()] == [2, 2]
     for verdict in found["verdicts"].values():
         assert verdict["verdict"] in ("holds", "does not hold", "cannot tell")
-        assert list(verdict["critical_batch"]) == ["mlp", "small_cnn", "resnet20"]
+        assert list(verdict["critical_batch"]) == ["mlp", "small_cnn"]
