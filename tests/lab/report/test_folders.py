@@ -80,7 +80,7 @@ def test_places_run_forward(clocks):
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(
         FileNotFoundError,
-        match=r"`folder` must be a folder that adabatch compare, train, plan, probe or study wrote, .* without",
+        match=r"`folder` must be a folder that adabatch compare, train, plan, probe, study or advise wrote, .* without",
     ):
         read(tmp_path)
 
