@@ -50,7 +50,10 @@ def test_a_real_run_and_a_real_comparison(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FOLDER"], "`FOLDER` must be a folder that adabatch compare, train, plan, probe, study or advise wrote, got "),
+        (
+            ["FOLDER"],
+            "`FOLDER` must be a folder that adabatch compare, train, plan, probe, study or advise wrote, got ",
+        ),
         (["FOLDER/run", "--out", "FOLDER"], "`--out` must be a file, got the folder "),
         (["FOLDER/run", "--out", "FOLDER/none/page.html"], "`--out` must be a file that can be written, got "),
     ],

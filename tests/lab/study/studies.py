@@ -73,4 +73,6 @@ def bare(study: dict[str, Any]) -> Any:
                 for row in rule[loss]["to_target"]:
                     for name in [name for name in row if "second" in name]:
                         row[name] = None
+                    for run in row["runs"]:
+                        run["seconds"] = None
     return found

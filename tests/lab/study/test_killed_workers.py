@@ -26,12 +26,27 @@ WORKERS, KILLS, SEED, SEEDS = 4, 6, 0, 3
 SETTINGS = ["study", "digits", "--models", "mlp", "--batch-sizes", "16,64,256", "--epochs", "4"]
 SETTINGS += ["--lr-rules", "constant,linear", "--seeds", str(SEEDS)]
 SETTINGS += ["--threads", "1", "--device", "cpu", "--json", "--quiet", "--name", "killed"]
+FILES = {}  # by process, those of its output and errors
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
 def start(out, address, *more):
     command = [sys.executable, "-m", "adabatch", *SETTINGS, "--out", str(out), "--storage", address, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # No pipes: a full one would make the process wait.
+    printed, errors = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115
+    process = subprocess.Popen(command, stdout=printed, stderr=errors, text=True, start_new_session=True)
+    FILES[process] = printed, errors
+    return process
+
+
+def told(process):
+    """The output and the errors of a process that has ended."""
+    found = []
+    for file in FILES.pop(process):
+        with file:
+            file.seek(0)
+            found.append(file.read())
+    return found
 
 
 def workers_of(command):
@@ -49,7 +64,8 @@ def workers_of(command):
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     alone = start(folder / "out", f"sqlite:///{folder}/study.db")
-    printed, errors = alone.communicate()
+    alone.wait()
+    printed, errors = told(alone)
     assert (alone.returncode, errors) == (0, "")
     return json.loads(printed)
 
@@ -100,7 +116,7 @@ def test_no_trial_is_lost_or_run_twice(address, tmp_path, undisturbed):
         time.sleep(rng.uniform(0.3, 1.5))
         for command in [command for command in commands if command.poll() is not None]:
             commands.remove(command)
-            ended.append((command.returncode, *command.communicate()))
+            ended.append((command.returncode, *told(command)))
         if killed < KILLS and len(list(out.glob("states/*/*.pt"))) > 0 and commands:
             victim = rng.choice(commands)
             worker = rng.choice(workers_of(victim))
@@ -111,7 +127,7 @@ def test_no_trial_is_lost_or_run_twice(address, tmp_path, undisturbed):
                 commands.append(start(out, address))
     assert killed >= 3
     for code, printed, errors in ended:
-        assert code in (0, -signal.SIGKILL), errors
+        assert code in (0, -signal.SIGKILL), printed + errors
         if code == 0:
             assert bare(json.loads(printed)) == bare(undisturbed)
     assert sum(code == 0 for code, *_ in ended) >= 2
