@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.lab.study.studies import BASE, grid
 
 from adabatch.lab import cli
 from adabatch.lab.cli import _studied
+from adabatch.lab.training import lock
 
 
 def test_the_files_of_a_study(tmp_path):
@@ -75,3 +77,16 @@ def test_the_command_that_trains_by_the_schedule():
         "--lr 0.02 --epochs 2"
     )
     assert _studied.to_train(branching(growth="none"), BASE, Path("runs/b")) == []
+
+
+def test_workers_that_end_together_write_in_turns(tmp_path):
+    """While another one writes, nothing is written; afterwards all of it."""
+    writer = threading.Thread(target=_studied.write_study, args=(study(), tmp_path))
+    with lock.held(tmp_path):
+        writer.start()
+        writer.join(5 * _studied.TURN_SECONDS)
+        assert writer.is_alive()
+        assert not (tmp_path / "study.json").exists()
+    writer.join(60)
+    assert {"study.json", "study.csv", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert not list(tmp_path.glob(".*"))
