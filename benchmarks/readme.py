@@ -335,9 +335,21 @@ def worker_bytes(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
     return {(ROOT / "docs" / "distributed.md", "worker bytes"): f"{text}{told('compressed')} with bf16"}
 
 
+def worker_speeds(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """Samples per second of each network on two processes by batch size: the table of docs/distributed.md."""
+    sizes = [point["batch_size"] for point in next(iter(found["speeds"].values()))["curve"]]
+    lines = [f"| network | {' | '.join(f'{size:,}' for size in sizes)} | gain |", "|" + " --- |" * (len(sizes) + 2)]
+    for network, probe in found["speeds"].items():
+        gain = probe["curve"][-1]["against_first"]
+        rates = [f"{point['samples_per_second']['median']:,.0f}" for point in probe["curve"]]
+        told = f"{gain['median']:.2f}x [{gain['low']:.2f}, {gain['high']:.2f}]"
+        lines.append(f"| {' | '.join([network, *rates, told])} |")
+    return {(ROOT / "docs" / "distributed.md", "worker speeds"): "\n" + "\n".join(lines) + "\n"}
+
+
 # Result files whose blocks are made from the file alone.
 OTHERS = {"large_batches_digits": large_batches, "performance": performance, "published": published}
-OTHERS |= {"workers": workers, "worker_bytes": worker_bytes}
+OTHERS |= {"workers": workers, "worker_bytes": worker_bytes, "worker_speeds": worker_speeds}
 MEASURED = sorted((ROOT / "benchmarks" / "results").glob("inefficiency_*.json"))  # parts that were done
 OTHERS |= {path.stem: inefficiency for path in MEASURED}
 

@@ -84,7 +84,7 @@ def test_workers_that_end_together_write_in_turns(tmp_path):
     writer = threading.Thread(target=_studied.write_study, args=(study(), tmp_path))
     with lock.held(tmp_path):
         writer.start()
-        writer.join(5 * _studied.TURN_SECONDS)
+        writer.join(5 * lock.LOOK_SECONDS)
         assert writer.is_alive()
         assert not (tmp_path / "study.json").exists()
     writer.join(60)

@@ -115,3 +115,18 @@ def test_without_such_locks_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with lock.held(tmp_path), lock.held(tmp_path):
         pass
+
+
+def test_who_is_patient_gets_it_after_the_other_and_who_is_not_long_enough_is_refused(tmp_path):
+    process = hold(tmp_path)
+    try:
+        begin = time.monotonic()
+        with pytest.raises(BlockingIOError, match=MESSAGE), lock.held(tmp_path, patience=3 * lock.LOOK_SECONDS):
+            raise AssertionError
+        assert time.monotonic() - begin >= 3 * lock.LOOK_SECONDS
+        threading.Timer(3 * lock.LOOK_SECONDS, process.kill).start()
+        with lock.held(tmp_path, patience=60):
+            assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.communicate()

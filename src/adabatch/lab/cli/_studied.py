@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from adabatch.lab.study.grid import Grid
     from adabatch.lab.training.config import RunConfig
 
-TURN_SECONDS: Final = 0.05  # between two looks whether another worker still writes
+PATIENCE: Final = 60.0  # seconds to wait for another process that writes the same files
 FURTHER: Final = 4  # times the largest batch size of a study, up to which a probe looks for the limits of the machine
 
 
@@ -25,38 +22,23 @@ def write_study(found: Study, out: Path) -> list[str]:
     """Writes all files of a finished study; returns what to say about them."""
     from adabatch.lab.report import page
     from adabatch.lab.report.scaling import files
-    from adabatch.lab.training import writing
+    from adabatch.lab.training import lock, writing
     from adabatch.lab.training.folder import write_json
 
-    with writing(out), naming(folder="out"), _turn(out):
+    with writing(out), naming(folder="out"), lock.held(out, patience=PATIENCE):  # workers end at about the same time
         write_json(out / "study.json", found.to_json())
         names = ["study.json", *files.write(found, out), page.write(out).name]
     return _written(out, names, files.PICTURE)
-
-
-@contextmanager
-def _turn(out: Path) -> Iterator[None]:
-    """While entered, no other worker of the study writes its files here; they end at about the same time."""
-    from adabatch.lab.training import lock
-
-    with ExitStack() as around:
-        while True:
-            try:
-                around.enter_context(lock.held(out))
-                break
-            except BlockingIOError:
-                time.sleep(TURN_SECONDS)
-        yield
 
 
 def write_branch(found: BranchFindings, out: Path) -> list[str]:
     """Writes all files of a finished branching; returns what to say about them."""
     from adabatch.lab.report import page
     from adabatch.lab.report.branching import files
-    from adabatch.lab.training import writing
+    from adabatch.lab.training import lock, writing
     from adabatch.lab.training.folder import write_json
 
-    with writing(out), naming(folder="out"):
+    with writing(out), naming(folder="out"), lock.held(out, patience=PATIENCE):
         write_json(out / "branch.json", found.to_json())
         write_json(out / "schedule.json", found.schedule)
         names = ["branch.json", "schedule.json", *files.write(found, out), page.write(out).name]

@@ -16,6 +16,7 @@ from adabatch import _files
 from adabatch._errors import ArgumentError, MissingPackageError, naming
 from adabatch.lab import tasks
 from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.cli._studied import PATIENCE
 from adabatch.lab.training import saving
 from adabatch.lab.training.config import RUN, SETTINGS, RunConfig
 
@@ -169,11 +170,11 @@ def _write(found: Advice, out: Path) -> list[str]:
     """Writes all files of an advice; returns their names."""
     from adabatch.lab.advice import GROW
     from adabatch.lab.report import page
-    from adabatch.lab.training import writing
+    from adabatch.lab.training import lock, writing
     from adabatch.lab.training.folder import write_json
 
     names = ["advice.json"]
-    with writing(out), naming(folder="out"):
+    with writing(out), naming(folder="out"), lock.held(out, patience=PATIENCE):
         write_json(out / "advice.json", found.to_json())
         if found.verdict == GROW:
             write_json(out / "schedule.json", found.schedule)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 NAME: Final = ".lock"
+LOOK_SECONDS: Final = 0.05  # between two looks whether someone still holds
 _held: set[int] = set()  # handles of this process
 
 
@@ -24,16 +26,20 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """While it is entered, no other process, and no one else in this one, enters it for `folder`.
 
     The kernel releases the lock when the process ends in whatever way; the file that a killed one left is no hindrance.
     Where there are no such locks (Windows, some network and read-only file systems) nothing is held.
 
+    Args:
+        folder: an existing folder.
+        patience: seconds to wait for whoever holds it.
+
     Raises:
-        BlockingIOError: if someone holds it already.
+        BlockingIOError: if someone holds it already, and still after `patience`.
     """
-    handle = _locked(folder)
+    handle = _waited(folder, time.monotonic() + patience)
     if handle is None:
         yield
         return
@@ -46,6 +52,16 @@ def held(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 (folder / NAME).unlink()  # while it is held: who opened it before looks whether it is still there
             os.close(handle)
+
+
+def _waited(folder: Path, until: float) -> int | None:
+    while True:
+        try:
+            return _locked(folder)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(LOOK_SECONDS)
 
 
 def _locked(folder: Path) -> int | None:
