@@ -20,7 +20,7 @@ import sys
 import tempfile
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paired import begin, write
 from scipy import stats
@@ -29,36 +29,50 @@ from adabatch.lab.advice import Advice
 from adabatch.lab.report.advising.words import regret
 from adabatch.lab.scaling import Estimate
 
-TASKS = ("mnist", "fashion_mnist", "cifar10")
-# The base of each network: a core that is full at four times that needs no advice.
-BATCH_SIZES = {"mlp": 32, "small_cnn": 8}
-SEEDS = (0, 100, 200, 300)
+
+class Case(NamedTuple):
+    """What is advised on; `seed` is the first."""
+
+    task: str
+    model: str
+    batch_size: int
+    seed: int
+
+
+# Task, network and base batch size. A core that is full at four times the base needs no advice.
+TRAINED = (
+    ("mnist", "mlp", 32),
+    ("fashion_mnist", "mlp", 32),
+    ("cifar10", "small_cnn", 8),
+    ("mnist", "small_cnn", 8),
+    ("fashion_mnist", "small_cnn", 8),
+)
+SEEDS = (0, 100, 200, 300, 400)
 # Of each task: few samples, so that a whole training is short.
 SIZES = ("--train-samples", "5000", "--test-samples", "1000", "--epochs", "6")
 
 
-def cases() -> list[tuple[str, str, int]]:
-    """Task, network and first seed of each case, so that every part of the list holds all tasks."""
-    return [(task, model, seed) for seed, model, task in product(SEEDS, BATCH_SIZES, TASKS)]
+def cases() -> list[Case]:
+    """All cases, so that every part of the list holds all tasks."""
+    return [Case(*trained, seed) for seed, trained in product(SEEDS, TRAINED)]
 
 
-def advised(case: tuple[str, str, int], folder: Path, options: argparse.Namespace) -> Advice:
+def advised(case: Case, folder: Path, options: argparse.Namespace) -> Advice:
     """The advice on a case with its outcome; one that is finished in the folder is read."""
-    task, model, seed = case
-    given = ["advise", task, "--model", model, "--seed", str(seed), "--batch-size", str(BATCH_SIZES[model]), *SIZES]
-    given += ["--data", str(options.data / task)]
-    given += ["--budget", options.budget, "--check", "--threads", "1", "--out", str(folder), "--json"]
+    given = ["advise", case.task, "--model", case.model, "--batch-size", str(case.batch_size), *SIZES]
+    given += ["--seed", str(case.seed), "--data", str(options.data / case.task), "--budget", options.budget, "--check"]
+    given += ["--threads", "1", "--out", str(folder), "--json"]
     done = subprocess.run([sys.executable, "-m", "adabatch", *given], stdout=subprocess.PIPE, check=False)
     found: dict[str, Any] = json.loads(done.stdout)
     if done.returncode:
-        raise SystemExit(f"{task}, {model}, seed {seed}: {found}")
+        raise SystemExit(f"{case}: {found}")
     return Advice.of_json(found)
 
 
-def row(case: tuple[str, str, int], found: Advice) -> dict[str, Any]:
+def row(case: Case, found: Advice) -> dict[str, Any]:
     """A case in figures."""
     choice, outcome = found.choice, found.outcome
-    told: dict[str, Any] = dict(zip(("task", "model", "seed"), case, strict=True))
+    told: dict[str, Any] = case._asdict()
     told |= {"verdict": found.verdict, "gain": found.gain, "epochs": found.epochs, "seconds": found.seconds}
     if choice is None or outcome is None:
         return told
@@ -108,7 +122,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for case in cases()[: options.cases]:
-            folder = (options.runs or Path(temporary)) / "-".join(map(str, case))
+            folder = (options.runs or Path(temporary)) / f"{case.task}-{case.model}-{case.seed}"
             rows.append(row(case, advised(case, folder, options)))
             told = {name: rows[-1].get(name) for name in ("verdict", "forecast", "regret")}
             print(f"{len(rows)} of {options.cases}: {case}: {told}", file=sys.stderr, flush=True)
