@@ -3,8 +3,8 @@
 Each case is one `adabatch advise --budget 3min --check` by the product's own command: advice, then whole trainings with
 other seeds. Counted are: how often the intervals of 80 and 95 % hold the outcome, with Clopper-Pearson intervals; the
 regret of what was advised against the best constant batch size; how often growth was advised where it was slower. The
-digits are left out, since the rules were tried on them. All cases take about two hours of one core; the same command
-goes on with those that are there.
+digits are left out, since the rules were tried on them. All cases take about three hours of one core. After each the
+result is written; the same command goes on with the cases that it lacks, also on another machine.
 
     python benchmarks/advice.py --data ../data --cases 1
     python benchmarks/advice.py --data ../data --runs runs/advice --out benchmarks/results/advice.json
@@ -119,14 +119,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("advice.json"))
     options = parser.parse_args()
     environment = begin(options.out)
-    rows = []
+    known = measured(options.out, options.budget)
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         for case in cases()[: options.cases]:
             folder = (options.runs or Path(temporary)) / f"{case.task}-{case.model}-{case.seed}"
-            rows.append(row(case, advised(case, folder, options)))
-            told = {name: rows[-1].get(name) for name in ("verdict", "forecast", "regret")}
-            print(f"{len(rows)} of {options.cases}: {case}: {told}", file=sys.stderr, flush=True)
-    write(options.out, "advice", environment, {"budget": options.budget, **summary(rows), "cases": rows})
+            if case not in known:
+                made = {"cpu": environment["cpu"], "revision": environment["git"]["revision"]}
+                known[case] = row(case, advised(case, folder, options)) | made
+                told = {name: known[case].get(name) for name in ("verdict", "forecast", "regret")}
+                print(f"{len(rows) + 1} of {options.cases}: {case}: {told}", file=sys.stderr, flush=True)
+            rows.append(known[case])
+            write(options.out, "advice", environment, {"budget": options.budget, **summary(rows), "cases": rows})
+
+
+def measured(out: Path, budget: str) -> dict[Case, dict[str, Any]]:
+    """The cases in a result file.
+
+    Raises:
+        SystemExit: if they had another budget.
+    """
+    if not out.exists():
+        return {}
+    found = json.loads(out.read_text())
+    if found["budget"] != budget:
+        raise SystemExit(
+            f"{out} has cases with a budget of {found['budget']}, got {budget}; take another file by --out"
+        )
+    return {Case(**{name: each[name] for name in Case._fields}): each for each in found["cases"]}
 
 
 if __name__ == "__main__":
