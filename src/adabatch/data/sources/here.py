@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
+from adabatch import _devices
 from adabatch.data.order import Order, SampledOrder, seed_of
 from adabatch.data.sources.nested import Arrive, arrived
 from adabatch.data.workers.pool import Held
@@ -47,7 +48,7 @@ class Columns(Source):
     Args:
         columns: the tensors.
         alone: whether the data set is one tensor, so that a batch is a tensor and not a list.
-        order: which sample each item is.
+        order: which sample each item is; nothing is copied for a batch where its numbers lie with the tensors.
     """
 
     def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
@@ -56,7 +57,7 @@ class Columns(Source):
         self._columns = [column.view(_SELECTED_AS.get(column.dtype, column.dtype)) for column in columns]
         kinds = [column.dtype for column in columns]
         self._kinds = kinds if kinds != [column.dtype for column in self._columns] else None  # a view costs
-        self._here = all(column.device.type == "cpu" for column in columns)
+        self._elsewhere = {column.device for column in columns} - {order.device}
         self._sampled = isinstance(order, SampledOrder)
 
     def fetch(self, first: int, last: int, _ahead: Ahead) -> Any:
@@ -67,10 +68,11 @@ class Columns(Source):
         if self._sampled and int(items.min()) < 0:
             items = torch.where(items < 0, items + self._size, items)  # from the end, as torch counts them
         select = torch.index_select
-        if self._here:
+        if not self._elsewhere:
             found = [select(column, 0, items) for column in self._columns]
         else:
-            found = [select(column, 0, items.to(column.device)) for column in self._columns]
+            by_device = {device: _devices.sent(items, device) for device in self._elsewhere}
+            found = [select(column, 0, by_device.get(column.device, items)) for column in self._columns]
         if self._kinds is not None:
             found = [column.view(kind) for column, kind in zip(found, self._kinds, strict=True)]
         return found[0] if self._alone else found
