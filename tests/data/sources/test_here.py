@@ -1,8 +1,10 @@
 """Sources in the main process: tensors by one index, other data sets sample by sample."""
 
+import pytest
 import torch
 from tests.data.checks import source_of
 from tests.data.sets import Squares
+from tests.waits import CUDA, META, Calls, refused
 from torch.utils.data import Subset, TensorDataset, default_collate
 
 from adabatch.data import DataLoader
@@ -47,3 +49,51 @@ def test_collate_fn_gets_the_samples():
     assert next(iter(loader)) == [(0, 0), (1, 2)]
     assert loader.collate_fn([1]) == [1]
     assert DataLoader(torch.arange(3)).collate_fn is default_collate
+
+
+@pytest.mark.parametrize("device", [META, pytest.param(CUDA, marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("arguments", [{}, {"device": True}, {"shuffle": False}, {"micro_batch_size": 3}])
+def test_a_set_on_a_gpu_is_put_in_order_there_and_nothing_is_copied_for_a_batch(device, arguments):
+    columns = torch.arange(1000).to(device), torch.ones(1000, 3).to(device)
+    arguments = {"shuffle": True} | arguments | ({"device": device} if "device" in arguments else {})
+    for dataset in (columns, TensorDataset(*columns)):
+        loader = DataLoader(dataset, 7, seed=0, **arguments)
+        with refused(device), Calls() as calls:
+            batches = [batch for batch, _ in loader.parts()]
+        assert {column.device for batch in batches for column in batch} == {device}
+        assert sum(len(batch[0]) for batch in batches) == 1000
+        assert calls.counts["sent"] == arguments["shuffle"]  # the tables of the epoch
+        tables = calls.counts["index_select"] - 2 * len(batches)  # one gather a batch for each tensor
+        assert 0 <= tables < 64
+
+
+@pytest.mark.parametrize("device", [META, pytest.param(CUDA, marks=pytest.mark.gpu)])
+def test_samplers_and_tensors_on_several_devices_are_copied_to_once_a_batch(device):
+    columns = torch.arange(20).to(device), torch.ones(20, 3).to(device), torch.arange(20)
+    for dataset, arguments in ((columns, {"shuffle": True}), (columns[:2], {"sampler": [3, -1] * 10})):
+        with refused(device), Calls() as calls:
+            batches = list(DataLoader(dataset, 5, seed=0, **arguments))
+        assert [column.device for column in batches[0]] == [column.device for column in dataset]
+        assert calls.counts["sent"] == len(batches) == 4
+
+
+def test_a_sampler_is_iterated_once_an_epoch_wherever_the_tensors_lie():
+    class Counted(list):
+        begun = 0
+
+        def __iter__(self):
+            self.begun += 1
+            return super().__iter__()
+
+    sampler = Counted(range(20))
+    loader = DataLoader(torch.arange(20).to(META), 5, sampler=sampler, seed=0)
+    assert len(list(loader.batch_sampler)) == 4
+    loader.set_epoch(0)
+    list(loader)
+    assert sampler.begun == 1
+
+
+def test_too_many_samples_for_tables_are_put_in_order_on_the_cpu():
+    loader = DataLoader(torch.zeros(1, device=META).expand(2**36 + 1), 5, shuffle=True, seed=0)
+    assert next(iter(loader)).shape == (5,)
+    assert source_of(loader)._elsewhere == {META}

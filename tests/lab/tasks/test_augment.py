@@ -9,8 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.waits import CUDA, META, Calls, refused
 
-from adabatch.lab.tasks.augment import CropFlip, draws
+from adabatch import _devices
+from adabatch.lab.tasks import augment
+from adabatch.lab.tasks.augment import CropFlip, draws, draws_there
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
@@ -61,6 +64,71 @@ def test_it_does_not_matter_how_samples_are_batched(cuts: list[int], seed: int, 
     ranks = [transform().train(x[r::3], seed=seed, clock=clock + r, stride=3) for r in range(3)]
     for rank, part in enumerate(ranks):
         assert torch.equal(part, whole[rank::3])
+
+
+DRAWS = {
+    "options": st.integers(1, 2**31), "seed": st.integers(0, 2**64), "clock": st.integers(0, 2**62),
+    "stride": st.integers(1, 2**20), "count": st.integers(0, 100), "name": st.text(max_size=3),
+}  # fmt: skip
+
+
+def check_draws(device: torch.device, *, options: int, **how: object) -> None:
+    found = draws_there(options, device=device, **how)
+    assert (found.dtype, found.device) == (torch.int64, device)
+    assert np.array_equal(found.cpu().numpy(), draws(options, **how))
+
+
+@settings(max_examples=100, deadline=None)
+@given(window=st.integers(1, 50), **DRAWS)
+def test_a_device_draws_the_numbers_of_the_cpu(window: int, **how: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(augment, "WINDOW", window)
+        augment._window.cache_clear()
+        check_draws(torch.device("cpu"), **how)
+    augment._window.cache_clear()
+
+
+def test_the_clocks_of_a_long_training_wrap_around_alike() -> None:
+    for clock in (2**62 - 3, 2**63 - 1, 2**63 - 2 * augment.WINDOW):
+        for options in (1, 162, 2**31 - 1, 2**31):
+            check_draws(torch.device("cpu"), options=options, seed=1, clock=clock, count=2 * augment.WINDOW, name="x")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(0, 40), clock=st.integers(0, 2**50), stride=st.integers(1, 8), padding=st.integers(0, 3),
+    flip=st.booleans(),
+)  # fmt: skip
+def test_pictures_are_cut_as_on_the_cpu(count: int, clock: int, stride: int, padding: int, flip: bool) -> None:
+    x, crop = images(count), transform(padding=padding, flip=flip)
+    expected = crop.train(x, seed=3, clock=clock, stride=stride)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_devices, "_ALIKE", ("cpu",))
+        patch.setattr(augment, "draws", None)
+        assert torch.equal(crop.train(x, seed=3, clock=clock, stride=stride), expected)
+
+
+@pytest.mark.parametrize("device", [META, pytest.param(CUDA, marks=pytest.mark.gpu)])
+def test_batches_that_lie_on_a_gpu_are_cut_there_by_one_gather_and_nothing_waits(device: torch.device) -> None:
+    crop, x = transform(), images(64).to(device)
+    crop.train(x, seed=1, clock=0)
+    with refused(device), Calls() as calls:
+        found = crop.train(x, seed=1, clock=64)
+    assert (found.device, found.shape, found.dtype) == (device, (64, 3, 9, 9), torch.float32)
+    assert (calls.counts["sent"], calls.counts["index"], calls.counts["index_select"]) == (0, 1, 1)
+    assert sum(calls.counts.values()) < 25  # nothing is drawn: that was done for a window
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_and_cuts_as_the_cpu() -> None:
+    for clock in (0, 10**6, 2**62):
+        for stride in (1, 3):
+            how = {"seed": 2**63, "clock": clock, "stride": stride, "count": 2 * augment.WINDOW + 5, "name": "x"}
+            check_draws(CUDA, options=162, **how)
+    x = images(500)
+    for crop in (transform(), transform(padding=0), transform(flip=False)):
+        expected = crop.train(x, seed=1, clock=10**9)
+        torch.testing.assert_close(crop.train(x.to(CUDA), seed=1, clock=10**9).cpu(), expected, rtol=0, atol=1e-6)
 
 
 def test_seed_clock_and_name_matter() -> None:

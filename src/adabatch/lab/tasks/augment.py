@@ -6,14 +6,17 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adabatch._random import GOLDEN, split_mix
+from adabatch import _devices
+from adabatch._random import GOLDEN, as_int64, shifted, split_mix, split_mix_int64
+
+WINDOW: Final = 2**16  # samples for which a device draws at once
 
 
 def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> npt.NDArray[np.int64]:
@@ -35,6 +38,47 @@ def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, n
     """
     x = _bits(_clocks(clock, stride, count), seed, name)
     return ((x >> np.uint64(32)) * np.uint64(options) >> np.uint64(32)).astype(np.int64)
+
+
+def draws_there(
+    options: int, *, device: torch.device, seed: int, clock: int, stride: int = 1, count: int, name: str
+) -> Tensor:
+    """The numbers of `draws`, computed on a device, for many batches ahead.
+
+    Args:
+        options: how many values there are, at most 2^31.
+        device: one whose 64-bit whole numbers wrap around, see `_devices.counts_alike`; or the CPU.
+        seed: of the run.
+        clock: position of the first sample in the data, `epoch * N + position`.
+        stride: distance between the clocks of neighbouring samples: the number of ranks.
+        count: number of samples.
+        name: of what is drawn.
+
+    Returns:
+        int64, `[count]`, on the device.
+
+    Example:
+        >>> found = draws_there(9, device=torch.device("cpu"), seed=1, clock=100, count=6, name="crop")
+        >>> found.tolist() == draws(9, seed=1, clock=100, count=6, name="crop").tolist()
+        True
+    """
+    at, phase = divmod(clock, stride)
+    parts: list[Tensor] = []
+    while count > 0 or not parts:
+        window, offset = divmod(at, WINDOW)
+        start = window * WINDOW * stride + phase
+        part = _window(options, device, seed=seed, clock=start, stride=stride, name=name)[offset : offset + count]
+        parts.append(part)
+        at, count = at + len(part), count - len(part)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@functools.lru_cache(maxsize=8)
+def _window(options: int, device: torch.device, *, seed: int, clock: int, stride: int, name: str) -> Tensor:
+    """`draws` for `WINDOW` samples from `clock` on."""
+    step, start = stride * int(GOLDEN), (clock + 1) * int(GOLDEN) + int(_key(seed, name))
+    x = split_mix_int64(torch.arange(WINDOW, device=device) * as_int64(step) + as_int64(start))
+    return shifted(x, 32) * options >> 32
 
 
 def normals(width: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> Tensor:
@@ -114,29 +158,30 @@ class CropFlip:
 
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, augmented and normalised to float32."""
-        shifts = 2 * self.padding + 1
-        drawn = draws(2 * shifts**2, seed=seed, clock=clock, stride=stride, count=len(inputs), name="crop and flip")
-        rest, mirrored = np.divmod(drawn, 2)
-        down, right = np.divmod(rest, shifts)
-        chosen = np.stack([mirrored * self.flip * len(inputs) + np.arange(len(inputs)), down, right])
-        return self.test(self._cut(inputs, torch.from_numpy(chosen).to(inputs.device, non_blocking=True)))
+        options, device = 2 * (2 * self.padding + 1) ** 2, inputs.device
+        how: dict[str, Any] = {"seed": seed, "clock": clock, "stride": stride, "count": len(inputs)}
+        if _devices.counts_alike(device):
+            drawn = draws_there(options, device=device, name="crop and flip", **how)
+        else:
+            drawn = _devices.sent(torch.from_numpy(draws(options, name="crop and flip", **how)), device)
+        return self.test(self._cut(inputs, drawn))
 
-    def _cut(self, inputs: Tensor, chosen: Tensor) -> Tensor:
-        """The windows `chosen` (image, row, column) of the padded images, which their mirror images follow."""
+    def _cut(self, inputs: Tensor, drawn: Tensor) -> Tensor:
+        """One window of each image: out of it, padded, or out of its mirror image, which lies next to it."""
         batch, channels, height, width = inputs.shape
-        edge = self.padding
-        copies = 2 if self.flip else 1
-        padded = inputs.new_zeros(copies * batch, channels, height + 2 * edge, width + 2 * edge)
-        inside = padded[:, :, edge : edge + height, edge : edge + width]
-        inside[:batch] = inputs
+        edge, copies = self.padding, 1 + self.flip
+        padded = inputs.new_zeros(batch, copies, channels, height + 2 * edge, width + 2 * edge)
+        inside = padded[..., edge : edge + height, edge : edge + width]
+        inside[:, 0] = inputs
         if self.flip:
-            inside[batch:] = inputs.flip(-1)
-        by_image, by_channel, by_row, by_column = padded.stride()
-        windows = padded.as_strided(
-            (copies * batch, 2 * edge + 1, 2 * edge + 1, channels, height, width),
-            (by_image, by_row, by_column, by_channel, by_row, by_column),
+            inside[:, 1] = inputs.flip(-1)
+        by_image, by_copy, by_channel, by_row, _ = padded.stride()
+        starts = _starts(edge, by_copy if self.flip else 0, by_row, inputs.device)
+        windows = padded.as_strided(  # one for each place where a window could begin, whether it fits or not
+            (batch, by_image - (channels - 1) * by_channel - (height - 1) * by_row - width + 1, channels, height, width),
+            (by_image, 1, by_channel, by_row, 1),
         )
-        return windows[chosen[0], chosen[1], chosen[2]]
+        return windows[torch.arange(batch, device=inputs.device), starts.index_select(0, drawn)]
 
     def test(self, inputs: Tensor) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, normalised to float32."""
@@ -145,7 +190,17 @@ class CropFlip:
 
 
 @functools.lru_cache(maxsize=16)
+def _starts(edge: int, by_copy: int, by_row: int, device: torch.device) -> Tensor:
+    """Where in an image's copies the window of each draw begins, counted in pixels."""
+    drawn = torch.arange(2 * (2 * edge + 1) ** 2, device=device)
+    rest, mirrored = drawn // 2, drawn % 2
+    down, right = rest // (2 * edge + 1), rest % (2 * edge + 1)
+    return mirrored * by_copy + down * by_row + right
+
+
+@functools.lru_cache(maxsize=16)
 def _normaliser(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Scale and offset, `[channels, 1, 1]`, that normalise pixels counted from 0 to 255."""
     centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
-    return (1 / (255 * spread)).float().to(device), (-centre / spread).float().to(device)
+    scale, offset = (1 / (255 * spread)).float(), (-centre / spread).float()
+    return _devices.sent(scale, device), _devices.sent(offset, device)
