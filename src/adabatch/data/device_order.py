@@ -106,7 +106,7 @@ class DeviceOrder(Order):
         self, size: int, *, seed: int, shuffle: bool, device: torch.device, rank: int = 0, world: int = 1
     ) -> None:
         super().__init__(size, seed=seed, shuffle=shuffle, rank=rank, world=world)
-        self.device = device
+        self.device, self._has_streams = device, device.type == "cuda"
         self._permutation: Permutation | None = None
         self._permutes: tuple[int, Any] = (-1, None)  # the epoch of the permutation, and the stream that has its tables
         self._stream: Any = None  # the stream that computed the window; None where there are no streams
@@ -150,4 +150,4 @@ class DeviceOrder(Order):
 
     def _current(self) -> Any:
         """The current stream of a GPU; None elsewhere."""
-        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        return torch.accelerator.current_stream(self.device) if self._has_streams else None

@@ -8,6 +8,9 @@ from tests.waits import CUDA, META, Calls, refused
 from torch.utils.data import Subset, TensorDataset, default_collate
 
 from adabatch.data import DataLoader
+from adabatch.data.order import Order
+from adabatch.data.sources import nested
+from adabatch.data.sources.here import Columns
 
 
 def test_a_tensor_set_starts_no_worker():
@@ -59,7 +62,10 @@ def test_a_set_on_a_gpu_is_put_in_order_there_and_nothing_is_copied_for_a_batch(
     for dataset in (columns, TensorDataset(*columns)):
         loader = DataLoader(dataset, 7, seed=0, **arguments)
         with refused(device), Calls() as calls:
-            batches = [batch for batch, _ in loader.parts()]
+            parts = loader.parts()
+            batches = [next(parts)[0]]
+            assert source_of(loader).__class__.__name__ == "Columns"
+            batches += [batch for batch, _ in parts]
         assert {column.device for batch in batches for column in batch} == {device}
         assert sum(len(batch[0]) for batch in batches) == 1000
         assert calls.counts["sent"] == arguments["shuffle"]  # the tables of the epoch
@@ -97,3 +103,49 @@ def test_too_many_samples_for_tables_are_put_in_order_on_the_cpu():
     loader = DataLoader(torch.zeros(1, device=META).expand(2**36 + 1), 5, shuffle=True, seed=0)
     assert next(iter(loader)).shape == (5,)
     assert source_of(loader)._elsewhere == {META}
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32, torch.int64, torch.bool, torch.complex64])
+def test_batches_are_gathered_in_the_room_that_is_given(kind):
+    """On a GPU the room is pinned memory, from which batches go there without another copy."""
+    made = []
+
+    def room(shape, *, dtype):
+        made.append(torch.empty(shape, dtype=dtype))
+        return made[-1]
+
+    numbers = torch.arange(40).remainder(100).view(20, 2)
+    columns, order = (numbers.to(kind), torch.arange(20)), Order(20, seed=1, shuffle=True)
+    plain = Columns(columns, order, alone=False)
+    source = Columns(columns, order, alone=False, room=room)
+    for first, last in ((0, 7), (7, 20), (18, 25)):
+        expected, found = plain.fetch(first, last, iter), source.fetch(first, last, iter)
+        assert [column.data_ptr() for column in found] == [column.data_ptr() for column in made[-2:]]
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+
+
+def test_batches_of_tensors_with_gradients_make_their_own_room():
+    weights = torch.ones(5, 2, requires_grad=True)
+    source = Columns((weights,), Order(5, seed=1, shuffle=False), alone=True, room=torch.empty)
+    source.fetch(1, 3, iter).sum().backward()
+    assert weights.grad.sum(1).tolist() == [0, 2, 2, 0, 0]
+
+
+def test_room_is_pinned_where_batches_would_be_pinned():
+    assert nested.pinned_room(pin=False, device=None) is None
+    assert nested.pinned_room(pin=True, device=torch.device("cpu")) is None
+    assert (nested.pinned_room(pin=True, device=None) is None) == (not torch.cuda.is_available())
+    assert nested.pinned_room(pin=False, device=CUDA).keywords == {"pin_memory": True}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", [{"device": CUDA}, {"pin_memory": True}])
+def test_batches_from_the_cpu_come_through_pinned_memory(how):
+    columns = torch.arange(10_000), torch.arange(20_000, dtype=torch.uint8).view(10_000, 2)
+    expected = list(DataLoader(columns, 300, shuffle=True, seed=1))
+    for found, wanted in zip(DataLoader(columns, 300, shuffle=True, seed=1, **how), expected, strict=True):
+        for one, other in zip(found, wanted, strict=True):
+            assert one.is_cuda if "device" in how else one.is_pinned()
+            assert torch.equal(one.cpu(), other)

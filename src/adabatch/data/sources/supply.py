@@ -22,7 +22,7 @@ from adabatch.data.order import Order, SampledOrder
 from adabatch.data.place import Iteration, Place
 from adabatch.data.sources.assembler import Assembler, Fetching, Learned, Numbered
 from adabatch.data.sources.here import Columns, Formed, Here, Moved, OnlyOne, Source, Transformed
-from adabatch.data.sources.nested import arrival
+from adabatch.data.sources.nested import arrival, pinned_room
 from adabatch.data.sources.stream import SharedOutStream, WalkedStream
 from adabatch.data.workers.readers import MapReader
 from adabatch.data.workers.streams import Beginning, fresh_of
@@ -258,7 +258,8 @@ class MapSupply(Supply):
         if columns and how.own_collate is None and not told:
             home = arguments.home_of(columns)
             order = self.order(size, rank, world, home=home)
-            source = Columns(columns, order, alone=isinstance(how.dataset, Tensor))
+            room = pinned_room(pin=self.pin_memory, device=self.device)
+            source = Columns(columns, order, alone=isinstance(how.dataset, Tensor), room=room)
         else:
             order = self.order(size, rank, world)
             reader = MapReader(arguments.indexable(how.dataset), order, how.rng())
