@@ -16,11 +16,16 @@ from torch import Tensor
 from adabatch import _devices
 from adabatch._random import GOLDEN, as_int64, shifted, split_mix, split_mix_int64
 
-WINDOW: Final = 2**16  # samples for which a device draws at once
+CPU: Final = torch.device("cpu")
+WINDOW: Final = 2**16  # samples for which numbers are drawn at once
 
 
-def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> npt.NDArray[np.int64]:
+def draws(
+    options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str, device: torch.device = CPU
+) -> Tensor:
     """Random whole numbers in `[0, options)`, one per sample, each fixed by seed, name and the sample's clock alone.
+
+    They are computed for many samples ahead and kept, so that a batch costs a slice.
 
     Args:
         options: how many values there are, at most 2^31.
@@ -29,37 +34,15 @@ def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, n
         stride: distance between the clocks of neighbouring samples: the number of ranks.
         count: number of samples.
         name: of what is drawn; different names give independent numbers.
+        device: where they are computed: the CPU, or one that counts alike (`_devices.counts_alike`).
+
+    Returns:
+        int64, `[count]`, on the device; not to be written to.
 
     Example:
         >>> whole = draws(9, seed=1, clock=100, count=6, name="crop")
         >>> parts = [draws(9, seed=1, clock=100 + i, stride=2, count=3, name="crop") for i in range(2)]
-        >>> bool((whole[0::2] == parts[0]).all() and (whole[1::2] == parts[1]).all())
-        True
-    """
-    x = _bits(_clocks(clock, stride, count), seed, name)
-    return ((x >> np.uint64(32)) * np.uint64(options) >> np.uint64(32)).astype(np.int64)
-
-
-def draws_there(
-    options: int, *, device: torch.device, seed: int, clock: int, stride: int = 1, count: int, name: str
-) -> Tensor:
-    """The numbers of `draws`, computed on a device, for many batches ahead.
-
-    Args:
-        options: how many values there are, at most 2^31.
-        device: one whose 64-bit whole numbers wrap around, see `_devices.counts_alike`; or the CPU.
-        seed: of the run.
-        clock: position of the first sample in the data, `epoch * N + position`.
-        stride: distance between the clocks of neighbouring samples: the number of ranks.
-        count: number of samples.
-        name: of what is drawn.
-
-    Returns:
-        int64, `[count]`, on the device.
-
-    Example:
-        >>> found = draws_there(9, device=torch.device("cpu"), seed=1, clock=100, count=6, name="crop")
-        >>> found.tolist() == draws(9, seed=1, clock=100, count=6, name="crop").tolist()
+        >>> torch.equal(whole[0::2], parts[0]) and torch.equal(whole[1::2], parts[1])
         True
     """
     at, phase = divmod(clock, stride)
@@ -77,8 +60,8 @@ def draws_there(
 def _window(options: int, device: torch.device, *, seed: int, clock: int, stride: int, name: str) -> Tensor:
     """`draws` for `WINDOW` samples from `clock` on."""
     step, start = stride * int(GOLDEN), (clock + 1) * int(GOLDEN) + int(_key(seed, name))
-    x = split_mix_int64(torch.arange(WINDOW, device=device) * as_int64(step) + as_int64(start))
-    return shifted(x, 32) * options >> 32
+    bits = split_mix_int64(torch.arange(WINDOW, device=device) * as_int64(step) + as_int64(start))
+    return shifted(bits, 32) * options >> 32
 
 
 def normals(width: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> Tensor:
@@ -159,12 +142,10 @@ class CropFlip:
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, augmented and normalised to float32."""
         options, device = 2 * (2 * self.padding + 1) ** 2, inputs.device
-        how: dict[str, Any] = {"seed": seed, "clock": clock, "stride": stride, "count": len(inputs)}
-        if _devices.counts_alike(device):
-            drawn = draws_there(options, device=device, name="crop and flip", **how)
-        else:
-            drawn = _devices.sent(torch.from_numpy(draws(options, name="crop and flip", **how)), device)
-        return self.test(self._cut(inputs, drawn))
+        home = device if _devices.counts_alike(device) else CPU
+        where = {"clock": clock, "stride": stride, "count": len(inputs)}
+        drawn = draws(options, seed=seed, name="crop and flip", device=home, **where)
+        return self.test(self._cut(inputs, drawn if home == device else drawn.to(device)))
 
     def _cut(self, inputs: Tensor, drawn: Tensor) -> Tensor:
         """One window of each image: out of it, padded, or out of its mirror image, which lies next to it."""
