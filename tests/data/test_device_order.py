@@ -67,28 +67,28 @@ def test_a_cell_beyond_the_end_leads_where_one_walks_from_it(size, seed, data):
         assert start + found[1 + number] == cell
 
 
-def test_ways_of_all_lengths_are_followed():
-    """Of small sizes some cells lead through several others beyond the end; the doubling must reach them all."""
+@pytest.mark.parametrize("size", [1, 2, 5, 20, 63, 64])
+def test_ways_of_any_length_are_followed(size):
+    """Of a grid that is much too large most cells lie beyond the end, so that ways are long."""
     longest = 0
-    for size in range(2, 400):
-        for epoch in range(20):
-            grid = grid_of(size, 5, epoch)
-            steps = steps_of(grid)
-            cells = np.arange(size, grid.rows * grid.columns)
-            length, found = 0, walked(cells, grid, steps)
-            while length <= len(cells) and (found >= size).any():
-                found = np.where(found >= size, walked(found, grid, steps), found)
-                length += 1
-            if length <= len(cells):  # no circle
-                longest = max(longest, length)
-                assert np.array_equal(cells + detours_of(size, grid, steps)[1:], found)
-    assert longest >= 4
+    for seed in range(30):
+        grid = grid_of(64, seed, 0)
+        steps = steps_of(grid)
+        cells = np.arange(size, 64)
+        passes, found = 0, walked(cells, grid, steps)
+        while (found >= size).any() and passes < 64:
+            found = np.where(found >= size, walked(found, grid, steps), found)
+            passes += 1
+        longest = max(longest, passes)
+        leads = found < size  # others lie on a circle
+        assert np.array_equal((cells + detours_of(size, grid, steps)[1:])[leads], found[leads])
+    assert longest > 20 or size > 5
 
 
-orders = st.tuples(st.integers(1, 60), st.integers(1, 5), st.booleans(), st.integers(1, 30))
+orders = st.tuples(st.integers(1, 60), st.integers(1, 5), st.booleans(), st.integers(4, 80))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(orders, st.data())
 def test_items_are_those_of_the_order_on_the_cpu(how, data):
     """At any place, in windows much shorter than an epoch, over the edges of windows and epochs, forward and back."""
@@ -102,7 +102,7 @@ def test_items_are_those_of_the_order_on_the_cpu(how, data):
         kept = []
         for _ in range(6):
             start = data.draw(st.integers(0, 10 * size))
-            stop = start + data.draw(st.integers(0, 3 * size))
+            stop = start + data.draw(st.integers(0, size + 5))
             kept.append((order.items(start, stop), expected.items(start, stop).clone()))
             assert order.keys(start, stop).tolist() == kept[-1][1].tolist()
         for found, wanted in kept:  # those handed out before are as they were

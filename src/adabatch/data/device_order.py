@@ -46,7 +46,7 @@ class Permutation:
         rounds = len(steps[0])
         lengths = [grid.columns] * rounds + [grid.rows] * rounds + [len(detours)]
         tables = torch.from_numpy(np.concatenate([*steps[0], *steps[1], detours]))
-        *tables, self._detours = _devices.sent(tables, device).split(lengths)
+        *tables, self._detours = _devices.sent(tables, device).split_with_sizes(lengths)
         self._to_row, self._to_column = tables[:rounds], tables[rounds:]
         self._size, self._rows, self._columns = size, grid.rows, grid.columns
 
@@ -72,7 +72,7 @@ def detours_of(size: int, grid: Grid, steps: tuple[_Int64, _Int64]) -> _Int64:
     Example:
         >>> grid = grid_of(3, 0, 0)
         >>> grid.rows * grid.columns, detours_of(3, grid, steps_of(grid)).tolist()
-        (4, [0, -2])
+        (4, [0, -1])
     """
     cells = np.arange(size, grid.rows * grid.columns, dtype=np.int64)
     found = walked(cells, grid, steps)

@@ -21,7 +21,7 @@ IMAGES = RunConfig.for_task("cifar10", model="resnet20", batch_size=8, epochs=1,
 
 
 def images() -> tasks.Data:
-    pixels, labels = torch.randint(256, (48, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (48,))
+    pixels, labels = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (24,))
     transform = CropFlip((0.5,) * 3, (0.25,) * 3, image_size=32, classes=10)
     return tasks.Data(pixels, labels, pixels[:4], labels[:4], 10, "", transform=transform)
 
@@ -44,10 +44,10 @@ def epoch(trainer: Trainer, device: torch.device) -> Calls:
 @pytest.mark.parametrize("micro", [None, 3])
 def test_an_epoch_of_pictures(device, micro):
     seen = []
-    for size in (16, 4, 8):
+    for size in (24, 6, 12):
         trainer = trainer_of(replace(IMAGES, batch_size=size, micro_batch_size=micro), images(), device)
         seen.append(epoch(trainer, device))
-        assert (trainer._tally.updates, trainer._loader.clock) == (48 // size, 48)
+        assert (trainer._tally.updates, trainer._loader.clock) == (24 // size, 24)
         assert trainer._tally._loss_sum.device == device
     assert [calls.counts["sent"] for calls in seen[1:]] == [1, 1]  # the tables of the order, whatever the updates
 

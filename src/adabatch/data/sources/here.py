@@ -89,7 +89,7 @@ class Columns(Source):
 
 def _fills(column: Tensor) -> bool:
     """Whether samples of a tensor can be gathered in room on the CPU that is given."""
-    return column.device.type == "cpu" and column.layout == torch.strided and not column.requires_grad
+    return column.device.type == "cpu" and column.layout == torch.strided
 
 
 class Here(Source):

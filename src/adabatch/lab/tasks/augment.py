@@ -158,10 +158,8 @@ class CropFlip:
             inside[:, 1] = inputs.flip(-1)
         by_image, by_copy, by_channel, by_row, _ = padded.stride()
         starts = _starts(edge, by_copy if self.flip else 0, by_row, inputs.device)
-        windows = padded.as_strided(  # one for each place where a window could begin, whether it fits or not
-            (batch, by_image - (channels - 1) * by_channel - (height - 1) * by_row - width + 1, channels, height, width),
-            (by_image, 1, by_channel, by_row, 1),
-        )
+        last = by_image - (channels - 1) * by_channel - (height - 1) * by_row - width  # where a last window would begin
+        windows = padded.as_strided((batch, last + 1, channels, height, width), (by_image, 1, by_channel, by_row, 1))
         return windows[torch.arange(batch, device=inputs.device), starts.index_select(0, drawn)]
 
     def test(self, inputs: Tensor) -> Tensor:
