@@ -45,8 +45,8 @@ class Permutation:
         detours = detours_of(size, grid, steps)
         rounds = len(steps[0])
         lengths = [grid.columns] * rounds + [grid.rows] * rounds + [len(detours)]
-        tables = torch.from_numpy(np.concatenate([*steps[0], *steps[1], detours]))
-        *tables, self._detours = _devices.sent(tables, device).split_with_sizes(lengths)
+        packed = torch.from_numpy(np.concatenate([*steps[0], *steps[1], detours]))
+        *tables, self._detours = _devices.sent(packed, device).split_with_sizes(lengths)
         self._to_row, self._to_column = tables[:rounds], tables[rounds:]
         self._size, self._rows, self._columns = size, grid.rows, grid.columns
 

@@ -148,19 +148,19 @@ class CropFlip:
         return self.test(self._cut(inputs, drawn if home == device else drawn.to(device)))
 
     def _cut(self, inputs: Tensor, drawn: Tensor) -> Tensor:
-        """One window of each image: out of it, padded, or out of its mirror image, which lies next to it."""
+        """One window of each image: out of the padded images, or out of their mirror images, which follow."""
         batch, channels, height, width = inputs.shape
-        edge, copies = self.padding, 1 + self.flip
-        padded = inputs.new_zeros(batch, copies, channels, height + 2 * edge, width + 2 * edge)
+        edge, copies, device = self.padding, 1 + self.flip, inputs.device
+        padded = inputs.new_zeros(copies * batch, channels, height + 2 * edge, width + 2 * edge)
         inside = padded[..., edge : edge + height, edge : edge + width]
-        inside[:, 0] = inputs
+        inside[:batch] = inputs
         if self.flip:
-            inside[:, 1] = inputs.flip(-1)
-        by_image, by_copy, by_channel, by_row, _ = padded.stride()
-        starts = _starts(edge, by_copy if self.flip else 0, by_row, inputs.device)
-        last = by_image - (channels - 1) * by_channel - (height - 1) * by_row - width  # where a last window would begin
-        windows = padded.as_strided((batch, last + 1, channels, height, width), (by_image, 1, by_channel, by_row, 1))
-        return windows[torch.arange(batch, device=inputs.device), starts.index_select(0, drawn)]
+            inside[batch:] = inputs.flip(-1)
+        by_image, by_channel, by_row, _ = padded.stride()
+        count = padded.numel() - (channels - 1) * by_channel - (height - 1) * by_row - width + 1
+        windows = padded.as_strided((max(0, count), channels, height, width), (1, by_channel, by_row, 1))
+        starts = _starts(edge, batch * by_image if self.flip else 0, by_row, device).index_select(0, drawn)
+        return windows[starts + torch.arange(0, batch * by_image, by_image, device=device)]
 
     def test(self, inputs: Tensor) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, normalised to float32."""
@@ -168,13 +168,13 @@ class CropFlip:
         return torch.addcmul(offset, inputs.float(), scale)
 
 
-@functools.lru_cache(maxsize=16)
-def _starts(edge: int, by_copy: int, by_row: int, device: torch.device) -> Tensor:
-    """Where in an image's copies the window of each draw begins, counted in pixels."""
+@functools.lru_cache(maxsize=64)
+def _starts(edge: int, to_mirrored: int, by_row: int, device: torch.device) -> Tensor:
+    """Where the window of each draw begins, counted in pixels from the first one of the image."""
     drawn = torch.arange(2 * (2 * edge + 1) ** 2, device=device)
     rest, mirrored = drawn // 2, drawn % 2
     down, right = rest // (2 * edge + 1), rest % (2 * edge + 1)
-    return mirrored * by_copy + down * by_row + right
+    return mirrored * to_mirrored + down * by_row + right
 
 
 @functools.lru_cache(maxsize=16)
