@@ -172,5 +172,6 @@ def test_another_stream_waits_for_the_window():
             busy = busy @ busy / 4096
             order.items(0, 10)
         with torch.cuda.stream(streams[1]):
-            found = order.items(10 + number, size)
+            found = order.items(10 + number, size).clone()
+        torch.cuda.synchronize()
         assert np.array_equal(found.cpu().numpy(), expected[10 + number :])
