@@ -5,6 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adabatch import _random
 from adabatch._random import GOLDEN, split_mix
@@ -51,6 +53,16 @@ def test_the_state_of_a_device_is_of_its_own(monkeypatch):
         _random.set_state(device, _random.state_of(device) + 5)
     assert calls == [(), (5.0,), (torch.device("cuda", 1),), (5.0, torch.device("cuda", 1))]
     assert torch.equal(_random.state_of(torch.device("cpu")), torch.get_rng_state())
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1), st.integers(1, 63))
+def test_int64_hold_the_same_bits(words, bits):
+    unsigned = np.array(words, dtype=np.uint64)
+    signed = torch.tensor([_random.as_int64(word) for word in words])
+    assert np.array_equal(signed.numpy().view(np.uint64), unsigned)
+    assert np.array_equal(_random.split_mix_int64(signed).numpy().view(np.uint64), split_mix(unsigned))
+    assert np.array_equal(_random.shifted(signed, bits).numpy().view(np.uint64), unsigned >> np.uint64(bits))
 
 
 def test_it_gives_the_known_numbers_of_splitmix64():

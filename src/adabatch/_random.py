@@ -26,6 +26,40 @@ def split_mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def split_mix_int64(x: Tensor) -> Tensor:
+    """`split_mix` of the bits of int64 words, where they lie.
+
+    Example:
+        >>> words = np.arange(3, dtype=np.uint64) * GOLDEN
+        >>> found = split_mix_int64(torch.from_numpy(words.view(np.int64)))
+        >>> (found.numpy().view(np.uint64) == split_mix(words)).tolist()
+        [True, True, True]
+    """
+    x = (x ^ shifted(x, 30)) * as_int64(0xBF58476D1CE4E5B9)
+    x = (x ^ shifted(x, 27)) * as_int64(0x94D049BB133111EB)
+    return x ^ shifted(x, 31)
+
+
+def shifted(x: Tensor, bits: int) -> Tensor:
+    """The bits of int64 words, shifted right by `bits`, at least 1, with zeros from the left: torch repeats the sign.
+
+    Example:
+        >>> shifted(torch.tensor([-1, 8]), 62).tolist()
+        [3, 0]
+    """
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def as_int64(word: int) -> int:
+    """The number that an int64 with the lowest 64 bits of `word` holds.
+
+    Example:
+        >>> as_int64(2**64 - 1), as_int64(2**64 + 5)
+        (-1, 5)
+    """
+    return (word + 2**63) % 2**64 - 2**63
+
+
 class RandomState:
     """The current states of python's, numpy's and torch's global generators, of `devices` and of other `generators`."""
 

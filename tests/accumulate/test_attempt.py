@@ -8,6 +8,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.accumulate.ranks import on_ranks
+from tests.waits import Calls
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 import adabatch as ab
 from adabatch.accumulate import _attempt
-from adabatch.accumulate._attempt import power_of_two
+from adabatch.accumulate._attempt import Snapshot, power_of_two
 
 VOCABULARY, LENGTH = 7, 6
 
@@ -256,3 +257,24 @@ def test_loss_scaling_of_fp16_stands_around_the_weights(weighed):
             batches.step()
     assert skipped == [False, True, False]
     assert loader.clock == 14
+
+
+def test_buffers_are_copied_by_one_call_for_each_type_and_put_back():
+    """A list of several types a GPU would copy one by one, which takes longer than some steps."""
+    model = torch.nn.Sequential(*(torch.nn.BatchNorm1d(3) for _ in range(4)))
+    snapshot = Snapshot([model], list(model.parameters()))
+    for _ in range(3):
+        model(torch.randn(5, 3))
+        with Calls() as calls:
+            snapshot.keep()
+        assert calls.counts["_foreach_copy_"] == 2  # float32 and int64
+    expected = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(torch.randn(5, 3))
+    assert model[3].num_batches_tracked == 4
+    snapshot.restore()
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, expected[name])
+    model[0].running_mean = None  # as a network that changes
+    snapshot.keep()
+    snapshot.restore()
+    assert model[0].running_mean is None

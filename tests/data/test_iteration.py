@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.data.checks import History, check_gradients, check_resume, histories, ranks_of
 from tests.data.sets import SKIPS, Plan, Squares, StreamOnce, order, ranked, refuse
 
-from adabatch.data import DataLoader
+from adabatch import _devices
+from adabatch.data import DataLoader, device_order
 from adabatch.data.workers.pool import WorkerDiedError
 
 COUNT = int(os.environ.get("ADABATCH_HISTORIES", "10000"))
@@ -27,6 +28,15 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 @given(histories())
 def test_histories(history):
     check_resume(history)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@given(histories().filter(lambda history: history.kind == "tensor"), st.integers(1, 40))
+def test_histories_where_the_order_is_computed_as_on_a_gpu(history, window):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_devices, "_ALIKE", ("cpu",))
+        patch.setattr(device_order, "WINDOW", window)
+        check_resume(history)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=QUIET)

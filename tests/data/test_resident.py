@@ -1,6 +1,10 @@
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from tests.data.sets import ranked
+from tests.waits import CUDA, META, Calls, refused
 
 from adabatch.data import DataLoader, ResidentLoader
 from adabatch.data.order import permute
@@ -62,3 +66,45 @@ def test_transforms_draw_the_same_again_and_leave_the_generator_alone():
 def test_what_is_not_made_of_tensors_is_refused():
     with pytest.raises(TypeError, match=r"`dataset` must be a TensorDataset.*got list.*DataLoader"):
         ResidentLoader([1, 2], 1)
+
+
+@pytest.mark.parametrize("device", [META, pytest.param(CUDA, marks=pytest.mark.gpu)])
+def test_an_epoch_waits_for_nothing_and_copies_nothing_for_a_batch(device):
+    columns = torch.zeros(1000, 3, 8, 8, dtype=torch.uint8), torch.arange(1000)
+    loader = ResidentLoader(columns, 50, True, device=device, seed=1)
+    loader = pickle.loads(pickle.dumps(loader)) if device.type == "cuda" else loader
+    with refused(device):
+        for sizes in ([50] * 20, [100] * 10):
+            loader.batch_size = sizes[0]
+            with Calls() as calls:
+                assert [len(targets) for _, targets in loader] == sizes
+            assert calls.counts["sent"] == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("run_on", [False, True])
+def test_a_gpu_gives_the_batches_of_the_cpu(run_on):
+    def run(device):
+        columns = torch.arange(1000), torch.arange(1000.0)
+        loader = ResidentLoader(columns, 30, True, device=device, seed=1, run_on=run_on)
+        found = []
+        for epoch in range(3):
+            for number, (inputs, targets) in enumerate(loader):
+                found.append((inputs.tolist(), targets.tolist()))
+                loader.batch_size = 30 + (7 * number + epoch) % 50
+        return found, loader.state_dict()
+
+    assert run(CUDA) == run("cpu")
+
+
+@pytest.mark.gpu
+def test_a_gpu_goes_on_from_the_cpus_state():
+    columns = torch.arange(100_000), torch.arange(100_000.0)
+    loader = ResidentLoader(columns, 300, True, device="cpu", seed=1)
+    batches = iter(loader)
+    done = [next(batches)[0].tolist() for _ in range(100)]
+    there = ResidentLoader(columns, 300, True, device=CUDA)
+    there.load_state_dict(loader.state_dict())
+    done += [inputs.tolist() for inputs, _ in there]
+    whole = permute(np.arange(100_000), size=100_000, seed=1, epoch=0)
+    assert [item for batch in done for item in batch] == whole.tolist()

@@ -320,6 +320,7 @@ class Snapshot:
         self._others: dict[int, tuple[ref[Tensor], Tensor | None, Tensor | None]] = {}
         self._buffers: list[Tensor | None] = []
         self._copies: list[Tensor] = []
+        self._by_type: list[list[int]] = []  # numbers of copies: a GPU copies a list at once if it is of one type
 
     @torch.no_grad()
     def keep(self) -> None:
@@ -330,8 +331,10 @@ class Snapshot:
         present = [buffer for buffer in self._buffers if buffer is not None]
         if not _alike(self._copies, present):
             self._copies = [torch.empty_like(buffer) for buffer in present]
-        if present:
-            torch._foreach_copy_(self._copies, present)
+            types = dict.fromkeys(buffer.dtype for buffer in present)
+            self._by_type = [[i for i, each in enumerate(present) if each.dtype == kind] for kind in types]
+        for chosen in self._by_type:
+            torch._foreach_copy_([self._copies[i] for i in chosen], [present[i] for i in chosen])
 
     @torch.no_grad()
     def keep_also(self, others: Iterable[Tensor]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from adabatch import _checks
+from adabatch import _checks, _devices
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.data.order import LARGEST
 
@@ -170,6 +170,12 @@ def columns_of(dataset: Any) -> tuple[Tensor, ...]:
             raise ArgumentError("dataset", "must be tensors of one length", got=lengths, remedy=remedy)
         return dataset
     return ()
+
+
+def home_of(columns: tuple[Tensor, ...]) -> torch.device | None:
+    """The device on which all tensors lie, if an order can be computed there; None for the CPU and for several."""
+    home = columns[0].device
+    return home if _devices.counts_alike(home) and all(column.device == home for column in columns) else None
 
 
 def _reads_as(dataset: Any, kind: type) -> bool:

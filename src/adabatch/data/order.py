@@ -15,7 +15,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,21 @@ _UInt32 = npt.NDArray[np.uint32]
 _Int64 = npt.NDArray[np.int64]
 
 
+class Grid(NamedTuple):
+    """The grid whose cells the positions of one epoch are, and two words for each round."""
+
+    rows: int
+    columns: int
+    keys: _UInt32
+
+
+def grid_of(size: int, seed: int, epoch: int) -> Grid:
+    """The grid of `size` samples, from 1 to 2^48, in an epoch."""
+    rows = math.isqrt(size - 1) + 1
+    rows += rows % 2  # adding modulo an odd base is an even permutation, so two odd bases would reach only half of them
+    return Grid(rows, -(-size // rows), _keys(seed, epoch, ROUNDS_OF_SMALL if size < SMALL else ROUNDS))
+
+
 def permute(positions: _Int64, *, size: int, seed: int, epoch: int) -> _Int64:
     """The samples at `positions` of `epoch`.
 
@@ -56,21 +71,17 @@ def permute(positions: _Int64, *, size: int, seed: int, epoch: int) -> _Int64:
         >>> sorted(permute(np.arange(10), size=10, seed=3, epoch=0).tolist())
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    rows = math.isqrt(size - 1) + 1
-    rows += rows % 2  # adding modulo an odd base is an even permutation, so two odd bases would reach only half of them
-    columns = -(-size // rows)
+    grid = grid_of(size, seed, epoch)
     if size < SMALL:  # the few results outside would cost as many calls again: the whole grid is done at once
-        keys = _keys(seed, epoch, ROUNDS_OF_SMALL)
-        grid = _rounds_by_table(np.arange(rows * columns, dtype=np.int64), rows, columns, keys)
-        found = grid.take(positions)
+        cells = walked(np.arange(grid.rows * grid.columns, dtype=np.int64), grid, steps_of(grid))
+        found = cells.take(positions)
         while (outside := np.flatnonzero(found >= size)).size:
-            found.flat[outside] = grid.take(found.flat[outside])
+            found.flat[outside] = cells.take(found.flat[outside])
         return found
-    keys = _keys(seed, epoch, ROUNDS)
-    found = _rounds(positions, rows, columns, keys)
+    found = _rounds(positions, grid)
     outside = np.flatnonzero(found >= size)
     while outside.size:
-        found.flat[outside] = _rounds(found.flat[outside], rows, columns, keys)
+        found.flat[outside] = _rounds(found.flat[outside], grid)
         outside = outside[found.flat[outside] >= size]
     return found
 
@@ -81,10 +92,11 @@ def _keys(seed: int, epoch: int, rounds: int) -> _UInt32:
     return np.frombuffer(hashlib.shake_256(text).digest(8 * rounds), dtype="<u4").astype(np.uint32)
 
 
-def _rounds(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64:
+def _rounds(positions: _Int64, grid: Grid) -> _Int64:
     """The bijection of the whole grid."""
+    rows, columns, keys = grid
     if 2 * rows <= positions.size:
-        return _rounds_by_table(positions, rows, columns, keys)
+        return walked(positions, grid, steps_of(grid))
     high, low = np.divmod(positions, columns)
     left, right = high.astype(np.uint32), low.astype(np.uint32)
     for i in range(0, len(keys), 4):
@@ -93,12 +105,23 @@ def _rounds(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64
     return left.astype(np.int64) * columns + right
 
 
-def _rounds_by_table(positions: _Int64, rows: int, columns: int, keys: _UInt32) -> _Int64:
-    """The same, looked up: where a side of the grid is short, each round has few different steps."""
+def steps_of(grid: Grid) -> tuple[_Int64, _Int64]:
+    """What each round adds to the row of a cell in each column, and to the column of one in each row.
+
+    Returns:
+        `[rounds / 2, columns]` and `[rounds / 2, rows]`: the two take turns.
+    """
+    rows, columns, keys = grid
+    to_row = _digit(np.arange(columns, dtype=np.uint32), keys[0::4, None], keys[1::4, None], rows)
+    to_column = _digit(np.arange(rows, dtype=np.uint32), keys[2::4, None], keys[3::4, None], columns)
+    return to_row.astype(np.int64), to_column.astype(np.int64)
+
+
+def walked(positions: _Int64, grid: Grid, steps: tuple[_Int64, _Int64]) -> _Int64:
+    """The bijection of the whole grid by its `steps`: where a side is short, each round has few different ones."""
+    rows, columns, _ = grid
     left, right = np.divmod(positions, columns)
-    to_left = _digit(np.arange(columns, dtype=np.uint32), keys[0::4, None], keys[1::4, None], rows).astype(np.int64)
-    to_right = _digit(np.arange(rows, dtype=np.uint32), keys[2::4, None], keys[3::4, None], columns).astype(np.int64)
-    for left_steps, right_steps in zip(to_left, to_right, strict=True):
+    for left_steps, right_steps in zip(*steps, strict=True):
         _look_up_and_add(left, left_steps, right, rows)
         _look_up_and_add(right, right_steps, left, columns)
     left *= columns
@@ -158,6 +181,9 @@ class Order:
         rank: whose share, in `[0, world)`.
         world: ranks in all, at least 1.
 
+    Attributes:
+        device: where the numbers lie.
+
     Example:
         >>> Order(5, seed=0, shuffle=False, rank=1, world=2).items(0, 4).tolist()
         [1, 3, 0, 2]
@@ -166,6 +192,7 @@ class Order:
     def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
         self._size, self._seed, self._shuffle = size, seed, shuffle
         self.rank, self._world = rank, world
+        self.device = torch.device("cpu")
         self._start = self._stop = 0
         self._block: Tensor = torch.empty(0, dtype=torch.int64)  # from item `_start` to `_stop`, and room
 

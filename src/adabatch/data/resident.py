@@ -16,7 +16,8 @@ from adabatch.data.loader import DataLoader, setting
 class ResidentLoader(DataLoader):
     """A loader of a tensor data set that lies on the device: a batch is one index, and nothing is moved.
 
-    The same arguments, order and state as `DataLoader`, without workers.
+    The same arguments, order and state as `DataLoader`, without workers. A CUDA GPU computes the order too, for up to a
+    million samples at once, and nothing waits for it.
 
     Args:
         dataset: a `TensorDataset`, a tensor or a tuple of tensors; copied to the device once.

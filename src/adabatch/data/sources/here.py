@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
+from adabatch import _devices
 from adabatch.data.order import Order, SampledOrder, seed_of
 from adabatch.data.sources.nested import Arrive, arrived
 from adabatch.data.workers.pool import Held
@@ -47,17 +48,21 @@ class Columns(Source):
     Args:
         columns: the tensors.
         alone: whether the data set is one tensor, so that a batch is a tensor and not a list.
-        order: which sample each item is.
+        order: which sample each item is; nothing is copied for a batch where its numbers lie with the tensors.
+        room: makes the tensors, of a shape and a type, in which batches from the CPU come; None for new ones.
     """
 
-    def __init__(self, columns: tuple[Tensor, ...], order: Order, *, alone: bool) -> None:
+    def __init__(
+        self, columns: tuple[Tensor, ...], order: Order, *, alone: bool, room: Callable[..., Tensor] | None = None
+    ) -> None:
         self._keys, self._alone, self._size = order.keys, alone, len(columns[0])
         self._samples: Any = columns[0] if alone else TensorDataset(*columns)
         self._columns = [column.view(_SELECTED_AS.get(column.dtype, column.dtype)) for column in columns]
         kinds = [column.dtype for column in columns]
         self._kinds = kinds if kinds != [column.dtype for column in self._columns] else None  # a view costs
-        self._here = all(column.device.type == "cpu" for column in columns)
+        self._elsewhere = {column.device for column in columns} - {order.device}
         self._sampled = isinstance(order, SampledOrder)
+        self._room = room if all(map(_fills, columns)) else None
 
     def fetch(self, first: int, last: int, _ahead: Ahead) -> Any:
         """See `Source.fetch`."""
@@ -67,13 +72,24 @@ class Columns(Source):
         if self._sampled and int(items.min()) < 0:
             items = torch.where(items < 0, items + self._size, items)  # from the end, as torch counts them
         select = torch.index_select
-        if self._here:
+        if self._room is not None:
+            found = [
+                select(column, 0, items, out=self._room((len(items), *column.shape[1:]), dtype=column.dtype))
+                for column in self._columns
+            ]
+        elif not self._elsewhere:
             found = [select(column, 0, items) for column in self._columns]
         else:
-            found = [select(column, 0, items.to(column.device)) for column in self._columns]
+            by_device = {device: _devices.sent(items, device) for device in self._elsewhere}
+            found = [select(column, 0, by_device.get(column.device, items)) for column in self._columns]
         if self._kinds is not None:
             found = [column.view(kind) for column, kind in zip(found, self._kinds, strict=True)]
         return found[0] if self._alone else found
+
+
+def _fills(column: Tensor) -> bool:
+    """Whether samples of a tensor can be gathered in room on the CPU that is given."""
+    return column.device.type == "cpu" and column.layout == torch.strided
 
 
 class Here(Source):

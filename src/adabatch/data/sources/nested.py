@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -150,6 +151,15 @@ def arrival(*, pin: bool, device: torch.device | None) -> Arrive | None:
         return None
     pin_: Callable[[Any], Any] = pin_memory
     return lambda data: (pin_(data), None)
+
+
+def pinned_room(*, pin: bool, device: torch.device | None) -> Callable[..., Tensor] | None:
+    """A function that makes pinned tensors, if `arrival` would copy batches into such; else None.
+
+    A batch that is gathered in pinned memory need not be copied there.
+    """
+    pins = device.type == "cuda" if device is not None else pin and torch.cuda.is_available()
+    return functools.partial(torch.empty, pin_memory=True) if pins else None
 
 
 def arrived(move: Arrive, data: Any) -> Any:

@@ -17,11 +17,12 @@ from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.data import arguments
 from adabatch.data.cursor import Cursor, StreamCursor
+from adabatch.data.device_order import LARGEST_THERE, DeviceOrder
 from adabatch.data.order import Order, SampledOrder
 from adabatch.data.place import Iteration, Place
 from adabatch.data.sources.assembler import Assembler, Fetching, Learned, Numbered
 from adabatch.data.sources.here import Columns, Formed, Here, Moved, OnlyOne, Source, Transformed
-from adabatch.data.sources.nested import arrival
+from adabatch.data.sources.nested import arrival, pinned_room
 from adabatch.data.sources.stream import SharedOutStream, WalkedStream
 from adabatch.data.workers.readers import MapReader
 from adabatch.data.workers.streams import Beginning, fresh_of
@@ -63,7 +64,7 @@ class Supply(Fetching, ABC):
         self._over: Any = None  # the group that was joined
         self._kept: tuple[Fetching, Any] | None = None  # where workers persist: the source, and how it fetches
         self._formed_by: tuple[Any, Any, Any] | None = None
-        self._orders: dict[tuple[int, ...], Order] = {}
+        self._orders: dict[tuple[Any, ...], Order] = {}
         self.learned, self.arrive = Learned(), arrival(pin=self.pin_memory, device=self.device)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,14 +161,21 @@ class Supply(Fetching, ABC):
         """One sample, for a rank that has none in a micro-batch of `batch`."""
         return self.spare_by(self._how(of.cursor), of, batch)
 
-    def order(self, size: int, rank: int = 0, world: int = 1) -> Order:
-        """The order of one rank; one object for all iterations, so that a sampler is iterated once an epoch."""
-        key = size, self.seed, rank, world
+    def order(self, size: int, rank: int = 0, world: int = 1, *, home: torch.device | None = None) -> Order:
+        """The order of one rank; one object for all iterations, so that a sampler is iterated once an epoch.
+
+        Its numbers lie at `home` if they can; None for the CPU.
+        """
+        if self.sampler is not None or size > LARGEST_THERE:
+            home = None
+        key = size, self.seed, rank, world, home
         if key not in self._orders:
             self._orders[key] = (
-                Order(size, seed=self.seed, shuffle=self.shuffle, rank=rank, world=world)
-                if self.sampler is None
-                else SampledOrder(self.sampler, size, seed=self.seed, rank=rank, world=world)
+                SampledOrder(self.sampler, size, seed=self.seed, rank=rank, world=world)
+                if self.sampler is not None
+                else Order(size, seed=self.seed, shuffle=self.shuffle, rank=rank, world=world)
+                if home is None
+                else DeviceOrder(size, seed=self.seed, shuffle=self.shuffle, device=home, rank=rank, world=world)
             )
         return self._orders[key]
 
@@ -234,28 +242,32 @@ class MapSupply(Supply):
 
     def made(self, how: Fetching, cursor: Cursor) -> Any:
         """See `Supply.made`."""
-        return self._fetched(how, self.order(cursor.size, cursor.rank, cursor.world))
+        return self._fetched(how, cursor.size, cursor.rank, cursor.world)
 
     def spare_by(self, how: Fetching, of: Iteration, batch: Batch) -> Any:
         """See `Supply.spare_by`."""
-        source = self._fetched(how, self.order(of.cursor.size), here=True)
+        source = self._fetched(how, of.cursor.size, here=True)
         return source.fetch(batch.clock, batch.clock + 1, lambda: iter(()))
 
-    def _fetched(self, how: Fetching, order: Order, *, here: bool = False) -> Source:
-        """A source of the items of `order`; `here` for one without workers."""
+    def _fetched(self, how: Fetching, size: int, rank: int = 0, world: int = 1, *, here: bool = False) -> Source:
+        """A source of one rank's samples; `here` for one without workers."""
         source: Source
-        columns = arguments.columns_of(how.dataset)
+        columns, home = arguments.columns_of(how.dataset), None
         # a `worker_init_fn` gets its workers even where they are not needed
         told = how.num_workers > 0 and how.worker_init_fn is not None
         if columns and how.own_collate is None and not told:
-            source = Columns(columns, order, alone=isinstance(how.dataset, Tensor))
+            home = arguments.home_of(columns)
+            order = self.order(size, rank, world, home=home)
+            room = pinned_room(pin=self.pin_memory, device=self.device)
+            source = Columns(columns, order, alone=isinstance(how.dataset, Tensor), room=room)
         else:
+            order = self.order(size, rank, world)
             reader = MapReader(arguments.indexable(how.dataset), order, how.rng())
             if how.num_workers > 0 and not here:
                 source = Assembler(how, lambda: how.pool(reader, order.rank), Numbered(order.sent))
             else:
                 source = Here(reader, how.collate_fn)
-        if how.arrive is not None and source.held is None:
+        if how.arrive is not None and source.held is None and (home is None or home != self.device):
             source = Moved(source, how.arrive)
         if self.transform is None:
             return source

@@ -6,18 +6,26 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adabatch._random import GOLDEN, split_mix
+from adabatch import _devices
+from adabatch._random import GOLDEN, as_int64, shifted, split_mix, split_mix_int64
+
+CPU: Final = torch.device("cpu")
+WINDOW: Final = 2**16  # samples for which numbers are drawn at once
 
 
-def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> npt.NDArray[np.int64]:
+def draws(
+    options: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str, device: torch.device = CPU
+) -> Tensor:
     """Random whole numbers in `[0, options)`, one per sample, each fixed by seed, name and the sample's clock alone.
+
+    They are computed for many samples ahead and kept, so that a batch costs a slice.
 
     Args:
         options: how many values there are, at most 2^31.
@@ -26,15 +34,34 @@ def draws(options: int, *, seed: int, clock: int, stride: int = 1, count: int, n
         stride: distance between the clocks of neighbouring samples: the number of ranks.
         count: number of samples.
         name: of what is drawn; different names give independent numbers.
+        device: where they are computed: the CPU, or one that counts alike (`_devices.counts_alike`).
+
+    Returns:
+        int64, `[count]`, on the device; not to be written to.
 
     Example:
         >>> whole = draws(9, seed=1, clock=100, count=6, name="crop")
         >>> parts = [draws(9, seed=1, clock=100 + i, stride=2, count=3, name="crop") for i in range(2)]
-        >>> bool((whole[0::2] == parts[0]).all() and (whole[1::2] == parts[1]).all())
+        >>> torch.equal(whole[0::2], parts[0]) and torch.equal(whole[1::2], parts[1])
         True
     """
-    x = _bits(_clocks(clock, stride, count), seed, name)
-    return ((x >> np.uint64(32)) * np.uint64(options) >> np.uint64(32)).astype(np.int64)
+    at, phase = divmod(clock, stride)
+    parts: list[Tensor] = []
+    while count > 0 or not parts:
+        window, offset = divmod(at, WINDOW)
+        start = window * WINDOW * stride + phase
+        part = _window(options, device, seed=seed, clock=start, stride=stride, name=name)[offset : offset + count]
+        parts.append(part)
+        at, count = at + len(part), count - len(part)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@functools.lru_cache(maxsize=8)
+def _window(options: int, device: torch.device, *, seed: int, clock: int, stride: int, name: str) -> Tensor:
+    """`draws` for `WINDOW` samples from `clock` on."""
+    step, start = stride * int(GOLDEN), (clock + 1) * int(GOLDEN) + int(_key(seed, name))
+    bits = split_mix_int64(torch.arange(WINDOW, device=device) * as_int64(step) + as_int64(start))
+    return shifted(bits, 32) * options >> 32
 
 
 def normals(width: int, *, seed: int, clock: int, stride: int = 1, count: int, name: str) -> Tensor:
@@ -114,29 +141,26 @@ class CropFlip:
 
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, augmented and normalised to float32."""
-        shifts = 2 * self.padding + 1
-        drawn = draws(2 * shifts**2, seed=seed, clock=clock, stride=stride, count=len(inputs), name="crop and flip")
-        rest, mirrored = np.divmod(drawn, 2)
-        down, right = np.divmod(rest, shifts)
-        chosen = np.stack([mirrored * self.flip * len(inputs) + np.arange(len(inputs)), down, right])
-        return self.test(self._cut(inputs, torch.from_numpy(chosen).to(inputs.device, non_blocking=True)))
+        options, device = 2 * (2 * self.padding + 1) ** 2, inputs.device
+        home = device if _devices.counts_alike(device) else CPU
+        where = {"clock": clock, "stride": stride, "count": len(inputs)}
+        drawn = draws(options, seed=seed, name="crop and flip", device=home, **where)
+        return self.test(self._cut(inputs, drawn if home == device else drawn.to(device)))
 
-    def _cut(self, inputs: Tensor, chosen: Tensor) -> Tensor:
-        """The windows `chosen` (image, row, column) of the padded images, which their mirror images follow."""
+    def _cut(self, inputs: Tensor, drawn: Tensor) -> Tensor:
+        """One window of each image: out of the padded images, or out of their mirror images, which follow."""
         batch, channels, height, width = inputs.shape
-        edge = self.padding
-        copies = 2 if self.flip else 1
+        edge, copies, device = self.padding, 1 + self.flip, inputs.device
         padded = inputs.new_zeros(copies * batch, channels, height + 2 * edge, width + 2 * edge)
-        inside = padded[:, :, edge : edge + height, edge : edge + width]
+        inside = padded[..., edge : edge + height, edge : edge + width]
         inside[:batch] = inputs
         if self.flip:
             inside[batch:] = inputs.flip(-1)
-        by_image, by_channel, by_row, by_column = padded.stride()
-        windows = padded.as_strided(
-            (copies * batch, 2 * edge + 1, 2 * edge + 1, channels, height, width),
-            (by_image, by_row, by_column, by_channel, by_row, by_column),
-        )
-        return windows[chosen[0], chosen[1], chosen[2]]
+        by_image, by_channel, by_row, _ = padded.stride()
+        count = padded.numel() - (channels - 1) * by_channel - (height - 1) * by_row - width + 1
+        windows = padded.as_strided((max(0, count), channels, height, width), (1, by_channel, by_row, 1))
+        starts = _starts(edge, batch * by_image if self.flip else 0, by_row, device).index_select(0, drawn)
+        return windows[starts + torch.arange(0, batch * by_image, by_image, device=device)]
 
     def test(self, inputs: Tensor) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, normalised to float32."""
@@ -144,8 +168,18 @@ class CropFlip:
         return torch.addcmul(offset, inputs.float(), scale)
 
 
+@functools.lru_cache(maxsize=64)
+def _starts(edge: int, to_mirrored: int, by_row: int, device: torch.device) -> Tensor:
+    """Where the window of each draw begins, counted in pixels from the first one of the image."""
+    drawn = torch.arange(2 * (2 * edge + 1) ** 2, device=device)
+    rest, mirrored = drawn // 2, drawn % 2
+    down, right = rest // (2 * edge + 1), rest % (2 * edge + 1)
+    return mirrored * to_mirrored + down * by_row + right
+
+
 @functools.lru_cache(maxsize=16)
 def _normaliser(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Scale and offset, `[channels, 1, 1]`, that normalise pixels counted from 0 to 255."""
     centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
-    return (1 / (255 * spread)).float().to(device), (-centre / spread).float().to(device)
+    scale, offset = (1 / (255 * spread)).float(), (-centre / spread).float()
+    return _devices.sent(scale, device), _devices.sent(offset, device)

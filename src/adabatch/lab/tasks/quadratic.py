@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adabatch import _checks
+from adabatch import _checks, _devices
 from adabatch._errors import ArgumentError
 from adabatch.lab.tasks.augment import normals
 from adabatch.lab.tasks.task import Data
@@ -86,7 +86,7 @@ class Samples:
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
         """Samples, float32 `[samples, dimensions]`, in place of their numbers."""
         drawn = normals(len(self.std), seed=seed, clock=clock, stride=stride, count=len(inputs), name="quadratic")
-        return (drawn * _tensor(self.std, torch.float64, drawn.device)).float().to(inputs.device)
+        return _devices.sent((drawn * _tensor(self.std, torch.float64, drawn.device)).float(), inputs.device)
 
     def test(self, inputs: Tensor) -> Tensor:
         """The sample 0, as often as there are numbers."""
@@ -143,7 +143,7 @@ class Excess:
 
 @functools.lru_cache(maxsize=16)
 def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)
+    return _devices.sent(torch.tensor(values, dtype=dtype), device)
 
 
 def expected_loss(
