@@ -14,14 +14,15 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from adabatch._errors import ArgumentError, naming
-from adabatch.lab.cli import _options, _shared
-from adabatch.lab.training.config import GROWING, GROWTH, RUN, RunConfig
+from adabatch.lab.cli import _options, _shared, _speed
+from adabatch.lab.training.config import GROWING, GROWTH, RUN, SETTINGS, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.comparison import Comparison
     from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.compare import Turn
     from adabatch.lab.training import Progress, RunResult
+    from adabatch.lab.tuning import Tuning
 
 WIDE = 110
 Seeds = Annotated[
@@ -54,6 +55,7 @@ def command(
     preset: _options.Preset = None,
     config: _options.SettingsFile = None,
     settings: dict[str, Any],
+    tune: _speed.Tune = False,
     out: _options.Out = None,
     progress: _options.Telling = None,
     as_json: _options.AsJson = False,
@@ -62,7 +64,7 @@ def command(
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
     --growth, --rule, --growth-file, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone),
-    in turns. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
+    in turns. With --tune all of them use what is faster for the adaptive arm. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
     report.html and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's
     LR for that optimizer, unless the arm sets one.
 
@@ -84,11 +86,19 @@ def command(
     run = _options.run_config(task, merged, file=config)
     folder = out or Path("runs") / f"compare-{task}"
     show = not as_json if progress is None else progress
+    from adabatch.lab.study.tune import saved_tuning
     from adabatch.lab.training.ranks import joined
 
     with joined(run.device, command="compare") as ranks:
         show = show and ranks.is_first
-        compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
+        tuning = ranks.from_first(lambda: saved_tuning(folder)) if tune else None
+        if tuning is None:
+            fixed = settings if tune or config is None else SETTINGS
+            run, tuning = _speed.chosen(run, wanted=tune, fixed=fixed, ranks=ranks, as_json=as_json, show=show)
+        else:
+            run = replace(run, **tuning.settings)
+        how: dict[str, Any] = {"arms": arm or [], "seeds": seeds, "target": target, "out": folder, "tuning": tuning}
+        compare = _compare(run, **how, show=show, as_json=as_json)
     if not ranks.is_first:
         return
     notes = _write(compare, folder)
@@ -100,13 +110,22 @@ def command(
         remedy = f"all results are in {folder}; the same command with a lower target reads them again"
         raise ArgumentError("target", "must be reached by at least one run", got=got, remedy=remedy)
     if as_json:
-        _shared.print_json(compare.to_json())
+        found = compare.to_json()
+        _shared.print_json(found if tuning is None else {**found, "tune": tuning.to_json()})
     else:
         _show(compare, notes)
 
 
 def _compare(
-    config: RunConfig, *, arms: list[str], seeds: int, target: float | None, out: Path, show: bool, as_json: bool
+    config: RunConfig,
+    *,
+    arms: list[str],
+    seeds: int,
+    target: float | None,
+    out: Path,
+    tuning: Tuning | None,
+    show: bool,
+    as_json: bool,
 ) -> Comparison:
     """Trains the runs that are missing; returns the findings."""
     from adabatch import _checks
@@ -129,7 +148,9 @@ def _compare(
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
             with bar:
-                return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
+                kept = None if tuning is None else tuning.to_json()
+                how: dict[str, Any] = {"target": target, "data": data, "tuning": kept}
+                return compare(chosen, seeds=numbers, out=out, **how, progress=bar.show)
         except KeyboardInterrupt as error:
             page = shlex.join(["adabatch", "report", str(out)])
             message = (

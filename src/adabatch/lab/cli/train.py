@@ -16,12 +16,13 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from adabatch._errors import ArgumentError
-from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.cli import _folders, _options, _shared, _speed
 from adabatch.lab.training import growth
-from adabatch.lab.training.config import OUTPUT, RunConfig
+from adabatch.lab.training.config import OUTPUT, SETTINGS, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.training import Progress, RunResult
+    from adabatch.lab.tuning import Tuning
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
@@ -59,6 +60,7 @@ def command(
     preset: _options.Preset = None,
     config: _options.SettingsFile = None,
     settings: dict[str, Any],
+    tune: _speed.Tune = False,
     out: _options.Out = None,
     resume: Resume = False,
     resume_from: ResumeFrom = None,
@@ -83,12 +85,15 @@ def command(
 
         adabatch train cifar10 --preset adabatch --model resnet20
 
+        adabatch train digits --growth 2 --every 4 --tune
+
         adabatch train --config runs/mine --seed 1
     """
     micro_batch_size = settings.pop("micro_batch_size", None)
     settings |= _micro_batch_size(micro_batch_size)
     resume = resume or resume_from is not None
     run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
+    from adabatch.lab.training import saved_config
     from adabatch.lab.training.ranks import joined
 
     show = not as_json if progress is None else progress
@@ -96,18 +101,28 @@ def command(
     with joined(run.device, command="train") as ranks:
         again = None if resume else ranks.from_first(lambda: _begun_before(run.task, out, ranks.world))
         if micro_batch_size == "auto" and not resume:  # a run that goes on keeps its own
-            from adabatch.lab.training import saved_config, with_fastest_micro_batch
+            from adabatch.lab.training import with_fastest_micro_batch
 
             if again is None:
                 run = with_fastest_micro_batch(run)
             else:
                 found = ranks.from_first(lambda: saved_config(again))
                 run = replace(run, micro_batch_size=found.micro_batch_size)
+        show = show and ranks.is_first
+        tuning: Tuning | None = None
+        if again is not None:
+            run = _speed.as_saved(run, ranks.from_first(lambda: saved_config(again)))
+        elif resume and tune:
+            _shared.say("note: nothing is measured, since a run that goes on keeps its settings of speed")
+        elif not resume:
+            ranks.from_first(lambda: _speed.check_new(out))
+            fixed = settings if tune or config is None else SETTINGS
+            run, tuning = _speed.chosen(run, wanted=tune, fixed=fixed, ranks=ranks, as_json=as_json, show=show)
         with ExitStack() as around:
             own = again or ranks.from_first(lambda: out or around.enter_context(_folders.new(folder)))
-            result = _train(run, own, resume_from=source, as_json=as_json, show=show and ranks.is_first)
+            result = _train(run, own, tuning=tuning, resume_from=source, as_json=as_json, show=show)
             if ranks.is_first:
-                _tell_result(run, result, own, as_json=as_json)
+                _tell_result(run, result, own, tuning=tuning, as_json=as_json)
     if result.diverged:
         raise typer.Exit(_shared.DIVERGED)
 
@@ -155,7 +170,9 @@ def _begun_before(task: str, out: Path | None, world: int) -> Path | None:
     return found
 
 
-def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> RunResult:
+def _train(
+    config: RunConfig, out: Path, *, tuning: Tuning | None, resume_from: str | None, as_json: bool, show: bool
+) -> RunResult:
     from adabatch.lab.training import Interrupted, train
     from adabatch.lab.training.folder import CHECKPOINTS
     from adabatch.lab.training.interrupt import Interrupts
@@ -167,21 +184,26 @@ def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bo
         try:
             with _shared.Bars(*_COLUMNS, show=show) as bars:
                 tell = partial(_tell, bars, bars.add_task(config.task, total=1, state="starting"))
-                return train(config, out, resume=resume, resume_from=resume_from or "last", progress=tell)
+                kept = None if tuning is None else tuning.to_json()
+                source = resume_from or "last"
+                return train(config, out, resume=resume, resume_from=source, progress=tell, tuning=kept)
         except Interrupted as error:
             again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
             message = f"interrupted; the run is saved in {out}; to go on: {again}"
             _shared.interrupted(message, as_json=as_json, number=error.number)
 
 
-def _tell_result(config: RunConfig, result: RunResult, out: Path, *, as_json: bool) -> None:
+def _tell_result(
+    config: RunConfig, result: RunResult, out: Path, *, tuning: Tuning | None, as_json: bool
+) -> None:
     """Prints what was found, and writes the page."""
     if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
         print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
     _warn(config, result, out)
     page = _page(out)
     if as_json:
-        _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
+        found = {"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()}
+        _shared.print_json(found if tuning is None else {**found, "tune": tuning.to_json()})
     else:
         console = _shared.console()
         console.print(summary(config, result))
