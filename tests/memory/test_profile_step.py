@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import adabatch as ab
 from adabatch.memory import StepProfile, _profile_step
-from adabatch.memory._profile_step import free_bytes, maker, peak_bytes, resized
+from adabatch.memory._profile_step import all_bytes, free_bytes, maker, peak_bytes, resized
 
 # What it measures.
 
@@ -209,6 +209,25 @@ def test_free_memory():
     free = free_bytes(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
     assert free_bytes(torch.device("meta")) is None
+
+
+def test_all_memory(monkeypatch, tmp_path):
+    """What is free counts among all; what this process has freed and keeps is not free, and still counts."""
+    whole, free = all_bytes(torch.device("cpu")), free_bytes(torch.device("cpu"))
+    assert whole is None or free is None or free <= whole
+    assert all_bytes(torch.device("meta")) is None
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    real = _profile_step.Path
+    monkeypatch.setattr(_profile_step, "Path", lambda name: tmp_path if name == "/sys/fs/cgroup" else real(name))
+    assert (all_bytes(torch.device("cpu")), free_bytes(torch.device("cpu"))) in ((5000, 3000), (None, None))
+    (tmp_path / "memory.max").write_text("max\n")
+    assert all_bytes(torch.device("cpu")) in (None, real("/proc/meminfo").exists() and mem_total())
+
+
+def mem_total():
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemTotal:"))
 
 
 # Ranks.

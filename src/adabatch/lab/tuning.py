@@ -13,6 +13,7 @@ from adabatch.lab import shapes
 from adabatch.lab.comparison import Ratio
 from adabatch.lab.shapes import EMPTY_TOO, Amount, Answer, Count, Json, Record, Size, Text
 
+SWITCHES: Final = ("precision", "channels_last", "compile", "cuda_graphs")  # the settings that may be chosen
 MARGIN: Final = 1.02  # how much faster, at least, a switch must be shown to be
 
 

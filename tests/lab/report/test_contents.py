@@ -336,6 +336,14 @@ def test_a_probe(tmp_path):
     assert "Out of memory at a batch size of 64." in shown(page.write(tmp_path))
 
 
+def test_a_probe_with_the_memory_of_steps(tmp_path):
+    points = [point | {"peak_bytes": peak} for point, peak in zip(POINTS, (2**20, None), strict=True)]
+    (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"curve": points}))
+    written = page.write(tmp_path)
+    assert [cells[3] for cells in rows_of(written.read_text()).values()] == ["1 MiB", "–"]
+    assert "Memory of a step: its peak beyond what is kept between steps." in shown(written)
+
+
 def test_a_probe_of_several_processes(tmp_path):
     (tmp_path / "probe.json").write_text(json.dumps(SHARED))
     written = page.write(tmp_path)

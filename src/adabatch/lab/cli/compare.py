@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adabatch.lab.report.figures import Interim
     from adabatch.lab.study.compare import Turn
     from adabatch.lab.training import Progress, RunResult
-    from adabatch.lab.tuning import Tuning
 
 WIDE = 110
 Seeds = Annotated[
@@ -64,9 +63,9 @@ def command(
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
     --growth, --rule, --growth-file, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone),
-    in turns. With --tune all of them use what is faster for the adaptive arm. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
+    in turns. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
     report.html and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's
-    LR for that optimizer, unless the arm sets one.
+    LR for that optimizer, unless the arm sets one. With --tune all arms train with what is faster for the adaptive one.
 
     Examples:
         adabatch compare digits
@@ -86,19 +85,14 @@ def command(
     run = _options.run_config(task, merged, file=config)
     folder = out or Path("runs") / f"compare-{task}"
     show = not as_json if progress is None else progress
-    from adabatch.lab.study.tune import saved_tuning
     from adabatch.lab.training.ranks import joined
 
     with joined(run.device, command="compare") as ranks:
         show = show and ranks.is_first
-        tuning = ranks.from_first(lambda: saved_tuning(folder)) if tune else None
-        if tuning is None:
-            fixed = settings if tune or config is None else SETTINGS
-            run, tuning = _speed.chosen(run, wanted=tune, fixed=fixed, ranks=ranks, as_json=as_json, show=show)
-        else:
-            run = replace(run, **tuning.settings)
-        how: dict[str, Any] = {"arms": arm or [], "seeds": seeds, "target": target, "out": folder, "tuning": tuning}
-        compare = _compare(run, **how, show=show, as_json=as_json)
+        speed = _speed.Choice(
+            wanted=tune, fixed=settings if tune or config is None else SETTINGS, ranks=ranks, as_json=as_json, show=show
+        )
+        compare = _compare(run, speed, arms=arm or [], seeds=seeds, target=target, out=folder)
     if not ranks.is_first:
         return
     notes = _write(compare, folder)
@@ -110,22 +104,13 @@ def command(
         remedy = f"all results are in {folder}; the same command with a lower target reads them again"
         raise ArgumentError("target", "must be reached by at least one run", got=got, remedy=remedy)
     if as_json:
-        found = compare.to_json()
-        _shared.print_json(found if tuning is None else {**found, "tune": tuning.to_json()})
+        _shared.print_json(speed.with_tuning(compare.to_json()))
     else:
         _show(compare, notes)
 
 
 def _compare(
-    config: RunConfig,
-    *,
-    arms: list[str],
-    seeds: int,
-    target: float | None,
-    out: Path,
-    tuning: Tuning | None,
-    show: bool,
-    as_json: bool,
+    config: RunConfig, speed: _speed.Choice, *, arms: list[str], seeds: int, target: float | None, out: Path
 ) -> Comparison:
     """Trains the runs that are missing; returns the findings."""
     from adabatch import _checks
@@ -141,15 +126,16 @@ def _compare(
         checked_target(target)
     training.pick_device(config.device)  # before data are read
     data = tasks.get(config.task).load(config.data)
+    chosen_arms(arms, config, dataset_size=data.dataset_size)  # before minutes of measuring
+    config = speed.for_comparison(config, out, data)
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
     interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
-    bar = RunsBar(config.task, interim, out, show=show)
+    bar = RunsBar(config.task, interim, out, show=speed.show)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
             with bar:
-                kept = None if tuning is None else tuning.to_json()
-                how: dict[str, Any] = {"target": target, "data": data, "tuning": kept}
+                how: dict[str, Any] = {"target": target, "data": data, "tuning": speed.kept()}
                 return compare(chosen, seeds=numbers, out=out, **how, progress=bar.show)
         except KeyboardInterrupt as error:
             page = shlex.join(["adabatch", "report", str(out)])
@@ -157,7 +143,7 @@ def _compare(
                 f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be "
                 f"repeated; to go on, give the same command again; {page} shows what is there"
             )
-            _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
+            _shared.interrupted(message, as_json=speed.as_json, number=getattr(error, "number", signal.SIGINT))
 
 
 def _write(compare: Comparison, out: Path) -> list[str]:

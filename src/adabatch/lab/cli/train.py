@@ -22,7 +22,6 @@ from adabatch.lab.training.config import OUTPUT, SETTINGS, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.training import Progress, RunResult
-    from adabatch.lab.tuning import Tuning
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; its settings are known.", rich_help_panel=OUTPUT)
@@ -93,7 +92,6 @@ def command(
     settings |= _micro_batch_size(micro_batch_size)
     resume = resume or resume_from is not None
     run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
-    from adabatch.lab.training import saved_config
     from adabatch.lab.training.ranks import joined
 
     show = not as_json if progress is None else progress
@@ -101,28 +99,26 @@ def command(
     with joined(run.device, command="train") as ranks:
         again = None if resume else ranks.from_first(lambda: _begun_before(run.task, out, ranks.world))
         if micro_batch_size == "auto" and not resume:  # a run that goes on keeps its own
-            from adabatch.lab.training import with_fastest_micro_batch
+            from adabatch.lab.training import saved_config, with_fastest_micro_batch
 
             if again is None:
                 run = with_fastest_micro_batch(run)
             else:
                 found = ranks.from_first(lambda: saved_config(again))
                 run = replace(run, micro_batch_size=found.micro_batch_size)
-        show = show and ranks.is_first
-        tuning: Tuning | None = None
-        if again is not None:
-            run = _speed.as_saved(run, ranks.from_first(lambda: saved_config(again)))
-        elif resume and tune:
-            _shared.say("note: nothing is measured, since a run that goes on keeps its settings of speed")
-        elif not resume:
-            ranks.from_first(lambda: _speed.check_new(out))
-            fixed = settings if tune or config is None else SETTINGS
-            run, tuning = _speed.chosen(run, wanted=tune, fixed=fixed, ranks=ranks, as_json=as_json, show=show)
+        speed = _speed.Choice(
+            wanted=tune,
+            fixed=settings if tune or config is None else SETTINGS,
+            ranks=ranks,
+            as_json=as_json,
+            show=show and ranks.is_first,
+        )
+        run = speed.for_run(run, out, begun=again or (out if resume else None))
         with ExitStack() as around:
             own = again or ranks.from_first(lambda: out or around.enter_context(_folders.new(folder)))
-            result = _train(run, own, tuning=tuning, resume_from=source, as_json=as_json, show=show)
+            result = _train(run, speed, own, resume_from=source)
             if ranks.is_first:
-                _tell_result(run, result, own, tuning=tuning, as_json=as_json)
+                _tell_result(run, result, own, speed)
     if result.diverged:
         raise typer.Exit(_shared.DIVERGED)
 
@@ -170,9 +166,7 @@ def _begun_before(task: str, out: Path | None, world: int) -> Path | None:
     return found
 
 
-def _train(
-    config: RunConfig, out: Path, *, tuning: Tuning | None, resume_from: str | None, as_json: bool, show: bool
-) -> RunResult:
+def _train(config: RunConfig, speed: _speed.Choice, out: Path, *, resume_from: str | None) -> RunResult:
     from adabatch.lab.training import Interrupted, train
     from adabatch.lab.training.folder import CHECKPOINTS
     from adabatch.lab.training.interrupt import Interrupts
@@ -182,28 +176,25 @@ def _train(
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
-            with _shared.Bars(*_COLUMNS, show=show) as bars:
+            with _shared.Bars(*_COLUMNS, show=speed.show) as bars:
                 tell = partial(_tell, bars, bars.add_task(config.task, total=1, state="starting"))
-                kept = None if tuning is None else tuning.to_json()
-                source = resume_from or "last"
-                return train(config, out, resume=resume, resume_from=source, progress=tell, tuning=kept)
+                how: dict[str, Any] = {"resume": resume, "resume_from": resume_from or "last", "tuning": speed.kept()}
+                return train(config, out, **how, progress=tell)
         except Interrupted as error:
             again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
             message = f"interrupted; the run is saved in {out}; to go on: {again}"
-            _shared.interrupted(message, as_json=as_json, number=error.number)
+            _shared.interrupted(message, as_json=speed.as_json, number=error.number)
 
 
-def _tell_result(
-    config: RunConfig, result: RunResult, out: Path, *, tuning: Tuning | None, as_json: bool
-) -> None:
+def _tell_result(config: RunConfig, result: RunResult, out: Path, speed: _speed.Choice) -> None:
     """Prints what was found, and writes the page."""
     if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
         print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
     _warn(config, result, out)
     page = _page(out)
-    if as_json:
+    if speed.as_json:
         found = {"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()}
-        _shared.print_json(found if tuning is None else {**found, "tune": tuning.to_json()})
+        _shared.print_json(speed.with_tuning(found))
     else:
         console = _shared.console()
         console.print(summary(config, result))

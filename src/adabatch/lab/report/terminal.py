@@ -57,7 +57,7 @@ def probe_table(probe: Json) -> Table:
     for point, (_, (rate, around, against, *alone)) in zip(points, found.groups[0][1], strict=True):
         size = point["batch_size"]
         step = f"{size / point['samples_per_second']['median']:.3g}"
-        table.add_row(str(size), rate, around, step, Text(words.typed(against)), *alone)
+        table.add_row(str(size), rate, around, step, Text(words.typed(against)), *map(words.typed, alone))
     return table
 
 

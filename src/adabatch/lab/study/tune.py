@@ -36,7 +36,6 @@ from adabatch.lab.tuning import MARGIN, Tried, Tuning
 SECONDS: Final = 20.0  # of measuring, without what warms up and compiles
 PAIRS: Final = (3, 9)  # fewest, where steps are long, and most
 WORTH_SECONDS: Final = 60.0  # of a training; no compilation pays within less
-SWITCHES: Final = ("precision", "channels_last", "compile", "cuda_graphs")
 BF16, COMPILE, GRAPHS = "bf16", "compile", "compile with CUDA graphs"
 _GIVEN: Final = "it is given"
 

@@ -39,7 +39,8 @@ def told(config: RunConfig, device: torch.device, out: Path | None) -> Iterator[
             raise _full(config, device, error, out) from error
         if config.compile and compiling.is_of_compiling(error):
             rule, got = "must be possible to the end", compiling.words_of(error)
-            remedy = _and_again(out, "with --no-compile, which goes on without")
+            off = "--no-compile --no-cuda-graphs" if config.cuda_graphs else "--no-compile"
+            remedy = _and_again(out, f"with {off}, which goes on without")
             raise ArgumentError("compile", rule, got=got, remedy=remedy) from error
         if device.type == "cpu" or not is_of_the_gpu(error):
             raise

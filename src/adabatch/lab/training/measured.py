@@ -56,5 +56,6 @@ def faster(model: str, device: torch.device) -> dict[str, Any]:
         ({'channels_last': True}, {})
     """
     rows = [gain for gain in GAINS if model in gain.models]
-    here = architecture(device) if rows else ""  # so that a GPU without rows is not asked
+    asked = device.type == "cuda" and any(gain.device.startswith("sm_") for gain in rows)
+    here = architecture(device) if asked else device.type
     return {gain.setting: gain.value for gain in rows if gain.device == here}
