@@ -22,7 +22,7 @@ from adabatch.lab.comparison import Ratio
 from adabatch.lab.study.communication import communication, measurements, slowest
 from adabatch.lab.study.statistics import paired_ratio, spread
 from adabatch.lab.tasks import Data
-from adabatch.lab.training import RunConfig
+from adabatch.lab.training import RunConfig, failures
 from adabatch.lab.training.device import entered, threads, wait_for
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.setup import Forward, Setup, forward_of
@@ -74,7 +74,7 @@ def probe(
     ranks = Ranks()
     data = ranks.each_first(lambda: tasks.get(config.task).load(config.data)) if data is None else data
     sizes = batch_sizes(config, max_batch_size=max_batch_size, dataset_size=data.dataset_size)
-    with threads(config.threads), entered(device):
+    with failures.told(config, device, None), threads(config.threads), entered(device):
         versions = training.versions(device)
         found = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
     ended = conclusion(found.rates)

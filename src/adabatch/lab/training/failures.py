@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from adabatch._errors import ArgumentError
+from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab.training import compiling
 from adabatch.lab.training.config import RunConfig
 
@@ -34,6 +34,8 @@ def told(config: RunConfig, device: torch.device, out: Path | None) -> Iterator[
     """
     try:
         yield
+    except AdabatchError:
+        raise
     except RuntimeError as error:
         if is_full(error):
             raise _full(config, device, error, out) from error

@@ -18,7 +18,7 @@ from adabatch import _distributed, _random, memory, norm, optim
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
-from adabatch.lab.training import checkpoint, compiling, lr_schedule, measured, optimizers, room
+from adabatch.lab.training import checkpoint, compiling, failures, lr_schedule, measured, optimizers, room
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.config import RunConfig, rmsprop_transition
 from adabatch.lab.training.evaluation import chunk_of, evaluate
@@ -436,7 +436,7 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
         memory.tune_allocator()
     loaded = tasks.get(config.task).load(config.data) if data is None else data
     config = replace(config, micro_batch_size=None)
-    with devices.threads(config.threads), devices.entered(device):
+    with failures.told(config, device, None), devices.threads(config.threads), devices.entered(device):
         setup = Setup(config, loaded, device)
 
         def step(batch: Any) -> None:
