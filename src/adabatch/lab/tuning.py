@@ -14,6 +14,7 @@ from adabatch.lab.comparison import Ratio
 from adabatch.lab.shapes import EMPTY_TOO, Amount, Answer, Count, Json, Record, Size, Text
 
 SWITCHES: Final = ("precision", "channels_last", "compile", "cuda_graphs")  # the settings that may be chosen
+_NONE: Final = Ratio(None, None, None)
 MARGIN: Final = 1.02  # how much faster, at least, a switch must be shown to be
 
 
@@ -36,7 +37,7 @@ class Tried(Record):
     name: Text
     settings: Json
     by_batch_size: Mapping[str, Ratio] = field(default_factory=dict)
-    training: Ratio = Ratio(None, None, None)
+    training: Ratio = _NONE
     saved_seconds: Amount = 0.0
     preparation_seconds: Amount | None = None
     pairs: Count = 0

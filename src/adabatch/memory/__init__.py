@@ -5,5 +5,6 @@ from adabatch.memory._profile import Point, StepProfile
 from adabatch.memory._profile_step import all_bytes, free_bytes, peak_bytes, profile_step
 
 __all__ = [
-    "AllocatorTuning", "Point", "StepProfile", "all_bytes", "free_bytes", "peak_bytes", "profile_step", "tune_allocator",
+    "AllocatorTuning", "Point", "StepProfile", "all_bytes", "free_bytes", "peak_bytes", "profile_step",
+    "tune_allocator",
 ]  # fmt: skip

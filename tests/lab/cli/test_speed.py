@@ -93,7 +93,18 @@ def test_a_folder_that_is_taken_is_refused_before_measuring(tmp_path, capsys, ch
     assert chosen == []
 
 
-ARMS = ["--seeds", "1", "--every", "1", "--max-batch-size", "128", "--arm", "adaptive", "--arm", "own: channels-last=false"]
+ARMS = [
+    "--seeds",
+    "1",
+    "--every",
+    "1",
+    "--max-batch-size",
+    "128",
+    "--arm",
+    "adaptive",
+    "--arm",
+    "own: channels-last=false",
+]
 
 
 def test_all_arms_take_what_is_faster_and_the_same_command_goes_on(tmp_path, capsys, chosen):

@@ -139,7 +139,9 @@ def test_the_peak_of_a_step_is_that_of_its_passes(data):
     """Of a network whose largest tensors are known: a hidden layer of 4 MiB, its gradient, and the rest below."""
     steps = Steps(config(growth=None, model="mlp"), data, torch.device("cpu"))
     steps.time(64, 1)
-    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2**14), torch.nn.ReLU(), torch.nn.Linear(2**14, 10))
+    wide = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 2**14), torch.nn.ReLU(), torch.nn.Linear(2**14, 10)
+    )
     steps.setup.forward = wide
     assert steps.peak(64) >= 2 * 64 * 2**14 * 4
 

@@ -66,7 +66,9 @@ def test_short_batches_count_as_the_smallest():
     ],
 )
 def test_a_switch_must_be_shown_to_pay(ratio, preparation, taken, reason):
-    found = judged(Tried(name="x", settings={}, training=ratio, preparation_seconds=preparation), training_seconds=300.0)
+    found = judged(
+        Tried(name="x", settings={}, training=ratio, preparation_seconds=preparation), training_seconds=300.0
+    )
     assert (found.taken, found.reason) == (taken, reason)
     assert found.saved_seconds == pytest.approx(60.0 if ratio.low == 1.25 else 0.0)
 
@@ -203,7 +205,9 @@ def test_a_switch_whose_steps_fail_is_left_out(monkeypatch):
 
 
 class Limited(Steps):
-    """Steps whose memory runs out at 64 samples."""
+    """Steps whose memory runs out at 64 samples, under one layout."""
+
+    full: bool | None = None
 
     def _train(self, count):
         if self.setup.loader.batch_size >= 64 and self.setup.config.channels_last is self.full:
@@ -214,7 +218,7 @@ class Limited(Steps):
 @pytest.mark.parametrize("full", [None, True])
 def test_memory_that_runs_out(monkeypatch, full):
     """Without the switch the run itself would not fit; with it the switch is not for it."""
-    monkeypatch.setattr(Limited, "full", full, raising=False)
+    monkeypatch.setattr(Limited, "full", full)
     monkeypatch.setattr(module, "Steps", Limited)
     if full is None:
         with pytest.raises(ValueError, match=r"`micro_batch_size` must .*: 64 samples at once are too many; try 32"):
@@ -269,7 +273,9 @@ def test_a_folder_with_a_tuning(tmp_path):
     write_json(tmp_path / "tune.json", TUNING.to_json())
     assert saved_tuning(tmp_path) == TUNING
     write_json(tmp_path / "tune.json", TUNING.to_json() | {"seconds": -1})
-    with pytest.raises(ValueError, match=r"`out` must hold a whole measurement, got .*tune.json with seconds -1, which "):
+    with pytest.raises(
+        ValueError, match=r"`out` must hold a whole measurement, got .*tune.json with seconds -1, which "
+    ):
         saved_tuning(tmp_path)
     (tmp_path / "tune.json").write_text("{")
     with pytest.raises(ValueError, match=r"`out` must hold a whole measurement, got .*tune.json with damage"):

@@ -36,7 +36,9 @@ def test_each_of_a_few_sizes_gets_a_graph_and_many_share_one(count, graphs):
 
 def test_sizes_too_many_for_graphs():
     check_graphs(range(32, 0, -1))
-    with pytest.raises(ValueError, match=r"`cuda_graphs` must come with at most 32 sizes .*, got 33 from 1 to 33, .*; "):
+    with pytest.raises(
+        ValueError, match=r"`cuda_graphs` must come with at most 32 sizes .*, got 33 from 1 to 33, .*; "
+    ):
         check_graphs(range(33, 0, -1))
 
 
@@ -44,9 +46,9 @@ def test_an_error_of_a_backend_becomes_one_line():
     def broken(graph, inputs):
         raise OSError("no compiler\nfound here")
 
-    with pytest.raises(ValueError, match=r"^`compile` must be possible here, got .*no compiler found here.*; leave it"):
-        with compiled(True):
-            compiled_by(broken)(torch.zeros(4, 3))
+    message = r"^`compile` must be possible here, got .*no compiler found here.*; leave it"
+    with pytest.raises(ValueError, match=message), compiled(True):
+        compiled_by(broken)(torch.zeros(4, 3))
     with pytest.raises(RuntimeError) as caught:
         compiled_by(broken)(torch.zeros(4, 3))
     assert is_of_compiling(caught.value)
@@ -67,13 +69,9 @@ def test_other_errors_stay_what_they_are():
 def test_an_error_is_of_compiling_if_one_that_caused_it_is():
     from torch._inductor.exc import CppCompileError
 
-    try:
-        try:
-            raise CppCompileError(["g++"], "no space")
-        except RuntimeError as error:
-            raise RuntimeError("in a backward pass") from error
-    except RuntimeError as error:
-        assert is_of_compiling(error)
+    error = RuntimeError("in a backward pass")
+    error.__cause__ = CppCompileError(["g++"], "no space")
+    assert is_of_compiling(error)
     assert not is_of_compiling(RuntimeError("torch._dynamo is named in the text alone"))
 
 
@@ -90,13 +88,13 @@ def test_graphs_that_were_left_out_are_told(monkeypatch):
     monkeypatch.setattr(compiling, "has_graphs", lambda device: True)
     with captured(CPU):
         pass
-    with pytest.warns(UserWarning, match="`cuda_graphs` is not in force everywhere: 2 of the compiled parts"):
-        with captured(CPU):
-            counters["inductor"]["cudagraph_skips"] += 2
+    partly = "`cuda_graphs` is not in force everywhere: 2 of the compiled parts"
+    with pytest.warns(UserWarning, match=partly), captured(CPU):
+        counters["inductor"]["cudagraph_skips"] += 2
     monkeypatch.setattr(compiling, "has_graphs", lambda device: False)
-    with pytest.raises(ValueError, match="`cuda_graphs` must be able to capture the network, got 1 of .*; leave it out"):
-        with captured(CPU):
-            counters["inductor"]["cudagraph_skips"] += 1
+    nowhere = r"`cuda_graphs` must be able to capture the network, got 1 of .*; leave it out"
+    with pytest.raises(ValueError, match=nowhere), captured(CPU):
+        counters["inductor"]["cudagraph_skips"] += 1
 
 
 def test_torch_counts_what_it_leaves_out():
@@ -108,7 +106,8 @@ def test_torch_counts_what_it_leaves_out():
     before = counters["inductor"]["cudagraph_skips"]
     log_cudagraph_skip_and_bump_counter("skipping cudagraphs due to a test")
     assert counters["inductor"]["cudagraph_skips"] == before + 1
-    assert get_manager(0, create_if_none_exists=False) is None
+    if not torch.cuda.is_available():  # else other tests may have made one
+        assert get_manager(0, create_if_none_exists=False) is None
 
 
 class OnTheCpu(torch.nn.Module):
@@ -127,9 +126,14 @@ def test_on_a_gpu_a_network_without_a_graph_is_refused():
     device = torch.device("cuda")
     torch.compiler.reset()
     network = torch.compile(OnTheCpu().to(device), mode="reduce-overhead")
-    with pytest.raises(ValueError, match="`cuda_graphs` must be able to capture the network"), captured(device):
-        for _ in range(3):
-            network(torch.zeros(8, 4, device=device)).sum().backward()
+
+    def train():
+        with captured(device):
+            for _ in range(3):
+                network(torch.zeros(8, 4, device=device)).sum().backward()
+
+    with pytest.raises(ValueError, match="`cuda_graphs` must be able to capture the network"):
+        train()
 
 
 @pytest.mark.gpu

@@ -50,7 +50,7 @@ def failing(monkeypatch, error, number, *, config=SMALL):
 def test_memory_that_runs_out_in_the_middle(tmp_path, monkeypatch, unbroken):
     """And with memory again the run goes on to the very result."""
     failing(monkeypatch, torch.OutOfMemoryError("no\nmore"), 30)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="`device` must have memory free") as caught:
         train(SMALL, tmp_path, data=small_data())
     assert str(caught.value) == (
         f"`device` must have memory free for the training, got cpu, which is full (no more); {tmp_path} holds its last "
@@ -63,12 +63,16 @@ def test_memory_that_runs_out_in_the_middle(tmp_path, monkeypatch, unbroken):
 
 
 def test_before_the_first_checkpoint_the_settings_are_kept(tmp_path, monkeypatch):
-    config = replace(SMALL, micro_batch_size=7)
     failing(monkeypatch, RuntimeError("DefaultCPUAllocator: can't allocate memory: 1"), 2)
-    with pytest.raises(ValueError, match=r"holds its settings alone; to go on .* with a `micro_batch_size` below 7$"):
-        train(config, tmp_path, data=small_data())
-    with pytest.raises(ValueError, match="`device` must have memory .*; nothing is saved; begin again once there is more"):
-        train(config, data=small_data())
+    with pytest.raises(ValueError, match=r"holds its settings alone; to go on .* less with a `micro_batch_size`$"):
+        train(SMALL, tmp_path, data=small_data())
+    with pytest.raises(
+        ValueError, match=r"`device` must have memory .*; nothing is saved; begin again once there is more"
+    ):
+        train(SMALL, data=small_data())
+    small = replace(SMALL, micro_batch_size=7)
+    with pytest.raises(ValueError, match="with a `micro_batch_size` below 7$"), told(small, CPU, None):
+        raise torch.OutOfMemoryError
 
 
 def of_a_compiler():
@@ -99,7 +103,7 @@ def test_with_graphs_both_are_to_be_left_out():
 def test_an_error_of_the_network_keeps_its_traceback(monkeypatch, config):
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     failing(monkeypatch, error, 3)
-    with pytest.raises(RuntimeError, match="^mat1 and mat2") as caught:
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2") as caught:
         train(config, data=small_data())
     assert caught.value is error
 
@@ -109,13 +113,21 @@ def test_a_gpu_that_vanishes(tmp_path):
     lost = torch.AcceleratorError("CUDA error: device not ready") if hasattr(torch, "AcceleratorError") else None
     for error in filter(None, (lost, RuntimeError("CUDA error: unspecified launch failure"))):
         assert is_of_the_gpu(error)
-        with pytest.raises(ValueError, match=r"`device` must stay in working order, got cuda: CUDA error: .*; nothing is"):
-            with told(SMALL, GPU, tmp_path):
-                raise error
+        with (
+            pytest.raises(
+                ValueError, match=r"`device` must stay in working order, got cuda: CUDA error: .*; nothing is"
+            ),
+            told(SMALL, GPU, tmp_path),
+        ):
+            raise error
     (tmp_path / "config.json").touch()
-    with pytest.raises(ValueError, match=r"settings alone; to go on `resume` it once it works again, or on another `dev"):
-        with told(SMALL, GPU, tmp_path):
-            raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    with (
+        pytest.raises(
+            ValueError, match=r"settings alone; to go on `resume` it once it works again, or on another `dev"
+        ),
+        told(SMALL, GPU, tmp_path),
+    ):
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
     with pytest.raises(RuntimeError, match="Connection closed by peer"), told(SMALL, GPU, tmp_path):
         raise RuntimeError("Connection closed by peer")
     with pytest.raises(RuntimeError, match="CUDA error"), told(SMALL, CPU, tmp_path):

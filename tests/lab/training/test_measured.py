@@ -20,14 +20,16 @@ def test_each_row_is_in_its_file(gain):
     found = json.loads((RESULTS / gain.origin).read_text())
     assert gain.device == found["device"] == "cpu", "a result of a GPU names its architecture: compare it here"
     for size, low in gain.ratios.items():
-        ratio = found["ratios"][f"{gain.models[0]}, batch {size}, {gain.setting}"]
+        ratio = found["ratios"][f"{gain.models[0]}, batch {size}, {gain.setting}"]["ratio"]
         assert low == pytest.approx(ratio["low"], abs=5e-4)
         assert ratio["low"] > 1
     assert set(gain.models) <= set(models.names())
     SETTINGS[gain.setting].validate(gain.value)
 
 
-@pytest.mark.parametrize(("model", "device", "found"), [("resnet44", "cpu", True), ("resnet20", "cuda", None), ("gpt", "cpu", None)])
+@pytest.mark.parametrize(
+    ("model", "device", "found"), [("resnet44", "cpu", True), ("resnet20", "cuda", None), ("gpt", "cpu", None)]
+)
 def test_what_is_faster(model, device, found):
     assert measured.faster(model, torch.device(device)).get("channels_last") is found
 

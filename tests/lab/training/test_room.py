@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 numbers = st.integers(0, 2**40)
 
 
-@given(constant=numbers, of_a_sample=numbers, few=st.integers(1, 1000), more=st.integers(1, 1000), at=st.integers(1, 10**6))
+@given(
+    constant=numbers, of_a_sample=numbers, few=st.integers(1, 1000), more=st.integers(1, 1000), at=st.integers(1, 10**6)
+)
 def test_a_line_gives_back_what_is_linear(constant, of_a_sample, few, more, at):
     def true(samples):
         return constant + of_a_sample * samples
@@ -75,7 +77,9 @@ def test_two_small_passes_foretell_a_large_one(monkeypatch):
     sizes: list[int] = []
     check(passes_of(2**20, sizes), 96, CPU)
     assert sizes == [12, 12, 24]
-    with pytest.raises(ValueError, match=r"128 samples at once would take about 0.125 GiB of the 0.0977 GiB that this "):
+    with pytest.raises(
+        ValueError, match=r"128 samples at once would take about 0.125 GiB of the 0.0977 GiB that this "
+    ):
         check(passes_of(2**20, sizes), 128, CPU)
     with pytest.raises(ValueError, match=r"96 samples .* this machine has; try 64"):
         check(passes_of(2**20, sizes), 96, CPU, more=10 * 2**20)
@@ -96,7 +100,13 @@ def test_a_run_that_cannot_fit_says_so_before_its_first_update(tmp_path, monkeyp
     """A real network in a machine of which nearly all is taken; with small micro-batches it fits."""
     config, seen = replace(SMALL, model="small_cnn", lr_schedule="constant"), []
     made = Setup(config, small_data(), CPU)
-    peaks = [memory.peak_bytes(lambda size=size: made.loss(made.forward(torch.zeros(size, 1, 8, 8)), torch.zeros(size).long()).backward(), CPU) for size in (16, 64)]
+    peaks = [
+        memory.peak_bytes(
+            lambda size=size: made.loss(made.forward(torch.zeros(size, 1, 8, 8)), torch.zeros(size).long()).backward(),
+            CPU,
+        )
+        for size in (16, 64)
+    ]
     monkeypatch.setattr(memory, "all_bytes", lambda device: (peaks[0] + peaks[1]) // 2)
     with pytest.raises(ValueError, match=r"`micro_batch_size` must .*: 64 samples at once would take about .*; try "):
         train(config, tmp_path, data=small_data(), progress=seen.append)

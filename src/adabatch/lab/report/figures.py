@@ -280,7 +280,7 @@ def probe(points: Sequence[Json]) -> Table:
 
 
 def tuning(found: Tuning) -> Table:
-    """The switches that `--tune` measured: how much faster a step is, the seconds saved and prepared, and the choice."""
+    """The switches that `--tune` measured: how much faster a step is, seconds saved and prepared, and the choice."""
     rows = []
     for each in found.tried:
         ratios = [each.by_batch_size.get(str(size)) for size in found.batch_sizes]

@@ -58,9 +58,9 @@ def probe(
     Returns:
         The content of `probe.json`. `optimizer_seconds` are those of a step; `gradients` are the bytes of each buffer
         in which DistributedDataParallel reduces them, and the share of the passes after which it is filled. In one
-        process `communication` is missing. `peak_bytes` of a batch size are those of a step beyond what is kept between
-        steps, see `memory.peak_bytes`; null where the device does not tell. Where parameters are sharded the passes communicate, so that seconds of the
-        passes alone, `compute_seconds`, and `gradients` are missing.
+        process `communication` is missing. `peak_bytes` are those of a step beyond what is kept between steps, see
+        `memory.peak_bytes`; null where the device does not tell. Where parameters are sharded the passes communicate,
+        so that seconds of the passes alone, `compute_seconds`, and `gradients` are missing.
 
     Raises:
         ValueError: if an argument is out of range, the batch is larger than the data set, or memory runs out where

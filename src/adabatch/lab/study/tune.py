@@ -1,9 +1,9 @@
 """Which switches of speed pay for a run: precision, layout, `torch.compile` and CUDA graphs, measured on its own steps.
 
-A switch is measured against the settings so far by real steps in pairs, A B A B, at the smallest and the largest planned
-batch size. A step's time is taken as a straight line in its batch size, so both times add up to that of all updates of
-the plan, pair by pair. The switch is taken if the 95 % interval of that ratio lies above `MARGIN`, and if what it saves
-of the training is more than it takes to compile.
+A switch is measured against the settings so far by real steps in pairs, A B A B, at the smallest and the largest
+planned batch size. A step's time is taken as a straight line in its batch size, so both times add up to that of all
+updates of the plan, pair by pair. The switch is taken if the 95 % interval of that ratio lies above `MARGIN`, and if
+what it saves of the training is more than it takes to compile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import torch
 from adabatch import _checks, _files, memory
 from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab import tasks, training
-from adabatch.lab.comparison import Ratio
 from adabatch.lab.study.probe import Steps
 from adabatch.lab.study.statistics import paired_ratio
 from adabatch.lab.tasks import Data
@@ -259,9 +258,7 @@ def _variant(config: RunConfig, data: Data, device: torch.device, ends: Sequence
         return f"it failed: {compiling.words_of(error)}"
 
 
-def _against(
-    switch: Switch, base: _Variant, other: _Variant, updates: Sequence[float], *, seconds: float
-) -> Tried:
+def _against(switch: Switch, base: _Variant, other: _Variant, updates: Sequence[float], *, seconds: float) -> Tried:
     """Measures a variant against the one so far, in pairs."""
     times: dict[int, tuple[list[float], list[float]]] = {size: ([], []) for size in base.seconds}
     longest = {size: max(base.seconds[size], other.seconds[size]) for size in times}
