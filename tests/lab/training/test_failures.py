@@ -71,7 +71,7 @@ def test_before_the_first_checkpoint_the_settings_are_kept(tmp_path, monkeypatch
     ):
         train(SMALL, data=small_data())
     small = replace(SMALL, micro_batch_size=7)
-    with pytest.raises(ValueError, match="with a `micro_batch_size` below 7$"), told(small, CPU, None):
+    with pytest.raises(ValueError, match=r"with a `micro_batch_size` below 7$"), told(small, CPU, None):
         raise torch.OutOfMemoryError
 
 

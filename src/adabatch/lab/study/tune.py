@@ -34,6 +34,7 @@ from adabatch.lab.tuning import MARGIN, Tried, Tuning
 
 SECONDS: Final = 20.0  # of measuring, without what warms up and compiles
 PAIRS: Final = (3, 9)  # fewest, where steps are long, and most
+WARM_SECONDS: Final = 2.0  # after which a size counts as warm
 WORTH_SECONDS: Final = 60.0  # of a training; no compilation pays within less
 BF16, COMPILE, GRAPHS = "bf16", "compile", "compile with CUDA graphs"
 _GIVEN: Final = "it is given"
@@ -236,12 +237,19 @@ class _Variant:
         with shapes, captured:
             for size in ends:
                 try:
-                    times = [self._steps.time(size, 1) for _ in range(4 if config.compile else 2)]
+                    times = self._warm_up(size)
                 except torch.OutOfMemoryError:
                     raise room.too_large(size) from None
                 self.seconds[size] = min(times[1:])
                 prepared += max(sum(times) - len(times) * self.seconds[size], 0.0)
         self.preparation_seconds = prepared * (planned / len(ends) if planned <= compiling.GRAPHS else 1)
+
+    def _warm_up(self, size: int) -> list[float]:
+        """Seconds of the first four steps, or of two that take long and compile nothing."""
+        times: list[float] = []
+        while len(times) < 2 or (len(times) < 4 and (self.config.compile or sum(times) < WARM_SECONDS)):
+            times.append(self._steps.time(size, 1))
+        return times
 
     def time(self, size: int, count: int) -> float:
         """Seconds of a step, the mean of `count`."""
