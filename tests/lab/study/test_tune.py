@@ -22,6 +22,7 @@ from adabatch.lab.study.tune import BF16, COMPILE, GRAPHS, judged, saved_tuning,
 from adabatch.lab.training import RunConfig, train
 from adabatch.lab.training.folder import write_json
 from adabatch.lab.training.ranks import Ranks
+from adabatch.lab.training.setup import sizes
 from adabatch.lab.tuning import MARGIN, Tried
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own, when it compiles
@@ -140,54 +141,94 @@ def test_a_tuning_measures_real_steps():
     assert found.seconds > 0.2
 
 
-class Slowed(Steps):
-    """Steps that wait, but for those with a layout."""
+class Timed(Steps):
+    """Real steps with the seconds of another machine: a switch gains or costs, the first step of a size compiles."""
 
-    last = True
+    gains: dict[str, float] = {}  # noqa: RUF012
 
-    def _train(self, count):
-        super()._train(count)
-        if self.setup.config.channels_last is not self.last:
-            time.sleep(0.01 * count)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.compiled = set()
 
-
-@pytest.mark.parametrize(("last", "settings"), [(True, {"channels_last": True}), (None, {})])
-def test_what_is_shown_to_be_faster_is_taken(monkeypatch, last, settings):
-    monkeypatch.setattr(Slowed, "last", last)
-    monkeypatch.setattr(module, "Steps", Slowed)
-    found = tune(IMAGES, seconds=4.0, data=small_data())
-    (tried,) = found.tried
-    assert tried.taken is (last is True), tried
-    assert found.settings == settings
-    ratio = tried.training.median
-    assert ratio > 2 if last else ratio < 0.5
-    if last:
-        assert tried.saved_seconds > 0
-    assert tune(IMAGES, fixed=["channels_last"], seconds=0.5, data=small_data()).settings == {}
+    def time(self, batch_size, count):
+        assert super().time(batch_size, count) > 0
+        config, seconds = self.setup.config, count * (0.001 + 0.0001 * batch_size)
+        if config.compile and batch_size not in self.compiled:
+            self.compiled.add(batch_size)
+            return 3.0 + seconds / self.gains["compile"]
+        for name in self.gains:
+            seconds /= self.gains[name] if getattr(config, name) else 1.0
+        return seconds
 
 
-def test_later_switches_are_measured_on_top_of_those_taken(monkeypatch):
-    """A compiled network comes first; its backend is one that does nothing, and the plain one waits."""
-    seen = []
-
-    class Waiting(Steps):
-        def _train(self, count):
-            super()._train(count)
-            seen.append((self.setup.config.compile, self.setup.config.channels_last))
-            time.sleep(0.0 if self.setup.config.compile else 0.01 * count)
-
+def timed(monkeypatch, **gains):
+    """Switches whose gains are known; what compiles does so by a backend that does nothing."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, mode=None: real(model, backend="eager"))
-    monkeypatch.setattr(module, "Steps", Waiting)
+    monkeypatch.setattr(Timed, "gains", gains)
+    monkeypatch.setattr(module, "Steps", Timed)
+
+
+def seconds_of(config):
+    """The seconds of all updates, one by one; short batches as long as the smallest."""
+    return sum(0.001 + 0.0001 * max(batch.size, 16) for batch in config.plan(300))
+
+
+@pytest.mark.parametrize(
+    ("gain", "settings"), [(2.0, {"channels_last": True}), (1.021, {"channels_last": True}), (1.019, {}), (0.5, {})]
+)
+def test_what_is_shown_to_be_faster_is_taken(monkeypatch, gain, settings):
+    timed(monkeypatch, channels_last=gain)
+    found = tune(IMAGES, seconds=0.05, data=small_data())
+    (tried,) = found.tried
+    assert found.settings == settings
+    assert tried.taken is bool(settings)
+    ratios = [tried.training, *tried.by_batch_size.values()]
+    assert [(ratio.low, ratio.median) for ratio in ratios] == [pytest.approx((gain, gain))] * 3
+    assert found.training_seconds == pytest.approx(seconds_of(IMAGES))
+    assert tried.saved_seconds == pytest.approx(found.training_seconds * (1 - 1 / gain) if settings else 0.0)
+    assert tune(IMAGES, fixed=["channels_last"], seconds=0.05, data=small_data()).tried == ()
+
+
+def test_a_gain_at_large_batches_alone_counts_for_their_updates(monkeypatch):
+    """Small ones are slower by half, and there are more of them."""
+
+    def time(self, batch_size, count):
+        of = Steps.time(self, batch_size, count) and count * (0.001 + 0.0001 * batch_size)
+        if not self.setup.config.channels_last:
+            return of
+        return of / 2 if batch_size == 64 else of * 1.5
+
+    timed(monkeypatch)
+    monkeypatch.setattr(Timed, "time", time)
+    (tried,) = tune(IMAGES, seconds=0.05, data=small_data()).tried
+    small, large = tried.by_batch_size.values()
+    assert (small.median, large.median) == pytest.approx((1 / 1.5, 2.0))
+    at = shared_updates(IMAGES.plan(300).batch_counts(), (16, 64))
+    before, after = at[0] * 0.0026 + at[1] * 0.0074, at[0] * 0.0026 * 1.5 + at[1] * 0.0037
+    assert tried.training.median == pytest.approx(before / after)
+    assert tried.taken is (before / after > MARGIN)
+
+
+@pytest.mark.parametrize("epochs", [400, 4000])
+def test_a_compilation_must_pay_within_the_training(monkeypatch, epochs):
+    """It takes 3 s for each of the sizes of the plan, and halves the time; what comes later is measured on top."""
+    timed(monkeypatch, compile=2.0, channels_last=1.25)
     monkeypatch.setattr(module, "WORTH_SECONDS", 0.0)
-    found = tune(replace(IMAGES, epochs=4000), seconds=2.0, data=small_data())
+    config = replace(IMAGES, epochs=epochs)
+    found = tune(config, seconds=0.05, data=small_data())
     first, second = found.tried
-    assert (first.name, first.taken, second.name) == (COMPILE, True, LAST), first
-    assert first.preparation_seconds > 0
-    assert "to prepare" in first.reason
-    assert second.preparation_seconds is None, "both compile"
-    assert found.settings["compile"] is True
-    assert set(seen) == {(False, None), (True, None), (True, True)}
+    planned = len(sizes(config.plan(300), None))
+    pays = 3.0 * planned < seconds_of(config) / 2
+    assert pays is (epochs == 4000)
+    assert (first.name, second.name) == (COMPILE, LAST)
+    assert first.preparation_seconds == pytest.approx(3.0 * planned, rel=0.01)
+    assert first.taken is pays
+    assert first.reason.startswith("it saves at least ")
+    assert first.reason.endswith(" s to prepare")
+    assert second.preparation_seconds is None, "both compile, or none"
+    assert second.saved_seconds == pytest.approx(seconds_of(config) / (2.0 if pays else 1.0) * (1 - 1 / 1.25), rel=0.01)
+    assert found.settings == ({"compile": True} if pays else {}) | {"channels_last": True}
 
 
 def test_a_switch_whose_steps_fail_is_left_out(monkeypatch):
@@ -295,8 +336,9 @@ def check_ranks_choose_alike(rank, world):
 
 def slowed_on(rank, *arguments):
     """Steps that take longer with channels last on one rank alone."""
-    steps = Slowed(*arguments)
-    steps.last = True if rank else steps.setup.config.channels_last
+    steps = Steps(*arguments)
+    if rank == 1 and steps.setup.config.channels_last:
+        steps.setup.model.register_forward_hook(lambda *_: time.sleep(0.005))
     return steps
 
 
