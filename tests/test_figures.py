@@ -440,6 +440,8 @@ OTHERS = [
     ("recipes.md", "The paper: up to 6.25x less time on four GPUs with less than 1 % change (a replication says 2 %)."),
     ("recipes.md", "The paper: 94.3 % with the decaying LR, 94.4 % with the growing batch, 94.5 % from LR 0.5, 93.3 %"),
     ("recipes.md", "The paper: 74.9 % top-1 in 15 minutes on 1,024 GPUs."),
+    ("recipes.md", "for about 20 s in all"),  # SECONDS
+    ("memory.md", "On a CPU with 64 MiB for each sample"),  # OF_A_SAMPLE
     ("plan.md", "make an update less than 1.5 times as fast"),  # PAYS
     ("plan.md", "the line through its all-reduces of 4 KiB to 64 MiB"),  # SIZES_BYTES
     ("plan.md", "so that `+0.90` means 0.9 % for 1 %"),  # what the column means

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 
 import adabatch as ab
 from adabatch.memory import StepProfile, _profile_step
-from adabatch.memory._profile_step import free_bytes, maker, peak_bytes, resized
+from adabatch.memory._profile_step import all_bytes, free_bytes, maker, peak_bytes, resized
 
 # What it measures.
 
@@ -209,6 +210,19 @@ def test_free_memory():
     free = free_bytes(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
     assert free_bytes(torch.device("meta")) is None
+
+
+def test_all_memory(monkeypatch, tmp_path):
+    """What is free counts among all; what this process has freed and keeps is not free, and still counts."""
+    whole, free = all_bytes(torch.device("cpu")), free_bytes(torch.device("cpu"))
+    assert whole is None or free is None or free <= whole
+    assert all_bytes(torch.device("meta")) is None
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    monkeypatch.setattr(_profile_step, "Path", lambda name: tmp_path if name == "/sys/fs/cgroup" else Path(name))
+    assert (all_bytes(torch.device("cpu")), free_bytes(torch.device("cpu"))) in ((5000, 3000), (None, None))
+    (tmp_path / "memory.max").write_text("max\n")
+    assert all_bytes(torch.device("cpu")) in (None, whole), "none of the group's"
 
 
 # Ranks.

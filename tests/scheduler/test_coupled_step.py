@@ -632,6 +632,24 @@ def test_a_checkpoint_by_torch_distributed_checkpoint(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected, strict=True))
 
 
+def test_a_step_is_refused_while_torch_says_that_it_captures(monkeypatch):
+    """The half of the next test that needs no GPU."""
+    model = model_of()
+    optimizer = sgd(model, lr=0.1)
+    loader = loader_of()
+    ab.BatchSizeScheduler(optimizer, loader, GROWING)
+    backward(model, next(iter(loader)))
+    before = [p.detach().clone() for p in model.parameters()]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="must not be captured in a CUDA graph"):
+        optimizer.step()
+    monkeypatch.undo()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    optimizer.step()
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # what a refused capture leaves
 def test_capture_in_a_cuda_graph_is_refused():

@@ -1,7 +1,10 @@
-"""Memory: seconds and bytes of a step by micro-batch size, and whether the process keeps freed memory."""
+"""Memory: seconds and bytes of a step by micro-batch size, the bytes of a device, and who keeps freed memory."""
 
 from adabatch.memory._allocator import AllocatorTuning, tune_allocator
 from adabatch.memory._profile import Point, StepProfile
-from adabatch.memory._profile_step import profile_step
+from adabatch.memory._profile_step import all_bytes, free_bytes, peak_bytes, profile_step
 
-__all__ = ["AllocatorTuning", "Point", "StepProfile", "profile_step", "tune_allocator"]
+__all__ = [
+    "AllocatorTuning", "Point", "StepProfile", "all_bytes", "free_bytes", "peak_bytes", "profile_step",
+    "tune_allocator",
+]  # fmt: skip

@@ -429,18 +429,32 @@ def free_bytes(device: torch.device) -> int | None:
     return _free_here() if device.type == "cpu" else None
 
 
+def all_bytes(device: torch.device) -> int | None:
+    """Bytes that a process could have on `device` at most; None if not known.
+
+    On a GPU those that are free now. On the CPU all memory, or the control group's limit if that is less: what is free
+    there does not count what this process has freed and keeps.
+    """
+    return _bytes_here("MemTotal:", used=False) if device.type == "cpu" else free_bytes(device)
+
+
 def _free_here() -> int | None:
     """Available memory of the machine, or of the control group if it has less."""
+    return _bytes_here("MemAvailable:", used=True)
+
+
+def _bytes_here(name: str, *, used: bool) -> int | None:
+    """A line of the machine's memory, or the control group's limit if that is less; without what the group has used."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(name)]
     group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
+        limit, current = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
         if limit != "max":
-            found.append(max(int(limit) - int(used), 0))
+            found.append(max(int(limit) - used * int(current), 0))
     except (OSError, ValueError):
         pass
     return min(found, default=None)

@@ -10,7 +10,7 @@ from tests.lab.report.test_figures import rows_of
 from tests.lab.report.test_folders import ODD, places_in, what_is_said, with_another
 from tests.lab.report.test_page import data_of, without_scripts
 
-from adabatch.lab.report import folders, page
+from adabatch.lab.report import folders, page, words
 from adabatch.lab.report.folders import Plan, Probe, Together, Unfinished, read, read_together
 
 NOTE = {"format": 1, "task": "digits", "model": GROWING.model, "seeds": [0, 1, 2], "target": 0.95, "versions": VERSIONS}
@@ -334,6 +334,15 @@ def test_a_probe(tmp_path):
     assert "Out of memory" not in text
     (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"out_of_memory_at": 64}))
     assert "Out of memory at a batch size of 64." in shown(page.write(tmp_path))
+
+
+def test_a_probe_with_the_memory_of_steps(tmp_path):
+    points = [point | {"peak_bytes": peak} for point, peak in zip(POINTS, (2**20, None), strict=True)]
+    (tmp_path / "probe.json").write_text(json.dumps(PROBE | {"curve": points}))
+    written = page.write(tmp_path)
+    rows = rows_of(written.read_text())
+    assert (rows["16"][3], rows["32"][3]) == ("1 MiB", words.NOTHING)
+    assert "Memory of a step: its peak beyond what is kept between steps." in shown(written)
 
 
 def test_a_probe_of_several_processes(tmp_path):

@@ -1,9 +1,10 @@
 import pytest
 from rich.console import Console
 from tests.lab.report.checks import comparison, made
+from tests.lab.test_tuning import TUNING
 
 from adabatch.lab.report import headline
-from adabatch.lab.report.terminal import compare_table, plain, probe_table, reduced_table
+from adabatch.lab.report.terminal import compare_table, plain, probe_table, reduced_table, tuning_table
 
 
 def cells(text, label):
@@ -124,6 +125,19 @@ def test_the_probe_table():
     for point in probe["curve"]:
         point["compute_seconds"] = {"median": 0.0015}
     assert cells(plain(probe_table(probe)), "16") == ["8,000", "7,000 to 9,000", "0.002", "-", "0.00150"]
+    for point, peak in zip(probe["curve"], (3 * 2**20, None), strict=True):
+        point["peak_bytes"] = peak
+    assert cells(plain(probe_table(probe)), "16")[3:] == ["-", "3 MiB", "0.00150"]
+    assert cells(plain(probe_table(probe)), "32")[4] == "-"
+
+
+def test_the_table_of_a_tuning():
+    text = plain(tuning_table(TUNING))
+    assert text.startswith("Speed of digits, small_cnn on cpu with a switch against without, 95 %")
+    assert cells(text, "switch") == ["at 16", "at 256", "whole training", "saves, s", "prepares, s", "taken"]
+    shown = ["1.20x [1.10, 1.30]", "-", "1.20x [1.10, 1.30]", "2.50", "-", "yes"]
+    assert cells(text, "channels last") == shown
+    assert cells(text, "compile") == ["-"] * 5 + ["no"]
 
 
 def test_the_table_of_all_reduces():

@@ -5,6 +5,7 @@ from tests.lab.report.checks import comparison, made
 from tests.lab.report.page_folders import write_comparison, write_run
 from tests.lab.report.test_figures import rows_of
 from tests.lab.report.test_terminal import cells
+from tests.lab.test_tuning import TUNING
 
 from adabatch.lab.comparison import Difference, Ratio
 from adabatch.lab.report import blocks, contents, figures, headline, words
@@ -144,3 +145,15 @@ def test_lines_do_not_break_before_a_sign_or_within_an_interval():
     assert words.html("within 1 % of <b>, by 2.0 [-1, +3] and [1.72, 16.17]") == (
         "within 1&nbsp;% of &lt;b&gt;, by 2.0 [-1,&nbsp;+3] and [1.72,&nbsp;16.17]"
     )
+
+
+def test_what_a_tuning_chose():
+    assert words.tuned(TUNING) == [
+        "--tune takes channels last, each measured on top of those before it.",
+        "channels last: it saves at least 2.5 s of 27 s.",
+        "compile: it failed: no compiler.",
+        "bf16, not measured: it is given.",
+        "Measured in 20.2 s. An option that is given stays as it is.",
+    ]
+    nothing = replace(TUNING, tried=())
+    assert words.tuned(nothing)[0] == "--tune takes nothing: no switch is shown to pay, and settings stay as they are."

@@ -214,6 +214,14 @@ def test_a_folder_of_other_settings_is_refused(out, data, changes, message):
     assert stamps(out) == before
 
 
+def test_what_a_single_run_may_change_a_comparison_of_times_may_not(out, data):
+    compiled = [Arm(arm.name, replace(arm.config, compile=True)) for arm in arms()]
+    with pytest.raises(
+        ValueError, match=r"other settings \(there and now\): fixed-small has compile: False and True; "
+    ):
+        compare(compiled, seeds=[3, 5], out=out, data=data)
+
+
 def test_where_the_data_are_and_who_reads_them_may_change(out, finished, data):
     (out / "runs" / "adaptive" / "seed-5" / "result.json").unlink()  # a run to go on with
     found = compare(arms(data="elsewhere", workers=2), seeds=[3, 5], out=out, data=data).to_json()

@@ -130,6 +130,20 @@ def test_a_probe_measures_real_steps(data):
     assert found["gradients"]["bytes"] == found["gradients"]["buckets"][0]
     assert 0.3 < found["gradients"]["ready"][0] <= 1, "the first layer's gradient comes last"
     assert found["out_of_memory_at"] is None
+    few, many = (point["peak_bytes"] for point in found["curve"])
+    assert few > found["gradients"]["bytes"], "activations, and gradients"
+    assert 1.5 * few < many < 2 * few + 2**20
+
+
+def test_the_peak_of_a_step_is_that_of_its_passes(data):
+    """Of a network whose largest tensors are known: a hidden layer of 4 MiB, its gradient, and the rest below."""
+    steps = Steps(config(growth=None, model="mlp"), data, torch.device("cpu"))
+    steps.time(64, 1)
+    wide = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 2**14), torch.nn.ReLU(), torch.nn.Linear(2**14, 10)
+    )
+    steps.setup.forward = wide
+    assert steps.peak(64) >= 2 * 64 * 2**14 * 4
 
 
 def test_later_layers_fill_the_first_bucket(data, monkeypatch):

@@ -389,14 +389,13 @@ HELD = {
     **{"rule": "smith", "drop_last": True, "coupling": "none", "lr": 0.5, "lr_schedule": "constant", "momentum": 0.5},
     **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
-    **{"compile": True, "cuda_graphs": True, "sync_batch_norm": True, "compress": "bf16", "last_batch_norm": True},
+    **{"sync_batch_norm": True, "compress": "bf16", "last_batch_norm": True},
     **{"growth_file": '{"kind":"constant","batch_size":16}'},
     **{"transition": "0.5:0.5", "decay_biases": False, "label_smoothing": 0.1, "zero_init": True},
 }
 WITH = {
     "rule": {"growth": None},
     "growth_file": {"growth": None, "every": "1 epoch", "max_batch_size": None},
-    "cuda_graphs": {"compile": True},
     "transition": {"optimizer": "rmsprop-warmup"},
 }  # fmt: skip; what they do not go without
 FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 updates"}
@@ -425,7 +424,9 @@ def test_every_setting_is_held_or_free():
         *FREE,
         "fsdp",
         "world_sizes",
-    }  # see test_ranks.py, and below
+        "compile",
+        "cuda_graphs",
+    }  # see test_ranks.py, test_failures.py, and below
 
 
 def test_where_the_data_are_and_what_reads_them_may_change(tmp_path, unbroken):

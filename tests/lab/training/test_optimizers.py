@@ -74,3 +74,30 @@ def test_every_parameter_of_every_network_has_moments_after_an_update(name):
         inputs = torch.randn(2, 1, size, size)
     network(inputs).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+def test_torchs_own_are_fused_on_a_gpu():
+    fused = {name for name in optimizers.NAMES if optimizers.has_fused(name, torch.device("cuda"))}
+    assert fused == {"sgd", "nesterov", "adam", "adamw"}
+    assert not any(optimizers.has_fused(name, torch.device("cpu")) for name in optimizers.NAMES)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw"])
+def test_a_fused_step_is_the_step(name, device):
+    """Torch has the kernels on the CPU too: the same step but for rounding, with moments of the same kind."""
+    ends = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(shape, device=device)) for shape in ((5, 3), (3,))]
+        made = optimizers.build(name, weights, lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)
+        for step in range(4):
+            for weight in weights:
+                weight.grad = torch.cos(weight.detach() + step)
+            made.step()
+        moments = made.state_dict()["state"]
+        ends.append((weights, {key: sorted(value) for key, value in moments.items()}))
+    (plain, kept), (kernel, also) = ends
+    assert kept == also
+    for one, other in zip(plain, kernel, strict=True):
+        torch.testing.assert_close(one, other)

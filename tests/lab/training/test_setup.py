@@ -9,7 +9,7 @@ from tests.lab.training.checks import SMALL, small_data
 
 from adabatch.lab import tasks
 from adabatch.lab.tasks.objective import Classification
-from adabatch.lab.training import RunConfig, setup, train, with_fastest_micro_batch
+from adabatch.lab.training import RunConfig, optimizers, setup, train, with_fastest_micro_batch
 from adabatch.lab.training.setup import Setup
 from adabatch.schedules import constant, geometric
 from adabatch.units import epochs
@@ -221,3 +221,33 @@ def test_a_training_loss_is_that_of_a_number_of_targets():
     config = RunConfig.for_task("gpt-tiny", model="lstm", batch_size=2, max_batch_size=None, epochs=1)
     assert Setup(config, data, CPU).evaluate(of_training=True)[1].shape == (16, 128)
     assert setup_of(IMAGES).evaluate(of_training=True)[1].shape == (300,)
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "adam", "coupling": "sqrt", "lr": 0.001}])
+def test_a_run_goes_on_with_a_fused_optimizer(tmp_path, monkeypatch, settings):
+    """As one from a CPU does on a GPU; torch has the kernels on the CPU too."""
+    config = replace(SMALL, lr_schedule="constant", **settings)
+    plain = train(config, data=small_data())
+    train(replace(config, epochs=2), tmp_path, data=small_data())
+    monkeypatch.setattr(optimizers, "has_fused", lambda name, device: True)
+    assert setup_of(config).optimizer.param_groups[0]["fused"] is True
+    fused = train(config, tmp_path, data=small_data(), resume=True)
+    assert fused.updates == plain.updates
+    assert fused.history[-1].test_loss == pytest.approx(plain.history[-1].test_loss, rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_optimizers_are_fused():
+    made = Setup(SMALL, small_data(), torch.device("cuda"))
+    assert made.optimizer.param_groups[0]["fused"] is True
+    assert train(replace(SMALL, device="cuda"), data=small_data()).best_accuracy > 0.5
+
+
+def test_sizes_too_many_for_graphs_are_said_before_training(monkeypatch):
+    """The half of a run on a GPU that needs none."""
+    many = replace(SMALL, growth=1.03, every="20 samples", max_batch_size=256, compile=True)
+    made = setup_of(many)
+    assert len(setup.sizes(made.plan, None)) > 32
+    made.config = replace(many, cuda_graphs=True)
+    with pytest.raises(ValueError, match=r"`cuda_graphs` must come with at most 32 sizes of micro-batches, got "):
+        made.try_sizes(tell=lambda line: None)

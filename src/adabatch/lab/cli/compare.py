@@ -14,8 +14,8 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from adabatch._errors import ArgumentError, naming
-from adabatch.lab.cli import _options, _shared
-from adabatch.lab.training.config import GROWING, GROWTH, RUN, RunConfig
+from adabatch.lab.cli import _options, _shared, _speed
+from adabatch.lab.training.config import GROWING, GROWTH, RUN, SETTINGS, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.comparison import Comparison
@@ -54,6 +54,7 @@ def command(
     preset: _options.Preset = None,
     config: _options.SettingsFile = None,
     settings: dict[str, Any],
+    tune: _speed.Tune = False,
     out: _options.Out = None,
     progress: _options.Telling = None,
     as_json: _options.AsJson = False,
@@ -64,7 +65,7 @@ def command(
     --growth, --rule, --growth-file, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone),
     in turns. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
     report.html and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's
-    LR for that optimizer, unless the arm sets one.
+    LR for that optimizer, unless the arm sets one. With --tune all arms train with what is faster for the adaptive one.
 
     Examples:
         adabatch compare digits
@@ -88,7 +89,10 @@ def command(
 
     with joined(run.device, command="compare") as ranks:
         show = show and ranks.is_first
-        compare = _compare(run, arms=arm or [], seeds=seeds, target=target, out=folder, show=show, as_json=as_json)
+        speed = _speed.Choice(
+            wanted=tune, fixed=settings if tune or config is None else SETTINGS, ranks=ranks, as_json=as_json, show=show
+        )
+        compare = _compare(run, speed, arms=arm or [], seeds=seeds, target=target, out=folder)
     if not ranks.is_first:
         return
     notes = _write(compare, folder)
@@ -100,13 +104,13 @@ def command(
         remedy = f"all results are in {folder}; the same command with a lower target reads them again"
         raise ArgumentError("target", "must be reached by at least one run", got=got, remedy=remedy)
     if as_json:
-        _shared.print_json(compare.to_json())
+        _shared.print_json(speed.with_tuning(compare.to_json()))
     else:
         _show(compare, notes)
 
 
 def _compare(
-    config: RunConfig, *, arms: list[str], seeds: int, target: float | None, out: Path, show: bool, as_json: bool
+    config: RunConfig, speed: _speed.Choice, *, arms: list[str], seeds: int, target: float | None, out: Path
 ) -> Comparison:
     """Trains the runs that are missing; returns the findings."""
     from adabatch import _checks
@@ -122,21 +126,24 @@ def _compare(
         checked_target(target)
     training.pick_device(config.device)  # before data are read
     data = tasks.get(config.task).load(config.data)
+    chosen_arms(arms, config, dataset_size=data.dataset_size)  # before minutes of measuring
+    config = speed.for_comparison(config, out, data)
     chosen = chosen_arms(arms, config, dataset_size=data.dataset_size)
     numbers = range(config.seed, config.seed + seeds)
     interim = Interim(f"{config.task}, {config.model}", [arm.name for arm in chosen], numbers, {})
-    bar = RunsBar(config.task, interim, out, show=show)
+    bar = RunsBar(config.task, interim, out, show=speed.show)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
             with bar:
-                return compare(chosen, seeds=numbers, out=out, target=target, data=data, progress=bar.show)
+                how: dict[str, Any] = {"target": target, "data": data, "tuning": speed.kept()}
+                return compare(chosen, seeds=numbers, out=out, **how, progress=bar.show)
         except KeyboardInterrupt as error:
             page = shlex.join(["adabatch", "report", str(out)])
             message = (
                 f"interrupted; {bar.done} of {len(chosen) * seeds} runs are finished in {out} and will not be "
                 f"repeated; to go on, give the same command again; {page} shows what is there"
             )
-            _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
+            _shared.interrupted(message, as_json=speed.as_json, number=getattr(error, "number", signal.SIGINT))
 
 
 def _write(compare: Comparison, out: Path) -> list[str]:

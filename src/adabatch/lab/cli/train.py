@@ -16,9 +16,9 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from adabatch._errors import ArgumentError
-from adabatch.lab.cli import _folders, _options, _shared
+from adabatch.lab.cli import _folders, _options, _shared, _speed
 from adabatch.lab.training import growth
-from adabatch.lab.training.config import OUTPUT, RunConfig
+from adabatch.lab.training.config import OUTPUT, SETTINGS, RunConfig
 
 if TYPE_CHECKING:
     from adabatch.lab.training import Progress, RunResult
@@ -59,6 +59,7 @@ def command(
     preset: _options.Preset = None,
     config: _options.SettingsFile = None,
     settings: dict[str, Any],
+    tune: _speed.Tune = False,
     out: _options.Out = None,
     resume: Resume = False,
     resume_from: ResumeFrom = None,
@@ -83,6 +84,8 @@ def command(
 
         adabatch train cifar10 --preset adabatch --model resnet20
 
+        adabatch train digits --growth 2 --every 4 --tune
+
         adabatch train --config runs/mine --seed 1
     """
     micro_batch_size = settings.pop("micro_batch_size", None)
@@ -103,11 +106,19 @@ def command(
             else:
                 found = ranks.from_first(lambda: saved_config(again))
                 run = replace(run, micro_batch_size=found.micro_batch_size)
+        speed = _speed.Choice(
+            wanted=tune,
+            fixed=settings if tune or config is None else SETTINGS,
+            ranks=ranks,
+            as_json=as_json,
+            show=show and ranks.is_first,
+        )
+        run = speed.for_run(run, out, begun=again or (out if resume else None))
         with ExitStack() as around:
             own = again or ranks.from_first(lambda: out or around.enter_context(_folders.new(folder)))
-            result = _train(run, own, resume_from=source, as_json=as_json, show=show and ranks.is_first)
+            result = _train(run, speed, own, resume_from=source)
             if ranks.is_first:
-                _tell_result(run, result, own, as_json=as_json)
+                _tell_result(run, result, own, speed)
     if result.diverged:
         raise typer.Exit(_shared.DIVERGED)
 
@@ -155,7 +166,7 @@ def _begun_before(task: str, out: Path | None, world: int) -> Path | None:
     return found
 
 
-def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bool, show: bool) -> RunResult:
+def _train(config: RunConfig, speed: _speed.Choice, out: Path, *, resume_from: str | None) -> RunResult:
     from adabatch.lab.training import Interrupted, train
     from adabatch.lab.training.folder import CHECKPOINTS
     from adabatch.lab.training.interrupt import Interrupts
@@ -165,23 +176,25 @@ def _train(config: RunConfig, out: Path, *, resume_from: str | None, as_json: bo
         print(f"no checkpoint was saved in {out} yet; the run starts from its beginning", file=sys.stderr)
     with Interrupts(waiting=True):  # so a key held down does not cut off the last message
         try:
-            with _shared.Bars(*_COLUMNS, show=show) as bars:
+            with _shared.Bars(*_COLUMNS, show=speed.show) as bars:
                 tell = partial(_tell, bars, bars.add_task(config.task, total=1, state="starting"))
-                return train(config, out, resume=resume, resume_from=resume_from or "last", progress=tell)
+                how: dict[str, Any] = {"resume": resume, "resume_from": resume_from or "last", "tuning": speed.kept()}
+                return train(config, out, **how, progress=tell)
         except Interrupted as error:
             again = shlex.join(["adabatch", "train", config.task, "--out", str(out), "--resume"])
             message = f"interrupted; the run is saved in {out}; to go on: {again}"
-            _shared.interrupted(message, as_json=as_json, number=error.number)
+            _shared.interrupted(message, as_json=speed.as_json, number=error.number)
 
 
-def _tell_result(config: RunConfig, result: RunResult, out: Path, *, as_json: bool) -> None:
+def _tell_result(config: RunConfig, result: RunResult, out: Path, speed: _speed.Choice) -> None:
     """Prints what was found, and writes the page."""
     if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
         print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
     _warn(config, result, out)
     page = _page(out)
-    if as_json:
-        _shared.print_json({"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()})
+    if speed.as_json:
+        found = {"task": config.task, "out": str(out), "config": config.to_json(), **result.to_json()}
+        _shared.print_json(speed.with_tuning(found))
     else:
         console = _shared.console()
         console.print(summary(config, result))

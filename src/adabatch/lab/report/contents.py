@@ -394,6 +394,8 @@ def of_probe(found: Probe) -> Content:
     paired = "Ratios are paired by turn, with 95 % intervals." if drawn else ""
     if "compute_seconds" in points[0]:
         paired += " Passes alone: forward and backward of a process's share, without the reduction of its gradients."
+    if points[0].get("peak_bytes") is not None:
+        paired += " Memory of a step: its peak beyond what is kept between steps."
     between = values.get("communication")
     if between is not None:
         lead += f" {between['world_size']} processes share each batch; each turn has the seconds of the slowest one."

@@ -15,6 +15,7 @@ from adabatch.lab.comparison import LARGE, SMALL, Against, ArmOutcome, Compariso
 from adabatch.lab.report import headline, words
 from adabatch.lab.report.folders import Finished, SavedRun
 from adabatch.lab.shapes import Json, setting_in_words
+from adabatch.lab.tuning import Tuning
 
 Row = tuple[str, Sequence[str]]
 
@@ -260,16 +261,35 @@ def _interval(found: Json | None, form: Callable[[float], str]) -> str:
 
 
 def probe(points: Sequence[Json]) -> Table:
-    """Throughput: a row for each point of a `probe.json`; seconds of passes alone come last, if they were measured."""
-    rows, alone = [], "compute_seconds" in points[0]
+    """Throughput: a row for each point of a `probe.json`.
+
+    Bytes of a step and seconds of passes alone come last, if they were measured.
+    """
+    rows, alone, known = [], "compute_seconds" in points[0], points[0].get("peak_bytes") is not None
     for point in points:
         rate = point["samples_per_second"]
         speeds = [words.whole(rate["median"]), f"{words.whole(rate['min'])} to {words.whole(rate['max'])}"]
         against = None if point["against_first"] is None else Ratio.of_json(point["against_first"])
         passes = [words.seconds(point["compute_seconds"]["median"])] if alone else []
-        rows.append((words.whole(point["batch_size"]), [*speeds, words.ratio_cell(against), *passes]))
+        peak = point.get("peak_bytes")
+        taken = [words.NOTHING if peak is None else words.bytes_in(peak)] if known else []
+        rows.append((words.whole(point["batch_size"]), [*speeds, words.ratio_cell(against), *taken, *passes]))
     columns = ["samples per second", "lowest to highest", f"against {words.whole(points[0]['batch_size'])}, 95 %"]
-    return Table([*columns, *(["seconds of passes alone"] if alone else [])], [("", rows)], corner="batch size")
+    more = [*(["memory of a step"] if known else []), *(["seconds of passes alone"] if alone else [])]
+    return Table([*columns, *more], [("", rows)], corner="batch size")
+
+
+def tuning(found: Tuning) -> Table:
+    """The switches that `--tune` measured: how much faster a step is, seconds saved and prepared, and the choice."""
+    rows = []
+    for each in found.tried:
+        ratios = [each.by_batch_size.get(str(size)) for size in found.batch_sizes]
+        prepared = words.NOTHING if each.preparation_seconds is None else words.seconds(each.preparation_seconds)
+        saved = words.seconds(each.saved_seconds) if each.saved_seconds else words.NOTHING
+        cells = [*map(words.ratio_cell, [*ratios, each.training]), saved, prepared, "yes" if each.taken else "no"]
+        rows.append((each.name, cells))
+    columns = [*(f"at {words.whole(size)}" for size in found.batch_sizes), "whole training", "saves, s", "prepares, s"]
+    return Table([*columns, "taken"], [("", rows)], corner="switch")
 
 
 def reduced(communication: Json) -> Table:

@@ -84,6 +84,7 @@ _PROBE: Final = {
             "samples_per_second": _RATE,
             "against_first": Ratio | None,
             "compute_seconds?": _RATE,
+            "peak_bytes?": Size | None,
         }
     ],
     "cores?": Size,

@@ -15,6 +15,7 @@ from adabatch.lab.comparison import Comparison
 from adabatch.lab.report import figures, headline, words
 from adabatch.lab.report.figures import COLUMNS, Interim
 from adabatch.lab.shapes import Json
+from adabatch.lab.tuning import Tuning
 
 _BOUNDLESS: Final = 1_000_000
 
@@ -56,7 +57,17 @@ def probe_table(probe: Json) -> Table:
     for point, (_, (rate, around, against, *alone)) in zip(points, found.groups[0][1], strict=True):
         size = point["batch_size"]
         step = f"{size / point['samples_per_second']['median']:.3g}"
-        table.add_row(str(size), rate, around, step, Text(words.typed(against)), *alone)
+        table.add_row(str(size), rate, around, step, Text(words.typed(against)), *map(words.typed, alone))
+    return table
+
+
+def tuning_table(found: Tuning) -> Table:
+    """The table of a `tune.json`: a row per switch."""
+    shown = figures.tuning(found)
+    title = f"Speed of {found.task}, {found.model} on {found.device} with a switch against without, 95 %"
+    table = new_table(title, [shown.corner, *shown.columns])
+    for label, cells in shown.groups[0][1]:
+        table.add_row(Text(label), *(Text(words.typed(cell)) for cell in cells))
     return table
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from adabatch.lab.comparison import SMALL, Against, Comparison, Difference, Ratio, Summary, lost_words, unjudged
 from adabatch.lab.report.folders import SavedRun
 from adabatch.lab.shapes import Json
+from adabatch.lab.tuning import Tuning
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -146,6 +147,18 @@ def all_reduce(communication: Json) -> str:
         f"{bytes_in(gradients['bytes'])} in {buckets} {plural('bucket', buckets)}, takes "
         f"{seconds(gradients['seconds']['median'])} s."
     )
+
+
+def tuned(found: Tuning) -> list[str]:
+    """Sentences about what `--tune` chose, and why it did not choose the rest."""
+    taken = [each.name for each in found.tried if each.taken]
+    if taken:
+        first = f"--tune takes {listed(taken)}, each measured on top of those before it."
+    else:
+        first = "--tune takes nothing: no switch is shown to pay, and settings stay as they are."
+    why = [f"{each.name}: {each.reason}." for each in found.tried]
+    left = [f"{name}, not measured: {reason}." for name, reason in found.left.items()]
+    return [first, *why, *left, f"Measured in {seconds(found.seconds)} s. An option that is given stays as it is."]
 
 
 def valued(found: Ratio, form: Callable[[float], str]) -> str:

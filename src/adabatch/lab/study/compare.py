@@ -5,6 +5,7 @@ The folder of a comparison:
     comparison.json            the arms, and facts that may not change between two starts: versions, device, the data
     runs/ARM/seed-K/           one run folder each; a run with a result.json is never repeated
     compare.json               the outcome, written whole at the end
+    tune.json                  the measurement that chose settings of speed, if one did
     .lock                      held while a process trains
 """
 
@@ -29,13 +30,14 @@ from adabatch.lab.tasks import Data
 from adabatch.lab.training import Progress, RunConfig, RunResult, lock, optimizers, saved_config, saved_result, writing
 from adabatch.lab.training.config import LARGEST_SEED, SETTINGS, SPEED, checked_target
 from adabatch.lab.training.device import threads
-from adabatch.lab.training.folder import differences, write_json
+from adabatch.lab.training.folder import TUNING, differences, write_json
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 from adabatch.lab.training.ranks import Ranks
 
 FORMAT: Final = 1
 _SHARED: Final = [name for name, setting in SETTINGS.items() if setting.shared and name != "seed"]
 _OF_SPEED: Final = ["model", "optimizer", *(name for name, setting in SETTINGS.items() if setting.panel == SPEED)]
+_TIMED: Final = ("compile", "cuda_graphs")  # a run may go on with others, but its time then tells nothing
 _TIMING: Final = ("device", "device_name", "threads", "torch", "adabatch")
 
 
@@ -91,6 +93,7 @@ def compare(
     target: float | None = None,
     data: Data | None = None,
     progress: Listener | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Trains every arm with every seed and sums up the findings.
 
@@ -101,6 +104,7 @@ def compare(
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
         data: the task's data; None: loaded here, once.
         progress: called before each run with None, during it with its progress, and after it with its result.
+        tuning: the measurement that chose settings of speed, kept in `out` as `tune.json`.
 
     Returns:
         The record that `compare.json` holds.
@@ -135,6 +139,8 @@ def compare(
             _check_folder(out, arms, versions, ranks.world)  # again: another may have been there while data were read
             _check_data(out, note["data"])
             with writing(out):
+                if tuning is not None:
+                    write_json(out / TUNING, tuning)
                 write_json(out / "comparison.json", note)
 
         ranks.from_first(begin)
@@ -310,7 +316,11 @@ def _check_folder(out: Path, arms: Sequence[Arm], versions: Mapping[str, Any], w
         for folder in sorted((out / "runs" / arm.name).glob("seed-*")):
             with _deletable(folder):
                 saved = _saved_config(folder)
-            if saved is not None and (differ := differences(replace(saved, seed=arm.config.seed), arm.config)):
+            if saved is None:
+                continue
+            other = {name: (getattr(saved, name), getattr(arm.config, name)) for name in _TIMED}
+            differ = differences(replace(saved, seed=arm.config.seed), arm.config)
+            if differ := [*differ, *(f"{name}: {a} and {b}" for name, (a, b) in other.items() if a != b)]:
                 found = f"holds a comparison of other settings (there and now): {arm.name} has {'; '.join(differ)}"
                 raise ArgumentError("out", found, remedy=remedy)
 

@@ -22,7 +22,7 @@ from adabatch.lab.comparison import Ratio
 from adabatch.lab.study.communication import communication, measurements, slowest
 from adabatch.lab.study.statistics import paired_ratio, spread
 from adabatch.lab.tasks import Data
-from adabatch.lab.training import RunConfig
+from adabatch.lab.training import RunConfig, failures
 from adabatch.lab.training.device import entered, threads, wait_for
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.setup import Forward, Setup, forward_of
@@ -58,8 +58,9 @@ def probe(
     Returns:
         The content of `probe.json`. `optimizer_seconds` are those of a step; `gradients` are the bytes of each buffer
         in which DistributedDataParallel reduces them, and the share of the passes after which it is filled. In one
-        process `communication` is missing. Where parameters are sharded the passes communicate, so that seconds of the
-        passes alone, `compute_seconds`, and `gradients` are missing.
+        process `communication` is missing. `peak_bytes` are those of a step beyond what is kept between steps, see
+        `memory.peak_bytes`; null where the device does not tell. Where parameters are sharded the passes communicate,
+        so that seconds of the passes alone, `compute_seconds`, and `gradients` are missing.
 
     Raises:
         ValueError: if an argument is out of range, the batch is larger than the data set, or memory runs out where
@@ -73,13 +74,14 @@ def probe(
     ranks = Ranks()
     data = ranks.each_first(lambda: tasks.get(config.task).load(config.data)) if data is None else data
     sizes = batch_sizes(config, max_batch_size=max_batch_size, dataset_size=data.dataset_size)
-    with threads(config.threads), entered(device):
+    with failures.told(config, device, None), threads(config.threads), entered(device):
         versions = training.versions(device)
         found = _measure(config, data, device, sizes, repeats=repeats, seconds=seconds, progress=progress)
     ended = conclusion(found.rates)
     for point in ended["curve"]:
         if passes := found.passes.get(point["batch_size"]):
             point["compute_seconds"] = spread(passes).to_json()
+        point["peak_bytes"] = found.peaks.get(point["batch_size"])
     return {
         "format": FORMAT,
         "task": config.task,
@@ -206,6 +208,8 @@ class _Measured(NamedTuple):
     Attributes:
         rates: samples per second by batch size and turn.
         passes: seconds of forward and backward alone by batch size and turn; empty where they are not measured.
+        peaks: bytes of a step beyond what is kept between steps, by batch size, on the rank with the most; empty where
+            the device does not tell.
         optimizer: seconds of a step of the optimizer by turn.
         gradients: bytes of the buckets of gradients, and when they are filled; None where parameters are sharded.
         communication: of `communication`; None in one process.
@@ -214,6 +218,7 @@ class _Measured(NamedTuple):
 
     rates: dict[int, list[float]]
     passes: dict[int, list[float]]
+    peaks: dict[int, int]
     optimizer: list[float]
     gradients: dict[str, Any] | None
     communication: dict[str, Any] | None
@@ -232,12 +237,15 @@ def _measure(
 ) -> _Measured:
     steps = Steps(config.constant(), data, device)
     counts: dict[int, int] = {}
+    peaks: dict[int, int] = {}
     failed = None
     for size in sizes:
         try:
             steps.time(size, 1)  # the first steps of a shape cost more
             steps.time(size, 1)
             counts[size] = max(1, round(seconds / steps.time(size, 2) * 2))
+            if (peak := steps.peak(size)) is not None:
+                peaks[size] = peak
         except torch.OutOfMemoryError:
             failed = size
             break
@@ -281,7 +289,7 @@ def _measure(
         sizes = [sum(each.nbytes for each in bucket) for bucket in steps.buckets]
         ready = [statistics.median(shares) for shares in zip(*filled, strict=True)]
         gradients = {"bytes": sum(sizes), "buckets": sizes, "ready": ready}
-    return _Measured(rates, passes, optimizer, gradients, reduced, failed)
+    return _Measured(rates, passes, peaks, optimizer, gradients, reduced, failed)
 
 
 class Steps:
@@ -306,7 +314,8 @@ class Steps:
         self._updates = self._begin()
 
     def _begin(self) -> Iterator[bool]:
-        return self._of_batches() if self.setup.ranks.world == 1 else self._of_micro_batches()
+        whole = self.setup.ranks.world == 1 and self.setup.config.micro_batch_size is None
+        return self._of_batches() if whole else self._of_micro_batches()
 
     def time(self, batch_size: int, count: int) -> float:
         """Seconds of `count` steps at `batch_size`, with the fetching of their batches; those of the slowest rank.
@@ -316,8 +325,29 @@ class Steps:
             ValueError: on the rank where it does, if parameters are sharded: the others wait in its passes.
         """
         self.setup.loader.batch_size = batch_size
+        return self._slowest(partial(self._train, count))
+
+    def peak(self, batch_size: int) -> int | None:
+        """Bytes that a step takes beyond what is kept between steps, on the rank with the most; None if not known.
+
+        Raises:
+            As `time`.
+        """
+        found: list[int | None] = []
+        self.setup.optimizer.zero_grad()
+        self.setup.loader.batch_size = batch_size
+
+        def step() -> None:
+            found.append(memory.peak_bytes(partial(self._train, 1), self._device))
+
+        self._slowest(step)
+        peaks = self.setup.ranks.gathered(found[0])
+        return None if None in peaks else max(peak for peak in peaks if peak is not None)
+
+    def _slowest(self, call: Callable[[], None]) -> float:
+        """Seconds of a call on the slowest rank; if memory runs out on any, the next batch begins anew."""
         try:
-            return slowest(partial(self._train, count), self.setup.ranks, self._device)
+            return slowest(call, self.setup.ranks, self._device)
         except torch.OutOfMemoryError:
             self._updates = self._begin()
             self.setup.optimizer.zero_grad()

@@ -42,7 +42,7 @@ class Setting:
         shared: whether all arms of a comparison have the same value.
         grows: whether it makes the batch grow, a way of its own; without any of these the batch is constant.
         of_growth: whether it has no effect on a constant batch.
-        may_change: whether it may change when a run goes on; the result does not depend on it.
+        may_change: whether it may change when a run goes on; the result does not depend on it, but for rounding.
         late: whether it may be missing in run folders of earlier versions.
     """
 
@@ -205,9 +205,9 @@ class RunConfig:
     channels_last: bool | None = _setting(None, SPEED, "Layout of images; else the faster one.",
         flags="--channels-last/--channels-first", late=True)
     compile: bool = _setting(False, SPEED, "torch.compile, for every batch size before the first.",
-        flags="--compile/--no-compile", late=True)
+        flags="--compile/--no-compile", may_change=True, late=True)
     cuda_graphs: bool = _setting(False, SPEED, "On a GPU, with --compile: replay it as graphs.",
-        flags="--cuda-graphs/--no-cuda-graphs", late=True)
+        flags="--cuda-graphs/--no-cuda-graphs", may_change=True, late=True)
     fsdp: bool = _setting(False, SPEED, "Under torchrun: shard parameters and moments over the processes (FSDP2).",
         flags="--fsdp/--no-fsdp", may_change=True, late=True)
     compress: str | None = _setting(None, SPEED,

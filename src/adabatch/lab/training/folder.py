@@ -9,6 +9,7 @@ checkpoints/          last.pt: the state to resume from, with the number of line
                       at-*/: of several processes, tensors of the network and the optimizer that one of them names
 tensorboard/          the metrics as events, if tensorboard is installed
 result.json           the result; there when the run is finished
+tune.json             the measurement that chose settings of speed, if one did
 torchrun.json         the torchrun job that trained there last
 .lock                 held while a process trains
 """
@@ -38,7 +39,7 @@ from adabatch.lab.training.records import Evaluation, RunResult, RunState, check
 from adabatch.types import Decision
 
 CHECKPOINTS: Final = ("last", "previous", "best")
-METRICS, DECISIONS = "metrics.jsonl", "decisions.jsonl"
+METRICS, DECISIONS, TUNING = "metrics.jsonl", "decisions.jsonl", "tune.json"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
 _Record = TypeVar("_Record")
 _Value = TypeVar("_Value")
@@ -57,6 +58,7 @@ class RunFolder:
         versions: as `device.versions` returns them.
         resume: whether to go on with the run that is there.
         resume_from: the checkpoint to go on from, one of `CHECKPOINTS`.
+        tuning: content of `tune.json` of a new run; None for none.
 
     Raises:
         FileExistsError: if a run is there and `resume` is False, or a comparison is there.
@@ -67,7 +69,14 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, *, config: RunConfig, versions: Mapping[str, Any], resume: bool, resume_from: str = "last"
+        self,
+        path: Path,
+        *,
+        config: RunConfig,
+        versions: Mapping[str, Any],
+        resume: bool,
+        resume_from: str = "last",
+        tuning: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
         self._files = tuple(path / "checkpoints" / f"{name}.pt" for name in CHECKPOINTS)
@@ -82,12 +91,12 @@ class RunFolder:
             if resume:
                 self._enter_again(config)
             else:
-                self._enter(config, versions)
+                self._enter(config, versions, tuning)
         except BaseException:
             self._around.close()
             raise
 
-    def _enter(self, config: RunConfig, versions: Mapping[str, Any]) -> None:
+    def _enter(self, config: RunConfig, versions: Mapping[str, Any], tuning: Mapping[str, Any] | None) -> None:
         """Begins a run."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -104,6 +113,8 @@ class RunFolder:
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
             write_json(self.path / "versions.json", versions)
+            if tuning is not None:
+                write_json(self.path / TUNING, tuning)
             job.note(self.path)
             write_json(self.path / "config.json", config.to_json())
 

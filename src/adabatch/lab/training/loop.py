@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +19,8 @@ from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.shapes import setting_in_words
 from adabatch.lab.training import device as devices
+from adabatch.lab.training import failures, job, saving
 from adabatch.lab.training import folder as folders
-from adabatch.lab.training import job, saving
 from adabatch.lab.training.communication import Communication
 from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance_end
@@ -44,6 +44,7 @@ def train(
     data: tasks.Data | None = None,
     progress: Callable[[Progress], None] | None = None,
     target: float | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Trains as `config` says; on the CPU of one machine the settings determine the result, bit for bit.
 
@@ -62,12 +63,14 @@ def train(
         data: the task's data if they are loaded already.
         progress: called a few times per second.
         target: test accuracy in (0, 1] up to which updates and seconds are counted; None: the task's.
+        tuning: the measurement that chose settings of speed, kept in the folder of a new run as `tune.json`.
 
     Returns:
         The result; a run whose loss is not finite ends there, see `RunResult.diverged`.
 
     Raises:
-        ValueError: if settings do not fit the data or the device, or those of the run to resume.
+        ValueError: if settings do not fit the data or the device, or those of the run to resume; if the device or
+            compiling fails, see `failures.told`.
         FileExistsError: if `out` holds a run and `resume` is False.
         FileNotFoundError: if there is no run to resume, or no data.
         BlockingIOError: if another process trains in `out`.
@@ -100,6 +103,7 @@ def train(
     loaded = ranks.each_first(lambda: task.load(config.data)) if data is None else data
     config.check_lr(loaded.dataset_size)
     with ExitStack() as around:
+        around.enter_context(failures.told(config, device, out))
         around.enter_context(devices.threads(config.threads))
         around.enter_context(devices.entered(device))
         interrupts = around.enter_context(Interrupts())
@@ -109,6 +113,7 @@ def train(
         folder = None
         if out is not None:
             how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
+            how["tuning"] = tuning
             folder = SharedRunFolder(out, ranks=ranks, shares=setup.shares_checkpoints, **how)
             around.callback(folder.close)
         trainer = Trainer(setup, folder=folder, interrupts=interrupts, progress=progress)

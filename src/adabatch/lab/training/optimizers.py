@@ -17,6 +17,7 @@ CLASSES: Final = {
 }  # fmt: skip
 """Names of the classes."""
 OURS: Final = ("RMSpropWarmup", "LARS", "LAMB")
+FUSED: Final = ("SGD", "Adam", "AdamW")
 OF_MOMENTUM: Final = ("SGD", "RMSpropWarmup", "LARS")
 NAMES: Final = tuple(CLASSES)
 
@@ -48,6 +49,14 @@ def build(
     home: Any = optim if kind in OURS else torch.optim
     made: torch.optim.Optimizer = getattr(home, kind)(parameters, lr=lr, weight_decay=weight_decay, **more)
     return made
+
+
+def has_fused(name: str, device: torch.device) -> bool:
+    """Whether torch steps the optimizer in one kernel on the device, and runs there use it.
+
+    Torch has such kernels for the CPU too. There a run goes on bit for bit as it was begun, and they round differently.
+    """
+    return device.type == "cuda" and CLASSES[name] in FUSED
 
 
 def check_moments(moments: Any, *, like: Mapping[int, Mapping[str, Any]], parameters: Sequence[nn.Parameter]) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from adabatch import _distributed, _random, memory, norm, optim
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
-from adabatch.lab.training import checkpoint, lr_schedule, optimizers
+from adabatch.lab.training import checkpoint, compiling, failures, lr_schedule, measured, optimizers, room
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.config import RunConfig, rmsprop_transition
 from adabatch.lab.training.evaluation import chunk_of, evaluate
@@ -26,11 +27,6 @@ from adabatch.schedules import Plan
 
 _APART: Final = 0x9E3779B97F4A7C15  # the seeds of ranks
 FEWEST: Final = 2048  # targets on which a training loss is measured
-GRAPHS: Final = 32  # batch sizes up to which each gets a graph of its own
-
-# Measured on a CPU with AVX-512, torch 2.13, batches of 64 to 512: 1.25 to 1.5 times the samples per second with
-# ResNet-20, 0.73 to 0.75 with AlexNet. bf16 autocast was 0.41 to 0.5 with either. On a GPU nothing was measured yet.
-FASTER_LAST: Final = ("resnet20", "resnet32", "resnet44")
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -83,10 +79,12 @@ class Setup:
             torch.manual_seed((config.seed + self.ranks.rank * _APART) % 2**63)  # dropout is another on each
 
     def _optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        config, more = self.config, {}
+        config, more = self.config, dict[str, Any]()
         if optimizers.CLASSES[config.optimizer] == "RMSpropWarmup":
             center, period = rmsprop_transition(config)
             more = {"epochs": self.loader, "center": center, "period": period}
+        if not config.fsdp and optimizers.has_fused(config.optimizer, self.device):  # DTensor lacks SGD's
+            more["fused"] = True
         return optimizers.build(
             config.optimizer,
             parameters,
@@ -252,70 +250,100 @@ class Setup:
 
     def _load_moments(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
         """Gives the optimizer its moments back, checked against those of a parameter of two numbers after a step."""
-        probe = nn.Parameter(torch.zeros(2, dtype=next(self.model.parameters()).dtype))
-        probe.grad = torch.zeros_like(probe)
-        small = self._optimizer([probe])
-        small.step()
         parameters = self._in_order
         if moments or self.loader.clock:
-            optimizers.check_moments(moments, like=small.state_dict()["state"], parameters=parameters)
+            optimizers.check_moments(moments, like=self._small_moments(), parameters=parameters)
         mine = {
             number: {name: _distributed.sharded_as(value, parameters[number]) for name, value in kept.items()}
             for number, kept in moments.items()
         }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": mine})
 
+    def _small_moments(self) -> Mapping[int, Mapping[str, Any]]:
+        """The moments that the optimizer keeps of a parameter of two numbers after a step."""
+        parameter = nn.Parameter(torch.zeros(2, dtype=next(self.model.parameters()).dtype, device=self.device))
+        parameter.grad = torch.zeros_like(parameter)
+        small = self._optimizer([parameter])
+        small.step()
+        kept: Mapping[int, Mapping[str, Any]] = small.state_dict()["state"]
+        return kept
+
     def try_sizes(self, *, tell: Callable[[str], None]) -> None:
         """Makes one forward and backward pass at each size that will occur, so that training compiles nothing.
 
         Afterwards weights, statistics and random numbers are as before. Without `compile`, only a GPU tries a size: the
-        largest, to see whether it fits into memory.
+        largest, beside room for the optimizer's moments, to see whether it fits into memory. Before that, in one
+        process, `room.check` foretells whether it does.
 
         Raises:
-            ValueError: if a size does not fit into memory, or the network cannot be compiled here.
+            ValueError: if a size does not fit into memory, the network cannot be compiled here, or CUDA graphs cannot
+                be made or would be too many.
         """
         config, wanted = self.config, sizes(self.plan, self.config.micro_batch_size, world=self.ranks.world)
+        if config.cuda_graphs:
+            compiling.check_graphs(wanted)
+        moments = self._bytes_of_moments()
+        if self.ranks.world == 1 and not config.fsdp:
+            self._foretell(wanted[0], more=moments)
         if not config.compile:
             wanted = wanted[:1] if self.device.type == "cuda" else ()
         if not wanted:
             return
         doing = "compiling for" if config.compile else "trying"
-        with self._as_before(), _graphs(len(wanted)):
+        shapes = compiling.static_shapes(len(wanted)) if config.compile else nullcontext()
+        captured = compiling.captured(self.device) if config.cuda_graphs else nullcontext()
+        with self._as_before(), shapes, captured:
             for number, size in enumerate(wanted, 1):
                 tell(f"{doing} {size:,} samples ({number} of {len(wanted)})")
-                try:
-                    self._one_pass(size)
-                except torch.OutOfMemoryError:
-                    raise ArgumentError(
-                        "micro_batch_size",
-                        "must be given where batches do not fit into memory",
-                        got=f"none that does: {size:,} samples at once are too many",
-                        remedy=f"try {max(1, size // 2)}",
-                    ) from None
-                except RuntimeError as error:
-                    if not config.compile:
-                        raise
-                    got = " ".join(str(error).split())[:200]
-                    raise ArgumentError("compile", "must be possible here", got=got, remedy="leave it out") from error
+                with _fitting(size), compiling.compiled(config.compile):
+                    held = torch.empty(moments, dtype=torch.uint8, device=self.device)
+                    self._one_pass(size, self.forward)
+                    del held
 
-    def _one_pass(self, size: int) -> None:
+    def _foretell(self, largest: int, *, more: int) -> None:
+        """Raises if a pass over `largest` samples would not fit into memory beside `more` bytes, see `room.check`."""
+        forward = forward_of(self.model, replace(self.config, compile=False, cuda_graphs=False), self.device)
+        with self._as_before(), _fitting(largest):
+            room.check(partial(self._one_pass, forward=forward), largest, self.device, more=more)
+
+    def _one_pass(self, size: int, forward: Forward) -> None:
         data = self.data
         first = data.test_inputs(data.x_test[:1]), data.y_test[:1]
         inputs, targets = (one.expand(size, *one.shape[1:]).contiguous() for one in first)
-        self.loss(self.forward(inputs), targets).backward()
+        self.loss(forward(inputs), targets).backward()
         self.model.zero_grad()
+
+    def _bytes_of_moments(self) -> int:
+        """Bytes that the optimizer will keep and does not yet; 0 where parameters are sharded, which is not known."""
+        if self.config.fsdp or self.optimizer.state:
+            return 0
+        kept = self._small_moments().get(0, {}).values()
+        of_a_weight = sum(value.element_size() for value in kept if isinstance(value, Tensor) and value.dim())
+        return of_a_weight * sum(parameter.numel() for parameter in self._in_order if parameter.requires_grad)
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
         """Restores batch norm's statistics and the random states afterwards."""
         kept = [buffer.clone() for buffer in self.model.buffers()]
+        of_last = [(each, each.batch_so_far) for each in self.model.modules() if hasattr(each, "batch_so_far")]
         with devices.entered(self.device):
             try:
                 yield
             finally:
                 self.model.zero_grad()
+                for layer, so_far in of_last:
+                    layer.batch_so_far = so_far
                 for buffer, before in zip(self.model.buffers(), kept, strict=True):
                     buffer.copy_(before)
+
+
+@contextmanager
+def _fitting(size: int) -> Iterator[None]:
+    """Turns the error of a pass that is too large into one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise room.too_large(size) from None
 
 
 def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> None:
@@ -368,7 +396,7 @@ def as_wide(inputs: Tensor, config: RunConfig) -> Tensor:
 def channels_last(config: RunConfig, device: torch.device) -> bool:
     """Whether channels are last in memory: as the settings say, else as it was faster when measured."""
     if config.channels_last is None:
-        return device.type == "cpu" and config.model in FASTER_LAST
+        return bool(measured.faster(config.model, device).get("channels_last", False))
     return config.channels_last
 
 
@@ -394,16 +422,6 @@ def sizes(plan: Plan, micro_batch_size: int | None, *, world: int = 1) -> tuple[
     return tuple(sorted(found, reverse=True))
 
 
-@contextmanager
-def _graphs(count: int) -> Iterator[None]:
-    """While entered, `torch.compile` makes a graph for each of a few sizes, or one for all of many."""
-    from torch._dynamo import config
-
-    limit, many = GRAPHS + 8, count > GRAPHS
-    with config.patch(recompile_limit=limit, automatic_dynamic_shapes=many, assume_static_by_default=True):
-        yield
-
-
 def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = None) -> RunConfig:
     """The settings with the micro-batch size that trains most samples per second here, by `profile_step`.
 
@@ -418,7 +436,7 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
         memory.tune_allocator()
     loaded = tasks.get(config.task).load(config.data) if data is None else data
     config = replace(config, micro_batch_size=None)
-    with devices.threads(config.threads), devices.entered(device):
+    with failures.told(config, device, None), devices.threads(config.threads), devices.entered(device):
         setup = Setup(config, loaded, device)
 
         def step(batch: Any) -> None:
