@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from paired import ROOT, revision
 
 from adabatch.lab.training import pick_device
 
@@ -99,10 +101,12 @@ class Job:
     Attributes:
         device: a GPU, else the CPU.
         scale: how much to measure.
+        code: as `provenance` gives it.
     """
 
     def __init__(self, options: argparse.Namespace, *, into: Path, seconds: float, former: Mapping[str, Any]) -> None:
         self.options, self.former, self._into = options, former, into
+        self.code = provenance()
         self._ends = time.perf_counter() + seconds
         self.device = pick_device(options.device)
         self.scale = TOY if options.toy else FULL
@@ -155,8 +159,20 @@ class Job:
 
 def in_words(error: BaseException) -> str:
     """An error on one line, without the folders of this machine."""
-    text = " ".join(str(error).split()).replace(str(Path(__file__).parents[1]), "").replace(str(Path.home()), "~")
+    text = " ".join(str(error).split()).replace(str(ROOT), "").replace(str(Path.home()), "~")
     return f"{type(error).__name__}: {text[:300]}"
+
+
+def provenance() -> dict[str, Any]:
+    """The code that ran: git's revision, None where git cannot say; and a hash of the code itself, which then stands in.
+
+    The hash is of all Python files of the package and of the benchmarks, with their names.
+    """
+    digest = hashlib.sha256()
+    for folder in ("src/adabatch", "benchmarks"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    return {"git": revision(), "code_sha256": digest.hexdigest()}
 
 
 def worked(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -297,6 +297,7 @@ def throughput(job: Job) -> dict[str, Any]:
 def by_size(job: Job, network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Samples per second at each size, all of them prepared before the first step, as a run does."""
     sizes, device = job.scale.sizes, job.device
+    torch.compiler.reset()  # what other options have compiled counts towards torch's limit
     steps = steps_of(job, network, settings, sizes)
     begun = time.perf_counter()
     steps.setup.try_sizes(tell=lambda _: None)
@@ -415,7 +416,7 @@ def preparation(job: Job) -> dict[str, Any]:
     """Seconds before the first update, of each batch size, and of the first steps after it; then with a warm cache."""
     options = options_of(job)
     names = [name for name in ("compile", "graphs", "graphs, bf16, channels last") if name in options]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ |= {"TORCHINDUCTOR_CACHE_DIR": folder, "TRITON_CACHE_DIR": f"{folder}/triton"}
         cases = {
             f"{name}, {how}": partial(prepared, job, options[name])
