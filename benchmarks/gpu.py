@@ -50,7 +50,7 @@ class Phase(NamedTuple):
 
     Attributes:
         measure: `module:function`; the function takes a `Job` and returns what it found.
-        seconds: after which it is ended.
+        seconds: that are kept for it. It may take longer where phases after it need less, and is ended then.
         alone: whether it is left out unless it is asked for.
     """
 
@@ -60,37 +60,36 @@ class Phase(NamedTuple):
 
 
 PHASES: Final = {
-    "environment": Phase("gpu_speed:environment", 25),
-    "kernels": Phase("gpu_speed:kernels", 50),
-    "throughput": Phase("gpu_speed:throughput", 120),
-    "loops": Phase("gpu_loops:loops", 180),
-    "loaders": Phase("gpu_speed:loaders", 30),
-    "preparation": Phase("gpu_speed:preparation", 75),
+    "environment": Phase("gpu_speed:environment", 20),
+    "kernels": Phase("gpu_speed:kernels", 40),
+    "throughput": Phase("gpu_speed:throughput", 115),
+    "loops": Phase("gpu_loops:loops", 140),
+    "loaders": Phase("gpu_speed:loaders", 25),
+    "preparation": Phase("gpu_speed:preparation", 50),
     "headline": Phase("gpu_training:headline", 475, alone=True),
-    "memory": Phase("gpu_training:out_of_memory", 25),
-    "probe": Phase("gpu_training:probed", 40),
-    "gpt": Phase("gpu_training:language_model", 60),
+    "memory": Phase("gpu_training:out_of_memory", 20),
+    "probe": Phase("gpu_training:probed", 30),
+    "gpt": Phase("gpu_training:language_model", 40),
 }
 
 
-def done(phase: Phase, arguments: Sequence[str], *, seconds: float, former: Mapping[str, Any]) -> dict[str, Any]:
+def done(measure: str, arguments: Sequence[str], *, limit: float, former: Mapping[str, Any]) -> dict[str, Any]:
     """A phase, in a process of its own.
 
     Args:
-        phase: what to measure.
+        measure: of the phase.
         arguments: of the command.
-        seconds: the time limit; the phase's own if that is shorter.
+        limit: seconds after which it is ended.
         former: the phases that the result file has.
 
     Returns:
         `found`, also what had been found when the phase failed; `error`, or None; `seconds` that it took, and its
         limit; and the code that ran.
     """
-    limit = min(phase.seconds, seconds)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         into, known = Path(folder) / "found.json", Path(folder) / "former.json"
         known.write_text(json.dumps(former))
-        inside = ["--inside", phase.measure, "--into", str(into), "--former", str(known), "--seconds", str(limit)]
+        inside = ["--inside", measure, "--into", str(into), "--former", str(known), "--seconds", str(limit)]
         begun = time.perf_counter()
         error = ended([sys.executable, str(Path(__file__).resolve()), *inside, *arguments], limit)
         took = time.perf_counter() - begun
@@ -228,16 +227,17 @@ def main() -> int:
         environment["gpu"] = None
     check_gpu(options.out, environment["gpu"], toy=options.toy)
     phases, failed = read(options.out), False
-    for name in PHASES:
-        if name not in wanted:
-            continue
+    order = [name for name in PHASES if name in wanted]
+    for number, name in enumerate(order):
         left = ends - time.perf_counter()
         if left < SHORTEST:
-            print(f"{name}: left out, the {options.minutes:g} minutes are over; go on with --only {name}", flush=True)
+            print(f"{', '.join(order[number:])}: left out, the {options.minutes:g} minutes are over; go on with --only")
             failed = True
-            continue
-        print(f"{name}, at most {min(left, PHASES[name].seconds):.0f} s", flush=True)
-        new = done(PHASES[name], sys.argv[1:], seconds=left, former=phases)
+            break
+        after = sum(PHASES[later].seconds for later in order[number + 1 :])
+        limit = min(left, max(PHASES[name].seconds, left - after))
+        print(f"{name}, at most {limit:.0f} s", flush=True)
+        new = done(PHASES[name].measure, sys.argv[1:], limit=limit, former=phases)
         phases = merged(phases, name, new)
         write(options.out, "gpu", environment, {"phases": phases}, printed=False)
         failed |= new["error"] is not None

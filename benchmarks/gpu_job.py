@@ -49,7 +49,7 @@ class Scale:
     sizes: tuple[int, ...] = (128, 1_024, 8_192)
     profiled: tuple[int, ...] = (128, 8_192)
     loops: Mapping[int, int]
-    pairs: int = 8
+    pairs: int = 9
     samples: int = 16_384
     resident: int = 50_000
     fetched: tuple[int, ...] = (128, 1_024)

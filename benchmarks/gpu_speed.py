@@ -36,13 +36,13 @@ GRAPHS: Final = {"compile": True, "cuda_graphs": True}
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "plain": PLAIN,
     "bf16, channels last": PLAIN | LOW | LAST,
+    "bf16": PLAIN | LOW,
+    "channels last": PLAIN | LAST,
+    "auto": {},
     "graphs, bf16, channels last": PLAIN | GRAPHS | LOW | LAST,
     "compile": PLAIN | COMPILED,
-    "compile, bf16, channels last": PLAIN | COMPILED | LOW | LAST,
     "graphs": PLAIN | GRAPHS,
-    "channels last": PLAIN | LAST,
-    "bf16": PLAIN | LOW,
-    "auto": {},
+    "compile, bf16, channels last": PLAIN | COMPILED | LOW | LAST,
 }
 OF_OTHERS: Final = ("plain", "bf16, channels last", "compile, bf16, channels last")  # of networks after the first
 PROFILED: Final = ("plain", "bf16, channels last")
@@ -272,12 +272,13 @@ def throughput(job: Job) -> dict[str, Any]:
         network: {kind: bytes_of_a_sample(job, network, PLAIN | {"precision": kind}) for kind in ("float32", "bf16")}
         for network in networks
     }
-    of = {(network, name): f"{network}, {name}" for network in networks for name in options}
-    cases = {
-        key: partial(by_size, job, network, options[name])
-        for (network, name), key in of.items()
+    of = {
+        (network, name): f"{network}, {name}"
+        for name in sorted(options, key=lambda name: options[name].get("compile", False))  # which takes long: last
+        for network in networks
         if network == networks[0] or name in OF_OTHERS
     }
+    cases = {key: partial(by_size, job, network, options[name]) for (network, name), key in of.items()}
 
     def kept(done: Mapping[str, Any]) -> dict[str, Any]:
         by_network = {
@@ -415,7 +416,7 @@ def loaders(job: Job) -> dict[str, Any]:
 def preparation(job: Job) -> dict[str, Any]:
     """Seconds before the first update, of each batch size, and of the first steps after it; then with a warm cache."""
     options = options_of(job)
-    names = [name for name in ("compile", "graphs", "graphs, bf16, channels last") if name in options]
+    names = [name for name in ("graphs", "compile") if name in options]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ |= {"TORCHINDUCTOR_CACHE_DIR": folder, "TRITON_CACHE_DIR": f"{folder}/triton"}
         cases = {
