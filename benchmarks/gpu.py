@@ -136,19 +136,23 @@ def merged(phases: Mapping[str, Any], name: str, new: Mapping[str, Any]) -> dict
     return dict(sorted({**phases, name: kept}.items(), key=lambda item: order.index(item[0])))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The phases of a result file; none if there is no file.
+def read(path: Path, *, toy: bool) -> dict[str, Any]:
+    """A result file; without phases if there is none yet.
 
     Raises:
-        SystemExit: if the file is something else.
+        SystemExit: if the file is something else, or a toy's and others are wanted, or the other way round.
     """
     if not path.exists():
-        return {}
+        return {"phases": {}}
     try:
-        found = json.loads(path.read_text())
-        return dict(found["phases"])
+        found: dict[str, Any] = json.loads(path.read_text())
+        same = isinstance(found["phases"], dict) and found["toy"] is toy
     except (ValueError, KeyError, TypeError):
-        raise SystemExit(f"--out must be new or a result of this benchmark, got {path}, which is neither") from None
+        same = False
+    if not same:
+        which = "with --toy" if toy else "without --toy"
+        raise SystemExit(f"{path} must be new or a result of this benchmark {which}, and is neither; give another file")
+    return found
 
 
 def keep(source: Path, out: Path) -> None:
@@ -157,12 +161,12 @@ def keep(source: Path, out: Path) -> None:
     Raises:
         SystemExit: if it was another code, or not a GPU.
     """
-    environment, here, phases = begin(out, threads=None), provenance(), read(source)
+    environment, here, found = begin(out, threads=None), provenance(), read(source, toy=False)
+    phases = found["phases"]
     if not phases:
         raise SystemExit(f"--keep must name a result of this benchmark, got {source}, which is not there or empty")
     for name, phase in phases.items():
-        of = [phase, *phase["found"].get("runs", [])] if name == "headline" else [phase]
-        for each in of:
+        for each in [phase, *phase["found"].get("runs", [])] if name == "headline" else [phase]:
             if each["git"] is None and each["code_sha256"] == here["code_sha256"]:
                 each["git"] = here["git"]
             if each["git"] is None or each["git"]["changed"]:
@@ -170,9 +174,9 @@ def keep(source: Path, out: Path) -> None:
                     f"--keep must name a result of the code here, got {name} of other code "
                     f"({each['code_sha256'][:12]}, here {here['code_sha256'][:12]}); check out what was measured"
                 )
-    environment = {**json.loads(source.read_text())["environment"], "git": environment["git"]}
+    environment = {**found["environment"], "git": environment["git"]}
     check_gpu(out, environment["gpu"])
-    write(out, "gpu", environment, {"phases": phases}, printed=False)
+    write(out, "gpu", environment, {"toy": False, "phases": phases}, printed=False)
     print(f"{out}: {', '.join(phases)}")
 
 
@@ -194,7 +198,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--toy", action="store_true", help="tiny: shows that everything runs, and nothing else")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole call")
-    parser.add_argument("--network", default=None, help="of headline: resnet20, the default, or vgg19_bn")
+    parser.add_argument("--network", choices=("resnet20", "vgg19_bn"), help="of headline; else resnet20")
     parser.add_argument("--data-set", choices=("cifar10", "cifar100"), default="cifar10", help="of headline")
     parser.add_argument("--arms", default="fixed,grown", help=f"of headline, of {', '.join(ARMS)}")
     parser.add_argument("--seed", type=int, help="of headline; else the first that is not complete")
@@ -220,13 +224,14 @@ def main() -> int:
     if options.keep:
         keep(options.keep, options.out)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no phase outlives this process
     wanted = options.only.split(",") if options.only else [name for name, phase in PHASES.items() if not phase.alone]
     ends = time.perf_counter() + 60 * options.minutes
     environment = begin(options.out, threads=None)
     if options.device == "cpu":
         environment["gpu"] = None
     check_gpu(options.out, environment["gpu"], toy=options.toy)
-    phases, failed = read(options.out), False
+    phases, failed = read(options.out, toy=options.toy)["phases"], False
     order = [name for name in PHASES if name in wanted]
     for number, name in enumerate(order):
         left = ends - time.perf_counter()
@@ -239,7 +244,7 @@ def main() -> int:
         print(f"{name}, at most {limit:.0f} s", flush=True)
         new = done(PHASES[name].measure, sys.argv[1:], limit=limit, former=phases)
         phases = merged(phases, name, new)
-        write(options.out, "gpu", environment, {"phases": phases}, printed=False)
+        write(options.out, "gpu", environment, {"toy": options.toy, "phases": phases}, printed=False)
         failed |= new["error"] is not None
         print(f"{name}: {new['error'] or 'done'}, {new['seconds']:.1f} s", flush=True)
     print(f"{options.out}: {', '.join(phases)}")

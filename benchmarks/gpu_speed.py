@@ -418,7 +418,7 @@ def preparation(job: Job) -> dict[str, Any]:
     options = options_of(job)
     names = [name for name in ("graphs", "compile") if name in options]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": folder, "TRITON_CACHE_DIR": f"{folder}/triton"}
+        os.environ.update(TORCHINDUCTOR_CACHE_DIR=folder, TRITON_CACHE_DIR=f"{folder}/triton")
         cases = {
             f"{name}, {how}": partial(prepared, job, options[name])
             for name in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -202,6 +203,8 @@ def out_of_memory(job: Job) -> dict[str, Any]:
             train(config_of(job, network, PLAIN, [size]), data=found)
         except ValueError as error:
             refused = in_words(error)
+        gc.collect()
+        torch.cuda.empty_cache()
     halved = in_micro_batches(network, found, size, device)
     return {"batch_size": size, "memory_bytes": scale.memory_bytes, "refused": refused, **halved}
 

@@ -264,10 +264,13 @@ def test_wrong_arguments_are_refused(gpu, capsys, tmp_path):
         with pytest.raises(SystemExit, match="2"):
             gpu.parsed(arguments)
         assert message in capsys.readouterr().err
-    (tmp_path / "other.json").write_text('{"phases": 3}')
-    with pytest.raises(SystemExit, match="--out must be new or a result of this benchmark, got .*other.json"):
-        gpu.read(tmp_path / "other.json")
-    assert gpu.read(tmp_path / "none.json") == {}
+    other = tmp_path / "other.json"
+    for text in ("{", "[]", '{"phases": 3, "toy": false}', '{"phases": {}, "toy": true}'):
+        other.write_text(text)
+        with pytest.raises(SystemExit, match="other.json must be new or a result of this benchmark without --toy, and"):
+            gpu.read(other, toy=False)
+    assert gpu.read(other, toy=True) == {"phases": {}, "toy": True}
+    assert gpu.read(tmp_path / "none.json", toy=False) == {"phases": {}}
 
 
 # A result of a machine that has no git.
@@ -281,7 +284,7 @@ def measured(gpu, tmp_path):
         "loops": {"found": {"x": 1}, "error": None, "seconds": 1.0, **code},
         "headline": {"found": {"runs": [{"seed": 0, **code}]}, "error": None, "seconds": 1.0, **code},
     }
-    content = {"benchmark": "gpu", "environment": {"gpu": "H100", "torch": "2.11.0", "git": None}, "phases": phases}
+    content = {"environment": {"gpu": "H100", "torch": "2.11.0", "git": None}, "toy": False, "phases": phases}
     (tmp_path / "there.json").write_text(json.dumps(content))
     return tmp_path / "there.json"
 
