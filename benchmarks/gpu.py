@@ -129,7 +129,7 @@ def inside(options: argparse.Namespace) -> None:
 
 
 def merged(phases: Mapping[str, Any], name: str, new: Mapping[str, Any]) -> dict[str, Any]:
-    """The phases with a new one in its place in the order; one that found nothing leaves what was there, and its error."""
+    """The phases with a new one in its place; one that found nothing leaves what was there, and its error."""
     former = phases.get(name)
     kept = {**former, "error": new["error"]} if former and new["error"] and not new["found"] else dict(new)
     order = [*PHASES, *phases]

@@ -164,7 +164,7 @@ def in_words(error: BaseException) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """The code that ran: git's revision, None where git cannot say; and a hash of the code itself, which then stands in.
+    """The code that ran: git's revision, None where git cannot say; and a hash of the code, which then stands in.
 
     The hash is of all Python files of the package and of the benchmarks, with their names.
     """

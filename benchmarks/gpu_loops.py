@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import or_
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -45,8 +46,7 @@ def loops(job: Job) -> dict[str, Any]:
                 f"{network}, {mode}, batch {size}": partial(in_turns, sides, size, samples, scale.pairs)
                 for size, samples in scale.loops.items()
             }
-            before = found
-            found = before | job.each(cases, of=lambda done, before=before: before | done)
+            found |= job.each(cases, of=partial(or_, found.copy()))
     return found
 
 

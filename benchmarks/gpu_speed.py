@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import torch
 from gpu_job import Job, worked
-from options import PLAIN
 from paired import at_least, middle, speeds
 from throughput import data, wait
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,6 +26,7 @@ from adabatch.lab.study.probe import Steps
 from adabatch.lab.study.statistics import spread
 from adabatch.lab.training import RunConfig, versions
 
+PLAIN: Final[dict[str, Any]] = {"channels_last": False, "precision": "float32", "compile": False}
 LOW: Final = {"precision": "bf16"}
 LAST: Final = {"channels_last": True}
 COMPILED: Final = {"compile": True}
@@ -102,7 +101,7 @@ def environment(job: Job) -> dict[str, Any]:
             "multiprocessors": properties.multi_processor_count,
             "capability": list(torch.cuda.get_device_capability(device)),
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     found["switches"] = {
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
@@ -175,8 +174,8 @@ def table(job: Job, network: str, size: int, settings: Mapping[str, Any]) -> dic
     cuda = job.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
         steps.time(size, 1)
-    events = [e for e in profiler.events() if e.device_type != DeviceType.CPU and not e.is_user_annotation]
-    averages = [each for each in profiler.key_averages() if each.device_type == DeviceType.CPU]
+    events = [e for e in profiler.events() if e.device_type.name != "CPU" and not e.is_user_annotation]
+    averages = [each for each in profiler.key_averages() if each.device_type.name == "CPU"]
     own = "self_device_time_total" if cuda else "self_cpu_time_total"
     longest = sorted(averages, key=lambda each: -getattr(each, own))[:TOP]
     return {
@@ -234,14 +233,14 @@ def kind_of(kernel: str) -> str:
 # Samples per second.
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that operators read and write, each once an operator; views move none."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: int = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls the operator and counts."""
         out = func(*args, **(kwargs or {}))
         if not func.is_view and "empty" not in func.name():
@@ -255,7 +254,7 @@ def bytes_of_a_sample(job: Job, network: str, settings: Mapping[str, Any]) -> fl
     sizes = job.scale.profiled[0], 2 * job.scale.profiled[0]
     eager = {**settings, "compile": False, "cuda_graphs": False}
     steps = steps_of(job, network, eager, sizes)
-    counts = []
+    counts: list[int] = []
     for size in sizes:
         steps.time(size, 2)
         with Traffic() as traffic:
@@ -345,8 +344,8 @@ def roofline(network: str, options: Mapping[str, Any], moved: Mapping[str, float
     bound = bandwidth / moved[kind]
     return (
         f"{network}: the operators of a step read and write {moved[kind] / 1e6:.2f} MB for a sample in {kind}; at the "
-        f"{bandwidth / 1e9:,.0f} GB/s of a copy that bounds it at {bound:,.0f} samples per second, if nothing is fused; "
-        f"the fastest option at {int(largest):,} ({name}) trains {reached:,.0f}, {100 * reached / bound:.0f} % of that"
+        f"{bandwidth / 1e9:,.0f} GB/s of a copy that bounds it at {bound:,.0f} samples per second, if nothing is "
+        f"fused; the fastest option at {int(largest):,} ({name}) trains {reached:,.0f}, {100 * reached / bound:.0f} % of that"
     )
 
 

@@ -1,4 +1,4 @@
-"""Trainings, phases of `gpu.py`: the paper's claim in time and accuracy, memory that runs out, a probe, a language model."""
+"""Trainings, phases of `gpu.py`: the paper's claim, memory that runs out, the probe, a language model."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def shorter(settings: Mapping[str, Any], epochs: int, smaller: int) -> dict[str,
 
 
 def option_of(job: Job, settings: Mapping[str, Any]) -> str:
-    """The option given; else the fastest that was measured near the size at which most updates are spent; else `auto`."""
+    """The option given; else the fastest that was measured near the first batch size; else `auto`."""
     if job.options.option != "best":
         return str(job.options.option)
     measured = job.former.get("throughput", {}).get("found", {}).get("networks", {}).get(job.options.network, {})
@@ -192,7 +192,7 @@ def compared(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> di
 
 
 def out_of_memory(job: Job) -> dict[str, Any]:
-    """A batch too large for little memory: refused before a run begins, and trained in micro-batches of half the size."""
+    """A batch too large for little memory: refused before a run begins, and trained in smaller micro-batches."""
     scale, device = job.scale, job.device
     size, network = scale.too_large, scale.networks[0]
     found = data(size)
@@ -273,7 +273,11 @@ def probed(job: Job) -> dict[str, Any]:
         "sentence": said["sentence"],
         "out_of_memory_at": said["out_of_memory_at"],
         "sizes": {
-            str(size): {"probe": rates.get(size), "training": rate, "ratio": rates[size] / rate if size in rates else None}
+            str(size): {
+                "probe": rates.get(size),
+                "training": rate,
+                "ratio": rates[size] / rate if size in rates else None,
+            }
             for size, rate in swept.items()
         },
     }
@@ -292,7 +296,7 @@ def swept_rate(job: Job, network: str, found: tasks.Data, size: int) -> float:
 
 
 def language_model(job: Job) -> dict[str, Any]:
-    """Tokens per second of a small GPT by batch size; the ramp of the small-GPT record against the best constant batch."""
+    """Tokens per second of a small GPT by batch size; the small-GPT record's ramp against the best constant batch."""
     scale = job.scale
     loaded = tasks.get("gpt-tiny").load(job.options.data)
     if job.options.toy:

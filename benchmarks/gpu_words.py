@@ -170,7 +170,7 @@ def probe(found: Mapping[str, Any]) -> str:
 def language(found: Mapping[str, Any]) -> str:
     """Tokens per second, and the ramp against the best constant batch."""
     runs = {name: run for name, run in found["runs"].items() if "error" not in run}
-    rates = {}
+    rates: dict[str, float] = {}
     for name, run in runs.items():
         if name != "ramp":
             rates |= run["tokens_per_second"]

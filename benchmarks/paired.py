@@ -177,7 +177,7 @@ def begin(out: Path, *, threads: int | None = 1) -> dict[str, Any]:
 
 
 def revision() -> dict[str, Any] | None:
-    """The revision of the code and whether tracked files differ from it, as runs record it; None outside a repository."""
+    """The revision of the code and whether tracked files differ from it, as runs record it; None without git."""
 
     def ask(*arguments: str) -> str:
         return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout
@@ -209,9 +209,7 @@ def check_clean(git: dict[str, Any] | None, out: Path) -> None:
         )
 
 
-def write(
-    path: Path, name: str, environment: dict[str, Any], results: dict[str, Any], *, printed: bool = True
-) -> None:
+def write(path: Path, name: str, environment: dict[str, Any], results: dict[str, Any], *, printed: bool = True) -> None:
     """Writes one result file, whole or not at all, and prints it.
 
     Args:
