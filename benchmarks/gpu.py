@@ -41,7 +41,7 @@ from gpu_job import Job, in_words, provenance
 from paired import ROOT, begin, write
 
 KEPT: Final = ROOT / "benchmarks" / "results" / "gpu.json"
-MINUTES: Final = 8.0
+MINUTES, TOY_MINUTES = 8.0, 60.0  # a slow machine may take long over a toy
 SHORTEST: Final = 10.0  # seconds in which a phase may be worth starting
 
 
@@ -197,7 +197,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", help="folder of the data sets, for headline and gpt")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--toy", action="store_true", help="tiny: shows that everything runs, and nothing else")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole call")
+    parser.add_argument("--minutes", type=float, help=f"of the whole call; else {MINUTES:g}, of a toy {TOY_MINUTES:g}")
     parser.add_argument("--network", choices=("resnet20", "vgg19_bn"), help="of headline; else resnet20")
     parser.add_argument("--data-set", choices=("cifar10", "cifar100"), default="cifar10", help="of headline")
     parser.add_argument("--arms", default="fixed,grown", help=f"of headline, of {', '.join(ARMS)}")
@@ -208,6 +208,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name, kind in (("inside", str), ("into", Path), ("former", Path), ("seconds", float)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    options.minutes = options.minutes or (TOY_MINUTES if options.toy else MINUTES)
     options.network = options.network or ("small_cnn" if options.toy else "resnet20")
     for flag, given, known in (("--only", options.only, PHASES), ("--arms", options.arms, ARMS)):
         if unknown := [name for name in (given or "").split(",") if given and name not in known]:

@@ -345,7 +345,8 @@ def roofline(network: str, options: Mapping[str, Any], moved: Mapping[str, float
     return (
         f"{network}: the operators of a step read and write {moved[kind] / 1e6:.2f} MB for a sample in {kind}; at the "
         f"{bandwidth / 1e9:,.0f} GB/s of a copy that bounds it at {bound:,.0f} samples per second, if nothing is "
-        f"fused; the fastest option at {int(largest):,} ({name}) trains {reached:,.0f}, {100 * reached / bound:.0f} % of that"
+        f"fused; the fastest option at {int(largest):,} ({name}) trains {reached:,.0f}, "
+        f"{100 * reached / bound:.0f} % of that"
     )
 
 
