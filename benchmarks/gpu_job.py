@@ -109,6 +109,8 @@ class Job:
         self.code = provenance()
         self._ends = time.perf_counter() + seconds
         self.device = pick_device(options.device)
+        if self.device.type == "cuda":  # with its number, which some of torch's functions ask for
+            self.device = torch.device("cuda", self.device.index or 0)
         self.scale = TOY if options.toy else FULL
 
     @property
