@@ -60,9 +60,13 @@ KINDS: Final = {
 
 
 def options_of(job: Job) -> dict[str, dict[str, Any]]:
-    """The options that the device has."""
+    """The options that the device has and the scale does not leave out."""
     graphs = job.device.type == "cuda"
-    return {name: settings for name, settings in OPTIONS.items() if graphs or not settings.get("cuda_graphs")}
+    return {
+        name: settings
+        for name, settings in OPTIONS.items()
+        if name not in job.scale.without and (graphs or not settings.get("cuda_graphs"))
+    }
 
 
 def config_of(job: Job, network: str, settings: Mapping[str, Any], sizes: Sequence[int]) -> RunConfig:
