@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -331,19 +332,14 @@ def test_both_loops_train_an_epoch_in_turns_at_one_size_after_another(scripts, s
         for size, pairs in ((8, 2), (16, 3)):
             found = loops.in_turns(sides, size, 4 * size, pairs)
             assert (found["rounds"], found["pairs"], found["bound"], found["samples"]) == (pairs, pairs, 0.97, 4 * size)
-            assert len(found["ours_seconds"]) == len(found["theirs_seconds"]) == pairs
-            ratios = [
-                theirs / ours for (ours,), (theirs,) in zip(found["ours_seconds"], found["theirs_seconds"], strict=True)
-            ]
-            assert min(ratios) <= found["ratio"]["median"] <= max(ratios)
-            ours = sorted(seconds for (seconds,) in found["ours_seconds"])[pairs // 2]
-            assert found["samples_per_second"]["ours"] == pytest.approx(4 * size / ours, rel=0.6)
-        with pytest.raises(
-            RuntimeError, match="the loop ours: ArgumentError: `batch_size` must be at most the 4 samples"
-        ):
+            ours, theirs = ([seconds for (seconds,) in found[f"{side}_seconds"]] for side in ("ours", "theirs"))
+            ratios = [by_hand / own for own, by_hand in zip(ours, theirs, strict=True)]
+            assert found["ratio"]["median"] == pytest.approx(statistics.median(ratios))
+            assert found["samples_per_second"]["ours"] == pytest.approx(4 * size / statistics.median(ours))
+        with pytest.raises(RuntimeError, match="the loop ours: ArgumentError: `batch_size` must be at most the 4 sa"):
             loops.in_turns(sides, 8, 4, 1)
-    with pytest.raises(RuntimeError, match="the process of the loop ours ended with"):
-        loops.in_turns(sides, 8, 32, 1)
+        with pytest.raises(RuntimeError, match="the process of the loop ours ended with 1"):
+            loops.in_turns(sides, 8, 32, 1)
 
 
 # The headline.
