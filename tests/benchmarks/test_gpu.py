@@ -206,14 +206,15 @@ def broken(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_phase_that_fails_costs_itself_alone(gpu, broken):
-    def done(name, seconds=60.0):
+    def done(name, seconds=500.0):
         few, former = ["--toy", "--device", "cpu"], {"before": {"found": 1}}
         return gpu.done(f"broken:{name}", few, limit=seconds, former=former)
 
     told = done("tells")
     assert (told["found"], told["error"]) == ({"former": {"before": {"found": 1}}, "only": None}, None)
-    assert (told["limit_seconds"], len(told["code_sha256"])) == (60, 64)
+    assert (told["limit_seconds"], len(told["code_sha256"])) == (500, 64)
     assert told["git"] is None or len(told["git"]["revision"]) == 40
     failed = done("errs")
     assert (failed["found"], failed["error"]) == ({"half": 1}, "ValueError: too much")
@@ -221,9 +222,10 @@ def test_a_phase_that_fails_costs_itself_alone(gpu, broken):
     assert (failed["found"], failed["error"]) == ({"half": 2}, "ended by SIGSEGV")
     failed = done("ends")
     assert (failed["found"], failed["error"]) == ({}, "ended with exit code 3")
-    failed = done("hangs", 20.0)
-    assert failed["error"] == "ended at its limit of 20 s"
-    assert failed["seconds"] < 40
+    limit = round(10 + 3 * told["seconds"])  # imports take their time
+    failed = done("hangs", limit)
+    assert failed["error"] == f"ended at its limit of {limit} s"
+    assert failed["seconds"] < limit + 20
     worker = Path(f"/proc/{failed['found']['worker']}/stat")
     assert not worker.exists() or worker.read_text().split(") ")[1][0] == "Z"  # what it had started is gone too
 
@@ -324,6 +326,7 @@ def test_a_machine_without_git_has_no_revision(scripts, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_both_loops_train_an_epoch_in_turns_at_one_size_after_another(scripts, speed, tmp_path):
     loops = scripts("gpu_loops")
     here = job(scripts, tmp_path)
@@ -481,6 +484,7 @@ def on_the_cpu(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_phase_runs_on_a_cpu(gpu, on_the_cpu):
     check_phases(gpu, on_the_cpu[1], graphs=False)
 
@@ -496,6 +500,7 @@ def test_every_phase_runs_on_a_gpu(gpu, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_what_was_found_is_told_on_the_page(words, on_the_cpu):
     found = copy.deepcopy(on_the_cpu[1])
     for (page, marker), text in words.gpu(found).items():
@@ -507,6 +512,7 @@ def test_what_was_found_is_told_on_the_page(words, on_the_cpu):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_phase_is_replaced_and_seeds_are_appended(on_the_cpu):
     """The file has all phases but the headline; two calls add a seed each, and the others stay."""
     folder, before = on_the_cpu
