@@ -309,7 +309,7 @@ def language_model(job: Job) -> dict[str, Any]:
     for size in scale.constants:
         arms[f"constant {size}"] = {"batch_size": size, "lr": base * math.sqrt(size / scale.ramp[0])}
     cases = {name: partial(text_run, job, loaded, settings) for name, settings in arms.items()}
-    return job.each(cases, of=with_best)
+    return with_best(job.each(cases, of=with_best))
 
 
 def text_run(job: Job, loaded: tasks.Data, settings: Mapping[str, Any]) -> dict[str, Any]:

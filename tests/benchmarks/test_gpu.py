@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,8 +129,13 @@ def test_bytes_of_a_sample_do_not_depend_on_what_a_step_moves_anyway(scripts, sp
     """Weights and the optimizer are the same at both batch sizes: only samples count."""
     here = job(scripts, tmp_path)
     found = speed.bytes_of_a_sample(here, "small_cnn", speed.PLAIN)
-    here.scale = replace(here.scale, profiled=(16,))
-    assert speed.bytes_of_a_sample(here, "small_cnn", speed.PLAIN) == pytest.approx(found, rel=1e-3)
+    steps, counts = speed.steps_of(here, "small_cnn", speed.PLAIN, [8]), {}
+    for size in (8, 40):
+        steps.time(size, 1)
+        with speed.Traffic() as traffic:
+            steps.time(size, 1)
+        counts[size] = traffic.bytes
+    assert found == pytest.approx((counts[40] - counts[8]) / 32, rel=1e-3)
     assert found > 2 * 3 * 32 * 32 * 4  # an image in float32, written and read
 
 
@@ -278,11 +282,14 @@ def test_wrong_arguments_are_refused(gpu, capsys, tmp_path):
 
 # A result of a machine that has no git.
 
+CLEAN = {"revision": "a" * 40, "changed": False}
+
 
 @pytest.fixture
-def measured(gpu, tmp_path):
+def measured(gpu, tmp_path, monkeypatch):
     """A result of the code here, that does not know its revision."""
     code = {"git": None, "code_sha256": gpu.provenance()["code_sha256"]}
+    monkeypatch.setattr(importlib.import_module("gpu_job"), "revision", lambda: CLEAN)
     phases = {
         "loops": {"found": {"x": 1}, "error": None, "seconds": 1.0, **code},
         "headline": {"found": {"runs": [{"seed": 0, **code}]}, "error": None, "seconds": 1.0, **code},
@@ -292,14 +299,12 @@ def measured(gpu, tmp_path):
     return tmp_path / "there.json"
 
 
-def test_a_result_of_the_code_here_is_kept_with_its_revision(gpu, measured, tmp_path, monkeypatch):
-    clean = {"revision": "a" * 40, "changed": False}
-    monkeypatch.setattr(importlib.import_module("gpu_job"), "revision", lambda: clean)
+def test_a_result_of_the_code_here_is_kept_with_its_revision(gpu, measured, tmp_path):
     gpu.keep(measured, tmp_path / "here.json")
     kept = json.loads((tmp_path / "here.json").read_text())
     assert kept["environment"]["gpu"] == "H100"
-    assert [phase["git"] for phase in kept["phases"].values()] == [clean, clean]
-    assert kept["phases"]["headline"]["found"]["runs"][0]["git"] == clean
+    assert [phase["git"] for phase in kept["phases"].values()] == [CLEAN, CLEAN]
+    assert kept["phases"]["headline"]["found"]["runs"][0]["git"] == CLEAN
 
 
 def test_a_result_of_other_code_is_not_kept(gpu, measured, tmp_path):
