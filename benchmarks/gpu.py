@@ -167,7 +167,7 @@ def keep(source: Path, out: Path) -> None:
         raise SystemExit(f"--keep must name a result of this benchmark, got {source}, which is not there or empty")
     for name, phase in phases.items():
         for each in [phase, *phase["found"].get("runs", [])] if name == "headline" else [phase]:
-            if each["git"] is None and each["code_sha256"] == here["code_sha256"]:
+            if each["code_sha256"] == here["code_sha256"]:  # whatever git said there, or did not
                 each["git"] = here["git"]
             if each["git"] is None or each["git"]["changed"]:
                 raise SystemExit(
