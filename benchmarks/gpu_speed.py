@@ -306,7 +306,11 @@ def by_size(job: Job, network: str, settings: Mapping[str, Any]) -> dict[str, An
     begun = time.perf_counter()
     steps.setup.try_sizes(tell=lambda _: None)
     wait(device)
-    found: dict[str, Any] = {"settings": dict(settings), "preparation_seconds": time.perf_counter() - begun}
+    found: dict[str, Any] = {"preparation_seconds": time.perf_counter() - begun}
+    config = steps.setup.config  # as it is in force, whatever `auto` means
+    found["settings"] = {
+        name: getattr(config, name) for name in ("precision", "channels_last", "compile", "cuda_graphs")
+    }
     found["sizes"] = {str(size): rate(steps, size, job) for size in sizes}
     return found
 
@@ -344,7 +348,7 @@ def roofline(network: str, options: Mapping[str, Any], moved: Mapping[str, float
     if found is None or largest is None:
         return f"{network}: not measured"
     name, reached = found
-    kind = options[name]["settings"].get("precision", "float32")
+    kind = options[name]["settings"]["precision"]
     bound = bandwidth / moved[kind]
     return (
         f"{network}: the operators of a step read and write {moved[kind] / 1e6:.2f} MB for a sample in {kind}; at the "

@@ -318,6 +318,14 @@ def test_a_result_of_other_code_is_not_kept(gpu, measured, tmp_path):
     assert not (tmp_path / "here.json").exists()
 
 
+def test_what_is_kept_is_of_known_code_on_a_gpu(gpu):
+    found = json.loads(gpu.KEPT.read_text()) if gpu.KEPT.exists() else {"toy": False, "phases": {}}
+    runs = found["phases"].get("headline", {}).get("found", {}).get("runs", [])
+    assert all(each["git"]["changed"] is False for each in [*found["phases"].values(), *runs])
+    assert not found["toy"]
+    assert all(run["gpu"] for run in runs)
+
+
 def test_a_machine_without_git_has_no_revision(scripts, monkeypatch, tmp_path):
     paired = scripts("paired")
     monkeypatch.setattr(paired, "ROOT", tmp_path)
