@@ -308,9 +308,7 @@ def by_size(job: Job, network: str, settings: Mapping[str, Any]) -> dict[str, An
     wait(device)
     found: dict[str, Any] = {"preparation_seconds": time.perf_counter() - begun}
     config = steps.setup.config  # as it is in force, whatever `auto` means
-    found["settings"] = {
-        name: getattr(config, name) for name in ("precision", "channels_last", "compile", "cuda_graphs")
-    }
+    found["settings"] = {name: getattr(config, name) for name in ("precision", *LAST, *GRAPHS)}
     found["sizes"] = {str(size): rate(steps, size, job) for size in sizes}
     return found
 
