@@ -176,16 +176,19 @@ def begin(out: Path, *, threads: int | None = 1) -> dict[str, Any]:
     }
 
 
-def revision() -> dict[str, Any]:
-    """The revision of the code and whether tracked files differ from it, as runs record it."""
+def revision() -> dict[str, Any] | None:
+    """The revision of the code and whether tracked files differ from it, as runs record it; None without git."""
 
     def ask(*arguments: str) -> str:
         return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout
 
-    return {
-        "revision": ask("rev-parse", "HEAD").strip(),
-        "changed": bool(ask("status", "--porcelain", "--untracked-files=no").strip()),
-    }
+    try:
+        return {
+            "revision": ask("rev-parse", "HEAD").strip(),
+            "changed": bool(ask("status", "--porcelain", "--untracked-files=no").strip()),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def check_clean(git: dict[str, Any] | None, out: Path) -> None:
@@ -206,7 +209,7 @@ def check_clean(git: dict[str, Any] | None, out: Path) -> None:
         )
 
 
-def write(path: Path, name: str, environment: dict[str, Any], results: dict[str, Any]) -> None:
+def write(path: Path, name: str, environment: dict[str, Any], results: dict[str, Any], *, printed: bool = True) -> None:
     """Writes one result file, whole or not at all, and prints it.
 
     Args:
@@ -214,12 +217,13 @@ def write(path: Path, name: str, environment: dict[str, Any], results: dict[str,
         name: of the benchmark.
         environment: what `begin` returned.
         results: what was found.
+        printed: False: is not.
 
     Raises:
         SystemExit: if the file is among the kept results and the code changed meanwhile.
     """
     git = revision()
-    check_clean({**git, "changed": git["changed"] or git != environment["git"]}, path)
+    check_clean(git and {**git, "changed": git["changed"] or git != environment["git"]}, path)
     script = Path(sys.argv[0]).resolve()  # torchrun gives the whole path
     typed = [str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else sys.argv[0], *sys.argv[1:]]
     content = {"benchmark": name, "command": " ".join(["python", *typed]), "environment": environment, **results}
@@ -228,7 +232,8 @@ def write(path: Path, name: str, environment: dict[str, Any], results: dict[str,
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     os.replace(partial, path)
-    print(text, end="")
+    if printed:
+        print(text, end="")
 
 
 def short_lists(text: str) -> str:

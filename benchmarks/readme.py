@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gpu_words import gpu
 from paired import check_clean
 
 from adabatch.lab.comparison import Comparison
@@ -352,6 +353,8 @@ OTHERS = {"large_batches_digits": large_batches, "performance": performance, "pu
 OTHERS |= {"workers": workers, "worker_bytes": worker_bytes, "worker_speeds": worker_speeds}
 MEASURED = sorted((ROOT / "benchmarks" / "results").glob("inefficiency_*.json"))  # parts that were done
 OTHERS |= {path.stem: inefficiency for path in MEASURED}
+if (ROOT / "benchmarks" / "results" / "gpu.json").exists():
+    OTHERS["gpu"] = gpu
 
 
 def main() -> None:
