@@ -237,10 +237,13 @@ def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -
     Every rank has as many, of sizes that differ by at most one sample. So some are empty on a rank with few samples.
     """
     first, last = items_of(clock, size, rank, world)
-    largest = -(-size // world)
-    count = 1 if micro is None else -(-largest // micro)
-    share = last - first
+    count, share = count_parts(size, micro, world), last - first
     return tuple((first + share * i // count, first + share * (i + 1) // count) for i in range(count))
+
+
+def count_parts(size: int, micro: int | None, world: int) -> int:
+    """The number of micro-batches into which each of `world` ranks cuts its share of a batch of `size` samples."""
+    return 1 if micro is None else -(-(-(-size // world)) // micro)
 
 
 class SamplerView:

@@ -249,10 +249,12 @@ class BatchSizeScheduler:
         end = self.plan.end_samples
         return self.plan.batch_size_at(clock if end is None else min(clock, end))  # a look after the end is allowed
 
-    def batches_between(self, start: int, stop: int) -> int:
-        """How many batches start in `[start, stop)` within one epoch, if one starts at `start`."""
+    def sizes_between(self, start: int, stop: int) -> dict[int, int]:
+        """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`."""
         end = self.plan.end_samples
-        return 0 if end is not None and start >= end else self.plan.batches_between(start, stop)
+        if end is None:
+            return self.plan.sizes_between(start, stop)
+        return {} if start >= end else self.plan.sizes_between(start, min(stop, end))
 
     def check_next(self, *, begins: bool = False) -> None:
         """Checks that the current batch waits for no `step()`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -196,6 +197,21 @@ class Plan:
         Raises:
             ValueError: if the positions are out of range or in different epochs.
         """
+        return sum(self.sizes_between(start, stop).values())
+
+    def sizes_between(self, start: int, stop: int) -> dict[int, int]:
+        """How many batches of each size start in `[start, stop)` if one starts at `start`.
+
+        Args:
+            start: as of `batches_between`.
+            stop: likewise.
+
+        Returns:
+            Samples in a batch, and the number of such batches; those that an end cuts short included.
+
+        Raises:
+            ValueError: if the positions are out of range or in different epochs.
+        """
         self._check_clock("start", start)
         self._check_clock("stop", stop)
         if stop < start:
@@ -204,17 +220,19 @@ class Plan:
         end = None if N is None else (start // N + 1) * N
         if end is not None and stop > end:
             raise ArgumentError("stop", f"must be at most {end:,}, the end of the epoch of `start`", got=f"{stop:,}")
-        count, clock, index = 0, start, bisect_right(self.starts_samples, start) - 1
+        counts: Counter[int] = Counter()
+        cut, clock, index = self.end_samples if self.run_on else end, start, bisect_right(self.starts_samples, start) - 1
         while clock < stop:
             size = self.batch_sizes[index]
             index += 1
             until = min(stop, self.starts_samples[index]) if index < len(self.starts_samples) else stop
             begun = ceil_div(max(until - clock, 0), size)
-            if self.drop_last and end is not None and begun > (fitting := (end - clock) // size):
-                return count + fitting
-            count += begun
+            full = begun if cut is None else min(begun, (cut - clock) // size)
+            counts[size] += full
+            if begun > full and cut is not None and not self.drop_last:
+                counts[cut - clock - full * size] += 1
             clock += begun * size
-        return count
+        return dict(+counts)
 
     def clock_of(self, update: int) -> int:
         """The clock where `update` starts; for the number of updates itself the end of the training.
