@@ -86,7 +86,7 @@ class Line:
             driver.check_next()
         if batch is None:
             return
-        done = "take all its micro-batches" if driver is None else "call `step()` of the BatchSizeScheduler after each"
+        done = "take all its micro-batches" if driver is None else "call `step()` of the BatchSizeScheduler first"
         raise UsageError(
             "begin()",
             f"of Clock was called before the batch at sample {batch.clock:,} was done",
@@ -384,9 +384,10 @@ class Clock:
 
     def peek(self) -> range:
         """The positions of the micro-batch that would come first in the next batch; nothing moves."""
-        line = Line(self._cursor.fork(), self._line.sharing()[0])
+        group, rank, world = self._line.sharing()
+        line = Line(self._cursor.fork(), group)
         line.cursor.demand = copy.copy(line.cursor.demand)
-        line.cursor.rank, line.cursor.world = line.sharing()[1:]
+        line.cursor.rank, line.cursor.world = rank, world
         batch = line.cursor.advance(line.cursor.epoch_of(line.cursor.following()[0]))
         assert batch is not None
         return line.hand_out(batch, line.cut(batch), 0)[0]
