@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch

@@ -85,4 +85,7 @@ def _ends_after(lr_scheduler: torch_lr.LRScheduler, updates: int | None) -> bool
     if not isinstance(lr_scheduler, torch_lr.LambdaLR):
         return False
     now = steps_taken(lr_scheduler)
-    return all(0 <= course(updates) <= _OVER * course(now) for course in lr_scheduler.lr_lambdas)
+    try:
+        return all(0 <= course(updates) <= _OVER * course(now) for course in lr_scheduler.lr_lambdas)
+    except Exception:  # a function of the user's need not go on so far
+        return False
