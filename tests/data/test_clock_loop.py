@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.data.loops import after, before
 
 LINES = 13
+ADAM: Any = importlib.import_module("torch.optim.adam")
 DATA = torch.randn(200, generator=torch.Generator().manual_seed(0))
 
 
@@ -30,18 +33,18 @@ class Traced(torch.nn.Linear):
 def trained(loop, **arguments):
     """The checkpoints, and for each update the samples of its forward passes and the LR that AdamW computes with."""
     torch.manual_seed(1)
-    model, steps, functional = Traced(), [], torch.optim.adam.adam
+    model, steps, functional = Traced(), [], ADAM.adam
 
     def traced(*args, lr, **more):
         steps.append((tuple(model.seen), float(lr)))
         model.seen.clear()
         return functional(*args, lr=lr, **more)
 
-    torch.optim.adam.adam = traced
+    ADAM.adam = traced
     try:
         saved = loop.train(model, DATA, **arguments)
     finally:
-        torch.optim.adam.adam = functional
+        ADAM.adam = functional
     return saved, steps
 
 

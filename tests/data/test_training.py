@@ -38,7 +38,13 @@ class Run:
 
 def growing(start):
     return st.sampled_from(
-        [None, ab.schedules.constant(), geometric(2, ab.epochs(1)), geometric(3, ab.updates(4)), steps({0: start, 7: 1})]
+        [
+            None,
+            ab.schedules.constant(),
+            geometric(2, ab.epochs(1)),
+            geometric(3, ab.updates(4)),
+            steps({0: start, 7: 1}),
+        ]
     )
 
 
@@ -95,7 +101,9 @@ def test_the_plan_says_how_long_a_training_is():
     run = Run(10, 4, geometric(2, ab.epochs(1), maximum=8), epochs=2)
     assert len(run.loader.training()) == run.batches.plan.updates == 5
     assert len(run.loader.training(1)) == 3
-    with pytest.raises(ValueError, match="`epochs` must be at most the plan's 2, got 3; give the BatchSizeScheduler as"):
+    with pytest.raises(
+        ValueError, match="`epochs` must be at most the plan's 2, got 3; give the BatchSizeScheduler as"
+    ):
         len(run.loader.training(3))
     with pytest.raises(TypeError, match=r"`epochs` must be given for `training`, since no plan with an end drives the"):
         next(iter(ab.DataLoader(torch.arange(4)).training()))
@@ -116,14 +124,16 @@ def test_looking_at_a_training_moves_nothing():
     run = Run(10, 4, geometric(2, ab.epochs(1), maximum=8), epochs=2)
     iterator = iter(run.loader.training())
     assert next(iterator).tolist() == [0, 1, 2, 3]
-    iterator.close()
+    del iterator
     assert (run.loader.clock, next(iter(run.loader.training())).tolist()) == (0, [0, 1, 2, 3])
     assert run.loader.training()
 
 
 def test_a_training_that_trains_nothing_is_told():
     run = Run(10, 4, ab.schedules.constant(), epochs=2)
-    with pytest.raises(RuntimeError, match="`training` went through epoch 0 and nothing was trained, so the epoch would"):
+    with pytest.raises(
+        RuntimeError, match="`training` went through epoch 0 and nothing was trained, so the epoch would"
+    ):
         list(run.loader.training())
 
 
@@ -163,7 +173,10 @@ def test_batches_that_come_formed_count_as_updates():
 
 def they_have_as_many_micro_batches(rank, world):
     loader = ab.DataLoader(torch.arange(11), 5, seed=0, micro_batch_size=2)
-    assert (loader.updates_in_epoch(0), loader.micro_batches_in_epoch(0)) == (3, 5)  # shares of 3 or 2, at last of 1 or 0
+    assert (loader.updates_in_epoch(0), loader.micro_batches_in_epoch(0)) == (
+        3,
+        5,
+    )  # shares of 3 or 2, at last of 1 or 0
     assert sum(1 for _ in loader.training(2).parts()) == 10
 
 

@@ -129,7 +129,20 @@ def test_the_lines_to_paste_run(capsys):
     assert found == {"python": printed.strip(), "notes": []}
 
 
-FACTOR = ["--growth", 2, "--every", 2, "--max-batch-size", 256, "--batch-size", 16, "--dataset-size", 1437, "--epochs", 14]
+FACTOR = [
+    "--growth",
+    2,
+    "--every",
+    2,
+    "--max-batch-size",
+    256,
+    "--batch-size",
+    16,
+    "--dataset-size",
+    1437,
+    "--epochs",
+    14,
+]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +190,9 @@ def test_other_trainers_run_over_the_ends_of_epochs(capsys):
     code, printed, notes = run(capsys, *FACTOR, "--emit", "megatron")
     assert (code, printed) == (0, '--step-batch-size-schedule "0:16 2880:32 5760:64 8640:128 11584:256"\n')
     told = notes.splitlines()
-    assert told[1].startswith("note: the thresholds are samples; Megatron-LM takes them for tokens if it has a seq-length")
+    assert told[1].startswith(
+        "note: the thresholds are samples; Megatron-LM takes them for tokens if it has a seq-length"
+    )
     assert told[2] == "note: batches run on over the ends of epochs there: 372 updates in place of 376"
     found = json.loads(run(capsys, *FACTOR, "--emit", "megatron", "--json")[1])
     assert [f"note: {note}" for note in found["notes"]] == told
@@ -188,7 +203,19 @@ def test_other_trainers_run_over_the_ends_of_epochs(capsys):
 @pytest.mark.parametrize("form", ["csv", "maxtext", "nanogpt-stages", "olmo", "optax"])
 def test_each_form_is_printed(form, capsys):
     whole = ["--growth-file", json.dumps(ab.schedules.steps("0:16 1600:32").to_json()), "--dataset-size", 6400]
-    given = [*whole, "--epochs", 1, "--tokens-per-sample", 8, "--coupling", "sqrt", "--micro-batch-size", 4, "--ranks", 2]
+    given = [
+        *whole,
+        "--epochs",
+        1,
+        "--tokens-per-sample",
+        8,
+        "--coupling",
+        "sqrt",
+        "--micro-batch-size",
+        4,
+        "--ranks",
+        2,
+    ]
     code, printed, _ = run(capsys, *given, "--emit", form)
     assert code == 0
     assert {
@@ -296,7 +323,10 @@ def test_what_only_other_trainers_need(capsys):
         assert f"`{flag}` must come with `--emit`, got it alone; only other trainers need it" in error
     code, _, error = run(capsys, *COSINE, "--emit", "excel")
     assert code == 2
-    assert "`--emit` must be one of python, csv, json, megatron, olmo, maxtext, nanogpt-stages, optax, got 'excel'" in error
+    assert (
+        "`--emit` must be one of python, csv, json, megatron, olmo, maxtext, nanogpt-stages, optax, got 'excel'"
+        in error
+    )
 
 
 def test_a_factor_is_planned_as_it_is_trained(capsys):

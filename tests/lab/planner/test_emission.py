@@ -33,7 +33,8 @@ def emission_of(schedule, *, dataset_size=200, coupling="none", run_on=True, pla
     """An emission of one epoch, whose LR was chosen for the first batch size."""
     counted = {"tokens_per_sample": known.get("tokens_per_sample")}
     start = 8 if schedule is None else schedule.initial or 8
-    plan = plan or schedule.plan(dataset_size=dataset_size, epochs=1, batch_size=start, run_on=run_on, **counted)
+    if plan is None:
+        plan = schedule.plan(dataset_size=dataset_size, epochs=1, batch_size=start, run_on=run_on, **counted)
     known.setdefault("batch_size", plan.batch_sizes[0])
     return Emission(plan=plan, coupling=couplings.get(coupling), **known)
 
@@ -41,7 +42,6 @@ def emission_of(schedule, *, dataset_size=200, coupling="none", run_on=True, pla
 def sizes_of(plan):
     """The size asked for at each update."""
     return [batch.requested for batch in plan]
-
 
 
 @st.composite
@@ -261,11 +261,17 @@ def test_megatron_rounds_tokens_down_and_the_text_is_right_all_the_same(threshol
 
 
 def test_what_megatron_cannot_do():
-    with pytest.raises(ValueError, match="`plan` must not shrink the batch for Megatron-LM, which stops where it does, g"):
+    with pytest.raises(
+        ValueError, match="`plan` must not shrink the batch for Megatron-LM, which stops where it does, g"
+    ):
         emit("megatron", emission_of(steps("0:8 50:4")))
-    with pytest.raises(ValueError, match="`micro_batch_size` must divide every batch size for Megatron-LM, got 6 samples"):
+    with pytest.raises(
+        ValueError, match="`micro_batch_size` must divide every batch size for Megatron-LM, got 6 samples"
+    ):
         emit("megatron", emission_of(steps("0:12 50:16"), micro_batch_size=3, ranks=2))
-    with pytest.raises(ValueError, match="`ranks` must divide every batch size for Megatron-LM, got 3 samples on all ranks"):
+    with pytest.raises(
+        ValueError, match="`ranks` must divide every batch size for Megatron-LM, got 3 samples on all ranks"
+    ):
         emit("megatron", emission_of(steps("0:12 50:16"), ranks=3))
     plan = steps({0: 8, 2**50: 16}).plan(dataset_size=None)
     with pytest.raises(ValueError, match="must begin its last stage where Megatron-LM, which reads a float, is exact"):
@@ -315,15 +321,16 @@ def olmo_batches(text, per, total):
 def test_olmo_takes_the_sizes_of_the_plan_or_says_where_it_waits(schedule, per, total):
     emission = emission_of(schedule, dataset_size=total, tokens_per_sample=per, coupling="sqrt")
     stages = emission.stages()
-    try:
-        text, notes = emit("olmo", emission)
-    except ValueError as error:
-        assert "must keep each batch size long enough for OLMo-core" in str(error)
-        assert None in olmo_starts(stages, total)
+    if None in olmo_starts(stages, total):
+        with pytest.raises(ValueError, match="must keep each batch size long enough for OLMo-core"):
+            emit("olmo", emission)
         return
+    text, notes = emit("olmo", emission)
     found = olmo_batches(text, per, total)
     clocks = [0, *accumulate(size for size, _ in found)]
-    begins = [next(c for c, (size, _) in zip(clocks, found, strict=False) if size == stage.batch_size) for stage in stages]
+    begins = [
+        next(c for c, (size, _) in zip(clocks, found, strict=False) if size == stage.batch_size) for stage in stages
+    ]
     assert begins == olmo_starts(stages, total)
     assert len(notes) == sum(start != stage.clock for start, stage in zip(begins, stages, strict=True))
     if not notes:
@@ -348,7 +355,9 @@ def test_olmo_shrinks_at_once():
 
 
 def test_what_olmo_cannot_do():
-    with pytest.raises(ValueError, match="`tokens_per_sample` must be given for OLMo-core, which counts tokens, got none"):
+    with pytest.raises(
+        ValueError, match="`tokens_per_sample` must be given for OLMo-core, which counts tokens, got none"
+    ):
         emit("olmo", emission_of(steps("0:8"), coupling="sqrt"))
     for coupling in ("linear", "adam_sde"):
         with pytest.raises(ValueError, match="`coupling` must be `sqrt` from the first batch size on for OLMo-core"):
@@ -358,7 +367,9 @@ def test_what_olmo_cannot_do():
     with pytest.raises(ValueError, match="must keep each batch size long enough for OLMo-core"):
         emit("olmo", emission_of(steps("0:8 190:40"), coupling="sqrt", tokens_per_sample=4))
     plan = steps("0:8").plan(dataset_size=80, epochs=2)
-    with pytest.raises(ValueError, match="`epochs` must be 1 for OLMo-core, whose epochs end with a batch that it drops"):
+    with pytest.raises(
+        ValueError, match="`epochs` must be 1 for OLMo-core, whose epochs end with a batch that it drops"
+    ):
         emit("olmo", emission_of(None, plan=plan, coupling="sqrt", tokens_per_sample=4))
 
 
@@ -386,6 +397,15 @@ def maxtext_sizes(text, devices, total):
     return found
 
 
+def is_even(stages):
+    """Whether some number of samples an increment gives every stage its updates, by trying all."""
+    updates_of = [after.update - before.update for before, after in pairwise(stages)]
+    sizes = [stage.batch_size for stage in stages]
+    if not updates_of or len({after - before for before, after in pairwise(sizes)}) > 1:
+        return False
+    return any([math.ceil(each / size) for size in sizes[:-1]] == updates_of for each in range(1, 400))
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     start=st.integers(1, 6),
@@ -398,11 +418,11 @@ def test_maxtext_takes_the_sizes_of_the_plan(start, increment, count, over, devi
     end = start + count * increment
     ramp = linear_ramp(end * devices, over=samples(over), start=start * devices, increment=increment * devices)
     emission = emission_of(None, plan=ramp.plan(dataset_size=400, epochs=1, run_on=True), ranks=devices)
-    try:
-        text, (note,) = emit("maxtext", emission)
-    except ValueError as error:
-        assert "for MaxText, which knows" in str(error)
+    if not is_even(emission.stages()):
+        with pytest.raises(ValueError, match="for MaxText, which knows"):
+            emit("maxtext", emission)
         return
+    text, (note,) = emit("maxtext", emission)
     assert maxtext_sizes(text, devices, 400) == sizes_of(emission.plan)
     assert "its LR schedule counts updates" in note
 
@@ -421,9 +441,13 @@ def test_a_ramp_that_maxtext_takes():
 
 def test_what_maxtext_cannot_do():
     for schedule in (steps("0:8 24:16 56:32"), steps("0:8 24:4"), steps("0:8")):
-        with pytest.raises(ValueError, match="must grow in even steps for MaxText, which knows linear ramps only, got 8"):
+        with pytest.raises(
+            ValueError, match="must grow in even steps for MaxText, which knows linear ramps only, got 8"
+        ):
             emit("maxtext", emission_of(schedule))
-    with pytest.raises(ValueError, match="must hold each size for about as many samples for MaxText, which knows even ramp"):
+    with pytest.raises(
+        ValueError, match="must hold each size for about as many samples for MaxText, which knows even ramp"
+    ):
         emit("maxtext", emission_of(steps("0:8 24:16 152:24")))
     assert len(emit("maxtext", emission_of(steps("0:8 24:16"), coupling="sqrt")).notes) == 2
 
@@ -520,7 +544,8 @@ def test_optax_takes_sizes_and_lrs(schedule, micro, ranks, total):
 def test_optax_needs_whole_micro_batches():
     assert "EVERY_K = jnp.array([1, 2])" in emit("optax", emission_of(steps("0:8 24:16"))).text
     with pytest.raises(
-        ValueError, match="`micro_batch_size` must divide every batch size for optax, got 8 on all ranks and 12; 4 does, or"
+        ValueError,
+        match="`micro_batch_size` must divide every batch size for optax, got 8 on all ranks and 12; 4 does, or",
     ):
         emit("optax", emission_of(steps("0:8 24:12")))
     plan = steps({0: 1000, 1_000_000: 1999}).plan(dataset_size=2**50, epochs=1, run_on=True)
@@ -532,7 +557,9 @@ def test_optax_needs_whole_micro_batches():
 
 
 def test_what_is_wrong_for_all():
-    with pytest.raises(ValueError, match="`emit` must be one of csv, json, megatron, olmo, maxtext, nanogpt-stages, optax"):
+    with pytest.raises(
+        ValueError, match="`emit` must be one of csv, json, megatron, olmo, maxtext, nanogpt-stages, optax"
+    ):
         emit("excel", emission_of(steps("0:8")))
     with pytest.raises(ValueError, match="`ranks` must be at least 1, got 0"):
         emission_of(steps("0:8"), ranks=0)
