@@ -116,8 +116,8 @@ class Driver(Protocol):
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
 
-    def batches_between(self, start: int, stop: int) -> int:
-        """The number of batches that start in `[start, stop)` within one epoch, if one starts at `start`."""
+    def sizes_between(self, start: int, stop: int) -> dict[int, int]:
+        """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`."""
 
     def check_next(self, *, begins: bool = False) -> None:
         """Raises if the batch before was trained on without `step()`; `begins`: at the start of an iteration."""

@@ -147,14 +147,15 @@ class Plan:
     def batch_size_at(self, clock):
         return [size for start, size in self.starts if start <= clock][-1]
 
-    def batches_between(self, start, stop):
-        count = 0
+    def sizes_between(self, start, stop):
+        counts = {}
         while start < stop:
             size = self.batch_size_at(start)
             if self.drop_last and stop - start < size:
                 break
-            start, count = start + size, count + 1
-        return count
+            cut = min(size, stop - start)
+            start, counts[cut] = start + size, counts.get(cut, 0) + 1
+        return counts
 
     def check_next(self, *, begins=False):
         self.checks += 1

@@ -222,8 +222,8 @@ def test_a_plan_and_the_loader_agree_on_every_batch(data):
         def batch_size_at(self, clock):
             return plan.batch_size_at(min(clock, plan.end_samples))
 
-        def batches_between(self, start, stop):
-            return plan.batches_between(start, stop)
+        def sizes_between(self, start, stop):
+            return plan.sizes_between(start, stop)
 
     loader = DataLoader(torch.arange(size), start, **mode)
     loader.attach(Driver())

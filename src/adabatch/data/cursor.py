@@ -292,13 +292,20 @@ class Cursor:
 
     def count(self, start: int, epoch: int) -> int:
         """Batches from `start` to the end of `epoch`, if one starts at `start` and the size stays."""
+        return sum(self.sizes(start, epoch).values())
+
+    def sizes(self, start: int, epoch: int) -> dict[int, int]:
+        """How many batches of each size `count` counts."""
         stop = self.end_of(epoch)
         if start >= stop:
-            return 0
+            return {}
         if self.driver is not None:
-            return self.driver.batches_between(start, stop)
-        whole, rest = divmod(stop - start, self.demand.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+            return self.driver.sizes_between(start, stop)
+        size = self.demand.batch_size
+        whole, rest = divmod(stop - start, size)
+        whole += rest > 0 and self.run_on
+        found = {size: whole} if whole else {}
+        return found | ({rest: 1} if rest and not (self.drop_last or self.run_on) else {})
 
     def count_whole(self, epoch: int) -> int:
         """Batches that start in `epoch`, if the size stays."""
@@ -316,8 +323,7 @@ class Cursor:
         plan = self.plan
         if plan is not None and (plan.end_samples is None or start < plan.end_samples):
             return plan.clock_of(plan.update_at(start))
-        passed = self.position - start
-        return start if passed < 0 else self.position - passed // self.demand.batch_size * self.demand.batch_size
+        return start + (self.position - start) % self.demand.batch_size
 
     def detach(self) -> None:
         """See `DrivenLoader.detach`."""

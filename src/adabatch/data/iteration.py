@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adabatch._errors import ArgumentTypeError, UsageError
+from adabatch.data import arguments
 from adabatch.data.cursor import Cursor, check_share
 from adabatch.data.order import BLOCK, items_of
 from adabatch.data.place import Iteration, Place
@@ -136,6 +137,7 @@ class Batches(Pass, Iterator[Any]):
         try:
             self.at.cursor.check_shares(self.at.start, self.at.epoch)
             self._warn_of_micro()
+            self._warn_of_sharing()
         except (ValueError, UserWarning):
             self.close()
             raise
@@ -153,6 +155,12 @@ class Batches(Pass, Iterator[Any]):
             UserWarning,
             stacklevel=5,
         )
+
+    def _warn_of_sharing(self) -> None:
+        """Says once that a batch is shared between ranks, unless a group was given."""
+        cursor, supply = self.at.cursor, self._supply
+        if cursor.world > 1 and supply.group is None and supply.mesh is None:
+            arguments.warn_of_sharing(cursor.batch_size, cursor.rank, cursor.world)
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
         cursor = self.at.cursor
@@ -237,10 +245,14 @@ def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -
     Every rank has as many, of sizes that differ by at most one sample. So some are empty on a rank with few samples.
     """
     first, last = items_of(clock, size, rank, world)
-    largest = -(-size // world)
-    count = 1 if micro is None else -(-largest // micro)
-    share = last - first
+    count, share = count_parts(size, micro, world), last - first
     return tuple((first + share * i // count, first + share * (i + 1) // count) for i in range(count))
+
+
+def count_parts(size: int, micro: int | None, world: int) -> int:
+    """The number of micro-batches into which each of `world` ranks cuts its share of a batch of `size` samples."""
+    largest = -(-size // world)
+    return 1 if micro is None else -(-largest // micro)
 
 
 class SamplerView:

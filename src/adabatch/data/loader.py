@@ -14,10 +14,11 @@ from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.data import arguments, place
 from adabatch.data.cursor import checked_size
-from adabatch.data.iteration import Batches, BatchSamplerView, Parts, SamplerView
+from adabatch.data.iteration import Batches, BatchSamplerView, Parts, SamplerView, count_parts
 from adabatch.data.order import draw_seed
 from adabatch.data.place import Place
 from adabatch.data.sources.supply import MapSupply, StreamSupply, Supply
+from adabatch.data.training import Training
 from adabatch.data.workers import worker
 from adabatch.types import Batch, Driver, Part
 
@@ -379,6 +380,56 @@ class DataLoader:
         if self._place.front is None:
             self._place.measured(self._supply.measure())
         return self._place.count()
+
+    def updates_in_epoch(self, epoch: int) -> int:
+        """Updates in the whole of `epoch`: the batches that start there.
+
+        Without a schedule, as many as there are if the batch size stays; 0 after a plan's last epoch.
+
+        Args:
+            epoch: its number, from 0.
+
+        Raises:
+            TypeError: over a stream; or if `batch_size` was assigned during that epoch, which goes on.
+            ValueError: if `epoch` is negative.
+
+        Example:
+            >>> loader = DataLoader(range(10), batch_size=4, micro_batch_size=1)
+            >>> loader.updates_in_epoch(0), loader.micro_batches_in_epoch(0)
+            (3, 10)
+        """
+        return sum(self._sizes_in(epoch).values())
+
+    def micro_batches_in_epoch(self, epoch: int) -> int:
+        """Micro-batches in the whole of `epoch`, the same on every rank; with the `micro_batch_size` in force.
+
+        Args:
+            epoch: its number, from 0.
+
+        Raises:
+            TypeError: as `updates_in_epoch`.
+            ValueError: likewise.
+        """
+        micro, (_, _, world) = self.micro_batch_size, self.sharing()
+        return sum(number * count_parts(size, micro, world) for size, number in self._sizes_in(epoch).items())
+
+    def _sizes_in(self, epoch: int) -> dict[int, int]:
+        epoch = _checks.whole("epoch", epoch, minimum=0)
+        if self._place.front is None:
+            self._place.measured(self._supply.measure())
+        return self._place.sizes_in(epoch)
+
+    def training(self, epochs: int | None = None) -> Training:
+        """All epochs of a training in one loop, whose length is known ahead; see `Training`.
+
+        Args:
+            epochs: epochs of the whole training, those before a resume included; None for those of the plan.
+
+        Raises:
+            TypeError: if `epochs` is no whole number.
+            ValueError: if it is below 1.
+        """
+        return Training(self, epochs)
 
     def __iter__(self) -> Batches:
         """The rest of the current epoch as whole rank batches; its `len()` is their number."""

@@ -105,10 +105,24 @@ class Place:
         front = self.front
         if front is None:
             return self.cursor.count_whole(self.epoch)
+        self._check_unassigned(front)
+        return front.cursor.count_whole(self.epoch)
+
+    def sizes_in(self, epoch: int) -> dict[int, int]:
+        """How many batches of each size start in `epoch`; a TypeError over a stream, or as `count`."""
+        front, cursor = self.front, self.cursor
+        if cursor.dataset_size is None:
+            rule = "the epochs of a stream have no length that is known ahead"
+            raise ArgumentTypeError(None, rule, remedy="count the batches, or read a data set with a length")
+        if front is not None and front.epoch == epoch:
+            self._check_unassigned(front)
+            cursor = front.cursor
+        return cursor.sizes(cursor.first_of(epoch), epoch)
+
+    def _check_unassigned(self, front: Iteration) -> None:
         if front.assigned != self.demand.assigned:
             rule = "a loader whose `batch_size` was assigned during the epoch has no length: the sizes to come are open"
             raise ArgumentTypeError(None, rule)
-        return front.cursor.count_whole(self.epoch)
 
     # Iterations.
 
