@@ -9,6 +9,7 @@ import torch
 import adabatch as ab
 from adabatch import couplings, epochs, samples, schedules, updates
 from adabatch.lab.planner import LRTable, Timing, emit_python, forecast
+from adabatch.lab.planner.forecast import _GROUP
 from adabatch.lab.training import lr_schedule
 from adabatch.schedules import geometric
 
@@ -312,3 +313,9 @@ def test_lines_of_what_is_wrong():
         emit_python("sine", dataset_size=600, epochs=8, batch_size=8)
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         emit_python("cosine", dataset_size=600, epochs=8, batch_size=0)
+
+
+def test_defaults_of_a_group_are_torch_s():
+    param = [torch.nn.Parameter(torch.zeros(1))]
+    theirs = torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults
+    assert {name: theirs[name] for name in _GROUP} == _GROUP

@@ -67,7 +67,6 @@ def app() -> Any:
         name="adabatch",
         help="Grow the batch size while a network trains, exactly. Start with: adabatch compare digits",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},

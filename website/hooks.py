@@ -1,0 +1,166 @@
+"""What the site adds to the pages in `docs`: those in the root, the results they link to, and the reference.
+
+Pages are written for those who read them in the repository. Here their links are turned towards the site's copies, and
+their Markdown is brought into the form that Python's Markdown reads as it was meant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
+
+ROOT: Final = Path(__file__).parents[1]
+BESIDE: Final = {
+    "README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md", "RELEASING.md": "releasing.md",
+}  # fmt: skip
+"""Pages in the root of the repository, and their names on the site."""
+ROOMS: Final = (
+    "schedules", "schedules.lr", "couplings", "units", "data", "lr_clock", "memory", "norm", "optim", "types",
+    "integrations",
+)  # fmt: skip
+"""Modules and packages with pages of their own, if they are there; `adabatch` itself comes first."""
+_RESULTS: Final = "benchmarks/results"
+_LINK: Final = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+_ITEM: Final = re.compile(r"^( {2,7})([-*]|\d+\.) ")
+
+
+def on_config(config: Any) -> Any:
+    """Names the pages that `nav` leaves out, and those of the reference."""
+    sections = {title: item for entry in config.nav for title, item in entry.items()}
+    named = {page for item in sections.values() for page in (item if isinstance(item, list) else [item])}
+    here = Path(config.docs_dir)
+    sections["How to"] += sorted(path.name for path in here.glob("*.md") if path.name not in named)
+    sections["Reference"] += [{title: f"reference/{name}.md"} for title, name, _ in references()]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages in the root, the result files and the reference."""
+    from mkdocs.structure.files import File
+
+    for source, uri in BESIDE.items():
+        files.append(File.generated(config, uri, content=(ROOT / source).read_text(encoding="utf-8")))
+    for path in sorted((ROOT / _RESULTS).glob("*.json")):
+        files.append(File.generated(config, f"{_RESULTS}/{path.name}", abs_src_path=str(path)))
+    for _, name, text in references():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """A page as Python's Markdown reads it, with links to the site's pages."""
+    uri = page.file.src_uri
+    source = next((path for path, name in BESIDE.items() if name == uri), f"docs/{uri}")
+    return "\n".join(_lines(markdown, source, uri))
+
+
+def _lines(markdown: str, source: str, uri: str) -> Iterator[str]:
+    """The lines of a page: nested items are indented by four, and lists, tables and comments begin a paragraph."""
+    fence, before, inside = "", "", False
+    for line in markdown.split("\n"):
+        mark = re.match(r"\s*(```+|~~~+)", line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and line.strip() == fence:
+            fence = ""
+        elif not fence:
+            line = _LINK.sub(lambda found: f"{found[1]}{target(found[2], source, uri)}{found[3] or ''}{found[4]}", line)
+            if item := _ITEM.match(line):
+                line = " " * (4 if len(item[1]) < 5 else 8) + line.lstrip()
+            begins = re.match(r"\s*([-*]|\d+\.) |\|", line) is not None
+            if before and line and not inside and (begins or before.endswith("-->")):
+                yield ""
+            inside = bool(line.strip()) and (inside or begins)
+        yield line
+        before = line
+
+
+def target(link: str, source: str, uri: str) -> str:
+    """The link on the page `uri` that leads where `link` leads in the repository's file `source`."""
+    if re.match(r"[a-z]+:", link):
+        return link
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    found = BESIDE.get(path, path.removeprefix("docs/"))
+    return posixpath.relpath(found, posixpath.dirname(uri) or ".")
+
+
+def references() -> Iterator[tuple[str, str, str]]:
+    """Title, name and text of each page of the reference."""
+    yield "adabatch", "adabatch", _face()
+    for room in ROOMS:
+        if (ROOT / "src" / "adabatch" / room.replace(".", "/")).with_suffix(".py").exists() or (
+            ROOT / "src" / "adabatch" / room / "__init__.py"
+        ).exists():
+            yield f"adabatch.{room}", room, _room(f"adabatch.{room}")
+    yield "The command", "command", _command()
+
+
+def _face() -> str:
+    """The page of `adabatch`: each name with the docstring of what it stands for."""
+    ab = importlib.import_module("adabatch")
+    text = f"# adabatch\n\n{inspect.getdoc(ab)}\n\nBelow, `ab` stands for it: `import adabatch as ab`.\n"
+    for name in ab.__all__:
+        thing = getattr(ab, name)
+        if inspect.ismodule(thing):
+            text += f"\n## ab.{name}\n\n{_first(thing)} See [adabatch.{name}]({name}.md).\n"
+        else:
+            text += f"\n## ab.{name}\n\n::: {thing.__module__}.{thing.__qualname__}\n"
+    return text
+
+
+def _room(name: str) -> str:
+    """The page of a module or package: the names that it offers, each where it is written."""
+    module = importlib.import_module(name)
+    offered = [
+        each for each in getattr(module, "__all__", vars(module))
+        if not each.startswith("_") and getattr(getattr(module, each), "__module__", name).startswith("adabatch")
+        and (hasattr(module, "__all__") or getattr(getattr(module, each), "__module__", "") == name)
+    ]  # fmt: skip
+    text = f"# {name}\n\n{inspect.getdoc(module)}\n"
+    for each in offered:
+        thing = getattr(module, each)
+        if inspect.ismodule(thing):
+            text += f"\n## {each}\n\n{_first(thing)}\n"
+        elif hasattr(thing, "__qualname__"):
+            text += f"\n## {each}\n\n::: {thing.__module__}.{thing.__qualname__}\n"
+        else:
+            text += f"\n## {each}\n\n::: {name}.{each}\n"
+    return text
+
+
+def _first(module: Any) -> str:
+    return (inspect.getdoc(module) or "").partition("\n")[0]
+
+
+def _command() -> str:
+    """The page of the command: the help of each."""
+    typer = importlib.import_module("typer")
+    cli = importlib.import_module("adabatch.lab.cli")
+    commands = typer.main.get_command(cli.app()).commands
+    text = "# The command\n\n`adabatch COMMAND --help` prints the same.\n"
+    for name in cli.COMMANDS:
+        text += f"\n## adabatch {name}\n\n{_dedented(commands[name].help)}\n\n| option | | group |\n| --- | --- | --- |\n"
+        for option in commands[name].params:
+            words = ", ".join(f"`{word}`" for word in (*option.opts, *option.secondary_opts) if word.startswith("-"))
+            words = words or f"`{option.metavar or option.name.upper()}`"
+            group = getattr(option, "rich_help_panel", None) or ""
+            told = " ".join((option.help or "").split())
+            text += f"| {words} | {_cell(told)} | {group} |\n"
+    return text
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _dedented(text: str) -> str:
+    return inspect.cleandoc(text)
