@@ -70,7 +70,7 @@ bench: .venv/ready ## the benchmarks; results go to benchmarks/results
 	$(BIN)/python benchmarks/loop.py --out benchmarks/results/loop.json
 
 docs: .venv/tools ## the site in build/site, links checked; runs the code blocks of README and docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python website/check.py build/site
 	$(BIN)/pytest -n 2 tests/test_docs.py
 

@@ -32,7 +32,7 @@ EXTRAS = "torch,cli,data,plot"
 DEMO = ("compare", "digits", "--seeds", "2", "--epochs", "4", "--quiet", "--out", "demo")
 UPDATES = {"fixed-small": 360, "fixed-large": 24, "adaptive": 270, "uncoupled": 270}  # of 1,437 digits
 WANTED = ("adabatch/py.typed", "adabatch/lab/report/page_assets/draw.js", "adabatch/lab/report/page_assets/page.css")
-IN_SDIST = ("pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "SECURITY.md", "src/adabatch/_torch.py")
+IN_SDIST = ("pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "SECURITY.md", "src/adabatch/_torch.py")
 Check = tuple[str, Any, bool]
 
 
@@ -81,12 +81,12 @@ def tried(artifact: Path, scratch: Path) -> Iterator[Check]:
     work.mkdir()
     venv.create(home, with_pip=True)
     python, adabatch = home / "bin" / "python", home / "bin" / "adabatch"
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--constraint", ROOT / "constraints.txt"]
+    pip = [python, "-m", "pip", "--quiet", "install", "--constraint", ROOT / "constraints.txt"]
     run(*pip, "--upgrade", "pip", "setuptools", cwd=work)
     more = ["--no-build-isolation"] if kind == "sdist" else []
     run(*pip, *more, f"adabatch[cli] @ {artifact.as_uri()}", cwd=work)
-    found = told(python, "-c", "import adabatch, sys; print(adabatch.__file__, 'torch' in sys.modules)", cwd=work).split()
-    yield f"{kind}: the library is the installed one", found[0], Path(found[0]).is_relative_to(home)
+    file = told(python, "-c", "import adabatch; print(adabatch.__file__)", cwd=work).strip()
+    yield f"{kind}: the library is the installed one", file, Path(file).is_relative_to(home)
     plan = json.loads(told(adabatch, "plan", "--preset", "smith-increase", "--json", cwd=work))
     yield f"{kind}: plans without torch", plan["updates_after"], plan["updates_after"] == 29_240
     done = call(adabatch, "train", "digits", cwd=work)

@@ -1,4 +1,6 @@
-"""The fast tests on each Python with each torch that can be had here: `python .ci/matrix.py [--python 3.12] [--torch 2.11]`.
+"""The fast tests on each Python with each torch that can be had here.
+
+`python .ci/matrix.py [--python 3.12] [--torch 2.11] [-- arguments of pytest]`
 
 Pythons are those on the path and under pyenv. Each pair gets an environment in `build/matrix`, from `constraints.txt`
 but for torch. What cannot be had here (no such Python, no such wheel) is named as such, and is no failure. On a Python
@@ -49,7 +51,8 @@ def attempt(python: str, torch: str, tests: list[str]) -> tuple[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins.write_text("\n".join(line for line in lines if not line.startswith("torch==")) + "\n")
     pip = [str(home / "bin/python"), "-m", "pip", "--quiet", "install", "--constraint", str(pins)]
-    for more in (["--upgrade", "pip", "setuptools"], [f"torch=={torch}.*"], ["--no-build-isolation", "--editable", ".[dev]"]):
+    ours = ["--no-build-isolation", "--editable", ".[dev]"]
+    for more in (["--upgrade", "pip", "setuptools"], [f"torch=={torch}.*"], ours):
         done = subprocess.run([*pip, *more], cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             return ABSENT, f"pip install {more[-1]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"

@@ -1,6 +1,7 @@
 """Checks a built site: `python website/check.py [FOLDER]`. Every link leads somewhere, nothing comes from other hosts.
 
-Prints what is wrong, one line each, and a closing line `N passed, N failed`, which counts pages; exit code 1 if any failed.
+Prints what is wrong, one line each, and a closing line `N passed, N failed`, which counts pages; exit code 1 if one
+failed.
 """
 
 from __future__ import annotations

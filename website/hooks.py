@@ -24,8 +24,8 @@ BESIDE: Final = {
 }  # fmt: skip
 """Pages in the root of the repository, and their names on the site."""
 ROOMS: Final = (
-    "schedules", "schedules.lr", "couplings", "units", "data", "lr_clock", "memory", "norm", "optim", "types",
-    "integrations",
+    "scheduler", "data", "accumulate", "schedules", "schedules.lr", "couplings", "units", "lr_clock", "memory", "norm",
+    "optim", "types", "integrations",
 )  # fmt: skip
 """Modules and packages with pages of their own, if they are there; `adabatch` itself comes first."""
 _RESULTS: Final = "benchmarks/results"
@@ -105,40 +105,40 @@ def references() -> Iterator[tuple[str, str, str]]:
 
 
 def _face() -> str:
-    """The page of `adabatch`: each name with the docstring of what it stands for."""
+    """The page of `adabatch`: a line for each name."""
     ab = importlib.import_module("adabatch")
-    text = f"# adabatch\n\n{inspect.getdoc(ab)}\n\nBelow, `ab` stands for it: `import adabatch as ab`.\n"
+    text = f"# adabatch\n\n{inspect.getdoc(ab)}\n\nAfter `import adabatch as ab`:\n\n| name | |\n| --- | --- |\n"
     for name in ab.__all__:
         thing = getattr(ab, name)
-        if inspect.ismodule(thing):
-            text += f"\n## ab.{name}\n\n{_first(thing)} See [adabatch.{name}]({name}.md).\n"
-        else:
-            text += f"\n## ab.{name}\n\n::: {thing.__module__}.{thing.__qualname__}\n"
+        link = f"({name}.md)" if inspect.ismodule(thing) else f"[{_path(thing)}]"
+        text += f"| [`ab.{name}`]{link} | {_cell((inspect.getdoc(thing) or '').partition(chr(10))[0])} |\n"
     return text
 
 
 def _room(name: str) -> str:
-    """The page of a module or package: the names that it offers, each where it is written."""
-    module = importlib.import_module(name)
-    offered = [
-        each for each in getattr(module, "__all__", vars(module))
-        if not each.startswith("_") and getattr(getattr(module, each), "__module__", name).startswith("adabatch")
-        and (hasattr(module, "__all__") or getattr(getattr(module, each), "__module__", "") == name)
-    ]  # fmt: skip
+    """The page of a module or package: the names that it offers, and those of the face that are written there."""
+    module, ab = importlib.import_module(name), importlib.import_module("adabatch")
+    things = {each: getattr(module, each) for each in getattr(module, "__all__", _own(module))}
+    of_the_face = {each: getattr(ab, each) for each in ab.__all__}
+    things |= {each: thing for each, thing in of_the_face.items() if _path(thing).startswith(f"{name}.")}
     text = f"# {name}\n\n{inspect.getdoc(module)}\n"
-    for each in offered:
-        thing = getattr(module, each)
-        if inspect.ismodule(thing):
-            text += f"\n## {each}\n\n{_first(thing)}\n"
-        elif hasattr(thing, "__qualname__"):
-            text += f"\n## {each}\n\n::: {thing.__module__}.{thing.__qualname__}\n"
-        else:
-            text += f"\n## {each}\n\n::: {name}.{each}\n"
+    for each, thing in things.items():
+        if not inspect.ismodule(thing):
+            path = _path(thing) if hasattr(thing, "__qualname__") else f"{name}.{each}"
+            shown = f"{'ab.' if each in of_the_face else ''}{each}"
+            text += f"\n::: {path}\n    options:\n      heading: {shown}\n      toc_label: {shown}\n"
     return text
 
 
-def _first(module: Any) -> str:
-    return (inspect.getdoc(module) or "").partition("\n")[0]
+def _own(module: Any) -> list[str]:
+    """The public names that a module without `__all__` defines."""
+    return [name for name, thing in vars(module).items()
+            if not name.startswith("_") and getattr(thing, "__module__", None) == module.__name__]  # fmt: skip
+
+
+def _path(thing: Any) -> str:
+    """Where a class or function is written; empty for other things."""
+    return f"{thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else ""
 
 
 def _command() -> str:
@@ -148,7 +148,8 @@ def _command() -> str:
     commands = typer.main.get_command(cli.app()).commands
     text = "# The command\n\n`adabatch COMMAND --help` prints the same.\n"
     for name in cli.COMMANDS:
-        text += f"\n## adabatch {name}\n\n{_dedented(commands[name].help)}\n\n| option | | group |\n| --- | --- | --- |\n"
+        text += f"\n## adabatch {name}\n\n{inspect.cleandoc(commands[name].help)}\n"
+        text += "\n| option | | group |\n| --- | --- | --- |\n"
         for option in commands[name].params:
             words = ", ".join(f"`{word}`" for word in (*option.opts, *option.secondary_opts) if word.startswith("-"))
             words = words or f"`{option.metavar or option.name.upper()}`"
@@ -160,7 +161,3 @@ def _command() -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _dedented(text: str) -> str:
-    return inspect.cleandoc(text)

@@ -62,7 +62,9 @@ def test_what_a_wheel_lacks(tmp_path, told, text):
 
 
 def test_an_extra_s_packages_are_no_dependency(tmp_path):
-    assert failed(wheel(tmp_path, metadata=METADATA + 'Requires-Dist: torch; extra == "torch"\n'), sdist(tmp_path)) == []
+    assert (
+        failed(wheel(tmp_path, metadata=METADATA + 'Requires-Dist: torch; extra == "torch"\n'), sdist(tmp_path)) == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,14 +86,17 @@ def test_the_reference_has_every_public_name():
     import adabatch as ab
 
     pages = {name: content for _, name, content in hooks.references()}
+    written = "".join(pages.values())
     for name in ab.__all__:
-        assert f"\n## ab.{name}\n" in pages["adabatch"]
+        thing = getattr(ab, name)
+        assert f"| [`ab.{name}`]" in pages["adabatch"]
+        if not inspect.ismodule(thing):
+            assert written.count(f"\n::: {thing.__module__}.{thing.__qualname__}\n") == 1, name
     for room in hooks.ROOMS:
         if room == "integrations" and room not in pages:
             continue
-        module = importlib.import_module(f"adabatch.{room}")
-        for name in getattr(module, "__all__", []):
-            assert f"\n## {name}\n" in pages[room]
+        for name in getattr(importlib.import_module(f"adabatch.{room}"), "__all__", []):
+            assert re.search(rf"heading: (ab\.)?{name}\n", pages[room]), f"{room}: {name}"
     for command in ("train", "plan", "study"):
         assert f"\n## adabatch {command}\n" in pages["command"]
     assert "`--emit-python`" in pages["command"]

@@ -124,8 +124,9 @@ def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | i
         >>> [(str(at), lr) for at, lr in table("step:0.5:2", epochs=5)]
         [('0 epochs', 1.0), ('2 epochs', 0.5), ('4 epochs', 0.25)]
     """
-    rates = [(units.epochs(epoch), rate) for epoch, rate in enumerate(_rates(text, epochs, epochs, lr))]
-    return [rates[0], *(after for before, after in pairwise(rates) if after[1] != before[1])]
+    rates = _rates(text, epochs, epochs, lr)
+    changes = [0, *(epoch + 1 for epoch, (before, after) in enumerate(pairwise(rates)) if after != before)]
+    return [(units.epochs(epoch), rates[epoch]) for epoch in changes]
 
 
 def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
@@ -278,10 +279,7 @@ def _body(body: str, text: str, epochs: int) -> _Part:
         case "cosine", []:
             return _Part("CosineAnnealingLR", {"T_max": epochs})
         case "onecycle", []:
-            peaks = _Expression(
-                '[group["lr"] for group in optimizer.param_groups]',
-                list,
-            )
+            peaks = _Expression('[group["lr"] for group in optimizer.param_groups]', list)
             return _Part("OneCycleLR", {"max_lr": peaks, "total_steps": max(2, epochs), "cycle_momentum": False})
         case "wsd", [decay]:
             return _Part("MultiplicativeLR", {"lr_lambda": _down_at_the_end(_epochs(decay, text), epochs, text)})
