@@ -77,7 +77,8 @@ def _lines(markdown: str, source: str, uri: str) -> Iterator[str]:
             if item := _ITEM.match(line):
                 line = " " * (4 if len(item[1]) < 5 else 8) + line.lstrip()
             begins = re.match(r"\s*([-*]|\d+\.) |\|", line) is not None
-            if before and line and not inside and (begins or before.endswith("-->")):
+            apart = before.endswith("-->") or line.startswith("<!--")
+            if before and line and (apart or (begins and not inside)):
                 yield ""
             inside = bool(line.strip()) and (inside or begins)
         yield line

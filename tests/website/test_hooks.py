@@ -78,7 +78,7 @@ def test_lists_and_tables_begin_a_paragraph_and_nested_items_are_indented_by_fou
         "text\n\n- one\n  more\n- two\n    - inner\n4. four\n    - inner"
     )
     assert text("<!-- mark -->\n| a |\n| - |\n<!-- end -->\nafter") == (
-        "<!-- mark -->\n\n| a |\n| - |\n<!-- end -->\n\nafter"
+        "<!-- mark -->\n\n| a |\n| - |\n\n<!-- end -->\n\nafter"
     )
 
 

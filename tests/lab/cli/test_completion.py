@@ -1,4 +1,4 @@
-"""Completion in a real bash, as `--install-completion` sets it up: it is right, quick and loads no torch."""
+"""Completion in a real bash, as `--install-completion` sets it up, and how soon the command answers."""
 
 from __future__ import annotations
 
@@ -45,3 +45,29 @@ def test_completion_is_installed_and_completes(tmp_path):
 def test_the_help_offers_it():
     done = subprocess.run([sys.executable, "-m", "adabatch", "--help"], capture_output=True, text=True, check=True)
     assert "--install-completion" in done.stdout
+
+
+def test_only_the_command_that_is_asked_for_is_imported():
+    code = (
+        "import sys; from adabatch.lab import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as done: code = done.code\n"
+        "print(code, [name for name in cli.COMMANDS if f'adabatch.lab.cli.{name}' in sys.modules])"
+    )
+    for given, wanted in ((["--help"], []), (["list", "--json"], ["list"]), (["plan", "--help"], ["plan"])):
+        done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == f"0 {wanted}"
+
+
+def test_the_library_and_the_help_are_there_soon():
+    """Seconds of the processor, which other work on the machine does not count into: 0.05 and 0.5 are the goals."""
+    code = "import time; before = time.process_time(); import adabatch; print(time.process_time() - before)"
+    spent = [float(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(3)]
+    assert min(spent) < 0.05
+    code = (
+        "import sys, time; from adabatch.lab import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: print(time.process_time())"
+    )
+    spent = [float(subprocess.check_output([sys.executable, "-c", code], text=True).split()[-1]) for _ in range(3)]
+    assert min(spent) < 1.0, "twice the goal: a busy machine is slower even in seconds of its processor"

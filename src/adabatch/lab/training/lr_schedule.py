@@ -157,7 +157,7 @@ def falls_after(text: str, *, epochs: int) -> int | None:
     for part in _parts(text, epochs):
         first = part.arguments.get("step_size") or min(part.arguments.get("milestones", [0]))
         if first >= epochs and part.arguments["gamma"] < 1:
-            return first
+            return int(first)
     return None
 
 
