@@ -1,4 +1,4 @@
-"""What the site adds to the pages in `docs`: those in the root, the results they link to, and the reference.
+"""What the site adds to the pages in `docs`: those in the root, the files they link to, examples and the reference.
 
 Pages are written for those who read them in the repository. Here their links are turned towards the site's copies, and
 their Markdown is brought into the form that Python's Markdown reads as it was meant.
@@ -6,6 +6,7 @@ their Markdown is brought into the form that Python's Markdown reads as it was m
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import posixpath
@@ -25,10 +26,9 @@ BESIDE: Final = {
 """Pages in the root of the repository, and their names on the site."""
 ROOMS: Final = (
     "scheduler", "data", "accumulate", "schedules", "schedules.lr", "couplings", "units", "lr_clock", "memory", "norm",
-    "optim", "types", "integrations",
+    "optim", "types",
 )  # fmt: skip
-"""Modules and packages with pages of their own, if they are there; `adabatch` itself comes first."""
-_RESULTS: Final = "benchmarks/results"
+"""Modules and packages with pages of their own; `adabatch` itself comes first, frameworks after them."""
 _LINK: Final = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 _ITEM: Final = re.compile(r"^( {2,7})([-*]|\d+\.) ")
 
@@ -39,6 +39,7 @@ def on_config(config: Any) -> Any:
     named = {page for item in sections.values() for page in (item if isinstance(item, list) else [item])}
     here = Path(config.docs_dir)
     sections["How to"] += sorted(path.name for path in here.glob("*.md") if path.name not in named)
+    sections["How to"] += ["examples.md"] if examples() else []
     sections["Reference"] += [{title: f"reference/{name}.md"} for title, name, _ in references()]
     return config
 
@@ -49,16 +50,48 @@ def on_files(files: Files, config: Any) -> Files:
 
     for source, uri in BESIDE.items():
         files.append(File.generated(config, uri, content=(ROOT / source).read_text(encoding="utf-8")))
-    for path in sorted((ROOT / _RESULTS).glob("*.json")):
-        files.append(File.generated(config, f"{_RESULTS}/{path.name}", abs_src_path=str(path)))
+    found = linked()
+    for folder in filter(lambda path: (ROOT / path).is_dir(), sorted(found)):
+        inside = sorted(path.name for path in (ROOT / folder).iterdir() if path.is_file())
+        files.append(File.generated(config, f"{folder}/index.md", content=_listed(folder, inside)))
+        found = (found - {folder}) | {f"{folder}/{name}" for name in inside}
+    for path in sorted(found):
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    if text := examples():
+        files.append(File.generated(config, "examples.md", content=text))
     for _, name, text in references():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
 
 
+def linked() -> set[str]:
+    """The files and folders of the repository outside `docs` that pages link to, other than pages and examples."""
+    found = set()
+    for page in [*(ROOT / "docs").glob("*.md"), *(ROOT / source for source in BESIDE)]:
+        for link in _LINK.finditer(page.read_text(encoding="utf-8")):
+            path = posixpath.normpath(posixpath.join(page.parent.relative_to(ROOT).as_posix(), link[2]))
+            outside = path.partition("/")[0] not in ("docs", "examples", "..", ".") and path not in BESIDE
+            if outside and not re.match(r"[a-z]+:", link[2]) and (ROOT / path).exists():
+                found.add(path)
+    return found
+
+
+def _listed(folder: str, names: list[str]) -> str:
+    return "\n".join([f"# {folder}\n", *(f"- [{name}]({name})" for name in names)]) + "\n"
+
+
+def examples() -> str:
+    """A page with the code of each example; empty if there are none."""
+    files = sorted((ROOT / "examples").glob("*.py"))
+    parts = [f"## {file.name}\n\n```python\n{file.read_text(encoding='utf-8').rstrip()}\n```\n" for file in files]
+    return "\n".join(["# Examples\n\nEach runs as it stands.\n", *parts]) if parts else ""
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """A page as Python's Markdown reads it, with links to the site's pages."""
     uri = page.file.src_uri
+    if uri.startswith("benchmarks/") or uri == "examples.md":  # written here, with the site's links
+        return markdown
     source = next((path for path, name in BESIDE.items() if name == uri), f"docs/{uri}")
     return "\n".join(_lines(markdown, source, uri))
 
@@ -91,6 +124,10 @@ def target(link: str, source: str, uri: str) -> str:
         return link
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     found = BESIDE.get(path, path.removeprefix("docs/"))
+    if path.partition("/")[0] == "examples":
+        found = "examples.md"
+    elif not path.startswith("docs") and (ROOT / path).is_dir():
+        found = f"{path}/index.md"
     return posixpath.relpath(found, posixpath.dirname(uri) or ".")
 
 
@@ -98,10 +135,10 @@ def references() -> Iterator[tuple[str, str, str]]:
     """Title, name and text of each page of the reference."""
     yield "adabatch", "adabatch", _face()
     for room in ROOMS:
-        if (ROOT / "src" / "adabatch" / room.replace(".", "/")).with_suffix(".py").exists() or (
-            ROOT / "src" / "adabatch" / room / "__init__.py"
-        ).exists():
-            yield f"adabatch.{room}", room, _room(f"adabatch.{room}")
+        yield f"adabatch.{room}", room, _room(f"adabatch.{room}")
+    for file in sorted((ROOT / "src" / "adabatch" / "integrations").glob("[a-z]*.py")):
+        name = f"adabatch.integrations.{file.stem}"
+        yield name, f"integrations.{file.stem}", _framework(name, file)
     yield "The command", "command", _command()
 
 
@@ -128,6 +165,18 @@ def _room(name: str) -> str:
             path = _path(thing) if hasattr(thing, "__qualname__") else f"{name}.{each}"
             shown = f"{'ab.' if each in of_the_face else ''}{each}"
             text += f"\n::: {path}\n    options:\n      heading: {shown}\n      toc_label: {shown}\n"
+    return text
+
+
+def _framework(name: str, file: Path) -> str:
+    """The page of a framework's module, which is read without importing: the framework need not be there."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    text = f"# {name}\n\n{ast.get_docstring(tree) or ''}\n"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            text += (
+                f"\n::: {name}.{node.name}\n    options:\n      heading: {node.name}\n      toc_label: {node.name}\n"
+            )
     return text
 
 

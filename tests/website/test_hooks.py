@@ -61,10 +61,38 @@ def test_pages_that_the_menu_does_not_name_come_under_how_to(tmp_path, monkeypat
         ("docs/design.md", "CONTRIBUTING.md", "contributing.md", "design.md"),
         ("https://example.org/a.md", "README.md", "index.md", "https://example.org/a.md"),
         ("plan.md", "docs/deeper/page.md", "deeper/page.md", "plan.md"),
+        ("../examples", "docs/frameworks.md", "frameworks.md", "examples.md"),
+        ("../benchmarks/results", "docs/gpu.md", "gpu.md", "benchmarks/results/index.md"),
+        ("../examples/trainer.py", "docs/frameworks.md", "frameworks.md", "examples.md"),
     ],
 )
 def test_links_lead_to_the_site_s_copies(link, source, uri, wanted):
     assert hooks.target(link, source, uri) == wanted
+
+
+def test_what_pages_link_to_is_on_the_site(tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    for name in hooks.BESIDE:
+        (tmp_path / name).write_text("[a](docs/page.md) [b](https://example.org/x.json) [c](LICENSE) [d](none.json)")
+    (tmp_path / "LICENSE").touch()
+    (tmp_path / "data.json").touch()
+    (tmp_path / "docs" / "page.md").write_text("[a](../data.json#x) [b](../examples/one.py) [c](../README.md)")
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    assert hooks.linked() == {"LICENSE", "data.json"}
+    assert hooks.examples() == ""
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "one.py").write_text("print(1)\n")
+    assert hooks.examples() == "# Examples\n\nEach runs as it stands.\n\n## one.py\n\n```python\nprint(1)\n```\n"
+
+
+def test_a_framework_s_page_needs_no_framework(tmp_path):
+    file = tmp_path / "one.py"
+    file.write_text('"""One."""\nimport no_such_framework\ndef grow(): ...\nclass Growth: ...\ndef _own(): ...\n')
+    page = hooks._framework("adabatch.integrations.one", file)
+    assert page.startswith("# adabatch.integrations.one\n\nOne.\n")
+    assert re.findall(r"^::: (.*)$", page, re.MULTILINE) == [
+        "adabatch.integrations.one.grow", "adabatch.integrations.one.Growth"
+    ]  # fmt: skip
 
 
 def test_links_keep_their_anchors_and_code_stays():
@@ -93,8 +121,6 @@ def test_the_reference_has_every_public_name():
         if not inspect.ismodule(thing):
             assert written.count(f"\n::: {thing.__module__}.{thing.__qualname__}\n") == 1, name
     for room in hooks.ROOMS:
-        if room == "integrations" and room not in pages:
-            continue
         for name in getattr(importlib.import_module(f"adabatch.{room}"), "__all__", []):
             assert re.search(rf"heading: (ab\.)?{name}\n", pages[room]), f"{room}: {name}"
     for command in ("train", "plan", "study"):
