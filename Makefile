@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOM ?=
 SAMPLE ?= 60
 
-.PHONY: demo test test-all lint types bench docs mutants browser clean help
+.PHONY: demo test test-all lint types bench docs package matrix mutants browser clean help
 
 help:      ## what there is
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 16
@@ -15,7 +15,7 @@ help:      ## what there is
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation \
-		torch scikit-learn --editable '.[cli,plot]'
+		scikit-learn --editable '.[torch,cli,plot]'
 	touch $@
 
 .venv/ready: .venv/demo
@@ -38,9 +38,19 @@ test: lint types browser ## style, types, fast tests
 	$(BIN)/pytest -q --doctest-modules src/adabatch
 	$(BIN)/pytest -n 2 -m "not slow and not gpu" --cov
 
-test-all: lint types browser ## the slow tests too
+test-all: lint types browser .venv/tools ## the slow tests too
 	$(BIN)/pytest -q --doctest-modules src/adabatch
 	$(BIN)/pytest -n 2 -m "not gpu"
+
+.venv/tools: .venv/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs,package]'
+	touch $@
+
+package: .venv/tools ## wheel and sdist in dist, installed and tried in bare environments
+	$(BIN)/python .ci/check_package.py
+
+matrix: ## the fast tests on each Python and torch that can be had here; takes hours and gigabytes
+	$(PYTHON) .ci/matrix.py
 
 .venv/mutants: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,mutants]'
@@ -59,8 +69,10 @@ browser: ## Chromium for the tests of the page; installed where root, as in a co
 bench: .venv/ready ## the benchmarks; results go to benchmarks/results
 	$(BIN)/python benchmarks/loop.py --out benchmarks/results/loop.json
 
-docs: .venv/ready ## runs the code blocks of README and docs
+docs: .venv/tools ## the site in build/site, links checked; runs the code blocks of README and docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python website/check.py build/site
 	$(BIN)/pytest -n 2 tests/test_docs.py
 
-clean: ## removes .venv and runs
-	rm -rf .venv runs build
+clean: ## removes .venv, runs and what was built
+	rm -rf .venv runs build dist

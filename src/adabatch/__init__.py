@@ -1,6 +1,6 @@
 """Grow the batch size while a network trains, exactly.
 
-Importing this package loads no torch until a name needs it.
+Importing this package loads no torch until a name needs it. Schedules, plans and couplings work without torch.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from adabatch._errors import needing_torch
 from adabatch._version import __version__ as __version__
 from adabatch.accumulate import accumulate
 
@@ -52,7 +53,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'adabatch' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    module = importlib.import_module(home)
+    with needing_torch(f"`ab.{name}`"):
+        module = importlib.import_module(home)
     value = module if home.rpartition(".")[2] == name and name in ("couplings", "schedules") else getattr(module, name)
     globals()[name] = value
     return value

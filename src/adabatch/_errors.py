@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, Final, Self
 
 
@@ -85,6 +86,29 @@ class UsageError(AdabatchError, RuntimeError):
 
 class MissingPackageError(AdabatchError, ModuleNotFoundError):
     """A package is missing that an extra installs."""
+
+
+@contextmanager
+def needing_torch(what: str) -> Iterator[None]:
+    """A context in which an import that fails for want of torch or numpy says so, and how to install them.
+
+    Args:
+        what: the thing that needs them, in words.
+
+    Raises:
+        MissingPackageError: if one of them is not installed and an import in the context asked for it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = [name for name in ("torch", "numpy") if find_spec(name) is None]
+        if (error.name or "").partition(".")[0] not in missing:
+            raise
+        told = MissingPackageError(
+            None, f"{what} needs {' and '.join(missing)}", remedy="run: pip install 'adabatch[torch]'"
+        )
+        told.name = error.name
+        raise told from error
 
 
 @contextmanager

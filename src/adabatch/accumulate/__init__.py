@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Literal
 
-from adabatch._errors import ArgumentTypeError
+from adabatch._errors import ArgumentTypeError, needing_torch
 
 if TYPE_CHECKING:
     from adabatch.accumulate._micro_batch import MicroBatch
@@ -85,6 +85,7 @@ def accumulate(
             float64, or averaged by another hook.
         RuntimeError: if only some micro-batches of a batch were entered or weighed, or an optimizer steps too early or
             with a gradient that was left out.
+        ModuleNotFoundError: if torch is not installed.
         torch.OutOfMemoryError: if a micro-batch of one sample does not fit, or the batch cannot be repeated.
 
     Example:
@@ -99,8 +100,9 @@ def accumulate(
         >>> round(mean, 6)
         2.0
     """
-    from adabatch.accumulate._attempt import Setup  # loads torch
-    from adabatch.accumulate._micro_batch import in_turn
+    with needing_torch("`ab.accumulate`"):
+        from adabatch.accumulate._attempt import Setup
+        from adabatch.accumulate._micro_batch import in_turn
     from adabatch.types import DrivenLoader
 
     if not isinstance(loader, DrivenLoader):

@@ -1,5 +1,6 @@
 """Loaders whose batch size can change at any update: exact delivery, order and resume."""
 
+from adabatch import _torch as _torch
 from adabatch.data.clock import Clock
 from adabatch.data.loader import DataLoader
 from adabatch.data.resident import ResidentLoader

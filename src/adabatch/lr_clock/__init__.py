@@ -1,5 +1,6 @@
 """torch LR schedulers on the samples clock: their LRs as batch schedules, and their steps where the data stands."""
 
+from adabatch import _torch as _torch
 from adabatch.lr_clock._by_samples import MEANT, Baseline, SamplesLR, by_samples
 from adabatch.lr_clock._from_lr_scheduler import from_lr_scheduler, table
 from adabatch.lr_clock._interval import Interval, every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adabatch import _torch as _torch
 from adabatch.norm.ghost import ghost
 from adabatch.norm.last_batch import LastBatch, LastBatchNorm, last_batch, recompute
 from adabatch.norm.sync import Share, SyncBatchNorm, sync

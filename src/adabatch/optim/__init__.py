@@ -1,5 +1,6 @@
 """Optimizers for very large batches: RMSprop warm-up, LARS, LAMB."""
 
+from adabatch import _torch as _torch
 from adabatch.optim._param_groups import param_groups
 from adabatch.optim.lamb import LAMB
 from adabatch.optim.lars import LARS

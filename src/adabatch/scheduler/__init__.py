@@ -5,6 +5,7 @@ one that raised, the optimizer holds exactly what the user and their LR schedule
 multiplies, saves or copies an LR never sees a scaled one.
 """
 
+from adabatch import _torch as _torch
 from adabatch.scheduler._scheduler import BatchSizeScheduler
 
 __all__ = ["BatchSizeScheduler"]

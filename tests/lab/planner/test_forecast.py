@@ -3,9 +3,11 @@ import math
 import re
 
 import pytest
+import torch
 
 from adabatch import couplings, epochs, samples, schedules, updates
 from adabatch.lab.planner import LRTable, Timing, forecast
+from adabatch.lab.planner.forecast import _GROUP
 from adabatch.schedules import geometric
 
 N, E = 50_000, 200
@@ -257,3 +259,9 @@ def test_a_long_training_takes_no_longer_to_ask_about():
     plan = geometric(2, every=epochs(1), maximum=64).plan(dataset_size=10**18 + 1, epochs=3, batch_size=16)
     expected = 10**18 / 16 * 0.16 + 10**18 / 32 * 0.2 + 10**18 / 64 * 0.4
     assert timing.plan_seconds(plan) == pytest.approx(expected)
+
+
+def test_defaults_of_a_group_are_torch_s():
+    param = [torch.nn.Parameter(torch.zeros(1))]
+    theirs = torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults
+    assert {name: theirs[name] for name in _GROUP} == _GROUP

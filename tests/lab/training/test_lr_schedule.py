@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adabatch import units
 from adabatch.lab.training import lr_schedule
@@ -121,3 +123,61 @@ def test_more_epochs_than_can_be_sampled():
 
 def test_a_table_of_a_first_lr():
     assert lr_schedule.table("step:0.5:1", epochs=2, lr=0.5) == [(units.epochs(0), 0.5), (units.epochs(1), 0.25)]
+
+
+factors, whole = st.floats(0.01, 1.5), st.integers(1, 40)
+points = st.sets(whole, min_size=1).map(lambda epochs: ",".join(map(str, sorted(epochs))))
+bodies = st.one_of(
+    st.just("constant"),
+    st.builds("step:{}:{}".format, factors, whole),
+    st.builds("milestones:{}:{}".format, factors, points),
+    st.builds("exponential:{}".format, factors),
+    st.just("cosine"),
+    st.just("onecycle"),
+    st.builds("poly:{}".format, st.floats(0.1, 4)),
+    st.just("slowstart"),
+    st.builds("wsd:{}".format, whole),
+)
+warmups = st.one_of(
+    st.just(""), st.builds("warmup:{}+".format, whole), st.builds("warmup:{}:{}+".format, whole, st.floats(0.01, 1))
+)
+
+
+@given(st.builds("{}{}".format, warmups, bodies), st.integers(1, 60), st.floats(1e-6, 1e3))
+def test_computed_lrs_are_torch_s_to_the_last_bit(text, epochs, lr):
+    """Torch's own schedulers are the reference, also after the last step."""
+    if "wsd" in text and int(text.rpartition(":")[2]) >= epochs:
+        return
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    scheduler = lr_schedule.build(text, optimizer, epochs=epochs)
+    seen = []
+    for _ in range(epochs + 1):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(seen) <= epochs:
+            scheduler.step()
+    changes = [(0, seen[0]), *((e, seen[e]) for e in range(1, epochs) if seen[e] != seen[e - 1])]
+    assert lr_schedule.table(text, epochs=epochs, lr=lr) == [(units.epochs(e), rate) for e, rate in changes]
+
+
+@given(st.builds("{}{}".format, warmups, bodies), st.integers(1, 60))
+def test_shares_go_on_to_the_end(text, epochs):
+    if "wsd" in text and int(text.rpartition(":")[2]) >= epochs:
+        return
+    found = lr_schedule.shares(text, epochs=epochs, count=epochs + 1)
+    assert found[:epochs] == rates(text, epochs)
+    assert len(found) == epochs + 1
+
+
+def test_an_lr_that_grows_out_of_range():
+    with pytest.raises(ValueError, match=r"`lr_schedule` must give finite LRs of at least 0, got inf after 309 epochs"):
+        lr_schedule.table("exponential:10", epochs=400)
+
+
+@pytest.mark.parametrize(
+    ("text", "fall"),
+    [("step:0.5:30", 30), ("warmup:3+milestones:0.1:25,40", 25), ("step:0.5:19", None), ("step:2:30", None),
+     ("cosine", None), ("constant", None), ("slowstart", None), ("wsd:3", None)],
+)  # fmt: skip
+def test_falls_after_the_training(text, fall):
+    assert lr_schedule.falls_after(text, epochs=20) == fall

@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from adabatch.lab.cli import _docstrings, _streams
@@ -18,6 +19,7 @@ from adabatch.lab.cli import _docstrings, _streams
 COMMANDS: Final = ("train", "compare", "probe", "plan", "study", "advise", "report", "list")
 TOGETHER: Final = ("train", "compare", "probe")  # by all processes that torchrun started
 _NEEDS: Final = ("typer", "rich")
+_COMPLETING: Final = "_ADABATCH_COMPLETE"  # the variable by which a shell asks for completions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,8 +59,13 @@ def _run(given: Sequence[str], *, ends: bool) -> int:
     return code if isinstance(code, int) else 0
 
 
-def app() -> Any:
-    """The typer application with every command."""
+def app(wanted: Collection[str] = COMMANDS) -> Any:
+    """The typer application with every command.
+
+    Args:
+        wanted: the commands that may be called, or asked for help; the others have a line of help alone, which is
+            quicker, since their modules are not imported.
+    """
     import typer
 
     from adabatch.lab.cli import _shared
@@ -67,16 +74,19 @@ def app() -> Any:
         name="adabatch",
         help="Grow the batch size while a network trains, exactly. Start with: adabatch compare digits",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_shared.callback)
     for name in COMMANDS:
-        command = importlib.import_module(f"adabatch.lab.cli.{name}").command
+        command = importlib.import_module(f"adabatch.lab.cli.{name}").command if name in wanted else _not_wanted
         made.command(name, help=_help(name, command))(command)
     return made
+
+
+def _not_wanted() -> None:
+    pass  # stands for a command whose module is not imported; without a docstring, so that the command's is read
 
 
 def _replace_unprintable() -> None:
@@ -95,7 +105,8 @@ def _call(given: Sequence[str], *, ends: bool) -> Any:
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        return app()(given, prog_name="adabatch", standalone_mode=False)
+        wanted = COMMANDS if _COMPLETING in os.environ else {*given}
+        return app(wanted)(given, prog_name="adabatch", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):  # outside a command, or while it prints that it was interrupted
         _shared.handle(dict.fromkeys(before, signal.SIG_IGN))
         return _shared.BY_SIGNAL + signal.SIGINT

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from adabatch import _files
 from adabatch._errors import naming
 
 
@@ -112,14 +113,13 @@ def write_found(folder: Path, kind: str, values: Mapping[str, Any], draw: Callab
     """
     from adabatch.lab.report import page
     from adabatch.lab.training import writing
-    from adabatch.lab.training.folder import write_json
 
     check_free(folder, kind)
     names = [f"{kind}.json"]
     with writing(folder), naming(folder="out"):
         folder.mkdir(parents=True, exist_ok=True)
         kept = set_aside(folder, f"{kind}.json", f"{kind}.png", page.NAME)
-        write_json(folder / f"{kind}.json", values)
+        _files.write_json(folder / f"{kind}.json", values)
         if importlib.util.find_spec("matplotlib") is not None:
             draw(folder / f"{kind}.png")
             names.append(f"{kind}.png")

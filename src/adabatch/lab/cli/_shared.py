@@ -24,7 +24,7 @@ from rich.console import Console, RenderableType
 from typer.models import ArgumentInfo
 
 import adabatch
-from adabatch._errors import AdabatchError
+from adabatch._errors import AdabatchError, needing_torch
 from adabatch.lab.training.interrupt import SIGNALS
 
 if TYPE_CHECKING:
@@ -180,13 +180,13 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     Arguments in backticks become the options that the user types. Any other error keeps its traceback, with a line that
     asks for a report. If the command's `as_json` is set, errors are JSON.
     """
-    options = _typed_names(command)
+    options, named = _typed_names(command), f"adabatch {command.__module__.rpartition('.')[2]}"
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs.get("as_json"))
         try:
-            with _plain_warnings():
+            with _plain_warnings(), needing_torch(named):
                 return command(*args, **kwargs)
         except typer.Exit:
             raise

@@ -6,15 +6,20 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, Final
 
 from adabatch import _checks, couplings
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules import Plan, constant
 from adabatch.units import Duration
+
+# The defaults of torch's SGD, and of AdamW where SGD has none, for couplings of more than LR and momentum.
+_GROUP: Final[dict[str, Any]] = {
+    "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "decoupled_weight_decay": True, "dampening": 0,
+    "nesterov": False, "amsgrad": False, "maximize": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -326,15 +331,6 @@ def _in_force(coupling: couplings.Coupling, lr: float, momentum: float, ratio: f
     """LR and momentum of SGD under a coupling; other optimizers' momentum does not enter the noise scale."""
     if coupling.optimizers is not None and "SGD" not in coupling.optimizers:
         return lr * coupling.lr_factor(ratio), momentum
-    group = _defaults() | {"lr": lr, "momentum": momentum}
+    group = _GROUP | {"lr": lr, "momentum": momentum}
     found = group | coupling.in_force(group, ratio)
     return found["lr"], found["momentum"]
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    """The defaults of torch's SGD and AdamW, for couplings of more than LR and momentum."""
-    import torch  # here, so that presets load no torch
-
-    param = [torch.nn.Parameter(torch.zeros(1))]
-    return torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults

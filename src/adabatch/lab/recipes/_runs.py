@@ -28,7 +28,7 @@ from adabatch.lab import training
 from adabatch.lab.recipes._command import Claim
 from adabatch.lab.study import statistics
 from adabatch.lab.study.compare import interleaved
-from adabatch.lab.training.folder import writing
+from adabatch.lab.training.lock import writing
 
 FORMAT: Final = 1
 _FIXED: Final = ("adabatch", "torch", "device_name", "threads")  # versions on which times and results depend

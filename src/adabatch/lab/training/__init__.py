@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from adabatch.lab.training.config import RunConfig, on_top, read_settings
     from adabatch.lab.training.device import pick_device, versions
-    from adabatch.lab.training.folder import saved_config, saved_result, writing
+    from adabatch.lab.training.folder import saved_config, saved_result
     from adabatch.lab.training.interrupt import Interrupted
+    from adabatch.lab.training.lock import writing
     from adabatch.lab.training.loop import train
     from adabatch.lab.training.records import Evaluation, Progress, RunResult, unpacked
     from adabatch.lab.training.setup import with_fastest_micro_batch
@@ -32,7 +33,7 @@ _HOME: Final = {
     "unpacked": "records",
     "versions": "device",
     "with_fastest_micro_batch": "setup",
-    "writing": "folder",
+    "writing": "lock",
 }
 __all__ = [
     "Evaluation", "Interrupted", "Progress", "RunConfig", "RunResult", "on_top", "pick_device", "read_settings",

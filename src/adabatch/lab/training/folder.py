@@ -34,6 +34,7 @@ from adabatch._files import write_text as write_text
 from adabatch.lab.shapes import setting_in_words
 from adabatch.lab.training import checkpoint, job, lock
 from adabatch.lab.training.config import RunConfig
+from adabatch.lab.training.lock import writing
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
 from adabatch.types import Decision
@@ -462,25 +463,6 @@ def saved_result(path: Path) -> RunResult | None:
     except ValueError as error:
         got = f"a damaged {file} ({error})"
         raise ArgumentError("out", "must hold a run", got=got, remedy="remove the file and resume") from None
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns an error of the file system into one of the same kind that names `out`, the reason and a remedy.
-
-    Raises:
-        OSError: when writing fails.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-        raise type(error)(
-            f"`out` must be a folder that can be written, got {str(folder)!r} ({reason}); "
-            "free space or take another folder"
-        ) from error
 
 
 def check_same(config: RunConfig, saved: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -45,7 +46,12 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
     maximum = settings["max_batch_size"]
     with naming(maximum="max_batch_size"):
         if settings["rule"] is not None:
-            lrs = lr_schedule.table(settings["lr_schedule"], epochs=settings["epochs"])
+            text, epochs = settings["lr_schedule"], settings["epochs"]
+            lrs = lr_schedule.table(text, epochs=epochs)
+            if (fall := lr_schedule.falls_after(text, epochs=epochs)) is not None:
+                got = f"{text!r}, which falls first in epoch {fall:,} of {epochs:,}, so nothing grows"
+                rule = "must fall within the training"
+                warnings.warn(str(ArgumentError("lr_schedule", rule, got=got)), UserWarning, stacklevel=1)
             return schedules.from_lr(lrs, rule=settings["rule"], maximum=maximum, **more)
         if settings["growth"] is None:
             return schedules.constant()

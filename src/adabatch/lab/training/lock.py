@@ -1,4 +1,4 @@
-"""A folder's lock: one process writes there, others are told so."""
+"""The folder that a command writes to: one process at a time, and errors that name it. No torch here."""
 
 from __future__ import annotations
 
@@ -52,6 +52,25 @@ def held(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
             with suppress(OSError):
                 (folder / NAME).unlink()  # while it is held: who opened it before looks whether it is still there
             os.close(handle)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns an error of the file system into one of the same kind that names `out`, the reason and a remedy.
+
+    Raises:
+        OSError: when writing fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        raise type(error)(
+            f"`out` must be a folder that can be written, got {str(folder)!r} ({reason}); "
+            "free space or take another folder"
+        ) from error
 
 
 def _waited(folder: Path, until: float) -> int | None:

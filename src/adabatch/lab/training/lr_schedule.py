@@ -1,24 +1,27 @@
-"""Learning-rate schedules from text: read once, then built as torch's own schedulers or written as Python.
+"""Learning-rate schedules from text: read once, then built as torch's own schedulers, written as Python, or computed.
 
-Importing this loads no torch; building a scheduler does.
+No torch here but for building a scheduler. Computed LRs are those of torch's schedulers, to the last bit.
 """
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from adabatch import _checks
-from adabatch._errors import ArgumentError, ArgumentTypeError, naming
+from adabatch import _checks, units
+from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules import lr
+from adabatch.units import Duration
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from adabatch.units import Duration
+MOST_EPOCHS: Final = 10_000_000  # seconds
 
 _EXAMPLES: Final = (
     "write constant, step:FACTOR:EPOCHS, milestones:FACTOR:E1,E2, exponential:FACTOR, cosine, onecycle, wsd:EPOCHS, "
@@ -121,10 +124,9 @@ def table(text: str, *, epochs: int, lr: float = 1.0) -> list[tuple[Duration | i
         >>> [(str(at), lr) for at, lr in table("step:0.5:2", epochs=5)]
         [('0 epochs', 1.0), ('2 epochs', 0.5), ('4 epochs', 0.25)]
     """
-    from adabatch import lr_clock
-
-    with naming(steps="epochs"):
-        return lr_clock.table(_alone(text, epochs, lr), epochs=epochs)
+    rates = _rates(text, epochs, epochs, lr)
+    changes = [0, *(epoch + 1 for epoch, (before, after) in enumerate(pairwise(rates)) if after != before)]
+    return [(units.epochs(epoch), rates[epoch]) for epoch in changes]
 
 
 def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
@@ -142,17 +144,40 @@ def shares(text: str, *, epochs: int, count: int | None = None) -> list[float]:
         >>> shares("step:0.5:2", epochs=5)
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    from adabatch import lr_clock
-
-    with naming(steps="epochs"):
-        return lr_clock.sample(_alone(text, epochs, 1.0), epochs if count is None else count)
+    return _rates(text, epochs, epochs if count is None else count, 1.0)
 
 
-def _alone(text: str, epochs: int, lr: float) -> LRScheduler:
-    """The scheduler with an optimizer made for it."""
-    import torch
+def falls_after(text: str, *, epochs: int) -> int | None:
+    """The epoch of the first fall of the schedule that `text` describes, if that is after the training; else None.
 
-    return build(text, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), epochs=epochs)
+    Example:
+        >>> falls_after("warmup:5+step:0.5:30", epochs=20), falls_after("step:0.5:30", epochs=40)
+        (30, None)
+    """
+    for part in _parts(text, epochs):
+        first = part.arguments.get("step_size") or min(part.arguments.get("milestones", [0]))
+        if first >= epochs and part.arguments["gamma"] < 1:
+            return int(first)
+    return None
+
+
+def _rates(text: str, epochs: int, count: int, first: float) -> list[float]:
+    """The LR in each of `count` epochs, from the LR `first` of the optimizer."""
+    remedy = "give a function of samples, or a table of its changes"
+    _checks.whole("epochs", count, maximum=MOST_EPOCHS, remedy=remedy)
+    steps, rate, rates = [], first, []
+    for part in _parts(text, epochs):
+        steps.append(part.steps(rate))
+        rate = steps[-1](rate, 0)
+    for epoch in range(count):
+        if epoch:
+            for step in steps:
+                rate = step(rate, epoch)
+        if not 0 <= rate < math.inf:
+            got = f"{rate} after {epoch:,} epochs of {text!r}"
+            raise ArgumentError("lr_schedule", "must give finite LRs of at least 0", got=got)
+        rates.append(rate)
+    return rates
 
 
 # The grammar.
@@ -161,12 +186,15 @@ FOR_EVER: Final = sys.maxsize
 _TORCH: Final = "torch.optim.lr_scheduler"
 
 
+Step = Callable[[float, int], float]  # the LR from the one before it and the number of the step, from 0
+
+
 @dataclass(frozen=True)
 class _Expression:
-    """An argument that is more than a number: as Python, and as the value for an optimizer."""
+    """An argument that is more than a number: as Python, and as the value for the LRs that an optimizer has."""
 
     text: str
-    value: Callable[[Optimizer], Any]
+    value: Callable[[Sequence[float]], Any]
 
     def __repr__(self) -> str:
         return self.text
@@ -185,9 +213,37 @@ class _Part(NamedTuple):
     def built(self, optimizer: Optimizer) -> LRScheduler:
         from torch.optim import lr_scheduler
 
-        values = {k: v.value(optimizer) if isinstance(v, _Expression) else v for k, v in self.arguments.items()}
+        values = self.values([float(group["lr"]) for group in optimizer.param_groups])
         made: LRScheduler = getattr(lr_scheduler, self.kind)(optimizer, **values)
         return made
+
+    def values(self, rates: Sequence[float]) -> dict[str, Any]:
+        """The arguments for an optimizer that has these LRs."""
+        return {k: v.value(rates) if isinstance(v, _Expression) else v for k, v in self.arguments.items()}
+
+    def steps(self, rate: float) -> Step:
+        """The steps of torch's scheduler, made over an optimizer with the LR `rate`: the same operations."""
+        match self.kind, self.values([rate]):
+            case "ConstantLR", {"factor": factor, **more}:
+                end = more.get("total_iters")
+                return lambda lr, n: lr * factor if n == 0 else lr * (1.0 / factor) if n == end else lr
+            case "StepLR", {"step_size": size, "gamma": factor}:
+                return lambda lr, n: lr if n % size or n == 0 else lr * factor
+            case "MultiStepLR", {"milestones": points, "gamma": factor}:
+                return lambda lr, n: lr * factor if n in points else lr
+            case "ExponentialLR", {"gamma": factor}:
+                return lambda lr, n: lr * factor if n else lr
+            case "MultiplicativeLR", {"lr_lambda": factor_at}:
+                return lambda lr, n: lr * factor_at(n) if n else lr
+            case "LinearLR", {"start_factor": start, "total_iters": end}:
+                return _line(start, end)
+            case "PolynomialLR", {"total_iters": end, "power": power}:
+                return _power(end, power)
+            case "CosineAnnealingLR", {"T_max": end}:
+                return _cosine(end)
+            case "OneCycleLR", {"max_lr": [peak], "total_steps": total}:
+                return _one_cycle(peak, total)
+        raise NotImplementedError(self.kind)
 
 
 def _parts(text: str, epochs: int) -> list[_Part]:
@@ -223,10 +279,7 @@ def _body(body: str, text: str, epochs: int) -> _Part:
         case "cosine", []:
             return _Part("CosineAnnealingLR", {"T_max": epochs})
         case "onecycle", []:
-            peaks = _Expression(
-                '[group["lr"] for group in optimizer.param_groups]',
-                lambda optimizer: [float(group["lr"]) for group in optimizer.param_groups],
-            )
+            peaks = _Expression('[group["lr"] for group in optimizer.param_groups]', list)
             return _Part("OneCycleLR", {"max_lr": peaks, "total_steps": max(2, epochs), "cycle_momentum": False})
         case "wsd", [decay]:
             return _Part("MultiplicativeLR", {"lr_lambda": _down_at_the_end(_epochs(decay, text), epochs, text)})
@@ -279,3 +332,44 @@ def _number(kind: Callable[[str], Any], value: str, text: str) -> Any:
 
 def _malformed(text: str) -> ArgumentError:
     return ArgumentError("lr_schedule", "must be a schedule", value=text, remedy=_EXAMPLES)
+
+
+# The steps of torch's schedulers of more than a factor.
+
+
+def _line(start: float, end: int) -> Step:
+    rise = 1.0 - start
+
+    def step(lr: float, n: int) -> float:
+        if n == 0:
+            return lr * start
+        return lr * (1.0 + rise / (end * start + (n - 1) * rise)) if n <= end else lr
+
+    return step
+
+
+def _power(end: int, power: float) -> Step:
+    def step(lr: float, n: int) -> float:
+        if n == 0 or n > end:
+            return lr
+        factor: float = ((1.0 - n / end) / (1.0 - (n - 1) / end)) ** power
+        return lr * factor
+
+    return step
+
+
+def _cosine(end: int) -> Step:
+    def step(lr: float, n: int) -> float:
+        return (1 + math.cos(math.pi * n / end)) / (1 + math.cos(math.pi * (n - 1) / end)) * lr if n else lr
+
+    return step
+
+
+def _one_cycle(peak: float, total: int) -> Step:
+    low, turn = peak / 25.0, 0.3 * total - 1
+
+    def step(_: float, n: int) -> float:
+        before, after, start, stop = (low, peak, 0.0, turn) if n <= turn else (peak, low / 1e4, turn, total - 1)
+        return after + (before - after) / 2.0 * (math.cos(math.pi * ((n - start) / (stop - start))) + 1)
+
+    return step
