@@ -13,6 +13,7 @@ from adabatch.accumulate import accumulate
 
 _HOME = {
     "BatchSizeScheduler": "adabatch.scheduler",
+    "Clock": "adabatch.data",
     "DataLoader": "adabatch.data",
     "Plan": "adabatch.schedules",
     "ResidentLoader": "adabatch.data",
@@ -30,16 +31,16 @@ _HOME = {
     "updates": "adabatch.units",
 }
 __all__ = [
-    "BatchSizeScheduler", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings", "epochs",
-    "from_lr_scheduler", "micro_batches", "profile_step", "sample_seed", "samples", "scale_up", "schedules", "tokens",
-    "updates",
+    "BatchSizeScheduler", "Clock", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings",
+    "epochs", "from_lr_scheduler", "micro_batches", "profile_step", "sample_seed", "samples", "scale_up", "schedules",
+    "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from adabatch import couplings, schedules
     from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
-    from adabatch.data import DataLoader, ResidentLoader, sample_seed
+    from adabatch.data import Clock, DataLoader, ResidentLoader, sample_seed
     from adabatch.lr_clock import by_samples, from_lr_scheduler
     from adabatch.memory import profile_step
     from adabatch.scheduler import BatchSizeScheduler

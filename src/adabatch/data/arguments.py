@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from adabatch import _checks
+from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.data.order import LARGEST
+
+_SAID: Final[set[str]] = set()  # the warnings that a process gives once
 
 
 def flags(**given: Any) -> Iterator[bool]:
@@ -43,7 +45,8 @@ def check_samplers(sampler: Any, *, shuffle: bool) -> None:
         raise ArgumentError(
             "sampler",
             "must not be a DistributedSampler: this loader cuts each batch over the ranks itself",
-            remedy="use `shuffle=True`, and `group=` for another group than the world",
+            remedy="use `shuffle=True`, a `batch_size` that counts the samples of all ranks, and `group=` for another "
+            "group than the world",
         )
     if sampler is not None and shuffle:
         rule = "must be False where a `sampler` gives the order"
@@ -98,6 +101,20 @@ def warn_of_pinning() -> None:
     """Warns if there is no accelerator to pin memory for."""
     if not torch.accelerator.is_available():
         warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=3)
+
+
+def warn_of_sharing(batch_size: int, rank: int, world: int) -> None:
+    """Says once, on rank 0 of several that torchrun started, that a batch is that of all ranks."""
+    if rank or _distributed.launched() is None or "sharing" in _SAID:
+        return
+    _SAID.add("sharing")
+    warnings.warn(
+        f"`batch_size` of {batch_size:,} counts the samples of all {world:,} ranks, so a rank gets about "
+        f"{-(-batch_size // world):,}; torch's loaders count those of one rank. If it was meant for each rank, write "
+        f"`batch_size={batch_size * world}`; to say that it is right, give the `group`: `torch.distributed.group.WORLD`",
+        UserWarning,
+        stacklevel=6,
+    )
 
 
 def check_sharding(sharding: Any, dataset: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adabatch._errors import ArgumentTypeError, UsageError
+from adabatch.data import arguments
 from adabatch.data.cursor import Cursor, check_share
 from adabatch.data.order import BLOCK, items_of
 from adabatch.data.place import Iteration, Place
@@ -136,6 +137,7 @@ class Batches(Pass, Iterator[Any]):
         try:
             self.at.cursor.check_shares(self.at.start, self.at.epoch)
             self._warn_of_micro()
+            self._warn_of_sharing()
         except (ValueError, UserWarning):
             self.close()
             raise
@@ -153,6 +155,12 @@ class Batches(Pass, Iterator[Any]):
             UserWarning,
             stacklevel=5,
         )
+
+    def _warn_of_sharing(self) -> None:
+        """Says once that a batch is shared between ranks, unless a group was given."""
+        cursor, supply = self.at.cursor, self._supply
+        if cursor.world > 1 and supply.group is None and supply.mesh is None:
+            arguments.warn_of_sharing(cursor.batch_size, cursor.rank, cursor.world)
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
         cursor = self.at.cursor

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakSet
 
 import torch
 from torch.optim import lr_scheduler as torch_lr
@@ -21,6 +22,7 @@ from adabatch.lr_clock._sample import (
     is_epochs,
     is_too_short,
     last_step,
+    parts_of,
     places,
     steps_taken,
 )
@@ -29,6 +31,8 @@ from adabatch.types import DrivenLoader, check_last
 _FORMAT: Final = 1
 _SAME: Final = 1e-6  # relative difference of equal LRs, since tensors round
 _NOTHING: Final = 1e-4  # share of the highest LR that counts as next to nothing
+MEANT: Final[WeakSet[torch_lr.LRScheduler]] = WeakSet()
+"""LR schedulers whose steps need no warning, since they follow the data or were made for the updates of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class SamplesLR:
         self._peak = _highest(lr_scheduler.get_last_lr())  # highest LR so far
         self._gone: int | None = None  # the update since which the LR is next to nothing
         self._told = meant  # whether a warning about the length was given, or none is wanted
+        MEANT.update(parts_of(lr_scheduler))
 
     @property
     def updates(self) -> int:

@@ -120,7 +120,7 @@ def steps_taken(lr_scheduler: torch_lr.LRScheduler) -> int:
 
 def places(lr_scheduler: torch_lr.LRScheduler) -> list[int]:
     """The steps of a scheduler and of each of its parts."""
-    return [int(getattr(part, "last_epoch", 0)) for part in _parts(lr_scheduler)]  # a ChainedScheduler has none
+    return [int(getattr(part, "last_epoch", 0)) for part in parts_of(lr_scheduler)]  # a ChainedScheduler has none
 
 
 def check_scheduler(lr_scheduler: Any) -> None:
@@ -150,7 +150,7 @@ def check_scheduler(lr_scheduler: Any) -> None:
 def _copy(lr_scheduler: torch_lr.LRScheduler) -> torch_lr.LRScheduler:
     optimizer: torch.optim.Optimizer = lr_scheduler.optimizer
     memo: dict[int, Any] = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-    parts = list(_parts(lr_scheduler))
+    parts = list(parts_of(lr_scheduler))
     seen = {id(part) for part in parts} | {id(optimizer), *memo}
     for part in parts:
         for value in vars(part).values():
@@ -168,10 +168,11 @@ def _within(lr_scheduler: torch_lr.LRScheduler) -> list[torch_lr.LRScheduler]:
     return list(getattr(lr_scheduler, "_schedulers", ()))
 
 
-def _parts(lr_scheduler: torch_lr.LRScheduler) -> Iterator[torch_lr.LRScheduler]:
+def parts_of(lr_scheduler: torch_lr.LRScheduler) -> Iterator[torch_lr.LRScheduler]:
+    """The scheduler, and those inside it if it is sequential or chained."""
     yield lr_scheduler
     for part in _within(lr_scheduler):
-        yield from _parts(part)
+        yield from parts_of(part)
 
 
 def _shared(value: Any, seen: set[int], *, called: bool = False) -> Iterator[Any]:

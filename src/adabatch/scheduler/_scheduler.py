@@ -16,6 +16,7 @@ from adabatch._distributed import is_phantom
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, check_sizes, is_captured
+from adabatch.scheduler._lr_steps import LRSteps
 from adabatch.scheduler._uncoupled import UncoupledSteps
 from adabatch.schedules import Plan, Schedule, constant
 from adabatch.types import Batch, Decision, DrivenLoader, check_last
@@ -130,6 +131,7 @@ class BatchSizeScheduler:
         loader.attach(self)
         self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
         self._uncoupled = UncoupledSteps(self._steps, loader)
+        self._lr_steps: LRSteps | None = LRSteps(optimizers)  # None once it is known
         self._follow()
 
     def _follow(self) -> None:
@@ -231,6 +233,8 @@ class BatchSizeScheduler:
             self._warn_of_left(left)
         self._skipped = not trained
         self._trained, self._committed, self._requested = None, batch, batch.requested
+        if self._lr_steps is not None and batch.requested != self._base:
+            self._look_at_lr_steps(self._lr_steps, batch)
         self._log_change(self._loader.clock)
 
     def close(self) -> None:
@@ -433,6 +437,23 @@ class BatchSizeScheduler:
             RuntimeWarning,
             stacklevel=3,
         )
+
+    def _look_at_lr_steps(self, lr_steps: LRSteps, batch: Batch) -> None:
+        """Warns once of LR schedulers that count updates, which have another number now."""
+        updates = None if self.plan.end_samples is None else self.plan.updates
+        found = lr_steps.after(batch.epoch, updates=updates)
+        if found is None:
+            return
+        self._lr_steps = None
+        if found:
+            many = "" if updates is None else f", {updates:,} in this plan"
+            warnings.warn(
+                f"{' and '.join(found)} is stepped once an update, and the batch has another size than at the start: "
+                f"there are other numbers of updates now{many}, so its course does not end with the training. Write "
+                "`lr = ab.by_samples(lr_scheduler, loader)`, and `lr.step()` in its place",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _after_step(self) -> None:
         self._trained = self._loader.current

@@ -9,13 +9,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.schedules._runs import Runs, Walk, ceil_div
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _FORMAT: Final = 1
+
+
+class Scaling(Protocol):
+    """A coupling, as far as a plan asks it."""
+
+    def lr_factor(self, ratio: float) -> float:
+        """The factor on the LR at a ratio of batch sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +279,51 @@ class Plan:
 
     def __iter__(self) -> Iterator[PlannedBatch]:
         return self._batches(self._end("iteration"))
+
+    def to_numpy(self, coupling: Scaling | None = None, *, batch_size: int | None = None) -> dict[str, NDArray[Any]]:
+        """Every update of the training as arrays of one length, for tables, charts and arithmetic of your own.
+
+        Args:
+            coupling: gives the factors on the LR; None leaves them out.
+            batch_size: the one for which the LR was chosen, in samples; None for the first of the plan.
+
+        Returns:
+            By name: `starts_samples`, the clock where each update starts; `batch_sizes`, the samples in it; `requested`,
+            the size asked for; `epochs`, where it starts; and with a coupling `lr_factors`, of the size asked for.
+
+        Raises:
+            TypeError: if the plan has no end.
+            ModuleNotFoundError: without numpy.
+
+        Example:
+            >>> from adabatch import couplings
+            >>> plan = Plan(starts_samples=(0, 100), batch_sizes=(32, 64), dataset_size=100, epochs=2)
+            >>> arrays = plan.to_numpy(couplings.sqrt())
+            >>> arrays["starts_samples"].tolist(), arrays["batch_sizes"].tolist()
+            ([0, 32, 64, 96, 100, 164], [32, 32, 32, 4, 64, 36])
+            >>> arrays["lr_factors"].round(3).tolist()
+            [1.0, 1.0, 1.0, 1.0, 1.414, 1.414]
+        """
+        import numpy as np  # here, so that plans need it nowhere else
+
+        self._end("to_numpy")
+        base = self.batch_sizes[0] if batch_size is None else _checks.whole("batch_size", batch_size)
+        clocks, sizes, requested = [], [], []
+        for run in self._runs.items:
+            blocks = np.arange(run.repeat or 0, dtype=np.int64)[:, None]
+            within = np.arange(run.per_block, dtype=np.int64)
+            clocks.append((run.clock + blocks * run.span + within * run.size).ravel())
+            block = np.full(run.per_block, run.size, dtype=np.int64)
+            block[run.full :] = run.tail
+            sizes.append(np.tile(block, len(blocks)))
+            requested.append(np.full(len(clocks[-1]), run.size, dtype=np.int64))
+        found = {name: np.concatenate(a) for name, a in (("starts_samples", clocks), ("batch_sizes", sizes))}
+        found["requested"] = asked = np.concatenate(requested)
+        found["epochs"] = found["starts_samples"] // (self.dataset_size or 1)
+        if coupling is not None:
+            distinct, at = np.unique(asked, return_inverse=True)
+            found["lr_factors"] = np.array([coupling.lr_factor(size / base) for size in distinct.tolist()])[at]
+        return found
 
     def describe(self) -> str:
         """The plan in one line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,13 +14,14 @@ from rich.table import Table
 from adabatch import _checks, units
 from adabatch._errors import ArgumentError, naming
 from adabatch.lab.cli import _folders, _options, _shared
-from adabatch.lab.planner.performance import LINKS
+from adabatch.lab.planner import FOREIGN, FORMATS, LINKS
 from adabatch.lab.shapes import cut
 from adabatch.lab.training import growth
 from adabatch.lab.training.config import GROWTH, OUTPUT, RUN, SETTINGS
 
 if TYPE_CHECKING:
     from adabatch.lab.planner import Forecast, Preset
+    from adabatch.schedules import Plan, Schedule
 
 WORKERS: Final = "Workers"
 DatasetSize = Annotated[int | None, typer.Option("--dataset-size", help="Samples in an epoch.", rich_help_panel=RUN)]
@@ -61,8 +63,22 @@ Compress = Annotated[
         rich_help_panel=WORKERS,
     ),
 ]
-EmitPython = Annotated[
-    bool, typer.Option("--emit-python", help="Print the three lines to paste, nothing else.", rich_help_panel=OUTPUT)
+Emit = Annotated[
+    str | None,
+    typer.Option(
+        "--emit",
+        metavar="FORMAT",
+        help=f"Print the plan in a form to paste, nothing else: {', '.join(FORMATS)}.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Tokens = Annotated[int | None, typer.Option("--tokens-per-sample", help="Tokens in a sample.", rich_help_panel=RUN)]
+Micro = Annotated[
+    int | None,
+    typer.Option("--micro-batch-size", help="For --emit: samples of a pass on one rank.", rich_help_panel=OUTPUT),
+]
+RanksThere = Annotated[
+    int | None, typer.Option("--ranks", help="For --emit: ranks that share a batch.", rich_help_panel=OUTPUT)
 ]
 _NEEDED: Final = ("lr_schedule", "batch_size", "dataset_size", "epochs")
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -76,6 +92,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "every": None,
     "drop_last": False,
     "world_sizes": None,
+    "tokens_per_sample": None,
 }
 _ROWS: Final = 16
 _TITLE: Final = 60  # characters at most of a schedule's own words
@@ -85,9 +102,10 @@ _MOST_WORKERS: Final = 2**20
 @_shared.guarded
 @_options.of_a_run(
     *("lr_schedule", "growth", "every", "batch_size", "epochs", "lr", "momentum", "rule", "max_batch_size"),
-    *("growth_file", "world_sizes"),
-    every=_options.option("every", help="The interval: 4, '4 epochs', '9 updates'."),  # a plan counts no tokens
+    *("growth_file", "world_sizes", "coupling"),
+    coupling=_options.option("coupling", help="How the LR follows; else as the growth brings it."),
     dataset_size=DatasetSize,
+    tokens_per_sample=Tokens,
     round_to=RoundTo,
 )
 def command(
@@ -100,7 +118,9 @@ def command(
     link: Link = None,
     price: Price = None,
     compress: Compress = None,
-    emit_python: EmitPython = False,
+    emit: Emit = None,
+    micro_batch_size: Micro = None,
+    ranks: RanksThere = None,
     out: _options.Out = None,
     as_json: _options.AsJson = False,
 ) -> None:
@@ -108,7 +128,8 @@ def command(
 
     Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json, plan.png and
     report.html. With --preset, given settings go on top of the preset's. The default LR is 0.1, the momentum 0.9. With
-    --workers it prints what the training would take on so many, and up to how many are worth it at each batch size.
+    --workers it prints what the training would take on so many, and up to how many are worth it at each batch size. With
+    --emit it prints lines of Python, a table, or what Megatron-LM, OLMo-core, MaxText, modded-nanogpt or optax read.
 
     Examples:
         adabatch plan --preset smith-increase
@@ -125,14 +146,20 @@ def command(
 
         adabatch plan --preset akiba-small --workers 1,4,64 --link ethernet-10g --probe runs/probe-digits/probe.json
 
-        adabatch plan --preset smith-increase --emit-python
+        adabatch plan --preset smith-increase --emit python
+
+        adabatch plan --preset adabatch --emit megatron
     """
     chosen = _chosen(preset, task=task, model=model)
     settings = _settings(settings, chosen)
     _shared.tell_if_long(settings["epochs"])
-    if emit_python:
-        _emit(settings, out=out, probe=probe, workers=workers, as_json=as_json)
+    if emit is not None:
+        refused = {"out": out, "probe": probe or None, "workers": workers}
+        _emit(emit, settings, refused, micro_batch_size=micro_batch_size, ranks=ranks, as_json=as_json)
         return
+    for name, number in (("micro_batch_size", micro_batch_size), ("ranks", ranks)):
+        if number is not None:
+            raise ArgumentError(name, "must come with `emit`", got="it alone", remedy="only other trainers need it")
     probes = [_read(file) for file in probe or []]
     measured = next((values for values in probes if "communication" not in values), probes[0] if probes else None)
     found, extra = _forecast(settings, measured)
@@ -202,9 +229,11 @@ def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
     elif "every" in given and settings["growth"] is None:
         remedy = "a rule grows where the LR falls"
         raise ArgumentError("every", "must come with `growth`", got="it alone", remedy=remedy)
-    if settings["growth"] is not None and units.duration(settings["every"], name="every").unit == "tokens":
-        remedy = "a plan knows no tokens, so divide them by those of a sample and give samples"
-        raise ArgumentError("every", "must be in epochs, samples or updates", value=settings["every"], remedy=remedy)
+    settings["coupling"] = given.get("coupling")  # else the growth brings it
+    counted = settings["growth"] is not None and units.duration(settings["every"], name="every").unit == "tokens"
+    if counted and settings["tokens_per_sample"] is None:
+        rule, remedy = f"must be given to count {settings['every']}", "or give the interval in samples"
+        raise ArgumentError("tokens_per_sample", rule, got="none", remedy=remedy)
     if settings["rule"] is None and settings["round_to"] != 1:
         file = settings["growth_file"] is not None
         got = f"{settings['round_to']} for growth by a {'file' if file else 'factor'}"
@@ -225,7 +254,7 @@ def _by_file(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     found |= {"growth_file": text, **growth.start_of(text)}
     found |= {name: value for name, value in given.items() if name == "batch_size"}
     if "batch_size" in found:
-        tokens = "a plan knows no tokens, so divide them by those of a sample and write samples"
+        tokens = None if found["tokens_per_sample"] is not None else "give `tokens_per_sample`, or write samples"
         growth.check_fits(text, batch_size=found["batch_size"], tokens=tokens)
     return found
 
@@ -239,11 +268,7 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
         _checks.whole(name, settings[name])
     SETTINGS["lr"].validate(settings["lr"])
     table = lr_text.table(settings["lr_schedule"], epochs=settings["epochs"], lr=settings["lr"])
-    schedule = growth.batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
-    length, file = {name: settings[name] for name in ("dataset_size", "epochs")}, settings["growth_file"]
-    with growth.fitting(file, **length), naming(**({} if file is not None else {"maximum": "max_batch_size"})):
-        plan = schedule.plan(**length, **{name: settings[name] for name in ("batch_size", "drop_last")})
-        coupling = schedule.coupling
+    schedule, plan, coupling = _planned(settings, drop_last=settings["drop_last"])
     maximum, tenth = settings["max_batch_size"], settings["dataset_size"] // 10
     if maximum is None and settings["rule"] is not None and tenth >= settings["batch_size"]:
         maximum = tenth
@@ -260,6 +285,15 @@ def _forecast(settings: dict[str, Any], measured: dict[str, Any] | None) -> tupl
         "coupling": coupling,
         "maximum": maximum,
     }
+
+
+def _planned(settings: dict[str, Any], **ends: bool) -> tuple[Schedule, Plan, str]:
+    """The batch schedule, its plan with epochs that end so, and the coupling in text."""
+    schedule = growth.batch_schedule(settings, start=settings["batch_size"], round_to=settings["round_to"])
+    length, file = {name: settings[name] for name in ("dataset_size", "epochs")}, settings["growth_file"]
+    with growth.fitting(file, **length), naming(**({} if file is not None else {"maximum": "max_batch_size"})):
+        plan = schedule.plan(**length, **{name: settings[name] for name in ("batch_size", "tokens_per_sample")}, **ends)
+        return schedule, plan, schedule.coupling if settings["coupling"] is None else settings["coupling"]
 
 
 def _read(probe: Path) -> dict[str, Any]:
@@ -346,26 +380,54 @@ def _print_workers(found: dict[str, Any]) -> None:
 
 
 def _emit(
-    settings: dict[str, Any], *, out: Path | None, probe: list[Path] | None, workers: str | None, as_json: bool
+    form: str,
+    settings: dict[str, Any],
+    refused: dict[str, Any],
+    *,
+    micro_batch_size: int | None,
+    ranks: int | None,
+    as_json: bool,
 ) -> None:
+    """Prints the plan in a form; `refused` are options that go with a forecast alone."""
+    from adabatch import couplings
     from adabatch.lab import planner
 
-    given = (("out", out), ("probe", probe or None), ("workers", workers), ("world_sizes", settings["world_sizes"]))
-    for name, value in given:
+    _checks.one_of("emit", form, FORMATS)
+    for name, value in refused.items():
         if value is not None:
             remedy = "it prints lines to paste and nothing else, so run the forecast as a command of its own"
-            raise ArgumentError("emit_python", f"must come without `{name}`", got="both", remedy=remedy)
-    if settings["rule"] is None:
-        rule = "must come with a rule, by which an LR schedule becomes growth"
-        remedy = "growth by a factor or a file runs as adabatch train --growth, --growth-file or --preset"
-        raise ArgumentError("emit_python", rule, got="none", remedy=remedy)
-    names = ("dataset_size", "epochs", "batch_size", "max_batch_size", "round_to", "rule")
-    _forecast(settings, None)  # so errors appear here, not in the user's script
-    lines = planner.emit_python(settings["lr_schedule"], **{name: settings[name] for name in names})
-    if as_json:
-        _shared.print_json({"python": lines})
+            raise ArgumentError("emit", f"must come without `{name}`", got="both", remedy=remedy)
+    found, _ = _forecast(settings, None)  # warnings and errors appear here, not in the user's script
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schedule, plan, coupling = _planned(settings, run_on=True)
+    if form == "python":
+        text, notes = _python(settings, schedule, coupling), []
     else:
-        print(lines)
+        numbers = {"tokens_per_sample": settings["tokens_per_sample"], "micro_batch_size": micro_batch_size}
+        numbers |= {"batch_size": settings["batch_size"], "ranks": 1 if ranks is None else ranks}
+        followed = {"plan": plan if form in FOREIGN else found.after, "coupling": couplings.get(coupling)}
+        text, notes = planner.emit(form, planner.Emission(**followed, **numbers))
+    if form in FOREIGN and plan.updates != found.after.updates:
+        here = f"{plan.updates:,} updates in place of {found.after.updates:,}"
+        notes.append(f"batches run on over the ends of epochs there: {here}")
+    if as_json:
+        _shared.print_json({form: text, "notes": notes})
+        return
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(text)
+
+
+def _python(settings: dict[str, Any], schedule: Schedule, coupling: str) -> str:
+    """The plan as lines of Python: with a rule from the LR scheduler, else the schedule itself."""
+    from adabatch.lab import planner
+
+    if settings["rule"] is None:
+        named = {name: settings[name] for name in ("epochs", "tokens_per_sample")}
+        return planner.python(schedule, coupling=coupling, **named)
+    names = ("dataset_size", "epochs", "batch_size", "max_batch_size", "round_to", "rule", "coupling", "world_sizes")
+    return planner.python_by_rule(settings["lr_schedule"], **{name: settings[name] for name in names})
 
 
 def _write(values: dict[str, Any], out: Path, *, title: str) -> None:

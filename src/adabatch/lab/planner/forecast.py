@@ -13,7 +13,6 @@ from typing import Any
 
 from adabatch import _checks, couplings
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.lab.training import lr_schedule as lr_text
 from adabatch.schedules import Plan, constant
 from adabatch.units import Duration
 
@@ -339,47 +338,3 @@ def _defaults() -> dict[str, Any]:
 
     param = [torch.nn.Parameter(torch.zeros(1))]
     return torch.optim.AdamW(param).defaults | torch.optim.SGD(param).defaults
-
-
-def emit_python(
-    lr_schedule: str,
-    *,
-    dataset_size: int,
-    epochs: int,
-    batch_size: int,
-    max_batch_size: int | None = None,
-    round_to: int = 1,
-    rule: str = "smith",
-) -> str:
-    """Three lines of Python for a script with `torch`, `adabatch as ab`, an `optimizer` and a `loader`.
-
-    The script steps the LR scheduler once per epoch and calls `batches.step()` after each optimizer step.
-
-    Args:
-        lr_schedule: text as `adabatch train --lr-schedule` reads it.
-        dataset_size: samples in an epoch.
-        epochs: length of the training.
-        batch_size: the loader's.
-        max_batch_size: the largest batch size; None for a tenth of the data set.
-        round_to: sizes are multiples of this number.
-        rule: how falls of the LR become growth.
-
-    Raises:
-        ValueError: if a number or the text is out of range.
-
-    Example:
-        >>> print(emit_python("cosine", dataset_size=50_000, epochs=90, batch_size=128, max_batch_size=2048))
-        lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
-        growth = ab.from_lr_scheduler(lr_scheduler, dataset_size=50000, epochs=90, batch_size=128, maximum=2048)
-        batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs=90)
-    """
-    numbers = {"dataset_size": dataset_size, "epochs": epochs, "batch_size": batch_size}
-    settings = [f"{name}={_checks.whole(name, value)}" for name, value in numbers.items()]
-    settings += [] if max_batch_size is None else [f"maximum={_checks.whole('max_batch_size', max_batch_size)}"]
-    settings += [] if round_to == 1 else [f"round_to={_checks.whole('round_to', round_to)}"]
-    settings += [] if rule == "smith" else [f'rule="{rule}"']
-    return (
-        f"lr_scheduler = {lr_text.python(lr_schedule, epochs=epochs)}\n"
-        f"growth = ab.from_lr_scheduler(lr_scheduler, {', '.join(settings)})\n"
-        f"batches = ab.BatchSizeScheduler(optimizer, loader, growth, coupling=growth.coupling, epochs={epochs})"
-    )

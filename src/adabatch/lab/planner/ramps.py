@@ -107,7 +107,7 @@ def write_steps(schedule: Schedule, *, tokens_per_sample: int | None = None) -> 
     plan = schedule.plan(dataset_size=None, tokens_per_sample=tokens_per_sample)
     per = 1 if tokens_per_sample is None else tokens_per_sample
     return " ".join(
-        f"{_short(start * per)}:{size}" for start, size in zip(plan.starts_samples, plan.batch_sizes, strict=True)
+        f"{short(start * per)}:{size}" for start, size in zip(plan.starts_samples, plan.batch_sizes, strict=True)
     )
 
 
@@ -161,7 +161,8 @@ def write_rampup(ramp: linear_ramp) -> str:
     return f"[{ramp.start}, {ramp.increment}, {ramp.over.count}]"
 
 
-def _short(count: int) -> str:
+def short(count: int) -> str:
+    """A number as Megatron-LM reads it, in thousands to trillions where it is a multiple of them."""
     for letter, multiple in _MULTIPLES:
         if count and count % multiple == 0:
             return f"{count // multiple}{letter}"

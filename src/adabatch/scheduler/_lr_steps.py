@@ -1,0 +1,88 @@
+"""LR schedulers of torch that count updates while the batch size changes, so that their course does not end in time."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from typing import Any, Final
+from weakref import ref
+
+import torch
+from torch.optim import lr_scheduler as torch_lr
+
+from adabatch.lr_clock import MEANT, last_step, parts_of, steps_taken
+
+_ENOUGH: Final = 3  # updates in a row, in one epoch: an LR scheduler that is stepped after epochs takes at most one step
+_OVER: Final = 1e-3  # share of the LR now that counts as the end of a course
+_OTHERS: Final = (torch_lr.ReduceLROnPlateau, torch_lr.ChainedScheduler)  # waits for a measurement; counts in its parts
+
+
+class LRSteps:
+    """Finds the LR schedulers of some optimizers, and tells which of them take one step an update.
+
+    Args:
+        optimizers: the coupled ones.
+    """
+
+    def __init__(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self._optimizers = list(optimizers)
+        self._found: list[ref[torch_lr.LRScheduler]] | None = None
+        self._epoch = -1
+        self._updates = 0
+        self._before: list[int] = []
+
+    def after(self, epoch: int, *, updates: int | None) -> list[str] | None:
+        """Notes an update at a batch size that is not the first one. Call it at the same place after each.
+
+        Args:
+            epoch: of the batch.
+            updates: of the whole training, if known; a scheduler that ends with them is meant to count them.
+
+        Returns:
+            None until enough was seen; then the names of the LR schedulers that took a step for each update.
+        """
+        if self._found is None:
+            self._found = [ref(each) for each in _lr_schedulers_of(self._optimizers)]
+        alive = [each for known in self._found if (each := known()) is not None]
+        if not alive:
+            return []
+        taken = [steps_taken(each) for each in alive]
+        if epoch != self._epoch or len(taken) != len(self._before):
+            self._epoch, self._updates, self._before = epoch, 0, taken
+            return None
+        self._updates += 1
+        if self._updates < _ENOUGH:
+            return None
+        stepped = [each for each, now, then in zip(alive, taken, self._before, strict=True) if now - then == _ENOUGH]
+        return [type(each).__name__ for each in stepped if each not in MEANT and not _ends_after(each, updates)]
+
+
+def _lr_schedulers_of(optimizers: list[torch.optim.Optimizer]) -> list[torch_lr.LRScheduler]:
+    """torch's LR schedulers of some optimizers, without those inside others.
+
+    No optimizer knows its LR schedulers; one that has any has a wrapped `step`, so few runs look for them at all.
+    """
+    if not any(hasattr(each.step, "_wrapped_by_lr_sched") for each in optimizers):
+        return []
+    wanted = {id(each) for each in optimizers}
+    every: Iterable[Any] = gc.get_objects()
+    found = [
+        each
+        for each in every
+        if issubclass(type(each), torch_lr.LRScheduler) and id(getattr(each, "optimizer", None)) in wanted
+    ]
+    inner = {id(part) for each in found if not isinstance(each, _OTHERS) for part in parts_of(each) if part is not each}
+    return [each for each in found if id(each) not in inner and not isinstance(each, _OTHERS)]
+
+
+def _ends_after(lr_scheduler: torch_lr.LRScheduler, updates: int | None) -> bool:
+    """Whether the course of a scheduler ends with the `updates` of the training, so that it is meant to count them."""
+    if updates is None:
+        return False
+    last = last_step(lr_scheduler)
+    if last is not None:
+        return abs(last - updates) <= 1
+    if not isinstance(lr_scheduler, torch_lr.LambdaLR):
+        return False
+    now = steps_taken(lr_scheduler)
+    return all(0 <= course(updates) <= _OVER * course(now) for course in lr_scheduler.lr_lambdas)
