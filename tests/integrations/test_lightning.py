@@ -301,7 +301,7 @@ def test_the_growth_in_place_of_the_callback(tmp_path):
 
 def test_a_loader_that_was_trained_on(tmp_path):
     _, _, growth = fitted(tmp_path)
-    with pytest.raises(RuntimeError, match="`loader` must stand where Lightning does, at epoch 0, got one at epoch 4"):
+    with pytest.raises(RuntimeError, match="`loader` must stand where Lightning does, at epoch 0, step 0, got one at ep"):
         fitted(tmp_path, growth=growth)
 
 

@@ -226,7 +226,8 @@ class Update:
     def __iter__(self) -> Iterator[Any]:
         micro, self._first = self._first, None
         if micro is None:
-            raise UsageError("batch", "must be iterated once, since its micro-batches are passed once")
+            rule = "must be iterated once, since its micro-batches are passed once"
+            raise UsageError("batch", rule, remedy="loop over it in the step alone; give `self.log` its `batch_size=`")
         yield micro
         while not micro.is_last:
             micro = next(self._micros)

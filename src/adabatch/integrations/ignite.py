@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 import adabatch as ab
-from adabatch import _checks
-from adabatch._distributed import gathered
+from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.integrations._shared import RandomStates, Update, missing
 
@@ -112,7 +111,7 @@ class Place:
         return {
             "loader": self._loader.state_dict(),
             "batches": self._batches.state_dict(),
-            "random": gathered(RandomStates(self._device).saved(), self._loader.sharing()[0]),
+            "random": _distributed.gathered(RandomStates(self._device).saved(), self._loader.sharing()[0]),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 import adabatch as ab
-from adabatch._distributed import gathered
+from adabatch import _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.integrations._shared import GrowingLR, Length, RandomStates, Update, check_hooks, length_of, missing
 from adabatch.schedules import Schedule
@@ -127,8 +127,7 @@ class BatchGrowth(pl.Callback):
         self._loss: torch.Tensor | None = None
         self._items: Any = None  # what that loss is the mean of, where it is weighed
         self._fitting = False
-        self._epoch = 0  # the loader's epoch that is, or will be, iterated
-        self._interval: Any = None  # of validation, as a share of an epoch
+        self._length: int | None = None  # updates of the current epoch, once training begins
         self._saved: dict[str, Any] | None = None  # to be loaded once there is a BatchSizeScheduler
         self._random: RandomStates | None = None  # this process's random states after the latest update
 
@@ -136,8 +135,8 @@ class BatchGrowth(pl.Callback):
 
     def __len__(self) -> int:
         """Updates of the current epoch, those before a resume included; before training, at the first batch size."""
-        if self._fitting and self.batches is not None:
-            return self.loader.updates_in_epoch(self._epoch)
+        if self._length is not None:
+            return self._length
         N = self.loader.dataset_size or 0
         full, rest = divmod(N, self._base)
         return full + (rest > 0 and not self.loader.drop_last)
@@ -192,17 +191,11 @@ class BatchGrowth(pl.Callback):
         if stage != "fit":
             return
         _check_settings(trainer, pl_module)
-        self._trainer, self._module, self._fitting = trainer, pl_module, False
-        self._epoch = self.loader.epoch
-        if isinstance(trainer.val_check_interval, float) and trainer.val_check_interval < 1:
-            self._interval = trainer.val_check_interval
-        else:
-            self._interval = None
+        self._trainer, self._module, self._fitting, self._length = trainer, pl_module, False, None
         self._own = {name: getattr(pl_module, name) for name in _MODULE_HOOKS}
         if pl_module.automatic_optimization:
-            for name in _MODULE_HOOKS:
-                stand_in = functools.wraps(self._own[name])(getattr(self, f"_{name}"))
-                object.__setattr__(pl_module, name, stand_in)
+            for name, own in self._own.items():
+                object.__setattr__(pl_module, name, _in_place_of(own, getattr(self, f"_{name}")))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Couples the optimizers, and makes LR schedulers follow the data. Their states are loaded after this."""
@@ -227,9 +220,9 @@ class BatchGrowth(pl.Callback):
             if config.interval == "step" and not config.reduce_on_plateau:
                 own = config.scheduler.lr_scheduler if isinstance(config.scheduler, GrowingLR) else config.scheduler
                 config.scheduler = GrowingLR(own, self.loader, self.batches, base=base)
-        self._fitting, self._epoch = True, self.loader.epoch
-        if trainer.fit_loop._combined_loader is not None:  # noqa: SLF001 - an estimate of the length made it too early
-            trainer.fit_loop._combined_loader = None  # noqa: SLF001
+        trainer.fit_loop.setup_data()  # by the longest epoch; it does nothing if an estimate of the length came first
+        self._fitting = True
+        self._tell(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that Lightning and the loader stand at the same place."""
@@ -238,29 +231,36 @@ class BatchGrowth(pl.Callback):
             got = ", ".join(type(each).__name__ for each in getattr(combined, "flattened", ())) or "none"
             remedy = "write `trainer.fit(model, growth)`, or return the BatchGrowth from `train_dataloader`"
             raise ArgumentError("train_dataloaders", "must be the BatchGrowth itself", got=got, remedy=remedy)
-        if trainer.current_epoch != self.loader.epoch and not self._is_between(trainer):
+        if trainer.current_epoch == self.loader.epoch + 1:
+            next(self.loader.parts(), None)  # an epoch that was trained whole ends now, as it has for Lightning
+        if trainer.current_epoch != self.loader.epoch or (trainer.global_step and not self.loader.clock):
             raise UsageError(
                 "loader",
-                f"must stand where Lightning does, at epoch {trainer.current_epoch}",
-                got=f"one at epoch {self.loader.epoch}",
-                remedy="for a new run make a new loader and BatchGrowth; to resume, give `fit` the `ckpt_path`",
+                f"must stand where Lightning does, at epoch {trainer.current_epoch}, step {trainer.global_step}",
+                got=f"one at epoch {self.loader.epoch}, sample {self.loader.clock:,}",
+                remedy="for a new run make a new loader and BatchGrowth; to resume, give `fit` a `ckpt_path` that was "
+                "saved with one",
             )
-
-    def _is_between(self, trainer: Any) -> bool:
-        """Whether an epoch was trained whole, so that Lightning counts it as begun and the loader as ended."""
-        return bool(trainer.current_epoch + 1 == self.loader.epoch) and trainer.fit_loop.restarting
+        self._tell(trainer)
+        iter(trainer.fit_loop._data_fetcher)  # noqa: SLF001 - it took the length of the longest epoch
+        if self.loader.clock:
+            for config in trainer.lr_scheduler_configs:
+                if isinstance(config.scheduler, GrowingLR):
+                    config.scheduler.step()  # nothing, unless it was made anew for more epochs
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells Lightning how many updates the epoch has."""
         self._leave()
-        self._epoch = self.loader.epoch
-        updates, fit_loop = len(self), trainer.fit_loop
-        limit = trainer.limit_train_batches
-        if isinstance(limit, int):
-            updates = min(updates, limit)
-        fit_loop.max_batches = updates
+        self._tell(trainer)
+
+    def _tell(self, trainer: Any) -> None:
+        """Sets the number of updates of the epoch that comes, or goes on, wherever Lightning keeps it."""
+        updates, fit_loop = self.loader.updates_in_epoch(self.loader.epoch), trainer.fit_loop
+        if isinstance(trainer.limit_train_batches, int):
+            updates = min(updates, trainer.limit_train_batches)
+        self._length = fit_loop.max_batches = updates
         fit_loop._combined_loader.limits = [updates]  # noqa: SLF001
-        if isinstance(trainer.val_check_interval, float):
+        if isinstance(trainer.val_check_interval, float) and trainer.val_check_batch is not None:
             trainer.val_check_batch = max(1, int(updates * trainer.val_check_interval))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -298,7 +298,7 @@ class BatchGrowth(pl.Callback):
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, GrowingLR):
                 config.scheduler = config.scheduler.lr_scheduler
-        self._fitting = False
+        self._fitting, self._length = False, None
 
     # State.
 
@@ -311,7 +311,7 @@ class BatchGrowth(pl.Callback):
             "format": _FORMAT,
             "loader": self.loader.state_dict(),
             "batches": self.batches.state_dict(),
-            "random": gathered(random, self.loader.sharing()[0]),
+            "random": _distributed.gathered(random, self.loader.sharing()[0]),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -322,7 +322,6 @@ class BatchGrowth(pl.Callback):
             rule = f"must hold a BatchGrowth of format {_FORMAT}"
             raise ArgumentError("ckpt_path", rule, got=str(state_dict.get("format")), remedy="use the version it is of")
         self.loader.load_state_dict(state_dict["loader"])
-        self._epoch = self.loader.epoch
         self._saved = {"batches": state_dict["batches"]}
         _, rank, world = self.loader.sharing()
         random = state_dict["random"]
@@ -431,7 +430,7 @@ def _check_settings(trainer: Any, module: Any) -> None:
         raise ArgumentError("callbacks", "must have one BatchGrowth", got="several", remedy="take the others out")
     if module.automatic_optimization:
         check_hooks(module, _MODULE_HOOKS, package="lightning", works=_WORKS)
-    for name in ("_combined_loader", "max_batches"):
+    for name in ("_combined_loader", "_data_fetcher", "max_batches", "setup_data"):
         if not hasattr(trainer.fit_loop, name):
             rule = f"must have `fit_loop.{name}`, which this integration uses"
             raise ArgumentTypeError("lightning", rule, got=pl.__version__, remedy=f"install lightning {_WORKS}")
@@ -439,9 +438,11 @@ def _check_settings(trainer: Any, module: Any) -> None:
     if strategy not in (SingleDeviceStrategy, DDPStrategy):
         rule = "must be one device or DDP where the batch grows, since others accumulate or shard themselves"
         raise ArgumentError("strategy", rule, got=strategy.__name__, remedy='write `Trainer(strategy="ddp")`')
+    again = trainer.reload_dataloaders_every_n_epochs
     micro = "set `loader.micro_batch_size`, the samples of one `training_step`"
     for argument, is_set, value, remedy in (
         ("accumulate_grad_batches", trainer.accumulate_grad_batches != 1, trainer.accumulate_grad_batches, micro),
+        ("reload_dataloaders_every_n_epochs", again != 0, again, "leave it out: each epoch has its own length"),
         ("overfit_batches", trainer.overfit_batches != 0, trainer.overfit_batches, "leave it out"),
         (
             "limit_train_batches",
@@ -457,3 +458,13 @@ def _check_settings(trainer: Any, module: Any) -> None:
         if isinstance(each, pl.callbacks.GradientAccumulationScheduler | pl.callbacks.BatchSizeFinder):
             rule = "must not change the batch where a schedule grows it"
             raise ArgumentError("callbacks", rule, got=type(each).__name__, remedy=f"take it out; {micro}")
+
+
+def _in_place_of(own: Callable[..., Any], stand_in: Callable[..., Any]) -> Callable[..., Any]:
+    """`stand_in` as a function that looks like `own`, whose signature Lightning reads."""
+
+    @functools.wraps(own)
+    def found(*args: Any, **kwargs: Any) -> Any:
+        return stand_in(*args, **kwargs)
+
+    return found

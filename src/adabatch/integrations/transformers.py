@@ -15,6 +15,7 @@ from weakref import WeakSet
 import torch
 
 import adabatch as ab
+from adabatch import _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.integrations._shared import GrowingLR, Length, check_hooks, length_of, missing
 from adabatch.schedules import Schedule
@@ -208,6 +209,7 @@ class Growth:
             persistent_workers=bool(own.num_workers and args.dataloader_persistent_workers),
             seed=args.seed if args.data_seed is None else args.data_seed,
             device=args.device if on_device else None,
+            group=_distributed.world(),  # said, so that nobody asks whether the batch is that of all ranks
         )
         loader.micro_batch_size = min(self._micro_batch_size, loader.dataset_size or self._micro_batch_size)
         return _Updates(loader)
