@@ -146,7 +146,7 @@ def test_max_steps_and_limits(tmp_path):
     assert sum(module.traced.passes) == ref.N + 8 * 32
     trainer, module, _ = fitted(tmp_path, Module(lr_steps=128), limit_train_batches=5)
     assert module.epochs_ended == [(0, 5), (1, 10), (2, 15), (3, 19)]
-    assert optimizer_of(trainer).lrs[5] == pytest.approx(ref.lr_at(ref.N, 32), rel=1e-9)
+    assert optimizer_of(trainer).lrs[6] == pytest.approx(ref.lr_at(ref.N + 32, 32), rel=1e-9)
 
 
 @pytest.mark.parametrize("micro", [None, 16])

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
@@ -50,6 +50,7 @@ def counted(size, batch_of, *, drop_last, until):
     return updates
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     size=st.integers(8, 60), base=st.integers(1, 8), every=st.integers(5, 90), tenths=st.integers(1, 45),
     drop_last=st.booleans(),
@@ -68,6 +69,7 @@ def test_lengths_in_epochs(size, base, every, tenths, drop_last):
     assert found.base_updates == counted(size, lambda clock: base, drop_last=drop_last, until=end)
 
 
+@settings(deadline=None, max_examples=50)
 @given(size=st.integers(8, 60), base=st.integers(1, 8), every=st.integers(5, 90), updates=st.integers(1, 60))
 def test_lengths_in_updates(size, base, every, updates):
     for schedule in (
@@ -125,6 +127,7 @@ def test_the_state_of_an_lr_scheduler():
     made, other = growing(), growing()
     seen = passed(*made)
     next(seen), next(seen)
+    made[-1].step()
     for mine, theirs in zip(other[2:], made[2:], strict=True):
         mine.load_state_dict(theirs.state_dict())
     other[1].load_state_dict(made[1].state_dict())

@@ -139,7 +139,7 @@ def test_callbacks_see_epochs_begin_and_end(tmp_path):
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, step):
     def run(folder, resume=None):
         trainer = trainer_of(folder, Regression(0.3), save_strategy="steps", save_steps=step)
-        grow(trainer, ref.growth(), coupling="sqrt")
+        grow(trainer, ref.growth())
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 
@@ -266,7 +266,7 @@ def test_workers_a_users_lr_scheduler_and_a_second_training(tmp_path):
     def linear(optimizer):
         return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=ref.BASE_UPDATES)
 
-    trainer = trainer_of(tmp_path, dataloader_num_workers=2, scheduler=linear)
+    trainer = trainer_of(tmp_path, dataloader_num_workers=1, scheduler=linear)
     optimizer = trainer.optimizer
     growth = grow(trainer, ref.growth())
     trainer.train()

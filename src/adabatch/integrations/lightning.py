@@ -218,29 +218,23 @@ class BatchGrowth(pl.Callback):
             self.batches.load_state_dict(saved["batches"])
         for config in trainer.lr_scheduler_configs:
             if config.interval == "step" and not config.reduce_on_plateau:
+                if config.frequency != 1:
+                    rule, remedy = "must be 1 where an LR scheduler counts updates", "let it count them itself"
+                    raise ArgumentError("frequency", rule, value=config.frequency, remedy=remedy)
                 own = config.scheduler.lr_scheduler if isinstance(config.scheduler, GrowingLR) else config.scheduler
                 config.scheduler = GrowingLR(own, self.loader, self.batches, base=base)
         trainer.fit_loop.setup_data()  # by the longest epoch; it does nothing if an estimate of the length came first
-        self._fitting = True
-        self._tell(trainer)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Checks that Lightning and the loader stand at the same place."""
         combined = trainer.fit_loop._combined_loader  # noqa: SLF001
         if combined is None or combined.flattened != [self]:
             got = ", ".join(type(each).__name__ for each in getattr(combined, "flattened", ())) or "none"
             remedy = "write `trainer.fit(model, growth)`, or return the BatchGrowth from `train_dataloader`"
             raise ArgumentError("train_dataloaders", "must be the BatchGrowth itself", got=got, remedy=remedy)
-        if trainer.current_epoch == self.loader.epoch + 1:
-            next(self.loader.parts(), None)  # an epoch that was trained whole ends now, as it has for Lightning
-        if trainer.current_epoch != self.loader.epoch or (trainer.global_step and not self.loader.clock):
-            raise UsageError(
-                "loader",
-                f"must stand where Lightning does, at epoch {trainer.current_epoch}, step {trainer.global_step}",
-                got=f"one at epoch {self.loader.epoch}, sample {self.loader.clock:,}",
-                remedy="for a new run make a new loader and BatchGrowth; to resume, give `fit` a `ckpt_path` that was "
-                "saved with one",
-            )
+        self._fitting = True
+        self._tell(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Checks that Lightning and the loader stand at the same place."""
+        self._meet(trainer)
         self._tell(trainer)
         iter(trainer.fit_loop._data_fetcher)  # noqa: SLF001 - it took the length of the longest epoch
         if self.loader.clock:
@@ -251,7 +245,21 @@ class BatchGrowth(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells Lightning how many updates the epoch has."""
         self._leave()
+        self._meet(trainer)
         self._tell(trainer)
+
+    def _meet(self, trainer: Any) -> None:
+        """Raises unless Lightning and the loader stand at the same epoch."""
+        if trainer.current_epoch == self.loader.epoch + 1:
+            next(self.loader.parts(), None)  # an epoch that was trained whole ends now, as it has for Lightning
+        if trainer.current_epoch != self.loader.epoch or (trainer.global_step and not self.loader.clock):
+            raise UsageError(
+                "loader",
+                f"must stand where Lightning does, at epoch {trainer.current_epoch}, step {trainer.global_step}",
+                got=f"one at epoch {self.loader.epoch}, sample {self.loader.clock:,}",
+                remedy="for a new run make a new loader and BatchGrowth; to resume, give `fit` a `ckpt_path` that was "
+                "saved with one",
+            )
 
     def _tell(self, trainer: Any) -> None:
         """Sets the number of updates of the epoch that comes, or goes on, wherever Lightning keeps it."""

@@ -400,11 +400,11 @@ class Growth:
     def _every(self, model: Any) -> Generator[Any, None, None]:
         """The micro-batches of all epochs."""
         assert self.loader is not None
-        some = True
-        while some:
-            some = False
+        empty = 0
+        while empty < 2:  # where a resumed run stands at the end of an epoch, the pass that ends it is empty
+            empty += 1
             for micro in ab.accumulate(self.loader, model):
-                some = True
+                empty = 0
                 yield micro
 
     def _items(self, data: Any) -> torch.Tensor | None:
