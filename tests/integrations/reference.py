@@ -62,7 +62,6 @@ class SGD(torch.optim.SGD):
 
     def __init__(self, params, lr=LR):
         super().__init__(params, lr=lr, momentum=MOMENTUM)
-        self.lrs = []
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -71,11 +70,12 @@ class SGD(torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            self.lrs.append(float(group["lr"]))
+            vars(self).setdefault("lrs", []).append(float(group["lr"]))  # a pickled optimizer has none
             for parameter in group["params"]:
                 state = self.state[parameter]
                 moved = state.get("momentum_buffer")
-                state["momentum_buffer"] = parameter.grad.clone() if moved is None else MOMENTUM * moved + parameter.grad
+                gradient = parameter.grad
+                state["momentum_buffer"] = gradient.clone() if moved is None else MOMENTUM * moved + gradient
                 parameter -= group["lr"] * state["momentum_buffer"]
         return loss
 

@@ -38,7 +38,10 @@ class Training:
         self.place = Place(self.loader, self.batches)
         self.engine = Engine(self.step)
         self.events = []
-        self.engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: self.events.append((e.state.epoch, e.state.iteration)))
+        self.engine.add_event_handler(Events.EPOCH_COMPLETED, self.note)
+
+    def note(self, engine):
+        self.events.append((engine.state.epoch, engine.state.iteration))
 
     def step(self, engine, batch):
         self.optimizer.zero_grad()
@@ -95,10 +98,19 @@ def test_a_terminated_run_goes_on():
     training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=37), lambda engine: engine.terminate())
     training.run()
     assert training.traced.passes == ref.SIZES[:37]
+    training.loader.load_state_dict(training.loader.state_dict())  # else the rest of the epoch would be left out
     training.run()
     assert training.traced.passes == ref.SIZES
     ref.assert_trained(training.traced.net)
     assert training.run().state.iteration == ref.UPDATES  # nothing is left
+
+
+def test_the_rest_of_an_epoch_that_was_left_is_passed():
+    training = Training()
+    training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=37), lambda engine: engine.terminate())
+    training.run().run()
+    assert training.traced.passes == ref.SIZES[:37] + ref.SIZES[48:]
+    assert training.events == [(1, 32), (3, 45), (4, 49)]
 
 
 def test_the_engine_has_its_own_handlers_after_a_run():

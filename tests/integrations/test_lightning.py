@@ -246,7 +246,8 @@ def test_the_module_has_its_own_methods_after_fit(tmp_path):
 
 
 def test_two_growths_on_one_trainer(tmp_path):
-    with pytest.raises(ValueError, match="`callbacks` must have one BatchGrowth, got several; take the others out"):
+    """Lightning's own error, since both would have one state."""
+    with pytest.raises(RuntimeError, match="Found more than one stateful callback of type `BatchGrowth`"):
         fitted(tmp_path, Module(), BatchGrowth(loader_of(), ref.growth()))
 
 
@@ -344,7 +345,8 @@ def test_out_of_memory_repeats_the_batch(tmp_path):
                 raise torch.OutOfMemoryError("out of memory")
             return super().training_step(batch, batch_idx)
 
-    _, module, growth = fitted(tmp_path, Small())
+    with pytest.warns(RuntimeWarning, match="memory ran out on this rank with micro-batches of 16 samples"):
+        _, module, growth = fitted(tmp_path, Small())
     assert growth.loader.micro_batch_size == 8
     ref.assert_trained(module.traced.net)
 

@@ -40,7 +40,7 @@ def run(
     data says.
 
     To resume, load the states of loader and `batches`, or that of a `Place`, and call `run` again: the engine goes on
-    there, whatever its own state is.
+    there, whatever its own state is. Without, a run that was terminated within an epoch goes on at the next one.
 
     Args:
         engine: a training Engine.
@@ -146,12 +146,14 @@ class _Run:
 
     def run(self) -> State:
         engine, loader, state = self._engine, self._loader, self._engine.state
-        done = self._batches.plan.update_at(loader.clock)
-        epoch = loader.epoch
+        done, epoch = self._batches.plan.update_at(loader.clock), loader.epoch
+        before = sum(loader.updates_in_epoch(each) for each in range(epoch))
+        self._passed = max(0, done - before)  # after an epoch that was left early, the next one begins
+        if self._passed and self._passed == loader.updates_in_epoch(epoch):
+            next(loader.parts(), None)  # it was trained whole, and ends now
+            epoch, self._passed = epoch + 1, 0
         if epoch >= self._epochs:
             return state
-        before = sum(loader.updates_in_epoch(each) for each in range(epoch))
-        self._passed = done - before
         state.iteration, state.epoch, state.max_epochs, state.max_iters = done, epoch, self._epochs, None
         state.epoch_length = None
         handles = [

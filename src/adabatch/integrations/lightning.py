@@ -129,6 +129,7 @@ class BatchGrowth(pl.Callback):
         self._fitting = False
         self._length: int | None = None  # updates of the current epoch, once training begins
         self._saved: dict[str, Any] | None = None  # to be loaded once there is a BatchSizeScheduler
+        self._resumes = False  # whether a checkpoint was loaded for this `fit`
         self._random: RandomStates | None = None  # this process's random states after the latest update
 
     # What `fit` takes as its loader.
@@ -213,7 +214,9 @@ class BatchGrowth(pl.Callback):
             self.length = length_of(
                 self._schedule, self.loader, base=base, epochs=epochs, tokens_per_sample=self._tokens
             )
-        saved, self._saved = self._saved, None
+        if not self._resumes:
+            self._meet(trainer)
+        saved, self._saved, self._resumes = self._saved, None, False
         if saved is not None:
             self.batches.load_state_dict(saved["batches"])
         for config in trainer.lr_scheduler_configs:
@@ -330,7 +333,7 @@ class BatchGrowth(pl.Callback):
             rule = f"must hold a BatchGrowth of format {_FORMAT}"
             raise ArgumentError("ckpt_path", rule, got=str(state_dict.get("format")), remedy="use the version it is of")
         self.loader.load_state_dict(state_dict["loader"])
-        self._saved = {"batches": state_dict["batches"]}
+        self._saved, self._resumes = {"batches": state_dict["batches"]}, True
         _, rank, world = self.loader.sharing()
         random = state_dict["random"]
         if len(random) == world and random[rank] is not None:
@@ -434,8 +437,6 @@ class BatchGrowth(pl.Callback):
 
 def _check_settings(trainer: Any, module: Any) -> None:
     """Raises where a setting takes batches or accumulation out of our hands."""
-    if len([each for each in trainer.callbacks if isinstance(each, BatchGrowth)]) > 1:
-        raise ArgumentError("callbacks", "must have one BatchGrowth", got="several", remedy="take the others out")
     if module.automatic_optimization:
         check_hooks(module, _MODULE_HOOKS, package="lightning", works=_WORKS)
     for name in ("_combined_loader", "_data_fetcher", "max_batches", "setup_data"):

@@ -17,6 +17,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing("skorch", "skorch", error) from None
 
+_TorchLR: Final = torch.optim.lr_scheduler.LRScheduler
 _LOADERS: Final = (torch.utils.data.DataLoader, ab.DataLoader, ab.ResidentLoader)
 
 
@@ -83,17 +84,23 @@ class Growth(Callback):
             rule, got = "must be torch's DataLoader or ab.DataLoader", str(net.iterator_train)
             raise ArgumentTypeError("iterator_train", rule, got=got, remedy="leave it out, with its sampler if any")
         net.get_iterator = functools.partial(_iterator_of, net)
-        self.trains_, self.device_ = True, str(net.device or "cpu")
+        self.trains_, self.device_, self.lrs_ = True, str(net.device or "cpu"), {}
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **_: Any) -> None:
         """LR schedulers that were made meanwhile follow the data."""
-        for _, each in net.callbacks_:
-            if isinstance(each, LRScheduler) and each.step_every == "batch":
-                own = getattr(each, "lr_scheduler_", None)
-                if isinstance(own, torch.optim.lr_scheduler.LRScheduler):
-                    each.lr_scheduler_ = GrowingLR(own, self.loader_, self.batches_, base=self._base_)
-                    if self.loader_.clock:
-                        each.lr_scheduler_.step()
+        for name, each in net.callbacks_:
+            own = getattr(each, "lr_scheduler_", None)
+            if not (isinstance(each, LRScheduler) and each.step_every == "batch" and isinstance(own, _TorchLR)):
+                continue
+            saved = None if self.state_ is None else self.state_["lrs"].get(name)
+            if saved is not None:  # skorch made it anew, from the LR of now
+                own.load_state_dict(saved)
+                for group, lr, first in zip(own.optimizer.param_groups, own.get_last_lr(), own.base_lrs, strict=True):
+                    group["lr"], group["initial_lr"] = lr, first
+            self.lrs_[name] = own
+            each.lr_scheduler_ = GrowingLR(own, self.loader_, self.batches_, base=self._base_)
+            if self.loader_.clock:
+                each.lr_scheduler_.step()
 
     def on_batch_end(self, net: Any, batch: Any = None, training: Any = None, **_: Any) -> None:
         """Commits the batch."""
@@ -107,7 +114,7 @@ class Growth(Callback):
             if isinstance(getattr(each, "lr_scheduler_", None), GrowingLR):
                 each.lr_scheduler_ = each.lr_scheduler_.lr_scheduler
         if self.loader_ is not None:
-            self.state_ = {"loader": self.loader_.state_dict(), "batches": self.batches_.state_dict(), "random": None}
+            self.state_ = self._place() | {"random": None}
         self.trains_ = False
         self._close()
 
@@ -141,17 +148,24 @@ class Growth(Callback):
                 saved["random"] = None
         return self.loader_
 
+    def _place(self) -> dict[str, Any]:
+        return {
+            "loader": self.loader_.state_dict(),
+            "batches": self.batches_.state_dict(),
+            "lrs": {name: each.state_dict() for name, each in self.lrs_.items()},
+        }
+
     def _close(self) -> None:
         if getattr(self, "batches_", None) is not None:
             self.batches_.close()
 
     def __getstate__(self) -> dict[str, Any]:
         kept = vars(self).copy()
-        if kept.get("trains_"):
-            kept["state_"] = {"loader": self.loader_.state_dict(), "batches": self.batches_.state_dict()}
+        if kept.get("trains_") and self.loader_ is not None:
+            kept["state_"] = self._place()
         if kept.get("state_") is not None:
             kept["state_"] = kept["state_"] | {"random": RandomStates(torch.device(self.device_)).saved()}
-        return kept | dict.fromkeys(("loader_", "batches_") if "loader_" in kept else ())
+        return kept | dict.fromkeys({"loader_", "batches_", "lrs_"} & set(kept))
 
 
 def _iterator_of(net: Any, dataset: Any, training: bool = False) -> Any:
