@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 import adabatch as ab
 from adabatch.data.order import permute
@@ -131,6 +133,23 @@ class Traced(torch.nn.Module):
         if self.training:
             self.passes.append(len(inputs))
         return self.net(inputs)
+
+
+@contextmanager
+def reductions_of(model):
+    """The all-reduces of whole gradients of `model`, as a list that grows; their buffers may be padded."""
+    found, own, size = [], dist.all_reduce, sum(p.numel() for p in model.parameters())
+
+    def counted(tensor, *args, **kwargs):
+        if tensor.is_floating_point() and tensor.numel() >= size:
+            found.append(tensor.numel())
+        return own(tensor, *args, **kwargs)
+
+    dist.all_reduce = counted
+    try:
+        yield found
+    finally:
+        dist.all_reduce = own
 
 
 def quiet():
