@@ -85,18 +85,20 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, pr
 
 def test_bad_input():
     run = Run()
-    with pytest.raises(ValueError, match="`loader` must be prepared once, this one was before"):
+    with pytest.raises(ValueError, match=r"`loader` must be prepared once, this one was before"):
         prepare(run.accelerator, run.loader, run.batches)
-    with pytest.raises(TypeError, match="`accelerator` must be an Accelerator"):
+    with pytest.raises(TypeError, match=r"`accelerator` must be an Accelerator"):
         prepare(3, run.loader, run.batches)
-    with pytest.raises(TypeError, match="`batches` must be an ab.BatchSizeScheduler"):
+    with pytest.raises(TypeError, match=r"`batches` must be an ab.BatchSizeScheduler"):
         prepare(run.accelerator, run.loader, run.lr)
-    with pytest.raises(ValueError, match="`loader` must be the loader that `batches` drives, got DataLoader"):
+    with pytest.raises(ValueError, match=r"`loader` must be the loader that `batches` drives, got DataLoader"):
         prepare(run.accelerator, torch.utils.data.DataLoader(range(4)), run.batches)
 
 
 def test_accumulation_by_the_accelerator():
-    with pytest.raises(ValueError, match=r"`gradient_accumulation_steps` must be 1, .* got 2; set `loader.micro_batch_s"):
+    with pytest.raises(
+        ValueError, match=r"`gradient_accumulation_steps` must be 1, .* got 2; set `loader.micro_batch_s"
+    ):
         Run(gradient_accumulation_steps=2)
 
 

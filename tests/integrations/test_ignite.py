@@ -15,10 +15,10 @@ from torch.utils.data import TensorDataset
 import adabatch as ab
 
 pytest.importorskip("ignite")
-from ignite.engine import Engine, Events  # noqa: E402
-from ignite.handlers import Checkpoint, DiskSaver  # noqa: E402
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint, DiskSaver
 
-from adabatch.integrations.ignite import Place, run  # noqa: E402
+from adabatch.integrations.ignite import Place, run
 
 
 class Training:
@@ -122,18 +122,20 @@ def test_the_engine_has_its_own_handlers_after_a_run():
 
 def test_bad_input():
     training = Training()
-    with pytest.raises(TypeError, match="`engine` must be an ignite Engine, got int"):
+    with pytest.raises(TypeError, match=r"`engine` must be an ignite Engine, got int"):
         run(3, training.loader, training.batches)
-    with pytest.raises(TypeError, match="`batches` must be an ab.BatchSizeScheduler"):
+    with pytest.raises(TypeError, match=r"`batches` must be an ab.BatchSizeScheduler"):
         run(training.engine, training.loader, training.lr)
-    with pytest.raises(ValueError, match="`loader` must be the loader that `batches` drives, got DataLoader"):
+    with pytest.raises(ValueError, match=r"`loader` must be the loader that `batches` drives, got DataLoader"):
         run(training.engine, torch.utils.data.DataLoader(range(4)), training.batches)
     loader = ab.DataLoader(TensorDataset(*ref.data()), batch_size=ref.BASE)
     batches = ab.BatchSizeScheduler(ref.SGD(ref.network().parameters()), loader, ref.growth())
-    with pytest.raises(ValueError, match="`epochs` must be known, .*; give `epochs=` here or to the BatchSizeScheduler"):
+    with pytest.raises(
+        ValueError, match=r"`epochs` must be known, .*; give `epochs=` here or to the BatchSizeScheduler"
+    ):
         run(training.engine, loader, batches)
     del training.engine._init_iter
-    with pytest.raises(TypeError, match="`engine` must have `_init_iter`, .*; install pytorch-ignite 0.5"):
+    with pytest.raises(TypeError, match=r"`engine` must have `_init_iter`, .*; install pytorch-ignite 0.5"):
         run(training.engine, training.loader, training.batches)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -50,7 +51,9 @@ class Module(pl.LightningModule):
     def configure_optimizers(self):
         optimizer = ref.SGD(self.parameters())
         self.estimated = self.trainer.estimated_stepping_batches
-        linear = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.lr_steps or int(self.estimated))
+        linear = torch.optim.lr_scheduler.LinearLR(
+            optimizer, 1.0, 0.0, total_iters=self.lr_steps or int(self.estimated)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": linear, "interval": "step"}}
 
 
@@ -119,9 +122,7 @@ def test_epochs_and_validation_are_where_the_data_says(tmp_path):
     assert module.epochs_ended == [(0, 32), (1, 48), (2, 56), (3, 60)]
 
 
-@pytest.mark.parametrize(
-    ("interval", "expected"), [(0.5, [16, 32, 40, 48, 52, 56, 58, 60]), (4, [*range(4, 61, 4)])]
-)
+@pytest.mark.parametrize(("interval", "expected"), [(0.5, [16, 32, 40, 48, 52, 56, 58, 60]), (4, [*range(4, 61, 4)])])
 def test_validation_within_epochs(tmp_path, interval, expected):
     assert fitted(tmp_path, val_check_interval=interval)[1].validated == expected
 
@@ -178,7 +179,7 @@ def test_losses_over_tokens(tmp_path):
 
 def test_logs_have_the_lr_in_force_and_the_batch_size(tmp_path):
     class Log(pl.loggers.logger.DummyLogger):
-        rows = []
+        rows: ClassVar = []
 
         def log_metrics(self, metrics, step=None):
             self.rows.append((step, metrics))
@@ -192,7 +193,7 @@ def test_logs_have_the_lr_in_force_and_the_batch_size(tmp_path):
 
 def test_callbacks_see_the_loss_of_the_batch(tmp_path):
     class Watch(pl.Callback):
-        losses = []
+        losses: ClassVar = []
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             self.losses.append(float(outputs["loss"]))
@@ -215,7 +216,7 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, ki
     trainer, whole, _ = fitted(tmp_path, kind(0.3), saves, enable_checkpointing=True, val_check_interval=0.5)
     torch.manual_seed(99)
     path = str(tmp_path / f"step={step}.ckpt")
-    again, resumed, growth = fitted(tmp_path, kind(0.3), resume=path, val_check_interval=0.5)
+    again, resumed, _ = fitted(tmp_path, kind(0.3), resume=path, val_check_interval=0.5)
     assert torch.equal(ref.weights(whole), ref.weights(resumed))
     assert again.global_step == trainer.global_step == ref.UPDATES
     assert sum(resumed.traced.passes) == sum(ref.SIZES[step:])
@@ -253,7 +254,10 @@ def test_two_growths_on_one_trainer(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"accumulate_grad_batches": 2}, "`accumulate_grad_batches` must not be set .* got 2; set `loader.micro_batch_"),
+        (
+            {"accumulate_grad_batches": 2},
+            "`accumulate_grad_batches` must not be set .* got 2; set `loader.micro_batch_",
+        ),
         ({"overfit_batches": 0.5}, "`overfit_batches` must not be set"),
         ({"limit_train_batches": 0.5}, "`limit_train_batches` must not be set .*; give a number of updates"),
         ({"callbacks": [pl.callbacks.GradientAccumulationScheduler({1: 2})]}, "`callbacks` must not change the batch"),
@@ -273,7 +277,7 @@ def test_a_strategy_that_shards(tmp_path):
         pass
 
     trainer.strategy.__class__ = Sharding
-    with pytest.raises(ValueError, match="`strategy` must be one device or DDP .*, got Sharding; write `Trainer"):
+    with pytest.raises(ValueError, match=r"`strategy` must be one device or DDP .*, got Sharding; write `Trainer"):
         trainer.fit(Module(), growth)
 
 
@@ -301,7 +305,9 @@ def test_the_growth_in_place_of_the_callback(tmp_path):
 
 def test_a_loader_that_was_trained_on(tmp_path):
     _, _, growth = fitted(tmp_path)
-    with pytest.raises(RuntimeError, match="`loader` must stand where Lightning does, at epoch 0, step 0, got one at ep"):
+    with pytest.raises(
+        RuntimeError, match=r"`loader` must stand where Lightning does, at epoch 0, step 0, got one at ep"
+    ):
         fitted(tmp_path, growth=growth)
 
 
@@ -310,11 +316,11 @@ def test_wrong_arguments():
         def __iter__(self):
             return iter(range(9))
 
-    with pytest.raises(TypeError, match="`loader` must be an ab.DataLoader, got DataLoader"):
+    with pytest.raises(TypeError, match=r"`loader` must be an ab.DataLoader, got DataLoader"):
         BatchGrowth(torch.utils.data.DataLoader(range(9)), ref.growth())
-    with pytest.raises(TypeError, match="`schedule` must be a schedule"):
+    with pytest.raises(TypeError, match=r"`schedule` must be a schedule"):
         BatchGrowth(loader_of(), 32)
-    with pytest.raises(ValueError, match="`loader` must have data with a length, .*got a stream"):
+    with pytest.raises(ValueError, match=r"`loader` must have data with a length, .*got a stream"):
         BatchGrowth(ab.DataLoader(Stream(), batch_size=3), ref.growth())
 
 

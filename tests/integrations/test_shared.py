@@ -34,7 +34,9 @@ def test_importing_the_package_loads_no_framework():
 def test_a_missing_framework_is_named_with_its_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"adabatch.integrations.{name}", raising=False)
-    with pytest.raises(ModuleNotFoundError, match=rf"adabatch.integrations.{name} needs .*; run: pip install 'adabatch\["):
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"adabatch.integrations.{name} needs .*; run: pip install 'adabatch\["
+    ):
         __import__(f"adabatch.integrations.{name}")
 
 
@@ -180,7 +182,9 @@ def test_hooks():
 
     check_hooks(Frame(), {"hook": ("one", "two"), "wrapped": ("one",)}, package="torch", works="2")
     for hooks in ({"hook": ("two",)}, {"missing": ()}):
-        with pytest.raises(TypeError, match=r"`torch` must have `Frame\.(hook|missing)\(.*got torch .*; install torch 2"):
+        with pytest.raises(
+            TypeError, match=r"`torch` must have `Frame\.(hook|missing)\(.*got torch .*; install torch 2"
+        ):
             check_hooks(Frame(), hooks, package="torch", works="2")
     with pytest.raises(TypeError, match="got nowhere of an unknown version"):
         check_hooks(Frame(), {"missing": ()}, package="nowhere", works="2")

@@ -1,4 +1,4 @@
-"""skorch with a growing batch: passes, LRs and weights against those computed by hand; cloned, pickled, gone on with."""
+"""skorch with a growing batch: passes, LRs and weights against those computed by hand; clones, pickles, resumes."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_net_has_its_own_iterators_after_fit():
 def test_bad_input():
     with pytest.raises(ValueError, match="`callbacks` must have one Growth, got several; take the others out"):
         net_of(callbacks=[("another", Growth(ref.growth()))]).fit(*ref.data())
-    with pytest.raises(TypeError, match="`schedule` must be a schedule"):
+    with pytest.raises(TypeError, match=r"`schedule` must be a schedule"):
         net_of(growth=Growth(32)).fit(*ref.data())
-    with pytest.raises(TypeError, match="`iterator_train` must be torch's DataLoader or ab.DataLoader"):
+    with pytest.raises(TypeError, match=r"`iterator_train` must be torch's DataLoader or ab.DataLoader"):
         net_of(iterator_train=iter).fit(*ref.data())

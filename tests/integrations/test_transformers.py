@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_callbacks_see_epochs_begin_and_end(tmp_path):
     grow(trainer, ref.growth())
     trainer.train()
     steps = [0, 32, 48, 56, 60]
-    assert seen == [each for pair in zip(steps, steps[1:], strict=False) for each in (("begin", pair[0]), ("end", pair[1]))]
+    assert seen == [each for first, last in pairwise(steps) for each in (("begin", first), ("end", last))]
 
 
 @pytest.mark.parametrize("step", [37, 48])
@@ -225,7 +226,7 @@ def test_losses_over_tokens_are_weighed_by_their_tokens(tmp_path, divides):
     trainer.train()
     ref.assert_trained(trainer.model, ref.trained(Tokens(), mean_over_tokens, token_data()))
     inputs, labels = token_data()
-    first = list(ref.batches())[0][1]
+    first = next(ref.batches())[1]
     logged = next(each["loss"] for each in trainer.state.log_history if "loss" in each)
     assert logged == pytest.approx(mean_over_tokens(Tokens(), inputs[first], labels[first]).item(), rel=1e-6)
 
@@ -316,9 +317,15 @@ def test_two_growths_on_one_trainer(tmp_path):
     ("more", "message"),
     [
         ({"auto_find_batch_size": True}, "`auto_find_batch_size` must not be set where a schedule grows the batch"),
-        ({"accelerator_config": {"split_batches": True}}, "`split_batches` must not be set .* cut over processes exactly"),
+        (
+            {"accelerator_config": {"split_batches": True}},
+            "`split_batches` must not be set .* cut over processes exactly",
+        ),
         ({"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches` must not be set"),
-        ({"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}, "`lr_scheduler_type` must be an LR sch"),
+        (
+            {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"},
+            "`lr_scheduler_type` must be an LR sch",
+        ),
     ],
 )
 def test_settings_that_take_batches_out_of_our_hands(tmp_path, more, message):
@@ -368,9 +375,9 @@ def test_a_checkpoint_without_the_growth(tmp_path):
 
 
 def test_wrong_arguments(tmp_path):
-    with pytest.raises(TypeError, match="`trainer` must be a transformers.Trainer, got int"):
+    with pytest.raises(TypeError, match=r"`trainer` must be a transformers.Trainer, got int"):
         grow(3, ref.growth())
-    with pytest.raises(TypeError, match="`schedule` must be a schedule"):
+    with pytest.raises(TypeError, match=r"`schedule` must be a schedule"):
         grow(trainer_of(tmp_path), 32)
 
 

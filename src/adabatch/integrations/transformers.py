@@ -566,7 +566,5 @@ def _sampler_of(own: Any, dataset: Any) -> Any:
         )
     if isinstance(sampler, torch.utils.data.SequentialSampler):
         return "sequential"
-    if isinstance(sampler, torch.utils.data.RandomSampler) and not sampler.replacement:
-        if sampler.num_samples == len(dataset):
-            return "random"
-    return sampler
+    whole = isinstance(sampler, torch.utils.data.RandomSampler) and not sampler.replacement
+    return "random" if whole and sampler.num_samples == len(dataset) else sampler
