@@ -60,7 +60,9 @@ def loss_of(model, inputs, targets):
 
 
 class SGD(torch.optim.SGD):
-    """Plain SGD with momentum, which writes down the LR and the gradient of each of its steps."""
+    """Plain SGD with momentum, which writes down the LR of each of its steps."""
+
+    lrs: list
 
     def __init__(self, params, lr=LR):
         super().__init__(params, lr=lr, momentum=MOMENTUM)

@@ -13,8 +13,10 @@ from torch.utils.data import TensorDataset
 
 import adabatch as ab
 
-accelerate = pytest.importorskip("accelerate")
-from adabatch.integrations.accelerate import prepare  # noqa: E402
+pytest.importorskip("accelerate")
+import accelerate
+
+from adabatch.integrations.accelerate import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 

@@ -15,8 +15,10 @@ from torch.utils.data import TensorDataset
 
 import adabatch as ab
 
-pl = pytest.importorskip("lightning.pytorch")
-from adabatch.integrations.lightning import BatchGrowth  # noqa: E402
+pytest.importorskip("lightning")
+import lightning.pytorch as pl
+
+from adabatch.integrations.lightning import BatchGrowth
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),

@@ -11,8 +11,10 @@ from tests.integrations import reference as ref
 
 import adabatch as ab
 
-skorch = pytest.importorskip("skorch")
-from adabatch.integrations.skorch import Growth  # noqa: E402
+pytest.importorskip("skorch")
+import skorch
+
+from adabatch.integrations.skorch import Growth
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 

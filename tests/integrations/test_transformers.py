@@ -17,8 +17,10 @@ from tests.integrations import reference as ref
 import adabatch as ab
 from adabatch.data.order import permute
 
-transformers = pytest.importorskip("transformers")
-from adabatch.integrations.transformers import grow  # noqa: E402
+pytest.importorskip("transformers")
+import transformers
+
+from adabatch.integrations.transformers import grow
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -232,7 +234,11 @@ def test_losses_over_tokens_are_weighed_by_their_tokens(tmp_path, divides):
 
 
 def test_a_weight_of_the_users_own(tmp_path):
-    class Plain(Tokens):
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = Tokens().table
+
         def forward(self, inputs, labels=None):
             return {"loss": mean_over_tokens(self, inputs, labels)}
 

@@ -106,11 +106,19 @@ class BatchGrowth(pl.Callback):
         tokens_per_sample: int | None = None,
     ) -> None:
         if not isinstance(loader, ab.DataLoader | ab.ResidentLoader):
-            remedy = "ab.DataLoader takes the arguments of torch's"
-            raise ArgumentTypeError("loader", "must be an ab.DataLoader", got=type(loader).__name__, remedy=remedy)
+            raise ArgumentTypeError(
+                "loader",
+                "must be an ab.DataLoader",
+                got=type(loader).__name__,
+                remedy="ab.DataLoader takes the arguments of torch's",
+            )
         if not isinstance(schedule, Schedule):
-            remedy = "write for example `ab.schedules.geometric(2, ab.epochs(10))`"
-            raise ArgumentTypeError("schedule", "must be a schedule", value=schedule, remedy=remedy)
+            raise ArgumentTypeError(
+                "schedule",
+                "must be a schedule",
+                value=schedule,
+                remedy="write for example `ab.schedules.geometric(2, ab.epochs(10))`",
+            )
         if loader.dataset_size is None:
             rule = "must have data with a length, since Lightning must be told where an epoch ends"
             raise ArgumentError("loader", rule, got="a stream", remedy="give the stream's data set a `__len__`")

@@ -56,6 +56,11 @@ class Growth(Callback):
         [8, 4]
     """
 
+    state_: Any  # where training stopped; None before it
+    loader_: Any  # of the latest training
+    batches_: Any
+    lrs_: dict[str, Any]  # the LR schedulers that follow the data, by the name of their callback
+
     def __init__(
         self,
         schedule: Schedule,
@@ -63,7 +68,8 @@ class Growth(Callback):
         epochs: int | None = None,
         tokens_per_sample: int | None = None,
     ) -> None:
-        self.schedule, self.coupling = schedule, coupling
+        self.schedule: Any = schedule
+        self.coupling = coupling
         self.epochs, self.tokens_per_sample = epochs, tokens_per_sample
 
     def initialize(self) -> Growth:
@@ -120,7 +126,7 @@ class Growth(Callback):
 
     # Called by the net in the place of its own method.
 
-    def loader_of(self, net: Any, dataset: Any) -> ab.DataLoader:
+    def loader_of(self, net: Any, dataset: Any) -> Any:
         """The loader of a training that begins, or goes on where the last one stopped."""
         arguments = {"batch_size": net.batch_size, **net.get_params_for("iterator_train")}
         if arguments["batch_size"] == -1:

@@ -108,8 +108,12 @@ def grow(
     if not isinstance(trainer, transformers.Trainer):
         raise ArgumentTypeError("trainer", "must be a transformers.Trainer", got=type(trainer).__name__)
     if not isinstance(schedule, Schedule):
-        remedy = "write for example `ab.schedules.geometric(2, ab.epochs(10))`"
-        raise ArgumentTypeError("schedule", "must be a schedule", value=schedule, remedy=remedy)
+        raise ArgumentTypeError(
+            "schedule",
+            "must be a schedule",
+            value=schedule,
+            remedy="write for example `ab.schedules.geometric(2, ab.epochs(10))`",
+        )
     check_hooks(trainer, _HOOKS, package="transformers", works=_WORKS)
     if trainer in _GROWN:
         remedy = "call `close()` on the first one's Growth"
@@ -161,7 +165,7 @@ class Growth:
         trainer.add_callback(self._last)
         self._micros: Generator[Any, None, None] | None = None
         self._factor: Any = None  # on the loss of the micro-batch under way
-        self._loss: torch.Tensor | None = None  # that loss
+        self._loss: Any = None  # that loss
         self._operations: Any = 0
         self._epochs_ended = 0
         self._epoch_begins = False
@@ -272,7 +276,7 @@ class Growth:
             trainer.control = trainer.callback_handler.on_epoch_begin(trainer.args, trainer.state, trainer.control)
         return [_Update()], None
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None, **named: Any) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None, **named: Any) -> Any:
         """Trains on one update: every micro-batch of this process, weighed.
 
         Returns:
@@ -407,7 +411,7 @@ class Growth:
                 empty = 0
                 yield micro
 
-    def _items(self, data: Any) -> torch.Tensor | None:
+    def _items(self, data: Any) -> Any:
         """What the mean loss of a micro-batch is the mean of; None for its samples."""
         device = self._trainer.args.device
         if self._weight is not None:
@@ -543,7 +547,7 @@ def _dataset_of(own: Any) -> Any:
             got=type(own).__name__,
             remedy="return one of these, or leave the method as it is",
         )
-    dataset = own.dataset
+    dataset: Any = own.dataset
     while type(dataset).__name__ == "IterableDatasetShard":
         dataset = dataset.dataset
     return dataset
