@@ -71,7 +71,7 @@ def grow(
     Args:
         trainer: a Trainer that is not training; its train data, collator and sampler are used as they are.
         schedule: batch size against the position in the data.
-        coupling: see `ab.BatchSizeScheduler`.
+        coupling: see `ab.BatchSizeScheduler`; for the Trainer's own AdamW `"sqrt"`.
         weight: what a mean loss is the mean of, counted in a micro-batch; None: see above.
         tokens_per_sample: for a schedule in tokens.
 
@@ -94,15 +94,15 @@ def grow(
         ...     def forward(self, x, labels):
         ...         return {"loss": torch.nn.functional.mse_loss(self.layer(x), labels)}
         >>> data = [{"x": torch.ones(3), "labels": torch.ones(1)} for _ in range(16)]
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +ELLIPSIS
         ...     args = transformers.TrainingArguments(
         ...         folder, per_device_train_batch_size=2, num_train_epochs=2, use_cpu=True, report_to="none",
         ...         save_strategy="no", disable_tqdm=True, logging_strategy="no")
         ...     trainer = transformers.Trainer(Net(), args, train_dataset=data)
-        ...     growth = grow(trainer, ab.schedules.geometric(2, ab.epochs(1)))
+        ...     growth = grow(trainer, ab.schedules.geometric(2, ab.epochs(1)), coupling="sqrt")  # it trains with AdamW
         ...     steps = trainer.train().global_step  # 8 of 2 samples, 4 of 4
         {...}
-        >>> steps, growth.batches.last_lr[0] < 2 * args.learning_rate
+        >>> steps, growth.batches.last_lr[0] < args.learning_rate
         (12, True)
     """
     if not isinstance(trainer, transformers.Trainer):
