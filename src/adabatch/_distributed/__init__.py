@@ -199,6 +199,11 @@ def is_together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def world() -> Any:
+    """The group of all ranks, as one that can be given; None outside a process group."""
+    return dist.group.WORLD if is_together() else None
+
+
 def rank_and_world(group: Any = None) -> tuple[int, int]:
     """This process's rank and the number of ranks in `group` (default: the world); `(0, 1)` outside a process group."""
     if not is_together():

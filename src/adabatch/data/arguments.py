@@ -105,8 +105,8 @@ def warn_of_pinning() -> None:
 
 def warn_of_sharing(batch_size: int, rank: int, world: int) -> None:
     """Says once, on rank 0 of several that torchrun started, that a batch is that of all ranks."""
-    if rank or _distributed.launched() is None or "sharing" in _SAID:
-        return
+    if rank or "RANK" not in os.environ or _distributed.launched() is None or "sharing" in _SAID:
+        return  # launchers of frameworks set LOCAL_RANK alone
     _SAID.add("sharing")
     warnings.warn(
         f"`batch_size` of {batch_size:,} counts the samples of all {world:,} ranks, so a rank gets about "
