@@ -6,10 +6,12 @@ import errno
 import os
 import pickle
 import threading
+from datetime import timedelta
 from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -100,6 +102,17 @@ def refused(rank, world, *, folder):
 
 
 @pytest.mark.world_size(2)
+def patient(rank, world):
+    """Ranks wait for a dead one no longer than the world does."""
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=77))
+    group = shards.Writer()._group
+    assert group._get_backend(torch.device("cpu")).options._timeout == timedelta(seconds=77)
+
+
+def test_ranks_wait_as_long_as_the_world_does():
+    on_ranks(2, patient)
+
+
 def test_what_ranks_write_any_number_reads(tmp_path):
     on_ranks(2, partial(written, folder=tmp_path / "of 2"), partial(refused, folder=tmp_path))
     shards.check(tmp_path / "of 2")

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, cast
@@ -41,6 +42,14 @@ _HARMLESS: Final = {
 }
 
 
+def _patience() -> timedelta:
+    """How long ranks wait for each other in the world; torch would let a further group wait half an hour."""
+    world = cast("Any", dist.group.WORLD)
+    backend = world._get_backend(world._device_types[0])  # noqa: SLF001, torch has no other way to ask
+    patience: timedelta = backend.options._timeout  # noqa: SLF001, likewise
+    return patience
+
+
 class Writer:
     """Writes tensors into folders while training goes on. All ranks make one and call it together.
 
@@ -48,7 +57,7 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=_patience())
         self._stager: DefaultStager | None = None
         self._writing: Future[Any] | None = None
 
