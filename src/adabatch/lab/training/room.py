@@ -2,7 +2,7 @@
 
 The bytes of a pass are a straight line in its samples: activations are as many as there are samples, and the rest stays
 the same. So on the CPU, where a pass that is too large ends the process, two small ones foretell it. On a GPU the large
-one itself is tried, since kernels take room of their own that no line tells; if it fails, the line tells what would fit.
+one itself is tried, since kernels take room of their own that no line tells. If it fails, the line tells what fits.
 """
 
 from __future__ import annotations
