@@ -12,7 +12,7 @@ from tests.lab.training.checks import SMALL, small_data
 
 from adabatch import memory
 from adabatch.lab.training import room, train
-from adabatch.lab.training.room import Line, check, too_large
+from adabatch.lab.training.room import Line, check, fitting, too_large
 from adabatch.lab.training.setup import Setup
 
 CPU = torch.device("cpu")
@@ -88,6 +88,7 @@ def test_two_small_passes_foretell_a_large_one(monkeypatch):
 
 def test_small_batches_and_large_machines_need_no_passes(monkeypatch):
     sizes: list[int] = []
+    monkeypatch.setattr(memory, "all_bytes", lambda device: 1000)
     check(passes_of(1, sizes), 15, CPU)
     monkeypatch.setattr(memory, "all_bytes", lambda device: 2**40)
     check(passes_of(1, sizes), 2**14, CPU)
@@ -123,6 +124,38 @@ def test_foretelling_changes_nothing(monkeypatch):
     again = train(SMALL, data=small_data())
     assert called == [CPU]
     assert [found.test_loss for found in again.history] == [found.test_loss for found in plain.history]
+
+
+def test_after_a_failure_the_line_says_what_fits(monkeypatch):
+    """The half of the next test that needs no GPU."""
+    monkeypatch.setattr(memory, "all_bytes", lambda device: 100 * 2**20)
+    assert fitting(passes_of(2**20, []), 200, CPU) == pytest.approx(99, abs=1)
+    assert fitting(passes_of(2**20, []), 200, CPU, more=20 * 2**20) == pytest.approx(79, abs=1)
+    assert fitting(passes_of(1, []), 200, CPU) == 199, "as many have failed"
+    assert fitting(passes_of(1, []), 15, CPU) is None
+
+    def full(samples):
+        raise torch.OutOfMemoryError("full")
+
+    assert fitting(full, 200, CPU) is None
+
+
+@pytest.mark.gpu
+def test_a_batch_too_large_for_a_gpu_is_said_before_the_first_update(monkeypatch):
+    device = torch.device("cuda")
+    made = Setup(replace(SMALL, device="cuda", model="small_cnn", lr_schedule="constant"), small_data(), device)
+    forward, seen = made.forward, []
+
+    def full(inputs):
+        seen.append(len(inputs))
+        if len(inputs) == 64:
+            raise torch.OutOfMemoryError("full")
+        return forward(inputs)
+
+    made.forward = full
+    with pytest.raises(ValueError, match=r"`micro_batch_size` must .*: 64 samples at once are too many; try 32"):
+        made.try_sizes(tell=lambda line: None)
+    assert seen == [64]
 
 
 @pytest.mark.gpu

@@ -245,7 +245,7 @@ def test_on_a_gpu_optimizers_are_fused():
 
 def test_sizes_too_many_for_graphs_are_said_before_training(monkeypatch):
     """The half of a run on a GPU that needs none."""
-    many = replace(SMALL, growth=1.03, every="20 samples", max_batch_size=256, compile=True)
+    many = replace(SMALL, growth=1.05, every="1 updates", batch_size=2, max_batch_size=250, compile=True)
     made = setup_of(many)
     assert len(setup.sizes(made.plan, None)) > 32
     made.config = replace(many, cuda_graphs=True)

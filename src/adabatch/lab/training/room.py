@@ -1,8 +1,8 @@
 """Whether the largest pass of a run fits into memory, told before the first update.
 
 The bytes of a pass are a straight line in its samples: activations are as many as there are samples, and the rest stays
-the same. So two small passes foretell a large one. On a GPU the large one is then made too, since kernels of large
-batches take room of their own.
+the same. So on the CPU, where a pass that is too large ends the process, two small ones foretell it. On a GPU the large
+one itself is tried, since kernels take room of their own that no line tells. If it fails, the line tells what fits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adabatch._errors import ArgumentError
 
 SMALL: Final = 64  # samples, at most, of the larger of the two passes
 FEWEST: Final = 16  # samples; of fewer the passes themselves tell
-OF_A_SAMPLE: Final = 2**26  # bytes; on the CPU passes that fit with so many are not foretold
+OF_A_SAMPLE: Final = 2**26  # bytes; passes that fit with so many are not foretold
 GIB: Final = 2**30
 
 
@@ -61,8 +61,7 @@ class Line(NamedTuple):
 def check(one_pass: Callable[[int], object], largest: int, device: torch.device, *, more: int = 0) -> None:
     """Makes two small passes, and raises if by the line through their bytes the largest one does not fit.
 
-    On the CPU, where the attempt itself would end the process, passes count as fitting if memory has 64 MiB for each
-    sample; then none is made.
+    Passes count as fitting if memory has 64 MiB for each sample; then none is made.
 
     Args:
         one_pass: a forward and backward pass over so many samples.
@@ -72,22 +71,43 @@ def check(one_pass: Callable[[int], object], largest: int, device: torch.device,
 
     Raises:
         ValueError: if it does not fit.
-        torch.OutOfMemoryError: if a small one does not.
     """
     room = memory.all_bytes(device)
-    if room is None or largest < FEWEST or (device.type == "cpu" and largest * OF_A_SAMPLE <= room):
+    if room is None or largest * OF_A_SAMPLE <= room or (line := line_of(one_pass, largest, device)) is None:
         return
+    if line.bytes(largest) + more > room:
+        whose = "this machine has" if device.type == "cpu" else "are free"
+        found = f"{(line.bytes(largest) + more) / GIB:.3g} GiB of the {room / GIB:.3g} GiB that {whose}"
+        raise too_large(largest, f"would take about {found}", fits=line.largest(room - more))
+
+
+def fitting(one_pass: Callable[[int], object], failed: int, device: torch.device, *, more: int = 0) -> int | None:
+    """How many samples fit by that line, after a pass has failed; fewer than those, None if that is not known.
+
+    Args:
+        one_pass: as in `check`.
+        failed: samples of the pass for which memory ran out.
+        device: where it computes.
+        more: as in `check`.
+    """
+    try:
+        line, room = line_of(one_pass, failed, device), memory.all_bytes(device)
+    except torch.OutOfMemoryError:
+        return None
+    return None if line is None or room is None else min(line.largest(room - more), failed - 1)
+
+
+def line_of(one_pass: Callable[[int], object], largest: int, device: torch.device) -> Line | None:
+    """The line through two passes of a fraction of the samples; None if they are few, or the device does not tell."""
+    if largest < FEWEST:
+        return None
     second = min(SMALL, largest // 4)
     sizes = second // 2, second
     one_pass(sizes[0])  # what is made once is made now
     first_peak, second_peak = (memory.peak_bytes(partial(one_pass, size), device) for size in sizes)
     if first_peak is None or second_peak is None:
-        return
-    line = Line.through((sizes[0], first_peak), (sizes[1], second_peak))
-    if line.bytes(largest) + more > room:
-        whose = "this machine has" if device.type == "cpu" else "are free"
-        found = f"{(line.bytes(largest) + more) / GIB:.3g} GiB of the {room / GIB:.3g} GiB that {whose}"
-        raise too_large(largest, f"would take about {found}", fits=line.largest(room - more))
+        return None
+    return Line.through((sizes[0], first_peak), (sizes[1], second_peak))
 
 
 def too_large(samples: int, what: str = "are too many", *, fits: int | None = None) -> ArgumentError:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -272,7 +271,7 @@ class Setup:
         """Makes one forward and backward pass at each size that will occur, so that training compiles nothing.
 
         Afterwards weights, statistics and random numbers are as before. Without `compile`, only a GPU tries a size: the
-        largest, beside room for the optimizer's moments, to see whether it fits into memory. Before that, in one
+        largest, beside room for the optimizer's moments, to see whether it fits into memory. On the CPU, in one
         process, `room.check` foretells whether it does.
 
         Raises:
@@ -283,8 +282,9 @@ class Setup:
         if config.cuda_graphs:
             compiling.check_graphs(wanted)
         moments = self._bytes_of_moments()
-        if self.ranks.world == 1 and not config.fsdp:
-            self._foretell(wanted[0], more=moments)
+        if self.device.type == "cpu" and self._alone:
+            with self._as_before():
+                room.check(self._plain_pass, wanted[0], self.device, more=moments)
         if not config.compile:
             wanted = wanted[:1] if self.device.type == "cuda" else ()
         if not wanted:
@@ -295,16 +295,37 @@ class Setup:
         with self._as_before(), shapes, captured:
             for number, size in enumerate(wanted, 1):
                 tell(f"{doing} {size:,} samples ({number} of {len(wanted)})")
-                with _fitting(size), compiling.compiled(config.compile):
-                    held = torch.empty(moments, dtype=torch.uint8, device=self.device)
-                    self._one_pass(size, self.forward)
-                    del held
+                try:
+                    self._try(size, held_bytes=moments)
+                except torch.OutOfMemoryError:
+                    raise self._too_large(size, moments) from None
 
-    def _foretell(self, largest: int, *, more: int) -> None:
-        """Raises if a pass over `largest` samples would not fit into memory beside `more` bytes, see `room.check`."""
-        forward = forward_of(self.model, replace(self.config, compile=False, cuda_graphs=False), self.device)
-        with self._as_before(), _fitting(largest):
-            room.check(partial(self._one_pass, forward=forward), largest, self.device, more=more)
+    def _try(self, size: int, *, held_bytes: int) -> None:
+        """Makes one pass, beside so many bytes that are held."""
+        with compiling.compiled(self.config.compile):
+            held = torch.empty(held_bytes, dtype=torch.uint8, device=self.device)
+            self._one_pass(size, self.forward)
+            del held
+
+    def _too_large(self, size: int, moments: int) -> ArgumentError:
+        """The error about a pass that failed, on a GPU with a size that fits."""
+        fits = None
+        if self.device.type == "cuda" and self._alone:
+            self.model.zero_grad()
+            torch.cuda.empty_cache()
+            fits = room.fitting(self._plain_pass, size, self.device, more=moments)
+        return room.too_large(size, fits=fits)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether passes of this process wait for no other."""
+        return self.ranks.world == 1 and not self.config.fsdp
+
+    def _plain_pass(self, size: int) -> None:
+        """A pass of the network as it is, not compiled."""
+        self._one_pass(
+            size, forward_of(self.model, replace(self.config, compile=False, cuda_graphs=False), self.device)
+        )
 
     def _one_pass(self, size: int, forward: Forward) -> None:
         data = self.data
@@ -335,15 +356,6 @@ class Setup:
                     layer.batch_so_far = so_far
                 for buffer, before in zip(self.model.buffers(), kept, strict=True):
                     buffer.copy_(before)
-
-
-@contextmanager
-def _fitting(size: int) -> Iterator[None]:
-    """Turns the error of a pass that is too large into one line."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise room.too_large(size) from None
 
 
 def with_layout(model: nn.Module, config: RunConfig, shape: Mapping[str, int], device: torch.device) -> None:
