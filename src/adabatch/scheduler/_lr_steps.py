@@ -12,9 +12,7 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch.lr_clock import MEANT, last_step, parts_of, steps_taken
 
-_ENOUGH: Final = (
-    3  # updates in a row, in one epoch: an LR scheduler that is stepped after epochs takes at most one step
-)
+_ENOUGH: Final = 3  # updates in a row in one epoch, in which one that counts epochs takes no step
 _OVER: Final = 1e-3  # share of the LR now that counts as the end of a course
 _OTHERS: Final = (torch_lr.ReduceLROnPlateau, torch_lr.ChainedScheduler)  # waits for a measurement; counts in its parts
 
