@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tests.accumulate.ranks import on_ranks
 from tests.data.sets import Rich, Stream
 from torch.utils.data import (
     DistributedSampler,
@@ -119,3 +120,35 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_arguments_that_do_not_go_with_streams(arguments, message):
     with pytest.raises(ValueError, match=message):
         DataLoader(Stream(10), 2, **arguments)
+
+
+def they_hear_what_a_rank_gets(rank, world):
+    """Under torchrun a plain loop says it once, on rank 0; not where a group is given, nor with micro-batches."""
+
+    def said(loop):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            loop()
+        return [(str(warning.message), warning.filename) for warning in seen]
+
+    def plain(**more):
+        for _ in DataLoader(torch.arange(8), 4, seed=0, **more):
+            pass
+
+    assert said(plain) == []  # these processes were not started by torchrun yet
+    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    assert said(lambda: plain(group=torch.distributed.group.WORLD)) == []
+    assert said(lambda: plain(shard=False)) == []
+    assert said(lambda: list(DataLoader(torch.arange(8), 4, seed=0).parts())) == []
+    found = said(plain) + said(plain)
+    assert len(found) == (rank == 0)
+    if rank == 0:
+        text = "`batch_size` of 4 counts the samples of all 2 ranks, so a rank gets about 2; torch's loaders count"
+        assert found[0][0].startswith(text)
+        assert found[0][1] == __file__
+
+
+@pytest.mark.world_size(2)
+def test_a_batch_that_may_be_meant_for_one_rank_is_said():
+    on_ranks(2, they_hear_what_a_rank_gets)

@@ -8,6 +8,7 @@ from collections import Counter
 from hypothesis import strategies as st
 from tests.schedules import naive
 
+from adabatch import couplings
 from adabatch.schedules import (
     Plan,
     Schedule,
@@ -80,16 +81,32 @@ def check_plan(plan: Plan) -> None:
     for before, after in itertools.pairwise(batches):
         assert before.end == after.clock
     check_lengths(plan, batches)
+    check_arrays(plan, batches)
+
+
+def check_arrays(plan, batches):
+    """`to_numpy` has a row for each update."""
+    arrays = plan.to_numpy(couplings.sqrt(), batch_size=plan.batch_sizes[0])
+    rows = [(b.clock, b.size, b.requested, b.epoch, (b.requested / plan.batch_sizes[0]) ** 0.5) for b in batches]
+    assert list(zip(*(array.tolist() for array in arrays.values()), strict=True)) == rows
+    assert {name: str(array.dtype) for name, array in arrays.items()} == {
+        **dict.fromkeys(("starts_samples", "batch_sizes", "requested", "epochs"), "int64"),
+        "lr_factors": "float64",
+    }
+    assert list(plan.to_numpy()) == ["starts_samples", "batch_sizes", "requested", "epochs"]
 
 
 def check_lengths(plan, batches):
-    """`batches_between` counts what the plan starts, from each batch to the end of its epoch."""
+    """`batches_between` counts what the plan starts, from each batch to the end of its epoch; so by size."""
     N = plan.dataset_size
     for epoch in range(plan.epochs):
         starts = [batch.clock for batch in batches if batch.epoch == epoch]
         for index, start in enumerate(starts):
             assert plan.batches_between(start, (epoch + 1) * N) == len(starts) - index
             assert plan.batches_between(starts[0], start) == index
+        sizes = Counter(batch.size for batch in batches if batch.epoch == epoch)
+        if starts:
+            assert plan.sizes_between(starts[0], (epoch + 1) * N) == sizes
 
 
 def check_prefix(longer: Plan, shorter: Plan) -> None:

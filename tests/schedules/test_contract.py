@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -139,13 +140,15 @@ def test_batches_between_walks_from_anywhere(schedule, batch_size, dataset_size,
     start = data.draw(st.integers(0, plan.end_samples - 1))
     end = plan.end_samples if mode.get("run_on") else (start // dataset_size + 1) * dataset_size
     stop = data.draw(st.integers(start, end))
-    count, clock = 0, start
+    sizes, clock = [], start
     while clock < stop:
         size = plan.batch_size_at(clock)
         if mode.get("drop_last") and clock + size > end:
             break
-        count, clock = count + 1, clock + size
-    assert plan.batches_between(start, stop) == count
+        sizes.append(min(size, end - clock))
+        clock += size
+    assert plan.batches_between(start, stop) == len(sizes)
+    assert plan.sizes_between(start, stop) == Counter(sizes)
 
 
 def test_the_reference_rounds_and_counts_as_the_paper_would():

@@ -58,6 +58,7 @@ def test_a_training_without_end():
         "samples": lambda: plan.samples,
         "iteration": lambda: iter(plan),
         "batch_counts": plan.batch_counts,
+        "to_numpy": plan.to_numpy,
     }.items():
         with pytest.raises(
             TypeError, match=f"a plan without end has no `{what}`: plan with `dataset_size` and `epochs`"

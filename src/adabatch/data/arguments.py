@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ def warn_of_sharing(batch_size: int, rank: int, world: int) -> None:
     warnings.warn(
         f"`batch_size` of {batch_size:,} counts the samples of all {world:,} ranks, so a rank gets about "
         f"{-(-batch_size // world):,}; torch's loaders count those of one rank. If it was meant for each rank, write "
-        f"`batch_size={batch_size * world}`; to say that it is right, give the `group`: `torch.distributed.group.WORLD`",
+        f"`batch_size={batch_size * world}`; to say that it is right, give `group=torch.distributed.group.WORLD`",
         UserWarning,
         stacklevel=6,
     )

@@ -86,7 +86,7 @@ class Line:
             driver.check_next()
         if batch is None:
             return
-        done = "take all its micro-batches" if driver is None else "call `step()` of the BatchSizeScheduler after each"
+        done = "take all its micro-batches" if driver is None else "call `step()` of the BatchSizeScheduler first"
         raise UsageError(
             "begin()",
             f"of Clock was called before the batch at sample {batch.clock:,} was done",
@@ -384,9 +384,10 @@ class Clock:
 
     def peek(self) -> range:
         """The positions of the micro-batch that would come first in the next batch; nothing moves."""
-        line = Line(self._cursor.fork(), self._line.sharing()[0])
+        group, rank, world = self._line.sharing()
+        line = Line(self._cursor.fork(), group)
         line.cursor.demand = copy.copy(line.cursor.demand)
-        line.cursor.rank, line.cursor.world = line.sharing()[1:]
+        line.cursor.rank, line.cursor.world = rank, world
         batch = line.cursor.advance(line.cursor.epoch_of(line.cursor.following()[0]))
         assert batch is not None
         return line.hand_out(batch, line.cut(batch), 0)[0]
@@ -410,19 +411,7 @@ class Clock:
             ValueError: if it is damaged, or of a clock with other arguments; nothing is changed then.
             RuntimeError: if the optimizer stepped for the current batch, and the BatchSizeScheduler did not.
         """
-        if not isinstance(state_dict, Mapping):
-            rule = "must be a dict from `state_dict()`"
-            raise ArgumentTypeError("state_dict", rule, got=type(state_dict).__name__)
-        if state_dict.get("format") != _FORMAT or set(state_dict) - {_NEXT} != set(_KEYS):
-            rule = f"must be what `state_dict()` of a Clock gave (format {_FORMAT})"
-            raise ArgumentError("state_dict", rule, got=str(sorted(map(str, state_dict))))
-        for name, mine in self._identity().items():
-            if state_dict[name] != mine:
-                raise ArgumentError(
-                    "state_dict",
-                    f"must be of a clock with the same `{name}`: it is {state_dict[name]!r} there and {mine!r} here",
-                    remedy="resume with the same arguments",
-                )
+        _check_state(state_dict, self._identity())
         clock, cursor = _checks.whole("clock", state_dict["clock"], minimum=0), self._cursor
         if cursor.current is not None and cursor.driver is not None:
             cursor.driver.check_next(begins=True)
@@ -432,3 +421,16 @@ class Clock:
     def _identity(self) -> dict[str, Any]:
         """The arguments that a state must agree on."""
         return {"dataset_size": self.dataset_size or 0, "drop_last": self.drop_last, "run_on": self.run_on}
+
+
+def _check_state(state: Any, own: Mapping[str, Any]) -> None:
+    """Raises unless `state` is one of a clock with the same `own` arguments."""
+    if not isinstance(state, Mapping):
+        raise ArgumentTypeError("state_dict", "must be a dict from `state_dict()`", got=type(state).__name__)
+    if state.get("format") != _FORMAT or set(state) - {_NEXT} != set(_KEYS):
+        rule = f"must be what `state_dict()` of a Clock gave (format {_FORMAT})"
+        raise ArgumentError("state_dict", rule, got=str(sorted(map(str, state))))
+    for name, mine in own.items():
+        if state[name] != mine:
+            rule = f"must be of a clock with the same `{name}`: it is {state[name]!r} there and {mine!r} here"
+            raise ArgumentError("state_dict", rule, remedy="resume with the same arguments")

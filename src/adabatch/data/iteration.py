@@ -251,7 +251,8 @@ def bounds_of(clock: int, size: int, micro: int | None, rank: int, world: int) -
 
 def count_parts(size: int, micro: int | None, world: int) -> int:
     """The number of micro-batches into which each of `world` ranks cuts its share of a batch of `size` samples."""
-    return 1 if micro is None else -(-(-(-size // world)) // micro)
+    largest = -(-size // world)
+    return 1 if micro is None else -(-largest // micro)
 
 
 class SamplerView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from adabatch import _checks
@@ -100,16 +100,16 @@ class Training:
         Raises:
             RuntimeError: if a schedule drives the loader and nothing was trained in an epoch, which would come again.
         """
-        return self._through(lambda loader: iter(loader))
+        return self._through(parts=False)
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
         """Micro-batches, each with its `Part`, to the end of the training; raises as iterating does."""
-        return self._through(lambda loader: loader.parts())
+        return self._through(parts=True)
 
-    def _through(self, passes: Callable[[Trained], Iterator[Any]]) -> Iterator[Any]:
+    def _through(self, *, parts: bool) -> Iterator[Any]:
         loader, epochs = self._loader, self.epochs
         while (epoch := loader.epoch) < epochs:
-            yield from passes(loader)
+            yield from loader.parts() if parts else iter(loader)
             if loader.epoch == epoch:
                 raise UsageError(
                     "training",

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torch_lr
 
 from adabatch.lr_clock import MEANT, last_step, parts_of, steps_taken
 
-_ENOUGH: Final = 3  # updates in a row, in one epoch: an LR scheduler that is stepped after epochs takes at most one step
+_ENOUGH: Final = 3  # updates in a row in one epoch, in which one that counts epochs takes no step
 _OVER: Final = 1e-3  # share of the LR now that counts as the end of a course
 _OTHERS: Final = (torch_lr.ReduceLROnPlateau, torch_lr.ChainedScheduler)  # waits for a measurement; counts in its parts
 
@@ -58,7 +58,7 @@ class LRSteps:
 
 
 def _lr_schedulers_of(optimizers: list[torch.optim.Optimizer]) -> list[torch_lr.LRScheduler]:
-    """torch's LR schedulers of some optimizers, without those inside others.
+    """The LR schedulers of some optimizers, without those inside others.
 
     No optimizer knows its LR schedulers; one that has any has a wrapped `step`, so few runs look for them at all.
     """
@@ -85,4 +85,7 @@ def _ends_after(lr_scheduler: torch_lr.LRScheduler, updates: int | None) -> bool
     if not isinstance(lr_scheduler, torch_lr.LambdaLR):
         return False
     now = steps_taken(lr_scheduler)
-    return all(0 <= course(updates) <= _OVER * course(now) for course in lr_scheduler.lr_lambdas)
+    try:
+        return all(0 <= course(updates) <= _OVER * course(now) for course in lr_scheduler.lr_lambdas)
+    except Exception:  # a function of the user's need not go on so far
+        return False

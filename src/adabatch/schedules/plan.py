@@ -231,7 +231,11 @@ class Plan:
         if end is not None and stop > end:
             raise ArgumentError("stop", f"must be at most {end:,}, the end of the epoch of `start`", got=f"{stop:,}")
         counts: Counter[int] = Counter()
-        cut, clock, index = self.end_samples if self.run_on else end, start, bisect_right(self.starts_samples, start) - 1
+        cut, clock, index = (
+            self.end_samples if self.run_on else end,
+            start,
+            bisect_right(self.starts_samples, start) - 1,
+        )
         while clock < stop:
             size = self.batch_sizes[index]
             index += 1
@@ -288,8 +292,9 @@ class Plan:
             batch_size: the one for which the LR was chosen, in samples; None for the first of the plan.
 
         Returns:
-            By name: `starts_samples`, the clock where each update starts; `batch_sizes`, the samples in it; `requested`,
-            the size asked for; `epochs`, where it starts; and with a coupling `lr_factors`, of the size asked for.
+            By name: `starts_samples`, the clock where each update starts; `batch_sizes`, the samples in it;
+            `requested`, the size asked for; `epochs`, where it starts; and with a coupling `lr_factors`, of the size
+            asked for.
 
         Raises:
             TypeError: if the plan has no end.

@@ -207,7 +207,7 @@ def test_a_plan_of_a_schedule_that_takes_any_size(here, capsys):
             ["--round-to", "8"],
             "`--round-to` must come with a rule, got 8 for growth by a file; choose a schedule whose",
         ),
-        (["--emit-python"], "`--emit-python` must come with a rule, by which an LR schedule becomes growth, got none"),
+        (["--emit", "olmo"], "`--tokens-per-sample` must be given for OLMo-core, which counts tokens, got none"),
     ],
 )
 def test_what_a_plan_of_a_file_does_not_know(here, capsys, options, message):

@@ -118,14 +118,113 @@ def test_what_is_given_goes_on_top_of_a_preset(capsys):
 
 def test_the_lines_to_paste_run(capsys):
     capped = [*COSINE, "--max-batch-size", 64]
-    code, printed, _ = run(capsys, *capped, "--emit-python")
+    code, printed, _ = run(capsys, *capped, "--emit", "python")
     assert code == 0
     model = torch.nn.Linear(1, 1)
     space: dict[str, Any] = {"torch": torch, "ab": ab, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
     space["loader"] = ab.DataLoader(torch.arange(1000), batch_size=16)
     exec(printed, space)
     assert space["batches"].plan.updates == json.loads(run(capsys, *capped, "--json")[1])["updates_after"]
-    assert json.loads(run(capsys, *capped, "--emit-python", "--json")[1])["python"] == printed.strip()
+    found = json.loads(run(capsys, *capped, "--emit", "python", "--json")[1])
+    assert found == {"python": printed.strip(), "notes": []}
+
+
+FACTOR = [
+    "--growth",
+    2,
+    "--every",
+    2,
+    "--max-batch-size",
+    256,
+    "--batch-size",
+    16,
+    "--dataset-size",
+    1437,
+    "--epochs",
+    14,
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        FACTOR,
+        ["--preset", "adabatch"],
+        [*FACTOR[:2], "--every", "4000 tokens", "--tokens-per-sample", 10, *FACTOR[4:]],
+        [*COSINE, "--max-batch-size", 64, "--world-sizes", "0:1 32:2"],
+        [*COSINE, "--max-batch-size", 64, "--coupling", "none"],
+    ],
+)
+def test_the_lines_of_any_plan_give_the_plan(given, capsys):
+    code, printed, _ = run(capsys, *given, "--emit", "python")
+    assert code == 0
+    found = json.loads(run(capsys, *given, "--json")[1])
+    space: dict[str, Any] = {"torch": torch, "ab": ab}
+    space["optimizer"] = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    size, ends = found["dataset_size"], {"drop_last": "adabatch" in given}
+    space["loader"] = ab.DataLoader(torch.arange(size), batch_size=found["batch_size"], **ends)
+    exec(printed, space)
+    assert space["batches"].plan.updates == found["updates_after"]
+    assert list(space["batches"].plan.sizes) == sorted(set(found["sizes"]))
+    assert space["batches"]._coupling.describe() == found["coupling"]
+
+
+def test_a_file_is_emitted_too(tmp_path, capsys):
+    file = tmp_path / "growth.json"
+    schedule = ab.schedules.steps("0:8 4000:16", unit="tokens")
+    file.write_text(json.dumps(schedule.to_json()))
+    given = ["--growth-file", file, "--dataset-size", 1000, "--epochs", 1]
+    refused = run(capsys, *given, "--emit", "megatron")
+    assert refused[0] == 2
+    assert "must count epochs, samples or updates, got tokens" in refused[2]
+    assert "give `--tokens-per-sample`, or write samples" in refused[2]
+    code, printed, notes = run(capsys, *given, "--tokens-per-sample", 10, "--emit", "megatron")
+    assert (code, printed, notes) == (0, '--step-batch-size-schedule "0:8 4K:16"\n', LINEAR)
+    assert "tokens_per_sample=10" in run(capsys, *given, "--tokens-per-sample", 10, "--emit", "python")[1]
+
+
+LINEAR = "note: Megatron-LM does not couple its LR to the batch: linear would multiply it by 2\n"
+
+
+def test_other_trainers_run_over_the_ends_of_epochs(capsys):
+    code, printed, notes = run(capsys, *FACTOR, "--emit", "megatron")
+    assert (code, printed) == (0, '--step-batch-size-schedule "0:16 2880:32 5760:64 8640:128 11584:256"\n')
+    told = notes.splitlines()
+    assert told[1].startswith(
+        "note: the thresholds are samples; Megatron-LM takes them for tokens if it has a seq-length"
+    )
+    assert told[2] == "note: batches run on over the ends of epochs there: 372 updates in place of 376"
+    found = json.loads(run(capsys, *FACTOR, "--emit", "megatron", "--json")[1])
+    assert [f"note: {note}" for note in found["notes"]] == told
+    table = json.loads(run(capsys, *FACTOR, "--emit", "json")[1])
+    assert (table["updates"], [row["samples"] for row in table["stages"]]) == (376, [0, 2874, 5748, 8622, 11496])
+
+
+@pytest.mark.parametrize("form", ["csv", "maxtext", "nanogpt-stages", "olmo", "optax"])
+def test_each_form_is_printed(form, capsys):
+    whole = ["--growth-file", json.dumps(ab.schedules.steps("0:16 1600:32").to_json()), "--dataset-size", 6400]
+    given = [
+        *whole,
+        "--epochs",
+        1,
+        "--tokens-per-sample",
+        8,
+        "--coupling",
+        "sqrt",
+        "--micro-batch-size",
+        4,
+        "--ranks",
+        2,
+    ]
+    code, printed, _ = run(capsys, *given, "--emit", form)
+    assert code == 0
+    assert {
+        "csv": "update,samples,tokens,batch_size,lr_factor\n0,0,0,16,1.0\n100,1600,12800,32,1.4142135623730951\n",
+        "maxtext": "per_device_batch_size_start: 8\n",
+        "nanogpt-stages": "TrainingStage(duration=100 / 250, batch_size=16 * 8, lr_mul=1),",
+        "olmo": "    batch_sizes=[128, 256],\n    schedule=[Duration.tokens(0), Duration.tokens(12800)],\n",
+        "optax": "EVERY_K = jnp.array([2, 4])\n",
+    }[form] in printed
 
 
 @pytest.mark.parametrize(
@@ -146,9 +245,9 @@ def test_the_lines_to_paste_run(capsys):
         ([*COSINE, "--probe", "nowhere.json"], "nowhere.json"),
     ],
 )
-@pytest.mark.parametrize("extra", [[], ["--json"], ["--emit-python"]])
+@pytest.mark.parametrize("extra", [[], ["--json"], ["--emit", "python"]])
 def test_errors_are_one_line(arguments, message, extra, capsys):
-    if "--probe" in arguments and extra == ["--emit-python"]:
+    if "--probe" in arguments and extra == ["--emit", "python"]:
         return
     code, printed, error = run(capsys, *arguments, *extra)
     assert code == 2
@@ -198,33 +297,36 @@ def test_a_long_look_at_the_lr_schedule_is_said(capsys, monkeypatch):
     assert run(capsys, *COSINE)[2] == "note: the LR schedule is sampled at 20 epochs, which takes a while\n"
 
 
-def test_lines_to_paste_need_a_rule(capsys):
-    code, _, error = run(capsys, "--preset", "adabatch", "--emit-python")
-    assert code == 2
-    assert "`--emit-python` must come with a rule, by which an LR schedule becomes growth, got none" in error
-
-
-def test_lines_to_paste_name_no_processes(capsys):
-    code, _, error = run(capsys, *COSINE, "--emit-python", "--world-sizes", "0:1")
-    assert code == 2
-    assert "`--emit-python` must come without `--world-sizes`, got both" in error
-
-
 @pytest.mark.parametrize("flag", ["--out", "--probe"])
 def test_lines_to_paste_come_without_what_they_cannot_use(flag, tmp_path, capsys):
-    code, printed, error = run(capsys, *COSINE, "--emit-python", flag, tmp_path / "there")
+    code, printed, error = run(capsys, *COSINE, "--emit", "python", flag, tmp_path / "there")
     assert (code, printed, error.count("\n")) == (2, "", 1)
-    assert f"`--emit-python` must come without `{flag}`, got both" in error
+    assert f"`--emit` must come without `{flag}`, got both" in error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_counts_no_tokens(capsys):
-    sizes = ["--batch-size", 16, "--dataset-size", 1437, "--epochs", 14]
-    code, _, error = run(capsys, "--growth", 2, "--every", "1M tokens", *sizes)
+def test_a_plan_counts_tokens_if_it_knows_those_of_a_sample(capsys):
+    sizes = ["--growth", 2, "--batch-size", 16, "--dataset-size", 1437, "--epochs", 14, "--max-batch-size", 256]
+    code, _, error = run(capsys, *sizes, "--every", "1M tokens")
     assert (code, error.count("\n")) == (2, 1)
-    assert "`--every` must be in epochs, samples or updates, got '1M tokens'" in error
-    code, printed, _ = run(capsys, "--help")
-    assert (code, "tokens" in printed) == (0, False)
+    assert "`--tokens-per-sample` must be given to count 1M tokens, got none; or give the interval in samples" in error
+    code, printed, _ = run(capsys, *sizes, "--every", "287400 tokens", "--tokens-per-sample", 100, "--json")
+    by_epochs = json.loads(run(capsys, *sizes, "--every", 2, "--json")[1])
+    assert (code, json.loads(printed)["sizes"]) == (0, by_epochs["sizes"])
+    assert json.loads(printed)["starts_samples"] == by_epochs["starts_samples"]
+
+
+def test_what_only_other_trainers_need(capsys):
+    for flag in ("--ranks", "--micro-batch-size"):
+        code, _, error = run(capsys, *COSINE, flag, 2)
+        assert code == 2
+        assert f"`{flag}` must come with `--emit`, got it alone; only other trainers need it" in error
+    code, _, error = run(capsys, *COSINE, "--emit", "excel")
+    assert code == 2
+    assert (
+        "`--emit` must be one of python, csv, json, megatron, olmo, maxtext, nanogpt-stages, optax, got 'excel'"
+        in error
+    )
 
 
 def test_a_factor_is_planned_as_it_is_trained(capsys):

@@ -128,8 +128,8 @@ def command(
 
     Prints updates, LR in force, batch size and noise scale before and after; with --out also as plan.json, plan.png and
     report.html. With --preset, given settings go on top of the preset's. The default LR is 0.1, the momentum 0.9. With
-    --workers it prints what the training would take on so many, and up to how many are worth it at each batch size. With
-    --emit it prints lines of Python, a table, or what Megatron-LM, OLMo-core, MaxText, modded-nanogpt or optax read.
+    --workers it prints what the training would take on so many, and up to how many are worth it at each batch size.
+    With --emit it prints Python, a table, or what Megatron-LM, OLMo-core, MaxText, modded-nanogpt or optax read.
 
     Examples:
         adabatch plan --preset smith-increase
@@ -401,13 +401,19 @@ def _emit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         schedule, plan, coupling = _planned(settings, run_on=True)
+    notes: list[str] = []
     if form == "python":
-        text, notes = _python(settings, schedule, coupling), []
+        text = _python(settings, schedule, coupling)
     else:
-        numbers = {"tokens_per_sample": settings["tokens_per_sample"], "micro_batch_size": micro_batch_size}
-        numbers |= {"batch_size": settings["batch_size"], "ranks": 1 if ranks is None else ranks}
-        followed = {"plan": plan if form in FOREIGN else found.after, "coupling": couplings.get(coupling)}
-        text, notes = planner.emit(form, planner.Emission(**followed, **numbers))
+        known = planner.Emission(
+            plan=plan if form in FOREIGN else found.after,
+            coupling=couplings.get(coupling),
+            batch_size=settings["batch_size"],
+            tokens_per_sample=settings["tokens_per_sample"],
+            micro_batch_size=micro_batch_size,
+            ranks=1 if ranks is None else ranks,
+        )
+        text, notes = planner.emit(form, known)
     if form in FOREIGN and plan.updates != found.after.updates:
         here = f"{plan.updates:,} updates in place of {found.after.updates:,}"
         notes.append(f"batches run on over the ends of epochs there: {here}")

@@ -1,4 +1,4 @@
-"""A batch schedule known before training: updates, LRs, noise scale and seconds; presets, ramps, other trainers' forms."""
+"""A batch schedule known before training: updates, LRs, noise scale, seconds; presets, ramps, other trainers' forms."""
 
 from adabatch.lab.planner.emission import FOREIGN, FORMATS, Emission, Emitted, emit, python, python_by_rule
 from adabatch.lab.planner.forecast import Forecast, LRTable, Timing, forecast

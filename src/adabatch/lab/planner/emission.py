@@ -118,7 +118,9 @@ class Emission:
         largest = max((self.factor(stage.batch_size) for stage in self.stages()), key=lambda x: abs(math.log(x)))
         if math.isclose(largest, 1, rel_tol=_FLOAT):
             return []
-        return [f"{reader} does not couple its LR to the batch: {self.coupling.name} would multiply it by {largest:.4g}"]
+        return [
+            f"{reader} does not couple its LR to the batch: {self.coupling.name} would multiply it by {largest:.4g}"
+        ]
 
 
 # For scripts and tables.
@@ -216,7 +218,9 @@ def source_of(value: Any) -> str:
         return f"ab.schedules.Schedule.from_json({value.to_json()!r})"
     entries: Iterable[Any] = fields(value)  # type: ignore[arg-type]
     given = [(entry.name, getattr(value, entry.name), entry.default) for entry in entries]
-    return f"ab.schedules.{kind.__name__}({', '.join(f'{n}={source_of(v)}' for n, v, default in given if v != default)})"
+    return (
+        f"ab.schedules.{kind.__name__}({', '.join(f'{n}={source_of(v)}' for n, v, default in given if v != default)})"
+    )
 
 
 def rows(emission: Emission) -> list[dict[str, Any]]:
@@ -357,8 +361,8 @@ def _maxtext(emission: Emission) -> Emitted:
         "global_rampup_samples": most * len(held),
     }
     notes = emission.uncoupled(reader)
-    notes.append(f"for {ranks:,} {'device' if ranks == 1 else 'devices'}; its LR schedule counts updates, of which there "
-                 "are fewer at each larger size")  # fmt: skip
+    devices = f"{ranks:,} {'device' if ranks == 1 else 'devices'}"
+    notes.append(f"for {devices}; its LR schedule counts updates, of which a larger batch has fewer")
     return Emitted("\n".join(f"{name}: {value}" for name, value in values.items()), notes)
 
 
@@ -373,7 +377,9 @@ def _nanogpt(emission: Emission) -> Emitted:
         for stage, end in zip(stages, ends, strict=True)
     ]
     text = "\n".join([f"# num_scheduled_iterations = {updates}", "TRAINING_STAGES = [", *lines, "]"])
-    return Emitted(text, ["the extension stage, the last of the list there, and the other fields of a stage stay yours"])
+    return Emitted(
+        text, ["the extension stage, the last of the list there, and the other fields of a stage stay yours"]
+    )
 
 
 def _optax(emission: Emission) -> Emitted:

@@ -1,0 +1,126 @@
+"""LR schedulers of torch that count updates while the batch grows are told of, once; all others are not."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from tests.scheduler.checks import backward, loader_of, model_of, sgd
+
+import adabatch as ab
+from adabatch.lr_clock import MEANT
+
+torch_lr = torch.optim.lr_scheduler
+DOUBLING = ab.schedules.geometric(2, ab.epochs(1), maximum=8)
+EPOCHS = 3
+UPDATES = 16 + 8 + 8  # 64 samples, from 4 on
+
+
+def cosine(optimizer):
+    return torch_lr.CosineAnnealingLR(optimizer, T_max=EPOCHS * 16)
+
+
+def told(make, *, each="update", schedule=DOUBLING, epochs=EPOCHS, by=None):
+    """The warnings of a training whose LR scheduler is stepped after each update or epoch, or in another way."""
+    model, loader = model_of(), loader_of()
+    optimizer = sgd(model)
+    lr_scheduler = make(optimizer)
+    batches = ab.BatchSizeScheduler(optimizer, loader, schedule, coupling="none", epochs=epochs)
+    step = lr_scheduler.step if by is None else by(lr_scheduler, loader)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")  # of an optimizer that makes no step
+        for _ in range(EPOCHS):
+            for batch in loader:
+                backward(model, batch)
+                optimizer.step()
+                if each == "before":
+                    step()
+                batches.step()
+                if each == "update":
+                    step()
+            if each == "epoch":
+                step()
+    assert all(warning.filename == __file__ for warning in seen)
+    return [str(warning.message) for warning in seen]
+
+
+def sequential(optimizer):
+    parts = [torch_lr.ConstantLR(optimizer, 0.5, 8), torch_lr.PolynomialLR(optimizer, 40)]
+    return torch_lr.SequentialLR(optimizer, parts, [8])
+
+
+@pytest.mark.parametrize("each", ["update", "before"])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (cosine, "CosineAnnealingLR"),
+        (lambda optimizer: torch_lr.StepLR(optimizer, 1000), "StepLR"),  # whose LR never changes here
+        (lambda optimizer: torch_lr.OneCycleLR(optimizer, 0.1, total_steps=48, cycle_momentum=False), "OneCycleLR"),
+        (lambda optimizer: torch_lr.CosineAnnealingWarmRestarts(optimizer, 48), "CosineAnnealingWarmRestarts"),
+        (lambda optimizer: torch_lr.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / 48)), "LambdaLR"),
+        (sequential, "SequentialLR"),
+        (lambda optimizer: torch_lr.ChainedScheduler([torch_lr.ExponentialLR(optimizer, 0.99)]), "ExponentialLR"),
+    ],
+)
+def test_steps_after_each_update_are_told_once(make, name, each):
+    (message,) = told(make, each=each)
+    assert message == (
+        f"{name} is stepped once an update, and the batch has another size than at the start: there are other numbers "
+        f"of updates now, {UPDATES} in this plan, so its course does not end with the training. Write `lr = "
+        "ab.by_samples(lr_scheduler, loader)`, and `lr.step()` in its place"
+    )
+
+
+def test_a_training_without_a_known_end_is_told_too():
+    (message,) = told(cosine, epochs=None)
+    assert "there are other numbers of updates now, so its course" in message
+
+
+def test_a_batch_that_shrinks_is_told_too():
+    assert len(told(cosine, schedule=ab.schedules.steps("0:4 64:2"))) == 1
+
+
+def stepped_twice(lr_scheduler, loader):
+    def step():
+        for _ in range(loader.current.requested // 4 if loader.current else 2):
+            lr_scheduler.step()
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"each": "epoch"},
+        {"by": lambda lr_scheduler, loader: ab.by_samples(lr_scheduler, loader).step},
+        {"each": "before", "by": stepped_twice},
+        {"schedule": ab.schedules.constant()},
+        {"make": lambda optimizer: torch_lr.CosineAnnealingLR(optimizer, T_max=UPDATES)},
+        {"make": lambda optimizer: torch_lr.OneCycleLR(optimizer, 0.1, total_steps=UPDATES, cycle_momentum=False)},
+        {"make": lambda optimizer: torch_lr.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / UPDATES))},
+        {"by": lambda lr_scheduler, loader: MEANT.add(lr_scheduler) or lr_scheduler.step},
+        {"each": "never"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_other_ways_are_not_told(other):
+    assert told(**({"make": cosine} | other)) == []
+
+
+def test_an_epoch_of_one_update_is_no_count_of_updates():
+    assert told(cosine, each="epoch", schedule=ab.schedules.steps("0:4 64:64")) == []
+
+
+def test_an_lr_scheduler_of_another_optimizer_is_not_told_of():
+    other = cosine(sgd(model_of()))
+    assert told(lambda optimizer: other) == []
+
+
+def test_one_that_is_gone_is_not_told_of():
+    def make(optimizer):
+        cosine(optimizer)
+        return torch_lr.StepLR(sgd(model_of()), 3)
+
+    assert told(make) == []
