@@ -34,4 +34,4 @@ def test_examples_run(path, tmp_path):
     found = re.search(r"(\d+) updates of (\d+), accuracy ([\d.]+)", done.stdout)
     assert found is not None, done.stdout
     assert found[1] == found[2] == "330"  # 188 of 16, 94 of 32, 48 of 64 samples
-    assert float(found[3]) > 0.85
+    assert float(found[3]) > 0.75  # of ten classes

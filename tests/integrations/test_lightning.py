@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -391,3 +393,41 @@ def _two_ranks(rank, world):
 def test_two_ranks_train_the_same_and_reduce_once_an_update(tmp_path, monkeypatch):
     monkeypatch.setenv("FOLDER", str(tmp_path))
     on_ranks(2, _two_ranks)
+
+
+SCRIPT = """
+import lightning.pytorch as pl, torch, adabatch as ab
+from adabatch.integrations.lightning import BatchGrowth
+
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0]).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+if __name__ == "__main__":
+    loader = ab.DataLoader(torch.utils.data.TensorDataset(torch.ones(30, 3)), batch_size=4, seed=0)
+    growth = BatchGrowth(loader, ab.schedules.geometric(2, ab.epochs(1)))
+    trainer = pl.Trainer(max_epochs=2, callbacks=[growth], accelerator="cpu", devices=2, strategy="ddp", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(Model(), growth)
+    with open(f"rank{trainer.global_rank}", "w") as file:
+        file.write(f"{trainer.world_size} processes made {trainer.global_step} updates")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.world_size(2)
+def test_lightnings_own_launcher(tmp_path):
+    """It starts the other processes by itself, and gives them no RANK."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert (tmp_path / f"rank{rank}").read_text() == "2 processes made 12 updates"
