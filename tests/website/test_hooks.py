@@ -125,4 +125,4 @@ def test_the_reference_has_every_public_name():
             assert re.search(rf"heading: (ab\.)?{name}\n", pages[room]), f"{room}: {name}"
     for command in ("train", "plan", "study"):
         assert f"\n## adabatch {command}\n" in pages["command"]
-    assert "`--emit-python`" in pages["command"]
+    assert "`--emit`" in pages["command"]

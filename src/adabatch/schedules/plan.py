@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from adabatch import _checks
-from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._errors import ArgumentError, ArgumentTypeError, needing_torch
 from adabatch.schedules._runs import Runs, Walk, ceil_div
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class Plan:
 
         Raises:
             TypeError: if the plan has no end.
-            ModuleNotFoundError: without numpy.
+            MissingPackageError: without numpy.
 
         Example:
             >>> from adabatch import couplings
@@ -309,7 +309,8 @@ class Plan:
             >>> arrays["lr_factors"].round(3).tolist()
             [1.0, 1.0, 1.0, 1.0, 1.414, 1.414]
         """
-        import numpy as np  # here, so that plans need it nowhere else
+        with needing_torch("`Plan.to_numpy`"):
+            import numpy as np  # here, so that plans need it nowhere else
 
         self._end("to_numpy")
         base = self.batch_sizes[0] if batch_size is None else _checks.whole("batch_size", batch_size)

@@ -33,10 +33,10 @@ def test_completion_is_installed_and_completes(tmp_path):
     lines = (
         'source ~/.bashrc; tell() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
         "$(complete -p adabatch | sed 's/.* -F \\([^ ]*\\) .*/\\1/') adabatch; echo \"${COMPREPLY[*]}\"; }\n"
-        "tell adabatch pl; tell adabatch plan --emit-p; tell adabatch co"
+        "tell adabatch pl; tell adabatch plan --emi; tell adabatch co"
     )
     done = call(lines, tmp_path)
-    assert done.stdout.split() == ["plan", "--emit-python", "compare"], done.stderr
+    assert done.stdout.split() == ["plan", "--emit", "compare"], done.stderr
     imported = {line.rpartition("|")[2].strip() for line in (tmp_path / "imports").read_text().splitlines()}
     assert "typer" in imported
     assert not {"torch", "numpy", "matplotlib"} & imported
