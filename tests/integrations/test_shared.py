@@ -32,6 +32,8 @@ def test_importing_the_package_loads_no_framework():
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_a_missing_framework_is_named_with_its_extra(name, monkeypatch):
+    for part in [each for each in sys.modules if each.startswith(f"{name}.")]:
+        monkeypatch.delitem(sys.modules, part)  # other tests may have imported them
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"adabatch.integrations.{name}", raising=False)
     with pytest.raises(
