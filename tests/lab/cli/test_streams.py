@@ -146,7 +146,7 @@ def test_streams_are_as_before_afterwards(monkeypatch, capsys):
     before = sys.stdout, sys.stderr
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])
-    monkeypatch.setattr(cli, "app", lambda: {}["a fault of the program"])
+    monkeypatch.setattr(cli, "app", lambda *_: {}["a fault of the program"])
     with pytest.raises(KeyError):
         cli.main(["list"])
     assert (sys.stdout, sys.stderr) == before
