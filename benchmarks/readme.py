@@ -348,13 +348,55 @@ def worker_speeds(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
     return {(ROOT / "docs" / "distributed.md", "worker speeds"): "\n" + "\n".join(lines) + "\n"}
 
 
+def held(of: dict[str, Any], key: str) -> str:
+    """How many of how many, as a share with its interval."""
+    low, high = (f"{100 * of[end]:.0f}" for end in ("low", "high"))
+    return f"{of[key]} of {of['of']} [{low}, {high}] %"
+
+
+def known_answers(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """How often intervals hold known answers: sentences of docs/study.md and cells of docs/reproduction.md."""
+    sweeps, branches, n = found["sweeps"], found["branches"], found["seeds"]
+    ratio = sweeps["median_high_over_low"]
+    width = "without an upper end" if ratio is None else f"{ratio:.2f}"
+    sweep = f"{held(sweeps['coverage'], 'covered')} of the intervals, {n} seeds each, median high/low {width}"
+    shares = branches["share_of_each_study"]
+    branch = f"{100 * branches['coverage']:.1f} % of {branches['intervals']:,} intervals in {len(shares)} branchings"
+    study, rows = ROOT / "docs" / "study.md", ROOT / "docs" / "reproduction.md"
+    return {
+        (study, "known answers"): f"{sweep}; {branch}",
+        (rows, "known answers"): sweep,
+        (rows, "known branches"): branch,
+    }
+
+
+def advice(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
+    """How good forecasts were: the sentences of docs/advice.md and a cell of docs/reproduction.md."""
+    cases = len(found["cases"])
+    verdicts = ", ".join(f"{name} in {count}" for name, count in sorted(found["verdicts"].items()))
+    within = [f"intervals of {level} % held {held(found[f'within_{level}'], 'held')}" for level in (80, 95)]
+    parts = [f"{cases} cases, {verdicts}", *within]
+    if (regret := found["regret"]) is not None:
+        parts.append(f"regret {regret['median']:.2f} in the median, {regret['largest']:.2f} at most")
+    harmed = found["harmed"]
+    parts.append(
+        "growth was never advised" if harmed is None else f"growth that was advised harmed {held(harmed, 'held')}"
+    )
+    text = "; ".join(parts)
+    return {
+        (ROOT / "docs" / "advice.md", "advice"): text,
+        (ROOT / "docs" / "reproduction.md", "advice"): text,
+    }
+
+
 # Result files whose blocks are made from the file alone.
 OTHERS = {"large_batches_digits": large_batches, "performance": performance, "published": published}
 OTHERS |= {"workers": workers, "worker_bytes": worker_bytes, "worker_speeds": worker_speeds}
 MEASURED = sorted((ROOT / "benchmarks" / "results").glob("inefficiency_*.json"))  # parts that were done
 OTHERS |= {path.stem: inefficiency for path in MEASURED}
-if (ROOT / "benchmarks" / "results" / "gpu.json").exists():
-    OTHERS["gpu"] = gpu
+for made in (known_answers, advice, gpu):
+    if (ROOT / "benchmarks" / "results" / f"{made.__name__}.json").exists():
+        OTHERS[made.__name__] = made
 
 
 def main() -> None:
