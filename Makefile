@@ -46,7 +46,7 @@ test-all: lint types browser .venv/tools ## the slow tests too
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs,package]'
 	touch $@
 
-package: .venv/tools ## wheel and sdist in dist, installed and tried in bare environments
+package: .venv/tools ## wheel and sdist in dist, installed and tried in bare environments; downloads torch twice
 	$(BIN)/python .ci/check_package.py
 
 matrix: ## the fast tests on each Python and torch that can be had here; takes hours and gigabytes

@@ -45,9 +45,10 @@ def build(out: Path, scratch: Path) -> tuple[Path, Path]:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
-    shutil.rmtree(out, ignore_errors=True)
+    for built in (*out.glob("adabatch-*.whl"), *out.glob("adabatch-*.tar.gz")):
+        built.unlink()
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source, cwd=scratch)
-    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    (wheel,), (sdist,) = out.glob("adabatch-*.whl"), out.glob("adabatch-*.tar.gz")
     return wheel, sdist
 
 
@@ -129,7 +130,9 @@ def run(*command: Any, cwd: Path) -> None:
 def main(given: list[str]) -> int:
     """Builds and checks; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for wheel and sdist, emptied first")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="folder for wheel and sdist, whose former ones go"
+    )
     parser.add_argument("--only", choices=("wheel", "sdist", "contents"), help="install this one alone, or none")
     options = parser.parse_args(given)
     tally = {True: 0, False: 0}

@@ -3,8 +3,8 @@
 `python .ci/matrix.py [--python 3.12] [--torch 2.11] [-- arguments of pytest]`
 
 Pythons are those on the path and under pyenv. Each pair gets an environment in `build/matrix`, from `constraints.txt`
-but for torch. What cannot be had here (no such Python, no such wheel) is named as such, and is no failure. On a Python
-other than the machine's own, pip may download torch with CUDA: some gigabytes a pair. The table also goes to
+but for torch. What cannot be had here (no such Python, no such wheel of torch) is named as such, and is no failure. On
+a Python other than the machine's own, pip may download torch with CUDA: some gigabytes a pair. The table also goes to
 `build/matrix/matrix.json`.
 """
 
@@ -47,19 +47,25 @@ def attempt(python: str, torch: str, tests: list[str]) -> tuple[str, str]:
     home = ROOT / "build" / "matrix" / f"python{python}-torch{torch}"
     shutil.rmtree(home, ignore_errors=True)
     pins = home / "constraints.txt"
-    subprocess.run([found, "-m", "venv", str(home)], check=True)
+    done = subprocess.run([found, "-m", "venv", str(home)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return ABSENT, f"Python {python} makes no environment: {_last(done.stderr or done.stdout)}"
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins.write_text("\n".join(line for line in lines if not line.startswith("torch==")) + "\n")
     pip = [str(home / "bin/python"), "-m", "pip", "--quiet", "install", "--constraint", str(pins)]
     ours = ["--no-build-isolation", "--editable", ".[dev]"]
     for more in (["--upgrade", "pip", "setuptools"], [f"torch=={torch}.*"], ours):
         done = subprocess.run([*pip, *more], cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return ABSENT, f"pip install {more[-1]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
+        if done.returncode:  # no such torch is nobody's fault; that the package cannot be installed is ours
+            return (FAILED if more is ours else ABSENT), f"pip install {more[-1]}: {_last(done.stderr)}"
     done = subprocess.run([str(home / "bin/pytest"), *tests], cwd=ROOT, capture_output=True, text=True, check=False)
     (home / "tests.txt").write_text(done.stdout + done.stderr)
-    line = (done.stdout.strip().splitlines() or ["no output"])[-1].strip("= ")
-    return (PASSED if done.returncode == 0 else FAILED), line
+    return (PASSED if done.returncode == 0 else FAILED), _last(done.stdout).strip("= ")
+
+
+def _last(output: str) -> str:
+    """The last line of what a command printed."""
+    return (output.strip().splitlines() or ["no output"])[-1]
 
 
 def main(given: list[str]) -> int:

@@ -54,3 +54,12 @@ def test_64_bits_wrap_around_on_a_gpu():
     assert np.array_equal((one + two).cpu().numpy(), numbers[0] + numbers[1])
     assert np.array_equal((one ^ two).cpu().numpy(), numbers[0] ^ numbers[1])
     assert np.array_equal((one >> 17).cpu().numpy(), numbers[0] >> 17)
+
+
+def test_what_lies_elsewhere_is_not_pinned():
+    """As where torch's default device is a GPU: only what lies on the CPU can be pinned."""
+    assert _devices.sent(torch.arange(3, device="meta"), torch.device("meta")).device.type == "meta"
+    source = torch.empty(3, device="meta")
+    with pytest.raises((NotImplementedError, AssertionError, RuntimeError)) as caught:
+        _devices.sent(source, torch.device("cuda"))
+    assert "pin" not in str(caught.value)

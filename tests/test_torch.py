@@ -95,6 +95,27 @@ def test_a_plan_s_folder_and_its_page(tmp_path):
     assert (tmp_path / "plan" / "report.html").read_text() == page
 
 
+def test_the_list_is_that_with_torch():
+    done = without_torch("list", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == here("list", "--json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [
+    ("train", "digits", "--epochs", "1"),
+    ("compare", "digits", "--epochs", "2", "--seeds", "2", "--every", "1"),
+    ("probe", "digits", "--batch-size", "64", "--max-batch-size", "128", "--seconds", "0.1"),
+], ids=lambda command: command[0])  # fmt: skip
+def test_pages_of_trainings_are_those_with_torch(command, tmp_path):
+    here(*command, "--out", str(tmp_path / "out"), "--json")
+    path = tmp_path / "out" / "report.html"
+    here("report", str(tmp_path / "out"), "--json")
+    before = path.read_text()
+    done = without_torch("report", str(tmp_path / "out"), "--json")
+    assert (done.returncode, path.read_text() == before) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize("command", [["train", "digits"], ["compare", "digits"], ["probe", "digits"],
                                      ["advise", "digits"], ["study", "digits", "--batch-sizes", "16,64"]])  # fmt: skip
 def test_commands_that_train_say_what_is_missing(command, tmp_path):

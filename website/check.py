@@ -26,6 +26,7 @@ class Page(HTMLParser):
         self.anchors: set[str] = {""}
         self.links: list[str] = []
         self.loads: list[str] = []
+        self._in_style = False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -36,6 +37,21 @@ class Page(HTMLParser):
             self.links.append(found["href"])
         if tag in LOADING and LOADING[tag] in found:
             self.loads.append(found[LOADING[tag]])
+        self.loads += [part.split()[0] for part in found.get("srcset", "").split(",") if part.strip()]
+        self._css(found.get("style", ""))
+        self._in_style = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        """Notes the end of a style sheet within the page."""
+        self._in_style = self._in_style and tag != "style"
+
+    def handle_data(self, data: str) -> None:
+        """Reads a style sheet within the page."""
+        if self._in_style:
+            self._css(data)
+
+    def _css(self, text: str) -> None:
+        self.loads += ["".join(found) for found in _IN_CSS.findall(text)]
 
 
 def faults(folder: Path) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -20,13 +20,18 @@ def counts_alike(device: torch.device) -> bool:
     return device.type in _ALIKE
 
 
+def stream_of(device: torch.device) -> Any:
+    """The current stream of a GPU, whose work is done in turn; None elsewhere. What is kept for one is for it alone."""
+    return torch.accelerator.current_stream(device) if device.type == "cuda" else None
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor that lies on the CPU, on `device`; to a GPU it is on its way, and nothing waits for it.
+    """A tensor on `device`; from the CPU to a GPU it is on its way, and nothing waits for it.
 
     Example:
         >>> sent(torch.arange(3), torch.device("meta")).device
         device(type='meta')
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -140,6 +140,7 @@ def they_hear_what_a_rank_gets(rank, world):
     os.environ.update({name: str(value) for name, value in variables.items()})
     assert said(lambda: plain(group=torch.distributed.group.WORLD)) == []
     assert said(lambda: plain(shard=False)) == []
+    assert said(lambda: plain(micro_batch_size=2)) == []
     assert said(lambda: list(DataLoader(torch.arange(8), 4, seed=0).parts())) == []
     found = said(plain) + said(plain)
     assert len(found) == (rank == 0)

@@ -114,6 +114,7 @@ def test_draws_are_a_naive_cut_of_the_plan(drawn, world):
         peeks = [run.clock.peek() for run in ranks]
         shares = [list(run.clock.begin()) for run in ranks]
         assert peeks == [share[0].positions for share in shares]
+        assert peeks == [run.clock.peek() for run in ranks]  # of the batch under way
         assert {run.clock.current.clock for run in ranks} == {batch.clock}
         count = math.ceil(math.ceil(batch.size / world) / (arguments["micro_batch_size"] or 10**6))
         assert [[(m.index, m.count, m.is_last) for m in share] for share in shares] == [
@@ -449,7 +450,7 @@ def they_hear_of_the_share(rank, world):
         assert said[0].startswith(
             "`batch_size` of 12 counts the samples of all 2 ranks, so a rank gets about 6; torch's"
         )
-        assert "write `batch_size=24`; to say that it is right, give the `group`" in said[0]
+        assert "write `batch_size=24`; to say that it is right, give `group=torch" in said[0]
         assert seen[0].filename == __file__
 
 

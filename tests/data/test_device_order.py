@@ -121,6 +121,24 @@ def test_a_batch_is_a_slice_of_a_window_of_bounded_length(monkeypatch):
     assert found.untyped_storage().nbytes() == 8 * 5_000
 
 
+def test_two_iterations_that_take_turns_compute_nothing_again():
+    with Calls() as calls:
+        order = DeviceOrder(50_000, seed=1, shuffle=True, device=META)
+        for start in range(0, 50_000, 1_000):
+            order.items(start, start + 1_000)
+            order.items(50_000 + start, 50_000 + start + 1_000)
+    assert calls.counts["sent"] == 2
+    assert calls.counts["arange"] == 2
+
+
+def test_a_small_set_takes_one_copy_and_one_gather_an_epoch():
+    with Calls() as calls:
+        order = DeviceOrder(1_437, seed=1, shuffle=True, device=META)
+        order.items(0, 1_024)
+        order.items(1_024, 1_437)
+    assert (calls.counts["sent"], calls.counts["index_select"], calls.counts["remainder"]) == (1, 1, 0)
+
+
 def test_a_window_ends_with_its_epoch():
     order = DeviceOrder(1_000, seed=1, shuffle=True, device=CPU)
     order.items(600, 610)
@@ -136,7 +154,7 @@ def test_an_epochs_tables_are_sent_once_and_grow_as_the_root_of_its_size():
         assert calls.counts["sent"] == 1
         order.items(10**7, 10**7 + 5)
     assert calls.counts["sent"] == 2
-    tables = order._permutation._detours.untyped_storage().nbytes()
+    tables = order._permutations[0, None]._detours.untyped_storage().nbytes()
     assert tables < 8 * 10 * math.isqrt(10**7)
 
 

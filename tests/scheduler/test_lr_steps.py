@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -51,12 +52,25 @@ def sequential(optimizer):
     return torch_lr.SequentialLR(optimizer, parts, [8])
 
 
+def to_a_tenth(end):
+    """A cosine that ends at a tenth, and stays there."""
+    return lambda step: 0.55 + 0.45 * math.cos(math.pi * min(1, step / end))
+
+
+def warmed_up(optimizer, rest):
+    parts = [torch_lr.LinearLR(optimizer, 0.1, total_iters=8), torch_lr.PolynomialLR(optimizer, rest)]
+    return torch_lr.SequentialLR(optimizer, parts, [8])
+
+
 @pytest.mark.parametrize("each", ["update", "before"])
 @pytest.mark.parametrize(
     ("make", "name"),
     [
         (cosine, "CosineAnnealingLR"),
-        (lambda optimizer: torch_lr.StepLR(optimizer, 1000), "StepLR"),  # whose LR never changes here
+        (lambda optimizer: torch_lr.StepLR(optimizer, 16), "StepLR"),
+        (lambda optimizer: torch_lr.LinearLR(optimizer, 1, 0, total_iters=48), "LinearLR"),
+        (lambda optimizer: torch_lr.PolynomialLR(optimizer, total_iters=48), "PolynomialLR"),
+        (lambda optimizer: torch_lr.LambdaLR(optimizer, to_a_tenth(48)), "LambdaLR"),
         (lambda optimizer: torch_lr.OneCycleLR(optimizer, 0.1, total_steps=48, cycle_momentum=False), "OneCycleLR"),
         (lambda optimizer: torch_lr.CosineAnnealingWarmRestarts(optimizer, 48), "CosineAnnealingWarmRestarts"),
         (lambda optimizer: torch_lr.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / 48)), "LambdaLR"),
@@ -68,7 +82,7 @@ def test_steps_after_each_update_are_told_once(make, name, each):
     (message,) = told(make, each=each)
     assert message == (
         f"{name} is stepped once an update, and the batch has another size than at the start: there are other numbers "
-        f"of updates now, {UPDATES} in this plan, so its course does not end with the training. Write `lr = "
+        f"of updates now, {UPDATES} in this plan, so its course may not end with the training. Write `lr = "
         "ab.by_samples(lr_scheduler, loader)`, and `lr.step()` in its place"
     )
 
@@ -101,6 +115,13 @@ def stepped_twice(lr_scheduler, loader):
         {"make": lambda optimizer: torch_lr.OneCycleLR(optimizer, 0.1, total_steps=UPDATES, cycle_momentum=False)},
         {"make": lambda optimizer: torch_lr.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / UPDATES))},
         {"by": lambda lr_scheduler, loader: MEANT.add(lr_scheduler) or lr_scheduler.step},
+        {"make": lambda optimizer: torch_lr.PolynomialLR(optimizer, total_iters=UPDATES)},
+        {"make": lambda optimizer: torch_lr.LinearLR(optimizer, 1, 0, total_iters=UPDATES)},
+        {"make": lambda optimizer: torch_lr.LambdaLR(optimizer, to_a_tenth(UPDATES))},
+        {"make": lambda optimizer: torch_lr.LambdaLR(optimizer, lambda step: min(1.0, (1 + step) / 8))},
+        {"make": lambda optimizer: torch_lr.LinearLR(optimizer, 0.1, total_iters=8)},
+        {"make": lambda optimizer: torch_lr.ConstantLR(optimizer, 0.5, total_iters=8), "epochs": None},
+        {"make": lambda optimizer: warmed_up(optimizer, UPDATES - 8)},
         {"each": "never"},
     ],
     ids=lambda other: next(iter(other)),

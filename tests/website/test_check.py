@@ -41,6 +41,9 @@ def test_links_that_lead_nowhere(tmp_path, link, capsys):
         {"head": '<script src="https://example.org/a.js"></script>'},
         {"head": '<link rel="stylesheet" href="//example.org/a.css">'},
         {"more": '<img src="http://example.org/a.png">'},
+        {"more": '<img src="data.json" srcset="data.json 1x, https://example.org/a.png 2x">'},
+        {"more": '<p style="background: url(https://example.org/a.png)">x</p>'},
+        {"head": "<style>b {color: red} @import 'https://example.org/a.css';</style>"},
     ],
 )
 def test_what_comes_from_other_hosts(tmp_path, told, capsys):

@@ -41,6 +41,7 @@ def test_pages_that_the_menu_does_not_name_come_under_how_to(tmp_path, monkeypat
     for name in ("tutorial.md", "frameworks.md", "gpu.md"):
         (tmp_path / name).touch()
     monkeypatch.setattr(hooks, "references", lambda: iter([("adabatch", "adabatch", "")]))
+    monkeypatch.setattr(hooks, "examples", lambda: "")
     nav = [{"Start": "index.md"}, {"Tutorial": "tutorial.md"}, {"How to": []}, {"Reference": []}]
     config = hooks.on_config(SimpleNamespace(nav=nav, docs_dir=str(tmp_path)))
     assert config.nav[2:] == [

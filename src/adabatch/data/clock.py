@@ -383,7 +383,7 @@ class Clock:
         return Parts(self._line)
 
     def peek(self) -> range:
-        """The positions of the micro-batch that would come first in the next batch; nothing moves."""
+        """The positions of the first micro-batch: of the batch that is under way, else of the next; nothing moves."""
         group, rank, world = self._line.sharing()
         line = Line(self._cursor.fork(), group)
         line.cursor.demand = copy.copy(line.cursor.demand)

@@ -1,7 +1,7 @@
 """The order on the GPU where the data set lies: the numbers of `order.permute`, and no copy for a batch.
 
 What a round of `permute` adds to a digit is a table, as long as the root of the data set's size. The host works out the
-tables of an epoch and sends them, once. From them the device computes a window of the epoch's order, up to 2^20 samples
+tables of an epoch and sends them, once. From them the device computes a window of the epoch's order, up to 2^17 samples
 at a time. A batch is a slice of the window.
 
 Results beyond the data set are not sent through the grid again: how many times would have to be read back. The host
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from adabatch import _devices
-from adabatch.data.order import Grid, Order, grid_of, items_of, steps_of, walked
+from adabatch.data.order import SMALL, Grid, Order, grid_of, items_of, permute, steps_of, walked
 
-WINDOW: Final = 2**20
+WINDOW: Final = 2**17  # 1 MiB of numbers, and five times as much while it is computed
 LARGEST_THERE: Final = 2**36  # tables of 16 MiB; a data set of more samples is ordered on the CPU
 _Int64 = npt.NDArray[np.int64]
 
@@ -40,6 +40,12 @@ class Permutation:
     """
 
     def __init__(self, size: int, *, seed: int, epoch: int, device: torch.device) -> None:
+        self._size, self._whole = size, None
+        if size < SMALL:  # many rounds over few samples: the CPU's own numbers, at most 32 KiB, take one copy
+            self._whole = _devices.sent(
+                torch.from_numpy(permute(np.arange(size), size=size, seed=seed, epoch=epoch)), device
+            )
+            return
         grid = grid_of(size, seed, epoch)
         steps = steps_of(grid)
         detours = detours_of(size, grid, steps)
@@ -48,10 +54,12 @@ class Permutation:
         packed = torch.from_numpy(np.concatenate([*steps[0], *steps[1], detours]))
         *tables, self._detours = _devices.sent(packed, device).split_with_sizes(lengths)
         self._to_row, self._to_column = tables[:rounds], tables[rounds:]
-        self._size, self._rows, self._columns = size, grid.rows, grid.columns
+        self._rows, self._columns = grid.rows, grid.columns
 
     def __call__(self, positions: Tensor) -> Tensor:
         """The samples at `positions`, int64 in `[0, size)`, of any number."""
+        if self._whole is not None:
+            return self._whole.index_select(0, positions)
         row = positions.div(self._columns, rounding_mode="floor")
         column = positions.remainder(self._columns)
         for to_row, to_column in zip(self._to_row, self._to_column, strict=True):
@@ -87,7 +95,8 @@ def detours_of(size: int, grid: Grid, steps: tuple[_Int64, _Int64]) -> _Int64:
 class DeviceOrder(Order):
     """An `Order` whose numbers lie on a device.
 
-    A window of the sequence is kept, up to the end of an epoch or 2^20 items long.
+    Two windows of the sequence are kept, each up to the end of an epoch or 2^17 items long, so that two iterations that
+    take turns compute none again.
 
     Args:
         size: samples in the data set, from 1 to 2^36.
@@ -106,10 +115,10 @@ class DeviceOrder(Order):
         self, size: int, *, seed: int, shuffle: bool, device: torch.device, rank: int = 0, world: int = 1
     ) -> None:
         super().__init__(size, seed=seed, shuffle=shuffle, rank=rank, world=world)
-        self.device, self._has_streams = device, device.type == "cuda"
-        self._permutation: Permutation | None = None
-        self._permutes: tuple[int, Any] = (-1, None)  # the epoch of the permutation, and the stream that has its tables
+        self.device = device
+        self._permutations: dict[tuple[int, Any], Permutation] = {}  # the last two, by epoch and the stream of tables
         self._stream: Any = None  # the stream that computed the window; None where there are no streams
+        self._other: tuple[int, int, Tensor, Any] = (0, 0, self._block, None)  # the window before
 
     def items(self, start: int, stop: int) -> Tensor:
         """See `Order.items`; these stay valid."""
@@ -130,15 +139,22 @@ class DeviceOrder(Order):
 
     def _open(self, start: int) -> None:
         """Computes the window that begins with item `start`."""
+        former = self._start, self._stop, self._block, self._stream
+        self._start, self._stop, self._block, self._stream = self._other
+        self._other = former
+        if self._start <= start < self._stop:  # of another iteration, which takes turns with this one
+            return
         epoch, first = divmod(self.rank + start * self._world, self._size)
         count = min(WINDOW, items_of(0, (epoch + 1) * self._size, self.rank, self._world)[1] - start)
         found = torch.arange(first, first + count * self._world, self._world, device=self.device)
         self._stream = self._current()
         if self._shuffle:
-            if self._permutation is None or self._permutes != (epoch, self._stream):
-                self._permutation = Permutation(self._size, seed=self._seed, epoch=epoch, device=self.device)
-                self._permutes = epoch, self._stream
-            found = self._permutation(found)
+            key = epoch, self._stream
+            if key not in self._permutations:
+                while len(self._permutations) > 1:
+                    del self._permutations[next(iter(self._permutations))]
+                self._permutations[key] = Permutation(self._size, seed=self._seed, epoch=epoch, device=self.device)
+            found = self._permutations[key](found)
         self._start, self._stop, self._block = start, start + count, found
 
     def _wait(self) -> None:
@@ -150,4 +166,4 @@ class DeviceOrder(Order):
 
     def _current(self) -> Any:
         """The current stream of a GPU; None elsewhere."""
-        return torch.accelerator.current_stream(self.device) if self._has_streams else None
+        return _devices.stream_of(self.device)

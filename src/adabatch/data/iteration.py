@@ -157,9 +157,10 @@ class Batches(Pass, Iterator[Any]):
         )
 
     def _warn_of_sharing(self) -> None:
-        """Says once that a batch is shared between ranks, unless a group was given."""
-        cursor, supply = self.at.cursor, self._supply
-        if cursor.world > 1 and supply.group is None and supply.mesh is None:
+        """Says once that a batch is shared between ranks, unless a group or a fitting micro-batch size was given."""
+        cursor, supply, micro = self.at.cursor, self._supply, self._place.demand.micro_batch_size
+        meant = micro is not None and micro * cursor.world <= cursor.batch_size
+        if cursor.world > 1 and supply.group is None and supply.mesh is None and not meant:
             arguments.warn_of_sharing(cursor.batch_size, cursor.rank, cursor.world)
 
     def _ahead(self) -> Iterator[tuple[int, int]]:

@@ -100,19 +100,39 @@ class Training:
         Raises:
             RuntimeError: if a schedule drives the loader and nothing was trained in an epoch, which would come again.
         """
-        return self._through(parts=False)
+        return _Through(self._loader, self.epochs, parts=False)
 
     def parts(self) -> Iterator[tuple[Any, Part]]:
         """Micro-batches, each with its `Part`, to the end of the training; raises as iterating does."""
-        return self._through(parts=True)
+        return _Through(self._loader, self.epochs, parts=True)
 
-    def _through(self, *, parts: bool) -> Iterator[Any]:
-        loader, epochs = self._loader, self.epochs
-        while (epoch := loader.epoch) < epochs:
-            yield from loader.parts() if parts else iter(loader)
-            if loader.epoch == epoch:
+
+class _Through(Iterator[Any]):
+    """The loader's iterations, one after the other; after an error of one, `next()` goes on as it does there."""
+
+    def __init__(self, loader: Trained, epochs: int, *, parts: bool) -> None:
+        self._loader, self._epochs, self._parts = loader, epochs, parts
+        self._current: Iterator[Any] | None = None
+        self._epoch = -1  # of the current iteration
+        self._over = False
+
+    def __next__(self) -> Any:
+        while not self._over:
+            if self._current is None:
+                self._epoch = self._loader.epoch
+                if self._epoch >= self._epochs:
+                    break
+                self._current = self._loader.parts() if self._parts else iter(self._loader)
+            try:
+                return next(self._current)
+            except StopIteration:
+                self._current = None
+            if self._loader.epoch == self._epoch:
+                self._over = True
                 raise UsageError(
                     "training",
-                    f"went through epoch {epoch} and nothing was trained, so the epoch would come again",
+                    f"went through epoch {self._epoch} and nothing was trained, so the epoch would come again",
                     remedy="call `step()` of the BatchSizeScheduler after each batch",
                 )
+        self._over = True
+        raise StopIteration

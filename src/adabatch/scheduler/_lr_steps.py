@@ -1,4 +1,4 @@
-"""LR schedulers of torch that count updates while the batch size changes, so that their course does not end in time."""
+"""LR schedulers of torch that count updates while the batch size changes, so that their course may not end in time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adabatch.lr_clock import MEANT, last_step, parts_of, steps_taken
 
 _ENOUGH: Final = 3  # updates in a row in one epoch, in which one that counts epochs takes no step
 _OVER: Final = 1e-3  # share of the LR now that counts as the end of a course
+_NEAR: Final = 2  # updates before the end, where a course that ends there still moves
 _OTHERS: Final = (torch_lr.ReduceLROnPlateau, torch_lr.ChainedScheduler)  # waits for a measurement; counts in its parts
 
 
@@ -76,16 +77,35 @@ def _lr_schedulers_of(optimizers: list[torch.optim.Optimizer]) -> list[torch_lr.
 
 
 def _ends_after(lr_scheduler: torch_lr.LRScheduler, updates: int | None) -> bool:
-    """Whether the course of a scheduler ends with the `updates` of the training, so that it is meant to count them."""
-    if updates is None:
-        return False
-    last = last_step(lr_scheduler)
+    """Whether the course of a scheduler ends with the `updates` of the training, or was over before now.
+
+    The first is meant to count them. The second, as a warm-up, changes nothing any more.
+    """
+    now, last, stays = steps_taken(lr_scheduler), *_end_of(lr_scheduler)
     if last is not None:
-        return abs(last - updates) <= 1
-    if not isinstance(lr_scheduler, torch_lr.LambdaLR):
+        return (stays and last <= now) or (updates is not None and abs(last - updates) <= 1)
+    if updates is None or not isinstance(lr_scheduler, torch_lr.LambdaLR):
         return False
-    now = steps_taken(lr_scheduler)
     try:
-        return all(0 <= course(updates) <= _OVER * course(now) for course in lr_scheduler.lr_lambdas)
+        return all(_falls_to(course, now, updates) for course in lr_scheduler.lr_lambdas)
     except Exception:  # a function of the user's need not go on so far
         return False
+
+
+def _end_of(lr_scheduler: torch_lr.LRScheduler) -> tuple[int | None, bool]:
+    """The step with which a course ends, None if it has no end, and whether the LR stays as it is from there on."""
+    if isinstance(lr_scheduler, torch_lr.LinearLR | torch_lr.ConstantLR | torch_lr.PolynomialLR):
+        return int(lr_scheduler.total_iters), True
+    if isinstance(lr_scheduler, torch_lr.SequentialLR):
+        *_, part = parts_of(lr_scheduler)
+        last, stays = _end_of(part)
+        return None if last is None else [0, *getattr(lr_scheduler, "_milestones", ())][-1] + last, stays
+    return last_step(lr_scheduler), False
+
+
+def _falls_to(course: Any, now: int, updates: int) -> bool:
+    """Whether a function of the update ends with the training, at 0 or where it stays; or stays from `now` on."""
+    end, beyond, before = course(updates), course(10 * updates), course(max(now, updates - _NEAR))
+    if end == beyond == course(now) == before:
+        return True
+    return bool(0 <= end <= _OVER * course(now)) or (course(updates + 1) == end == beyond and before != end)

@@ -449,7 +449,7 @@ class BatchSizeScheduler:
             many = "" if updates is None else f", {updates:,} in this plan"
             warnings.warn(
                 f"{' and '.join(found)} is stepped once an update, and the batch has another size than at the start: "
-                f"there are other numbers of updates now{many}, so its course does not end with the training. Write "
+                f"there are other numbers of updates now{many}, so its course may not end with the training. Write "
                 "`lr = ab.by_samples(lr_scheduler, loader)`, and `lr.step()` in its place",
                 UserWarning,
                 stacklevel=3,

@@ -187,14 +187,15 @@ LINEAR = "note: Megatron-LM does not couple its LR to the batch: linear would mu
 
 
 def test_other_trainers_run_over_the_ends_of_epochs(capsys):
-    code, printed, notes = run(capsys, *FACTOR, "--emit", "megatron")
+    refused = run(capsys, *FACTOR, "--emit", "megatron")
+    assert refused[0] == 2
+    assert "`--tokens-per-sample` must be given for Megatron-LM, which counts tokens, got none" in refused[2]
+    samples = [*FACTOR, "--tokens-per-sample", 1]
+    code, printed, notes = run(capsys, *samples, "--emit", "megatron")
     assert (code, printed) == (0, '--step-batch-size-schedule "0:16 2880:32 5760:64 8640:128 11584:256"\n')
     told = notes.splitlines()
-    assert told[1].startswith(
-        "note: the thresholds are samples; Megatron-LM takes them for tokens if it has a seq-length"
-    )
-    assert told[2] == "note: batches run on over the ends of epochs there: 372 updates in place of 376"
-    found = json.loads(run(capsys, *FACTOR, "--emit", "megatron", "--json")[1])
+    assert told[1:] == ["note: batches run on over the ends of epochs there: 372 updates in place of 376"]
+    found = json.loads(run(capsys, *samples, "--emit", "megatron", "--json")[1])
     assert [f"note: {note}" for note in found["notes"]] == told
     table = json.loads(run(capsys, *FACTOR, "--emit", "json")[1])
     assert (table["updates"], [row["samples"] for row in table["stages"]]) == (376, [0, 2874, 5748, 8622, 11496])
@@ -203,19 +204,8 @@ def test_other_trainers_run_over_the_ends_of_epochs(capsys):
 @pytest.mark.parametrize("form", ["csv", "maxtext", "nanogpt-stages", "olmo", "optax"])
 def test_each_form_is_printed(form, capsys):
     whole = ["--growth-file", json.dumps(ab.schedules.steps("0:16 1600:32").to_json()), "--dataset-size", 6400]
-    given = [
-        *whole,
-        "--epochs",
-        1,
-        "--tokens-per-sample",
-        8,
-        "--coupling",
-        "sqrt",
-        "--micro-batch-size",
-        4,
-        "--ranks",
-        2,
-    ]
+    given = [*whole, "--epochs", 1, "--tokens-per-sample", 8, "--coupling", "sqrt"]
+    given += [] if form == "csv" else ["--micro-batch-size", 4, "--ranks", 2]
     code, printed, _ = run(capsys, *given, "--emit", form)
     assert code == 0
     assert {
@@ -297,9 +287,12 @@ def test_a_long_look_at_the_lr_schedule_is_said(capsys, monkeypatch):
     assert run(capsys, *COSINE)[2] == "note: the LR schedule is sampled at 20 epochs, which takes a while\n"
 
 
-@pytest.mark.parametrize("flag", ["--out", "--probe"])
-def test_lines_to_paste_come_without_what_they_cannot_use(flag, tmp_path, capsys):
-    code, printed, error = run(capsys, *COSINE, "--emit", "python", flag, tmp_path / "there")
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--out", None), ("--probe", None), ("--link", "pcie3"), ("--price", 2), ("--compress", "fp16")],
+)
+def test_lines_to_paste_come_without_what_they_cannot_use(flag, value, tmp_path, capsys):
+    code, printed, error = run(capsys, *COSINE, "--emit", "python", flag, value or tmp_path / "there")
     assert (code, printed, error.count("\n")) == (2, "", 1)
     assert f"`--emit` must come without `{flag}`, got both" in error
     assert list(tmp_path.iterdir()) == []
@@ -321,6 +314,10 @@ def test_what_only_other_trainers_need(capsys):
         code, _, error = run(capsys, *COSINE, flag, 2)
         assert code == 2
         assert f"`{flag}` must come with `--emit`, got it alone; only other trainers need it" in error
+        for form in ("python", "csv", "json"):
+            code, _, error = run(capsys, *COSINE, flag, 2, "--emit", form)
+            assert code == 2
+            assert f"`{flag}` must come with a form for another trainer, got {form}; leave it out, or emit one" in error
     code, _, error = run(capsys, *COSINE, "--emit", "excel")
     assert code == 2
     assert (

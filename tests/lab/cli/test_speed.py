@@ -81,6 +81,29 @@ def test_a_given_option_stays(tmp_path, capsys, chosen):
     assert "takes nothing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_what_a_file_says_stays(command, tmp_path, capsys, chosen):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"task": "digits", "precision": "float32", "compile": False}))
+    more = ["--seeds", "2", "--every", "1"] if command == "compare" else []
+    given = [word for word in SMALL if word != "--quiet"]
+    run(command, "--config", str(file), *given, *more, "--tune", "--out", str(tmp_path / "run"), "--quiet")
+    (_, fixed, _) = chosen[0]
+    assert {"precision", "compile"} <= set(fixed)
+    assert "channels_last" not in fixed
+
+
+def test_a_run_that_torchrun_restarts_keeps_what_was_known(tmp_path, monkeypatch):
+    config = RunConfig.for_task("cifar10", model="resnet20", device="cpu")
+    (tmp_path / "config.json").write_text(json.dumps(replace(config, precision="bf16").to_json()))
+    rows = (measured.Gain("cpu", ("resnet20",), "precision", "bf16", {128: 1.5}, "none.json"),)
+    monkeypatch.setattr(measured, "GAINS", rows)
+    choice = _speed.Choice(wanted=False, fixed=[], ranks=Ranks(), as_json=False, show=False)
+    assert choice.for_run(config, None, begun=tmp_path).precision == "bf16"
+    fixed = _speed.Choice(wanted=False, fixed=["precision"], ranks=Ranks(), as_json=False, show=False)
+    assert fixed.for_run(config, None, begun=tmp_path).precision == "float32"
+
+
 def test_a_folder_that_is_taken_is_refused_before_measuring(tmp_path, capsys, chosen):
     out = tmp_path / "run"
     assert run("train", "digits", *SMALL, "--out", str(out)) == 0

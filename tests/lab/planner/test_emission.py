@@ -237,14 +237,13 @@ def megatron_sizes(text, seq_length, total):
 
 
 @settings(max_examples=300, deadline=None)
-@given(schedule=stepped(), per=st.none() | st.integers(1, 5000), total=st.integers(64, 300))
+@given(schedule=stepped(), per=st.integers(1, 5000), total=st.integers(64, 300))
 @example(schedule=steps("0:8 250:16"), per=4000, total=400)
 def test_megatron_takes_the_sizes_of_the_plan(schedule, per, total):
     emission = emission_of(schedule, dataset_size=total, tokens_per_sample=per)
     text, notes = emit("megatron", emission)
     assert megatron_sizes(text, per, total) == sizes_of(emission.plan)
-    assert [note for note in notes if "takes them for tokens" not in note] == []
-    assert bool(notes) == (per is None and len(emission.stages()) > 1)
+    assert notes == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -449,7 +448,7 @@ def test_what_maxtext_cannot_do():
         ValueError, match="must hold each size for about as many samples for MaxText, which knows even ramp"
     ):
         emit("maxtext", emission_of(steps("0:8 24:16 152:24")))
-    assert len(emit("maxtext", emission_of(steps("0:8 24:16"), coupling="sqrt")).notes) == 2
+    assert len(emit("maxtext", emission_of(steps("0:8 24:16"), coupling="sqrt", ranks=1)).notes) == 2
 
 
 # modded-nanogpt
@@ -570,3 +569,43 @@ def test_sizes_that_hold_for_no_update_are_left_out():
     emission = emission_of(steps("0:8 1:9 2:16 900:32"), dataset_size=100)
     assert [stage.batch_size for stage in emission.stages()] == [8, 16]
     assert emission_of(steps("0:8 1:9 2:8"), dataset_size=100).stages() == [(0, 0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("form", "known", "message"),
+    [
+        ("megatron", {}, "`tokens_per_sample` must be given for Megatron-LM, which counts tokens, got none; it is the"),
+        ("maxtext", {}, "`ranks` must be given for MaxText, which counts samples a device, got none; it is the number"),
+    ],
+)
+def test_what_a_reader_counts_must_be_given(form, known, message):
+    with pytest.raises(ValueError, match=message):
+        emit(form, emission_of(steps("0:8 24:16"), **known))
+    assert emit("megatron", emission_of(steps("0:8"))).text == '--step-batch-size-schedule "0:8"'
+
+
+@pytest.mark.parametrize("form", ["csv", *FOREIGN])
+@pytest.mark.parametrize(
+    ("coupling", "named"),
+    [("token_half_life", "betas"), ("adam_sde", "betas, eps"), ("noise_scale", "momentum"), ("linear", None)],
+)
+def test_what_a_coupling_changes_besides_is_named(form, coupling, named):
+    if form == "olmo":
+        return  # it takes the coupling sqrt alone
+    given = {"coupling": couplings.get(coupling), "tokens_per_sample": 4, "ranks": 1}
+    if coupling == "noise_scale":
+        given["coupling"] = couplings.noise_scale(maximum_lr_factor=1.5)
+    emission = Emission(plan=steps("0:8 24:16").plan(dataset_size=200, epochs=1, run_on=True), batch_size=8, **given)
+    notes = [note for note in emit(form, emission).notes if "also changes" in note]
+    expected = f"{coupling} also changes {named}, which is not in the text for "
+    assert [note[: len(expected)] for note in notes] == ([] if named is None else [expected])
+
+
+def test_numbers_of_processes_are_in_tables_and_else_named():
+    schedule = schedules.world_sizes(steps("0:8 24:16"), "0:1 16:2")
+    known = {"tokens_per_sample": 4, "ranks": 1}
+    assert [row["world_size"] for row in json.loads(emit("json", emission_of(schedule)).text)["stages"]] == [1, 2]
+    assert emit("csv", emission_of(schedule)).text.splitlines()[0].endswith(",lr_factor,world_size")
+    for form in ("megatron", "maxtext", "nanogpt-stages", "optax"):
+        assert emit(form, emission_of(schedule, **known)).notes[-1].endswith("so the plan's are left out")
+        assert "left out" not in "".join(emit(form, emission_of(steps("0:8 24:16"), **known)).notes)

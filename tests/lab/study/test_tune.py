@@ -246,6 +246,36 @@ def test_a_switch_whose_steps_fail_is_left_out(monkeypatch):
     assert found.settings == {}
 
 
+class Filled(Steps):
+    """Steps whose memory runs out once two variants were warmed up."""
+
+    turns = 0
+
+    def time(self, batch_size, count):
+        if self.setup.config.channels_last is not None:
+            Filled.turns += 1
+            if Filled.turns > 8:
+                raise torch.OutOfMemoryError("full, beside the other")
+        return super().time(batch_size, count)
+
+
+def test_a_switch_that_fails_while_it_is_measured_is_left_out(monkeypatch):
+    monkeypatch.setattr(module, "Steps", Filled)
+    monkeypatch.setattr(Filled, "turns", 0)
+    found = tune(IMAGES, fixed=["compile"], seconds=0.5, data=small_data())
+    (tried,) = found.tried
+    assert (tried.taken, tried.reason, found.settings) == (False, "it failed: full, beside the other", {})
+    assert Filled.turns > 8
+
+
+def test_on_a_gpu_the_steps_are_those_of_the_run():
+    """There batches are accumulated, as in the run's own loop."""
+    steps = Steps(IMAGES.constant(), small_data(), torch.device("cpu"))
+    assert steps._begin().__name__ == "_of_batches"
+    steps.setup.device = torch.device("cuda")
+    assert steps._begin().__name__ == "_of_micro_batches"
+
+
 class Limited(Steps):
     """Steps whose memory runs out at 64 samples, under one layout."""
 

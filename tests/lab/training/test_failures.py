@@ -10,6 +10,8 @@ from tests.lab.training.checks import SMALL, same, small_data, weights, without_
 
 from adabatch.lab.training import failures, setup, train
 from adabatch.lab.training.failures import is_full, is_of_the_gpu, told
+from adabatch.lab.training.folder import RunFolder, saved_config
+from adabatch.lab.training.loop import _decisive
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own, when it compiles
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -137,7 +139,23 @@ def test_a_gpu_that_vanishes(tmp_path):
 def test_what_is_full():
     assert is_full(torch.OutOfMemoryError())
     assert is_full(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."))
+    assert is_full(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."))
+    assert is_full(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_full(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert not is_full(RuntimeError("full"))
+    assert not is_full(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_a_run_may_give_up_compiling_and_not_add_it(tmp_path, capsys):
+    """What it gives up is said and kept, so that the next resume goes on without as well."""
+    began = replace(SMALL, compile=True)
+    RunFolder(tmp_path, config=began, versions={}, resume=False).close()
+    RunFolder(tmp_path, config=SMALL, versions={}, resume=True).close()
+    assert capsys.readouterr().err == "note: the run goes on without compile, with other rounding\n"
+    assert saved_config(tmp_path) == SMALL
+    with pytest.raises(ValueError, match="`resume` may give up `compile` and `cuda_graphs`, not add them, got compile"):
+        RunFolder(tmp_path, config=began, versions={}, resume=True)
+    assert _decisive(SMALL, small_data(), CPU) != _decisive(began, small_data(), CPU)
 
 
 @pytest.mark.gpu

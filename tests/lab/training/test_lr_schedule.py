@@ -170,7 +170,10 @@ def test_shares_go_on_to_the_end(text, epochs):
 
 
 def test_an_lr_that_grows_out_of_range():
-    with pytest.raises(ValueError, match=r"`lr_schedule` must give finite LRs of at least 0, got inf after 309 epochs"):
+    with pytest.raises(
+        ValueError,
+        match=r"`lr_schedule` must give finite LRs of at least 0, got inf after 309 epochs .* at most 309 epochs",
+    ):
         lr_schedule.table("exponential:10", epochs=400)
 
 

@@ -159,7 +159,7 @@ def pinned_room(*, pin: bool, device: torch.device | None) -> Callable[..., Tens
     A batch that is gathered in pinned memory need not be copied there.
     """
     pins = device.type == "cuda" if device is not None else pin and torch.cuda.is_available()
-    return functools.partial(torch.empty, pin_memory=True) if pins else None
+    return functools.partial(torch.empty, device="cpu", pin_memory=True) if pins else None
 
 
 def arrived(move: Arrive, data: Any) -> Any:

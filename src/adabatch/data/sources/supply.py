@@ -170,6 +170,8 @@ class Supply(Fetching, ABC):
             home = None
         key = size, self.seed, rank, world, home
         if key not in self._orders:
+            for old in [k for k, order in self._orders.items() if isinstance(order, DeviceOrder) and k[0] != size]:
+                del self._orders[old]  # of a data set that has another length now; an iteration may still hold it
             self._orders[key] = (
                 SampledOrder(self.sampler, size, seed=self.seed, rank=rank, world=world)
                 if self.sampler is not None
@@ -257,7 +259,7 @@ class MapSupply(Supply):
         told = how.num_workers > 0 and how.worker_init_fn is not None
         if columns and how.own_collate is None and not told:
             home = arguments.home_of(columns)
-            order = self.order(size, rank, world, home=home)
+            order = self.order(size, rank, world, home=None if here else home)
             room = pinned_room(pin=self.pin_memory, device=self.device)
             source = Columns(columns, order, alone=isinstance(how.dataset, Tensor), room=room)
         else:

@@ -64,9 +64,7 @@ class Choice:
         if begun is None:
             self.ranks.from_first(lambda: _check_new(out))
             return self._of_new(run, None)
-        if not self.wanted:
-            return run
-        if self.ranks.is_first:
+        if self.wanted and self.ranks.is_first:
             _shared.say("note: --tune measures nothing, since a run that goes on keeps its settings of speed")
         from adabatch.lab.training import saved_config
 

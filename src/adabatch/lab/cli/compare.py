@@ -90,7 +90,7 @@ def command(
     with joined(run.device, command="compare") as ranks:
         show = show and ranks.is_first
         speed = _speed.Choice(
-            wanted=tune, fixed=settings if tune or config is None else SETTINGS, ranks=ranks, as_json=as_json, show=show
+            wanted=tune, fixed=merged if tune or config is None else SETTINGS, ranks=ranks, as_json=as_json, show=show
         )
         compare = _compare(run, speed, arms=arm or [], seeds=seeds, target=target, out=folder)
     if not ranks.is_first:

@@ -148,13 +148,14 @@ def command(
 
         adabatch plan --preset smith-increase --emit python
 
-        adabatch plan --preset adabatch --emit megatron
+        adabatch plan --preset adabatch --emit megatron --tokens-per-sample 1024
     """
     chosen = _chosen(preset, task=task, model=model)
     settings = _settings(settings, chosen)
     _shared.tell_if_long(settings["epochs"])
     if emit is not None:
-        refused = {"out": out, "probe": probe or None, "workers": workers}
+        refused = {"out": out, "probe": probe or None, "workers": workers, "link": link, "price": price}
+        refused |= {"compress": compress}
         _emit(emit, settings, refused, micro_batch_size=micro_batch_size, ranks=ranks, as_json=as_json)
         return
     for name, number in (("micro_batch_size", micro_batch_size), ("ranks", ranks)):
@@ -397,6 +398,10 @@ def _emit(
         if value is not None:
             remedy = "it prints lines to paste and nothing else, so run the forecast as a command of its own"
             raise ArgumentError("emit", f"must come without `{name}`", got="both", remedy=remedy)
+    for name, number in (("micro_batch_size", micro_batch_size), ("ranks", ranks)):
+        if number is not None and form not in FOREIGN:
+            remedy = f"leave it out, or emit one of {', '.join(FOREIGN)}"
+            raise ArgumentError(name, "must come with a form for another trainer", got=form, remedy=remedy)
     found, _ = _forecast(settings, None)  # warnings and errors appear here, not in the user's script
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -411,7 +416,7 @@ def _emit(
             batch_size=settings["batch_size"],
             tokens_per_sample=settings["tokens_per_sample"],
             micro_batch_size=micro_batch_size,
-            ranks=1 if ranks is None else ranks,
+            ranks=ranks,
         )
         text, notes = planner.emit(form, known)
     if form in FOREIGN and plan.updates != found.after.updates:

@@ -92,6 +92,7 @@ def command(
     settings |= _micro_batch_size(micro_batch_size)
     resume = resume or resume_from is not None
     run, folder = _config(task, settings, preset=preset, file=config, out=out, resume=resume)
+    given = settings if resume else _options.merged_settings(task, settings, preset=preset, file=config)[1]
     from adabatch.lab.training.ranks import joined
 
     show = not as_json if progress is None else progress
@@ -108,7 +109,7 @@ def command(
                 run = replace(run, micro_batch_size=found.micro_batch_size)
         speed = _speed.Choice(
             wanted=tune,
-            fixed=settings if tune or config is None else SETTINGS,
+            fixed=given if tune or config is None else SETTINGS,
             ranks=ranks,
             as_json=as_json,
             show=show and ranks.is_first,

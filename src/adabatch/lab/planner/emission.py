@@ -11,6 +11,7 @@ google-deepmind/optax `optax/transforms/_accumulation.py` (`MultiSteps`).
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -31,6 +32,8 @@ _FORMAT: Final = 1
 _EXACT: Final = 2**53  # a float holds every whole number up to here
 _INT32: Final = 2**31 - 1  # jax's whole numbers end here unless it is told otherwise
 _FLOAT: Final = 1e-9  # relative difference of equal factors
+# Hyper-parameters of a group, to see which of them a coupling changes.
+_GROUP: Final = {"lr": 1.0, "momentum": 0.9, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
 
 
 class Stage(NamedTuple):
@@ -58,7 +61,7 @@ class Emission:
         batch_size: the one for which the LR was chosen, in samples.
         tokens_per_sample: tokens in a sample; None if unknown.
         micro_batch_size: samples per forward and backward pass on one rank; None if unknown.
-        ranks: that share a batch.
+        ranks: that share a batch; None if unknown.
 
     Raises:
         ValueError: if a number is below 1.
@@ -70,7 +73,7 @@ class Emission:
     batch_size: int
     tokens_per_sample: int | None = None
     micro_batch_size: int | None = None
-    ranks: int = 1
+    ranks: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "tokens_per_sample", "micro_batch_size", "ranks"):
@@ -97,12 +100,13 @@ class Emission:
         """Tokens in a sample; raises if unknown."""
         if self.tokens_per_sample is None:
             rule = f"must be given for {reader}, which counts tokens"
-            raise ArgumentError("tokens_per_sample", rule, got="none", remedy="it is the length of a sequence")
+            remedy = "it is the length of a sequence, or 1 where the reader has none"
+            raise ArgumentError("tokens_per_sample", rule, got="none", remedy=remedy)
         return self.tokens_per_sample
 
     def whole(self, reader: str) -> list[Stage]:
         """The stages; raises if micro-batches on all ranks do not divide a size."""
-        micro = (self.micro_batch_size or 1) * self.ranks
+        micro = (self.micro_batch_size or 1) * (self.ranks or 1)
         for stage in self.stages():
             if stage.batch_size % micro:
                 raise ArgumentError(
@@ -112,6 +116,15 @@ class Emission:
                     remedy=f"let sizes be multiples of {micro:,}, for example with `round_to`",
                 )
         return self.stages()
+
+    def left_out(self, reader: str) -> list[str]:
+        """A note if the coupling changes more than the LR, which is all that a text for the reader has of it."""
+        changed: set[str] = set()
+        for stage in self.stages():
+            with contextlib.suppress(ArgumentError, KeyError):  # at sizes that the coupling refuses
+                changed |= self.coupling.in_force(_GROUP, stage.batch_size / self.batch_size).keys() - {"lr"}
+        named = ", ".join(sorted(changed))
+        return [f"{self.coupling.name} also changes {named}, which is not in the text for {reader}"] if changed else []
 
     def uncoupled(self, reader: str) -> list[str]:
         """A note if the coupling changes the LR, which the reader leaves alone."""
@@ -224,8 +237,11 @@ def source_of(value: Any) -> str:
 
 
 def rows(emission: Emission) -> list[dict[str, Any]]:
-    """The stages as rows: where each begins in updates, samples and tokens, its batch size and the LR's factor."""
-    per = emission.tokens_per_sample
+    """The stages as rows: where each begins in updates, samples and tokens, its batch size and the LR's factor.
+
+    Where the plan wants numbers of processes, also that at the stage's beginning.
+    """
+    per, plan = emission.tokens_per_sample, emission.plan
     return [
         {
             "update": stage.update,
@@ -233,6 +249,7 @@ def rows(emission: Emission) -> list[dict[str, Any]]:
             "tokens": None if per is None else stage.clock * per,
             "batch_size": stage.batch_size,
             "lr_factor": emission.factor(stage.batch_size),
+            **({"world_size": plan.world_size_at(stage.clock)} if plan.world_sizes else {}),
         }
         for stage in emission.stages()
     ]
@@ -243,7 +260,7 @@ def _csv(emission: Emission) -> Emitted:
     writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    return Emitted(text.getvalue().rstrip("\n"), [])
+    return Emitted(text.getvalue().rstrip("\n"), emission.left_out("tables"))
 
 
 def _json(emission: Emission) -> Emitted:
@@ -267,20 +284,17 @@ def _json(emission: Emission) -> Emitted:
 
 def _megatron(emission: Emission) -> Emitted:
     """Thresholds in tokens, which Megatron divides by the sequence length and rounds down, so multiples of it."""
-    per, stages = emission.tokens_per_sample, emission.whole("Megatron-LM")
+    stages = emission.whole("Megatron-LM")
     if any(after.batch_size < before.batch_size for before, after in pairwise(stages)):
         rule, remedy = "must not shrink the batch for Megatron-LM, which stops where it does", "let it grow"
         raise ArgumentError("plan", rule, got=", ".join(f"{stage.batch_size:,}" for stage in stages), remedy=remedy)
-    counts = [stage.clock * (per or 1) for stage in stages]
+    per = emission.tokens("Megatron-LM") if len(stages) > 1 else 1  # one stage begins at 0, whatever is counted
+    counts = [stage.clock * per for stage in stages]
     if counts[-1] > _EXACT:
         rule = "must begin its last stage where Megatron-LM, which reads a float, is exact"
         raise ArgumentError("plan", rule, got=f"{counts[-1]:,}", remedy=f"end growth before {_EXACT:,}")
     text = " ".join(f"{short(count)}:{stage.batch_size}" for count, stage in zip(counts, stages, strict=True))
-    notes = emission.uncoupled("Megatron-LM")
-    if per is None and len(stages) > 1:
-        remedy = "give the tokens of a sample"
-        notes.append(f"the thresholds are samples; Megatron-LM takes them for tokens if it has a seq-length: {remedy}")
-    return Emitted(f'--step-batch-size-schedule "{text}"', notes)
+    return Emitted(f'--step-batch-size-schedule "{text}"', emission.uncoupled("Megatron-LM"))
 
 
 def _olmo(emission: Emission) -> Emitted:
@@ -339,7 +353,7 @@ def olmo_starts(stages: list[Stage], end: int | None) -> list[int | None]:
 
 def _maxtext(emission: Emission) -> Emitted:
     """MaxText's ramp: even increments, each held until as many samples have passed since the last."""
-    reader, stages = "MaxText", emission.whole("MaxText")
+    reader, stages, ranks = "MaxText", emission.whole("MaxText"), emission.ranks
     steps = {after.batch_size - before.batch_size for before, after in pairwise(stages)}
     if len(steps) != 1 or min(steps) < 1:
         rule = f"must grow in even steps for {reader}, which knows linear ramps only"
@@ -352,7 +366,9 @@ def _maxtext(emission: Emission) -> Emitted:
         rule = f"must hold each size for about as many samples for {reader}, which knows even ramps only"
         got = ", ".join(f"{n * size:,}" for n, size in held)
         raise ArgumentError("plan", rule, got=f"{got} samples", remedy="plan a `linear_ramp` over more samples")
-    ranks = emission.ranks
+    if ranks is None:
+        rule, remedy = f"must be given for {reader}, which counts samples a device", "it is the number of devices"
+        raise ArgumentError("ranks", rule, got="none", remedy=remedy)
     values = {
         "enable_rampup_batch_size": "true",
         "per_device_batch_size_start": stages[0].batch_size // ranks,
@@ -385,7 +401,7 @@ def _nanogpt(emission: Emission) -> Emitted:
 def _optax(emission: Emission) -> Emitted:
     """Functions of the update: micro-batches in it, for `optax.MultiSteps`, and an LR schedule at its base update."""
     stages, base = emission.stages(), emission.batch_size
-    micro = (emission.micro_batch_size * emission.ranks) if emission.micro_batch_size else base
+    micro = emission.micro_batch_size * (emission.ranks or 1) if emission.micro_batch_size else base
     for stage in stages:
         if stage.batch_size % micro:
             common = math.gcd(*(each.batch_size for each in stages))
@@ -445,6 +461,7 @@ FOREIGN: Final[dict[str, Callable[[Emission], Emitted]]] = {
     "nanogpt-stages": _nanogpt,
     "optax": _optax,
 }
+READERS: Final = dict(zip(FOREIGN, ("Megatron-LM", "OLMo-core", "MaxText", "modded-nanogpt", "optax"), strict=True))
 TABLES: Final[dict[str, Callable[[Emission], Emitted]]] = {"csv": _csv, "json": _json}
 FORMATS: Final = ("python", *TABLES, *FOREIGN)
 
@@ -467,4 +484,9 @@ def emit(form: str, emission: Emission) -> Emitted:
         --step-batch-size-schedule "0:8 1024K:16"
     """
     writers = TABLES | FOREIGN
-    return writers[_checks.one_of("emit", form, tuple(writers))](emission)
+    text, notes = writers[_checks.one_of("emit", form, tuple(writers))](emission)
+    if form in FOREIGN:
+        notes = notes + emission.left_out(READERS[form])
+        if emission.plan.world_sizes:
+            notes.append(f"{READERS[form]} takes no numbers of processes by batch size, so the plan's are left out")
+    return Emitted(text, notes)

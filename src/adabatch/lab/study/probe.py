@@ -314,8 +314,7 @@ class Steps:
         self._updates = self._begin()
 
     def _begin(self) -> Iterator[bool]:
-        whole = self.setup.ranks.world == 1 and self.setup.config.micro_batch_size is None
-        return self._of_batches() if whole else self._of_micro_batches()
+        return self._of_batches() if self.setup.takes_whole_batches else self._of_micro_batches()
 
     def time(self, batch_size: int, count: int) -> float:
         """Seconds of `count` steps at `batch_size`, with the fetching of their batches; those of the slowest rank.

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 
@@ -37,6 +37,7 @@ PAIRS: Final = (3, 9)  # fewest, where steps are long, and most
 WARM_SECONDS: Final = 2.0  # after which a size counts as warm
 WORTH_SECONDS: Final = 60.0  # of a training; no compilation pays within less
 BF16, COMPILE, GRAPHS = "bf16", "compile", "compile with CUDA graphs"
+_Found = TypeVar("_Found")
 _GIVEN: Final = "it is given"
 
 
@@ -106,17 +107,26 @@ def _tune(
     for number, switch in enumerate(found, 1):
         compiles = bool(switch.settings.get("compile"))
         if compiles and whole < WORTH_SECONDS:
-            left[switch.name] = f"the training takes about {_in_words(whole)}, in which no compilation pays"
+            pays = "graphs pay" if base.config.compile else "compilation pays"
+            left[switch.name] = f"the training takes about {_in_words(whole)}, in which no {pays}"
         elif compiles and base.config.compile and not config.compile:
             left[switch.name] = "it is within what was taken before"
         else:
             if tell is not None:
                 tell(f"measuring {switch.name} ({number} of {len(found)})")
-            other = _variant(replace(base.config, **switch.settings), data, device, ends, planned=planned)
+            settings = replace(base.config, **switch.settings)
+            other = _measured(lambda: _Variant(settings, data, device, ends, planned=planned))  # noqa: B023
             if isinstance(other, str):
                 tried.append(Tried(name=switch.name, settings=switch.settings, reason=other))
                 continue
-            result = _against(switch, base, other, counts, seconds=seconds / len(found))
+            share = seconds / len(found)
+            result = _measured(lambda: _against(switch, base, other, counts, seconds=share))  # noqa: B023
+            if isinstance(result, str):
+                del other
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                tried.append(Tried(name=switch.name, settings=switch.settings, reason=result))
+                continue
             tried.append(result)
             if result.taken:
                 base = other
@@ -256,12 +266,12 @@ class _Variant:
         return self._steps.time(size, count) / count
 
 
-def _variant(config: RunConfig, data: Data, device: torch.device, ends: Sequence[int], **how: Any) -> _Variant | str:
-    """The variant, or why its steps fail."""
+def _measured(make: Callable[[], _Found]) -> _Found | str:
+    """What is made by steps under a switch, or why they fail."""
     try:
-        return _Variant(config, data, device, ends, **how)
+        return make()
     except (AdabatchError, RuntimeError) as error:
-        if failures.is_of_the_gpu(error):
+        if failures.is_of_the_gpu(error) and not failures.is_full(error):
             raise
         return f"it failed: {compiling.words_of(error)}"
 
@@ -278,11 +288,12 @@ def _against(switch: Switch, base: _Variant, other: _Variant, updates: Sequence[
             count = max(1, round(share / longest[size]))
             ours.append(base.time(size, count))
             theirs.append(other.time(size, count))
+    captures = other.config.cuda_graphs and not base.config.cuda_graphs
     before, after = (
         [sum(n * turn for n, turn in zip(updates, turns, strict=True)) for turns in zip(*side, strict=True)]
         for side in zip(*times.values(), strict=True)
     )
-    compiles = other.config.compile and not base.config.compile
+    compiles = other.config.compile and (not base.config.compile or captures)
     return judged(
         Tried(
             name=switch.name,

@@ -47,18 +47,24 @@ def draws(
     """
     at, phase = divmod(clock, stride)
     parts: list[Tensor] = []
+    stream = _devices.stream_of(device)
     while count > 0 or not parts:
         window, offset = divmod(at, WINDOW)
         start = window * WINDOW * stride + phase
-        part = _window(options, device, seed=seed, clock=start, stride=stride, name=name)[offset : offset + count]
+        part = _window(options, device, stream, seed=seed, clock=start, stride=stride, name=name)[
+            offset : offset + count
+        ]
         parts.append(part)
         at, count = at + len(part), count - len(part)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @functools.lru_cache(maxsize=8)
-def _window(options: int, device: torch.device, *, seed: int, clock: int, stride: int, name: str) -> Tensor:
-    """`draws` for `WINDOW` samples from `clock` on."""
+def _window(
+    options: int, device: torch.device, stream: Any, *, seed: int, clock: int, stride: int, name: str
+) -> Tensor:
+    """`draws` for `WINDOW` samples from `clock` on, for one stream, since another would have to wait for it."""
+    del stream
     step, start = stride * int(GOLDEN), (clock + 1) * int(GOLDEN) + int(_key(seed, name))
     bits = split_mix_int64(torch.arange(WINDOW, device=device) * as_int64(step) + as_int64(start))
     return shifted(bits, 32) * options >> 32
@@ -159,18 +165,21 @@ class CropFlip:
         by_image, by_channel, by_row, _ = padded.stride()
         count = padded.numel() - (channels - 1) * by_channel - (height - 1) * by_row - width + 1
         windows = padded.as_strided((max(0, count), channels, height, width), (1, by_channel, by_row, 1))
-        starts = _starts(edge, batch * by_image if self.flip else 0, by_row, device).index_select(0, drawn)
+        starts = _starts(
+            edge, batch * by_image if self.flip else 0, by_row, device, _devices.stream_of(device)
+        ).index_select(0, drawn)
         return windows[starts + torch.arange(0, batch * by_image, by_image, device=device)]
 
     def test(self, inputs: Tensor) -> Tensor:
         """`inputs`, uint8 `[batch, channels, height, width]`, normalised to float32."""
-        scale, offset = _normaliser(self.mean, self.std, inputs.device)
+        scale, offset = _normaliser(self.mean, self.std, inputs.device, _devices.stream_of(inputs.device))
         return torch.addcmul(offset, inputs.float(), scale)
 
 
 @functools.lru_cache(maxsize=64)
-def _starts(edge: int, to_mirrored: int, by_row: int, device: torch.device) -> Tensor:
-    """Where the window of each draw begins, counted in pixels from the first one of the image."""
+def _starts(edge: int, to_mirrored: int, by_row: int, device: torch.device, stream: Any) -> Tensor:
+    """Where the window of each draw begins, counted in pixels from the first one of the image, for one stream."""
+    del stream
     drawn = torch.arange(2 * (2 * edge + 1) ** 2, device=device)
     rest, mirrored = drawn // 2, drawn % 2
     down, right = rest // (2 * edge + 1), rest % (2 * edge + 1)
@@ -178,8 +187,11 @@ def _starts(edge: int, to_mirrored: int, by_row: int, device: torch.device) -> T
 
 
 @functools.lru_cache(maxsize=16)
-def _normaliser(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and offset, `[channels, 1, 1]`, that normalise pixels counted from 0 to 255."""
-    centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
+def _normaliser(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, stream: Any
+) -> tuple[Tensor, Tensor]:
+    """Scale and offset, `[channels, 1, 1]`, that normalise pixels counted from 0 to 255, for one stream."""
+    del stream
+    centre, spread = (torch.tensor(values, dtype=torch.float64, device=CPU)[:, None, None] for values in (mean, std))
     scale, offset = (1 / (255 * spread)).float(), (-centre / spread).float()
     return _devices.sent(scale, device), _devices.sent(offset, device)

@@ -86,7 +86,10 @@ class Samples:
     def train(self, inputs: Tensor, *, seed: int, clock: int, stride: int = 1) -> Tensor:
         """Samples, float32 `[samples, dimensions]`, in place of their numbers."""
         drawn = normals(len(self.std), seed=seed, clock=clock, stride=stride, count=len(inputs), name="quadratic")
-        return _devices.sent((drawn * _tensor(self.std, torch.float64, drawn.device)).float(), inputs.device)
+        return _devices.sent(
+            (drawn * _values(self.std, drawn)).float(),
+            inputs.device,
+        )
 
     def test(self, inputs: Tensor) -> Tensor:
         """The sample 0, as often as there are numbers."""
@@ -138,12 +141,19 @@ class Excess:
         return
 
     def _of_each(self, differences: Tensor) -> Tensor:
-        return 0.5 * (differences.square() * _tensor(self.hessian, differences.dtype, differences.device)).sum(dim=1)
+        return 0.5 * (differences.square() * _values(self.hessian, differences)).sum(dim=1)
+
+
+def _values(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """The values in the type of a tensor, where it lies."""
+    return _tensor(values, like.dtype, like.device, _devices.stream_of(like.device))
 
 
 @functools.lru_cache(maxsize=16)
-def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _devices.sent(torch.tensor(values, dtype=dtype), device)
+def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device, stream: Any) -> Tensor:
+    """The values on a device, for one stream, since another would have to wait for them."""
+    del stream
+    return _devices.sent(torch.tensor(values, dtype=dtype, device="cpu"), device)
 
 
 def expected_loss(

@@ -14,6 +14,10 @@ from adabatch.lab.training import compiling
 from adabatch.lab.training.config import RunConfig
 
 _ACCELERATOR: Final = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+_FULL: Final = (
+    *("DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 _OF_A_GPU: Final = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS")
 
 
@@ -52,8 +56,8 @@ def told(config: RunConfig, device: torch.device, out: Path | None) -> Iterator[
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether memory ran out, of a GPU or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Whether memory ran out, of a GPU or of the machine, also where it is not torch's allocator that asks for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
 
 
 def is_of_the_gpu(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -39,6 +40,7 @@ from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
 from adabatch.types import Decision
 
+GIVEN_UP: Final = ("compile", "cuda_graphs")  # what a run that goes on may leave out
 CHECKPOINTS: Final = ("last", "previous", "best")
 METRICS, DECISIONS, TUNING = "metrics.jsonl", "decisions.jsonl", "tune.json"
 _LOGS: Final[Mapping[str, type]] = {METRICS: Evaluation, DECISIONS: Decision}
@@ -121,7 +123,9 @@ class RunFolder:
 
     def _enter_again(self, config: RunConfig) -> None:
         """Goes on with the run that is there."""
-        check_same(config, saved_config(self.path))
+        saved = saved_config(self.path)
+        check_same(config, saved)
+        given_up = {name: False for name in GIVEN_UP if getattr(saved, name) and not getattr(config, name)}
         self._around.enter_context(lock.held(self.path))
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
@@ -129,6 +133,9 @@ class RunFolder:
             checkpoint.finish(self._last, also=self._best)
             for draft in (*self.path.glob(".*.draft"), *self._last.parent.glob(".*.draft")):
                 draft.unlink()  # of a run that was killed
+            if given_up:
+                print(f"note: the run goes on without {' and '.join(given_up)}, with other rounding", file=sys.stderr)
+                write_json(self.path / "config.json", replace(saved, **given_up).to_json())
 
     def state(self) -> RunState | None:
         """The state to resume from; None if none was saved yet.
@@ -474,6 +481,9 @@ def check_same(config: RunConfig, saved: RunConfig) -> None:
     if differ := differences(config, replace(saved, epochs=max(saved.epochs, config.epochs))):
         got, remedy = f"others (now and saved): {'; '.join(differ)}", "leave them out or take another folder"
         raise ArgumentError("resume", "must keep the settings of the run", got=got, remedy=remedy)
+    if added := [name for name in GIVEN_UP if getattr(config, name) and not getattr(saved, name)]:
+        rule, remedy = "may give up `compile` and `cuda_graphs`, not add them", "leave them out or take another folder"
+        raise ArgumentError("resume", rule, got=" and ".join(added), remedy=remedy)
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:

@@ -51,7 +51,10 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
             if (fall := lr_schedule.falls_after(text, epochs=epochs)) is not None:
                 got = f"{text!r}, which falls first in epoch {fall:,} of {epochs:,}, so nothing grows"
                 rule = "must fall within the training"
-                warnings.warn(str(ArgumentError("lr_schedule", rule, got=got)), UserWarning, stacklevel=1)
+                remedy = f"let it fall earlier, or train for more than {fall:,} epochs"
+                warnings.warn(
+                    str(ArgumentError("lr_schedule", rule, got=got, remedy=remedy)), UserWarning, stacklevel=1
+                )
             return schedules.from_lr(lrs, rule=settings["rule"], maximum=maximum, **more)
         if settings["growth"] is None:
             return schedules.constant()

@@ -122,7 +122,8 @@ def train(
 
 def _decisive(config: RunConfig, data: tasks.Data, device: torch.device) -> dict[str, Any]:
     """Settings, versions and data: all that must be the same on all ranks."""
-    kept = {name: value for name, value in config.to_json().items() if not SETTINGS[name].may_change}
+    alike = ("compile", "cuda_graphs")  # may be given up when a run goes on, by all
+    kept = {name: value for name, value in config.to_json().items() if name in alike or not SETTINGS[name].may_change}
     found = {name: setting_in_words(name, value) for name, value in kept.items()}
     versions = devices.versions(device)
     return found | {name: versions[name] for name in ("adabatch", "torch", "git")} | {"data": data.fingerprint()}
@@ -178,8 +179,7 @@ class Trainer:
         self._setup.try_sizes(tell=self._note)
         self._before = self._loader.clock, time.perf_counter()
         self._communication.of_an_update(self._tally.updates)  # from here on
-        config = self._setup.config
-        whole = config.micro_batch_size is None and self._setup.device.type == "cpu" and self._ranks.world == 1
+        whole = self._setup.takes_whole_batches
         with suppress(_DivergedError):
             while self._loader.clock < self._end:
                 self._begin_stretch()

@@ -175,7 +175,8 @@ def _rates(text: str, epochs: int, count: int, first: float) -> list[float]:
                 rate = step(rate, epoch)
         if not 0 <= rate < math.inf:
             got = f"{rate} after {epoch:,} epochs of {text!r}"
-            raise ArgumentError("lr_schedule", "must give finite LRs of at least 0", got=got)
+            remedy = f"choose a factor of at most 1, or at most {epoch:,} epochs"
+            raise ArgumentError("lr_schedule", "must give finite LRs of at least 0", got=got, remedy=remedy)
         rates.append(rate)
     return rates
 

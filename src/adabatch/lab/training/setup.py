@@ -317,6 +317,11 @@ class Setup:
         return room.too_large(size, fits=fits)
 
     @property
+    def takes_whole_batches(self) -> bool:
+        """Whether updates take whole batches: on the CPU, in one process, without micro-batches."""
+        return self.config.micro_batch_size is None and self.device.type == "cpu" and self.ranks.world == 1
+
+    @property
     def _alone(self) -> bool:
         """Whether passes of this process wait for no other."""
         return self.ranks.world == 1 and not self.config.fsdp
