@@ -276,10 +276,10 @@ def test_fit_goes_on_after_an_error(tmp_path, kind, error, at):
 def test_another_growth_after_an_error(tmp_path):
     class Fails(Module):
         def training_step(self, batch, batch_idx):
-            raise ValueError
+            raise ValueError("broken")
 
     growth, module = BatchGrowth(loader_of(), ref.growth()), Fails()
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="broken"):
         trainer_of(tmp_path, growth).fit(module, growth)
     _, trained, _ = fitted(tmp_path, growth=BatchGrowth(growth.loader, ref.growth()))
     ref.assert_trained(trained.traced.net)
@@ -291,11 +291,11 @@ def test_another_trainer_after_an_error(tmp_path):
     class Fails(Module):
         def training_step(self, batch, batch_idx):
             if self.trainer.global_step == 3:
-                raise ValueError
+                raise ValueError("broken")
             return super().training_step(batch, batch_idx)
 
     growth, module = BatchGrowth(loader_of(), ref.growth()), Fails()
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="broken"):
         trainer_of(tmp_path, growth).fit(module, growth)
     with pytest.raises(RuntimeError, match=r"at epoch 0, step 0, got one at epoch 0, sample 48; for a new run make"):
         trainer_of(tmp_path, growth).fit(module, growth)
@@ -307,11 +307,11 @@ def test_a_checkpoint_saved_on_an_exception(tmp_path):
 
         def training_step(self, batch, batch_idx):
             if self.fails and self.trainer.global_step == 37:
-                raise ValueError
+                raise ValueError("broken")
             return super().training_step(batch, batch_idx)
 
     saves = pl.callbacks.OnExceptionCheckpoint(tmp_path, "saved")
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="broken"):
         fitted(tmp_path, Fails(), saves, enable_checkpointing=True)
     module = Fails()
     module.fails = False
