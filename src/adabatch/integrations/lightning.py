@@ -63,8 +63,8 @@ class BatchGrowth(pl.Callback):
 
     **LR.** LR schedulers with `"interval": "step"` count the updates of training without growth, and follow the
     position in the data; `length.base_updates` is their number, and `trainer.estimated_stepping_batches` is too, unless
-    `max_steps` ends the training. The coupling acts on top, and only while the optimizer steps. So `LearningRateMonitor` shows the LR without it; this callback logs `lr_in_force` and
-    `batch_size`.
+    `max_steps` ends the training. The coupling acts on top, and only while the optimizer steps. So
+    `LearningRateMonitor` shows the LR without it; this callback logs `lr_in_force` and `batch_size`.
 
     **Checkpoints** are Lightning's. A resumed run is the very run that was interrupted, dropout included: what
     validation draws moves no random state of the training. After an error or Ctrl-C, `fit` with the same Trainer goes
@@ -380,8 +380,8 @@ class BatchGrowth(pl.Callback):
                 "loader",
                 f"must stand where Lightning does, at epoch {trainer.current_epoch}, step {trainer.global_step}",
                 got=f"one at epoch {self.loader.epoch}, sample {self.loader.clock:,}",
-                remedy="for a new run make a new Trainer, loader and BatchGrowth; to resume, give `fit` a `ckpt_path` that was "
-                "saved with one",
+                remedy="for a new run make a new Trainer, loader and BatchGrowth; to resume, give `fit` a `ckpt_path` "
+                "that was saved with one",
             )
 
     def _tell(self, trainer: Any) -> None:

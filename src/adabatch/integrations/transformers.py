@@ -443,7 +443,7 @@ class Growth:
         return None if found is None else torch.as_tensor(found, device=device)
 
     def _count(self, data: Any, size: int) -> Any:
-        """Counts the operations of a micro-batch, none of the repeated sample; returns what its tokens are counted in."""
+        """Counts the operations of a micro-batch, none of the repeated sample; returns what has its tokens."""
         if not size and isinstance(data, Mapping):
             data = {name: value[:0] if isinstance(value, torch.Tensor) else value for name, value in data.items()}
         self._operations += float(self._own["floating_point_ops"](data))
