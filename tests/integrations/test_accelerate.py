@@ -97,6 +97,21 @@ def test_bad_input():
         prepare(run.accelerator, torch.utils.data.DataLoader(range(4)), run.batches)
 
 
+def test_accelerates_wrapper_of_an_optimizer():
+    run = Run()
+    with pytest.raises(TypeError, match=r"`optimizer` must be a torch.optim.Optimizer, got AcceleratedOptimizer; unwr"):
+        ab.BatchSizeScheduler(run.optimizer, run.loader, ref.growth())
+
+
+def test_a_resumed_run_has_the_weights_computed_by_hand(tmp_path):
+    Run().train(tmp_path / "saved", 37)
+    resumed = Run()
+    resumed.accelerator.load_state(str(tmp_path / "saved"))
+    resumed.train()
+    assert resumed.own.lrs == pytest.approx(ref.LRS[37:], rel=1e-9, abs=1e-12)
+    ref.assert_trained(resumed.traced.net)
+
+
 def test_accumulation_by_the_accelerator():
     with pytest.raises(
         ValueError, match=r"`gradient_accumulation_steps` must be 1, .* got 2; set `loader.micro_batch_s"

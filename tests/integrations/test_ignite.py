@@ -104,6 +104,32 @@ def test_a_terminated_run_goes_on():
     assert training.run().state.iteration == ref.UPDATES  # nothing is left
 
 
+@pytest.mark.parametrize("micro", [None, 16])
+@pytest.mark.parametrize("step", [20, 37])
+def test_an_interrupted_run_goes_on(micro, step):
+    training = Training(micro)
+    training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=step), lambda engine: engine.interrupt())
+    training.run()
+    assert sum(training.traced.passes) == sum(ref.SIZES[:step])
+    training.run()
+    assert sum(training.traced.passes) == sum(ref.SIZES)
+    assert training.events == [(1, 32), (2, 48), (3, 56), (4, 60)]
+    assert training.optimizer.lrs == pytest.approx(ref.LRS, rel=1e-9, abs=1e-12)
+    ref.assert_trained(training.traced.net)
+
+
+def test_a_resumed_run_has_the_weights_computed_by_hand(tmp_path):
+    whole = Training()
+    saver = Checkpoint(whole.states(), DiskSaver(str(tmp_path)), n_saved=None)
+    whole.engine.add_event_handler(Events.ITERATION_COMPLETED(once=37), saver)
+    whole.run()
+    resumed = Training()
+    Checkpoint.load_objects(resumed.states(), torch.load(next(tmp_path.iterdir()), weights_only=True))
+    resumed.run()
+    assert resumed.optimizer.lrs == pytest.approx(ref.LRS[37:], rel=1e-9, abs=1e-12)
+    ref.assert_trained(resumed.traced.net)
+
+
 def test_the_rest_of_an_epoch_that_was_left_is_passed():
     training = Training()
     training.engine.add_event_handler(Events.ITERATION_COMPLETED(once=37), lambda engine: engine.terminate())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -241,9 +242,255 @@ def test_fit_goes_on_for_more_epochs(tmp_path):
     assert module.traced.passes == ref.micro_sizes(ref.BASE)
 
 
+@pytest.mark.parametrize("kind", [Module, Manual])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [3, 40])
+def test_fit_goes_on_after_an_error(tmp_path, kind, error, at):
+    """Lightning calls no `teardown` then; nothing is trained on twice or left out."""
+
+    class Fails(kind):
+        fails = True
+
+        def training_step(self, batch, batch_idx):
+            if self.fails and self.trainer.global_step == at:
+                self.fails = False
+                raise error
+            return super().training_step(batch, batch_idx)
+
+    growth, module = BatchGrowth(loader_of(), ref.growth()), Fails()
+    trainer = trainer_of(tmp_path, growth)
+    val = torch.utils.data.DataLoader(TensorDataset(*ref.data()), batch_size=250)
+    with pytest.raises(SystemExit if error is KeyboardInterrupt else error):
+        trainer.fit(module, growth, val)
+    assert not {"training_step", "optimizer_step"} & set(vars(module))
+    before = optimizer_of(trainer).lrs if trainer.optimizers else []
+    trainer.fit(module, growth, val)
+    assert sum(module.traced.passes) == sum(ref.SIZES)
+    lrs = before + optimizer_of(trainer).lrs
+    assert lrs[-(ref.UPDATES - at) :] == pytest.approx(ref.LRS[at:], rel=1e-9, abs=1e-12)
+    assert trainer.global_step == ref.UPDATES
+    assert module.validated == [32, 48, 56, 60]
+    assert module.epochs_ended == [(0, 32), (1, 48), (2, 56), (3, 60)]
+
+
+def test_another_growth_after_an_error(tmp_path):
+    class Fails(Module):
+        def training_step(self, batch, batch_idx):
+            raise ValueError("broken")
+
+    growth, module = BatchGrowth(loader_of(), ref.growth()), Fails()
+    with pytest.raises(ValueError, match="broken"):
+        trainer_of(tmp_path, growth).fit(module, growth)
+    _, trained, _ = fitted(tmp_path, growth=BatchGrowth(growth.loader, ref.growth()))
+    ref.assert_trained(trained.traced.net)
+
+
+def test_another_trainer_after_an_error(tmp_path):
+    """The loader stands within the data, and the Trainer at its beginning."""
+
+    class Fails(Module):
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == 3:
+                raise ValueError("broken")
+            return super().training_step(batch, batch_idx)
+
+    growth, module = BatchGrowth(loader_of(), ref.growth()), Fails()
+    with pytest.raises(ValueError, match="broken"):
+        trainer_of(tmp_path, growth).fit(module, growth)
+    with pytest.raises(RuntimeError, match=r"at epoch 0, step 0, got one at epoch 0, sample 48; for a new run make"):
+        trainer_of(tmp_path, growth).fit(module, growth)
+
+
+def test_a_checkpoint_saved_on_an_exception(tmp_path):
+    class Fails(Module):
+        fails = True
+
+        def training_step(self, batch, batch_idx):
+            if self.fails and self.trainer.global_step == 37:
+                raise ValueError("broken")
+            return super().training_step(batch, batch_idx)
+
+    saves = pl.callbacks.OnExceptionCheckpoint(tmp_path, "saved")
+    with pytest.raises(ValueError, match="broken"):
+        fitted(tmp_path, Fails(), saves, enable_checkpointing=True)
+    module = Fails()
+    module.fails = False
+    trainer, module, _ = fitted(tmp_path, module, resume=str(tmp_path / "saved.ckpt"))
+    ref.assert_trained(module.traced.net)
+    assert sum(module.traced.passes) == sum(ref.SIZES[37:])
+    assert trainer.global_step == ref.UPDATES
+
+
+@pytest.mark.parametrize("at", [37, 48])
+def test_a_resumed_run_has_the_weights_computed_by_hand(tmp_path, at):
+    saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=at, save_top_k=-1, filename="{step}")
+    fitted(tmp_path, Module(), saves, enable_checkpointing=True)
+    trainer, module, _ = fitted(tmp_path, resume=str(tmp_path / f"step={at}.ckpt"))
+    ref.assert_trained(module.traced.net)
+    assert optimizer_of(trainer).lrs == pytest.approx(ref.LRS[at:], rel=1e-9, abs=1e-12)
+
+
+def test_other_stages_leave_the_place_alone(tmp_path):
+    """They load the states of callbacks too."""
+    saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=20, save_top_k=-1, filename="{step}")
+    growth, module = BatchGrowth(loader_of(), ref.growth()), Module(lr_steps=ref.BASE_UPDATES)
+    module.test_step = lambda batch, batch_idx: None
+    trainer, _, _ = fitted(tmp_path, module, saves, growth=growth, max_epochs=2, enable_checkpointing=True)
+    own, path = ref.weights(module), str(tmp_path / "step=20.ckpt")
+    val = torch.utils.data.DataLoader(TensorDataset(*ref.data()), batch_size=250)
+    trainer.validate(module, val, ckpt_path=path)
+    trainer.test(module, val, ckpt_path=path)
+    torch.nn.utils.vector_to_parameters(own, module.parameters())
+    trainer.fit_loop.max_epochs = ref.EPOCHS
+    trainer.fit(module, growth)
+    assert sum(module.traced.passes) == sum(ref.SIZES)
+    fresh = BatchGrowth(loader_of(), ref.growth())
+    trainer_of(tmp_path, fresh).test(module, val, ckpt_path=path)
+    assert fresh.loader.clock == 0
+
+
+def test_hooks_around_zero_grad_come_once_an_update(tmp_path):
+    class Counts(Module):
+        zeroed, batches = 0, 0
+
+        def on_before_zero_grad(self, optimizer):
+            self.zeroed += 1
+
+        def optimizer_zero_grad(self, *args):
+            self.batches += 1
+            super().optimizer_zero_grad(*args)
+
+    _, module, _ = fitted(tmp_path, Counts(), micro=8)
+    assert (module.zeroed, module.batches) == (ref.UPDATES, ref.UPDATES)
+    ref.assert_trained(module.traced.net)
+
+
+def test_max_steps_and_the_course_of_the_lr(tmp_path):
+    """Lightning's estimate is `max_steps`, which counts updates of the training as it grows."""
+    with pytest.raises(
+        ValueError, match=r"`total_iters` must count the updates of training without growth, here 48: .*, got 40; `est"
+    ):
+        fitted(tmp_path, max_steps=40, max_epochs=-1)
+
+    class Right(Module):
+        def configure_optimizers(self):
+            self.lr_steps = growth.length.base_updates
+            return super().configure_optimizers()
+
+    growth = BatchGrowth(loader_of(), ref.growth())
+    trainer, _, _ = fitted(tmp_path, Right(), growth=growth, max_steps=40, max_epochs=-1)
+    course = 32 + 8 * 2
+    expected = [ref.LR * (1 - number / course) for number in range(32)]
+    expected += [2 * ref.LR * (1 - (32 + 2 * number) / course) for number in range(8)]
+    assert optimizer_of(trainer).lrs == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_number_of_updates_between_validations_that_some_epochs_do_not_have(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`val_check_interval` must be at most the updates of the shortest epoch, here 4: .*got 10; g"
+    ):
+        fitted(tmp_path, val_check_interval=10)
+    _, module, _ = fitted(tmp_path, val_check_interval=10, check_val_every_n_epoch=None)
+    assert module.validated == [10, 20, 30, 40, 50, 60]
+    fitted(tmp_path, val_check_interval=10, validates=False)
+
+
+@pytest.mark.parametrize(("kind", "micro"), [(Module, 16), (Manual, 16), (Manual, None)])
+@pytest.mark.parametrize("at", [5, 7, 10])
+def test_limits_of_an_epoch_and_a_resume(tmp_path, at, kind, micro):
+    saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=at, save_top_k=-1, filename="{step}")
+    whole, module, _ = fitted(tmp_path, kind(0.3), saves, micro=micro, enable_checkpointing=True,
+                              limit_train_batches=5)  # fmt: skip
+    again, resumed, _ = fitted(tmp_path, kind(0.3), micro=micro, resume=str(tmp_path / f"step={at}.ckpt"),
+                               limit_train_batches=5)  # fmt: skip
+    assert again.global_step == whole.global_step == 19
+    assert optimizer_of(again).lrs == optimizer_of(whole).lrs[at:]
+    assert torch.equal(ref.weights(module), ref.weights(resumed))
+
+
+def test_an_epochs_end_as_a_checkpoint_with_limits(tmp_path):
+    saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1, filename="{epoch}",
+                                         save_on_train_epoch_end=True)  # fmt: skip
+    _, module, _ = fitted(tmp_path, Module(0.3), saves, enable_checkpointing=True, limit_train_batches=5)
+    _, resumed, _ = fitted(tmp_path, Module(0.3), resume=str(tmp_path / "epoch=1.ckpt"), limit_train_batches=5)
+    assert torch.equal(ref.weights(module), ref.weights(resumed))
+
+
+def test_draws_of_callbacks_differ_from_update_to_update(tmp_path):
+    """And validation moves no random state of the training."""
+
+    class Draws(pl.Callback):
+        def __init__(self):
+            self.found = {"batch": [], "validation": [], "epoch": []}
+
+        def on_train_batch_end(self, *_):
+            self.found["batch"].append(random.random())
+
+        def on_validation_epoch_end(self, trainer, pl_module):
+            self.found["validation"].append(random.random())
+
+        def on_train_epoch_end(self, *_):
+            self.found["epoch"].append(random.random())
+
+    draws = Draws()
+    fitted(tmp_path, Module(), draws, num_sanity_val_steps=0)
+    assert all(len(set(found)) == len(found) > 3 for found in draws.found.values())
+    weights = []
+    for validates in (True, False):
+        torch.manual_seed(1)
+        module = Module(0.3)
+        torch.manual_seed(2)
+        weights.append(ref.weights(fitted(tmp_path, module, validates=validates)[1]))
+    assert torch.equal(*weights)
+
+
+def test_micro_batches_in_which_nothing_counts(tmp_path):
+    """The mean over no token is 0 / 0, and so is its gradient."""
+
+    class Tokens(Module):
+        def training_step(self, batch, batch_idx):
+            return mean(self.traced, *batch)
+
+    def mean(model, inputs, targets):
+        return ((model(inputs) - targets[:, :1]).square() * targets[:, 1:]).sum() / targets[:, 1:].sum()
+
+    inputs, targets = ref.data()
+    weight = torch.randint(3, (ref.N, 1), generator=torch.Generator().manual_seed(3)).double()
+    targets = torch.cat([targets, weight], 1)
+    growth = BatchGrowth(loader_of(2, (inputs, targets)), ref.growth(), weight=lambda batch: batch[1][:, 1])
+    _, module, _ = fitted(tmp_path, Tokens(), growth=growth, validates=False)
+    ref.assert_trained(module.traced.net, ref.trained(loss=mean, tensors=(inputs, targets)))
+
+
+def test_data_of_manual_micro_batches_go_through_the_hooks(tmp_path):
+    class Moves(Manual):
+        moved, seen = 0, 0
+
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            inputs, targets = batch
+            return inputs.float(), targets
+
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            self.moved += len(batch[0])
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            assert batch[0].dtype == torch.float32
+            return batch[0].double(), batch[1]
+
+    _, module, _ = fitted(tmp_path, Moves(), micro=16, validates=False)
+    assert module.traced.passes == ref.micro_sizes(16)
+    assert module.moved == sum(ref.SIZES)
+
+
 def test_the_module_has_its_own_methods_after_fit(tmp_path):
     _, module, _ = fitted(tmp_path)
     assert not {"training_step", "optimizer_step", "optimizer_zero_grad"} & set(vars(module))
+    module = Module()
+    own = module.training_step
+    module.training_step = stand_in = lambda batch, batch_idx: own(batch, batch_idx)  # as a compiled module has
+    fitted(tmp_path, module)
+    assert vars(module)["training_step"] is stand_in
 
 
 # Bad input.

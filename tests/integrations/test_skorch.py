@@ -142,6 +142,30 @@ def test_an_interrupted_fit_goes_on():
     ref.assert_trained(net.module_.traced.net)
 
 
+@pytest.mark.parametrize("step", [5, 37])
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_partial_fit_goes_on_after_an_error(step, epochs):
+    """Also one in the second call, which began at another place."""
+
+    class Fails(skorch.callbacks.Callback):
+        count = 0
+
+        def on_batch_begin(self, net, batch=None, training=None, **_):
+            Fails.count += 1
+            if Fails.count == step + 1:
+                raise ValueError("broken")
+
+    net = net_of(callbacks=[linear(), Fails()], max_epochs=epochs).initialize()
+    with pytest.raises(ValueError, match="broken"):
+        net.partial_fit(*ref.data()).partial_fit(*ref.data())
+    assert net.module_.traced.passes == ref.SIZES[:step]
+    net.max_epochs = 4 - len(ref.SIZES[:step]) // 32
+    net.partial_fit(*ref.data())
+    assert net.module_.traced.passes == ref.SIZES
+    assert net.optimizer_.lrs == pytest.approx(ref.LRS, rel=1e-9, abs=1e-12)
+    ref.assert_trained(net.module_.traced.net)
+
+
 def test_the_net_has_its_own_iterators_after_fit():
     net = net_of().fit(*ref.data())
     assert "get_iterator" not in vars(net)

@@ -15,7 +15,6 @@ from tests.accumulate.ranks import on_ranks
 from tests.integrations import reference as ref
 
 import adabatch as ab
-from adabatch.data.order import permute
 
 pytest.importorskip("transformers")
 import transformers
@@ -164,12 +163,11 @@ def test_max_steps_ends_the_training_and_the_course_of_the_lr(tmp_path):
     passed = 2 * ref.N + 2 * 64
     course = 2 * 32 + 8  # updates of 16 that this takes
     expected = []
-    for number, size in zip(range(50), ref.SIZES, strict=False):
+    for number in range(50):
         clock = sum(ref.SIZES[:number])
         epoch, offset = divmod(clock, ref.N)
         ratio = 2**epoch
         expected.append(ref.LR * (1 - (32 * epoch + offset // 16) / course) * ratio)
-        assert size
     assert optimizer.lrs == pytest.approx(expected, rel=1e-12)
     assert sum(trainer.model.traced.passes) == passed
 
@@ -307,6 +305,142 @@ def test_evaluation_is_not_weighed(tmp_path):
     inputs, targets = ref.data()
     found = trainer.evaluate()["eval_loss"]
     assert found == pytest.approx(ref.loss_of(trainer.model.traced.net, inputs, targets).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_within_a_pass(tmp_path, error):
+    """Evaluation is not weighed afterwards, the growth can be closed, and training goes on as ever."""
+
+    class Fails(Regression):
+        passes = 0
+
+        def forward(self, inputs, labels=None):
+            found = super().forward(inputs, labels)
+            self.passes += self.training
+            if self.passes == 40:
+                self.passes += 1
+                raise error("broken")
+            return found
+
+    def linear(optimizer):
+        return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=ref.BASE_UPDATES)
+
+    trainer = trainer_of(tmp_path, Fails(), made={"eval_dataset": Items(*ref.data())}, num_train_epochs=4,
+                         scheduler=linear, per_device_train_batch_size=8, per_device_eval_batch_size=500,
+                         gradient_accumulation_steps=2)  # fmt: skip
+    growth = grow(trainer, ref.growth())
+    with pytest.raises(error):
+        trainer.train()
+    inputs, targets = ref.data()
+    found = trainer.evaluate()["eval_loss"]
+    assert found == pytest.approx(ref.loss_of(trainer.model.traced.net, inputs, targets).item(), rel=1e-6)
+    growth.close()
+    assert isinstance(trainer.lr_scheduler, torch.optim.lr_scheduler.LinearLR)
+    before = trainer.lr_scheduler.last_epoch
+    grow(trainer, ref.growth()).close()
+    trainer.args.num_train_epochs = 1
+    trainer.train()
+    assert trainer.lr_scheduler.last_epoch == before + 32
+
+
+def test_closing_while_it_trains(tmp_path):
+    class Closes(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            growth.close()
+
+    trainer = trainer_of(tmp_path, made={"callbacks": [Closes()]})
+    growth = grow(trainer, ref.growth())
+    with pytest.raises(RuntimeError, match=r"`close\(\)` of a Growth was called while the Trainer trains"):
+        trainer.train()
+    growth.close()
+
+
+@pytest.mark.parametrize("when", ["on_step_end", "on_log", "on_evaluate", "on_save"])
+def test_callbacks_must_not_end_an_epoch(tmp_path, when):
+    class Stops(transformers.TrainerCallback):
+        pass
+
+    def stop(self, args, state, control, **_):
+        control.should_epoch_stop = True
+
+    setattr(Stops, when, stop)
+    steps = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5}
+    trainer = trainer_of(tmp_path, made={"callbacks": [Stops()], "eval_dataset": Items(*ref.data())}, **steps)
+    grow(trainer, ref.growth())
+    with pytest.raises(RuntimeError, match="`should_epoch_stop` must not be set by a callback while the batch grows"):
+        trainer.train()
+
+
+def test_an_lr_schedule_made_before_training(tmp_path):
+    trainer = trainer_of(tmp_path)
+    optimizer = trainer.optimizer
+    grow(trainer, ref.growth())
+    trainer.create_optimizer_and_scheduler(100)
+    trainer.train()
+    assert optimizer.lrs == pytest.approx(ref.LRS, rel=1e-12)
+
+
+def test_a_training_step_without_the_trainers_loss(tmp_path):
+    class Own(transformers.Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            loss = model(**inputs)["loss"]
+            loss.backward()
+            return loss.detach()
+
+    trainer = trainer_of(tmp_path, kind=Own)
+    grow(trainer, ref.growth())
+    with pytest.raises(RuntimeError, match="`training_step` of the Trainer must call `compute_loss`"):
+        trainer.train()
+
+
+def test_micro_batches_in_which_nothing_counts(tmp_path):
+    """The mean over no token is 0 / 0, and so is its gradient."""
+
+    class Weighted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.traced = ref.Traced()
+
+        def forward(self, inputs, labels=None):
+            return {"loss": mean(self.traced, inputs, labels)}
+
+    def mean(model, inputs, targets):
+        return ((model(inputs) - targets[:, :1]).square() * targets[:, 1:]).sum() / targets[:, 1:].sum()
+
+    inputs, targets = ref.data()
+    weight = torch.randint(3, (ref.N, 1), generator=torch.Generator().manual_seed(3)).double() / 64
+    data = (inputs, torch.cat([targets, weight], 1))  # weights of whole batches below 1
+    trainer = trainer_of(tmp_path, Weighted(), data=Items(*data), per_device_train_batch_size=2,
+                         gradient_accumulation_steps=8)  # fmt: skip
+    grow(trainer, ref.growth(), weight=lambda batch: batch["labels"][:, 1].sum())
+    trainer.train()
+    ref.assert_trained(trainer.model, ref.trained(ref.network(), mean, data))
+    first = next(ref.batches())[1]
+    logged = next(each["loss"] for each in trainer.state.log_history if "loss" in each)
+    assert logged == pytest.approx(mean(ref.network(), data[0][first], data[1][first]).item(), rel=1e-6)
+
+
+def test_rows_without_a_label(tmp_path):
+    inputs, labels = token_data()
+    labels[::2] = -100
+    trainer = trainer_of(tmp_path, Tokens(divides=False), data=Items(inputs, labels), per_device_train_batch_size=1,
+                         gradient_accumulation_steps=16, include_num_input_tokens_seen="all")  # fmt: skip
+    trainer.model.main_input_name = "inputs"
+    grow(trainer, ref.growth())
+    trainer.train()
+    ref.assert_trained(trainer.model, ref.trained(Tokens(), mean_over_tokens, (inputs, labels)))
+    assert trainer.state.num_input_tokens_seen == ref.EPOCHS * ref.N * 6
+
+
+@pytest.mark.parametrize("step", [37, 48])
+def test_a_resumed_run_has_the_weights_computed_by_hand(tmp_path, step):
+    for resume in (None, str(tmp_path / f"checkpoint-{step}")):
+        trainer = trainer_of(tmp_path, save_strategy="steps", save_steps=step)
+        optimizer = trainer.optimizer
+        grow(trainer, ref.growth())
+        trainer.train(resume_from_checkpoint=resume)
+    assert optimizer.lrs == pytest.approx(ref.LRS[step:], rel=1e-12)
+    ref.assert_trained(trainer.model)
 
 
 # Bad input.
@@ -447,4 +581,3 @@ def test_the_state_of_a_checkpoint_is_small_and_safe(tmp_path):
     state = torch.load(tmp_path / "checkpoint-20" / "scheduler.pt", weights_only=True)
     assert state["loader"]["clock"] == 20 * 16
     assert json.loads(json.dumps(state["batches"])) == state["batches"]
-    assert permute(np.arange(3), size=3, seed=0, epoch=0).size == 3

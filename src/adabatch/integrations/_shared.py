@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -208,18 +208,40 @@ def _itself(value: Any) -> Any:
     return value
 
 
+def nothing_of(model: torch.nn.Module) -> torch.Tensor:
+    """A loss of 0 that reaches every parameter, for a micro-batch in which nothing counts: its own mean is 0 / 0."""
+    return torch.stack([p.sum().float() for p in model.parameters() if p.requires_grad]).sum() * 0
+
+
+class _Placed:
+    """A micro-batch whose data are placed as they are taken."""
+
+    def __init__(self, micro: Any, place: Callable[[Any], Any]) -> None:
+        self._micro, self._place = micro, place
+
+    def __enter__(self) -> Any:
+        return self._place(self._micro.__enter__())
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._micro.__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._micro, name)
+
+
 class Update:
     """The micro-batches of one update, for a step that takes them all; fetched as they are iterated, once.
 
     Args:
         micros: from `ab.accumulate`.
+        place: moves the data of each to the device; None to hand them out as they are.
 
     Attributes:
         is_over: whether there is no update any more.
     """
 
-    def __init__(self, micros: Iterator[Any]) -> None:
-        self._micros = micros
+    def __init__(self, micros: Iterator[Any], place: Callable[[Any], Any] | None = None) -> None:
+        self._micros, self._place = micros, place
         self._first = next(micros, None)
         self.is_over = self._first is None
 
@@ -228,10 +250,13 @@ class Update:
         if micro is None:
             rule = "must be iterated once, since its micro-batches are passed once"
             raise UsageError("batch", rule, remedy="loop over it in the step alone; give `self.log` its `batch_size=`")
-        yield micro
+        yield self._placed(micro)
         while not micro.is_last:
             micro = next(self._micros)
-            yield micro
+            yield self._placed(micro)
+
+    def _placed(self, micro: Any) -> Any:
+        return micro if self._place is None else _Placed(micro, self._place)
 
 
 class RandomStates:

@@ -40,7 +40,8 @@ def run(
     data says.
 
     To resume, load the states of loader and `batches`, or that of a `Place`, and call `run` again: the engine goes on
-    there, whatever its own state is. Without, a run that was terminated within an epoch goes on at the next one.
+    there, whatever its own state is. Without, a run that was terminated within an epoch goes on at the next one; one
+    that was interrupted (`engine.interrupt`) goes on where it was.
 
     Args:
         engine: a training Engine.
@@ -86,7 +87,7 @@ def run(
     if epochs is None or loader.dataset_size is None:
         rule = "must be known, and so must the length of the data, since the engine must be told where an epoch ends"
         raise ArgumentError("epochs", rule, value=epochs, remedy="give `epochs=` here or to the BatchSizeScheduler")
-    for name in ("_init_iter", "_dataloader_iter", "_process_function"):
+    for name in ("_init_iter", "_dataloader_iter", "_process_function", "_internal_run_generator"):
         if not hasattr(engine, name):
             rule = f"must have `{name}`, which this integration uses"
             raise ArgumentTypeError("engine", rule, got=type(engine).__name__, remedy="install pytorch-ignite 0.5")
@@ -146,6 +147,9 @@ class _Run:
 
     def run(self) -> State:
         engine, loader, state = self._engine, self._loader, self._engine.state
+        if engine._internal_run_generator is not None:  # noqa: SLF001 - it was interrupted, and would not begin an epoch
+            engine._internal_run_generator = engine._dataloader_iter = None  # noqa: SLF001
+            loader.load_state_dict(loader.state_dict())  # else the rest of the epoch would be passed
         done, epoch = self._batches.plan.update_at(loader.clock), loader.epoch
         before = sum(loader.updates_in_epoch(each) for each in range(epoch))
         self._passed = max(0, done - before)  # after an epoch that was left early, the next one begins
@@ -178,8 +182,11 @@ class _Run:
             return
         while self._loader.epoch < self._epochs:
             micros = ab.accumulate(self._loader, self._model)
-            while not (update := Update(micros)).is_over:
-                yield update
+            try:
+                while not (update := Update(micros)).is_over:
+                    yield update
+            finally:
+                micros.close()
 
     def _begin_epoch(self, engine: Any) -> None:
         engine.state.epoch_length = self._loader.updates_in_epoch(engine.state.epoch - 1)

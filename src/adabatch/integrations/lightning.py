@@ -11,13 +11,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
+from weakref import WeakSet
 
 import torch
 
 import adabatch as ab
 from adabatch import _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.integrations._shared import GrowingLR, Length, RandomStates, Update, check_hooks, length_of, missing
+from adabatch.integrations._shared import (
+    GrowingLR,
+    Length,
+    RandomStates,
+    Update,
+    check_hooks,
+    length_of,
+    missing,
+    nothing_of,
+)
 from adabatch.schedules import Schedule
 
 try:
@@ -30,8 +40,10 @@ _WORKS: Final = "2.6 or a later 2"
 _MODULE_HOOKS: Final[dict[str, tuple[str, ...]]] = {
     "training_step": (),
     "optimizer_step": ("epoch", "batch_idx", "optimizer", "optimizer_closure"),
-    "optimizer_zero_grad": ("epoch", "batch_idx", "optimizer"),
 }
+_TRANSFERS: Final = ("_on_before_batch_transfer", "_apply_batch_transfer_handler")
+_FAILED: Final[WeakSet[ab.BatchSizeScheduler]] = WeakSet()  # their training ended with an error
+_COURSES: Final = ("total_iters", "total_steps", "T_max")  # attributes of torch's LR schedulers, in updates
 _FORMAT: Final = 1
 
 
@@ -50,12 +62,13 @@ class BatchGrowth(pl.Callback):
     `self.manual_backward(loss * micro.weight)`. Step the optimizers after them.
 
     **LR.** LR schedulers with `"interval": "step"` count the updates of training without growth, and follow the
-    position in the data; `trainer.estimated_stepping_batches` is their number. The coupling acts on top, and only while
-    the optimizer steps. So `LearningRateMonitor` shows the LR without it; this callback logs `lr_in_force` and
-    `batch_size`.
+    position in the data; `length.base_updates` is their number, and `trainer.estimated_stepping_batches` is too, unless
+    `max_steps` ends the training. The coupling acts on top, and only while the optimizer steps. So
+    `LearningRateMonitor` shows the LR without it; this callback logs `lr_in_force` and `batch_size`.
 
-    **Checkpoints** are Lightning's. A resumed run is the very run that was interrupted, dropout included: random states
-    are those of the training alone, whatever validation draws.
+    **Checkpoints** are Lightning's. A resumed run is the very run that was interrupted, dropout included: what
+    validation draws moves no random state of the training. After an error or Ctrl-C, `fit` with the same Trainer goes
+    on after the last whole update.
 
     Args:
         loader: an `ab.DataLoader` over data with a length.
@@ -66,7 +79,7 @@ class BatchGrowth(pl.Callback):
 
     Attributes:
         batches: the `ab.BatchSizeScheduler`, from `on_fit_start` on.
-        length: how long the training is, with its plan; None before `fit` or without `max_epochs`.
+        length: how long the training is, with its plan; known in `configure_optimizers`, None before `fit`.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -128,6 +141,8 @@ class BatchGrowth(pl.Callback):
         self._trainer: Any = None
         self._module: Any = None
         self._own: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}  # what the module itself had in their place
+        self._stage = ""
         self._micros: Generator[Any, None, None] | None = None
         self._micro: Any = None  # the micro-batch that is entered
         self._data: Any = None  # that of a later micro-batch, in the place of the first one's
@@ -137,8 +152,12 @@ class BatchGrowth(pl.Callback):
         self._fitting = False
         self._length: int | None = None  # updates of the current epoch, once training begins
         self._saved: dict[str, Any] | None = None  # to be loaded once there is a BatchSizeScheduler
+        self._loaded = False  # whether the BatchSizeScheduler stands where a state says, and has not trained since
         self._resumes = False  # whether a checkpoint was loaded for this `fit`
-        self._random: RandomStates | None = None  # this process's random states after the latest update
+        self._random: RandomStates | None = None  # those of a checkpoint, to be put back before the first batch
+        self._aside: RandomStates | None = None  # those of the training, during validation
+        self._validation: RandomStates | None = None  # those of validation, between two of them
+        self._entered = (0, 0)  # the epoch in which `fit` went on, and its updates before
 
     # What `fit` takes as its loader.
 
@@ -160,29 +179,27 @@ class BatchGrowth(pl.Callback):
             remedy = "give it to the Trainer too: `Trainer(callbacks=[growth])`"
             raise UsageError("BatchGrowth", "must be a callback of the Trainer that iterates it", remedy=remedy)
         self._leave()
+        random, self._random = self._random, None
+        if random is not None:
+            random.restore()
         manual = not module.automatic_optimization
         if manual and self.loader.micro_batch_size is None:
-            for batch in self.loader:
-                self._restore_random()
-                yield batch
+            self._micros = whole = self._whole_batches()
+            yield from whole
             return
         self._micros = micros = ab.accumulate(self.loader, trainer.strategy.model)
         if manual:
-            while True:
-                self._restore_random()
-                update = Update(micros)
-                if update.is_over:
-                    return
+            while not (update := Update(micros, self._on_device)).is_over:
                 yield update
-        while True:
-            self._restore_random()
-            micro = next(micros, None)
-            if micro is None:
-                return
+            return
+        for micro in micros:
             self._micro = micro
             data = micro.__enter__()
             self._weigh(data)
             yield data
+
+    def _whole_batches(self) -> Generator[Any, None, None]:
+        yield from self.loader
 
     def _leave(self) -> None:
         """Ends the iteration before, if it goes on."""
@@ -197,18 +214,63 @@ class BatchGrowth(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks the settings, and stands in for the methods of the module that make a step."""
+        self._stage = stage
         if stage != "fit":
             return
+        self._undo()  # an error in the training before skipped `teardown`
+        driver = getattr(self.loader, "driver", None)
+        if driver is not None and driver in _FAILED:
+            self._close(driver)
         _check_settings(trainer, pl_module)
         self._trainer, self._module, self._fitting, self._length = trainer, pl_module, False, None
-        self._own = {name: getattr(pl_module, name) for name in _MODULE_HOOKS}
-        if pl_module.automatic_optimization:
-            for name, own in self._own.items():
-                object.__setattr__(pl_module, name, _in_place_of(own, getattr(self, f"_{name}")))
+        self.length = self._length_of(trainer)
+        stands = _MODULE_HOOKS if pl_module.automatic_optimization else _TRANSFERS
+        self._own = {name: getattr(pl_module, name) for name in stands}
+        self._kept = {name: vars(pl_module)[name] for name in stands if name in vars(pl_module)}
+        for name, own in self._own.items():
+            stand_in = functools.partial(self._transfer, own) if name in _TRANSFERS else getattr(self, f"_{name}")
+            object.__setattr__(pl_module, name, _in_place_of(own, stand_in))
+        val_loop: Any = trainer.fit_loop.epoch_loop.val_loop
+        val_loop.run = functools.partial(self._validate, val_loop.run)
+
+    def _length_of(self, trainer: Any) -> Length | None:
+        """How long the training is, by its epochs or by `max_steps`, whichever ends first."""
+        by = functools.partial(length_of, self._schedule, self.loader, base=self._base, tokens_per_sample=self._tokens)
+        found = None if trainer.max_epochs in (None, -1) else by(epochs=trainer.max_epochs)
+        if trainer.max_steps > 0 and (found is None or trainer.max_steps < found.updates):
+            return by(updates=trainer.max_steps)
+        return found
+
+    def _give_back(self) -> None:
+        """Gives the module its own methods back."""
+        for name in self._own:
+            vars(self._module).pop(name, None)
+            if name in self._kept:
+                object.__setattr__(self._module, name, self._kept[name])
+        self._own, self._kept = {}, {}
+        if self._trainer is not None:
+            vars(self._trainer.fit_loop.epoch_loop.val_loop).pop("run", None)
+
+    def _close(self, batches: ab.BatchSizeScheduler) -> None:
+        stands = self.loader.state_dict()
+        batches.close()
+        if batches in _FAILED:
+            self.loader.load_state_dict(stands)  # else the rest of the epoch, which was left, would be passed
+
+    def _undo(self) -> None:
+        """Takes everything off module, loader and optimizers."""
+        self._leave()
+        self._give_back()
+        if self.batches is not None and self._fitting:
+            self._saved = {"batches": self.batches.state_dict()}
+            self._close(self.batches)
+        self._fitting, self._length, self._aside = False, None, None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Couples the optimizers, and makes LR schedulers follow the data. Their states are loaded after this."""
         epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+        if epochs is None and self.length is not None and not self._schedule.finite:
+            epochs = self.length.epochs
         base = self._base
         self.batches = ab.BatchSizeScheduler(
             trainer.optimizers,
@@ -218,21 +280,25 @@ class BatchGrowth(pl.Callback):
             epochs=epochs,
             tokens_per_sample=self._tokens,
         )
-        if epochs is not None:
-            self.length = length_of(
-                self._schedule, self.loader, base=base, epochs=epochs, tokens_per_sample=self._tokens
-            )
-        if not self._resumes:
+        self._fitting = True
+        resumes, self._entered = self._resumes, (0, 0)
+        if not resumes:
             self._meet(trainer)
         saved, self._saved, self._resumes = self._saved, None, False
         if saved is not None:
             self.batches.load_state_dict(saved["batches"])
+        self._loaded = saved is not None
+        if not resumes:
+            epoch = self.loader.epoch
+            before = sum(self.loader.updates_in_epoch(each) for each in range(epoch))
+            self._entered = (epoch, max(0, self.batches.plan.update_at(self.loader.clock) - before))
         for config in trainer.lr_scheduler_configs:
             if config.interval == "step" and not config.reduce_on_plateau:
                 if config.frequency != 1:
                     rule, remedy = "must be 1 where an LR scheduler counts updates", "let it count them itself"
                     raise ArgumentError("frequency", rule, value=config.frequency, remedy=remedy)
                 own = config.scheduler.lr_scheduler if isinstance(config.scheduler, GrowingLR) else config.scheduler
+                self._check_course(own)
                 config.scheduler = GrowingLR(own, self.loader, self.batches, base=base)
         trainer.fit_loop.setup_data()  # by the longest epoch; it does nothing if an estimate of the length came first
         combined = trainer.fit_loop._combined_loader  # noqa: SLF001
@@ -240,8 +306,42 @@ class BatchGrowth(pl.Callback):
             got = ", ".join(type(each).__name__ for each in getattr(combined, "flattened", ())) or "none"
             remedy = "write `trainer.fit(model, growth)`, or return the BatchGrowth from `train_dataloader`"
             raise ArgumentError("train_dataloaders", "must be the BatchGrowth itself", got=got, remedy=remedy)
-        self._fitting = True
+        self._check_validation(trainer)
         self._tell(trainer)
+
+    def _check_course(self, lr_scheduler: Any) -> None:
+        """Raises if an LR scheduler counts `max_steps`, updates of the training as it grows."""
+        length = self.length
+        if length is None or length.updates == length.base_updates or self._trainer.max_steps != length.updates:
+            return
+        for name in _COURSES:
+            if getattr(lr_scheduler, name, None) == length.updates:
+                raise ArgumentError(
+                    name,
+                    f"must count the updates of training without growth, here {length.base_updates:,}: an LR scheduler "
+                    "follows the position in the data",
+                    value=length.updates,
+                    remedy="`estimated_stepping_batches` is `max_steps`; write `growth.length.base_updates`",
+                )
+        for each in getattr(lr_scheduler, "_schedulers", ()):
+            self._check_course(each)
+
+    def _check_validation(self, trainer: Any) -> None:
+        """Raises if a number of updates between validations is longer than an epoch; Lightning sees the first only."""
+        every, length = trainer.val_check_interval, self.length
+        if not isinstance(every, int) or trainer.check_val_every_n_epoch is None or not trainer.enable_validation:
+            return
+        if length is None or length.epochs is None:
+            return
+        shortest = min(self.loader.updates_in_epoch(epoch) for epoch in range(length.epochs))
+        if every > shortest:
+            raise ArgumentError(
+                "val_check_interval",
+                f"must be at most the updates of the shortest epoch, here {shortest}: epochs get shorter as the batch "
+                "grows, and a longer one is never validated",
+                value=every,
+                remedy="give a share of the epoch, or `check_val_every_n_epoch=None` to count over all epochs",
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that Lightning and the loader stand at the same place."""
@@ -249,9 +349,13 @@ class BatchGrowth(pl.Callback):
         self._tell(trainer)
         iter(trainer.fit_loop._data_fetcher)  # noqa: SLF001 - it took the length of the longest epoch
         if self.loader.clock:
-            for config in trainer.lr_scheduler_configs:
-                if isinstance(config.scheduler, GrowingLR):
-                    config.scheduler.step()  # nothing, unless it was made anew for more epochs
+            self._follow(trainer)
+
+    def _follow(self, trainer: Any) -> None:
+        """Steps LR schedulers to where the data stands, if they stand elsewhere."""
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, GrowingLR):
+                config.scheduler.step()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells Lightning how many updates the epoch has."""
@@ -261,20 +365,30 @@ class BatchGrowth(pl.Callback):
 
     def _meet(self, trainer: Any) -> None:
         """Raises unless Lightning and the loader stand at the same epoch."""
+        assert self.batches is not None
         if trainer.current_epoch == self.loader.epoch + 1:
             next(self.loader.parts(), None)  # an epoch that was trained whole ends now, as it has for Lightning
-        if trainer.current_epoch != self.loader.epoch or (trainer.global_step and not self.loader.clock):
+        start, state = trainer.current_epoch * (self.loader.dataset_size or 0), self.loader.state_dict()
+        if trainer.current_epoch and self.loader.clock < start <= self.loader.clock + (self.loader.dataset_size or 0):
+            state.pop("open_epoch", None)  # the epoch before ended early, for example by `limit_train_batches`
+            self.loader.load_state_dict(state | {"clock": start})
+            if self._loaded:
+                self.batches.load_state_dict(self.batches.state_dict())  # it expects the loader here
+            self._follow(trainer)
+        if trainer.current_epoch != self.loader.epoch or bool(trainer.global_step) != bool(self.loader.clock):
             raise UsageError(
                 "loader",
                 f"must stand where Lightning does, at epoch {trainer.current_epoch}, step {trainer.global_step}",
                 got=f"one at epoch {self.loader.epoch}, sample {self.loader.clock:,}",
-                remedy="for a new run make a new loader and BatchGrowth; to resume, give `fit` a `ckpt_path` that was "
-                "saved with one",
+                remedy="for a new run make a new Trainer, loader and BatchGrowth; to resume, give `fit` a `ckpt_path` "
+                "that was saved with one",
             )
 
     def _tell(self, trainer: Any) -> None:
         """Sets the number of updates of the epoch that comes, or goes on, wherever Lightning keeps it."""
         updates, fit_loop = self.loader.updates_in_epoch(self.loader.epoch), trainer.fit_loop
+        if self._entered[0] == self.loader.epoch:
+            updates -= self._entered[1]
         if isinstance(trainer.limit_train_batches, int):
             updates = min(updates, trainer.limit_train_batches)
         self._length = fit_loop.max_batches = updates
@@ -298,26 +412,35 @@ class BatchGrowth(pl.Callback):
         assert self.batches is not None
         self._trained_size = self.batches.batch_size
         self.batches.step()
-        self._random = RandomStates(self._trainer.strategy.root_device)
+        self._loaded = False
+
+    def _validate(self, run: Callable[[], Any]) -> Any:
+        """Validation with random states of its own, loaders and hooks included."""
+        device = self._trainer.strategy.root_device
+        self._aside = aside = RandomStates(device)
+        if self._validation is not None:
+            self._validation.restore()
+        try:
+            return run()
+        finally:
+            self._validation, self._aside = RandomStates(device), None
+            aside.restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leaves the batch under way."""
+        """Leaves the batch under way; another callback may still save a checkpoint, and `teardown` does not come."""
         self._leave()
+        self._give_back()
+        if self.batches is not None and self._fitting:
+            _FAILED.add(self.batches)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Gives the module its own methods back."""
         if stage != "fit":
             return
-        self._leave()
-        for name in _MODULE_HOOKS:
-            vars(pl_module).pop(name, None)
-        if self.batches is not None and self._fitting:
-            self._saved = {"batches": self.batches.state_dict()}
-            self.batches.close()
+        self._undo()
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, GrowingLR):
                 config.scheduler = config.scheduler.lr_scheduler
-        self._fitting, self._length = False, None
 
     # State.
 
@@ -325,17 +448,17 @@ class BatchGrowth(pl.Callback):
         """The place in the data and the random states of every process; all processes must call it."""
         if self.batches is None or not self._fitting:
             return {}
-        random = None if self._random is None else self._random.saved()
+        now = self._random or self._aside or RandomStates(self._trainer.strategy.root_device)
         return {
             "format": _FORMAT,
             "loader": self.loader.state_dict(),
             "batches": self.batches.state_dict(),
-            "random": _distributed.gathered(random, self.loader.sharing()[0]),
+            "random": _distributed.gathered(now.saved(), self.loader.sharing()[0]),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the checkpoint was saved."""
-        if not state_dict:
+        """Goes on where the checkpoint was saved; only for `fit`, since `test` and others load callbacks too."""
+        if not state_dict or self._stage != "fit":
             return
         if state_dict.get("format") != _FORMAT:
             rule = f"must hold a BatchGrowth of format {_FORMAT}"
@@ -347,9 +470,11 @@ class BatchGrowth(pl.Callback):
         if len(random) == world and random[rank] is not None:
             self._random = RandomStates(self._trainer.strategy.root_device, random[rank])
 
-    def _restore_random(self) -> None:
-        if self._random is not None:
-            self._random.restore()
+    # In the place of the module's methods, with manual optimization.
+
+    def _transfer(self, own: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """An update stays as it is: its micro-batches are moved as they are taken."""
+        return batch if isinstance(batch, Update) else own(batch, *args, **kwargs)
 
     # In the place of the module's methods, with automatic optimization.
 
@@ -364,12 +489,9 @@ class BatchGrowth(pl.Callback):
             rule = "must return a loss for each micro-batch: the gradient is the batch's only with all of them"
             raise ArgumentError("training_step", rule, got="None", remedy="return a loss of 0, times an output")
         self._loss = loss.detach()
-        return found | {"loss": loss * self._factor} if isinstance(found, dict) else loss * self._factor
-
-    def _optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
-        """Zeroes gradients before the first micro-batch of an update only."""
-        if self._micro is None or self._micro.index == 0:
-            self._own["optimizer_zero_grad"](*args, **kwargs)
+        nothing = self._items is not None and not self._items
+        loss = nothing_of(self._module) if nothing else loss * self._factor
+        return found | {"loss": loss} if isinstance(found, dict) else loss
 
     def _optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None, **kwargs: Any
@@ -392,8 +514,13 @@ class BatchGrowth(pl.Callback):
         """Every micro-batch of the update; returns what Lightning's closure did for the last."""
         micros, micro = self._micros, self._micro
         assert micros is not None
+        if not hasattr(closure, "_zero_grad_fn"):
+            rule = "must hand `optimizer_step` a closure with `_zero_grad_fn`, which this integration uses"
+            raise ArgumentTypeError("lightning", rule, got=pl.__version__, remedy=f"install lightning {_WORKS}")
+        zero = closure._zero_grad_fn  # noqa: SLF001
         losses: list[tuple[Any, Any]] = []
         while True:
+            closure._zero_grad_fn = zero if micro.index == 0 else None  # noqa: SLF001 - once an update, as its hooks
             try:
                 result = closure()
                 losses.append((self._loss, self._items if self._items is not None else micro.weight))

@@ -89,6 +89,8 @@ class Growth(Callback):
         if not (isinstance(net.iterator_train, type) and issubclass(net.iterator_train, _LOADERS)):
             rule, got = "must be torch's DataLoader or ab.DataLoader", str(net.iterator_train)
             raise ArgumentTypeError("iterator_train", rule, got=got, remedy="leave it out, with its sampler if any")
+        if self.trains_ and self.loader_ is not None and self.lrs_ is not None:
+            self.state_ = self._place() | {"random": None}  # the training before ended with an error
         net.get_iterator = functools.partial(_iterator_of, net)
         self.trains_, self.device_, self.lrs_ = True, str(net.device or "cpu"), {}
 

@@ -17,7 +17,7 @@ import torch
 import adabatch as ab
 from adabatch import _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.integrations._shared import GrowingLR, Length, check_hooks, length_of, missing
+from adabatch.integrations._shared import GrowingLR, Length, check_hooks, length_of, missing, nothing_of
 from adabatch.schedules import Schedule
 
 try:
@@ -27,6 +27,7 @@ except ModuleNotFoundError as error:
 
 _WORKS: Final = "5.24 or a later 5"
 _HOOKS: Final[dict[str, tuple[str, ...]]] = {
+    "train": (),
     "get_train_dataloader": (),
     "set_initial_training_values": ("args", "dataloader"),
     "create_scheduler": ("num_training_steps",),
@@ -119,7 +120,8 @@ def grow(
         remedy = "call `close()` on the first one's Growth"
         raise ArgumentError("trainer", "must have one growth, this one grows already", remedy=remedy)
     if trainer.is_in_train:
-        raise UsageError("grow", "was called while the Trainer trains", remedy="call it before `train()`")
+        remedy = "call it before `train()`; after an error in `train()` set `trainer.is_in_train = False` first"
+        raise UsageError("grow", "was called while the Trainer trains", remedy=remedy)
     _check_settings(trainer)
     growth = Growth(trainer, schedule, coupling, weight, tokens_per_sample)
     _GROWN.add(trainer)
@@ -164,7 +166,9 @@ class Growth:
         self._last = _EndsEpochs(self)
         trainer.add_callback(self._last)
         self._micros: Generator[Any, None, None] | None = None
+        self._trains = False
         self._factor: Any = None  # on the loss of the micro-batch under way
+        self._counts = True  # whether anything counts in it
         self._loss: Any = None  # that loss
         self._operations: Any = 0
         self._epochs_ended = 0
@@ -175,7 +179,7 @@ class Growth:
         trainer = self._trainer
         if trainer not in _GROWN:
             return
-        if trainer.is_in_train:
+        if self._trains:
             raise UsageError("close()", "of a Growth was called while the Trainer trains", remedy="call it afterwards")
         for name in _HOOKS:
             delattr(trainer, name)
@@ -184,14 +188,26 @@ class Growth:
         for callback in (self._watch, self._last):
             trainer.callback_handler.callbacks.remove(callback)
         self._end()
+        while isinstance(trainer.lr_scheduler, GrowingLR):
+            trainer.lr_scheduler = trainer.lr_scheduler.lr_scheduler
         _GROWN.discard(trainer)
 
     def _end(self) -> None:
         self.ends()
+        self._factor = self._loss = None
         if self.batches is not None:
             self.batches.close()
 
     # Called by the Trainer, in the place of its own methods.
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's own, after which it trains no more, even if an error ended it."""
+        self._trains = True
+        try:
+            return self._own["train"](*args, **kwargs)
+        finally:
+            self._trains = self._trainer.is_in_train = False
+            self.ends()
 
     def get_train_dataloader(self) -> Any:
         """The train data in growing batches: a loader of ours over what the Trainer's own loader reads."""
@@ -240,8 +256,8 @@ class Growth:
     def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
         """The LR schedule, for the updates of training without growth; and the BatchSizeScheduler."""
         trainer, loader, length = self._trainer, self.loader, self.length
-        assert loader is not None
-        assert length is not None
+        if not self._trains or loader is None or length is None:
+            return self._own["create_scheduler"](num_training_steps, *args, **kwargs)
         given = trainer.lr_scheduler
         while isinstance(given, GrowingLR):
             given = trainer.lr_scheduler = given.lr_scheduler
@@ -285,35 +301,45 @@ class Growth:
         if not isinstance(inputs, _Update):
             return self._own["training_step"](model, inputs, num_items_in_batch, **named)
         trainer = self._trainer
-        tokens = trainer.state.num_input_tokens_seen
         losses, total = torch.zeros((), device=trainer.args.device), torch.zeros((), device=trainer.args.device)
-        micro, weighed = None, False
+        micro, weighed, seen = None, False, list[Any]()
         for micro in self._running(model):
             if micro.index == 0:
-                self._operations, trainer.state.num_input_tokens_seen = 0, tokens
+                self._operations, seen = 0, []
                 losses, total = torch.zeros_like(losses), torch.zeros_like(total)
             with micro as data:
                 items = self._items(data)
                 weighed = items is not None
-                self._factor = items * micro.weigh(items) if weighed else micro.weight
-                shown = items.clamp(min=1) if weighed else None
-                with _local(trainer.args):
-                    self._own["training_step"](model, data, shown)
                 counts = items if weighed else micro.weight
-                if micro.size and (not weighed or items > 0):
-                    losses = losses + self._loss * counts
-                    total = total + counts
-                self._count(data, micro.size)
-            self._factor = self._loss = None
+                try:
+                    self._factor = items * micro.weigh(items) if weighed else micro.weight
+                    self._counts = not weighed or bool(items > 0)
+                    with _local(trainer.args):
+                        self._own["training_step"](model, data, _divisor(items) if weighed else None)
+                    if self._loss is None:
+                        raise UsageError(
+                            "training_step",
+                            "of the Trainer must call `compute_loss`, whose loss is weighed",
+                            remedy="override `compute_loss` in its place",
+                        )
+                    if micro.size and self._counts:
+                        losses = losses + self._loss * counts
+                        total = total + counts
+                finally:
+                    self._factor = self._loss = None  # an evaluation is not weighed
+                seen.append(self._count(data, micro.size))
             if micro.is_last:
                 break
         if micro is None or not micro.is_last:
             raise UsageError("train_dataset", "must yield a batch in each pass", got="none")
+        for data in seen:  # all processes together, where no memory can run out
+            if data is not None:
+                self._own["_track_num_input_tokens"](data)
         if not weighed:
             return losses
         if self._world > 1:
             total = trainer.accelerator.reduce(total, reduction="sum")
-        return losses * self._world / total.clamp(min=1)
+        return losses * self._world / _divisor(total)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loss; in training times the weight of the micro-batch."""
@@ -322,7 +348,8 @@ class Growth:
             return found
         loss, *rest = found if isinstance(found, tuple) else (found,)
         self._loss = loss.detach()
-        return (loss * self._factor, *rest) if rest else loss * self._factor
+        loss = loss * self._factor if self._counts else nothing_of(model)
+        return (loss, *rest) if rest else loss
 
     def floating_point_ops(self, inputs: Any) -> Any:
         """The operations of an update, counted while it was trained on."""
@@ -380,12 +407,7 @@ class Growth:
     def ends_epoch(self, args: Any, state: Any, control: Any) -> None:
         """Tells the callbacks that an epoch has ended, if it has; the Trainer tells of the last one."""
         assert self.loader is not None
-        if control.should_epoch_stop:
-            raise UsageError(
-                "should_epoch_stop",
-                "must not be set by a callback while the batch grows: the whole training is one pass",
-                remedy="set `should_training_stop`",
-            )
+        _check_goes_on(control)
         N = self.loader.dataset_size
         ended = self.loader.clock // N if N else 0
         if ended > self._epochs_ended:
@@ -420,12 +442,26 @@ class Growth:
             found = self._own["get_batch_samples"](iter([data]), 1, device)[1]
         return None if found is None else torch.as_tensor(found, device=device)
 
-    def _count(self, data: Any, size: int) -> None:
-        """Counts operations and tokens of a micro-batch; none of the repeated sample."""
+    def _count(self, data: Any, size: int) -> Any:
+        """Counts the operations of a micro-batch, none of the repeated sample; returns what has its tokens."""
         if not size and isinstance(data, Mapping):
             data = {name: value[:0] if isinstance(value, torch.Tensor) else value for name, value in data.items()}
         self._operations += float(self._own["floating_point_ops"](data))
-        self._own["_track_num_input_tokens"](data)
+        return None if self._trainer.args.include_num_input_tokens_seen in ("no", False) else data
+
+
+def _divisor(counted: torch.Tensor) -> torch.Tensor:
+    return torch.where(counted > 0, counted, torch.ones_like(counted))
+
+
+def _check_goes_on(control: Any) -> None:
+    """Raises if a callback ends an epoch, which would end the training."""
+    if control.should_epoch_stop:
+        raise UsageError(
+            "should_epoch_stop",
+            "must not be set by a callback while the batch grows: the whole training is one pass",
+            remedy="set `should_training_stop`",
+        )
 
 
 class _Update(dict[str, Any]):
@@ -500,6 +536,11 @@ class _EndsEpochs(transformers.TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """See `Growth.ends_epoch`."""
         self._growth.ends_epoch(args, state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """See `_check_goes_on`: callbacks that log, evaluate or save come after the step's end."""
+        if state.global_step < state.max_steps and not control.should_training_stop:
+            _check_goes_on(control)
 
 
 class _local:  # noqa: N801 - a context manager
