@@ -178,8 +178,8 @@ def told(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for seed in sorted(mine.keys() & theirs.keys()):
             pair = theirs[seed], mine[seed]
             if all(pair[0].get(name) == pair[1].get(name) for name in ("gpu", "code_sha256")):
-                options = tuple(run.get("option") for run in pair)
-                groups.setdefault((pair[0].get("code_sha256"), *options), []).append(pair)
+                chosen = tuple(run.get("option") for run in pair)
+                groups.setdefault((pair[0].get("code_sha256"), *chosen), []).append(pair)
         for (_, *options), pairs in groups.items():
             head = {"network": network, "data_set": data_set, "arm": arm, "against": AGAINST[arm], "epochs": epochs}
             against.append(head | {"options": options} | compared(pairs))
