@@ -129,11 +129,17 @@ def inside(options: argparse.Namespace) -> None:
 
 
 def merged(phases: Mapping[str, Any], name: str, new: Mapping[str, Any]) -> dict[str, Any]:
-    """The phases with a new one in its place; one that found nothing leaves what was there, and its error."""
+    """The phases with a new one in its place; one that failed and found less leaves what was there, and its error."""
     former = phases.get(name)
-    kept = {**former, "error": new["error"]} if former and new["error"] and not new["found"] else dict(new)
+    less = former is not None and new["error"] and cases(new["found"]) < cases(former["found"])
+    kept = {**former, "error": new["error"]} if former is not None and less else dict(new)
     order = [*PHASES, *phases]
     return dict(sorted({**phases, name: kept}.items(), key=lambda item: order.index(item[0])))
+
+
+def cases(found: Any) -> int:
+    """How many values a phase found, at any depth."""
+    return sum(map(cases, found.values())) if isinstance(found, Mapping) else 1
 
 
 def read(path: Path, *, toy: bool) -> dict[str, Any]:
@@ -167,17 +173,26 @@ def keep(source: Path, out: Path) -> None:
         raise SystemExit(f"--keep must name a result of this benchmark, got {source}, which is not there or empty")
     for name, phase in phases.items():
         for each in [phase, *phase["found"].get("runs", [])] if name == "headline" else [phase]:
-            if each["code_sha256"] == here["code_sha256"]:  # whatever git said there, or did not
-                each["git"] = here["git"]
-            if each["git"] is None or each["git"]["changed"]:
+            each["git"] = here["git"]  # whatever git said there, or did not
+            if each["code_sha256"] != here["code_sha256"] or here["git"] is None or here["git"]["changed"]:
                 raise SystemExit(
                     f"--keep must name a result of the code here, got {name} of other code "
                     f"({each['code_sha256'][:12]}, here {here['code_sha256'][:12]}); check out what was measured"
                 )
     environment = {**found["environment"], "git": environment["git"]}
     check_gpu(out, environment["gpu"])
-    write(out, "gpu", environment, {"toy": False, "phases": phases}, printed=False)
-    print(f"{out}: {', '.join(phases)}")
+    kept = read(out, toy=False)["phases"]
+    for name, phase in phases.items():
+        if name == "headline" and name in kept:
+            phase["found"] = importlib.import_module("gpu_training").joined(kept[name]["found"], phase["found"])
+        kept = merged(kept, name, {**where(environment), **phase})
+    write(out, "gpu", environment, {"toy": False, "phases": kept}, printed=False)
+    print(f"{out}: {', '.join(kept)}")
+
+
+def where(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The card and the torch of a phase; a result file may have those of several."""
+    return {name: environment[name] for name in ("gpu", "torch")}
 
 
 def check_gpu(out: Path, gpu: str | None, *, toy: bool = False) -> None:
@@ -243,7 +258,7 @@ def main() -> int:
         after = sum(PHASES[later].seconds for later in order[number + 1 :])
         limit = min(left, max(PHASES[name].seconds, left - after))
         print(f"{name}, at most {limit:.0f} s", flush=True)
-        new = done(PHASES[name].measure, sys.argv[1:], limit=limit, former=phases)
+        new = done(PHASES[name].measure, sys.argv[1:], limit=limit, former=phases) | where(environment)
         phases = merged(phases, name, new)
         write(options.out, "gpu", environment, {"toy": options.toy, "phases": phases}, printed=False)
         failed |= new["error"] is not None

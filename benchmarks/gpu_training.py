@@ -51,7 +51,7 @@ def headline(job: Job) -> dict[str, Any]:
     arms = options.arms.split(",")
     seed = options.seed if options.seed is not None else next_seed(runs, job, arms)
     loaded = pictures(job)
-    for arm in arms:
+    for arm in arms if options.seed is not None else missing(runs, job, arms, seed, gpu=card(job)):
         config, chosen = config_of_arm(job, arm, seed)
         run = {**_key(job, arm, seed), **trained(config, loaded, job), "option": chosen, **job.code}
         runs = [*(each for each in runs if _keyed(each) != _keyed(run)), run]
@@ -79,6 +79,26 @@ def next_seed(runs: Sequence[Mapping[str, Any]], job: Job, arms: Sequence[str]) 
     while all(tuple(_key(job, arm, seed).values()) in done for arm in arms):
         seed += 1
     return seed
+
+
+def card(job: Job) -> str | None:
+    """The name of the GPU; None on the CPU."""
+    return torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else None
+
+
+def missing(
+    runs: Sequence[Mapping[str, Any]], job: Job, arms: Sequence[str], seed: int, *, gpu: str | None
+) -> list[str]:
+    """The arms that were not trained with a seed by this code on this card, as those of a call that was ended."""
+    code = job.code["code_sha256"]
+    done = {_keyed(run) for run in runs if run["code_sha256"] == code and run["gpu"] == gpu}
+    return [arm for arm in arms if tuple(_key(job, arm, seed).values()) not in done]
+
+
+def joined(former: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The runs of two results, the new ones in place of the former where they are of the same arm and seed."""
+    runs = {_keyed(run): run for run in [*former["runs"], *new["runs"]]}
+    return told(list(runs.values()))
 
 
 def pictures(job: Job) -> tasks.Data:
@@ -116,11 +136,12 @@ def shorter(settings: Mapping[str, Any], epochs: int, smaller: int) -> dict[str,
 
 
 def option_of(job: Job, settings: Mapping[str, Any]) -> str:
-    """The option given; else the fastest that was measured near the first batch size; else `auto`."""
+    """The option given; else the fastest that was measured on this card near the first batch size; else `auto`."""
     if job.options.option != "best":
         return str(job.options.option)
-    measured = job.former.get("throughput", {}).get("found", {}).get("networks", {}).get(job.options.network, {})
-    if not worked(measured):
+    former = job.former.get("throughput", {})
+    measured = former.get("found", {}).get("networks", {}).get(job.options.network, {})
+    if not worked(measured) or former.get("gpu") != card(job):
         return "auto"
     sizes = [int(size) for size in next(iter(worked(measured).values()))["sizes"]]
     nearest = min(sizes, key=lambda size: abs(math.log(size / settings["batch_size"])))
@@ -141,23 +162,27 @@ def trained(config: RunConfig, loaded: tasks.Data, job: Job) -> dict[str, Any]:
         "samples_per_second": {str(size): rate for size, rate in result.samples_per_second.items()},
         "diverged": result.diverged,
         "accuracy_by_epoch": [[each.epoch, each.test_accuracy] for each in result.history],
-        "gpu": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else None,
+        "gpu": card(job),
     }
 
 
 def told(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All runs, and for each arm with runs of its baseline's seeds on the same card what they show."""
+    """All runs, and what pairs of an arm and its baseline show: of one seed, card and code, by the options of both."""
     by_arm: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
     for run in runs:
         by_arm.setdefault(_keyed(run)[:-1], {})[run["seed"]] = run
     against = []
     for (network, data_set, arm, epochs), mine in by_arm.items():
         theirs = by_arm.get((network, data_set, AGAINST.get(arm), epochs), {})
-        seeds = sorted(seed for seed in mine if seed in theirs and mine[seed]["gpu"] == theirs[seed]["gpu"])
-        if seeds:
-            pairs = [(theirs[seed], mine[seed]) for seed in seeds]
+        groups: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+        for seed in sorted(mine.keys() & theirs.keys()):
+            pair = theirs[seed], mine[seed]
+            if all(pair[0].get(name) == pair[1].get(name) for name in ("gpu", "code_sha256")):
+                chosen = tuple(run.get("option") for run in pair)
+                groups.setdefault((pair[0].get("code_sha256"), *chosen), []).append(pair)
+        for (_, *options), pairs in groups.items():
             head = {"network": network, "data_set": data_set, "arm": arm, "against": AGAINST[arm], "epochs": epochs}
-            against.append(head | compared(pairs))
+            against.append(head | {"options": options} | compared(pairs))
     return {"runs": list(runs), "against": against}
 
 

@@ -35,7 +35,11 @@ def where(found: Mapping[str, Any]) -> str:
     """What ran where, and what failed."""
     environment, phases = found["environment"], found["phases"]
     failed = [f"{name} ({phase['error']})" for name, phase in phases.items() if phase["error"]]
-    text = f"{environment['gpu']}, torch {environment['torch']}: {listed(list(phases))}."
+    places: dict[tuple[str, str], list[str]] = {}
+    for name, phase in phases.items():
+        place = phase.get("gpu", environment["gpu"]), phase.get("torch", environment["torch"])
+        places.setdefault(place, []).append(name)
+    text = " ".join(f"{gpu}, torch {torch}: {listed(names)}." for (gpu, torch), names in places.items())
     return text if not failed else f"{text} Not to its end: {'; '.join(failed)}."
 
 
@@ -58,6 +62,9 @@ def sentence(found: Mapping[str, Any]) -> str:
         f"{found['against']}: {ratio['median']:.2f}x{interval(ratio)} less time, accuracy "
         f"{100 * difference['mean']:+.2f}{interval(difference, 100)} points, n = {found['n']}"
     )
+    if any(found["options"]):
+        theirs, ours = found["options"]
+        text += f", options {ours} against {theirs}"
     if found["diverged"]:
         text += f", {found['diverged']} diverged"
     if found["arm"] == "grown" and ratio["median"] < CLAIM:
@@ -150,6 +157,8 @@ def preparation(found: Mapping[str, Any]) -> str:
 
 def memory(found: Mapping[str, Any]) -> str:
     """A batch that does not fit."""
+    if found["micro_batch_size"] is None:
+        return f"{found['batch_size']:,} fits within {found['memory_bytes'] / 1e9:.1f} GB, whole"
     known = "refused before training, and " if found["refused"] else ""
     return (
         f"{found['batch_size']:,} within {found['memory_bytes'] / 1e9:.1f} GB: {known}trained in micro-batches of "
@@ -161,6 +170,8 @@ def probe(found: Mapping[str, Any]) -> str:
     """The probe against trainings."""
     ratios = [of["ratio"] for of in found["sizes"].values() if of["ratio"] is not None]
     took = found["seconds"]
+    if not ratios:
+        return "memory ran out at the first size, so no rate is compared"
     return (
         f"its rates are {min(ratios):.2f} to {max(ratios):.2f} times those of trainings at {len(ratios)} sizes, in "
         f"{took['probe']:.0f} s against {took['sweep']:.0f} s"

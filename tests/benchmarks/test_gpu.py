@@ -241,6 +241,9 @@ def test_a_phase_that_found_nothing_leaves_what_was_there(gpu):
     assert gpu.merged(phases, "loops", empty) == {"loops": good | {"error": "ended by SIGSEGV"}, "gpt": good}
     half = {"found": {"x": 2}, "error": "late", "seconds": 2.0}
     assert gpu.merged(phases, "loops", half)["loops"] == half
+    whole = {"found": {"a": {"x": 1, "y": 2}}, "error": None, "seconds": 9.0}
+    assert gpu.merged({"loops": whole}, "loops", half)["loops"] == whole | {"error": "late"}
+    assert gpu.merged({"loops": whole}, "loops", good)["loops"] == good
     assert list(gpu.merged(phases, "loaders", good)) == ["loops", "loaders", "gpt"]
     assert gpu.merged({}, "loops", empty) == {"loops": empty}
 
@@ -305,6 +308,43 @@ def test_a_result_of_the_code_here_is_kept_with_its_revision(gpu, measured, tmp_
     assert kept["environment"]["gpu"] == "H100"
     assert [phase["git"] for phase in kept["phases"].values()] == [CLEAN, CLEAN]
     assert kept["phases"]["headline"]["found"]["runs"][0]["git"] == CLEAN
+
+
+def test_a_result_of_an_older_revision_is_not_kept(gpu, measured, tmp_path):
+    """A clean one, with other code."""
+    content = json.loads(measured.read_text())
+    for phase in content["phases"].values():
+        phase |= {"git": CLEAN, "code_sha256": "0" * 64}
+    measured.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="--keep must name a result of the code here, got loops of other code"):
+        gpu.keep(measured, tmp_path / "here.json")
+
+
+def test_what_was_kept_before_stays(gpu, measured, tmp_path):
+    gpu.keep(measured, tmp_path / "here.json")
+    content = json.loads(measured.read_text())
+    content["phases"] = {"gpt": content["phases"].pop("loops")}
+    content["environment"]["gpu"] = "H200"
+    measured.write_text(json.dumps(content))
+    gpu.keep(measured, tmp_path / "here.json")
+    kept = json.loads((tmp_path / "here.json").read_text())["phases"]
+    assert {name: phase["gpu"] for name, phase in kept.items()} == {"loops": "H100", "headline": "H100", "gpt": "H200"}
+
+
+def test_phases_of_two_cards_are_told_as_such(words):
+    environment = {"gpu": "H200", "torch": "2.13"}
+    phases = {
+        name: {"error": None, "gpu": gpu} for name, gpu in (("loops", "H100"), ("gpt", "H200"), ("probe", "H100"))
+    }
+    text = words.where({"environment": environment, "phases": phases})
+    assert text == f"H100, torch 2.13: {words.listed(['loops', 'probe'])}. H200, torch 2.13: {words.listed(['gpt'])}."
+
+
+def test_results_without_micro_batches_or_rates_have_words(words):
+    found = {"batch_size": 4096, "memory_bytes": 2e9, "micro_batch_size": None, "refused": False}
+    assert words.memory(found) == "4,096 fits within 2.0 GB, whole"
+    found = {"sizes": {"128": {"ratio": None}}, "seconds": {"probe": 1.0, "sweep": 2.0}}
+    assert words.probe(found) == "memory ran out at the first size, so no rate is compared"
 
 
 def test_a_result_of_other_code_is_not_kept(gpu, measured, tmp_path):
@@ -396,6 +436,9 @@ def test_an_arm_takes_the_option_that_was_fastest_near_its_first_batch_size(scri
     assert (option, config.compile, config.channels_last) == ("compile", True, False)
     config, option = training.config_of_arm(here, "grown", 0)
     assert (option, config.compile) == ("plain", False)
+    elsewhere = {"throughput": {**former["throughput"], "gpu": "another card"}}
+    there = job(scripts, tmp_path, full=True, former=elsewhere)
+    assert training.config_of_arm(there, "fixed", 0)[1] == "auto"
     given = job(scripts, tmp_path, "--option", "bf16", full=True, former=former)
     assert training.config_of_arm(given, "fixed", 0)[0].precision == "bf16"
 
@@ -426,6 +469,29 @@ def test_seeds_are_paired_and_have_an_interval_from_three_on(training, words):
 def test_runs_of_another_card_are_no_pair(training):
     runs = [run("fixed", 0, 100.0, 0.9), run("grown", 0, 10.0, 0.9, gpu="A100")]
     assert training.told(runs) == {"runs": runs, "against": []}
+
+
+def test_runs_of_other_code_or_options_are_no_statistic(training, words):
+    runs = [run("fixed", 0, 100.0, 0.9) | {"code_sha256": "a"}, run("grown", 0, 50.0, 0.9) | {"code_sha256": "b"}]
+    assert training.told(runs)["against"] == []
+    runs = [run(arm, seed, 100.0, 0.9) | {"option": option} for arm in ("fixed", "grown")
+            for seed, option in ((0, "plain"), (1, "compile"), (2, "compile"))]  # fmt: skip
+    against = training.told(runs)["against"]
+    assert [(each["n"], each["options"]) for each in against] == [
+        (1, ["plain", "plain"]), (2, ["compile", "compile"])
+    ]  # fmt: skip
+    assert "n = 2, options compile against compile" in words.sentence(against[1])
+
+
+def test_a_seed_that_was_begun_is_gone_on_with(scripts, training, tmp_path):
+    """Only the arm that is not there is trained; one of another card or of other code counts as not there."""
+    here, code = job(scripts, tmp_path, full=True), {"code_sha256": scripts("gpu_job").provenance()["code_sha256"]}
+    done = run("fixed", 0, 1.0, 0.9, gpu=None) | code
+    arms = ["fixed", "grown"]
+    assert training.missing([done], here, arms, 0, gpu=None) == ["grown"]
+    assert training.missing([done], here, arms, 0, gpu="H100") == arms
+    assert training.missing([done | {"code_sha256": "0"}], here, arms, 0, gpu=None) == arms
+    assert training.joined({"runs": [done]}, {"runs": [run("grown", 0, 2.0, 0.9)]})["against"] == []
 
 
 def test_a_claim_that_is_reached_needs_no_ceiling(training, words):

@@ -125,7 +125,9 @@ class RunFolder:
         """Goes on with the run that is there."""
         saved = saved_config(self.path)
         check_same(config, saved)
-        given_up = {name: False for name in GIVEN_UP if getattr(saved, name) and not getattr(config, name)}
+        given_up: dict[str, Any] = {
+            name: False for name in GIVEN_UP if getattr(saved, name) and not getattr(config, name)
+        }
         self._around.enter_context(lock.held(self.path))
         with writing(self.path):
             self._last.parent.mkdir(exist_ok=True)
