@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 import adabatch as ab
-from adabatch.integrations._shared import GrowingLR, RandomStates, Update, check_hooks, length_of
+from adabatch.integrations._shared import GrowingLR, RandomStates, Update, check_hooks, length_of, nothing_of
 
 FRAMEWORKS = ("transformers", "lightning", "accelerate", "skorch", "ignite")
 
@@ -190,3 +190,24 @@ def test_hooks():
             check_hooks(Frame(), hooks, package="torch", works="2")
     with pytest.raises(TypeError, match="got nowhere of an unknown version"):
         check_hooks(Frame(), {"missing": ()}, package="nowhere", works="2")
+
+
+def test_micro_batches_of_an_update_are_placed_as_they_are_taken():
+    loader = ab.DataLoader(torch.arange(4.0), batch_size=4, micro_batch_size=2)
+    update = Update(ab.accumulate(loader, torch.nn.Linear(1, 1)), lambda data: data + 10)
+    found = []
+    for micro in update:
+        with micro as data:
+            found += data.tolist()
+        assert micro.size == 2
+        assert micro.weight == 0.5
+    assert found == [10.0, 11.0, 12.0, 13.0]
+
+
+def test_a_loss_of_nothing_reaches_every_parameter():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    model[1].bias.requires_grad_(False)
+    loss = nothing_of(model)
+    loss.backward()
+    assert loss.item() == 0
+    assert [None if p.grad is None else p.grad.abs().sum().item() for p in model.parameters()] == [0, 0, 0, None]

@@ -124,6 +124,17 @@ def test_a_net_pickled_in_mid_epoch_goes_on_bit_for_bit_with_dropout():
     assert again.module_.traced.passes == ref.SIZES
 
 
+def test_a_net_pickled_in_mid_epoch_has_the_weights_computed_by_hand():
+    saves = SavesAt(37)
+    net_of(callbacks=[linear(), saves]).partial_fit(*ref.data())
+    again = pickle.loads(saves.saved_)
+    again.max_epochs = 3
+    again.partial_fit(*ref.data())
+    assert again.module_.traced.passes == ref.SIZES
+    assert again.optimizer_.lrs[-23:] == pytest.approx(ref.LRS[37:], rel=1e-9, abs=1e-12)
+    ref.assert_trained(again.module_.traced.net)
+
+
 def test_an_interrupted_fit_goes_on():
     class Stops(skorch.callbacks.Callback):
         count = 0

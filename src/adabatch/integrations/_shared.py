@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,23 @@ def missing(name: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFound
         return error  # something that the framework itself needs
     what = f"adabatch.integrations.{extra} needs {name}"
     return MissingPackageError(None, what, remedy=f"run: pip install 'adabatch[{extra}]'")
+
+
+def check_schedule(schedule: Any) -> None:
+    """Raises if it is no schedule."""
+    if not isinstance(schedule, Schedule):
+        remedy = "write for example `ab.schedules.geometric(2, ab.epochs(10))`"
+        raise ArgumentTypeError("schedule", "must be a schedule", value=schedule, remedy=remedy)
+
+
+def in_place_of(own: Callable[..., Any], stand_in: Callable[..., Any]) -> Callable[..., Any]:
+    """`stand_in` as a function that looks like `own`, whose signature a framework reads."""
+
+    @functools.wraps(own)
+    def found(*args: Any, **kwargs: Any) -> Any:
+        return stand_in(*args, **kwargs)
+
+    return found
 
 
 def check_hooks(owner: Any, hooks: Mapping[str, tuple[str, ...]], *, package: str, works: str) -> None:
@@ -301,3 +319,39 @@ class RandomStates:
         torch.set_rng_state(self._state["torch"])
         if self._state["device"] is not None:
             set_state(self._device, self._state["device"])
+
+
+def dataset_of(own: Any) -> Any:
+    """The data set of a Trainer's own loader, without the shard of it that Accelerate takes."""
+    if not isinstance(own, torch.utils.data.DataLoader):
+        raise ArgumentTypeError(
+            "get_train_dataloader",
+            "must return a torch DataLoader or an ab.DataLoader",
+            got=type(own).__name__,
+            remedy="return one of these, or leave the method as it is",
+        )
+    dataset: Any = own.dataset
+    while type(dataset).__name__ == "IterableDatasetShard":
+        dataset = dataset.dataset
+    return dataset
+
+
+def sampler_of(own: Any, dataset: Any) -> Any:
+    """`"random"`, `"sequential"`, or a sampler of the user's own; raises where that cannot be told."""
+    if isinstance(dataset, torch.utils.data.IterableDataset):
+        return "sequential"
+    formed = own.batch_sampler
+    while hasattr(formed, "batch_sampler"):  # Accelerate's shard of it
+        formed = formed.batch_sampler
+    sampler = getattr(formed, "sampler", None)
+    if sampler is None:
+        raise ArgumentError(
+            "get_train_dataloader",
+            "must return a loader whose batches may be formed anew, by their samples",
+            got=f"one with a {type(formed).__name__}",
+            remedy="give it a sampler in place of the batch sampler",
+        )
+    if isinstance(sampler, torch.utils.data.SequentialSampler):
+        return "sequential"
+    whole = isinstance(sampler, torch.utils.data.RandomSampler) and not sampler.replacement
+    return "random" if whole and sampler.num_samples == len(dataset) else sampler

@@ -24,6 +24,8 @@ from adabatch.integrations._shared import (
     RandomStates,
     Update,
     check_hooks,
+    check_schedule,
+    in_place_of,
     length_of,
     missing,
     nothing_of,
@@ -125,13 +127,7 @@ class BatchGrowth(pl.Callback):
                 got=type(loader).__name__,
                 remedy="ab.DataLoader takes the arguments of torch's",
             )
-        if not isinstance(schedule, Schedule):
-            raise ArgumentTypeError(
-                "schedule",
-                "must be a schedule",
-                value=schedule,
-                remedy="write for example `ab.schedules.geometric(2, ab.epochs(10))`",
-            )
+        check_schedule(schedule)
         if loader.dataset_size is None:
             rule = "must have data with a length, since Lightning must be told where an epoch ends"
             raise ArgumentError("loader", rule, got="a stream", remedy="give the stream's data set a `__len__`")
@@ -229,7 +225,7 @@ class BatchGrowth(pl.Callback):
         self._kept = {name: vars(pl_module)[name] for name in stands if name in vars(pl_module)}
         for name, own in self._own.items():
             stand_in = functools.partial(self._transfer, own) if name in _TRANSFERS else getattr(self, f"_{name}")
-            object.__setattr__(pl_module, name, _in_place_of(own, stand_in))
+            object.__setattr__(pl_module, name, in_place_of(own, stand_in))
         val_loop: Any = trainer.fit_loop.epoch_loop.val_loop
         val_loop.run = functools.partial(self._validate, val_loop.run)
 
@@ -602,13 +598,3 @@ def _check_settings(trainer: Any, module: Any) -> None:
         if isinstance(each, pl.callbacks.GradientAccumulationScheduler | pl.callbacks.BatchSizeFinder):
             rule = "must not change the batch where a schedule grows it"
             raise ArgumentError("callbacks", rule, got=type(each).__name__, remedy=f"take it out; {micro}")
-
-
-def _in_place_of(own: Callable[..., Any], stand_in: Callable[..., Any]) -> Callable[..., Any]:
-    """`stand_in` as a function that looks like `own`, whose signature Lightning reads."""
-
-    @functools.wraps(own)
-    def found(*args: Any, **kwargs: Any) -> Any:
-        return stand_in(*args, **kwargs)
-
-    return found

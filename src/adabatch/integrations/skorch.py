@@ -9,7 +9,7 @@ import torch
 
 import adabatch as ab
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.integrations._shared import GrowingLR, RandomStates, missing
+from adabatch.integrations._shared import GrowingLR, RandomStates, check_schedule, missing
 from adabatch.schedules import Schedule
 
 try:
@@ -81,9 +81,7 @@ class Growth(Callback):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
         """From here on the net's train iterator is ours."""
-        if not isinstance(self.schedule, Schedule):
-            remedy = "write for example `ab.schedules.geometric(2, ab.epochs(10))`"
-            raise ArgumentTypeError("schedule", "must be a schedule", value=self.schedule, remedy=remedy)
+        check_schedule(self.schedule)
         if len([each for _, each in net.callbacks_ if isinstance(each, Growth)]) > 1:
             raise ArgumentError("callbacks", "must have one Growth", got="several", remedy="take the others out")
         if not (isinstance(net.iterator_train, type) and issubclass(net.iterator_train, _LOADERS)):

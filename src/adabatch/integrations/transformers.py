@@ -17,7 +17,17 @@ import torch
 import adabatch as ab
 from adabatch import _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.integrations._shared import GrowingLR, Length, check_hooks, length_of, missing, nothing_of
+from adabatch.integrations._shared import (
+    GrowingLR,
+    Length,
+    check_hooks,
+    check_schedule,
+    dataset_of,
+    length_of,
+    missing,
+    nothing_of,
+    sampler_of,
+)
 from adabatch.schedules import Schedule
 
 try:
@@ -108,13 +118,7 @@ def grow(
     """
     if not isinstance(trainer, transformers.Trainer):
         raise ArgumentTypeError("trainer", "must be a transformers.Trainer", got=type(trainer).__name__)
-    if not isinstance(schedule, Schedule):
-        raise ArgumentTypeError(
-            "schedule",
-            "must be a schedule",
-            value=schedule,
-            remedy="write for example `ab.schedules.geometric(2, ab.epochs(10))`",
-        )
+    check_schedule(schedule)
     check_hooks(trainer, _HOOKS, package="transformers", works=_WORKS)
     if trainer in _GROWN:
         remedy = "call `close()` on the first one's Growth"
@@ -214,8 +218,8 @@ class Growth:
         own = self._own["get_train_dataloader"]()
         if isinstance(own, ab.DataLoader):
             return _Updates(own)
-        args, dataset = self._trainer.args, _dataset_of(own)
-        sampler = _sampler_of(own, dataset)
+        args, dataset = self._trainer.args, dataset_of(own)
+        sampler = sampler_of(own, dataset)
         on_device = args.device.type == "cuda" and args.dataloader_pin_memory
         loader = ab.DataLoader(
             dataset,
@@ -577,39 +581,3 @@ def _check_settings(trainer: Any) -> None:
     if kind in _MEASURED and trainer.lr_scheduler is None:
         rule = "must be an LR schedule of steps where the batch grows"
         raise ArgumentError("lr_scheduler_type", rule, got=kind, remedy='use for example "cosine"')
-
-
-def _dataset_of(own: Any) -> Any:
-    """The data set of the Trainer's own loader, without the shard of it that Accelerate takes."""
-    if not isinstance(own, torch.utils.data.DataLoader):
-        raise ArgumentTypeError(
-            "get_train_dataloader",
-            "must return a torch DataLoader or an ab.DataLoader",
-            got=type(own).__name__,
-            remedy="return one of these, or leave the method as it is",
-        )
-    dataset: Any = own.dataset
-    while type(dataset).__name__ == "IterableDatasetShard":
-        dataset = dataset.dataset
-    return dataset
-
-
-def _sampler_of(own: Any, dataset: Any) -> Any:
-    """`"random"`, `"sequential"`, or a sampler of the user's own; raises where that cannot be told."""
-    if isinstance(dataset, torch.utils.data.IterableDataset):
-        return "sequential"
-    formed = own.batch_sampler
-    while hasattr(formed, "batch_sampler"):  # Accelerate's shard of it
-        formed = formed.batch_sampler
-    sampler = getattr(formed, "sampler", None)
-    if sampler is None:
-        raise ArgumentError(
-            "get_train_dataloader",
-            "must return a loader whose batches may be formed anew, by their samples",
-            got=f"one with a {type(formed).__name__}",
-            remedy="give it a sampler in place of the batch sampler",
-        )
-    if isinstance(sampler, torch.utils.data.SequentialSampler):
-        return "sequential"
-    whole = isinstance(sampler, torch.utils.data.RandomSampler) and not sampler.replacement
-    return "random" if whole and sampler.num_samples == len(dataset) else sampler
