@@ -462,6 +462,7 @@ OTHERS = [
     ("study.md", "1.2 means 20 % more"),
     ("study.md", "**95 % of the highest throughput**"),  # PEAK
     ("study.md", '"95 % of speed"'),
+    ("loader.md", "or 131,072 samples of it, which takes up to 8 MiB"),  # WINDOW, and as many numbers of 8 bytes
     ("advice.md", "up to 16 times as large"),  # FACTORS
     ("advice.md", "four times the batch trains fewer than 1.1 times the samples per second"),  # LEAST_GAIN
     ("advice.md", "4 and 16 times as large"),  # FACTORS

@@ -178,6 +178,7 @@ def test_until_the_betas_change_no_bit_does_and_nothing_is_recorded():
     assert runs[0].batches.state_dict().keys() == runs[1].batches.state_dict().keys()
 
 
+@pytest.mark.filterwarnings("ignore:.* is stepped once an update:UserWarning")  # on purpose
 def test_betas_that_an_lr_scheduler_cycles():
     """From the first change on, the product of the betas in force counts; before it, torch's own rule."""
     run = Run("adam", more={"eps": 1e-30})

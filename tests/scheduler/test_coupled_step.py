@@ -135,6 +135,7 @@ def course(make_user, *, tensor_lr, growing):
     return seen
 
 
+@pytest.mark.filterwarnings("ignore:.* is stepped once an update:UserWarning")  # on purpose
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_lr_schedulers_give_the_same_base_lrs(name, tensor_lr):

@@ -179,6 +179,7 @@ def test_every_scheduler_of_torch_is_named():
     assert kinds - {"LRScheduler"} <= set(SCHEDULERS)
 
 
+@pytest.mark.filterwarnings("ignore:.* is stepped once an update:UserWarning")  # on purpose
 @pytest.mark.parametrize("coupling", COUPLINGS)
 @settings(max_examples=8, deadline=None)
 @given(before=st.integers(1, 14))
@@ -213,6 +214,7 @@ ZEROS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.* is stepped once an update:UserWarning")  # on purpose
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
 @pytest.mark.parametrize("coupling", ["noise_scale", "adam_sde", "linear", "sqrt"])
 @pytest.mark.parametrize("user", ZEROS)
