@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,15 +29,24 @@ def small_data() -> tasks.Data:
     )
 
 
+OF_THE_MACHINE = {"seconds", "communication_bytes", "communication_seconds"}  # of a record: time and ranks decide them
+
+
 def without_seconds(result: RunResult) -> dict[str, Any]:
     """All of a result that a run determines, whatever the ranks."""
     values = result.to_json()
     for name in ("train_seconds", "samples_per_second", "seconds_to_target"):
         values.pop(name)
     for found in values["history"]:
-        for name in ("seconds", "communication_bytes", "communication_seconds"):
+        for name in OF_THE_MACHINE:
             found.pop(name)
     return values
+
+
+def logged(out: Path) -> list[dict[str, Any]]:
+    """The log of a run folder, without what time and ranks decide."""
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name not in OF_THE_MACHINE} for line in lines]
 
 
 def weights(out: Path, name: str = "last") -> dict[str, torch.Tensor]:
