@@ -151,12 +151,12 @@ def begin(out: Path, *, threads: int | None = 1) -> dict[str, Any]:
         threads: of torch in this process; None: torch's own number.
 
     Raises:
-        SystemExit: if `out` is among the kept results and tracked files have changes.
+        SystemExit: if `out` is among the kept results and other tracked files have changes.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     tune_allocator()
-    git = revision()
+    git = revision(besides=out)
     check_clean(git, out)
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -176,8 +176,13 @@ def begin(out: Path, *, threads: int | None = 1) -> dict[str, Any]:
     }
 
 
-def revision() -> dict[str, Any] | None:
-    """The revision of the code and whether tracked files differ from it, as runs record it; None without git."""
+def revision(besides: Path | None = None) -> dict[str, Any] | None:
+    """The revision of the code and whether tracked files differ from it, as runs record it; None without git.
+
+    Args:
+        besides: a file that may differ, such as a result that is written anew.
+    """
+    left_out = [f":(exclude){path}"] if besides is not None and (path := besides.resolve()).is_relative_to(ROOT) else []
 
     def ask(*arguments: str) -> str:
         return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout
@@ -185,7 +190,7 @@ def revision() -> dict[str, Any] | None:
     try:
         return {
             "revision": ask("rev-parse", "HEAD").strip(),
-            "changed": bool(ask("status", "--porcelain", "--untracked-files=no").strip()),
+            "changed": bool(ask("status", "--porcelain", "--untracked-files=no", "--", ".", *left_out).strip()),
         }
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -222,7 +227,7 @@ def write(path: Path, name: str, environment: dict[str, Any], results: dict[str,
     Raises:
         SystemExit: if the file is among the kept results and the code changed meanwhile.
     """
-    git = revision()
+    git = revision(besides=path)
     check_clean(git and {**git, "changed": git["changed"] or git != environment["git"]}, path)
     script = Path(sys.argv[0]).resolve()  # torchrun gives the whole path
     typed = [str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else sys.argv[0], *sys.argv[1:]]

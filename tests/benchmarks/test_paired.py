@@ -126,6 +126,22 @@ def test_a_result_records_its_revision(project, capsys):
     assert capsys.readouterr().out == 2 * out.read_text()
 
 
+def test_a_committed_result_is_written_anew(project):
+    """Several times in a run, as results that grow case by case are."""
+    out = project / "benchmarks" / "results" / "some.json"
+    paired.write(out, "some", paired.begin(out), {"seconds": [1.5]})
+    who = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    for words in (["add", "."], [*who, "commit", "-m", "second"]):
+        subprocess.run(["git", *words], cwd=project, check=True, capture_output=True)
+    environment = paired.begin(out)
+    for seconds in (2.5, 3.5):
+        paired.write(out, "some", environment, {"seconds": [seconds]})
+    assert json.loads(out.read_text())["environment"]["git"]["changed"] is False
+    (project / "code.py").write_text("x = 2\n")
+    with pytest.raises(SystemExit, match="got changes"):
+        paired.write(out, "some", environment, {})
+
+
 def test_a_result_of_a_changed_tree_is_not_kept(project, tmp_path, capsys):
     out = project / "benchmarks" / "results" / "some.json"
     environment = paired.begin(out)

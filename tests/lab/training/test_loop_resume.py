@@ -210,6 +210,26 @@ def test_a_kill_between_the_names_of_the_first_checkpoint_loses_nothing(tmp_path
     assert not list(tmp_path.rglob(".*draft"))
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_between_the_names_of_a_later_checkpoint_loses_nothing(tmp_path, unbroken, links):
+    """The best one was of a later moment than the last one: what went on from that cut the logs under it."""
+    interrupted_at(2, OFTEN, tmp_path)
+    last, best = (tmp_path / "checkpoints" / f"{name}.pt" for name in ("last", "best"))
+    early = last.read_bytes()
+    interrupted_at(28, OFTEN, tmp_path, resume=True)
+    last.unlink()
+    last.write_bytes(early)
+    draft = last.with_name(".last.pt.draft")
+    draft.hardlink_to(best) if links else shutil.copy(best, draft)
+    reached = checkpoint.read(best)["updates"]
+    interrupted_at(1, OFTEN, tmp_path, resume=True)
+    assert checkpoint.read(last)["updates"] > reached > 2
+    result = train(OFTEN, tmp_path, data=small_data(), resume=True, resume_from="best")
+    assert without_seconds(result) == without_seconds(unbroken[0])
+    assert same(weights(tmp_path), weights(unbroken[1]))
+    assert not list(tmp_path.rglob(".*draft"))
+
+
 def test_from_the_best_one_although_the_last_one_is_there(tmp_path, unbroken):
     interrupted_at(32, OFTEN, tmp_path)
     interrupted_at(1, OFTEN, tmp_path, resume=True)

@@ -50,13 +50,15 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None, for
 
 
 def finish(path: Path, *, also: Path) -> None:
-    """Completes a first `write` that a kill broke off after `also` and before `path`; else does nothing.
+    """Completes a `write` that a kill broke off after `also` and before `path`; else does nothing.
+
+    Without it `also` would be of a later moment than `path`, and what goes on from `path` would not come to it again.
 
     Raises:
         OSError: if that fails.
     """
     draft = _files.draft_of(path)
-    if not path.exists() and draft.exists() and also.exists() and filecmp.cmp(draft, also, shallow=False):
+    if draft.exists() and also.exists() and filecmp.cmp(draft, also, shallow=False):
         draft.replace(path)
         _files.sync(path.parent)
 
