@@ -257,15 +257,16 @@ def read(folder: Path) -> Source:
         FileNotFoundError: if none of them wrote it, or a file is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
+    own = folder.resolve().name
     readers: dict[str, Callable[[Path], Source]] = {
         "compare.json": lambda folder: _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder),
         "config.json": read_run,
         "comparison.json": _read_unfinished,
         "plan.json": _read_plan,
         "probe.json": _read_probe,
-        **dict.fromkeys(_STUDY, lambda folder: Studies({folder.resolve().name: findings(folder, Study)})),
-        **dict.fromkeys(_BRANCH, lambda folder: Studies(branches={folder.resolve().name: findings(folder, BranchFindings)})),
-        **dict.fromkeys(_ADVICE, lambda folder: Advices({folder.resolve().name: findings(folder, Advice)})),
+        **dict.fromkeys(_STUDY, lambda folder: Studies({own: findings(folder, Study)})),
+        **dict.fromkeys(_BRANCH, lambda folder: Studies(branches={own: findings(folder, BranchFindings)})),
+        **dict.fromkeys(_ADVICE, lambda folder: Advices({own: findings(folder, Advice)})),
     }
     for name, reader in readers.items():
         if (folder / name).exists():
