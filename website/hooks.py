@@ -137,8 +137,8 @@ def references() -> Iterator[tuple[str, str, str]]:
     for room in ROOMS:
         yield f"adabatch.{room}", room, _room(f"adabatch.{room}")
     for file in sorted((ROOT / "src" / "adabatch" / "integrations").glob("[a-z]*.py")):
-        name = f"adabatch.integrations.{file.stem}"
-        yield name, f"integrations.{file.stem}", _framework(name, file)
+        name = f"integrations.{file.stem}"
+        yield name, name, _framework(f"adabatch.{name}", file)
     yield "The command", "command", _command()
 
 
