@@ -1,5 +1,6 @@
 # One-word targets; each makes .venv when it is missing or stale.
-PYTHON ?= python3.11
+PYTHON ?= $(shell for version in 3.11 3.12 3.13; do python$$version -c '' 2>/dev/null && echo python$$version && exit; \
+	done; echo python3)
 BIN := .venv/bin
 ROOM ?=
 SAMPLE ?= 60

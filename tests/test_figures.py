@@ -173,6 +173,12 @@ FIGURES = [
     ),
     Figure(
         "README.md",
+        "start",
+        "`import adabatch` takes {:.1f} ms, `adabatch --help` {:.2f} s, and neither loads torch (medians of {} rounds",
+        lambda r: (1000 * r["import"]["seconds"]["median"], r["help"]["seconds"]["median"], r["rounds"]),
+    ),
+    Figure(
+        "README.md",
         "cifar10_alexnet",
         "The accuracy is the small batch's, in {:.2f}x fewer updates",
         lambda r: r["against_fixed_small"]["adaptive"]["updates_ratio"],

@@ -30,6 +30,7 @@ ROOMS: Final = (
 )  # fmt: skip
 """Modules and packages with pages of their own; `adabatch` itself comes first, frameworks after them."""
 _LINK: Final = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+_COMMENT: Final = re.compile(r"<!--.*?-->")
 _ITEM: Final = re.compile(r"^( {2,7})([-*]|\d+\.) ")
 
 
@@ -97,7 +98,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _lines(markdown: str, source: str, uri: str) -> Iterator[str]:
-    """The lines of a page: nested items are indented by four, and lists, tables and comments begin a paragraph."""
+    """The lines of a page without comments: nested items are indented by four, lists and tables begin a paragraph."""
     fence, before, inside = "", "", False
     for line in markdown.split("\n"):
         mark = re.match(r"\s*(```+|~~~+)", line)
@@ -106,12 +107,12 @@ def _lines(markdown: str, source: str, uri: str) -> Iterator[str]:
         elif mark and line.strip() == fence:
             fence = ""
         elif not fence:
+            line = _COMMENT.sub("", line)
             line = _LINK.sub(lambda found: f"{found[1]}{target(found[2], source, uri)}{found[3] or ''}{found[4]}", line)
             if item := _ITEM.match(line):
                 line = " " * (4 if len(item[1]) < 5 else 8) + line.lstrip()
             begins = re.match(r"\s*([-*]|\d+\.) |\|", line) is not None
-            apart = before.endswith("-->") or line.startswith("<!--")
-            if before and line and (apart or (begins and not inside)):
+            if before and line and begins and not inside:
                 yield ""
             inside = bool(line.strip()) and (inside or begins)
         yield line
@@ -137,8 +138,8 @@ def references() -> Iterator[tuple[str, str, str]]:
     for room in ROOMS:
         yield f"adabatch.{room}", room, _room(f"adabatch.{room}")
     for file in sorted((ROOT / "src" / "adabatch" / "integrations").glob("[a-z]*.py")):
-        name = f"adabatch.integrations.{file.stem}"
-        yield name, f"integrations.{file.stem}", _framework(name, file)
+        name = f"integrations.{file.stem}"
+        yield name, name, _framework(f"adabatch.{name}", file)
     yield "The command", "command", _command()
 
 

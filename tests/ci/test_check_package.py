@@ -1,4 +1,4 @@
-"""The check of the package notices what is missing in wheel and sdist; the slow test builds both."""
+"""The check of the package notices what is missing in wheel and sdist; one test builds both."""
 
 from __future__ import annotations
 
@@ -78,14 +78,15 @@ def test_what_an_sdist_lacks(tmp_path, told, text):
     assert failed(wheel(tmp_path), sdist(tmp_path, **told)) == [text]
 
 
-@pytest.mark.slow
-def test_it_builds_and_deletes_nothing_else(tmp_path, capsys):
+def test_it_builds_and_deletes_nothing_else(tmp_path):
     """Without a network; `make package` also installs what is built here, with all that it needs."""
-    pytest.importorskip("build")
-    (tmp_path / "notes.txt").write_text("kept")
-    (tmp_path / "adabatch-0.0.1.tar.gz").write_text("of a former call")
-    code = check_package.main(["--out", str(tmp_path), "--only", "contents"])
-    assert code == 0, capsys.readouterr().out
-    names = sorted(path.name for path in tmp_path.iterdir())
-    version = __version__
-    assert names == [f"adabatch-{version}-py3-none-any.whl", f"adabatch-{version}.tar.gz", "notes.txt"]
+    out = tmp_path / "out"
+    out.mkdir()
+    kept = {"notes.txt", "other-1.0.tar.gz", "adabatch-notes.txt"}
+    for name in (*kept, "adabatch-0.0.1.tar.gz", "adabatch-0.0.1-py3-none-any.whl"):
+        (out / name).write_text("before")
+    wheel, sdist = check_package.build(out, tmp_path / "scratch")
+    assert {path.name for path in out.iterdir()} == {*kept, wheel.name, sdist.name}
+    assert all((out / name).read_text() == "before" for name in kept)
+    assert (wheel.name, sdist.name) == (f"adabatch-{__version__}-py3-none-any.whl", f"adabatch-{__version__}.tar.gz")
+    assert failed(wheel, sdist) == []

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
-from tests.test_docs import ROOT
 from tests.website.test_hooks import load
 
 check = load("check")
@@ -62,17 +57,3 @@ def test_styles_from_other_hosts_and_no_site_at_all(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     assert check.main(tmp_path / "none") == 1
     assert "holds no page; run: make docs" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning_and_whole(tmp_path):
-    pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=quiet)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "WARNING" not in done.stderr
-    assert list(check.faults(tmp_path / "site")) == []
-    page = (tmp_path / "site" / "reference" / "adabatch.html").read_text()
-    assert "BatchSizeScheduler" in page
-    assert (tmp_path / "site" / "benchmarks" / "results" / "demo.json").is_file()

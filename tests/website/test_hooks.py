@@ -106,9 +106,12 @@ def test_lists_and_tables_begin_a_paragraph_and_nested_items_are_indented_by_fou
     assert text("text\n- one\n  more\n- two\n  - inner\n4. four\n   - inner") == (
         "text\n\n- one\n  more\n- two\n    - inner\n4. four\n    - inner"
     )
-    assert text("<!-- mark -->\n| a |\n| - |\n<!-- end -->\nafter") == (
-        "<!-- mark -->\n\n| a |\n| - |\n\n<!-- end -->\n\nafter"
-    )
+    assert text("before\n<!-- mark -->\n| a |\n| - |\n<!-- end -->\nafter") == "before\n\n| a |\n| - |\n\nafter"
+
+
+def test_comments_are_left_out_and_cut_no_sentence():
+    assert text("What ran:\n<!-- mark -->nothing\nyet.<!-- end -->") == "What ran:\nnothing\nyet."
+    assert text("```\n<!-- code -->\n```") == "```\n<!-- code -->\n```"
 
 
 def test_the_reference_has_every_public_name():

@@ -43,6 +43,15 @@ def check_schedule(schedule: Any) -> None:
         raise ArgumentTypeError("schedule", "must be a schedule", value=schedule, remedy=remedy)
 
 
+def check_driven(loader: Any, batches: Any, *, remedy: str) -> None:
+    """Raises unless `batches` is a scheduler of batch sizes, and drives `loader`; `remedy` is for another loader."""
+    if not isinstance(batches, BatchSizeScheduler):
+        raise ArgumentTypeError("batches", "must be an ab.BatchSizeScheduler", got=type(batches).__name__)
+    if getattr(loader, "driver", None) is not batches:
+        rule = "must be the loader that `batches` drives"
+        raise ArgumentError("loader", rule, got=type(loader).__name__, remedy=remedy)
+
+
 def in_place_of(own: Callable[..., Any], stand_in: Callable[..., Any]) -> Callable[..., Any]:
     """`stand_in` as a function that looks like `own`, whose signature a framework reads."""
 

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import adabatch as ab
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
-from adabatch.integrations._shared import GrowingLR, missing
+from adabatch.integrations._shared import GrowingLR, check_driven, missing
 
 try:
     import accelerate
@@ -85,11 +85,7 @@ def prepare(
     """
     if not isinstance(accelerator, accelerate.Accelerator):
         raise ArgumentTypeError("accelerator", "must be an Accelerator", got=type(accelerator).__name__)
-    if not isinstance(batches, ab.BatchSizeScheduler):
-        raise ArgumentTypeError("batches", "must be an ab.BatchSizeScheduler", got=type(batches).__name__)
-    if getattr(loader, "driver", None) is not batches:
-        rule, remedy = "must be the loader that `batches` drives", "give it as it is, not through `accelerator.prepare`"
-        raise ArgumentError("loader", rule, got=type(loader).__name__, remedy=remedy)
+    check_driven(loader, batches, remedy="give it as it is, not through `accelerator.prepare`")
     if accelerator.distributed_type not in _WORKS:
         rule = "must train in one process or under DDP, since others accumulate or shard themselves"
         raise ArgumentError("accelerator", rule, got=accelerator.distributed_type.value, remedy="take the plugin out")

@@ -14,7 +14,7 @@ import torch
 import adabatch as ab
 from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.integrations._shared import RandomStates, Update, missing
+from adabatch.integrations._shared import RandomStates, Update, check_driven, missing
 
 try:
     from ignite.engine import Engine, Events, State
@@ -78,11 +78,7 @@ def run(
     """
     if not isinstance(engine, Engine):
         raise ArgumentTypeError("engine", "must be an ignite Engine", got=type(engine).__name__)
-    if not isinstance(batches, ab.BatchSizeScheduler):
-        raise ArgumentTypeError("batches", "must be an ab.BatchSizeScheduler", got=type(batches).__name__)
-    if getattr(loader, "driver", None) is not batches:
-        rule, remedy = "must be the loader that `batches` drives", "give the one that it was made for"
-        raise ArgumentError("loader", rule, got=type(loader).__name__, remedy=remedy)
+    check_driven(loader, batches, remedy="give the one that it was made for")
     epochs = batches.plan.epochs if epochs is None else _checks.whole("epochs", epochs)
     if epochs is None or loader.dataset_size is None:
         rule = "must be known, and so must the length of the data, since the engine must be told where an epoch ends"

@@ -64,6 +64,11 @@ class Record:
     __slots__ = ()
 
     @classmethod
+    def faults(cls, values: Any) -> Iterator[str]:
+        """Where values are no such record, each in words that follow "got FILE"."""
+        return faults(values, cls)
+
+    @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Self:
         """The record of values without `faults`; names that are not fields are left out."""
         return _made(values, cls)  # type: ignore[no-any-return]

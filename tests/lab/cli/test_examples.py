@@ -75,7 +75,7 @@ BEFORE = {
 def commands(text: str) -> list[str]:
     """The lines of a text that are commands, without the comments after them."""
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if re.match(r"(adabatch [a-z]|python -m adabatch)", line)]
+    return [line for line in lines if re.match(r"(adabatch [a-z]|python -m adabatch|python -c)", line)]
 
 
 def texts() -> dict[str, list[str]]:
@@ -102,6 +102,8 @@ def test_every_text_has_examples():
 @pytest.mark.parametrize("name", TEXTS)
 def test_examples(name, tmp_path):
     here, left_out, wrong = place(tmp_path), [], []
+    if any("> schedule.json" in example for example in TEXTS[name]):
+        (here / "schedule.json").unlink()
     for example in [*BEFORE.get(name, []), *TEXTS[name]]:
         if needs_data(example) and not REAL.is_dir():
             left_out.append(example)
@@ -136,6 +138,9 @@ def run(example: str, here: Path) -> str | None:
     row = next((row for row in SHORTER if example.startswith(row.starts)), Shorter("", ""))
     words = shlex.split(f"{example.partition(' #')[0]} {row.more}")
     command = ["-m", "adabatch", *words[1:]] if words[0] == "adabatch" else words[1:]
+    if command[-2] == ">":
+        (here / command[-1]).write_text(subprocess.check_output([sys.executable, *command[:-2]], cwd=here, text=True))
+        return None
     environment = {**os.environ, "ADABATCH_DATA": str(REAL), "ADABATCH_CACHE": str(here.parent / "cache")}
     before = set(here.glob("runs/*"))
     done = subprocess.run(

@@ -9,14 +9,14 @@ from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
 from adabatch.lab.advice import Advice
 from adabatch.lab.comparison import SMALL, Comparison, Ratio
 from adabatch.lab.scaling import BranchFindings, Study
-from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Size, Text, faults
+from adabatch.lab.shapes import Amount, Count, Json, List, Loss, Number, Positive, Rates, Record, Size, Text, faults
 
 _CONFIG: Final = {"task": Text, "model": Text, "batch_size": Size, "epochs": Size, "seed": Count, "data?": Text | None}
 _EVALUATION: Final = {
@@ -73,6 +73,12 @@ _PLAN: Final = {
 _STUDY: Final = ("study.json", "study.db", "states")  # the last two are there before it is finished
 _BRANCH: Final = ("branch.json", "branches.json")
 _ADVICE: Final = ("advice.json", "measured.json")  # the last one is there before it is finished
+_KINDS: Final[dict[type[Record], tuple[str, str, tuple[str, ...]]]] = {  # in words, by which command, in which files
+    Study: ("study", "study", _STUDY),
+    BranchFindings: ("branching", "study", _BRANCH),
+    Advice: ("advice", "advise", _ADVICE),
+}
+_Found = TypeVar("_Found", bound=Record)
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
     **dict.fromkeys(("task", "model", "device", "sentence"), Text),
@@ -251,15 +257,16 @@ def read(folder: Path) -> Source:
         FileNotFoundError: if none of them wrote it, or a file is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
+    own = folder.resolve().name
     readers: dict[str, Callable[[Path], Source]] = {
         "compare.json": lambda folder: _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder),
         "config.json": read_run,
         "comparison.json": _read_unfinished,
         "plan.json": _read_plan,
         "probe.json": _read_probe,
-        **dict.fromkeys(_STUDY, lambda folder: Studies({folder.resolve().name: read_study(folder)})),
-        **dict.fromkeys(_BRANCH, lambda folder: Studies(branches={folder.resolve().name: read_branch(folder)})),
-        **dict.fromkeys(_ADVICE, lambda folder: Advices({folder.resolve().name: read_advice(folder)})),
+        **dict.fromkeys(_STUDY, lambda folder: Studies({own: findings(folder, Study)})),
+        **dict.fromkeys(_BRANCH, lambda folder: Studies(branches={own: findings(folder, BranchFindings)})),
+        **dict.fromkeys(_ADVICE, lambda folder: Advices({own: findings(folder, Advice)})),
     }
     for name, reader in readers.items():
         if (folder / name).exists():
@@ -290,7 +297,7 @@ def read_together(folders: Sequence[Path]) -> Together | Studies | Advices:
     if any(_has(folder, (*_STUDY, *_BRANCH)) for folder in folders):
         return _read_studies(folders)
     if any(_has(folder, _ADVICE) for folder in folders):
-        return Advices({name: read_advice(folder) for name, folder in _named(folders).items()})
+        return Advices({name: findings(folder, Advice) for name, folder in _named(folders).items()})
     for folder in folders:
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
@@ -323,9 +330,9 @@ def _read_studies(folders: Sequence[Path]) -> Studies:
     probes = {folder: _read_probe(folder) for folder in folders if is_probe(folder)}
     named = _named([folder for folder in folders if folder not in probes])
     of_branches = {name: folder for name, folder in named.items() if _has(folder, _BRANCH)}
-    studies = {name: read_study(folder) for name, folder in named.items() if name not in of_branches}
+    studies = {name: findings(folder, Study) for name, folder in named.items() if name not in of_branches}
     _check_probes(probes, [(study.task, panel.model) for study in studies.values() for panel in study.panels])
-    branches = {name: read_branch(folder) for name, folder in of_branches.items()}
+    branches = {name: findings(folder, BranchFindings) for name, folder in of_branches.items()}
     return Studies(studies, branches, tuple(probes.values()))
 
 
@@ -352,56 +359,29 @@ def _check_probes(probes: Mapping[Path, Probe], networks: Sequence[tuple[str, st
         known[mine] = folder
 
 
-def read_branch(folder: Path) -> BranchFindings:
-    """The findings of a finished branching.
+def findings(folder: Path, record: type[_Found]) -> _Found:
+    """The findings of a finished study, branching or advice, of which `record` is the class.
 
     Raises:
-        FileNotFoundError: if the branching is not finished, or the folder holds none.
+        FileNotFoundError: if the command is not finished, or did not write the folder.
         ValueError: if the file is damaged.
     """
-    file = _finished(folder, "branching", _BRANCH)
-    values = _json(file)
-    _check(file, BranchFindings.faults(values))
-    return BranchFindings.of_json(values)
-
-
-def read_study(folder: Path) -> Study:
-    """The findings of a finished study.
-
-    Raises:
-        FileNotFoundError: if the study is not finished, or the folder holds none.
-        ValueError: if the file is damaged.
-    """
-    file = _finished(folder, "study", _STUDY)
-    values = _json(file)
-    _check(file, Study.faults(values))
-    return Study.of_json(values)
-
-
-def read_advice(folder: Path) -> Advice:
-    """A finished advice.
-
-    Raises:
-        FileNotFoundError: if the advice is not finished, or the folder holds none.
-        ValueError: if the file is damaged.
-    """
-    file = _finished(folder, "advice", _ADVICE)
-    values = _json(file)
-    _check(file, Advice.faults(values))
-    return Advice.of_json(values)
-
-
-def _finished(folder: Path, kind: str, names: Sequence[str]) -> Path:
-    """The file of findings, the first of the `names` that a command writes; raises if it is missing."""
+    kind, command, names = _KINDS[record]
     file = folder / names[0]
     if not file.exists():
         what = f"which is not finished: {file.name} is missing" if _has(folder, names) else f"without {file.name}"
-        command = "advise" if names == _ADVICE else "study"
         raise FileNotFoundError(
             f"`folder` must hold a finished {kind}, got {str(folder)!r}, {what}; the adabatch {command} command that "
             f"wrote the folder goes on when it is given again, and writes {file.name} at its end"
         )
-    return file
+    return _record(file, record)
+
+
+def _record(file: Path, record: type[_Found]) -> _Found:
+    """The record in a file; raises if the file is damaged."""
+    values = _json(file)
+    _check(file, record.faults(values))
+    return record.of_json(values)
 
 
 def read_run(folder: Path) -> SavedRun:
@@ -435,17 +415,10 @@ def read_finished(folder: Path) -> Finished:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is damaged or of another kind.
     """
-    compare = _read_outcome(folder)
+    compare = _record(folder / "compare.json", Comparison)
     places = {arm.name: folder / "runs" / arm.name for arm in compare.arms}
     runs = {name: [read_run(place / f"seed-{seed}") for seed in compare.seeds] for name, place in places.items()}
     return Finished(compare, runs)
-
-
-def _read_outcome(folder: Path) -> Comparison:
-    file = folder / "compare.json"
-    values = _json(file)
-    _check(file, Comparison.faults(values))
-    return Comparison.of_json(values)
 
 
 def on_one_clock(runs: Mapping[str, Sequence[SavedRun]]) -> dict[str, list[SavedRun]]:
@@ -478,7 +451,7 @@ def _paired(times: Sequence[float], ends: Sequence[float]) -> float:
 
 def _lacks_runs(folder: Path) -> bool:
     """Whether arms or seeds were added to the comparison after its outcome was written."""
-    file, compare = folder / "comparison.json", _read_outcome(folder)
+    file, compare = folder / "comparison.json", _record(folder / "compare.json", Comparison)
     note = _json(file, _NOTE) if file.exists() else {}
     more = {*note.get("arms", ())} - {arm.name for arm in compare.arms}
     return bool(more or {*note.get("seeds", ())} - {*compare.seeds})

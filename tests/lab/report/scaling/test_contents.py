@@ -150,7 +150,7 @@ def test_a_page_needs_no_extra_and_no_torch(tmp_path):
 def test_one_seed_shows_no_interval_of_a_mean(tmp_path):
     write_study(tmp_path, seeds=1, rules=("linear",))
     assert "One seed gives no interval of a mean" in shown(page.write(tmp_path))
-    assert isinstance(folders.read_study(tmp_path), type(study()))
+    assert isinstance(folders.findings(tmp_path, type(study())), type(study()))
 
 
 def test_a_probe_sets_the_machine_beside_the_borders(tmp_path):
