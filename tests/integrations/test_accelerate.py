@@ -116,7 +116,7 @@ def test_an_optimizer_is_named_once_with_and_without_its_wrapper():
 
 def test_accelerates_wrapper_of_an_lr_scheduler():
     run = Run()
-    wrapped = run.accelerator.prepare(run.lr.lr_scheduler)
+    wrapped = run.accelerator.prepare(torch.optim.lr_scheduler.StepLR(run.own, 3))
     with pytest.raises(TypeError, match=r"got AcceleratedScheduler; give the one inside, `lr_scheduler.scheduler`"):
         ab.by_samples(wrapped, run.loader)
 
@@ -200,8 +200,8 @@ class Grown:
         self.accumulates = accumulates
         self.shown, self.clipped, self.turns = [], 0, []
 
-    def pass_of(self, inputs, targets, save, at):
-        self.accelerator.backward(ref.loss_of(self.model, inputs, targets))
+    def pass_of(self, batch, save, at):
+        self.accelerator.backward(ref.loss_of(self.model, *batch))
         if self.accelerator.sync_gradients:
             self.clipped += 1
             self.accelerator.clip_grad_norm_(self.model.parameters(), 1e9)
@@ -216,12 +216,12 @@ class Grown:
     def train(self, save=None, at=None):
         while self.loader.epoch < ref.EPOCHS:
             self.turns.append(len(self.loader))
-            for inputs, targets in self.loader:
+            for batch in self.loader:
                 if self.accumulates:
                     with self.accelerator.accumulate(self.model):
-                        self.pass_of(inputs, targets, save, at)
+                        self.pass_of(batch, save, at)
                 else:
-                    self.pass_of(inputs, targets, save, at)
+                    self.pass_of(batch, save, at)
             assert self.accelerator.sync_gradients
         return self
 
@@ -264,10 +264,10 @@ def test_a_checkpoint_within_a_batch_goes_on_at_its_start(tmp_path):
     run = Grown()
     turns = iter(run.loader)
     for _ in range(32):  # the first epoch
-        run.pass_of(*next(turns), None, None)
+        run.pass_of(next(turns), None, None)
     assert next(turns, None) is None
     turns = iter(run.loader)
-    run.pass_of(*next(turns), None, None)  # half of a batch
+    run.pass_of(next(turns), None, None)  # half of a batch
     assert not run.accelerator.sync_gradients
     run.accelerator.save_state(str(tmp_path / "saved"))
     resumed = Grown()
@@ -279,8 +279,8 @@ def test_a_checkpoint_within_a_batch_goes_on_at_its_start(tmp_path):
 
 def test_the_loop_may_be_left_and_other_loops_are_accelerates_own():
     run = Grown()
-    for inputs, targets in run.loader:
-        run.pass_of(inputs, targets, None, None)
+    for batch in run.loader:
+        run.pass_of(batch, None, None)
         break
     assert run.loader.batches.plan.update_at(run.loader.loader.clock) == 1
     assert run.accelerator.sync_gradients
@@ -293,9 +293,9 @@ def test_the_loop_may_be_left_and_other_loops_are_accelerates_own():
 
 def test_a_batch_without_a_step_counts_as_passed():
     run = Grown()
-    for number, (inputs, targets) in enumerate(run.loader):
+    for number, batch in enumerate(run.loader):
         if number != 3:  # left out whole, as where a loss is no number
-            run.pass_of(inputs, targets, None, None)
+            run.pass_of(batch, None, None)
     assert (len(run.own.lrs), run.loader.epoch) == (31, 1)
     assert run.own.lrs[3:5] == pytest.approx([ref.LRS[3], ref.LRS[5]])  # nobody stepped the LR scheduler for it
     with pytest.raises(
@@ -320,7 +320,7 @@ def test_what_a_grown_loop_refuses():
             "`optimizer` must be one that was prepared",
         ),
         (
-            (accelerator, run.model, run.optimizer, given, run.lr, ref.growth()),
+            (accelerator, run.model, run.optimizer, given, run.lr.scheduler, ref.growth()),
             TypeError,
             "`lr_scheduler` must be one that was",
         ),

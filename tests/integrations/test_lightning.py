@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -500,46 +499,6 @@ def test_two_growths_on_one_trainer(tmp_path):
     """Lightning's own error, since both would have one state."""
     with pytest.raises(RuntimeError, match="Found more than one stateful callback of type `BatchGrowth`"):
         fitted(tmp_path, Module(), BatchGrowth(loader_of(), ref.growth()))
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (
-            {"accumulate_grad_batches": 2},
-            "`accumulate_grad_batches` must not be set .* got 2; set `loader.micro_batch_",
-        ),
-        ({"overfit_batches": 0.5}, "`overfit_batches` must not be set"),
-        ({"limit_train_batches": 0.5}, "`limit_train_batches` must not be set .*; give a number of updates"),
-        ({"callbacks": [pl.callbacks.GradientAccumulationScheduler({1: 2})]}, "`callbacks` must not change the batch"),
-    ],
-)
-def test_settings_that_take_batches_out_of_our_hands(tmp_path, more, message):
-    callbacks = more.pop("callbacks", [])
-    with pytest.raises(ValueError, match=message):
-        fitted(tmp_path, Module(), *callbacks, **more)
-
-
-def test_a_strategy_that_shards(tmp_path):
-    growth = BatchGrowth(loader_of(), ref.growth())
-    trainer = trainer_of(tmp_path, growth)
-
-    class Sharding(pl.strategies.SingleDeviceStrategy):
-        pass
-
-    trainer.strategy.__class__ = Sharding
-    with pytest.raises(ValueError, match=r"`strategy` must be one device or DDP .*, got Sharding; write `Trainer"):
-        trainer.fit(Module(), growth)
-
-
-def test_a_version_without_the_hooks_is_named(tmp_path):
-    class Old(Module):
-        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_idx, optimizer_closure):
-            pass
-
-    with pytest.raises(TypeError, match=rf"`lightning` must have `Old.optimizer_step\(.*got lightning "
-                       rf"{re.escape(pl.__version__)}; install lightning 2"):  # fmt: skip
-        fitted(tmp_path, Old())
 
 
 def test_the_loader_in_place_of_the_growth(tmp_path):

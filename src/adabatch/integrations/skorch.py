@@ -44,7 +44,7 @@ class Growth(Callback):
 
     Raises:
         TypeError: in `fit`, if the schedule is none, or the net's train iterator is no DataLoader.
-        ValueError: in `fit`, if a net has two of them.
+        ValueError: in `fit`, if a net has two of them; in `partial_fit`, if the data has another length than before.
 
     Example:
         >>> import torch, adabatch as ab, skorch
@@ -137,6 +137,13 @@ class Growth(Callback):
         self.loader_ = kind(dataset, **arguments)
         saved = self.state_
         if saved is not None:
+            before, now = saved["loader"]["dataset_size"], self.loader_.dataset_size
+            if before != now:
+                rule = (
+                    f"must have the {before:,} samples of the calls before, since the place in the data is carried on"
+                )
+                remedy = "call `initialize()` of the Growth first, which then begins anew, or leave it out"
+                raise ArgumentError("X", rule, got=f"{now:,}", remedy=remedy)
             self.loader_.load_state_dict(saved["loader"])
         optimizers = [getattr(net, f"{name}_") for name in net._optimizers]  # noqa: SLF001 - skorch has no public way
         self.batches_ = ab.BatchSizeScheduler(
