@@ -330,10 +330,31 @@ def test_what_a_grown_loop_refuses():
             ValueError,
             "`loader` must grow once",
         ),
-        ((accelerator, run.model, run.optimizer, [1], None, ref.growth()), TypeError, "must return a torch DataLoader"),
+        (
+            (accelerator, run.model, run.optimizer, [1], None, ref.growth()),
+            TypeError,
+            "`loader` must be torch's DataLoader, as",
+        ),
     ):
         with pytest.raises(error, match=message):
             grow(*wrong)
+    formed = torch.utils.data.DataLoader(range(4), batch_sampler=[[0, 1], [2, 3]])
+    with pytest.raises(ValueError, match=r"`loader` must form its batches of a sampler, .*, got one with a list"):
+        grow(accelerator, run.model, run.optimizer, formed, None, ref.growth())
+
+
+def test_a_call_that_failed_can_be_repeated():
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model, optimizer = accelerator.prepare(ref.Traced(), torch.optim.AdamW(ref.network().parameters()))
+    data = torch.utils.data.DataLoader(TensorDataset(*ref.data()), batch_size=8)
+    with pytest.raises(ValueError, match="`coupling` 'linear' was derived for"):
+        grow(accelerator, model, optimizer, data, None, ref.growth())
+    trained = ab.DataLoader(TensorDataset(*ref.data()), batch_size=16)
+    list(trained)
+    with pytest.raises(RuntimeError, match="`prepare` must be called before training begins"):
+        grow(accelerator, model, optimizer, trained, None, ab.schedules.constant(), coupling="sqrt")
+    assert accelerator.gradient_accumulation_steps == 2
+    assert grow(accelerator, model, optimizer, data, None, ref.growth(), coupling="sqrt").batch_size == 16
 
 
 def test_without_an_lr_scheduler_and_with_a_loader_of_ours():

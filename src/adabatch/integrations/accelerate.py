@@ -203,11 +203,16 @@ def grow(
         raise ArgumentError("loader", "must grow once, this one does", remedy="call `grow` once")
     _check_alone(accelerator)
     ours, counted = _ours(accelerator, loader)
-    accelerator.gradient_accumulation_steps = 1
     batches = ab.BatchSizeScheduler(
         optimizer, ours, schedule, coupling=coupling, epochs=epochs, tokens_per_sample=tokens_per_sample
     )
-    prepare(accelerator, ours, batches)
+    steps, accelerator.gradient_accumulation_steps = accelerator.gradient_accumulation_steps, 1
+    try:
+        prepare(accelerator, ours, batches)
+    except BaseException:
+        accelerator.gradient_accumulation_steps = steps  # another try begins at the same batch size
+        batches.close()
+        raise
     growing = GrowingLoader(accelerator, model, optimizer, ours, batches)
     if lr_scheduler is None:
         return growing
@@ -341,13 +346,20 @@ def _ours(accelerator: Any, own: Any) -> tuple[Any, int | None]:
     """
     if isinstance(own, ab.DataLoader | ab.ResidentLoader):
         return own, None
+    if not isinstance(own, torch.utils.data.DataLoader):
+        rule = "must be torch's DataLoader, as it was prepared, or an ab.DataLoader"
+        raise ArgumentTypeError("loader", rule, got=type(own).__name__, remedy="give the train loader")
     dataset = dataset_of(own)
+    formed: Any = own.batch_sampler
     if isinstance(dataset, torch.utils.data.IterableDataset):
         rule, remedy = "must have data with a length", "loop over `ab.accumulate`, and write `prepare`"
         raise ArgumentError("loader", rule, got="a stream", remedy=remedy)
-    sampler, formed = sampler_of(own, dataset), own.batch_sampler
     while hasattr(formed, "batch_sampler"):  # the share of it for this process
         formed = formed.batch_sampler
+    if getattr(formed, "sampler", None) is None or getattr(formed, "batch_size", None) is None:
+        rule, remedy = "must form its batches of a sampler, so that larger ones can be", "give it a sampler instead"
+        raise ArgumentError("loader", rule, got=f"one with a {type(formed).__name__}", remedy=remedy)
+    sampler = sampler_of(own, dataset)
     world, steps = int(accelerator.num_processes), int(accelerator.gradient_accumulation_steps)
     size = int(formed.batch_size)  # of one process, or of all
     one_pass, update = (-(-size // world), size) if accelerator.split_batches else (size, size * world)
@@ -363,6 +375,8 @@ def _ours(accelerator: Any, own: Any) -> tuple[Any, int | None]:
         drop_last=bool(getattr(formed, "drop_last", False)),
         prefetch_factor=own.prefetch_factor if own.num_workers else None,
         persistent_workers=bool(own.num_workers and own.persistent_workers),
+        worker_init_fn=own.worker_init_fn,
+        timeout=own.timeout,
         device=accelerator.device if moved else None,
         group=_distributed.world(),  # said, so that nobody asks whether the batch is that of all ranks
     )
