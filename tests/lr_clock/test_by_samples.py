@@ -481,7 +481,7 @@ class Training:
 
 
 @pytest.mark.filterwarnings("ignore:the LR under `by_samples` is below")  # some are over long before the history is
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     name=st.sampled_from(sorted(MAKERS)),
     kind=st.sampled_from([torch.optim.SGD, torch.optim.AdamW]),
