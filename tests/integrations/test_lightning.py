@@ -212,14 +212,27 @@ def test_callbacks_see_the_loss_of_the_batch(tmp_path):
         assert watch.losses[number] == pytest.approx(ref.loss_of(model, inputs[items], targets[items]).item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", [Module, Manual])
-@pytest.mark.parametrize("step", [20, 37, 48, 60])
-def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, kind, step):
-    """Saved in the first epoch, in mid-epoch and at ends of epochs; validation draws random numbers in between."""
-    saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=step, save_top_k=-1, filename="{step}")
-    trainer, whole, _ = fitted(tmp_path, kind(0.3), saves, enable_checkpointing=True, val_check_interval=0.5)
+STEPS = 20, 37, 48, 60
+
+
+@pytest.fixture(scope="module", params=[Module, Manual])
+def unbroken(request, tmp_path_factory):
+    """A training that saves in the first epoch, in mid-epoch and at ends of epochs, for all that resume it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    saves = [
+        pl.callbacks.ModelCheckpoint(folder, every_n_train_steps=step, save_top_k=-1, filename="{step}")
+        for step in STEPS
+    ]
+    trainer, whole, _ = fitted(folder, request.param(0.3), *saves, enable_checkpointing=True, val_check_interval=0.5)
+    return request.param, trainer, whole, folder
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, unbroken, step):
+    """Validation draws random numbers in between."""
+    kind, trainer, whole, folder = unbroken
     torch.manual_seed(99)
-    path = str(tmp_path / f"step={step}.ckpt")
+    path = str(folder / f"step={step}.ckpt")
     again, resumed, _ = fitted(tmp_path, kind(0.3), resume=path, val_check_interval=0.5)
     assert torch.equal(ref.weights(whole), ref.weights(resumed))
     assert again.global_step == trainer.global_step == ref.UPDATES
@@ -241,9 +254,19 @@ def test_fit_goes_on_for_more_epochs(tmp_path):
     assert module.traced.passes == ref.micro_sizes(ref.BASE)
 
 
-@pytest.mark.parametrize("kind", [Module, Manual])
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("at", [3, 40])
+@pytest.mark.parametrize(
+    ("kind", "error", "at"),
+    [
+        (Module, ValueError, 3),
+        (Manual, ValueError, 40),
+        (Module, KeyboardInterrupt, 40),
+        (Manual, KeyboardInterrupt, 3),
+        pytest.param(Module, ValueError, 40, marks=pytest.mark.slow),
+        pytest.param(Manual, ValueError, 3, marks=pytest.mark.slow),
+        pytest.param(Module, KeyboardInterrupt, 3, marks=pytest.mark.slow),
+        pytest.param(Manual, KeyboardInterrupt, 40, marks=pytest.mark.slow),
+    ],
+)
 def test_fit_goes_on_after_an_error(tmp_path, kind, error, at):
     """Lightning calls no `teardown` then; nothing is trained on twice or left out."""
 
@@ -394,8 +417,20 @@ def test_a_number_of_updates_between_validations_that_some_epochs_do_not_have(tm
     fitted(tmp_path, val_check_interval=10, validates=False)
 
 
-@pytest.mark.parametrize(("kind", "micro"), [(Module, 16), (Manual, 16), (Manual, None)])
-@pytest.mark.parametrize("at", [5, 7, 10])
+@pytest.mark.parametrize(
+    ("kind", "micro", "at"),
+    [
+        (Module, 16, 5),
+        (Module, 16, 7),
+        (Manual, 16, 7),
+        (Manual, None, 7),
+        (Manual, None, 10),
+        pytest.param(Module, 16, 10, marks=pytest.mark.slow),
+        pytest.param(Manual, 16, 5, marks=pytest.mark.slow),
+        pytest.param(Manual, 16, 10, marks=pytest.mark.slow),
+        pytest.param(Manual, None, 5, marks=pytest.mark.slow),
+    ],
+)
 def test_limits_of_an_epoch_and_a_resume(tmp_path, at, kind, micro):
     saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=at, save_top_k=-1, filename="{step}")
     whole, module, _ = fitted(tmp_path, kind(0.3), saves, micro=micro, enable_checkpointing=True,
