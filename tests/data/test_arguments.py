@@ -8,11 +8,9 @@ import pytest
 import torch
 from tests.accumulate.ranks import on_ranks
 from tests.data.sets import Rich, Stream
-from torch.utils.data import (
-    DistributedSampler,
-    RandomSampler,
-)
+from torch.utils.data import DistributedSampler, RandomSampler
 
+import adabatch as ab
 from adabatch.data import DataLoader, arguments
 
 
@@ -35,6 +33,10 @@ def test_bad_samplers_are_named():
         DataLoader(Rich(), 10, sampler=iter([1]))
     with pytest.raises(ValueError, match="`shuffle` must be False"):
         DataLoader(Rich(), 10, sampler=[1], shuffle=True)
+    with pytest.raises(
+        ValueError, match=r"`sampler` must draw at most 2\^31 samples in an epoch, .* use `shuffle=True`"
+    ):
+        DataLoader(Rich(), 10, sampler=RandomSampler(Rich(), replacement=True, num_samples=10**10))  # as minGPT does
     with pytest.raises(ValueError, match="`sampler` must draw at least one"):
         DataLoader(Rich(), 10, sampler=[])
 
@@ -123,7 +125,8 @@ def test_arguments_that_do_not_go_with_streams(arguments, message):
 
 
 def they_hear_what_a_rank_gets(rank, world):
-    """Under torchrun a plain loop says it once, on rank 0; not where a group is given, nor with micro-batches."""
+    """A plain loop under torchrun says it once, on rank 0, where a DistributedSampler shows that ranks are meant."""
+    data = torch.arange(8)
 
     def said(loop):
         with warnings.catch_warnings(record=True) as seen:
@@ -132,24 +135,54 @@ def they_hear_what_a_rank_gets(rank, world):
         return [(str(warning.message), warning.filename) for warning in seen]
 
     def plain(**more):
-        for _ in DataLoader(torch.arange(8), 4, seed=0, **more):
+        for _ in DataLoader(data, 4, seed=0, **more):
             pass
 
+    sampler = DistributedSampler(data)
     assert said(plain) == []  # these processes were not started by torchrun yet
     variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
     os.environ.update({name: str(value) for name, value in variables.items()})
     assert said(lambda: plain(group=torch.distributed.group.WORLD)) == []
     assert said(lambda: plain(shard=False)) == []
     assert said(lambda: plain(micro_batch_size=2)) == []
-    assert said(lambda: list(DataLoader(torch.arange(8), 4, seed=0).parts())) == []
-    found = said(plain) + said(plain)
-    assert len(found) == (rank == 0)
-    if rank == 0:
-        text = "`batch_size` of 4 counts the samples of all 2 ranks, so a rank gets about 2; torch's loaders count"
-        assert found[0][0].startswith(text)
-        assert found[0][1] == __file__
+    assert said(lambda: list(DataLoader(data, 4, seed=0).parts())) == []
+    evaluation = torch.utils.data.DataLoader(data, 8, sampler=sampler)  # of the same data, with a number of its own
+    batches = torch.utils.data.BatchSampler(DistributedSampler(data), 2, drop_last=False)
+    assert said(plain) == []
+    del evaluation, batches
+
+    def heard_once(sign):
+        arguments._SAID.clear()
+        loader = DataLoader(data, 4, seed=0)
+        found = said(lambda: list(loader)) + said(plain)
+        assert len(found) == (rank == 0)
+        if rank == 0:
+            start = f"`batch_size` of 4 counts the samples of all 2 ranks, so a rank gets about 2; but {sign}. If "
+            end = "write `batch_size=8`; to say that it is right, give `group=torch.distributed.group.WORLD`"
+            assert found[0][0].startswith(start)
+            assert found[0][0].endswith(end)
+            assert found[0][1] == __file__
+
+    heard_once("a DistributedSampler of the same data is left over, whose loader counted those of one rank")
+    del sampler
+    evaluation = torch.utils.data.DataLoader(torch.arange(6), 4, sampler=DistributedSampler(range(6)))
+    heard_once("another loader, with a DistributedSampler, takes as many on each rank")
+    del evaluation
+
+
+def they_hear_nothing(rank, world):
+    """A loop whose batch size is that of all ranks is told nothing, though torchrun started it."""
+    arguments._SAID.clear()
+    test = torch.utils.data.DataLoader(torch.arange(6), 2, sampler=DistributedSampler(range(6)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            assert len(list(DataLoader(torch.arange(8), 4, seed=0))) == 2
+        clock = ab.Clock(batch_size=12, micro_batch_size=12)
+        assert sum(micro.size for micro in clock.begin()) == 6
+    assert len(test) == 2
 
 
 @pytest.mark.world_size(2)
 def test_a_batch_that_may_be_meant_for_one_rank_is_said():
-    on_ranks(2, they_hear_what_a_rank_gets)
+    on_ranks(2, they_hear_what_a_rank_gets, they_hear_nothing)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import warnings
 from functools import partial
 
 import pytest
@@ -434,29 +432,9 @@ def they_must_agree(rank, world):
         clock.begin()
 
 
-def they_hear_of_the_share(rank, world):
-    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
-    os.environ.update({name: str(value) for name, value in variables.items()})
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        ab.Clock(batch_size=12, micro_batch_size=6).begin()
-        ab.Clock(batch_size=12, group=torch.distributed.group.WORLD).begin()
-        assert not seen
-        for _ in range(2):
-            ab.Clock(batch_size=12, micro_batch_size=12).begin()
-    said = [str(warning.message) for warning in seen]
-    assert len(said) == (rank == 0)
-    if rank == 0:
-        assert said[0].startswith(
-            "`batch_size` of 12 counts the samples of all 2 ranks, so a rank gets about 6; torch's"
-        )
-        assert "write `batch_size=24`; to say that it is right, give `group=torch" in said[0]
-        assert seen[0].filename == __file__
-
-
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, they_train_as_one, they_must_agree, they_hear_of_the_share)
+    on_ranks(2, they_train_as_one, they_must_agree)
 
 
 @pytest.mark.world_size(3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -213,14 +212,27 @@ def test_callbacks_see_the_loss_of_the_batch(tmp_path):
         assert watch.losses[number] == pytest.approx(ref.loss_of(model, inputs[items], targets[items]).item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", [Module, Manual])
-@pytest.mark.parametrize("step", [20, 37, 48, 60])
-def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, kind, step):
-    """Saved in the first epoch, in mid-epoch and at ends of epochs; validation draws random numbers in between."""
-    saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=step, save_top_k=-1, filename="{step}")
-    trainer, whole, _ = fitted(tmp_path, kind(0.3), saves, enable_checkpointing=True, val_check_interval=0.5)
+STEPS = 20, 37, 48, 60
+
+
+@pytest.fixture(scope="module", params=[Module, Manual])
+def unbroken(request, tmp_path_factory):
+    """A training that saves in the first epoch, in mid-epoch and at ends of epochs, for all that resume it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    saves = [
+        pl.callbacks.ModelCheckpoint(folder, every_n_train_steps=step, save_top_k=-1, filename="{step}")
+        for step in STEPS
+    ]
+    trainer, whole, _ = fitted(folder, request.param(0.3), *saves, enable_checkpointing=True, val_check_interval=0.5)
+    return request.param, trainer, whole, folder
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit_with_dropout(tmp_path, unbroken, step):
+    """Validation draws random numbers in between."""
+    kind, trainer, whole, folder = unbroken
     torch.manual_seed(99)
-    path = str(tmp_path / f"step={step}.ckpt")
+    path = str(folder / f"step={step}.ckpt")
     again, resumed, _ = fitted(tmp_path, kind(0.3), resume=path, val_check_interval=0.5)
     assert torch.equal(ref.weights(whole), ref.weights(resumed))
     assert again.global_step == trainer.global_step == ref.UPDATES
@@ -242,9 +254,19 @@ def test_fit_goes_on_for_more_epochs(tmp_path):
     assert module.traced.passes == ref.micro_sizes(ref.BASE)
 
 
-@pytest.mark.parametrize("kind", [Module, Manual])
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("at", [3, 40])
+@pytest.mark.parametrize(
+    ("kind", "error", "at"),
+    [
+        (Module, ValueError, 3),
+        (Manual, ValueError, 40),
+        (Module, KeyboardInterrupt, 40),
+        (Manual, KeyboardInterrupt, 3),
+        pytest.param(Module, ValueError, 40, marks=pytest.mark.slow),
+        pytest.param(Manual, ValueError, 3, marks=pytest.mark.slow),
+        pytest.param(Module, KeyboardInterrupt, 3, marks=pytest.mark.slow),
+        pytest.param(Manual, KeyboardInterrupt, 40, marks=pytest.mark.slow),
+    ],
+)
 def test_fit_goes_on_after_an_error(tmp_path, kind, error, at):
     """Lightning calls no `teardown` then; nothing is trained on twice or left out."""
 
@@ -395,8 +417,20 @@ def test_a_number_of_updates_between_validations_that_some_epochs_do_not_have(tm
     fitted(tmp_path, val_check_interval=10, validates=False)
 
 
-@pytest.mark.parametrize(("kind", "micro"), [(Module, 16), (Manual, 16), (Manual, None)])
-@pytest.mark.parametrize("at", [5, 7, 10])
+@pytest.mark.parametrize(
+    ("kind", "micro", "at"),
+    [
+        (Module, 16, 5),
+        (Module, 16, 7),
+        (Manual, 16, 7),
+        (Manual, None, 7),
+        (Manual, None, 10),
+        pytest.param(Module, 16, 10, marks=pytest.mark.slow),
+        pytest.param(Manual, 16, 5, marks=pytest.mark.slow),
+        pytest.param(Manual, 16, 10, marks=pytest.mark.slow),
+        pytest.param(Manual, None, 5, marks=pytest.mark.slow),
+    ],
+)
 def test_limits_of_an_epoch_and_a_resume(tmp_path, at, kind, micro):
     saves = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=at, save_top_k=-1, filename="{step}")
     whole, module, _ = fitted(tmp_path, kind(0.3), saves, micro=micro, enable_checkpointing=True,
@@ -500,46 +534,6 @@ def test_two_growths_on_one_trainer(tmp_path):
     """Lightning's own error, since both would have one state."""
     with pytest.raises(RuntimeError, match="Found more than one stateful callback of type `BatchGrowth`"):
         fitted(tmp_path, Module(), BatchGrowth(loader_of(), ref.growth()))
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (
-            {"accumulate_grad_batches": 2},
-            "`accumulate_grad_batches` must not be set .* got 2; set `loader.micro_batch_",
-        ),
-        ({"overfit_batches": 0.5}, "`overfit_batches` must not be set"),
-        ({"limit_train_batches": 0.5}, "`limit_train_batches` must not be set .*; give a number of updates"),
-        ({"callbacks": [pl.callbacks.GradientAccumulationScheduler({1: 2})]}, "`callbacks` must not change the batch"),
-    ],
-)
-def test_settings_that_take_batches_out_of_our_hands(tmp_path, more, message):
-    callbacks = more.pop("callbacks", [])
-    with pytest.raises(ValueError, match=message):
-        fitted(tmp_path, Module(), *callbacks, **more)
-
-
-def test_a_strategy_that_shards(tmp_path):
-    growth = BatchGrowth(loader_of(), ref.growth())
-    trainer = trainer_of(tmp_path, growth)
-
-    class Sharding(pl.strategies.SingleDeviceStrategy):
-        pass
-
-    trainer.strategy.__class__ = Sharding
-    with pytest.raises(ValueError, match=r"`strategy` must be one device or DDP .*, got Sharding; write `Trainer"):
-        trainer.fit(Module(), growth)
-
-
-def test_a_version_without_the_hooks_is_named(tmp_path):
-    class Old(Module):
-        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_idx, optimizer_closure):
-            pass
-
-    with pytest.raises(TypeError, match=rf"`lightning` must have `Old.optimizer_step\(.*got lightning "
-                       rf"{re.escape(pl.__version__)}; install lightning 2"):  # fmt: skip
-        fitted(tmp_path, Old())
 
 
 def test_the_loader_in_place_of_the_growth(tmp_path):

@@ -177,6 +177,23 @@ def test_partial_fit_goes_on_after_an_error(step, epochs):
     ref.assert_trained(net.module_.traced.net)
 
 
+def test_partial_fit_on_a_chunk_of_another_length():
+    """The place cannot be carried on; growth that begins anew is that of a net which goes on training."""
+    inputs, targets = ref.data()
+    growth = Growth(ref.growth())
+    net = net_of(growth=growth, max_epochs=2)
+    net.partial_fit(inputs[:200], targets[:200])
+    with pytest.raises(
+        ValueError, match=r"`X` must have the 200 samples of the calls before, .* got 150; call `initialize"
+    ):
+        net.partial_fit(inputs[:150], targets[:150])
+    net.partial_fit(inputs[:200], targets[:200])  # the call that was refused moved nothing
+    growth.initialize()
+    net.partial_fit(inputs[:150], targets[:150])
+    chunk = [min(size, 200 - start) for size in (16, 32, 64, 128) for start in range(0, 200, size)]
+    assert net.module_.traced.passes == chunk + [16] * 9 + [6] + [32] * 4 + [22]
+
+
 def test_the_net_has_its_own_iterators_after_fit():
     net = net_of().fit(*ref.data())
     assert "get_iterator" not in vars(net)

@@ -1,5 +1,6 @@
 """LR schedulers that count updates, on the samples clock: the LR follows the data, however the batch changes."""
 
+import functools
 import json
 import warnings
 
@@ -21,6 +22,7 @@ def loader_of(batch_size, **options):
     return ab.DataLoader(torch.arange(N), batch_size=batch_size, **options)
 
 
+@functools.cache
 def lrs(name, steps):
     return sample(MAKERS[name](optimizer_of(momentum=0.9)), steps, freeze=True)
 
@@ -479,14 +481,14 @@ class Training:
 
 
 @pytest.mark.filterwarnings("ignore:the LR under `by_samples` is below")  # some are over long before the history is
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     name=st.sampled_from(sorted(MAKERS)),
     kind=st.sampled_from([torch.optim.SGD, torch.optim.AdamW]),
     stretches=st.lists(st.integers(1, 12), min_size=1, max_size=6),
 )
 def test_base_lr_and_lr_in_force_are_where_closed_form_says(name, kind, stretches):
-    course = sample(MAKERS[name](optimizer_of(momentum=0.9)), 400, freeze=True)
+    course = lrs(name, 400)
     baseline, training = Baseline(4, N), Training(name, kind)
     for stretch in stretches:
         left = stretch

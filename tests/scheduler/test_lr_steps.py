@@ -14,6 +14,7 @@ from adabatch.lr_clock import MEANT
 
 torch_lr = torch.optim.lr_scheduler
 DOUBLING = ab.schedules.geometric(2, ab.epochs(1), maximum=8)
+FASTER = ab.schedules.geometric(2, ab.epochs(1), maximum=16)
 EPOCHS = 3
 UPDATES = 16 + 8 + 8  # 64 samples, from 4 on
 
@@ -104,12 +105,34 @@ def stepped_twice(lr_scheduler, loader):
     return step
 
 
+def times(k):
+    """Steps as a framework's wrapper does on `k` processes."""
+
+    def by(lr_scheduler, loader):
+        def step():
+            for _ in range(k):
+                lr_scheduler.step()
+
+        return step
+
+    return by
+
+
+@pytest.mark.parametrize("each", ["update", "before"])
+@pytest.mark.parametrize("k", [2, 3])  # 2 is also what follows the data while the batch has doubled
+def test_several_steps_after_each_update_are_told(k, each):
+    (message,) = told(lambda optimizer: torch_lr.StepLR(optimizer, 16), each=each, by=times(k), schedule=FASTER)
+    assert message.startswith(f"StepLR is stepped {k} times an update, and the batch has another size than at")
+
+
 @pytest.mark.parametrize(
     "other",
     [
         {"each": "epoch"},
         {"by": lambda lr_scheduler, loader: ab.by_samples(lr_scheduler, loader).step},
         {"each": "before", "by": stepped_twice},
+        {"each": "before", "by": stepped_twice, "schedule": FASTER},
+        {"make": lambda optimizer: torch_lr.LinearLR(optimizer, 1, 0, total_iters=3 * UPDATES), "by": times(3)},
         {"schedule": ab.schedules.constant()},
         {"make": lambda optimizer: torch_lr.CosineAnnealingLR(optimizer, T_max=UPDATES)},
         {"make": lambda optimizer: torch_lr.OneCycleLR(optimizer, 0.1, total_steps=UPDATES, cycle_momentum=False)},

@@ -106,11 +106,13 @@ def accumulate(
     from adabatch.types import DrivenLoader
 
     if not isinstance(loader, DrivenLoader):
-        raise ArgumentTypeError(
-            "loader",
-            "must be an ab.DataLoader",
-            got=f"{type(loader).__module__}.{type(loader).__name__}",
-            remedy="ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` wraps any "
-            "other",
-        )
+        raise _refused(loader)
     return in_turn(loader, Setup(loader, model, recover=recover, compress=compress))
+
+
+def _refused(loader: Any) -> ArgumentTypeError:
+    remedy = "ab.DataLoader takes the arguments of torch's; `ab.micro_batches(loader, batch_size=...)` wraps any other"
+    if type(getattr(loader, "batch_sampler", None)).__name__ == "SkipBatchSampler":  # Accelerate's
+        remedy = "leave `skip_first_batches` out: an ab.DataLoader's state holds its place within an epoch"
+    got = f"{type(loader).__module__}.{type(loader).__name__}"
+    return ArgumentTypeError("loader", "must be an ab.DataLoader", got=got, remedy=remedy)

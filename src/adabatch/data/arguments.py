@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.context import BaseContext
 from typing import Any, Final
 
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from adabatch import _checks, _devices, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.data.order import LARGEST
 
+_DRAWN: Final = 2**31  # samples of an own sampler in an epoch
 _SAID: Final[set[str]] = set()  # the warnings that a process gives once
 
 
@@ -103,18 +105,47 @@ def warn_of_pinning() -> None:
         warnings.warn("`pin_memory` has no effect: no accelerator was found", UserWarning, stacklevel=3)
 
 
-def warn_of_sharing(batch_size: int, rank: int, world: int) -> None:
-    """Says once, on rank 0 of several that torchrun started, that a batch is that of all ranks."""
+def warn_of_sharing(dataset: Any, batch_size: int, rank: int, world: int) -> None:
+    """Says once, on rank 0 of several that torchrun started, that the script also counts the samples of one rank.
+
+    A loop whose batch size is that of all ranks looks like one that kept that of one rank. So there must be a sign.
+    """
     if rank or "RANK" not in os.environ or _distributed.launched() is None or "sharing" in _SAID:
         return  # launchers of frameworks set LOCAL_RANK alone
+    sign = _sign_of_ranks(dataset, batch_size)
+    if sign is None:
+        return
     _SAID.add("sharing")
     warnings.warn(
         f"`batch_size` of {batch_size:,} counts the samples of all {world:,} ranks, so a rank gets about "
-        f"{-(-batch_size // world):,}; torch's loaders count those of one rank. If it was meant for each rank, write "
+        f"{-(-batch_size // world):,}; but {sign}. If it was meant for each rank, write "
         f"`batch_size={batch_size * world}`; to say that it is right, give `group=torch.distributed.group.WORLD`",
         UserWarning,
         stacklevel=6,
     )
+
+
+def _sign_of_ranks(dataset: Any, batch_size: int) -> str | None:
+    """What in this process counts samples as torch does, by rank; None for nothing.
+
+    A DistributedSampler of the same data that no loader uses was left over by a loader of torch's. One in a loader of
+    the same number (of test data, say) shards it, so that number is of one rank there.
+    """
+    every: Iterable[Any] = gc.get_objects()  # no data set knows its samplers
+    samplers: dict[int, Any] = {}
+    used: dict[int, Any] = {}
+    for each in every:
+        kind = type(each)  # asks no proxy for its class
+        if issubclass(kind, DistributedSampler):
+            samplers[id(each)] = each
+        elif issubclass(kind, BatchSampler | DataLoader):
+            used[id(getattr(each, "sampler", None))] = each
+    for key, sampler in samplers.items():
+        if key not in used and sampler.dataset is dataset:
+            return "a DistributedSampler of the same data is left over, whose loader counted those of one rank"
+        if key in used and getattr(used[key], "batch_size", None) == batch_size:
+            return "another loader, with a DistributedSampler, takes as many on each rank"
+    return None
 
 
 def check_sharding(sharding: Any, dataset: Any) -> str:
@@ -211,6 +242,9 @@ def length_of_sampler(sampler: Any) -> int:
     size = _length("sampler", sampler, "must have a length, the samples of an epoch", "give it `__len__`")
     if size < 1:
         raise ArgumentError("sampler", "must draw at least one sample", got="a length of 0")
+    if size > _DRAWN:
+        rule, remedy = "must draw at most 2^31 samples in an epoch, which are listed at its start", "use `shuffle=True`"
+        raise ArgumentError("sampler", rule, value=size, remedy=f"{remedy}, and loop over epochs")
     return size
 
 

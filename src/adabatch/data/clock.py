@@ -149,9 +149,6 @@ class Line:
             values |= {"clock": cursor.clock, "dataset_size": cursor.dataset_size}
             remedy = "make the clock on every rank with the same arguments, and load the same state"
             _distributed.check_same(values, group, remedy=remedy)
-            micro = cursor.demand.micro_batch_size
-            if self._group is None and (micro is None or micro * world > cursor.batch_size):
-                arguments.warn_of_sharing(cursor.batch_size, rank, world)
         self._joined = cursor.rank, cursor.world = rank, world
 
 

@@ -22,7 +22,15 @@ class Demand:
         batch_size: the first one, checked.
     """
 
-    __slots__ = ("assigned", "batch_size", "driver", "micro_batch_size", "micro_settled", "postponed")
+    __slots__ = (
+        "assigned",
+        "batch_size",
+        "driver",
+        "micro_batch_size",
+        "micro_settled",
+        "postponed",
+        "sharing_settled",
+    )
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size  # the one assigned last
@@ -31,6 +39,7 @@ class Demand:
         self.driver: Driver | None = None  # gives the size instead
         self.micro_batch_size: int | None = None
         self.micro_settled = False  # whether a loop used it, or was told that it does not
+        self.sharing_settled = False  # whether it was asked if the batch size is one rank's
 
     def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
         """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver gives the size."""

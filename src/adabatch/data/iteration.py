@@ -157,11 +157,13 @@ class Batches(Pass, Iterator[Any]):
         )
 
     def _warn_of_sharing(self) -> None:
-        """Says once that a batch is shared between ranks, unless a group or a fitting micro-batch size was given."""
-        cursor, supply, micro = self.at.cursor, self._supply, self._place.demand.micro_batch_size
-        meant = micro is not None and micro * cursor.world <= cursor.batch_size
-        if cursor.world > 1 and supply.group is None and supply.mesh is None and not meant:
-            arguments.warn_of_sharing(cursor.batch_size, cursor.rank, cursor.world)
+        """Looks once for a sign that the batch size is one rank's, unless a group or a micro-batch size was given."""
+        cursor, supply, demand = self.at.cursor, self._supply, self._place.demand
+        meant = demand.micro_batch_size is not None and demand.micro_batch_size * cursor.world <= cursor.batch_size
+        if cursor.world == 1 or supply.group is not None or supply.mesh is not None or meant or demand.sharing_settled:
+            return
+        demand.sharing_settled = True
+        arguments.warn_of_sharing(supply.dataset, cursor.batch_size, cursor.rank, cursor.world)
 
     def _ahead(self) -> Iterator[tuple[int, int]]:
         cursor = self.at.cursor

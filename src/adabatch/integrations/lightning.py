@@ -23,7 +23,6 @@ from adabatch.integrations._shared import (
     Length,
     RandomStates,
     Update,
-    check_hooks,
     check_schedule,
     in_place_of,
     length_of,
@@ -34,15 +33,11 @@ from adabatch.schedules import Schedule
 
 try:
     import lightning.pytorch as pl
-    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+    from adabatch.integrations._lightning_settings import MODULE_HOOKS, WORKS, check_settings
 except ModuleNotFoundError as error:
     raise missing("Lightning", "lightning", error) from None
 
-_WORKS: Final = "2.6 or a later 2"
-_MODULE_HOOKS: Final[dict[str, tuple[str, ...]]] = {
-    "training_step": (),
-    "optimizer_step": ("epoch", "batch_idx", "optimizer", "optimizer_closure"),
-}
 _TRANSFERS: Final = ("_on_before_batch_transfer", "_apply_batch_transfer_handler")
 _FAILED: Final[WeakSet[ab.BatchSizeScheduler]] = WeakSet()  # their training ended with an error
 _COURSES: Final = ("total_iters", "total_steps", "T_max")  # attributes of torch's LR schedulers, in updates
@@ -217,10 +212,10 @@ class BatchGrowth(pl.Callback):
         driver = getattr(self.loader, "driver", None)
         if driver is not None and driver in _FAILED:
             self._close(driver)
-        _check_settings(trainer, pl_module)
+        check_settings(trainer, pl_module)
         self._trainer, self._module, self._fitting, self._length = trainer, pl_module, False, None
         self.length = self._length_of(trainer)
-        stands = _MODULE_HOOKS if pl_module.automatic_optimization else _TRANSFERS
+        stands = MODULE_HOOKS if pl_module.automatic_optimization else _TRANSFERS
         self._own = {name: getattr(pl_module, name) for name in stands}
         self._kept = {name: vars(pl_module)[name] for name in stands if name in vars(pl_module)}
         for name, own in self._own.items():
@@ -512,7 +507,7 @@ class BatchGrowth(pl.Callback):
         assert micros is not None
         if not hasattr(closure, "_zero_grad_fn"):
             rule = "must hand `optimizer_step` a closure with `_zero_grad_fn`, which this integration uses"
-            raise ArgumentTypeError("lightning", rule, got=pl.__version__, remedy=f"install lightning {_WORKS}")
+            raise ArgumentTypeError("lightning", rule, got=pl.__version__, remedy=f"install lightning {WORKS}")
         zero = closure._zero_grad_fn  # noqa: SLF001
         losses: list[tuple[Any, Any]] = []
         while True:
@@ -564,37 +559,3 @@ class BatchGrowth(pl.Callback):
             return
         found = sum(loss * weight for loss, weight in losses if weight) / total
         result.loss = found.detach().clone()
-
-
-def _check_settings(trainer: Any, module: Any) -> None:
-    """Raises where a setting takes batches or accumulation out of our hands."""
-    if module.automatic_optimization:
-        check_hooks(module, _MODULE_HOOKS, package="lightning", works=_WORKS)
-    for name in ("_combined_loader", "_data_fetcher", "max_batches", "setup_data"):
-        if not hasattr(trainer.fit_loop, name):
-            rule = f"must have `fit_loop.{name}`, which this integration uses"
-            raise ArgumentTypeError("lightning", rule, got=pl.__version__, remedy=f"install lightning {_WORKS}")
-    strategy = type(trainer.strategy)
-    if strategy not in (SingleDeviceStrategy, DDPStrategy):
-        rule = "must be one device or DDP where the batch grows, since others accumulate or shard themselves"
-        raise ArgumentError("strategy", rule, got=strategy.__name__, remedy='write `Trainer(strategy="ddp")`')
-    again = trainer.reload_dataloaders_every_n_epochs
-    micro = "set `loader.micro_batch_size`, the samples of one `training_step`"
-    for argument, is_set, value, remedy in (
-        ("accumulate_grad_batches", trainer.accumulate_grad_batches != 1, trainer.accumulate_grad_batches, micro),
-        ("reload_dataloaders_every_n_epochs", again != 0, again, "leave it out: each epoch has its own length"),
-        ("overfit_batches", trainer.overfit_batches != 0, trainer.overfit_batches, "leave it out"),
-        (
-            "limit_train_batches",
-            isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches != 1,
-            trainer.limit_train_batches,
-            "give a number of updates, or leave it out",
-        ),
-    ):
-        if is_set:
-            rule = "must not be set where a schedule grows the batch"
-            raise ArgumentError(argument, rule, value=value, remedy=remedy)
-    for each in trainer.callbacks:
-        if isinstance(each, pl.callbacks.GradientAccumulationScheduler | pl.callbacks.BatchSizeFinder):
-            rule = "must not change the batch where a schedule grows it"
-            raise ArgumentError("callbacks", rule, got=type(each).__name__, remedy=f"take it out; {micro}")

@@ -44,7 +44,7 @@ class Growth(Callback):
 
     Raises:
         TypeError: in `fit`, if the schedule is none, or the net's train iterator is no DataLoader.
-        ValueError: in `fit`, if a net has two of them.
+        ValueError: in `fit`, if a net has two of them; in `partial_fit`, if the data has another length than before.
 
     Example:
         >>> import torch, adabatch as ab, skorch
@@ -132,12 +132,19 @@ class Growth(Callback):
         if arguments["batch_size"] == -1:
             arguments["batch_size"] = len(dataset)
         kind = net.iterator_train if issubclass(net.iterator_train, _LOADERS[1:]) else ab.DataLoader
-        self._close()
-        self._base_ = arguments["batch_size"]
-        self.loader_ = kind(dataset, **arguments)
-        saved = self.state_
+        loader, saved = kind(dataset, **arguments), self.state_
         if saved is not None:
-            self.loader_.load_state_dict(saved["loader"])
+            before, now = saved["loader"]["dataset_size"], loader.dataset_size
+            if before != now:
+                self.trains_ = False  # the place stays that of the calls before
+                rule = (
+                    f"must have the {before:,} samples of the calls before, since the place in the data is carried on"
+                )
+                remedy = "call `initialize()` of the Growth first, which then begins anew, or leave it out"
+                raise ArgumentError("X", rule, got=f"{now:,}", remedy=remedy)
+            loader.load_state_dict(saved["loader"])
+        self._close()
+        self._base_, self.loader_ = arguments["batch_size"], loader
         optimizers = [getattr(net, f"{name}_") for name in net._optimizers]  # noqa: SLF001 - skorch has no public way
         self.batches_ = ab.BatchSizeScheduler(
             optimizers,

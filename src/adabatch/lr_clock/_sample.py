@@ -139,11 +139,14 @@ def check_scheduler(lr_scheduler: Any) -> None:
         )
     if not isinstance(lr_scheduler, torch_lr.LRScheduler):
         is_class = isinstance(lr_scheduler, type)
+        remedy = "make one of it" if is_class else "a function of samples or a table goes to `ab.schedules.from_lr`"
+        if isinstance(getattr(lr_scheduler, "scheduler", None), torch_lr.LRScheduler):
+            remedy = "give the one inside, `lr_scheduler.scheduler`"  # Accelerate's wrapper
         raise ArgumentTypeError(
             "lr_scheduler",
             "must be one of torch.optim.lr_scheduler",
             got=f"the class {lr_scheduler.__name__}" if is_class else type(lr_scheduler).__name__,
-            remedy="make one of it" if is_class else "a function of samples or a table goes to `ab.schedules.from_lr`",
+            remedy=remedy,
         )
 
 

@@ -19,7 +19,7 @@ _OTHERS: Final = (torch_lr.ReduceLROnPlateau, torch_lr.ChainedScheduler)  # wait
 
 
 class LRSteps:
-    """Finds the LR schedulers of some optimizers, and tells which of them take one step an update.
+    """Finds the LR schedulers of some optimizers, and tells which of them take as many steps at every update.
 
     Args:
         optimizers: the coupled ones.
@@ -32,15 +32,17 @@ class LRSteps:
         self._updates = 0
         self._before: list[int] = []
 
-    def after(self, epoch: int, *, updates: int | None) -> list[str] | None:
+    def after(self, epoch: int, *, ratio: float, updates: int | None) -> list[tuple[str, int]] | None:
         """Notes an update at a batch size that is not the first one. Call it at the same place after each.
 
         Args:
             epoch: of the batch.
+            ratio: its size, as a multiple of the first one. A scheduler that takes so many steps may follow the data.
             updates: of the whole training, if known; a scheduler that ends with them is meant to count them.
 
         Returns:
-            None until enough was seen; then the names of the LR schedulers that took a step for each update.
+            None until enough was seen; then the names of the LR schedulers that count updates, each with the steps
+            that it takes at one: of several processes a framework's wrapper may take one for each.
         """
         if self._found is None:
             self._found = [ref(each) for each in _lr_schedulers_of(self._optimizers)]
@@ -54,8 +56,18 @@ class LRSteps:
         self._updates += 1
         if self._updates < _ENOUGH:
             return None
-        stepped = [each for each, now, then in zip(alive, taken, self._before, strict=True) if now - then == _ENOUGH]
-        return [type(each).__name__ for each in stepped if each not in MEANT and not _ends_after(each, updates)]
+        steps = [(now - then) / _ENOUGH for now, then in zip(taken, self._before, strict=True)]
+        self._updates, self._before = 0, taken
+        stepped = [(each, int(k)) for each, k in zip(alive, steps, strict=True) if k >= 1 and k.is_integer()]
+        stepped = [(each, k) for each, k in stepped if each not in MEANT]
+        counting = [(each, k) for each, k in stepped if k != ratio]
+        if not counting and stepped:
+            return None  # another batch size tells
+        return [
+            (type(each).__name__, k)
+            for each, k in counting
+            if not _ends_after(each, None if updates is None else updates * k)
+        ]
 
 
 def _lr_schedulers_of(optimizers: list[torch.optim.Optimizer]) -> list[torch_lr.LRScheduler]:

@@ -50,7 +50,8 @@ class BatchSizeScheduler:
     for a loader that has passed samples must load its state too, or have a schedule with a start of its own.
 
     Args:
-        optimizer: a `torch.optim.Optimizer`, or several.
+        optimizer: a `torch.optim.Optimizer`, or several. From a wrapper that shows the same parameter groups, as
+            Accelerate's, the optimizer inside is taken.
         loader: an `ab.DataLoader` that nothing else drives.
         schedule: batch size against the position in the data; it must start at the loader's batch size.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
@@ -214,8 +215,8 @@ class BatchSizeScheduler:
             raise UsageError(
                 "step()",
                 "of BatchSizeScheduler was called for a batch that is not of its loader: another loader is iterated, "
-                "or the loop is one batch behind it",
-                remedy=f"make the scheduler for the loader that is iterated. {_AHEAD}",
+                "such as one that `skip_first_batches` made of it, or the loop is one batch behind it",
+                remedy=f"iterate the loader that it was made for, whose state holds its place. {_AHEAD}",
             )
         if batch is None:
             seen = "called twice for one batch" if self._committed is not None else "called before the first batch"
@@ -441,14 +442,15 @@ class BatchSizeScheduler:
     def _look_at_lr_steps(self, lr_steps: LRSteps, batch: Batch) -> None:
         """Warns once of LR schedulers that count updates, which have another number now."""
         updates = None if self.plan.end_samples is None else self.plan.updates
-        found = lr_steps.after(batch.epoch, updates=updates)
+        found = lr_steps.after(batch.epoch, ratio=batch.requested / self._base, updates=updates)
         if found is None:
             return
         self._lr_steps = None
         if found:
             many = "" if updates is None else f", {updates:,} in this plan"
+            steps = [f"{name} is stepped {'once' if k == 1 else f'{k:,} times'} an update" for name, k in found]
             warnings.warn(
-                f"{' and '.join(found)} is stepped once an update, and the batch has another size than at the start: "
+                f"{', '.join(steps)}, and the batch has another size than at the start: "
                 f"there are other numbers of updates now{many}, so its course may not end with the training. Write "
                 "`lr = ab.by_samples(lr_scheduler, loader)`, and `lr.step()` in its place",
                 UserWarning,
@@ -494,7 +496,7 @@ def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.
         TypeError: if one is no torch optimizer.
         ValueError: if there is none or one twice, it has no LR or a scheduler already, or the coupling is not for it.
     """
-    optimizers = list(given) if isinstance(given, Iterable) else [given]
+    optimizers = [_unwrapped(each) for each in (given if isinstance(given, Iterable) else [given])]
     if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
         raise ArgumentError(
             "optimizer", "must be one or a list of different ones", value=len(optimizers), remedy="name each once"
@@ -513,6 +515,15 @@ def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.
             rule = f"must have one BatchSizeScheduler, this {name} has one already"
             raise ArgumentError("optimizer", rule, remedy="call `close()` on that one first")
     return optimizers
+
+
+def _unwrapped(given: Any) -> Any:
+    """The optimizer inside a framework's wrapper that shows its parameter groups and steps it, as Accelerate's does."""
+    inner = getattr(given, "optimizer", None)
+    if hasattr(given, "_optimizer_step_pre_hooks") or not isinstance(inner, torch.optim.Optimizer):
+        return given
+    same = getattr(given, "param_groups", None) is inner.param_groups
+    return _unwrapped(inner) if same else given
 
 
 def _checked_loader(loader: Any) -> DrivenLoader:

@@ -170,7 +170,7 @@ def test_a_search_that_ends_at_the_lr_of_linear_takes_its_trainings():
     assert search(study, replace(TUNED, batch_size=40), curves)[1].lr == 0.08
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), workers=st.integers(1, 5), aim=st.sampled_from(["best", "paper"]))
 def test_workers_agree_whatever_they_do_first(seed, workers, aim):
     """Workers that take any jobs that are due and finish in any order end with the curves of one."""

@@ -223,7 +223,7 @@ def setup_with_less_memory(config, data, device, *, limit, in_update=False):
 
 def measured(**changes):
     vars(communication)["SIZES_BYTES"] = (4096, 16384)
-    settings = config(batch_size=31, max_batch_size=None, **changes)
+    settings = config(batch_size=31, max_batch_size=None, model="mlp", **changes)
     return probe(settings, max_batch_size=130, repeats=3, seconds=0.002, data=tasks.get("digits").load(None))
 
 
@@ -237,7 +237,7 @@ def check_ranks_measure_together(rank, world):
         assert all(seconds > 0 for seconds in passes)
         assert min(passes) < max(steps), "a step holds its passes"
     assert found["communication"]["world_size"] == world
-    network = Setup(config(), tasks.get("digits").load(None), torch.device("cpu")).model
+    network = Setup(config(model="mlp"), tasks.get("digits").load(None), torch.device("cpu")).model
     assert found["communication"]["gradients"]["bytes"] == sum(4 * p.numel() for p in network.parameters())
     every = Ranks().gathered({name: found[name] for name in ("curve", "communication", "sentence")})
     assert every[0] == every[1], "all ranks hold the slowest one's seconds"

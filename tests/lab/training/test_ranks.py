@@ -82,22 +82,24 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize(
-    ("world", "config"),
+    ("world", "config", "ways"),
     [
-        (2, EXACT),
-        (2, replace(EXACT, fsdp=True)),
-        pytest.param(3, replace(EXACT, micro_batch_size=3), marks=pytest.mark.slow),
-        (3, replace(EXACT, batch_size=2, max_batch_size=4)),  # shares of no sample
+        (2, EXACT, [{}, {"fsdp": True}]),
+        pytest.param(3, replace(EXACT, micro_batch_size=3), [{}], marks=pytest.mark.slow),
+        (3, replace(EXACT, batch_size=2, max_batch_size=4), [{}]),  # shares of no sample
     ],
 )
-def test_the_weights_and_findings_of_one_process(tmp_path, world, config):
-    alone = without_seconds(train(replace(config, fsdp=False), tmp_path / "one", data=small_data()))
-    on_ranks(world, partial(trained, config=config, out=tmp_path / "many"))
-    found = json.loads((tmp_path / "many" / "found.json").read_text())
-    for mine, theirs in zip(alone["history"], found["history"], strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-9)
-    assert {**alone, "history": None} == {**found, "history": None}
-    assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-10
+def test_the_weights_and_findings_of_one_process(tmp_path, world, config, ways):
+    alone = without_seconds(train(config, tmp_path / "one", data=small_data()))
+    folders = [tmp_path / f"many {number}" for number in range(len(ways))]
+    runs = [partial(trained, config=replace(config, **way), out=out) for way, out in zip(ways, folders, strict=True)]
+    on_ranks(world, *runs)
+    for folder in folders:
+        found = json.loads((folder / "found.json").read_text())
+        for mine, theirs in zip(alone["history"], found["history"], strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-9)
+        assert {**alone, "history": None} == {**found, "history": None}
+        assert largest_difference(weights(tmp_path / "one"), weights(folder)) < 1e-10
 
 
 def trained_twice(rank, world, *, config, out):
