@@ -41,7 +41,9 @@ class MeasuredBatch:
         self._sums = torch.zeros(width + _EXTRA, dtype=torch.float64, device=device)
         if before is not None:
             self._sums[-1] = before
-        self._width, self._whole, self._scale = width, None, 1.0
+        self._told = [0.0, 0.0, 0.0, 0.0]  # first, second, total and count of parts whose weights are no tensors
+        self._width, self._scale = width, 1.0
+        self._whole: Tensor | None = None
 
     @torch.no_grad()
     def add(self, squares: Tensor, *, factor: float | Tensor, size: int, weight: float | Tensor) -> None:
@@ -53,17 +55,20 @@ class MeasuredBatch:
             size: its samples.
             weight: what it counts in the batch; a part of 0 is left out.
         """
+        sums, width = self._sums, self._width
         if not size:
             return
-        sums, width = self._sums, self._width
+        if not isinstance(weight, Tensor) and not isinstance(factor, Tensor):
+            if weight:
+                sums[:width] += squares * (weight / factor / factor)
+                numbers = (weight / size, weight * weight / size, weight, 1.0)
+                self._told = [one + other for one, other in zip(self._told, numbers, strict=True)]
+            return
         weight = torch.as_tensor(weight, dtype=torch.float64, device=sums.device)
         factor = torch.as_tensor(factor, dtype=torch.float64, device=sums.device)
         counts = weight > 0
         sums[:width] += torch.where(counts, squares * weight / torch.where(counts, factor, 1.0).square(), 0.0)
-        sums[width] += weight / size
-        sums[width + 1] += weight.square() / size
-        sums[width + 2] += weight
-        sums[width + 3] += counts
+        sums[width:-1] += torch.stack([weight / size, weight.square() / size, weight, counts.double()])
 
     def close(self, whole: Tensor, *, scale: float, group: Any, world: int) -> None:
         """The batch is over; all ranks must call it.
@@ -74,8 +79,9 @@ class MeasuredBatch:
             group: the ranks that share the batch.
             world: their number.
         """
-        if world > 1:
-            self._sums = _distributed.summed(self._sums, group)
+        sums = self._sums
+        sums[self._width : -1] += torch.tensor(self._told, dtype=sums.dtype, device=sums.device)
+        self._sums = _distributed.summed(sums, group) if world > 1 else sums
         self._whole, self._scale = whole, scale
 
     def read(self) -> Found:

@@ -62,7 +62,7 @@ def student(confidence: float, freedom: float) -> float:
     """The number of standard errors within which Student's t lies with probability `confidence`.
 
     Args:
-        confidence: in (0, 1).
+        confidence: above 0 and at most 0.95; the error is below 1e-4 of the result.
         freedom: degrees of freedom, at least 1, not necessarily whole.
 
     Example:
@@ -86,5 +86,5 @@ def student(confidence: float, freedom: float) -> float:
 def _integral(end: float, power: float) -> float:
     """The integral of a power of the cosine from 0 to `end`, at most a right angle, by Simpson's rule."""
     step = end / _PANELS
-    values = [math.cos(step * i) ** power for i in range(_PANELS + 1)]
+    values = [math.pow(math.cos(step * i), power) for i in range(_PANELS + 1)]
     return step / 3 * (values[0] + 4 * sum(values[1::2]) + 2 * sum(values[2:-1:2]) + values[-1])

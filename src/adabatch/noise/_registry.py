@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
-from adabatch._errors import ArgumentError
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from adabatch.noise._listener import Listener
+from adabatch._errors import ArgumentError
+from adabatch.types import Part
+
+
+class Listener(Protocol):
+    """A tap, as `accumulate` knows it. A batch whose `enter` is followed by no `whole` is forgotten."""
+
+    def next_batch(self) -> None:
+        """The next micro-batch begins a batch, which is not cut yet."""
+
+    def no_batch(self) -> None:
+        """No batch follows."""
+
+    def enter(self, part: Part) -> None:
+        """The passes of a micro-batch begin."""
+
+    def leave(self, part: Part, factor: float | Tensor, weight: float | Tensor) -> None:
+        """They are over.
+
+        Args:
+            part: the micro-batch.
+            factor: that on its mean gradient.
+            weight: what it counts: its samples, or what it weighs.
+        """
+
+    def whole(self, part: Part) -> None:
+        """The gradients are the batch's, corrected and averaged over ranks, and not clipped yet; `part` is its last."""
+
+    def forget(self) -> None:
+        """The batch will not be whole, or comes again."""
+
 
 _TAPS: Final[WeakKeyDictionary[Any, ref[Listener]]] = WeakKeyDictionary()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-Metric = Callable[[Tensor], Tensor | None]
+_NARROW: Final = (torch.float16, torch.bfloat16)
 
 
 class Watched:
@@ -74,6 +74,10 @@ class Watched:
         self._hooks = []
         self.clear()
 
+    def has_gradients(self) -> bool:
+        """Whether `.grad` of any that is trained holds something."""
+        return any(p.grad is not None and p.requires_grad for p in self.parameters)
+
     def clear(self) -> None:
         """Forgets what was seen."""
         self._norms, self._pieces, self._torn = {}, {}, False
@@ -97,8 +101,8 @@ class Watched:
         scale = self.scales.get(index)
         if scale is not None:
             gradient = gradient / scale
-        narrow = gradient.dtype in (torch.float16, torch.bfloat16)
-        return torch.linalg.vector_norm(gradient, dtype=torch.float32 if narrow else None)
+        norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32 if gradient.dtype in _NARROW else None)
+        return norm
 
     @torch.no_grad()
     def own(self) -> Tensor:
@@ -114,9 +118,9 @@ class Watched:
         kinds: dict[tuple[torch.dtype, torch.device], list[tuple[int, Tensor]]] = {}
         for index, parameter in enumerate(self.parameters):
             gradient: Any = parameter.grad
-            if gradient is None:
+            if gradient is None or not parameter.requires_grad:
                 continue
-            if gradient.is_sparse or index in self.scales or gradient.dtype in (torch.float16, torch.bfloat16):
+            if gradient.is_sparse or index in self.scales or gradient.dtype in _NARROW:
                 norms[index] = self._norm(index, _dense(gradient))
             else:
                 kinds.setdefault((gradient.dtype, gradient.device), []).append((index, gradient))

@@ -35,14 +35,14 @@ class Parts(NamedTuple):
         first: of weight / n_k.
         second: of weight^2 / n_k.
         total: of weights.
-        count: the number of parts.
+        number: how many parts.
     """
 
     squares: float
     first: float
     second: float
     total: float
-    count: float
+    number: int
 
 
 def parts(sizes: Sequence[float], sq_norms: Sequence[float], weights: Sequence[float] | None = None) -> Parts:
@@ -58,7 +58,7 @@ def parts(sizes: Sequence[float], sq_norms: Sequence[float], weights: Sequence[f
 
     Example:
         >>> parts([2, 2, 0], [5.0, 3.0, 9.0])
-        Parts(squares=16.0, first=2.0, second=4.0, total=4, count=2)
+        Parts(squares=16.0, first=2.0, second=4.0, total=4, number=2)
     """
     weights = sizes if weights is None else weights
     if not len(sizes) == len(sq_norms) == len(weights):
@@ -97,9 +97,9 @@ def trace_and_signal(found: Parts, sq_norm: float) -> tuple[float, float]:
     Departures:
         All parts of a batch instead of one or of equal ones: the variance of the trace falls with their number.
     """
-    if found.count < 2:
+    if found.number < 2:
         rule, remedy = "must come from two parts at least", "cut the batch into micro-batches"
-        raise ArgumentError("found", rule, value=found.count, remedy=remedy)
+        raise ArgumentError("found", rule, value=found.number, remedy=remedy)
     total = found.total
     between = found.first / total - found.second / total / total
     trace = (found.squares / total - sq_norm) / between
@@ -207,8 +207,8 @@ class Estimator:
             raise ArgumentError("state", "must be what `state_dict()` of a noise estimator gave", value=state)
         if state["half_life"] != self.half_life:
             remedy = "resume with the same `half_life`"
-            raise ArgumentError("half_life", f"must be {state['half_life']} as in the state", value=self.half_life,
-                                remedy=remedy)  # fmt: skip
+            rule = f"must be {state['half_life']} as in the state"
+            raise ArgumentError("half_life", rule, value=self.half_life, remedy=remedy)
         sums = {name: float(_checks.finite(name, state[name])) for name in _SUMS}
         if sums["w"] < 0 or sums["w2"] < 0 or (sums["w"] > 0) != (sums["w2"] > 0):
             raise ArgumentError("state", "must have weights of at least 0", value=sums["w"])

@@ -114,13 +114,13 @@ class Tap:
         self,
         model: Any,
         optimizer: Any,
-        loader: DrivenLoader,
+        loader: Any,
         *,
         every: int,
         kind: str,
         groups: str | None,
         half_life: float | None,
-        preconditioned: bool,
+        preconditioned: Any,
     ) -> None:
         if not isinstance(loader, DrivenLoader):
             remedy = "`ab.micro_batches(loader, batch_size=...)` wraps any other"
@@ -132,7 +132,8 @@ class Tap:
         _checks.one_of("groups", groups, (None, "layer"))
         modules = trained(model)
         self._optimizers = optimized(optimizer, preconditioned=preconditioned)
-        self._preconditioned, self._loader = preconditioned, loader
+        self._preconditioned = preconditioned
+        self._loader: DrivenLoader = loader
         self._group, _, self._world = loader.sharing()
         self.kind = _chosen(kind, loader, self._world, ddp=is_ddp(modules))
         self._ghosts = self.kind == "halves" and has_batch_norm(modules)
@@ -146,6 +147,7 @@ class Tap:
         self._due: MeasuredBatch | None = None  # measured and not read yet
         self._under_way: MeasuredBatch | None = None
         self._micro: tuple[int, int | None] | None = None  # the micro-batch size that was set, and that of before
+        self._phantom = False  # whether the step under way trains nothing
         self._told = False  # whether `accumulate` tells of its micro-batches
         self._batch: Batch | None = None  # in a plain loop, the batch under way
         self._whole: Tensor | None = None  # and its gradient's squared norms
@@ -251,6 +253,7 @@ class Tap:
 
     def next_batch(self) -> None:
         """See `Listener`."""
+        self._put_back()
         if self.kind != "halves" or self._wait:
             return
         loader, before = self._loader, self._loader.micro_batch_size
@@ -327,7 +330,8 @@ class Tap:
             self._whole = self._watched.whole()
 
     def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        if self._told or _distributed.is_phantom(optimizer):
+        self._phantom = _distributed.is_phantom(optimizer)
+        if self._told or self._phantom:
             return
         batch = self._loader.current
         if batch is None and self._loader.clock == self._began_at:
@@ -343,9 +347,9 @@ class Tap:
             self._end(self._whole, batch)
             self._counted = batch
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    def _after_step(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         batch = self._loader.current
-        if self._told or batch is None or self.kind != "ranks":
+        if self._told or self._phantom or batch is None or self.kind != "ranks":
             return
         if batch is not self._counted and self._wait:
             self._wait -= 1
@@ -364,8 +368,7 @@ class Tap:
             return  # before the first step
         watched.open(scales)
         self._passes.scaler = None
-        dirty = any(p.grad is not None for p in watched.parameters)
-        before = watched.whole()[-1] if dirty else None
+        before = watched.whole()[-1] if watched.has_gradients() else None
         width = len(self._estimators)
         self._under_way = MeasuredBatch(width, before, watched.device, end=batch.end, size=batch.size)
 
