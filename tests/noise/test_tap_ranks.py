@@ -159,7 +159,9 @@ def what_is_refused(rank, world):
         ValueError, match=r"must be wrapped as a whole .*, got a Sequential with a wrapped part; wrap the"
     ):
         ab.noise.tap(part, optimizer, loader)
-    with pytest.raises(ValueError, match="`model` must have whole parameters on each rank, .*that is sharded; measure"):
+    with pytest.raises(
+        ValueError, match=r"`model` must have whole parameters on each rank, .*that is sharded; measure"
+    ):
         ab.noise.tap(fully_shard(network()), optimizer, loader)
     wrapped = DistributedDataParallel(network())
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
