@@ -26,7 +26,7 @@ def benchmark():
 def test_the_truth_is_that_of_single_samples(benchmark):
     """Parts of one sample give variance and mean of the samples' gradients."""
     torch.manual_seed(0)
-    data = TensorDataset(torch.randn(40, 3), torch.randint(2, (40,)))
+    data = TensorDataset(torch.randn(1000, 3), torch.randint(2, (1000,)))
     model = torch.nn.Linear(3, 2)
     gradients = []
     for inputs, target in data:
@@ -36,7 +36,7 @@ def test_the_truth_is_that_of_single_samples(benchmark):
     wanted = every.var(0, correction=1).sum() / every.mean(0).square().sum()
     case = benchmark.Case("digits", torch.nn.Linear)
     assert benchmark.truth(case, model, data, 1) == pytest.approx(float(wanted), rel=1e-5)
-    assert benchmark.truth(case, model, data, 4) == pytest.approx(float(wanted), rel=0.5)
+    assert benchmark.truth(case, model, data, 4) == pytest.approx(float(wanted), rel=0.25)
 
 
 def test_estimates_are_judged(benchmark):
@@ -46,7 +46,7 @@ def test_estimates_are_judged(benchmark):
     found = benchmark.judged([(100.0, near), (100.0, far), (100.0, open_ended)])
     assert found["median_error"] == pytest.approx(0.3)
     assert (found["covers"], found["covers_before_widening"], found["without_upper_end"]) == pytest.approx(
-        (2 / 3, 1 / 3 * 2, 1 / 3)
+        (2 / 3, 1 / 3, 1 / 3)
     )
 
 

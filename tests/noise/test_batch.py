@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adabatch.noise import parts, trace_and_signal
@@ -25,6 +25,7 @@ def close(batch, *whole, scale=1.0):
     return batch.read()
 
 
+@settings(deadline=None)
 @given(st.lists(PART, min_size=2, max_size=5), st.floats(0.1, 20), st.sampled_from([1.0, 1024.0]))
 def test_numbers_and_tensors_as_weights(given_parts, whole, scale):
     """What came is the part's mean gradient times a factor, and the scaler's."""

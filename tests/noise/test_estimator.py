@@ -107,6 +107,7 @@ PAIRS = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(PAIRS, st.floats(0.5, 100))
 def test_sums_are_weighted_by_age(pairs, half_life):
     estimator = Estimator(half_life)

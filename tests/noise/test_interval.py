@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -45,6 +45,7 @@ def naive(*numbers):
     return tuple(ends)
 
 
+@settings(deadline=None)
 @given(MEANS, MEANS, SPREADS, SPREADS, st.floats(-0.95, 0.95), st.floats(0.5, 6))
 def test_the_interval_holds_all_ratios_that_are_not_rejected(top, bottom, spread, other, correlation, quantile):
     numbers = (top, bottom, spread**2, other**2, correlation * spread * other, quantile)
@@ -76,6 +77,7 @@ def test_one_root_alone():
     assert low == pytest.approx((3**2 - 4 * 1) / (2 * 3 * 1))
 
 
+@settings(deadline=None)
 @given(st.sampled_from([0.5, 0.9, 0.95]), st.floats(1, 3000))
 def test_quantiles_of_student(confidence, freedom):
     assert student(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-4)

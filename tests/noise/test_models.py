@@ -14,7 +14,7 @@ def test_modules_without_their_compilers():
     assert trained(layer) == [layer]
     assert trained([torch.compile(layer), layer]) == [layer, layer]
     for wrong in (3, [], [layer, None]):
-        with pytest.raises(TypeError, match="`model` must be a torch.nn.Module or a list of them, got"):
+        with pytest.raises(TypeError, match=r"`model` must be a torch.nn.Module or a list of them, got"):
             trained(wrong)
     assert not is_ddp([layer])
 

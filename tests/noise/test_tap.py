@@ -11,7 +11,8 @@ from tests.noise.trainings import FOREVER, Training, data, network, squares_of
 from torch.nn.functional import mse_loss
 
 import adabatch as ab
-from adabatch.noise import Estimator, parts, tap_on, trace_and_signal
+from adabatch.noise import Estimator, parts, trace_and_signal
+from adabatch.noise.listening import tap_on
 from adabatch.noise.tap import EPOCHS
 
 

@@ -17,7 +17,7 @@ from adabatch.accumulate._models import Models
 from adabatch.accumulate._norms import Norms
 from adabatch.accumulate._ranks import check_alike, check_ranks, warn_of_drift
 from adabatch.memory.untouched import is_out_of_memory
-from adabatch.noise import tap_on
+from adabatch.noise.listening import tap_on
 from adabatch.types import DrivenLoader, Part
 
 _FREE = nullcontext()

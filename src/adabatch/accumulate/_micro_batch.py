@@ -16,7 +16,7 @@ from adabatch._errors import ArgumentTypeError, UsageError
 from adabatch._random import RandomState
 from adabatch.accumulate._attempt import Attempt, Setup
 from adabatch.accumulate._guard import Guard
-from adabatch.noise import tap_on
+from adabatch.noise.listening import tap_on
 from adabatch.types import DrivenLoader, Part, RepeatableParts
 
 _CHECKED: Final = 2  # batches before which ranks are compared: the first, and the one after the first update

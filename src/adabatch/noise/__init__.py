@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from adabatch import _torch as _torch
-from adabatch.noise._registry import tap_on
 from adabatch.noise.estimator import Estimator, Parts, parts, trace_and_signal
 from adabatch.noise.tap import Tap, tap
 
-__all__ = ["Estimator", "Parts", "Tap", "parts", "tap", "tap_on", "trace_and_signal"]
+__all__ = ["Estimator", "Parts", "Tap", "parts", "tap", "trace_and_signal"]

@@ -15,9 +15,9 @@ from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.noise._autograd import Passes
 from adabatch.noise._batch import MeasuredBatch
 from adabatch.noise._models import has_batch_norm, is_ddp, optimized, scales_of, trained, watched_parameters
-from adabatch.noise._registry import put_on, take_off
 from adabatch.noise._watched import Watched
 from adabatch.noise.estimator import Estimator
+from adabatch.noise.listening import put_on, take_off
 from adabatch.types import Batch, DrivenLoader, NoiseEstimate, Part
 
 Kind = Literal["auto", "micro_batches", "ranks", "halves"]

@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-from adabatch.noise._registry import put_on, take_off, tap_on
+from adabatch.noise.listening import put_on, take_off, tap_on
 
 
 class Some:
@@ -39,7 +39,7 @@ def test_a_tap_that_is_gone_holds_nothing():
 
 def test_a_tap_goes_with_its_training():
     import adabatch as ab
-    from adabatch.noise import _registry
+    from adabatch.noise import listening
 
     def train():
         loader, model = ab.DataLoader(torch.zeros(8, 2), batch_size=4), torch.nn.Linear(2, 1)
@@ -47,10 +47,10 @@ def test_a_tap_goes_with_its_training():
         return loader
 
     gc.collect()
-    before = len(_registry._TAPS)
+    before = len(listening._TAPS)
     loader = train()
     gc.collect()
     assert tap_on(loader) is None, "its optimizer is gone"
     del loader
     gc.collect()
-    assert len(_registry._TAPS) == before
+    assert len(listening._TAPS) == before
