@@ -68,7 +68,8 @@ class Case:
 
 def small(*, batch_norm: bool = False, dropout: float = 0.0, **shape: int) -> nn.Module:
     """A small convolutional network with batch norm or dropout."""
-    channels, layers = shape["in_channels"], []
+    channels = shape["in_channels"]
+    layers: list[nn.Module] = []
     for width in (8, 16):
         layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1)]
         layers += [nn.BatchNorm2d(width)] if batch_norm else []
@@ -120,7 +121,7 @@ class Training:
         while True:
             for micro in ab.accumulate(self.loader, self.model):
                 with micro as (inputs, targets):
-                    (self.loss(inputs, targets) * micro.weight).backward()
+                    (self.loss(inputs, targets) * micro.weight).backward()  # type: ignore[no-untyped-call]
                 if micro.is_last:
                     self.optimizer.step()
                     self.optimizer.zero_grad()
@@ -154,7 +155,7 @@ def truth(case: Case, model: nn.Module, data: TensorDataset, size: int, *, sampl
     most = min(len(data), samples or len(data))
     for turn in range(case.passes):
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(turn))[:most]
-        for chosen in order.split(size):
+        for chosen in torch.split(order, size):
             if len(chosen) < size:
                 continue
             loss = training.loss(*(column[chosen] for column in data.tensors))

@@ -29,7 +29,7 @@ def test_the_truth_is_that_of_single_samples(benchmark):
     data = TensorDataset(torch.randn(1000, 3), torch.randint(2, (1000,)))
     model = torch.nn.Linear(3, 2)
     gradients = []
-    for inputs, target in data:
+    for inputs, target in zip(*data.tensors, strict=True):
         loss = torch.nn.functional.cross_entropy(model(inputs[None]), target[None])
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.parameters()])]))
     every = torch.stack(gradients).double()

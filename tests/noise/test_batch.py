@@ -21,7 +21,7 @@ def measured(width=1, before=None):
 
 
 def close(batch, *whole, scale=1.0):
-    batch.close(torch.tensor(whole, dtype=torch.float64), scale=scale, group=None, world=1)
+    batch.close(torch.tensor(whole, dtype=torch.float64), shared=False, scale=scale, group=None, world=1)
     return batch.read()
 
 

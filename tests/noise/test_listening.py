@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from adabatch.noise.listening import put_on, take_off, tap_on
 
 
-class Some:
+class Some(Any):
     """Stands for a tap, or a loader."""
 
 

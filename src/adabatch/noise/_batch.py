@@ -70,19 +70,23 @@ class MeasuredBatch:
         sums[:width] += torch.where(counts, squares * weight / torch.where(counts, factor, 1.0).square(), 0.0)
         sums[width:-1] += torch.stack([weight / size, weight.square() / size, weight, counts.double()])
 
-    def close(self, whole: Tensor, *, scale: float, group: Any, world: int) -> None:
+    def close(self, whole: Tensor, *, shared: bool, scale: float, group: Any, world: int) -> None:
         """The batch is over; all ranks must call it.
 
         Args:
             whole: squared norms of the batch's gradient.
+            shared: whether those are this rank's share of them.
             scale: the factor of a GradScaler on all losses.
             group: the ranks that share the batch.
             world: their number.
         """
         sums = self._sums
         sums[self._width : -1] += torch.tensor(self._told, dtype=sums.dtype, device=sums.device)
-        self._sums = _distributed.summed(sums, group) if world > 1 else sums
-        self._whole, self._scale = whole, scale
+        if world > 1:
+            sums = _distributed.summed(torch.cat([sums, whole]), group)
+            sums, summed = sums[: -self._width], sums[-self._width :]
+            whole = summed if shared else whole
+        self._sums, self._whole, self._scale = sums, whole, scale
 
     def read(self) -> Found:
         """What it showed; waits for the device."""

@@ -46,24 +46,36 @@ def trained(model: Any) -> list[nn.Module]:
 
 
 def _refuse_sharded(module: nn.Module) -> None:
-    sharded = any(hasattr(each, "set_requires_gradient_sync") for each in module.modules())
-    if sharded or any(hasattr(each, "device_mesh") or _is_flat(each) for each in module.parameters()):
+    """Raises for parameters that are sharded, but by `fully_shard` on the whole."""
+    sharded = any(hasattr(each, "device_mesh") or _is_flat(each) for each in module.parameters())
+    if sharded and not (_is_fully_sharded(module) and hasattr(module, "reshard")):
         raise ArgumentError(
             "model",
-            "must have whole parameters on each rank, since shards are told no gradient of one rank's own",
-            got=f"a {type(module).__name__} that is sharded",
-            remedy="measure under DistributedDataParallel, or leave the tap out",
+            "must have whole parameters on each rank, or be sharded by `fully_shard` as a whole",
+            got=f"a {type(module).__name__} that is sharded otherwise",
+            remedy="call `fully_shard(model)` after its parts, or leave the tap out",
         )
+
+
+def _is_fully_sharded(module: nn.Module) -> bool:
+    return hasattr(module, "set_requires_gradient_sync")
 
 
 def _is_flat(parameter: Tensor) -> bool:
     return bool(getattr(parameter, "_fsdp_flattened", False))  # torch has no public way
 
 
-def is_ddp(modules: Sequence[nn.Module]) -> bool:
-    """Whether DistributedDataParallel averages all gradients."""
+def is_sharded(modules: Sequence[nn.Module]) -> bool:
+    """Whether `fully_shard` averages the gradients of any module."""
+    return any(_is_fully_sharded(module) for module in modules)
+
+
+def is_averaged(modules: Sequence[nn.Module]) -> bool:
+    """Whether DistributedDataParallel, or `fully_shard`, averages all gradients."""
     return all(
-        isinstance(module, DistributedDataParallel) or not any(p.requires_grad for p in module.parameters())
+        isinstance(module, DistributedDataParallel)
+        or _is_fully_sharded(module)
+        or not any(p.requires_grad for p in module.parameters())
         for module in modules
     )
 

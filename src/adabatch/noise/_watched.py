@@ -25,7 +25,10 @@ class Watched:
     Attributes:
         groups: the names of the groups, each once.
         scales: by the number of a parameter, what its gradients are divided by, element by element.
+        sharded: whether `whole` gives this rank's share alone, and `own` one gradient of the rank for a batch.
     """
+
+    sharded = False
 
     def __init__(self, parameters: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
         self.parameters = list(parameters)

@@ -14,8 +14,17 @@ from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.noise._autograd import Passes
 from adabatch.noise._batch import MeasuredBatch
-from adabatch.noise._models import has_batch_norm, is_ddp, optimized, scales_of, trained, watched_parameters
+from adabatch.noise._models import (
+    has_batch_norm,
+    is_averaged,
+    is_sharded,
+    optimized,
+    scales_of,
+    trained,
+    watched_parameters,
+)  # fmt: skip
 from adabatch.noise._watched import Watched
+from adabatch.noise._watched_shards import WatchedShards
 from adabatch.noise.estimator import Estimator
 from adabatch.noise.listening import put_on, take_off
 from adabatch.types import Batch, DrivenLoader, NoiseEstimate, Part
@@ -46,8 +55,8 @@ def tap(
     A batch must be trained on in two parts at least, whose own gradients are compared with the batch's:
 
     - `"micro_batches"`: the parts into which `loader.micro_batch_size` cuts it, in `ab.accumulate`.
-    - `"ranks"`: those of the processes of DistributedDataParallel, each with its micro-batches if it has several. A
-      plain loop needs a `BatchSizeScheduler` then.
+    - `"ranks"`: those of the processes of DistributedDataParallel, each with its micro-batches if it has several, or of
+      `fully_shard`, each as one. A plain loop needs a `BatchSizeScheduler` then.
     - `"halves"`: where a batch is one part, that of a measured update is cut in two, in `ab.accumulate`. The update is
       the same but for batch norm, whose statistics are then those of halves.
 
@@ -69,9 +78,9 @@ def tap(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if it is out of range; there are no two parts; a part of the model is wrapped, or it is sharded; the
-            optimizer trains nothing of it, or keeps no second moments although `preconditioned`; or the loader has a
-            tap.
+        ValueError: if it is out of range; there are no two parts; the model is not wrapped as a whole, or sharded in a
+            way that shows no gradient of one rank; the optimizer trains nothing of it, or keeps no second moments
+            although `preconditioned`; or the loader has a tap.
 
     Example:
         >>> import torch, adabatch as ab
@@ -135,10 +144,15 @@ class Tap:
         self._preconditioned = preconditioned
         self._loader: DrivenLoader = loader
         self._group, _, self._world = loader.sharing()
-        self.kind = _chosen(kind, loader, self._world, ddp=is_ddp(modules))
+        self.kind = _chosen(kind, loader, self._world, averaged=is_averaged(modules))
         self._ghosts = self.kind == "halves" and has_batch_norm(modules)
         parameters, names = watched_parameters(modules, self._optimizers)
-        self._watched = Watched(parameters, names if groups else None)
+        self._watched: Watched | WatchedShards
+        if is_sharded(modules):
+            _check_sharded(self.kind, groups=groups, preconditioned=preconditioned)
+            self._watched = WatchedShards(modules, parameters)
+        else:
+            self._watched = Watched(parameters, names if groups else None)
         unit = self._half_life or float(_MEASURED_IN_A_HALF_LIFE)
         self._estimators = [Estimator(unit) for _ in range(len(self._watched.groups) + 1)]
         self._skipped, self._warned, self._closed = 0, False, False
@@ -146,6 +160,7 @@ class Tap:
         self._clock: int | None = None  # the end of the batch read last
         self._due: MeasuredBatch | None = None  # measured and not read yet
         self._under_way: MeasuredBatch | None = None
+        self._parts: list[tuple[float | Tensor, int, float | Tensor]] = []  # of it, where gradients are sharded
         self._micro: tuple[int, int | None] | None = None  # the micro-batch size that was set, and that of before
         self._phantom = False  # whether the step under way trains nothing
         self._told = False  # whether `accumulate` tells of its micro-batches
@@ -282,8 +297,15 @@ class Tap:
 
     def leave(self, part: Part, factor: float | Tensor, weight: float | Tensor) -> None:
         """See `Listener`."""
-        if self._under_way is not None:
+        if self._under_way is None:
+            return
+        if not self._watched.sharded:
             self._under_way.add(self._watched.own(), factor=factor, size=part.size, weight=weight)
+            return
+        self._parts.append((factor, part.size, weight))
+        if part.is_last:  # what was scattered is the sum over the rank's micro-batches
+            factors, sizes, weights = zip(*self._parts, strict=True)
+            self._under_way.add(self._watched.own(), factor=sum(factors), size=sum(sizes), weight=sum(weights))
 
     def whole(self, part: Part) -> None:
         """See `Listener`."""
@@ -295,6 +317,7 @@ class Tap:
     def forget(self) -> None:
         """See `Listener`."""
         self._under_way = self._whole = self._batch = None
+        self._parts = []
         self._watched.close()
 
     def _put_back(self) -> None:
@@ -376,7 +399,8 @@ class Tap:
         """The batch is whole: the next measured one is `every` updates later."""
         assert self._under_way is not None
         self._read()
-        self._under_way.close(whole, scale=self._passes.factor(), group=self._group, world=self._world)
+        shared, scale = self._watched.sharded, self._passes.factor()
+        self._under_way.close(whole, shared=shared, scale=scale, group=self._group, world=self._world)
         self._under_way.end, self._under_way.size = batch.end, batch.size
         self._due, self._wait = self._under_way, self._every - 1
         self.forget()
@@ -433,14 +457,23 @@ def _widened(found: NoiseEstimate | None) -> NoiseEstimate | None:
     return dataclasses.replace(found, low=found.low / EPOCHS, high=found.high * EPOCHS)
 
 
-def _chosen(kind: str, loader: DrivenLoader, world: int, *, ddp: bool) -> str:
+def _check_sharded(kind: str, *, groups: str | None, preconditioned: bool) -> None:
+    """Raises for what cannot be told of gradients that are sharded."""
+    given = {"kind": kind != "ranks" and kind, "groups": groups, "preconditioned": preconditioned}
+    for name, value in given.items():
+        if value:
+            rule = "must be left out where parameters are sharded, since a rank's gradient is seen as a whole, once"
+            raise ArgumentError(name, rule, value=value, remedy="measure under DistributedDataParallel")
+
+
+def _chosen(kind: str, loader: DrivenLoader, world: int, *, averaged: bool) -> str:
     """Where the parts come from; raises if there would be no two."""
     _checks.one_of("kind", kind, ("auto", *KINDS))
     batch_size, micro = loader.batch_size, loader.micro_batch_size
-    if world > 1 and not ddp:
+    if world > 1 and not averaged:
         raise ArgumentError(
             "model",
-            "must be wrapped in DistributedDataParallel where batches are shared between ranks",
+            "must be wrapped in DistributedDataParallel or by `fully_shard` where batches are shared between ranks",
             got="one whose gradients nobody is known to average",
             remedy="write `DistributedDataParallel(model)`",
         )
