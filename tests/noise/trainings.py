@@ -58,8 +58,10 @@ class Training:
         self.setup(**how)
         self._updates = self.updates()
 
-    def setup(self, *, model=None, loader=None, optimizer=None, growth=None, batch_size=12, micro=None, **tapped):
-        self.model = network() if model is None else model
+    def setup(
+        self, *, model=None, loader=None, optimizer=None, growth=None, batch_size=12, micro=None, device="cpu", **tapped
+    ):
+        self.device, self.model = device, (network() if model is None else model).to(device)
         self.loader = loader
         if loader is None:
             self.loader = ab.DataLoader(data(), batch_size=batch_size, shuffle=True, seed=0, micro_batch_size=micro)
@@ -71,7 +73,7 @@ class Training:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
 
     def loss(self, part):
-        inputs, targets = part
+        inputs, targets = (column.to(self.device) for column in part)
         return mse_loss(self.model(inputs), targets)
 
     def backward(self, loss):

@@ -280,8 +280,8 @@ class Tap:
     def no_batch(self) -> None:
         """See `Listener`."""
         self._put_back()
-        if self.kind == "ranks" and not self._closed:
-            self._told = False
+        if self.kind == "ranks" and not self._closed and self._under_way is None:
+            self._told = False  # a plain loop may follow
             self._get_ready()
 
     def enter(self, part: Part) -> None:
@@ -290,6 +290,7 @@ class Tap:
         if part.index == 0:
             self.forget()
             self._put_back()
+            self._passes.scaler = None
             if self._wait == 0 and part.count * self._world > 1:
                 self._begin(part.batch)
         elif self._under_way is not None:
@@ -371,7 +372,7 @@ class Tap:
             self._counted = batch
 
     def _after_step(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        batch = self._loader.current
+        batch, self._passes.scaler = self._loader.current, None
         if self._told or self._phantom or batch is None or self.kind != "ranks":
             return
         if batch is not self._counted and self._wait:
@@ -390,7 +391,6 @@ class Tap:
         if self._preconditioned and scales is None:
             return  # before the first step
         watched.open(scales)
-        self._passes.scaler = None
         before = watched.whole()[-1] if watched.has_gradients() else None
         width = len(self._estimators)
         self._under_way = MeasuredBatch(width, before, watched.device, end=batch.end, size=batch.size)
