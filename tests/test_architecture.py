@@ -55,7 +55,7 @@ def test_files_are_short() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("box", ["schedules", "couplings", "norm"])
+@pytest.mark.parametrize("box", ["schedules", "couplings", "noise", "norm"])
 def test_each_method_has_a_test_and_a_row_in_the_docs(box: str) -> None:
 
     rows = (ROOT / "docs" / "methods.md").read_text()

@@ -23,6 +23,7 @@ _HOME = {
     "epochs": "adabatch.units",
     "from_lr_scheduler": "adabatch.lr_clock",
     "micro_batches": "adabatch.accumulate._foreign",
+    "noise": "adabatch.noise",
     "profile_step": "adabatch.memory",
     "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
@@ -33,12 +34,12 @@ _HOME = {
 }
 __all__ = [
     "BatchSizeScheduler", "Clock", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings",
-    "epochs", "from_lr_scheduler", "micro_batches", "profile_step", "sample_seed", "samples", "scale_up", "schedules",
-    "tokens", "updates",
+    "epochs", "from_lr_scheduler", "micro_batches", "noise", "profile_step", "sample_seed", "samples", "scale_up",
+    "schedules", "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from adabatch import couplings, schedules
+    from adabatch import couplings, noise, schedules
     from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
     from adabatch.data import Clock, DataLoader, ResidentLoader, sample_seed
@@ -55,7 +56,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'adabatch' has no attribute {name!r}; it offers {', '.join(__all__)}")
     with needing_torch(f"`ab.{name}`"):
         module = importlib.import_module(home)
-    value = module if home.rpartition(".")[2] == name and name in ("couplings", "schedules") else getattr(module, name)
+    value = module if home.rpartition(".")[2] == name else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -80,6 +80,48 @@ class Decision:
     world_size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NoiseEstimate:
+    """The gradient's noise as it was estimated, with an interval.
+
+    Attributes:
+        noise_scale: B_simple = trace / signal, in samples; below 0 or infinite where the signal is not told from 0.
+        low: lower end of the interval of `noise_scale`, in samples, at least 0.
+        high: its upper end; infinite where the signal is not told from 0.
+        trace: tr(Sigma), the variance of one sample's gradient, summed over the parameters.
+        signal: |G|^2, the squared length of the true gradient; an unbiased estimate, which may fall below 0.
+        measured: the effective number of updates on which this rests; weights by age count.
+    """
+
+    noise_scale: float
+    low: float
+    high: float
+    trace: float
+    signal: float
+    measured: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a policy sees before a batch, the same on every rank.
+
+    Attributes:
+        clock: position in the data, in samples.
+        updates: updates done.
+        batch_size: the batch size so far, in samples over all ranks.
+        lr: the LR in force at the last update, of the first parameter group; None before it.
+        loss: the mean loss since the last decision; None where nobody told it.
+        noise: the gradient's noise; None where nothing was measured yet.
+    """
+
+    clock: int
+    updates: int
+    batch_size: int
+    lr: float | None = None
+    loss: float | None = None
+    noise: NoiseEstimate | None = None
+
+
 class DrivingPlan(Protocol):
     """A plan, as far as loaders ask it."""
 

@@ -28,6 +28,8 @@ from adabatch._distributed.members import fully_sharded_over as fully_sharded_ov
 from adabatch._distributed.members import is_flat as is_flat
 from adabatch._distributed.members import members as members
 from adabatch._distributed.members import tensor_parallel_with as tensor_parallel_with
+from adabatch._distributed.scattering import OwnNorm as OwnNorm
+from adabatch._distributed.scattering import own_norms as own_norms
 from adabatch._errors import ArgumentError, UsageError
 
 _Value = TypeVar("_Value")

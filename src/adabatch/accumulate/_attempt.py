@@ -17,6 +17,7 @@ from adabatch.accumulate._models import Models
 from adabatch.accumulate._norms import Norms
 from adabatch.accumulate._ranks import check_alike, check_ranks, warn_of_drift
 from adabatch.memory.untouched import is_out_of_memory
+from adabatch.noise.listening import tap_on
 from adabatch.types import DrivenLoader, Part
 
 _FREE = nullcontext()
@@ -35,6 +36,7 @@ class Setup:
 
     Attributes:
         models: the modules that are trained.
+        loader: the loader.
         counted_late: whether the size of a batch is known only after its last micro-batch.
         group: the ranks that share a batch, `world` in number.
         compress: the argument.
@@ -46,6 +48,7 @@ class Setup:
 
     def __init__(self, loader: DrivenLoader, model: Any, *, recover: bool, compress: str | None) -> None:
         self.models = models = Models(model)
+        self.loader = loader
         self.counted_late = loader.counted_late
         self.group, _, self.world = sharing = loader.sharing()
         self.compress = compress
@@ -117,7 +120,7 @@ class Attempt:
     """
 
     def __init__(self, setup: Setup, part: Part) -> None:
-        self._setup, self._part = setup, part
+        self._setup, self._part, self._tap = setup, part, tap_on(setup.loader)
         self.failed, self.error, self.corrected = False, "", False
         self._entered = False
         self._weights: dict[int, float | Tensor] = {}
@@ -165,6 +168,8 @@ class Attempt:
     def enter(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """The context of a micro-batch's passes."""
         self._setup.norms.begin(self._part)
+        if self._tap is not None:
+            self._tap.enter(self._part)
         models, snapshot = self._setup.models, self._setup.snapshot
         if not self.deferred or snapshot is None:
             return _FREE if is_last or models.must_sync() else models.no_sync()
@@ -178,6 +183,7 @@ class Attempt:
         """Ends a micro-batch's passes; returns whether the batch must be repeated. Raises if it must and cannot."""
         self._setup.norms.end()
         if error is not None:
+            self._tell(over=False)
             if not is_out_of_memory(error):
                 return False
             if not self.deferred:
@@ -185,12 +191,31 @@ class Attempt:
                 return False
             self.failed, self.error = True, str(error)
             self._vote()
-        elif is_last and self.deferred:
+            return self.failed
+        self._tell(over=True)
+        if is_last and self.deferred:
             self._reduce()
         elif is_last:
             self._setup.models.synced()
             self._correct()
+        if is_last and self._tap is not None:
+            if self.failed:
+                self._tap.forget()
+            else:
+                self._tap.whole(self._part)
         return self.failed
+
+    def _tell(self, *, over: bool) -> None:
+        """Tells a tap of the micro-batch: that its passes are over, or that they failed."""
+        if self._tap is None:
+            return
+        part, weight = self._part, self._weights.get(self._part.index)
+        if not over:
+            self._tap.forget()
+        elif weight is None:
+            self._tap.leave(part, self.weight_of(part), part.size)
+        else:
+            self._tap.leave(part, weight / self._nominal, weight)
 
     def must_know_all(self) -> bool:
         """Whether it matters that a parameter outside the models gets a gradient."""

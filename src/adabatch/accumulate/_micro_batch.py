@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import torch
@@ -16,6 +16,7 @@ from adabatch._errors import ArgumentTypeError, UsageError
 from adabatch._random import RandomState
 from adabatch.accumulate._attempt import Attempt, Setup
 from adabatch.accumulate._guard import Guard
+from adabatch.noise.listening import tap_on
 from adabatch.types import DrivenLoader, Part, RepeatableParts
 
 _CHECKED: Final = 2  # batches before which ranks are compared: the first, and the one after the first update
@@ -118,10 +119,11 @@ def in_turn(loader: DrivenLoader, setup: Setup) -> Generator[MicroBatch, None, N
     """One epoch of `loader` as micro-batches; see `accumulate`."""
     setup.check_model()
     snapshot, parts = setup.snapshot, loader.parts()
-    with Guard(setup.models) as guard:
+    with Guard(setup.models) as guard, _tapped(loader) as before_batch:
         random = RandomState(snapshot.devices) if snapshot is not None else None
         before: MicroBatch | None = None
         begun = 0  # batches
+        before_batch()
         for data, part in parts:
             if part.index == 0:
                 if begun < _CHECKED and setup.world > 1:
@@ -151,6 +153,25 @@ def in_turn(loader: DrivenLoader, setup: Setup) -> Generator[MicroBatch, None, N
             before = micro
             if part.is_last and snapshot is not None:
                 random = RandomState(snapshot.devices)
+            if part.is_last:
+                before_batch()
+
+
+@contextmanager
+def _tapped(loader: DrivenLoader) -> Iterator[Callable[[], None]]:
+    """A context that gives what to call before a batch is cut, for a tap that would have it cut in two."""
+
+    def before_batch() -> None:
+        tap = tap_on(loader)
+        if tap is not None:
+            tap.next_batch()
+
+    try:
+        yield before_batch
+    finally:
+        tap = tap_on(loader)
+        if tap is not None:
+            tap.no_batch()
 
 
 def _halve(loader: DrivenLoader, setup: Setup, part: Part, error: str) -> None:

@@ -1,0 +1,90 @@
+"""Two things that torch tells nobody: backward passes, and by how much a GradScaler multiplied a loss.
+
+`torch.autograd.backward` and `GradScaler.scale` are wrapped while a tap is open.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakSet
+
+import torch
+
+_LISTENING: Final[WeakSet[Passes]] = WeakSet()
+_LOCK: Final = threading.RLock()
+_depth = threading.local()
+_undo: list[Callable[[], None]] = []
+
+
+class Passes:
+    """Hears of backward passes until `close()`, except of inner ones, as of checkpointing.
+
+    Args:
+        begins: called before each one.
+        over: called after each one, unless it raised.
+
+    Attributes:
+        scaler: the GradScaler that scaled a loss last; None for none.
+    """
+
+    def __init__(self, begins: Callable[[], None], over: Callable[[], None]) -> None:
+        self.begins, self.over = begins, over
+        self.scaler: Any = None
+        with _LOCK:
+            if not _LISTENING and not _undo:
+                _undo.extend((_wrap_backward(), _wrap_scale()))
+            _LISTENING.add(self)
+
+    def factor(self) -> float:
+        """The factor on the loss; 1 without a scaler."""
+        return 1.0 if self.scaler is None else float(self.scaler.get_scale())
+
+    def close(self) -> None:
+        """Hears no more."""
+        with _LOCK:
+            _LISTENING.discard(self)
+            if not _LISTENING:
+                while _undo:
+                    _undo.pop()()
+
+
+def _wrap_backward() -> Callable[[], None]:
+    backward = torch.autograd.backward
+
+    def told(*args: Any, **kwargs: Any) -> None:
+        depth = _depth.now = getattr(_depth, "now", 0) + 1
+        listening = tuple(_LISTENING) if depth == 1 else ()
+        for each in listening:
+            each.begins()
+        try:
+            backward(*args, **kwargs)
+        finally:
+            _depth.now -= 1
+        for each in listening:
+            each.over()
+
+    def undo() -> None:
+        if torch.autograd.backward is told:  # else another wrapper calls it, and it stays
+            torch.autograd.backward = backward
+
+    torch.autograd.backward = told
+    return undo
+
+
+def _wrap_scale() -> Callable[[], None]:
+    kind: Any = torch.amp.GradScaler
+    scale = kind.scale
+
+    def told(self: Any, outputs: Any) -> Any:
+        for each in tuple(_LISTENING):
+            each.scaler = self if self.is_enabled() else None
+        return scale(self, outputs)
+
+    def undo() -> None:
+        if kind.scale is told:
+            kind.scale = scale
+
+    kind.scale = told
+    return undo

@@ -1,0 +1,149 @@
+"""Squared norms of gradients by groups of parameters: of each backward pass's own, and of what is in `.grad`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+_NARROW: Final = (torch.float16, torch.bfloat16)
+
+
+class Watched:
+    """Parameters whose gradients are measured.
+
+    Hooks see the gradient that a pass adds to `.grad`, before it is added, averaged over ranks or clipped. Where a
+    parameter gets it in several pieces, as from two losses or from a layer used twice under re-entrant checkpointing,
+    norms do not add up: the first time nothing is told, and from then on the pieces of such parameters are summed.
+
+    Args:
+        parameters: those that are measured, each once.
+        names: the group of each; None: no groups.
+
+    Attributes:
+        groups: the names of the groups, each once.
+        scales: by the number of a parameter, what its gradients are divided by, element by element.
+        sharded: whether `whole` gives this rank's share alone, and `own` one gradient of the rank for a batch.
+    """
+
+    sharded = False
+
+    def __init__(self, parameters: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
+        self.parameters = list(parameters)
+        self.groups = tuple(dict.fromkeys(names or ()))
+        self._rows = [self.groups.index(name) for name in names or ()]
+        self._hooks: list[Any] = []
+        self._norms: dict[int, Tensor] = {}
+        self._pieces: dict[int, Tensor] = {}
+        self._in_pieces: set[int] = set()
+        self._torn = False  # whether a parameter got its gradient in pieces, unexpectedly
+        self.scales: dict[int, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the results."""
+        return self.parameters[0].device
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the hooks are set."""
+        return bool(self._hooks)
+
+    @property
+    def seen(self) -> bool:
+        """Whether a gradient came since `clear`."""
+        return bool(self._norms or self._pieces)
+
+    def open(self, scales: dict[int, Tensor] | None = None) -> None:
+        """Sets the hooks, unless they are, and clears what was seen.
+
+        Args:
+            scales: see above.
+        """
+        self.clear()
+        self.scales = scales or {}
+        if not self._hooks:
+            for index, parameter in enumerate(self.parameters):
+                if parameter.requires_grad:  # it may be frozen now and thawed later
+                    hook: Any = parameter.register_hook(self._hook_of(index))  # type: ignore[no-untyped-call]
+                    self._hooks.append(hook)
+
+    def close(self) -> None:
+        """Removes the hooks."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self.clear()
+
+    def has_gradients(self) -> bool:
+        """Whether `.grad` of any that is trained holds something."""
+        return any(p.grad is not None and p.requires_grad for p in self.parameters)
+
+    def clear(self) -> None:
+        """Forgets what was seen."""
+        self._norms, self._pieces, self._torn = {}, {}, False
+
+    def _hook_of(self, index: int) -> Callable[[Tensor], None]:
+        def look(gradient: Tensor) -> None:
+            with torch.no_grad():
+                gradient = _dense(gradient.detach())
+                if index in self._in_pieces:
+                    held = self._pieces.get(index)
+                    self._pieces[index] = gradient.clone() if held is None else held + gradient
+                elif index in self._norms:
+                    self._in_pieces.add(index)
+                    self._torn = True
+                else:
+                    self._norms[index] = self._norm(index, gradient)
+
+        return look
+
+    def _norm(self, index: int, gradient: Tensor) -> Tensor:
+        scale = self.scales.get(index)
+        if scale is not None:
+            gradient = gradient / scale
+        norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32 if gradient.dtype in _NARROW else None)
+        return norm
+
+    @torch.no_grad()
+    def own(self) -> Tensor:
+        """Squared norms since `clear`, of each group and of all at last, in float64; nan where they cannot be told."""
+        norms = self._norms | {index: self._norm(index, each) for index, each in self._pieces.items()}
+        found = self._by_group(norms)
+        return found * torch.nan if self._torn else found
+
+    @torch.no_grad()
+    def whole(self) -> Tensor:
+        """Squared norms of what is in `.grad`, of each group and of all at last, in float64."""
+        norms: dict[int, Tensor] = {}
+        kinds: dict[tuple[torch.dtype, torch.device], list[tuple[int, Tensor]]] = {}
+        for index, parameter in enumerate(self.parameters):
+            gradient: Any = parameter.grad
+            if gradient is None or not parameter.requires_grad:
+                continue
+            if gradient.is_sparse or index in self.scales or gradient.dtype in _NARROW:
+                norms[index] = self._norm(index, _dense(gradient))
+            else:
+                kinds.setdefault((gradient.dtype, gradient.device), []).append((index, gradient))
+        for members in kinds.values():
+            lengths = torch._foreach_norm([gradient for _, gradient in members])  # noqa: SLF001
+            norms |= {index: length for (index, _), length in zip(members, lengths, strict=True)}
+        return self._by_group(norms)
+
+    def _by_group(self, norms: dict[int, Tensor]) -> Tensor:
+        device = self.device
+        found = torch.zeros(len(self.groups) + 1, dtype=torch.float64, device=device)
+        if norms:
+            squares = torch.stack([norm.to(device) for norm in norms.values()]).double().square()
+            if self.groups:
+                rows = torch.tensor([self._rows[index] for index in norms], device=device)
+                found.index_add_(0, rows, squares)
+            found[-1] = squares.sum()
+        return found
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """The values of a gradient: of a sparse one those that are there, each once."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient

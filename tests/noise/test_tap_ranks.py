@@ -1,0 +1,225 @@
+"""Taps under DistributedDataParallel: from real processes the numbers of one process that sees the same gradients."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.accumulate.ranks import on_ranks
+from tests.noise.trainings import FOREVER, data, network
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.functional import mse_loss
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import TensorDataset
+
+import adabatch as ab
+
+BATCH, UPDATES = 12, 7
+
+
+def shared_data(world, dtype=torch.float64):
+    """The data in an order in which rank r's samples of a batch are those that lie in a row in `data()`."""
+    whole = data(BATCH * UPDATES, dtype=dtype)
+    share = BATCH // world
+    order = [
+        batch * BATCH + (turn % world) * share + turn // world for batch in range(UPDATES) for turn in range(BATCH)
+    ]
+    return TensorDataset(*(column[order] for column in whole.tensors))
+
+
+def setup(model, loader, **tapped):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.5)
+    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant())
+    return optimizer, batches, ab.noise.tap(model, optimizer, loader, **({"half_life": FOREVER, "every": 1} | tapped))
+
+
+def accumulated(model, loader, *, recover=True, compress=None, **tapped):
+    optimizer, batches, noise = setup(model, loader, **tapped)
+    for micro in ab.accumulate(loader, model, recover=recover, compress=compress):
+        with micro as (inputs, targets):
+            (mse_loss(model(inputs), targets) * micro.weight).backward()
+        if micro.is_last:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            batches.step()
+    noise.close()
+    return noise
+
+
+def plain(model, loader, *, scaler=None, broken=(), skipped=(), **tapped):
+    optimizer, batches, noise = setup(model, loader, **tapped)
+    for update, (inputs, targets) in enumerate(loader):
+        loss = mse_loss(model(inputs), targets) * (math.nan if update in broken and dist.get_rank() == 0 else 1.0)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        if update in broken or update in skipped:
+            optimizer.zero_grad()
+        if update not in skipped:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+                scaler.update()
+        optimizer.zero_grad()
+        batches.step()
+    noise.close()
+    return noise
+
+
+def alone(world, *, micro=None, dtype=torch.float64, **tapped):
+    loader = ab.DataLoader(data(BATCH * UPDATES, dtype=dtype), batch_size=BATCH, shard=False,
+                           micro_batch_size=micro or BATCH // world)  # fmt: skip
+    return accumulated(network(dtype), loader, **tapped)
+
+
+def together(world, **more):
+    return ab.DataLoader(shared_data(world, more.pop("dtype", torch.float64)), batch_size=BATCH, seed=0,
+                         group=dist.group.WORLD, **more)  # fmt: skip
+
+
+def check_same(noise, wanted, *, rel=1e-9):
+    mine, theirs = noise.estimate(), wanted.estimate()
+    assert mine.measured == pytest.approx(theirs.measured)
+    assert (mine.trace, mine.signal) == pytest.approx((theirs.trace, theirs.signal), rel=rel)
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), rel=max(10 * rel, 1e-6))
+    states = [None] * dist.get_world_size()
+    dist.all_gather_object(states, noise.state_dict())
+    assert all(state == states[0] for state in states), "the same on every rank"
+
+
+def ranks_are_parts(rank, world):
+    """A plain loop, micro-batches whose gradients are averaged after or in the last pass, and DDP's own ways."""
+    wanted, cut = alone(world), alone(world, micro=2)
+    assert wanted.kind == "micro_batches"
+    for how in ({}, {"gradient_as_bucket_view": True}, {"static_graph": True}):
+        noise = plain(DistributedDataParallel(network(), **how), together(world))
+        assert noise.kind == "ranks"
+        check_same(noise, wanted)
+        for recover in (True, False):
+            check_same(accumulated(DistributedDataParallel(network(), **how), together(world), recover=recover), wanted)
+        micro = together(world, micro_batch_size=2)
+        check_same(accumulated(DistributedDataParallel(network(), **how), micro), cut)
+    halves = accumulated(DistributedDataParallel(network()), together(world), kind="halves")
+    check_same(halves, alone(world, micro=BATCH // world // 2))
+
+
+def some_updates_and_layers(rank, world):
+    wanted = alone(world, every=3, groups="layer")
+    for noise in (
+        plain(DistributedDataParallel(network()), together(world), every=3, groups="layer"),
+        accumulated(DistributedDataParallel(network()), together(world), every=3, groups="layer"),
+    ):
+        assert noise.estimate().measured == pytest.approx(3)
+        check_same(noise, wanted)
+        assert list(noise.by_group()) == ["0", "2"]
+        for name, found in noise.by_group().items():
+            assert found.trace == pytest.approx(wanted.by_group()[name].trace)
+
+
+def scaled_and_compressed(rank, world):
+    """The factor of a scaler is taken out; gradients in 16 bits on their way are told as they arrive."""
+    wanted = alone(world)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=2)
+    check_same(plain(DistributedDataParallel(network()), together(world), scaler=scaler), wanted)
+    narrow = alone(world, dtype=torch.float32)
+    for recover in (True, False):
+        model = DistributedDataParallel(network(torch.float32))
+        loader = together(world, dtype=torch.float32)
+        check_same(accumulated(model, loader, recover=recover, compress="bf16"), narrow, rel=0.05)
+
+
+def sharded(dtype=torch.float32):
+    """`fully_shard` on a layer and on the whole; the mesh is on the CPU."""
+    model = network(dtype)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    fully_shard(model[0], mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def shards_are_parts(rank, world):
+    """Under `fully_shard`: the rank's whole share is one part, however it is cut."""
+    wanted = alone(world, dtype=torch.float32)
+    for micro in (None, 2):
+        loader = together(world, dtype=torch.float32, micro_batch_size=micro)
+        noise = accumulated(sharded(), loader, every=1)
+        assert noise.kind == "ranks"
+        check_same(noise, wanted, rel=1e-4)
+    check_same(plain(sharded(), together(world, dtype=torch.float32)), wanted, rel=1e-4)
+    assert accumulated(sharded(), together(world, dtype=torch.float32), every=3).estimate().measured == pytest.approx(3)
+    model, loader = sharded(), together(world, dtype=torch.float32)
+    optimizer = torch.optim.Adam(model.parameters())
+    for how in ({"groups": "layer"}, {"preconditioned": True}, {"kind": "halves"}):
+        with pytest.raises(ValueError, match="must be left out where parameters are sharded, since a rank's"):
+            ab.noise.tap(model, optimizer, loader, **how)
+    with pytest.raises(ValueError, match="`optimizer` must train all parameters of a sharded model that require"):
+        ab.noise.tap(model, torch.optim.SGD(model[0].parameters(), lr=0.1), loader)
+    double = sharded(torch.float64)
+    with pytest.raises(ValueError, match="`model` must average gradients in float32 or bfloat16, undivided, where"):
+        plain(double, together(world))
+
+
+def what_is_left_out(rank, world):
+    """A rank whose gradient is no number, and updates for which nobody stepped: the same on all ranks."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        noise = plain(DistributedDataParallel(network()), together(world), broken={2})
+        assert noise.skipped == 1
+        assert noise.estimate().measured == pytest.approx(UPDATES - 1)
+    assert any("noise.tap` leaves out the batch that ends at sample 36" in str(each.message) for each in seen)
+    with pytest.warns(RuntimeWarning, match="the optimizer did not step for it"):
+        noise = plain(DistributedDataParallel(network()), together(world), skipped={1, 4})
+    assert noise.skipped == 2
+    assert noise.estimate().measured == pytest.approx(UPDATES - 2)
+
+
+def what_is_refused(rank, world):
+    model, loader = network(), together(world)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(
+        ValueError, match="`model` must be wrapped in DistributedDataParallel or by `fully_shard` where"
+    ):
+        ab.noise.tap(model, optimizer, loader)
+    part = network()
+    part[0] = DistributedDataParallel(part[0])
+    with pytest.raises(
+        ValueError, match=r"must be wrapped as a whole .*, got a Sequential with a wrapped part; wrap the"
+    ):
+        ab.noise.tap(part, optimizer, loader)
+    layer = network()
+    fully_shard(layer[0])
+    with pytest.raises(ValueError, match=r"`model` must have whole parameters on each rank, .*sharded otherwise; call"):
+        ab.noise.tap(layer, torch.optim.SGD(layer.parameters(), lr=0.1), loader)
+    wrapped = DistributedDataParallel(network())
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    noise = ab.noise.tap(wrapped, optimizer, loader)
+    inputs, targets = next(iter(loader))
+    mse_loss(wrapped(inputs), targets).backward()
+    with pytest.raises(
+        RuntimeError, match=r"only a scheduler knows the size of the batch; .*make an `ab.BatchSizeSched"
+    ):
+        optimizer.step()
+    noise.close()
+
+
+@pytest.mark.world_size(2)
+def test_two_ranks():
+    on_ranks(2, ranks_are_parts, what_is_left_out, what_is_refused)
+
+
+@pytest.mark.slow
+@pytest.mark.world_size(2)
+def test_two_ranks_in_more_ways():
+    on_ranks(2, some_updates_and_layers, scaled_and_compressed, shards_are_parts)
+
+
+@pytest.mark.slow
+@pytest.mark.world_size(3)
+def test_three_ranks():
+    on_ranks(3, ranks_are_parts, some_updates_and_layers, scaled_and_compressed, shards_are_parts)
