@@ -1,6 +1,7 @@
 """Grow the batch size while a network trains, exactly.
 
-Importing this package loads no torch until a name needs it. Schedules, plans and couplings work without torch.
+Importing this package loads no torch until a name needs it. Schedules, plans, couplings and policies work
+without torch.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _HOME = {
     "epochs": "adabatch.units",
     "from_lr_scheduler": "adabatch.lr_clock",
     "micro_batches": "adabatch.accumulate._foreign",
+    "policies": "adabatch.policies",
     "profile_step": "adabatch.memory",
     "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
@@ -31,14 +33,15 @@ _HOME = {
     "tokens": "adabatch.units",
     "updates": "adabatch.units",
 }
+_ROOMS = ("couplings", "policies", "schedules")
 __all__ = [
     "BatchSizeScheduler", "Clock", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings",
-    "epochs", "from_lr_scheduler", "micro_batches", "profile_step", "sample_seed", "samples", "scale_up", "schedules",
-    "tokens", "updates",
+    "epochs", "from_lr_scheduler", "micro_batches", "policies", "profile_step", "sample_seed", "samples", "scale_up",
+    "schedules", "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from adabatch import couplings, schedules
+    from adabatch import couplings, policies, schedules
     from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
     from adabatch.data import Clock, DataLoader, ResidentLoader, sample_seed
@@ -55,7 +58,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'adabatch' has no attribute {name!r}; it offers {', '.join(__all__)}")
     with needing_torch(f"`ab.{name}`"):
         module = importlib.import_module(home)
-    value = module if home.rpartition(".")[2] == name and name in ("couplings", "schedules") else getattr(module, name)
+    value = module if home.rpartition(".")[2] == name and name in _ROOMS else getattr(module, name)
     globals()[name] = value
     return value
 

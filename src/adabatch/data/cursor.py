@@ -249,7 +249,8 @@ class Cursor:
         batch = self.current
         if batch is None:
             raise nothing_out()
-        self.position = batch.clock + batch.size if self.demand.driver is None else batch.end
+        # Without a plan the next size decides what `drop_last` drops.
+        self.position = batch.clock + batch.size if self.plan is None else batch.end
         self.current = None
 
     def repeat(self, batch: Batch) -> None:
@@ -337,10 +338,10 @@ class Cursor:
         """Raises if a plain loop from `start` on would give ranks unequal shares, as far as sizes are known."""
         if self.world == 1:
             return
-        plan = self.plan
-        sizes = (plan is not None and plan.sizes) or (self.requested(start),)
+        plan, driver = self.plan, self.driver
+        sizes = (driver is not None and driver.sizes) or (self.requested(start),)
         tails = set(plan.tails if plan is not None else ())
-        if not tails and self.driver is None and not (self.drop_last or self.run_on):
+        if not tails and driver is None and not (self.drop_last or self.run_on):
             tails = {((epoch + 1) * self.size - start) % self.demand.batch_size}
         for size in sorted(set(sizes)):
             check_share(size, self.world)

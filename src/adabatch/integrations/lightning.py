@@ -285,9 +285,10 @@ class BatchGrowth(pl.Callback):
             self.batches.load_state_dict(saved["batches"])
         self._loaded = saved is not None
         if not resumes:
-            epoch = self.loader.epoch
+            epoch, plan = self.loader.epoch, self.batches.plan
+            assert plan is not None
             before = sum(self.loader.updates_in_epoch(each) for each in range(epoch))
-            self._entered = (epoch, max(0, self.batches.plan.update_at(self.loader.clock) - before))
+            self._entered = (epoch, max(0, plan.update_at(self.loader.clock) - before))
         for config in trainer.lr_scheduler_configs:
             if config.interval == "step" and not config.reduce_on_plateau:
                 if config.frequency != 1:
