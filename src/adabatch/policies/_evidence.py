@@ -45,7 +45,7 @@ def quantile(look: int, *, sides: int) -> float:
 
 def usable(noise: NoiseEstimate) -> bool:
     """Whether an estimate has finite numbers and a variance."""
-    return isfinite(noise.signal) and isfinite(noise.trace) and noise.trace > 0 and 0 <= noise.low <= noise.high
+    return isfinite(noise.signal) and isfinite(noise.trace) and noise.trace > 0 and 0 <= noise.low <= noise.high > 0
 
 
 def widened(noise: NoiseEstimate, z: float) -> tuple[float, float]:
