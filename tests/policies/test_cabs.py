@@ -27,7 +27,7 @@ def test_the_batch_is_lr_times_trace_over_loss(lr, trace, above, floor):
 
 def test_it_needs_no_signal():
     """The trace is known where the signal is not told from 0; other policies cannot tell there."""
-    noises = [NoiseEstimate(-1e4, 0.0, float("inf"), 1e4 + number, -1.0, 1000.0) for number in range(600)]
+    noises = [NoiseEstimate(-1e4, 0.0, float("inf"), 1e4 + number, -1.0, 1000.0) for number in range(1200)]
     assert follow(policies.cabs(maximum=4096), noises)[-1].batch_size == 4096
     assert follow(policies.noise_scale(maximum=4096), noises)[-1].batch_size == 32
 

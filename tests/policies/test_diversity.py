@@ -20,5 +20,5 @@ def test_it_is_the_diversity_of_the_data_sets_gradients(count, features, seed, d
 
 @pytest.mark.parametrize("delta", [0, -1, float("nan")])
 def test_a_multiple_out_of_range(delta):
-    with pytest.raises(ValueError, match="`delta` must be .*; it is the batch size over 1"):
+    with pytest.raises(ValueError, match=r"`delta` must be .*; it is the batch size over 1"):
         policies.diversity(delta, maximum=64)

@@ -51,7 +51,7 @@ def test_it_grows_as_far_as_a_tenth_is_gained():
 
 def test_between_measured_sizes_it_is_interpolated_and_outside_nothing_is_promised():
     policy = policies.goodput({32: 100, 128: 400, 512: 400}, maximum=1024)
-    assert [policy.rate(size) for size in (8, 16, 32, 128, 1024)] == [25, 50, 100, 400, 400]
+    assert [policy.rate(size) for size in (8, 16, 32, 128, 1024)] == pytest.approx([25, 50, 100, 400, 400])
     assert policy.rate(64) == pytest.approx(200)
     assert policy.rate(256) == pytest.approx(400)
 

@@ -24,5 +24,5 @@ def test_it_is_the_rule_of_the_noise_scale():
 
 @pytest.mark.parametrize("eta", [0, -1, float("nan")])
 def test_a_share_out_of_range(eta):
-    with pytest.raises(ValueError, match="`eta` must be .*; published values lie below 1"):
+    with pytest.raises(ValueError, match=r"`eta` must be .*; published values lie below 1"):
         policies.norm_test(eta, maximum=64)

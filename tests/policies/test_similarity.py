@@ -27,5 +27,5 @@ def test_drawn_gradients_have_that_cosine():
 
 @pytest.mark.parametrize("c", [0, 1, -0.5, 1.5, float("nan")])
 def test_a_cosine_out_of_range(c):
-    with pytest.raises(ValueError, match="`c` must be .*; it is a cosine, and 1 would take a batch without noise"):
+    with pytest.raises(ValueError, match=r"`c` must be .*; it is a cosine, and 1 would take a batch without noise"):
         policies.similarity(c, maximum=64)
