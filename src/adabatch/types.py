@@ -187,6 +187,9 @@ class Driver(Protocol):
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
 
+    def assign(self, batch_size: int) -> bool:
+        """Takes a size that the user sets, from the next batch on; False if it decides sizes itself."""
+
     def sizes_between(self, start: int, stop: int) -> dict[int, int]:
         """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`.
 

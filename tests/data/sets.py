@@ -148,6 +148,9 @@ class Plan:
     def sizes(self):
         return ()
 
+    def assign(self, batch_size):
+        return False
+
     def batch_size_at(self, clock):
         return [size for start, size in self.starts if start <= clock][-1]
 

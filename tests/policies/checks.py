@@ -114,4 +114,4 @@ def check_policy(policy):
     assert pickle.loads(pickle.dumps(policy)) == policy
     assert hash(policy) == hash(copy.deepcopy(policy))
     with pytest.raises(AttributeError):
-        policy.maximum = 1  # type: ignore[misc]
+        policy.maximum = 1

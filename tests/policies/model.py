@@ -81,7 +81,8 @@ def first_growth(policy, noise_scale, *, decisions, observed, **arguments):
         **arguments: of `Estimates`.
     """
     source = Estimates(noise_scale, **arguments)
-    states, found = [policy.init() for _ in range(source.runs)], [None] * source.runs
+    states = [policy.init() for _ in range(source.runs)]
+    found: list[int | None] = [None] * source.runs
     for number in range(decisions):
         estimates = source.estimates()
         for run in range(source.runs):

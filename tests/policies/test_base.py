@@ -85,7 +85,7 @@ def test_arguments_out_of_range(given_arguments, error, message):
 
 def test_a_maximum_is_needed():
     with pytest.raises(TypeError, match="maximum"):
-        policies.noise_scale(1.0)
+        policies.noise_scale(1.0)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def test_arguments_that_belong_to_the_other(schedule, given, message):
     ab.BatchSizeScheduler(optimizer, loader, ab.schedules.constant()).close()
 
 
-@pytest.mark.parametrize("schedule", [None, "linear", 2, ab.policies.noise_scale])
+@pytest.mark.parametrize("schedule", ["linear", 2, ab.policies.noise_scale])
 def test_neither_a_schedule_nor_a_policy(schedule):
     with pytest.raises(
         TypeError, match=r"`schedule` must be a schedule or a policy, got .*; write for example `ab.sch"

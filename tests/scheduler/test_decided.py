@@ -123,7 +123,7 @@ def test_there_is_no_length_and_no_plan():
     run = Run()
     assert run.batches.plan is None
     assert run.batches.sizes == (4, 8, 16, 32)
-    said = "a loader that a policy drives has no length: the sizes to come are decided from measurements; count the"
+    said = "a loader without a schedule has no length: the sizes to come are decided from measurements; count the"
     for ask in (
         lambda: len(run.loader),
         lambda: len(iter(run.loader)),
@@ -220,12 +220,12 @@ def test_cabs_brings_no_coupling_and_wants_the_loss():
 def test_the_loss_is_the_mean_since_the_decision_before():
     run = Run(tap=Numbers(every=5)).train(4)
     assert run.batches.last_decision is None
-    run.train(1)
-    assert run.batches.last_decision.observation.loss == 3.0  # of 1 to 5
-    run.train(4)
-    assert run.batches.last_decision.observation.loss == 3.0
-    run.train(1)
-    assert run.batches.last_decision.observation.loss == 8.0
+
+    def told(updates):
+        decision = run.train(updates).batches.last_decision
+        return None if decision is None or decision.observation is None else decision.observation.loss
+
+    assert [told(1), told(4), told(1)] == [3.0, 3.0, 8.0]  # of 1 to 5, and of 6 to 10
     backward(run.model, next(run.stream))
     run.optimizer.step()
     run.batches.step(torch.tensor(0.5, requires_grad=True))
@@ -233,7 +233,7 @@ def test_the_loss_is_the_mean_since_the_decision_before():
         backward(run.model, next(run.stream))
         run.optimizer.step()
         run.batches.step()
-    assert run.batches.last_decision.observation.loss == 0.5
+    assert told(0) == 0.5
 
 
 @dataclass(frozen=True)
@@ -270,9 +270,9 @@ def test_a_policy_without_a_tap_decides_after_every_update():
     assert [each.observation.loss for each in batches.decisions] == [10.0, 20.0]
     assert batches.state_dict()["decided"]["policy"]["calls"] == number + 1
     batches.close()
-    batches = ab.BatchSizeScheduler(optimizer, loader_of(), astray(maximum=16))
-    iterator = iter(batches._loader)
-    next(iterator)
+    loader = loader_of()
+    batches, stream = ab.BatchSizeScheduler(optimizer, loader, astray(maximum=16)), iter(loader)
+    next(stream)
     optimizer.step()
     with pytest.raises(
         ValueError, match="`batch_size` of a decision must be one of the policy's sizes 4, 8, 16, got 5"
@@ -287,6 +287,96 @@ def test_close_closes_the_tap_and_leaves_the_size():
     assert run.tap.closed
     assert run.loader.batch_size == size > 4
     assert len(run.loader) > 0
+
+
+# Assigned
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=25),
+    mode=st.sampled_from([{}, {"drop_last": True}, {"run_on": True}]),
+    workers=st.sampled_from([0, 0, 2]),
+    coupling=st.sampled_from(["linear", "constant_noise(maximum_lr_factor=2)"]),
+    cut=st.integers(0, 24),
+)
+def test_an_assigned_size_holds_for_the_very_next_batch_and_so_does_the_coupling(sizes, mode, workers, coupling, cut):
+    """As in reinforcement learning, where each update trains on as many samples as were collected."""
+
+    def begun():
+        model = model_of()
+        optimizer, loader = sgd(model, momentum=0.9), loader_of(97, 8, num_workers=workers, **mode)
+        batches = ab.BatchSizeScheduler(optimizer, loader, coupling=coupling)
+        return model, optimizer, loader, batches
+
+    def train(parts, sizes):
+        model, optimizer, loader, batches = parts
+        stream, lrs = iter(loader), []
+        for size in sizes:
+            loader.batch_size = size
+            batch = next(stream, None)
+            if batch is None:
+                stream = iter(loader)
+                batch = next(stream)
+            left = 97 - loader.current.clock % 97
+            assert len(batch[0]) == (size if mode else min(size, left))
+            assert loader.current.requested == batches.batch_size == size
+            held = dict(optimizer.param_groups[0])
+            backward(model, batch)
+            optimizer.step()
+            lrs.append(batches.last_lr[0])
+            assert optimizer.param_groups[0] == held
+            batches.step()
+        stream.close()
+        return lrs
+
+    whole = begun()
+    lrs = train(whole, sizes)
+    factor = ab.couplings.get(coupling).lr_factor
+    assert lrs == pytest.approx([0.1 * factor(size / 8) for size in sizes], rel=1e-12)
+    assert whole[3].decisions == []
+    with pytest.raises(
+        TypeError, match="a loader without a schedule has no length: the sizes to come are assigned one"
+    ):
+        len(whole[2])
+
+    first, second = begun(), begun()
+    train(first, sizes[:cut])
+    if not mode:  # leaving an iteration passes the rest of its epoch, here as without a scheduler
+        states = [copy.deepcopy(part.state_dict()) for part in first]
+        for part, state in zip(second, states, strict=True):
+            part.load_state_dict(state)
+        assert second[2].batch_size == first[2].batch_size
+        assert second[3].state_dict() == first[3].state_dict()
+
+
+def test_what_an_assigned_size_may_be():
+    optimizer, loader = sgd(model_of(), lr=1e34), loader_of(64, 4)
+    batches = ab.BatchSizeScheduler(optimizer, loader)
+    with pytest.raises(ValueError, match=r"`batch_size` must be at most the data set's 64 samples, got 65"):
+        loader.batch_size = 65
+    with pytest.raises(ValueError, match=r"must keep the LR in force below 1e\+35.* at 16 times the base batch size"):
+        loader.batch_size = 64
+    assert batches.batch_size == 4
+    batches.close()
+    loader.batch_size = 64
+    driven = Run()
+    with pytest.raises(
+        ValueError, match="`batch_size` must not be set while a schedule drives this loader, got 9; change"
+    ):
+        driven.loader.batch_size = 9
+
+
+def test_assigned_sizes_of_a_clock():
+    optimizer, clock = sgd(model_of()), ab.Clock(batch_size=4)
+    batches = ab.BatchSizeScheduler(optimizer, clock, coupling="linear")
+    for size in (4, 7, 3, 12):
+        clock.batch_size = size
+        assert sum(len(draw) for draw in clock.begin()) == size
+        optimizer.step()
+        batches.step()
+        assert batches.last_lr == [pytest.approx(0.1 * size / 4)]
+    assert clock.clock == 26
 
 
 # Resume
@@ -349,7 +439,10 @@ def test_a_grown_loader_wants_the_state_of_its_scheduler():
     ("changed", "message"),
     [
         (lambda state: state.pop("decided"), "has a damaged `decided`: it must hold a policy's numbers; use an older"),
-        (lambda state: state["decided"]["policy"].pop("looks"), "damaged `decided`: it must hold first, began, looks"),
+        (
+            lambda state: state["decided"]["policy"].pop("looks"),
+            "damaged `decided`: it must hold first, began, looks, fresh",
+        ),
         (
             lambda state: state["decided"].update(batch_size=5),
             "damaged `decided`: its sizes must be among 4, 8, 16, 32",

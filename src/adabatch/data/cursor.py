@@ -33,13 +33,16 @@ class Demand:
         self.micro_settled = False  # whether a loop used it, or was told that it does not
 
     def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
-        """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver gives the size."""
+        """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver decides the size."""
         if self.driver is not None:
+            if self.driver.assign(checked(batch_size)):
+                return
             raise ArgumentError(
                 "batch_size",
                 "must not be set while a schedule drives this loader",
                 value=batch_size,
-                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
+                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first; one without a "
+                "schedule takes the sizes that you set",
             )
         self.batch_size, self.postponed = checked(batch_size), None
         self.assigned += 1

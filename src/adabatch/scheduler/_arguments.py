@@ -17,17 +17,21 @@ from adabatch.types import DrivenLoader
 
 
 def check_belongs(schedule: Any, **given: Any) -> None:
-    """Raises if it is neither a schedule nor a policy, or an argument belongs to the other of the two."""
-    if not isinstance(schedule, Schedule | Policy):
+    """Raises if it is neither a schedule nor a policy nor None, or an argument belongs to another of these."""
+    if not isinstance(schedule, Schedule | Policy | None):
         remedy = "write for example `ab.schedules.constant()`"
         raise ArgumentTypeError("schedule", "must be a schedule or a policy", value=schedule, remedy=remedy)
-    is_policy = isinstance(schedule, Policy)
-    for name in ("epochs", "tokens_per_sample") if is_policy else ("noise",):
+    names: tuple[str, ...]
+    if isinstance(schedule, Schedule):
+        names, under, remedy = ("noise",), "a schedule", "a tap is for a policy; a schedule looks at nothing"
+    elif isinstance(schedule, Policy):
+        names, under, remedy = ("epochs", "tokens_per_sample"), "a policy", "there is no plan that could end"
+    else:
+        names, under = ("epochs", "tokens_per_sample", "noise"), "sizes that you assign"
+        remedy = "give a schedule or a policy to have one drive the loader"
+    for name in names:
         if given[name] is not None:
-            rule = f"must be left out under a {'policy' if is_policy else 'schedule'}"
-            remedy = (
-                "there is no plan that could end" if is_policy else "a tap is for a policy; a schedule looks at nothing"
-            )
+            rule = f"must be left out under {under}"
             raise ArgumentError(name, rule, got=type(given[name]).__name__, remedy=remedy)
 
 

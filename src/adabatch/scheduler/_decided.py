@@ -1,4 +1,4 @@
-"""Batch sizes that a policy decides, from observations that are the same on every rank."""
+"""Batch sizes that are not known ahead: a policy's, from observations that are the same on every rank, or assigned."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KEYS: Final = ("policy", "batch_size", "sizes", "updates", "seen", "loss", "los
 
 
 class Decided:
-    """Asks a policy whenever something new was measured, and holds the batch size in between.
+    """Holds the batch size, and asks a policy for another whenever something new was measured.
 
     The ranks exchange their numbers then: the noise is that of the first rank, the loss the mean. Where no tap
     measures, the policy is asked after every update.
 
     Args:
-        policy: decides.
+        policy: decides; None if the user assigns the sizes.
         noise: measures; None for a policy that needs no noise.
         loader: the loader that it drives.
         first: the first batch size.
@@ -33,44 +33,48 @@ class Decided:
     Attributes:
         policy: see above.
         size: the batch size now.
+        used: the smallest and the largest size so far.
         last: the decision made last; None before the first.
     """
 
-    def __init__(self, policy: Policy, noise: Any, loader: DrivenLoader, *, first: int) -> None:
+    def __init__(self, policy: Policy | None, noise: Any, loader: DrivenLoader, *, first: int) -> None:
         if noise is not None and not isinstance(noise, Tap):
             rule, got = "must be a tap, which measures the gradient's noise", type(noise).__name__
             raise ArgumentTypeError("noise", rule, got=got, remedy="make one with `ab.noise.tap(...)`")
-        if noise is None and policy.needs_noise:
+        if noise is None and policy is not None and policy.needs_noise:
             rule = f"must be given, since the policy {policy.name!r} decides by the gradient's noise"
             raise ArgumentError("noise", rule, remedy="make one with `ab.noise.tap(...)`")
         self.policy, self._loader = policy, loader
         self._noise: Tap | None = noise
-        self.sizes = policy.sizes(first)
+        self.begin_with(first)
         N = loader.dataset_size
         if N is not None and self.sizes[-1] > N:
             rule, got = f"must be at most the data set's {N:,} samples", f"{self.sizes[-1]:,}"
             raise ArgumentError("maximum", rule, got=got, remedy="a batch of all samples has no noise")
-        self.size = first
         self.last: Decision | None = None
-        self._state = policy.init()
+        self._state = {} if policy is None else policy.init()
         self._updates = 0
         self._seen: list[float] | None = None  # of the estimate that was decided on last
         self._loss: Any = 0.0  # the sum since the last decision, on the loss's own device
         self._losses = 0
-        self._used = {first}
 
     @property
-    def used(self) -> set[int]:
-        """The sizes of all batches so far, and of the next one."""
-        return self._used
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that batches may come to have, as far as they are known."""
+        return self._steps or (self.size,)
 
     def begin_with(self, first: int) -> None:
         """Takes another first batch size, before anything was decided.
 
         Raises:
-            ValueError: if the maximum is below it.
+            ValueError: if the policy's maximum is below it.
         """
-        self.sizes, self.size, self._used = self.policy.sizes(first), first, {first}
+        self._steps = () if self.policy is None else self.policy.sizes(first)
+        self.size, self.used = first, (first, first)
+
+    def assign(self, size: int) -> None:
+        """Takes another size from the next batch on."""
+        self.size, self.used = size, (min(size, self.used[0]), max(size, self.used[1]))
 
     def after_update(self, *, lr: Callable[[], float], loss: Any) -> Decision | None:
         """Counts an update, and asks the policy if something new was measured.
@@ -83,6 +87,8 @@ class Decided:
             The decision, if it changes the batch size.
         """
         self._updates += 1
+        if self.policy is None:
+            return None
         if loss is not None:
             self._loss = self._loss + (loss.detach().float() if isinstance(loss, torch.Tensor) else float(loss))
             self._losses += 1
@@ -95,6 +101,7 @@ class Decided:
 
     def _decide(self, noise: NoiseEstimate | None, *, lr: float) -> Decision | None:
         policy, clock = self.policy, self._loader.clock
+        assert policy is not None
         group, _, world = self._loader.sharing()
         told = [(noise, float(self._loss) if self._losses else 0.0, self._losses)]
         if world > 1:
@@ -108,8 +115,8 @@ class Decided:
         if size not in self.sizes:
             rule = f"of a decision must be one of the policy's sizes {', '.join(f'{each:,}' for each in self.sizes)}"
             raise ArgumentError("batch_size", rule, got=f"{size:,}")
-        changed, self.size = size != self.size, size
-        self._used.add(size)
+        changed = size != self.size
+        self.assign(size)
         self.last = replace(decision, clock=self._loader.clock)  # where `drop_last` drops more, it is further on
         return self.last if changed else None
 
@@ -121,7 +128,7 @@ class Decided:
         values = (
             self._state,
             self.size,
-            sorted(self._used),
+            list(self.used),
             self._updates,
             seen,
             float(self._loss),
@@ -138,18 +145,23 @@ class Decided:
         """
         if not isinstance(state, Mapping) or set(state) != set(_KEYS) or not isinstance(state["policy"], Mapping):
             raise _damaged("it must hold a policy's numbers")
-        if set(state["policy"]) != set(self.policy.init()):
-            raise _damaged(f"it must hold {', '.join(self.policy.init())} of {self.policy.name}")
-        sizes, used = self.policy.sizes(first), state["sizes"]
-        if not isinstance(used, list | tuple) or not {state["batch_size"], *used} <= set(sizes):
-            raise _damaged(f"its sizes must be among {', '.join(map(str, sizes))}")
+        policy, used = self.policy, state["sizes"]
+        known = {} if policy is None else policy.init()
+        if set(state["policy"]) != set(known):
+            raise _damaged(f"it must hold {', '.join(known) or 'nothing'} of the policy")
+        if not isinstance(used, list | tuple) or len(used) != 2:
+            raise _damaged("its sizes must be two numbers")
+        found = {_checks.whole("batch_size", size) for size in (state["batch_size"], *used)}
+        if policy is not None and not found <= set(policy.sizes(first)):
+            raise _damaged(f"its sizes must be among {', '.join(map(str, policy.sizes(first)))}")
         if (state["noise"] is None) != (self._noise is None):
             raise _damaged("it must have been saved with a tap, or without one, as this training has it")
 
     def load_state_dict(self, state: Mapping[str, Any], *, first: int) -> None:
         """Goes on where a state that was checked was taken."""
         self.begin_with(first)
-        self._state, self.size, self._used = dict(state["policy"]), int(state["batch_size"]), set(state["sizes"])
+        self._state, self.size = dict(state["policy"]), int(state["batch_size"])
+        self.used = (state["sizes"][0], state["sizes"][1])
         self._updates, self._seen = int(state["updates"]), None if state["seen"] is None else list(state["seen"])
         self._loss, self._losses, self.last = float(state["loss"]), int(state["losses"]), None
         if self._noise is not None:

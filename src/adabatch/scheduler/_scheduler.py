@@ -48,7 +48,8 @@ class BatchSizeScheduler:
     without a coupling stepped in the place of a coupled one, over the same parameters.
 
     Under a policy the sizes are not known ahead: there is no plan, and `len(loader)` raises. `step()` asks the policy
-    once the tap has measured anew, and the size that it decides holds for the very next batch, on all ranks.
+    once the tap has measured anew, and the size that it decides holds for the very next batch, on all ranks. Without a
+    policy, too, `loader.batch_size = n` holds for the very next batch, and so does the coupling.
 
     Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
     size. The hooks are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no hooks. A deep
@@ -59,7 +60,8 @@ class BatchSizeScheduler:
         optimizer: a `torch.optim.Optimizer`, or several.
         loader: an `ab.DataLoader` that nothing else drives.
         schedule: batch size against the position in the data, which must start at the loader's batch size; or a policy,
-            which decides it from measurements.
+            which decides it from measurements; or None, if you assign `loader.batch_size` yourself, the same on all
+            ranks.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
             schedule or policy brings: `linear`, under `from_lr` that of its rule, under `last_iterate` and `cabs`
             `none`.
@@ -70,7 +72,8 @@ class BatchSizeScheduler:
 
     Attributes:
         plan: the schedule, resolved for the loader; None under a policy.
-        decisions: the changes of batch size since this object was made; a policy's hold what it saw, and the interval.
+        decisions: the changes of batch size by schedule or policy since this object was made; a policy's hold what it
+            saw, and the interval.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -107,7 +110,7 @@ class BatchSizeScheduler:
         self,
         optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
         loader: DrivenLoader,
-        schedule: Schedule | Policy,
+        schedule: Schedule | Policy | None = None,
         *,
         coupling: str | couplings.Coupling | None = None,
         epochs: int | None = None,
@@ -116,7 +119,7 @@ class BatchSizeScheduler:
     ) -> None:
         check_belongs(schedule, epochs=epochs, tokens_per_sample=tokens_per_sample, noise=noise)
         self._schedule = schedule
-        self._coupling = couplings.get(schedule.coupling if coupling is None else coupling)
+        self._coupling = couplings.get(_brought(schedule) if coupling is None else coupling)
         optimizers = checked_optimizers(optimizer, self._coupling)
         if isinstance(schedule, Policy):
             for each in optimizers:
@@ -129,10 +132,10 @@ class BatchSizeScheduler:
         self._base = (self._resumed and self._initial) or loader.batch_size
         self._decided: Decided | None = None
         self.plan: Plan | None = None
-        if isinstance(schedule, Policy):
-            self._decided = Decided(schedule, noise, loader, first=self._base)
-        else:
+        if isinstance(schedule, Schedule):
             self.plan = self._resolve(self._base)
+        else:
+            self._decided = Decided(schedule, noise, loader, first=self._base)
         self.decisions: list[Decision] = []
         self._decisions_before = 0
         self._requested = self._logged = self.batch_size_at(loader.clock)
@@ -154,12 +157,12 @@ class BatchSizeScheduler:
 
     def _follow(self) -> None:
         for step in self._steps:
-            step.follow(size / self._base for size in self.sizes)
+            step.follow(size / self._base for size in (*self.sizes, *(self._decided.used if self._decided else ())))
 
     @property
     def _initial(self) -> int | None:
         """The first batch size that the schedule itself names."""
-        return None if isinstance(self._schedule, Policy) else self._schedule.initial
+        return self._schedule.initial if isinstance(self._schedule, Schedule) else None
 
     def _resolve(self, base: int) -> Plan:
         assert isinstance(self._schedule, Schedule)
@@ -294,14 +297,29 @@ class BatchSizeScheduler:
         """The distinct sizes that whole batches have or, under a policy, may come to have, growing."""
         return self._decided.sizes if self.plan is None and self._decided is not None else self._known().sizes
 
+    def assign(self, batch_size: int) -> bool:
+        """Takes a size that was assigned to the loader; False under a schedule and a policy.
+
+        Raises:
+            ValueError: if the coupling has no values for it.
+        """
+        if self._decided is None or self._decided.policy is not None:
+            return False
+        for step in self._steps:
+            check_sizes(step.optimizer, self._coupling, [batch_size / self._base])
+        self._decided.assign(batch_size)
+        self._follow()
+        return True
+
     def _known(self) -> Plan:
         """The plan.
 
         Raises:
-            TypeError: under a policy.
+            TypeError: without one.
         """
         if self.plan is None:
-            rule = "a loader that a policy drives has no length: the sizes to come are decided from measurements"
+            source = "decided from measurements" if isinstance(self._schedule, Policy) else "assigned one by one"
+            rule = f"a loader without a schedule has no length: the sizes to come are {source}"
             raise ArgumentTypeError(None, rule, remedy="count the batches, or give the BatchSizeScheduler a schedule")
         return self.plan
 
@@ -377,7 +395,7 @@ class BatchSizeScheduler:
         return None if self.plan is None else self.plan.end_samples
 
     def _settings(self) -> dict[str, Any]:
-        schedule = json.loads(json.dumps(self._schedule.to_json()))
+        schedule = None if self._schedule is None else json.loads(json.dumps(self._schedule.to_json()))
         if isinstance(self._schedule, Schedule) and len(json.dumps(schedule)) > _LARGE_JSON:
             schedule = {"fingerprint": self._schedule.fingerprint(), "describe": self._schedule.describe()}
         return {"base_batch_size": self._base, "schedule": schedule, "coupling": self._coupling.to_json()}
@@ -412,7 +430,7 @@ class BatchSizeScheduler:
         ours = self._settings()
         if self._resumed and self._initial is None:
             ours["base_batch_size"] = _checks.whole("base_batch_size", state["base_batch_size"])
-        driver = "schedule" if self._decided is None else "policy"
+        driver = "policy" if isinstance(self._schedule, Policy) else "schedule"
         for key, what in (("schedule", driver), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
             if state[key] != ours[key]:
                 raise ArgumentError(
@@ -500,7 +518,7 @@ class BatchSizeScheduler:
         """Checks once, at the first step, that no state had to be loaded: no batch grew and no betas changed before."""
         rule = f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}"
         if self._resumed and self._initial is None and not isinstance(self._schedule, constant):
-            or_else = ", or give the schedule its start" if self._decided is None else ""
+            or_else = ", or give the schedule its start" if self.plan is not None else ""
             raise UsageError(
                 "load_state_dict",
                 f"{rule}: the loader's batch may have grown, so its {self._base} may not be the size of the start",
@@ -566,8 +584,14 @@ class BatchSizeScheduler:
         if size != self._logged:
             N = self._loader.dataset_size
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
+            assert self._schedule is not None
             reason, ranks = f"{self._schedule.describe()}, at {where}", self._known().world_size_at(clock)
             if ranks is not None:
                 reason += f", wants {ranks:,} {'rank' if ranks == 1 else 'ranks'}"
             self.decisions.append(Decision(clock, size, reason, ranks))
             self._logged = size
+
+
+def _brought(schedule: Schedule | Policy | None) -> str:
+    """The coupling that it brings."""
+    return "linear" if schedule is None else schedule.coupling
