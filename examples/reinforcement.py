@@ -2,9 +2,9 @@
 
 Run it: pip install 'adabatch[torch]', then: python examples/reinforcement.py
 
-A pole is balanced on a cart that is pushed left or right. The policy gradient takes every step of some episodes at once,
-so the batch has another size at each update, and it grows as episodes get longer. `ab.Clock` counts the samples, for a
-loop that makes its own; `BatchSizeScheduler` without a schedule takes the sizes that are assigned.
+A pole is balanced on a cart that is pushed left or right. The policy gradient takes every step of some episodes at
+once, so the batch has another size at each update, and it grows as episodes get longer. `ab.Clock` counts the samples,
+for a loop that makes its own; `BatchSizeScheduler` without a schedule takes the sizes that are assigned.
 """
 
 import math

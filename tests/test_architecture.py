@@ -22,7 +22,8 @@ def test_the_contracts_of_imports_hold() -> None:
 
 def test_importing_the_face_loads_no_torch() -> None:
     code = (
-        "import sys, adabatch as ab; ab.epochs(2); ab.schedules.constant(); ab.couplings.get('sqrt'); ab.policies.noise_scale(maximum=8)\n"
+        "import sys, adabatch as ab; ab.epochs(2); ab.schedules.constant(); ab.couplings.get('sqrt')\n"
+        "ab.policies.noise_scale(maximum=8)\n"
         "ab.scale_up(lr=0.1, momentum=0.9, batch_size=128, to_lr=0.5); dir(ab); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -286,9 +286,8 @@ class BatchGrowth(pl.Callback):
         self._loaded = saved is not None
         if not resumes:
             epoch, plan = self.loader.epoch, self.batches.plan
-            assert plan is not None
-            before = sum(self.loader.updates_in_epoch(each) for each in range(epoch))
-            self._entered = (epoch, max(0, plan.update_at(self.loader.clock) - before))
+            done = 0 if plan is None else plan.update_at(self.loader.clock)
+            self._entered = epoch, max(0, done - sum(map(self.loader.updates_in_epoch, range(epoch))))
         for config in trainer.lr_scheduler_configs:
             if config.interval == "step" and not config.reduce_on_plateau:
                 if config.frequency != 1:
