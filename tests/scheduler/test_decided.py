@@ -423,6 +423,29 @@ def test_a_resumed_run_decides_the_same(before, mode, every, order, loaded_first
     assert resumed.batches.state_dict()["decided"] == whole.batches.state_dict()["decided"] or before > 0
 
 
+def test_a_loss_that_is_no_number_is_saved_too():
+    run = Run(tap=Numbers(every=5)).train(2)
+    backward(run.model, next(run.stream))
+    run.optimizer.step()
+    run.batches.step(loss=math.nan)
+    resumed = Run(tap=Numbers(every=5)).load(run.save()).train(2)
+    assert math.isnan(resumed.batches.last_decision.observation.loss)
+
+
+def test_a_state_that_the_tap_refuses_changes_nothing():
+    state = Run().train(30).batches.state_dict()
+    run = Run()
+    before = run.batches.state_dict()
+
+    def refuse(state):
+        raise ValueError("of another half-life")
+
+    run.tap.load_state_dict = refuse
+    with pytest.raises(ValueError, match="of another half-life"):
+        run.batches.load_state_dict(state)
+    assert run.batches.state_dict() == before
+
+
 def test_a_grown_loader_wants_the_state_of_its_scheduler():
     state = Run().train(30).save()
     run = Run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, Final
 
 import torch
@@ -125,13 +125,14 @@ class Decided:
     def state_dict(self) -> dict[str, Any]:
         """The state of policy and tap, JSON-safe."""
         seen = None if self._seen is None or not all(map(isfinite, self._seen)) else self._seen
+        loss = float(self._loss)
         values = (
-            self._state,
+            dict(self._state),
             self.size,
             list(self.used),
             self._updates,
             seen,
-            float(self._loss),
+            loss if isfinite(loss) else None,
             self._losses,
             None if self._noise is None else self._noise.state_dict(),
         )
@@ -158,14 +159,15 @@ class Decided:
             raise _damaged("it must have been saved with a tap, or without one, as this training has it")
 
     def load_state_dict(self, state: Mapping[str, Any], *, first: int) -> None:
-        """Goes on where a state that was checked was taken."""
+        """Goes on where a state that was checked was taken; the tap, which may refuse its own, before anything else."""
+        if self._noise is not None:
+            self._noise.load_state_dict(state["noise"])
         self.begin_with(first)
         self._state, self.size = dict(state["policy"]), int(state["batch_size"])
         self.used = (state["sizes"][0], state["sizes"][1])
         self._updates, self._seen = int(state["updates"]), None if state["seen"] is None else list(state["seen"])
-        self._loss, self._losses, self.last = float(state["loss"]), int(state["losses"]), None
-        if self._noise is not None:
-            self._noise.load_state_dict(state["noise"])
+        self._loss = nan if state["loss"] is None else float(state["loss"])
+        self._losses, self.last = int(state["losses"]), None
 
     def close(self) -> None:
         """Closes the tap."""

@@ -451,10 +451,11 @@ class BatchSizeScheduler:
             rule = f"must have a `{_MOMENTS}`, since {self._coupling.describe()} changed betas before sample {clock:,}"
             raise ArgumentError("state", rule, got="none", remedy="load a state that is not damaged")
         moments = read_states(state.get(_MOMENTS), [step.bias_correction for step in self._steps])
-        self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
+        decisions = _checks.whole("decisions", state["decisions"], minimum=0)
         if self._decided is not None:
             self._decided.load_state_dict(state[_DECIDED], first=base)
-        if self._base != base:
+        self._decisions_before, self.decisions = decisions, []
+        if self._base != base or self._decided is not None:
             self._base, self.plan = base, plan
             self._follow()
         self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
