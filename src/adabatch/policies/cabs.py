@@ -39,7 +39,7 @@ class cabs(Policy):  # noqa: N801
         >>> noise = NoiseEstimate(noise_scale=500, low=300, high=900, trace=500.0, signal=1.0, measured=1000)
         >>> seen = Observation(clock=3200, updates=100, batch_size=32, lr=0.1, loss=0.5, noise=noise)
         >>> [round(end, 1) for end in cabs(maximum=256).interval(seen, 1.96)]
-        [91.7, 109.6]
+        [91.8, 109.4]
 
     Source:
         Balles, Romero, Hennig 2017, arXiv 1612.05086. The authors smooth variance and loss with 0.95; here the tap's

@@ -38,7 +38,7 @@ class noise_scale(Policy):  # noqa: N801
         ...     noise = NoiseEstimate(200.0, low=150, high=300, trace=200.0, signal=1.0 + update / 1e9, measured=40)
         ...     decision, state = policy.decide(Observation(32 * update, update, 32, noise=noise), state)
         >>> decision.batch_size, decision.reason
-        (64, 'noise scale 200, noise_scale asks for 148.7 to 304.6: grows to 64')
+        (64, 'noise scale 200, noise_scale asks for 127.8 to 459.4: grows to 64')
 
     Source:
         McCandlish, Kaplan, Amodei 2018, arXiv 1812.06162: B_simple and the balance of time and samples at the batch
