@@ -23,6 +23,7 @@ def test_the_contracts_of_imports_hold() -> None:
 def test_importing_the_face_loads_no_torch() -> None:
     code = (
         "import sys, adabatch as ab; ab.epochs(2); ab.schedules.constant(); ab.couplings.get('sqrt')\n"
+        "ab.policies.noise_scale(maximum=8)\n"
         "ab.scale_up(lr=0.1, momentum=0.9, batch_size=128, to_lr=0.5); dir(ab); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -55,7 +56,7 @@ def test_files_are_short() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("box", ["schedules", "couplings", "noise", "norm"])
+@pytest.mark.parametrize("box", ["schedules", "couplings", "noise", "norm", "policies"])
 def test_each_method_has_a_test_and_a_row_in_the_docs(box: str) -> None:
 
     rows = (ROOT / "docs" / "methods.md").read_text()

@@ -1,6 +1,7 @@
 """Grow the batch size while a network trains, exactly.
 
-Importing this package loads no torch until a name needs it. Schedules, plans and couplings work without torch.
+Importing this package loads no torch until a name needs it. Schedules, plans, couplings and policies work
+without torch.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _HOME = {
     "from_lr_scheduler": "adabatch.lr_clock",
     "micro_batches": "adabatch.accumulate._foreign",
     "noise": "adabatch.noise",
+    "policies": "adabatch.policies",
     "profile_step": "adabatch.memory",
     "sample_seed": "adabatch.data",
     "samples": "adabatch.units",
@@ -34,12 +36,12 @@ _HOME = {
 }
 __all__ = [
     "BatchSizeScheduler", "Clock", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings",
-    "epochs", "from_lr_scheduler", "micro_batches", "noise", "profile_step", "sample_seed", "samples", "scale_up",
-    "schedules", "tokens", "updates",
+    "epochs", "from_lr_scheduler", "micro_batches", "noise", "policies", "profile_step", "sample_seed", "samples",
+    "scale_up", "schedules", "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from adabatch import couplings, noise, schedules
+    from adabatch import couplings, noise, policies, schedules
     from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
     from adabatch.data import Clock, DataLoader, ResidentLoader, sample_seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,23 +64,6 @@ def check_last(part: Part | None, name: str, said: str, *, do: str = "call it") 
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """One change of the batch size.
-
-    Attributes:
-        clock: position in the data from which it holds, in samples.
-        batch_size: the new batch size, in samples over all ranks.
-        reason: why, in words.
-        world_size: the number of ranks that the schedule wants for it; None if it names none.
-    """
-
-    clock: int
-    batch_size: int
-    reason: str
-    world_size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class NoiseEstimate:
     """The gradient's noise as it was estimated, with an interval.
 
@@ -122,6 +105,48 @@ class Observation:
     noise: NoiseEstimate | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One change of the batch size; from a policy, also the decision to keep it.
+
+    Attributes:
+        clock: position in the data from which it holds, in samples.
+        batch_size: the new batch size, in samples over all ranks.
+        reason: why, in words.
+        world_size: the number of ranks that the schedule wants for it; None if it names none.
+        observation: what the policy saw; None from a schedule.
+        interval: between which batch sizes the one asked for lies, in samples, at the level at which the policy acts;
+            None where it did not look.
+    """
+
+    clock: int
+    batch_size: int
+    reason: str
+    world_size: int | None = None
+    observation: Observation | None = None
+    interval: tuple[float, float] | None = None
+
+
+@runtime_checkable
+class Tap(Protocol):
+    """Measures the gradient's noise while a network trains."""
+
+    def estimate(self) -> NoiseEstimate | None:
+        """The gradient's noise now; None before it was measured.
+
+        It becomes another at the same updates on every rank; its `trace` and `signal` stay what they are in between.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, JSON-safe and small."""
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Goes on where `state_dict` was taken."""
+
+    def close(self) -> None:
+        """Takes it off the model and the optimizer."""
+
+
 class DrivingPlan(Protocol):
     """A plan, as far as loaders ask it."""
 
@@ -155,11 +180,22 @@ class Driver(Protocol):
     def plan(self) -> DrivingPlan | None:
         """The plan of all sizes; None if they are not known ahead."""
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The distinct sizes that whole batches have or may come to have."""
+
     def batch_size_at(self, clock: int) -> int:
         """The batch size of a batch that starts at `clock`."""
 
+    def assign(self, batch_size: int) -> bool:
+        """Takes a size that the user sets, from the next batch on; False if it decides sizes itself."""
+
     def sizes_between(self, start: int, stop: int) -> dict[int, int]:
-        """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`."""
+        """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`.
+
+        Raises:
+            TypeError: without a plan.
+        """
 
     def check_next(self, *, begins: bool = False) -> None:
         """Raises if the batch before was trained on without `step()`; `begins`: at the start of an iteration."""

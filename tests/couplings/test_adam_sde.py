@@ -70,9 +70,7 @@ def test_adam_sde_is_for_adam(kind):
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.NAdam, torch.optim.Muon])
 def test_adam_sde_refuses_others(kind):
-    said = (
-        rf"'adam_sde' was derived for Adam, AdamW, got {kind.__name__}; use `noise_scale` or `linear` for SGD, `sqrt`"
-    )
+    said = rf"'adam_sde' was derived for Adam, AdamW, got {kind.__name__}; use `constant_noise` or `linear` for SGD"
     with pytest.raises(ValueError, match=said):
         couplings.adam_sde().check_optimizer(kind([torch.zeros(2, 2)]))
 

@@ -114,13 +114,13 @@ class own_table(couplings.Coupling):  # noqa: N801
 
 
 def test_numbers_are_kept_as_floats_and_defaults_are_not_described():
-    assert [couplings.get(name).describe() for name in ("linear", "none", "noise_scale")] == [
+    assert [couplings.get(name).describe() for name in ("linear", "none", "constant_noise")] == [
         "linear",
         "none",
-        "noise_scale",
+        "constant_noise",
     ]
     assert couplings.power(1).describe() == "power(p=1.0)"
-    assert couplings.noise_scale(maximum_lr_factor=5).describe() == "noise_scale(maximum_lr_factor=5.0)"
+    assert couplings.constant_noise(maximum_lr_factor=5).describe() == "constant_noise(maximum_lr_factor=5.0)"
 
 
 def test_a_table_of_ones_own_needs_no_decorator():
@@ -161,3 +161,16 @@ def test_a_name_that_is_taken_is_refused_and_a_cell_that_runs_again_is_not():
 
     assert [couplings.get("of_a_notebook").lr_factor(2) for factor in (2.0, 3.0) if cell(factor)] == [2.0, 3.0]
     del couplings.Coupling.kinds["of_a_notebook"]
+
+
+def test_the_former_name_of_a_coupling_names_the_new_one():
+    said = "`coupling` 'noise_scale' is called 'constant_noise' now; a noise scale is what a policy measures"
+    for text in ("noise_scale", "noise_scale(maximum_lr_factor=2)"):
+        with pytest.raises(ValueError, match=said):
+            couplings.get(text)
+    with pytest.raises(ValueError, match=said):
+        couplings.Coupling.from_json({"kind": "noise_scale", "maximum_lr_factor": 1.0})
+    with pytest.raises(AttributeError, match="has no attribute 'noise_scale'; its name is 'constant_noise' now"):
+        couplings.noise_scale  # noqa: B018
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+        couplings.nothing  # noqa: B018

@@ -144,6 +144,13 @@ class Plan:
     def __init__(self, *starts, size, drop_last=False):
         self.starts, self.size, self.drop_last, self.refuse, self.checks = starts, size, drop_last, None, 0
 
+    @property
+    def sizes(self):
+        return ()
+
+    def assign(self, batch_size):
+        return False
+
     def batch_size_at(self, clock):
         return [size for start, size in self.starts if start <= clock][-1]
 

@@ -1,4 +1,4 @@
-"""Every file in `examples/` that shows a framework runs, makes the updates of its plan, and learns."""
+"""Every file in `examples/` runs and learns; one that shows a framework makes the updates of its plan."""
 
 from __future__ import annotations
 
@@ -35,3 +35,17 @@ def test_examples_run(path, tmp_path):
     assert found is not None, done.stdout
     assert found[1] == found[2] == "330"  # 188 of 16, 94 of 32, 48 of 64 samples
     assert float(found[3]) > 0.75  # of ten classes
+
+
+def test_reinforcement_learning_with_another_batch_size_at_every_update(tmp_path):
+    """The example compares the LR in force with the coupling at each update itself."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "reinforcement.py")], capture_output=True, text=True, check=False,
+        cwd=tmp_path, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"in batches of (\d+) to (\d+); .* stood (\d+) steps at first and (\d+) at last", done.stdout)
+    assert found is not None, done.stdout
+    smallest, largest, first, last = map(int, found.groups())
+    assert 2 * smallest < largest
+    assert 2 * first < last

@@ -556,8 +556,10 @@ def test_growth_that_a_coupling_has_no_values_for_is_refused_at_once():
     with pytest.raises(ValueError, match=r"got 16 with a beta of 0.9; use `adam_sde\(exponential=True\)`, or let"):
         ab.BatchSizeScheduler(optimizer, loader_of(128), ab.schedules.steps("0:4 8:64"), coupling="adam_sde")
     momentum = torch.optim.SGD(model_of().parameters(), lr=0.1, momentum=1)
-    with pytest.raises(ValueError, match=r"`momentum` must be less than 1, got 1.0; at 1 the noise scale has no value"):
-        ab.BatchSizeScheduler(momentum, loader_of(128), ab.schedules.constant(), coupling="noise_scale")
+    with pytest.raises(
+        ValueError, match=r"`momentum` must be less than 1, got 1.0; at 1 the noise of SGD has no value"
+    ):
+        ab.BatchSizeScheduler(momentum, loader_of(128), ab.schedules.constant(), coupling="constant_noise")
 
 
 def test_growth_that_a_coupling_has_no_values_for_within_the_cycle_of_the_lr_scheduler_is_refused_at_once():
@@ -578,7 +580,7 @@ def test_growth_that_a_coupling_has_no_values_for_within_the_cycle_of_the_lr_sch
     torch.optim.lr_scheduler.OneCycleLR(momentum, max_lr=0.1, total_steps=40, max_momentum=1.0)
     momentum.param_groups[0]["momentum"] = 0.9
     with pytest.raises(ValueError, match=r"`momentum` must be less than 1, got 1.0; .* it is the `max_momentum` to"):
-        ab.BatchSizeScheduler(momentum, loader_of(128), growth, coupling="noise_scale")
+        ab.BatchSizeScheduler(momentum, loader_of(128), growth, coupling="constant_noise")
 
 
 # Averages of weights.

@@ -129,7 +129,7 @@ def test_momentum_and_betas_are_back_at_once():
         optimizer.step(fails)
     group = optimizer.param_groups[0]
     assert (group["lr"], group["betas"], group["eps"]) == (0.1, (0.9, 0.999), 1e-8)
-    _, optimizer, _, _ = second_batch(momentum=0.9, coupling="noise_scale")
+    _, optimizer, _, _ = second_batch(momentum=0.9, coupling="constant_noise")
     with pytest.raises(Planted):
         optimizer.step(fails)
     assert optimizer.param_groups[0]["momentum"] == 0.9

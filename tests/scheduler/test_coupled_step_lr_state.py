@@ -51,7 +51,7 @@ SCHEDULERS = {
 }
 COUPLINGS = {
     "linear": lambda model, lr: torch.optim.SGD(groups(model), lr=lr, momentum=0.9),
-    "noise_scale(maximum_lr_factor=2)": lambda model, lr: torch.optim.SGD(groups(model), lr=lr, momentum=0.9),
+    "constant_noise(maximum_lr_factor=2)": lambda model, lr: torch.optim.SGD(groups(model), lr=lr, momentum=0.9),
     "sqrt": lambda model, lr: torch.optim.AdamW(groups(model), lr=lr),
     "adam_sde": lambda model, lr: torch.optim.Adam(groups(model), lr=lr),
     "token_half_life": lambda model, lr: torch.optim.AdamW(groups(model), lr=lr, fused=True),
@@ -216,13 +216,13 @@ ZEROS = {
 
 @pytest.mark.filterwarnings("ignore:.* is stepped once an update:UserWarning")  # on purpose
 @pytest.mark.parametrize("tensor_lr", [False, True], ids=["float", "tensor"])
-@pytest.mark.parametrize("coupling", ["noise_scale", "adam_sde", "linear", "sqrt"])
+@pytest.mark.parametrize("coupling", ["constant_noise", "adam_sde", "linear", "sqrt"])
 @pytest.mark.parametrize("user", ZEROS)
 def test_a_step_at_an_lr_of_0_is_a_step(user, coupling, tensor_lr):
     """Its LR is the latest in force, and moments are made with the coupling's values for the current batch."""
     rule, sizes = ab.couplings.get(coupling), "0:4 8:8 20:4 24:12"
     model, lr = model_of(), torch.tensor(0.1) if tensor_lr and user != "CyclicLR" else 0.1
-    if coupling in ("noise_scale", "linear"):
+    if coupling in ("constant_noise", "linear"):
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     else:
         optimizer = torch.optim.Adam(model.parameters(), lr=lr)

@@ -81,7 +81,7 @@ def test_a_constant_schedule_is_bit_for_bit_no_scheduler(name):
     assert equal(course(name, ab.schedules.constant())[0], course(name, None)[0])
 
 
-@pytest.mark.parametrize("coupling", ["linear", "sqrt", "noise_scale", "adam_sde", "token_half_life"])
+@pytest.mark.parametrize("coupling", ["linear", "sqrt", "constant_noise", "adam_sde", "token_half_life"])
 @pytest.mark.parametrize("name", KINDS)
 def test_couplings_that_were_not_derived_for_it_say_what_to_do(name, coupling):
     optimizer = optimizer_of(name, model_of())

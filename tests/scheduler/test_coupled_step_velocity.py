@@ -42,10 +42,10 @@ def sizes(loader, epochs=2):
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=lambda each: "-".join(map(str, each)) or "plain")
-def test_noise_scale_from_a_base_momentum_of_0(arguments):
+def test_constant_noise_from_a_base_momentum_of_0(arguments):
     model, by_hand, loader = model_of().double(), model_of().double(), loader_of()
     optimizer, naive = sgd(model, lr=0.05, **arguments), Naive(by_hand, **arguments)
-    batches = ab.BatchSizeScheduler(optimizer, loader, UP_AND_DOWN, coupling="noise_scale")
+    batches = ab.BatchSizeScheduler(optimizer, loader, UP_AND_DOWN, coupling="constant_noise")
     seen = []
     for (inputs, targets), ratio in sizes(loader):
         for each in (model, by_hand):
@@ -126,7 +126,12 @@ def test_resume_at_any_update_is_the_unbroken_run(updates):
     def make():
         model, loader = model_of(), loader_of()
         optimizer = sgd(model)
-        return model, optimizer, loader, ab.BatchSizeScheduler(optimizer, loader, UP_AND_DOWN, coupling="noise_scale")
+        return (
+            model,
+            optimizer,
+            loader,
+            ab.BatchSizeScheduler(optimizer, loader, UP_AND_DOWN, coupling="constant_noise"),
+        )
 
     def train(stop, model, optimizer, loader, batches):
         while loader.clock < 128:
@@ -153,7 +158,9 @@ def test_a_step_that_grad_scaler_skips_forgets_nothing(fused):
     model, by_hand, loader = model_of(), model_of(), loader_of()
     optimizer, naive = sgd(model, fused=fused), Naive(by_hand)
     scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
-    batches = ab.BatchSizeScheduler(optimizer, loader, ab.schedules.steps("0:4 4:8 20:4 24:8"), coupling="noise_scale")
+    batches = ab.BatchSizeScheduler(
+        optimizer, loader, ab.schedules.steps("0:4 4:8 20:4 24:8"), coupling="constant_noise"
+    )
     for number, ((inputs, targets), ratio) in zip(range(5), sizes(loader), strict=False):
         assert ratio == (1, 2, 2, 1, 2)[number]
         loss = torch.nn.functional.mse_loss(model(inputs), targets)
@@ -169,10 +176,10 @@ def test_a_step_that_grad_scaler_skips_forgets_nothing(fused):
             assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("coupling", ["linear", "noise_scale"])
+@pytest.mark.parametrize("coupling", ["linear", "constant_noise"])
 def test_where_no_coupling_moves_the_momentum_torch_has_its_way(coupling):
     """A momentum that the user sets to 0 and back under a constant schedule, or under a coupling of the LR alone."""
-    schedule = ab.schedules.constant() if coupling == "noise_scale" else UP_AND_DOWN
+    schedule = ab.schedules.constant() if coupling == "constant_noise" else UP_AND_DOWN
     model, by_hand, loader = model_of(), model_of(), loader_of()
     optimizer, reference = sgd(model, momentum=0.9), sgd(by_hand, momentum=0.9)
     batches = ab.BatchSizeScheduler(optimizer, loader, schedule, coupling=coupling)

@@ -434,7 +434,7 @@ def test_arguments_of_the_wrong_kind():
         ab.BatchSizeScheduler(model_of(), loader, DOUBLING)
     with pytest.raises(TypeError, match=r"`loader` must be an ab.DataLoader, got torch.utils.data.*DataLoader"):
         ab.BatchSizeScheduler(optimizer, torch_loader, DOUBLING)
-    with pytest.raises(TypeError, match=r"`schedule` must be a schedule, got 'constant'"):
+    with pytest.raises(TypeError, match=r"`schedule` must be a schedule or a policy, got 'constant'"):
         ab.BatchSizeScheduler(optimizer, loader, "constant")
     with pytest.raises(ValueError, match=r"`optimizer` must be one or a list of different ones, got 2"):
         ab.BatchSizeScheduler([optimizer, optimizer], loader, DOUBLING)

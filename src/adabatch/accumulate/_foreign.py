@@ -177,7 +177,7 @@ class micro_batches:  # noqa: N801 - a function to whoever calls it
 
     def attach(self, driver: Driver) -> None:
         """From the next batch on, `driver` gives the batch size, and a batch commits at `commit()`."""
-        for size in () if driver.plan is None else driver.plan.sizes:
+        for size in driver.sizes:
             self._checked(size)
         self._demand.attach(driver)
 

@@ -6,10 +6,13 @@ import ast
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
+
+RENAMED: Final = {"noise_scale": "constant_noise"}
+"""Names that couplings had, and those that they have."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Coupling(ABC):
             ValueError: if the kind is unknown, or a field is missing, unknown or out of range.
             TypeError: if a field has the wrong type.
         """
+        if isinstance(data, Mapping):
+            _check_renamed(data.get("kind"))
         cls, names = _checks.of_kind(Coupling.kinds, data, "coupling")
         return cls(**{name: data[name] for name in names})
 
@@ -157,6 +162,7 @@ def get(coupling: str | Coupling) -> Coupling:
             "coupling", "must be a name or a coupling", value=coupling, remedy="write for example 'linear'"
         )
     name, positional, named = _call(coupling)
+    _check_renamed(name)
     if name not in Coupling.kinds:
         form = "; write it as a name or a call with numbers, such as 'power(0.75)'" if "(" in coupling else ""
         raise ArgumentError(
@@ -170,6 +176,14 @@ def get(coupling: str | Coupling) -> Coupling:
         raise ArgumentError(
             "coupling", f"{name!r} must get arguments among {known or 'none'}", value=coupling, remedy=f"write {form}"
         ) from None
+
+
+def _check_renamed(name: Any) -> None:
+    """Raises if a coupling had that name once and no coupling has it now; says the new one."""
+    if name in RENAMED and name not in Coupling.kinds:
+        raise ArgumentError(
+            "coupling", f"{name!r} is called {RENAMED[name]!r} now", remedy="a noise scale is what a policy measures"
+        )
 
 
 def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:

@@ -47,7 +47,7 @@ class adam_sde(Coupling):  # noqa: N801
 
     derived_for: ClassVar[frozenset[str] | None] = frozenset({"Adam", "AdamW"})
     instead: ClassVar[str] = (
-        "use `noise_scale` or `linear` for SGD, `sqrt` for others whose step is a gradient divided by its own size, "
+        "use `constant_noise` or `linear` for SGD, `sqrt` for others whose step is a gradient divided by its own size, "
         "or `none` to leave everything alone"
     )
 

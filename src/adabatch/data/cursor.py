@@ -42,13 +42,16 @@ class Demand:
         self.sharing_settled = False  # whether it was asked if the batch size is one rank's
 
     def assign(self, batch_size: int, checked: Callable[[int], int]) -> None:
-        """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver gives the size."""
+        """Asks for `batch_size` from now on, if `checked` returns it; raises if a driver decides the size."""
         if self.driver is not None:
+            if self.driver.assign(checked(batch_size)):
+                return
             raise ArgumentError(
                 "batch_size",
                 "must not be set while a schedule drives this loader",
                 value=batch_size,
-                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first",
+                remedy="change the schedule, or call `close()` on its `BatchSizeScheduler` first; one without a "
+                "schedule takes the sizes that you set",
             )
         self.batch_size, self.postponed = checked(batch_size), None
         self.assigned += 1
@@ -258,7 +261,8 @@ class Cursor:
         batch = self.current
         if batch is None:
             raise nothing_out()
-        self.position = batch.clock + batch.size if self.demand.driver is None else batch.end
+        # Without a plan the next size decides what `drop_last` drops.
+        self.position = batch.clock + batch.size if self.plan is None else batch.end
         self.current = None
 
     def repeat(self, batch: Batch) -> None:
@@ -346,10 +350,10 @@ class Cursor:
         """Raises if a plain loop from `start` on would give ranks unequal shares, as far as sizes are known."""
         if self.world == 1:
             return
-        plan = self.plan
-        sizes = (plan is not None and plan.sizes) or (self.requested(start),)
+        plan, driver = self.plan, self.driver
+        sizes = (driver is not None and driver.sizes) or (self.requested(start),)
         tails = set(plan.tails if plan is not None else ())
-        if not tails and self.driver is None and not (self.drop_last or self.run_on):
+        if not tails and driver is None and not (self.drop_last or self.run_on):
             tails = {((epoch + 1) * self.size - start) % self.demand.batch_size}
         for size in sorted(set(sizes)):
             check_share(size, self.world)

@@ -79,6 +79,9 @@ def run(
     if not isinstance(engine, Engine):
         raise ArgumentTypeError("engine", "must be an ignite Engine", got=type(engine).__name__)
     check_driven(loader, batches, remedy="give the one that it was made for")
+    if batches.plan is None:
+        rule = "must have a schedule, since the engine must be told where an epoch ends"
+        raise ArgumentError("batches", rule, got="a policy", remedy="loop yourself under a policy")
     epochs = batches.plan.epochs if epochs is None else _checks.whole("epochs", epochs)
     if epochs is None or loader.dataset_size is None:
         rule = "must be known, and so must the length of the data, since the engine must be told where an epoch ends"
@@ -146,7 +149,9 @@ class _Run:
         if engine._internal_run_generator is not None:  # noqa: SLF001 - it was interrupted, and would not begin an epoch
             engine._internal_run_generator = engine._dataloader_iter = None  # noqa: SLF001
             loader.load_state_dict(loader.state_dict())  # else the rest of the epoch would be passed
-        done, epoch = self._batches.plan.update_at(loader.clock), loader.epoch
+        plan = self._batches.plan
+        assert plan is not None
+        done, epoch = plan.update_at(loader.clock), loader.epoch
         before = sum(loader.updates_in_epoch(each) for each in range(epoch))
         self._passed = max(0, done - before)  # after an epoch that was left early, the next one begins
         if self._passed and self._passed == loader.updates_in_epoch(epoch):

@@ -280,9 +280,9 @@ class BatchGrowth(pl.Callback):
             self.batches.load_state_dict(saved["batches"])
         self._loaded = saved is not None
         if not resumes:
-            epoch = self.loader.epoch
-            before = sum(self.loader.updates_in_epoch(each) for each in range(epoch))
-            self._entered = (epoch, max(0, self.batches.plan.update_at(self.loader.clock) - before))
+            epoch, plan = self.loader.epoch, self.batches.plan
+            done = 0 if plan is None else plan.update_at(self.loader.clock)
+            self._entered = epoch, max(0, done - sum(map(self.loader.updates_in_epoch, range(epoch))))
         for config in trainer.lr_scheduler_configs:
             if config.interval == "step" and not config.reduce_on_plateau:
                 if config.frequency != 1:

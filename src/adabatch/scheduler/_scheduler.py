@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import warnings
-import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -14,24 +13,28 @@ import torch
 from adabatch import _checks, couplings
 from adabatch._distributed import is_phantom
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
+from adabatch.policies import Policy
+from adabatch.scheduler._arguments import check_belongs, checked_loader, checked_optimizers
 from adabatch.scheduler._bias_correction import read_states
-from adabatch.scheduler._coupled_step import COUPLED, CoupledStep, check_sizes, is_captured
+from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured
+from adabatch.scheduler._decided import Decided
 from adabatch.scheduler._lr_steps import LRSteps
 from adabatch.scheduler._uncoupled import UncoupledSteps
 from adabatch.schedules import Plan, Schedule, constant
-from adabatch.types import Batch, Decision, DrivenLoader, check_last
+from adabatch.types import Batch, Decision, DrivenLoader, Tap, check_last
 
 _FORMAT: Final = 1
 _KEYS: Final = ("format", "clock", "base_batch_size", "schedule", "coupling", "decisions")
 _MOMENTS: Final = "bias_correction"  # in states once a coupling has changed betas
 _HELD: Final = "batch_size"  # in states at the end of a plan, which gives no size from there on
-_EXTRA: Final = {_MOMENTS, _HELD}
+_DECIDED: Final = "decided"  # in states under a policy
+_EXTRA: Final = {_MOMENTS, _HELD, _DECIDED}
 _LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
 _AHEAD: Final = "Let ab.DataLoader fetch ahead, with `num_workers=` and `device=`, instead of a prefetcher around it"
 
 
 class BatchSizeScheduler:
-    """Drives a loader's batch size by a schedule, and couples the LR of its optimizers to it.
+    """Drives a loader's batch size by a schedule or a policy, and couples the LR of its optimizers to it.
 
         LR in force = LR of the user's scheduler * coupling(requested batch size / base batch size)
 
@@ -44,6 +47,10 @@ class BatchSizeScheduler:
     batch that is left without an optimizer step and without `step()` counts as passed. `step()` raises if an optimizer
     without a coupling stepped in the place of a coupled one, over the same parameters.
 
+    Under a policy the sizes are not known ahead: there is no plan, and `len(loader)` raises. `step()` asks the policy
+    once the tap has measured anew, and the size that it decides holds for the very next batch, on all ranks. Without a
+    policy, too, `loader.batch_size = n` holds for the very next batch, and so does the coupling.
+
     Compiled optimizer steps (`torch.compile(optimizer.step)`) need a tensor LR: a float recompiles at each batch
     size. The hooks are never traced. Capture of a step in a CUDA graph is refused, since a replay runs no hooks. A deep
     copy of an optimizer has no coupling. States of loader and scheduler are separate: save and load both. A scheduler
@@ -53,20 +60,28 @@ class BatchSizeScheduler:
         optimizer: a `torch.optim.Optimizer`, or several. From a wrapper that shows the same parameter groups, as
             Accelerate's, the optimizer inside is taken.
         loader: an `ab.DataLoader` that nothing else drives.
-        schedule: batch size against the position in the data; it must start at the loader's batch size.
+        schedule: batch size against the position in the data, which must start at the loader's batch size; or a policy,
+            which decides it from measurements; or None, if you assign `loader.batch_size` yourself, the same on all
+            ranks.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
-            schedule brings: `linear`, under `from_lr` that of its rule, under `last_iterate` `none`.
-        epochs: epochs of training, if known; the plan ends there.
-        tokens_per_sample: tokens in a sample, at least 1; needed by a schedule in tokens.
+            schedule or policy brings: `linear`, under `from_lr` that of its rule, under `last_iterate` and `cabs`
+            `none`.
+        epochs: epochs of training, if known; the plan ends there. Not for a policy.
+        tokens_per_sample: tokens in a sample, at least 1; needed by a schedule in tokens. Not for a policy.
+        noise: the tap that measures the gradient's noise, for a policy; its state is saved here, and `close()` closes
+            it.
 
     Attributes:
-        plan: the schedule, resolved for the loader.
-        decisions: the changes of batch size since this object was made.
+        plan: the schedule, resolved for the loader; None under a policy.
+        decisions: the changes of batch size by schedule or policy since this object was made; a policy's hold what it
+            saw, and the interval.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
         ValueError: if the coupling was not derived for an optimizer or takes its LR beyond what float32 holds, the
-            schedule starts at another batch size than the loader, or one of them has a scheduler already.
+            schedule starts at another batch size than the loader, or one of them has a scheduler already; if a policy
+            lacks its tap, was not derived for the training, or its maximum is below the loader's batch size or beyond
+            the data set.
 
     Example:
         >>> import torch, adabatch as ab
@@ -96,26 +111,32 @@ class BatchSizeScheduler:
         self,
         optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
         loader: DrivenLoader,
-        schedule: Schedule,
+        schedule: Schedule | Policy | None = None,
         *,
         coupling: str | couplings.Coupling | None = None,
         epochs: int | None = None,
         tokens_per_sample: int | None = None,
+        noise: Tap | None = None,
     ) -> None:
-        if not isinstance(schedule, Schedule):
-            raise ArgumentTypeError(
-                "schedule", "must be a schedule", value=schedule, remedy="write for example `ab.schedules.constant()`"
-            )
+        check_belongs(schedule, epochs=epochs, tokens_per_sample=tokens_per_sample, noise=noise)
         self._schedule = schedule
-        self._coupling = couplings.get(schedule.coupling if coupling is None else coupling)
-        optimizers = _checked_optimizers(optimizer, self._coupling)
-        self._loader = _checked_loader(loader)
+        self._coupling = couplings.get(_brought(schedule) if coupling is None else coupling)
+        optimizers = checked_optimizers(optimizer, self._coupling)
+        if isinstance(schedule, Policy):
+            for each in optimizers:
+                schedule.check_training(each, self._coupling.name)
+        self._loader = checked_loader(loader)
         self._epochs = None if epochs is None else _checks.whole("epochs", epochs)
         self._tokens_per_sample = tokens_per_sample
         loader.forget_looks()
         self._resumed = loader.clock > 0  # its batch size may then have grown already
-        self._base = (self._resumed and schedule.initial) or loader.batch_size
-        self.plan: Plan = self._resolve(self._base)
+        self._base = (self._resumed and self._initial) or loader.batch_size
+        self._decided: Decided | None = None
+        self.plan: Plan | None = None
+        if isinstance(schedule, Schedule):
+            self.plan = self._resolve(self._base)
+        else:
+            self._decided = Decided(schedule, noise, loader, first=self._base)
         self.decisions: list[Decision] = []
         self._decisions_before = 0
         self._requested = self._logged = self.batch_size_at(loader.clock)
@@ -128,7 +149,7 @@ class BatchSizeScheduler:
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
         self._unaware = True  # whether no batch was trained on and no state loaded yet
         for each in optimizers:
-            check_sizes(each, self._coupling, [size / self._base for size in self.plan.sizes])
+            check_sizes(each, self._coupling, [size / self._base for size in self.sizes])
         loader.attach(self)
         self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
         self._uncoupled = UncoupledSteps(self._steps, loader)
@@ -137,9 +158,15 @@ class BatchSizeScheduler:
 
     def _follow(self) -> None:
         for step in self._steps:
-            step.follow(size / self._base for size in self.plan.sizes)
+            step.follow(size / self._base for size in (*self.sizes, *(self._decided.used if self._decided else ())))
+
+    @property
+    def _initial(self) -> int | None:
+        """The first batch size that the schedule itself names."""
+        return self._schedule.initial if isinstance(self._schedule, Schedule) else None
 
     def _resolve(self, base: int) -> Plan:
+        assert isinstance(self._schedule, Schedule)
         start = self._schedule.initial
         if start not in (None, base):
             raise ArgumentError(
@@ -200,8 +227,20 @@ class BatchSizeScheduler:
         batch = self._loader.current
         return math.pow(decay, (self._requested if batch is None else batch.requested) / self._base)
 
-    def step(self) -> None:
+    def _first_lr(self) -> float:
+        return self.last_lr[0]
+
+    @property
+    def last_decision(self) -> Decision | None:
+        """The policy's latest decision, also one to keep the size; None before it, and under a schedule."""
+        return None if self._decided is None else self._decided.last
+
+    def step(self, loss: float | torch.Tensor | None = None) -> None:
         """Marks the batch as trained on. Call it once for each batch, after the optimizer.
+
+        Args:
+            loss: the mean loss of the batch on this rank, for policies that ask for it; a tensor waits for no device
+                before the policy decides.
 
         Raises:
             RuntimeError: if no batch is being trained on, its last micro-batch is still to come, or an optimizer
@@ -236,7 +275,10 @@ class BatchSizeScheduler:
         self._trained, self._committed, self._requested = None, batch, batch.requested
         if self._lr_steps is not None and batch.requested != self._base:
             self._look_at_lr_steps(self._lr_steps, batch)
-        self._log_change(self._loader.clock)
+        if self._decided is None:
+            self._log_change(self._loader.clock)
+        elif (decision := self._decided.after_update(lr=self._first_lr, loss=loss)) is not None:
+            self.decisions.append(decision)
 
     def close(self) -> None:
         """Takes the coupling off the optimizers and lets go of the loader, whose batch size stays what it is."""
@@ -245,21 +287,61 @@ class BatchSizeScheduler:
             for step in self._steps:
                 step.remove()
             self._uncoupled.close()
+            if self._decided is not None:
+                self._decided.close()
             self._loader.detach()
 
     # Calls of the loader.
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The distinct sizes that whole batches have or, under a policy, may come to have, growing."""
+        return self._decided.sizes if self.plan is None and self._decided is not None else self._known().sizes
+
+    def assign(self, batch_size: int) -> bool:
+        """Takes a size that was assigned to the loader; False under a schedule and a policy.
+
+        Raises:
+            ValueError: if the coupling has no values for it.
+        """
+        if self._decided is None or self._decided.policy is not None:
+            return False
+        for step in self._steps:
+            check_sizes(step.optimizer, self._coupling, [batch_size / self._base])
+        self._decided.assign(batch_size)
+        self._follow()
+        return True
+
+    def _known(self) -> Plan:
+        """The plan.
+
+        Raises:
+            TypeError: without one.
+        """
+        if self.plan is None:
+            source = "decided from measurements" if isinstance(self._schedule, Policy) else "assigned one by one"
+            rule = f"a loader without a schedule has no length: the sizes to come are {source}"
+            raise ArgumentTypeError(None, rule, remedy="count the batches, or give the BatchSizeScheduler a schedule")
+        return self.plan
+
     def batch_size_at(self, clock: int) -> int:
-        """The batch size of a batch that starts at `clock`, in samples."""
+        """The batch size of a batch that starts at `clock`, in samples; under a policy that of the next one."""
+        if self.plan is None:
+            assert self._decided is not None
+            return self._decided.size
         end = self.plan.end_samples
         return self.plan.batch_size_at(clock if end is None else min(clock, end))  # a look after the end is allowed
 
     def sizes_between(self, start: int, stop: int) -> dict[int, int]:
-        """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`."""
-        end = self.plan.end_samples
-        if end is None:
-            return self.plan.sizes_between(start, stop)
-        return {} if start >= end else self.plan.sizes_between(start, min(stop, end))
+        """How many batches of each size start in `[start, stop)` within one epoch, if one starts at `start`.
+
+        Raises:
+            TypeError: under a policy.
+        """
+        plan = self._known()
+        if plan.end_samples is None:
+            return plan.sizes_between(start, stop)
+        return {} if start >= plan.end_samples else plan.sizes_between(start, min(stop, plan.end_samples))
 
     def check_next(self, *, begins: bool = False) -> None:
         """Checks that the current batch waits for no `step()`.
@@ -297,24 +379,36 @@ class BatchSizeScheduler:
                 stacklevel=2,
             )
         moments = [step.bias_correction.state() for step in self._steps]
-        clock, end = self._loader.clock, self.plan.end_samples
+        clock, end = self._loader.clock, self._end
         found = {"format": _FORMAT, "clock": clock, **self._settings()}
         found["decisions"] = self._decisions_before + len(self.decisions)
-        if any(moments) or self._changed_betas(self.plan, self._base, clock):
+        if any(moments) or self._changed_betas(self._past(self.plan, self._base, clock)):
             found[_MOMENTS] = moments
         if end is not None and clock >= end:
             found[_HELD] = self._logged
+        if self._decided is not None:
+            found[_DECIDED] = self._decided.state_dict()
         return found
 
+    @property
+    def _end(self) -> int | None:
+        """Where the plan ends; None if it does not, and under a policy."""
+        return None if self.plan is None else self.plan.end_samples
+
     def _settings(self) -> dict[str, Any]:
-        schedule = json.loads(json.dumps(self._schedule.to_json()))
-        if len(json.dumps(schedule)) > _LARGE_JSON:
+        schedule = None if self._schedule is None else json.loads(json.dumps(self._schedule.to_json()))
+        if isinstance(self._schedule, Schedule) and len(json.dumps(schedule)) > _LARGE_JSON:
             schedule = {"fingerprint": self._schedule.fingerprint(), "describe": self._schedule.describe()}
         return {"base_batch_size": self._base, "schedule": schedule, "coupling": self._coupling.to_json()}
 
-    def _changed_betas(self, plan: Plan, base: int, clock: int, *, stepped: bool = False) -> bool:
-        """Whether the coupling changed betas before `clock`; with `stepped` only optimizers that made steps count."""
-        past = {size / base for start, size in zip(plan.starts_samples, plan.batch_sizes, strict=True) if start < clock}
+    def _past(self, plan: Plan | None, base: int, clock: int) -> set[float]:
+        """The ratios of batch sizes before `clock`."""
+        if plan is None:
+            return {size / base for size in (self._decided.used if self._decided is not None and clock else ())}
+        return {size / base for start, size in zip(plan.starts_samples, plan.batch_sizes, strict=True) if start < clock}
+
+    def _changed_betas(self, past: set[float], *, stepped: bool = False) -> bool:
+        """Whether the coupling changed betas at these ratios; with `stepped` only optimizers that made steps count."""
         return any(step.changes_betas(past) for step in self._steps if step.optimizer.state or not stepped)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -335,9 +429,10 @@ class BatchSizeScheduler:
             )
         self._restore()
         ours = self._settings()
-        if self._resumed and self._schedule.initial is None:
+        if self._resumed and self._initial is None:
             ours["base_batch_size"] = _checks.whole("base_batch_size", state["base_batch_size"])
-        for key, what in (("schedule", "schedule"), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
+        driver = "policy" if isinstance(self._schedule, Policy) else "schedule"
+        for key, what in (("schedule", driver), ("coupling", "coupling"), ("base_batch_size", "base batch size")):
             if state[key] != ours[key]:
                 raise ArgumentError(
                     "state",
@@ -348,19 +443,27 @@ class BatchSizeScheduler:
         clock = _checks.whole("clock", state["clock"], minimum=0)
         held = _checks.whole(_HELD, state[_HELD]) if _HELD in state else None
         base = ours["base_batch_size"]
-        plan = self.plan if base == self._base else self._resolve(base)
-        if state.get(_MOMENTS) is None and self._changed_betas(plan, base, clock):
+        plan = self.plan if self.plan is None or base == self._base else self._resolve(base)
+        past = self._past(plan, base, clock)
+        if self._decided is not None:
+            self._decided.check(state.get(_DECIDED), first=base)
+            past = {size / base for size in state[_DECIDED]["sizes"] if clock}
+        if state.get(_MOMENTS) is None and self._changed_betas(past):
             rule = f"must have a `{_MOMENTS}`, since {self._coupling.describe()} changed betas before sample {clock:,}"
             raise ArgumentError("state", rule, got="none", remedy="load a state that is not damaged")
         moments = read_states(state.get(_MOMENTS), [step.bias_correction for step in self._steps])
-        self._decisions_before, self.decisions = _checks.whole("decisions", state["decisions"], minimum=0), []
-        if self._base != base:
+        decisions = _checks.whole("decisions", state["decisions"], minimum=0)
+        if self._decided is not None:
+            self._decided.load_state_dict(state[_DECIDED], first=base)
+        self._decisions_before, self.decisions = decisions, []
+        if self._base != base or self._decided is not None:
             self._base, self.plan = base, plan
             self._follow()
         self._clock_of_state, self._requested = clock, self.batch_size_at(clock)
         self._unaware = False
         self._logged, self._trained, self._committed, self._skipped = held or self._requested, None, None, False
-        self._log_change(clock)
+        if self._decided is None:
+            self._log_change(clock)
         for step, courses in zip(self._steps, moments, strict=True):
             step.forget()
             step.bias_correction.load(courses)
@@ -404,11 +507,11 @@ class BatchSizeScheduler:
         check_last(self._loader.part, "optimizer.step()", "came", do="step")
         if self._unaware:
             self._check_past(batch.clock)
-        end = self.plan.end_samples
-        if end is not None and batch.clock >= end and not self.plan.run_on:  # there the last size holds
+        plan, end = self.plan, self._end
+        if plan is not None and end is not None and batch.clock >= end and not plan.run_on:  # there the last size holds
             raise UsageError(
                 "optimizer.step()",
-                f"came after the plan's end, sample {end:,} of {self.plan.epochs} epochs",
+                f"came after the plan's end, sample {end:,} of {plan.epochs} epochs",
                 remedy="give `epochs=` the length of the whole training, or leave it out",
             )
         return batch.requested / self._base, True
@@ -416,14 +519,15 @@ class BatchSizeScheduler:
     def _check_past(self, clock: int) -> None:
         """Checks once, at the first step, that no state had to be loaded: no batch grew and no betas changed before."""
         rule = f"of BatchSizeScheduler must be called before training goes on at sample {clock:,}"
-        if self._resumed and self._schedule.initial is None and not isinstance(self._schedule, constant):
+        if self._resumed and self._initial is None and not isinstance(self._schedule, constant):
+            or_else = ", or give the schedule its start" if self.plan is not None else ""
             raise UsageError(
                 "load_state_dict",
                 f"{rule}: the loader's batch may have grown, so its {self._base} may not be the size of the start",
-                remedy="load the state of the same checkpoint, or give the schedule its start; if it was only looked "
-                "at, call `loader.set_epoch(0)` before the scheduler is made",
+                remedy=f"load the state of the same checkpoint{or_else}; if it was only looked at, call "
+                "`loader.set_epoch(0)` before the scheduler is made",
             )
-        if self._changed_betas(self.plan, self._base, clock, stepped=True):
+        if self._changed_betas(self._past(self.plan, self._base, clock), stepped=True):
             rule += f": {self._coupling.describe()} changed betas before it, which Adam's bias correction needs to know"
             raise UsageError("load_state_dict", rule, remedy="load the state of the same checkpoint")
         self._unaware = False
@@ -441,7 +545,7 @@ class BatchSizeScheduler:
 
     def _look_at_lr_steps(self, lr_steps: LRSteps, batch: Batch) -> None:
         """Warns once of LR schedulers that count updates, which have another number now."""
-        updates = None if self.plan.end_samples is None else self.plan.updates
+        updates = None if self.plan is None or self.plan.end_samples is None else self.plan.updates
         found = lr_steps.after(batch.epoch, ratio=batch.requested / self._base, updates=updates)
         if found is None:
             return
@@ -478,73 +582,19 @@ class BatchSizeScheduler:
             )
 
     def _log_change(self, clock: int) -> None:
+        """Records a change of size by the schedule."""
         size = self.batch_size_at(clock)
         if size != self._logged:
             N = self._loader.dataset_size
             where = f"sample {clock:,}" if N is None else f"epoch {clock / N:.6g}"
-            reason, ranks = f"{self._schedule.describe()}, at {where}", self.plan.world_size_at(clock)
+            assert self._schedule is not None
+            reason, ranks = f"{self._schedule.describe()}, at {where}", self._known().world_size_at(clock)
             if ranks is not None:
                 reason += f", wants {ranks:,} {'rank' if ranks == 1 else 'ranks'}"
             self.decisions.append(Decision(clock, size, reason, ranks))
             self._logged = size
 
 
-def _checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.optim.Optimizer]:
-    """One optimizer or several as a list.
-
-    Raises:
-        TypeError: if one is no torch optimizer.
-        ValueError: if there is none or one twice, it has no LR or a scheduler already, or the coupling is not for it.
-    """
-    optimizers = [_unwrapped(each) for each in (given if isinstance(given, Iterable) else [given])]
-    if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
-        raise ArgumentError(
-            "optimizer", "must be one or a list of different ones", value=len(optimizers), remedy="name each once"
-        )
-    for each in optimizers:
-        name = type(each).__name__
-        if not isinstance(each, torch.optim.Optimizer) or not hasattr(each, "_optimizer_step_pre_hooks"):
-            raise ArgumentTypeError(
-                "optimizer", "must be a torch.optim.Optimizer", got=name, remedy="unwrap one that is wrapped"
-            )
-        coupling.check_optimizer(each)
-        if any(group.get("lr") is None for group in each.param_groups):
-            rule = "must have an LR in every parameter group"
-            raise ArgumentError("optimizer", rule, got=f"{name} without", remedy="set `lr`")
-        if weakref.ref(each) in COUPLED:
-            rule = f"must have one BatchSizeScheduler, this {name} has one already"
-            raise ArgumentError("optimizer", rule, remedy="call `close()` on that one first")
-    return optimizers
-
-
-def _unwrapped(given: Any) -> Any:
-    """The optimizer inside a framework's wrapper that shows its parameter groups and steps it, as Accelerate's does."""
-    inner = getattr(given, "optimizer", None)
-    if hasattr(given, "_optimizer_step_pre_hooks") or not isinstance(inner, torch.optim.Optimizer):
-        return given
-    same = getattr(given, "param_groups", None) is inner.param_groups
-    return _unwrapped(inner) if same else given
-
-
-def _checked_loader(loader: Any) -> DrivenLoader:
-    """The loader, if it can be driven.
-
-    Raises:
-        TypeError: if it is no ab.DataLoader.
-        ValueError: if it does not form its batches itself.
-    """
-    if not isinstance(loader, DrivenLoader):
-        raise ArgumentTypeError(
-            "loader",
-            "must be an ab.DataLoader",
-            got=f"{type(loader).__module__}.{type(loader).__name__}",
-            remedy="ab.DataLoader takes the arguments of torch's",
-        )
-    if loader.batch_size is None:
-        raise ArgumentError(
-            "loader",
-            "must form its batches itself to be driven by a schedule",
-            got="one with a `batch_sampler` or `batch_size=None`",
-            remedy="build it with a `batch_size`, or wrap another loader in `ab.micro_batches`",
-        )
-    return loader
+def _brought(schedule: Schedule | Policy | None) -> str:
+    """The coupling that it brings."""
+    return "linear" if schedule is None else schedule.coupling

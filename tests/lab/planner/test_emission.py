@@ -587,14 +587,14 @@ def test_what_a_reader_counts_must_be_given(form, known, message):
 @pytest.mark.parametrize("form", ["csv", *FOREIGN])
 @pytest.mark.parametrize(
     ("coupling", "named"),
-    [("token_half_life", "betas"), ("adam_sde", "betas, eps"), ("noise_scale", "momentum"), ("linear", None)],
+    [("token_half_life", "betas"), ("adam_sde", "betas, eps"), ("constant_noise", "momentum"), ("linear", None)],
 )
 def test_what_a_coupling_changes_besides_is_named(form, coupling, named):
     if form == "olmo":
         return  # it takes the coupling sqrt alone
     given = {"coupling": couplings.get(coupling), "tokens_per_sample": 4, "ranks": 1}
-    if coupling == "noise_scale":
-        given["coupling"] = couplings.noise_scale(maximum_lr_factor=1.5)
+    if coupling == "constant_noise":
+        given["coupling"] = couplings.constant_noise(maximum_lr_factor=1.5)
     emission = Emission(plan=steps("0:8 24:16").plan(dataset_size=200, epochs=1, run_on=True), batch_size=8, **given)
     notes = [note for note in emit(form, emission).notes if "also changes" in note]
     expected = f"{coupling} also changes {named}, which is not in the text for "

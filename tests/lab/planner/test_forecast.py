@@ -51,7 +51,7 @@ def test_hybrid_lets_the_later_falls_cut():
 def test_the_noise_scale_is_that_of_the_momentum_in_force():
     plan = schedules.steps("0:128 25000:3200").plan(dataset_size=N, epochs=1)
     lrs = LRTable((0,), (0.1,))
-    found = forecast(lrs, plan, coupling="noise_scale(maximum_lr_factor=5)", momentum=0.9)
+    found = forecast(lrs, plan, coupling="constant_noise(maximum_lr_factor=5)", momentum=0.9)
     assert found.lr == pytest.approx((0.1, 0.5))
     assert found.noise_scale == pytest.approx((0.1 * N / (128 * 0.1), 0.5 * N / (3200 * 0.02)))
     assert found.noise_scale[1] == pytest.approx(found.noise_scale[0])

@@ -2,7 +2,7 @@ import pytest
 
 from adabatch import epochs, samples, tokens
 from adabatch.lab.planner import RAMPS
-from adabatch.lab.planner.ramps import read_rampup, read_steps, small_gpt, write_rampup, write_steps
+from adabatch.lab.planner.ramps import nanochat, read_rampup, read_steps, small_gpt, write_rampup, write_steps
 from adabatch.schedules import geometric, linear_ramp, steps
 
 
@@ -32,6 +32,17 @@ def test_the_small_gpt_ramp_at_any_length():
     assert small_gpt(100, sizes=(8, 9)).lr_multipliers == ()
     with pytest.raises(ValueError, match="`length` must be at least 1, got 0"):
         small_gpt(0)
+
+
+def test_the_nanochat_ramp_at_any_length():
+    plan = plan_of(nanochat(100_000, batch_size=40, tokens_per_sample=100))
+    assert plan.batch_sizes == (10, 20, 40)
+    assert plan.starts_samples == (0, 30, 100)  # 3 % and 10 % of 1,000 sequences
+    assert plan_of(RAMPS["nanochat"]).batch_sizes[-1] * 2048 == 524_288
+    with pytest.raises(ValueError, match="`batch_size` must be a multiple of 4, got 6; the ramp begins with a quarter"):
+        nanochat(1000, batch_size=6)
+    with pytest.raises(ValueError, match="`length` must be at least 1, got 0"):
+        nanochat(0)
 
 
 @pytest.mark.parametrize("text", ["0:768 250B:1536 500B:3072 750B:6144", "0:8", "0:4 1500:8 2K:16 3M:32 1T:64"])

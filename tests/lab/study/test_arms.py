@@ -39,7 +39,7 @@ def test_the_large_batch_is_scaled_by_the_coupling():
 
 
 def test_all_that_the_coupling_says_of_the_large_batch_holds_for_it():
-    large = chosen(batch_size=16, max_batch_size=64, epochs=3, lr=0.01, momentum=0.8, coupling="noise_scale")
+    large = chosen(batch_size=16, max_batch_size=64, epochs=3, lr=0.01, momentum=0.8, coupling="constant_noise")
     assert large["fixed-large"].lr == pytest.approx(0.01)
     assert large["fixed-large"].momentum == pytest.approx(0.95)
     adam = {"optimizer": "adamw", "weight_decay": 0.1, "coupling": "adam_sde(weight_decay=True)"}

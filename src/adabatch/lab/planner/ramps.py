@@ -72,6 +72,41 @@ def small_gpt(length: int = 24_000_000, *, sizes: Sequence[int] = (8, 16, 24), t
     )
 
 
+def nanochat(length: int = 10_000_000_000, *, batch_size: int = 256, tokens_per_sample: int = 2048) -> Ramp:
+    """The ramp proposed for nanochat: a quarter of the batch, then half of it, then all of it.
+
+    Args:
+        length: tokens of the training: a quarter for its first 3 %, half for the next 7 %.
+        batch_size: the whole batch, in sequences; a multiple of 4.
+        tokens_per_sample: tokens in a sequence.
+
+    Returns:
+        The ramp.
+
+    Raises:
+        ValueError: if a number is below 1, or the batch cannot be quartered.
+        TypeError: if a number is not whole.
+
+    Example:
+        >>> nanochat(1_000_000).schedule.describe()
+        '64, 128 from 30,000 tokens, 256 from 100,000 tokens'
+    """
+    _checks.whole("length", length)
+    _checks.whole("batch_size", batch_size)
+    if batch_size % 4:
+        remedy = "the ramp begins with a quarter of it"
+        raise ArgumentError("batch_size", "must be a multiple of 4", value=batch_size, remedy=remedy)
+    starts = [_tokens(Fraction(length * percent, 100)) for percent in (0, 3, 10)]
+    return Ramp(
+        name="nanochat",
+        schedule=steps(list(zip(starts, (batch_size // 4, batch_size // 2, batch_size), strict=True))),
+        tokens_per_sample=_checks.whole("tokens_per_sample", tokens_per_sample),
+        source="https://github.com/karpathy/nanochat/pull/851, a proposal: a quarter of the batch for 3 % of the"
+        " training, half for 7 %, then all of it",
+        recalled=("that the 7 % follow the 3 %", "a batch of 524,288 tokens in sequences of 2,048", "the length"),
+    )
+
+
 def read_steps(text: str, *, unit: str = "tokens") -> steps:
     """Reads Megatron-LM's `--step-batch-size-schedule`.
 
@@ -201,5 +236,6 @@ RAMPS: Final[dict[str, Ramp]] = {
             recalled=("the thresholds of 69B, 790B and 4.7T tokens", "the sequence length", "that 16M is 16 * 2**20"),
         ),
         small_gpt(),
+        nanochat(),
     )
 }

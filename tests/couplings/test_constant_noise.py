@@ -15,17 +15,17 @@ WEIGHTS = [torch.zeros(2, 2)]
 
 def in_force(ratio, *, lr=0.1, momentum=0.9, limit=1.0):
     group = {"lr": lr, "momentum": momentum}
-    return group | couplings.noise_scale(maximum_lr_factor=limit).in_force(group, ratio)
+    return group | couplings.constant_noise(maximum_lr_factor=limit).in_force(group, ratio)
 
 
-def test_noise_scale_keeps_the_contract():
-    check_contract(couplings.noise_scale())
-    check_contract(couplings.noise_scale(maximum_lr_factor=5))
-    assert couplings.get("noise_scale(maximum_lr_factor=2)") == couplings.noise_scale(maximum_lr_factor=2.0)
+def test_constant_noise_keeps_the_contract():
+    check_contract(couplings.constant_noise())
+    check_contract(couplings.constant_noise(maximum_lr_factor=5))
+    assert couplings.get("constant_noise(maximum_lr_factor=2)") == couplings.constant_noise(maximum_lr_factor=2.0)
 
 
 @given(st.floats(1e-3, 1e4), st.floats(1e-4, 10), st.floats(0, 0.999), st.floats(1, 100))
-def test_the_noise_scale_is_constant(ratio, lr, momentum, limit):
+def test_the_noise_is_constant(ratio, lr, momentum, limit):
     found = in_force(ratio, lr=lr, momentum=momentum, limit=limit)
     noise = found["lr"] / (ratio * (1 - found["momentum"]))
     assert noise == pytest.approx(lr / (1 - momentum), rel=1e-7)
@@ -52,20 +52,18 @@ def test_a_smaller_batch_lowers_the_lr_alone():
 @pytest.mark.parametrize("momentum", [1, 1.0, 1.5, -0.1, math.nan])
 @pytest.mark.parametrize("ratio", [1, 2])
 def test_a_momentum_out_of_range(momentum, ratio):
-    with pytest.raises(ValueError, match=r"`momentum` must be .*, got .*; at 1 the noise scale has no value"):
+    with pytest.raises(ValueError, match=r"`momentum` must be .*, got .*; at 1 the noise of SGD has no value"):
         in_force(ratio, momentum=momentum)
 
 
 @pytest.mark.parametrize(("limit", "rule"), [(0.5, "at least 1, got 0.5"), (math.inf, "finite"), (math.nan, "finite")])
 def test_a_limit_out_of_range(limit, rule):
     with pytest.raises(ValueError, match=f"`maximum_lr_factor` must be {rule}.*; at 1 the momentum alone follows"):
-        couplings.noise_scale(maximum_lr_factor=limit)
+        couplings.constant_noise(maximum_lr_factor=limit)
 
 
-def test_noise_scale_is_for_sgd():
-    couplings.noise_scale().check_optimizer(torch.optim.SGD(WEIGHTS, momentum=0.9, nesterov=True))
-    said = (
-        "'noise_scale' was derived for SGD, got Adam; use `adam_sde` or `sqrt` for Adam, `linear` for LARS, or `none`"
-    )
+def test_constant_noise_is_for_sgd():
+    couplings.constant_noise().check_optimizer(torch.optim.SGD(WEIGHTS, momentum=0.9, nesterov=True))
+    said = "'constant_noise' was derived for SGD, got Adam; use `adam_sde` or `sqrt` for Adam, `linear` for LARS"
     with pytest.raises(ValueError, match=said):
-        couplings.noise_scale().check_optimizer(torch.optim.Adam(WEIGHTS))
+        couplings.constant_noise().check_optimizer(torch.optim.Adam(WEIGHTS))

@@ -1,4 +1,4 @@
-"""Noise-scale coupling: LR and momentum grow so that the noise of SGD keeps its course."""
+"""Constant-noise coupling: LR and momentum grow so that the noise of SGD keeps its course."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from adabatch.couplings._base import Coupling, checked_ratio
 
 
 @dataclass(frozen=True)
-class noise_scale(Coupling):  # noqa: N801
-    """Constant noise scale of SGD, momentum included: the LR follows the batch up to a limit, the momentum from there.
+class constant_noise(Coupling):  # noqa: N801
+    """Constant noise of SGD, momentum included: the LR follows the batch up to a limit, the momentum from there.
 
         g = lr N / (B (1 - m)),  k = B / B0
         lr -> lr * min(k, limit),  1 - m -> (1 - m) * min(k, limit) / k
@@ -28,7 +28,7 @@ class noise_scale(Coupling):  # noqa: N801
         ValueError: if it is below 1 or not finite.
 
     Example:
-        >>> in_force = noise_scale(maximum_lr_factor=5).in_force({"lr": 0.1, "momentum": 0.9}, 3200 / 128)
+        >>> in_force = constant_noise(maximum_lr_factor=5).in_force({"lr": 0.1, "momentum": 0.9}, 3200 / 128)
         >>> {name: round(value, 9) for name, value in in_force.items()}
         {'lr': 0.5, 'momentum': 0.98}
 
@@ -65,7 +65,7 @@ class noise_scale(Coupling):  # noqa: N801
             ValueError: if the momentum is not from 0 to below 1.
         """
         momentum = _checks.finite(
-            "momentum", float(group["momentum"]), minimum=0, below=1, remedy="at 1 the noise scale has no value"
+            "momentum", float(group["momentum"]), minimum=0, below=1, remedy="at 1 the noise of SGD has no value"
         )
         rest = self.lr_factor(ratio) / ratio
         return super().in_force(group, ratio) | ({} if rest == 1 else {"momentum": 1 - (1 - momentum) * rest})
