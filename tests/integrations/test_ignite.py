@@ -160,6 +160,12 @@ def test_bad_input():
         ValueError, match=r"`epochs` must be known, .*; give `epochs=` here or to the BatchSizeScheduler"
     ):
         run(training.engine, loader, batches)
+    batches.close()
+    batches = ab.BatchSizeScheduler(ref.SGD(ref.network().parameters()), loader)
+    with pytest.raises(
+        ValueError, match=r"`batches` must have a schedule, since .*; where the sizes to come are open, wr"
+    ):
+        run(training.engine, loader, batches)
     del training.engine._init_iter
     with pytest.raises(TypeError, match=r"`engine` must have `_init_iter`, .*; install pytorch-ignite 0.5"):
         run(training.engine, training.loader, training.batches)

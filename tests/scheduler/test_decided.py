@@ -350,6 +350,42 @@ def test_an_assigned_size_holds_for_the_very_next_batch_and_so_does_the_coupling
         assert second[3].state_dict() == first[3].state_dict()
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_assigned_sizes_train_as_those_of_a_schedule(momentum, resumed):
+    """Also where the coupling moves the momentum away from 0 and back, so that velocities begin afresh."""
+    schedule, coupling = ab.schedules.steps("0:4 8:8 24:4 40:8"), "constant_noise"
+    sizes = [4, 4, 8, 8, 4, 4, 4, 4, 8, 8, 8]
+
+    def begun(schedule):
+        model = model_of()
+        optimizer, loader = sgd(model, momentum=momentum), loader_of(64, 4)
+        return model, optimizer, loader, ab.BatchSizeScheduler(optimizer, loader, schedule, coupling=coupling)
+
+    def train(parts, stream, sizes, *, assigned):
+        model, optimizer, loader, batches = parts
+        for size in sizes:
+            if assigned:
+                loader.batch_size = size
+            backward(model, next(stream))
+            assert loader.current.requested == size
+            optimizer.step()
+            batches.step()
+
+    planned, assigned = begun(schedule), begun(None)
+    train(planned, iter(planned[2]), sizes, assigned=False)
+    stream = iter(assigned[2])
+    train(assigned, stream, sizes[:4], assigned=True)
+    if resumed:
+        states = [copy.deepcopy(part.state_dict()) for part in assigned]
+        assigned = begun(None)
+        for part, state in zip(assigned, states, strict=True):
+            part.load_state_dict(state)
+        stream = iter(assigned[2])
+    train(assigned, stream, sizes[4:], assigned=True)
+    assert equal(planned[0], assigned[0])
+
+
 def test_what_an_assigned_size_may_be():
     optimizer, loader = sgd(model_of(), lr=1e34), loader_of(64, 4)
     batches = ab.BatchSizeScheduler(optimizer, loader)

@@ -81,7 +81,7 @@ def run(
     check_driven(loader, batches, remedy="give the one that it was made for")
     if batches.plan is None:
         rule = "must have a schedule, since the engine must be told where an epoch ends"
-        raise ArgumentError("batches", rule, got="a policy", remedy="loop yourself under a policy")
+        raise ArgumentError("batches", rule, remedy="where the sizes to come are open, write the loop yourself")
     epochs = batches.plan.epochs if epochs is None else _checks.whole("epochs", epochs)
     if epochs is None or loader.dataset_size is None:
         rule = "must be known, and so must the length of the data, since the engine must be told where an epoch ends"
