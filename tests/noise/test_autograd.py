@@ -16,7 +16,6 @@ from adabatch.noise._autograd import Passes
 def nobody_else():
     """Taps of other tests that nobody closed are gone."""
     gc.collect()
-    Passes(lambda: None, lambda: None).close()
 
 
 def listening(heard):
@@ -49,6 +48,15 @@ def test_torch_is_as_it_was_after_the_last_one():
     other.close()
     assert torch.autograd.backward is backward
     assert torch.amp.GradScaler.scale is scale
+
+
+def test_one_that_nobody_closes_lets_go_when_it_is_gone():
+    backward = torch.autograd.backward
+    passes = listening([])
+    assert torch.autograd.backward is not backward
+    del passes
+    gc.collect()
+    assert torch.autograd.backward is backward
 
 
 def test_another_wrapper_on_top_stays_whole():

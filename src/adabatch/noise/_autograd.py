@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import torch
 
@@ -36,6 +36,7 @@ class Passes:
             if not _LISTENING and not _undo:
                 _undo.extend((_wrap_backward(), _wrap_scale()))
             _LISTENING.add(self)
+        finalize(self, _let_go)  # for those that nobody closes
 
     def factor(self) -> float:
         """The factor on the loss; 1 without a scaler."""
@@ -45,9 +46,15 @@ class Passes:
         """Hears no more."""
         with _LOCK:
             _LISTENING.discard(self)
-            if not _LISTENING:
-                while _undo:
-                    _undo.pop()()
+        _let_go()
+
+
+def _let_go() -> None:
+    """Gives torch its functions back once nobody listens."""
+    with _LOCK:
+        if not any(True for _ in _LISTENING):
+            while _undo:
+                _undo.pop()()
 
 
 def _wrap_backward() -> Callable[[], None]:
