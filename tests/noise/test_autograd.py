@@ -76,7 +76,7 @@ def test_another_wrapper_on_top_stays_whole():
     model(torch.randn(4, 2)).sum().backward()
     assert len(heard) == 4
     again.close()
-    assert torch.autograd.backward.__module__ in (backward.__module__, "adabatch.noise._autograd")
+    assert torch.autograd.backward is backward
 
 
 def test_the_factor_of_the_scaler_that_was_used_last():
