@@ -10,7 +10,7 @@ loaders give them, or are drawn independently. `covers` is the share of 95 % int
 are and as the estimator gives them, before they are widened for sampling by epochs. An interval without an upper end
 covers, and is counted apart. Cost: trainings with and without a tap, paired; the bound is 3 % for the recommended ones.
 
-All of it takes about 90 minutes on one CPU thread; with `--toy` half a minute, on digits.
+All of it should take about 90 minutes on one CPU thread; with `--toy` it takes a minute, on digits.
 """
 
 from __future__ import annotations

@@ -79,14 +79,15 @@ def test_other_loaders():
     assert training.go(10) == [2] * 10
     agree(training)
 
+    inputs, targets = data().tensors
+
     class Drawn(Training):
         def loss(self, positions):
             chosen = torch.tensor([*positions]) % 96
-            return mse_loss(self.model(self.columns[0][chosen]), self.columns[1][chosen])
+            return mse_loss(self.model(inputs[chosen]), targets[chosen])
 
     clock = ab.Clock(batch_size=12, dataset_size=96)
     drawn = Drawn(loader=clock, every=2)
-    drawn.columns = data().tensors
     assert drawn.go(8) == [2, 1] * 4
     agree(drawn)
 

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
 from tests.noise.trainings import FOREVER, data, network
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
@@ -135,36 +134,6 @@ def scaled_and_compressed(rank, world):
         check_same(accumulated(model, loader, recover=recover, compress="bf16"), narrow, rel=0.05)
 
 
-def sharded(dtype=torch.float32):
-    """`fully_shard` on a layer and on the whole; the mesh is on the CPU."""
-    model = network(dtype)
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    fully_shard(model[0], mesh=mesh)
-    return fully_shard(model, mesh=mesh)
-
-
-def shards_are_parts(rank, world):
-    """Under `fully_shard`: the rank's whole share is one part, however it is cut."""
-    wanted = alone(world, dtype=torch.float32)
-    for micro in (None, 2):
-        loader = together(world, dtype=torch.float32, micro_batch_size=micro)
-        noise = accumulated(sharded(), loader, every=1)
-        assert noise.kind == "ranks"
-        check_same(noise, wanted, rel=1e-4)
-    check_same(plain(sharded(), together(world, dtype=torch.float32)), wanted, rel=1e-4)
-    assert accumulated(sharded(), together(world, dtype=torch.float32), every=3).estimate().measured == pytest.approx(3)
-    model, loader = sharded(), together(world, dtype=torch.float32)
-    optimizer = torch.optim.Adam(model.parameters())
-    for how in ({"groups": "layer"}, {"preconditioned": True}, {"kind": "halves"}):
-        with pytest.raises(ValueError, match="must be left out where parameters are sharded, since a rank's"):
-            ab.noise.tap(model, optimizer, loader, **how)
-    with pytest.raises(ValueError, match="`optimizer` must train all parameters of a sharded model that require"):
-        ab.noise.tap(model, torch.optim.SGD(model[0].parameters(), lr=0.1), loader)
-    double = sharded(torch.float64)
-    with pytest.raises(ValueError, match="`model` must average gradients in float32 or bfloat16, undivided, where"):
-        plain(double, together(world))
-
-
 def what_is_left_out(rank, world):
     """A rank whose gradient is no number, and updates for which nobody stepped: the same on all ranks."""
     with warnings.catch_warnings(record=True) as seen:
@@ -216,10 +185,10 @@ def test_two_ranks():
 @pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_two_ranks_in_more_ways():
-    on_ranks(2, some_updates_and_layers, scaled_and_compressed, shards_are_parts)
+    on_ranks(2, some_updates_and_layers, scaled_and_compressed)
 
 
 @pytest.mark.slow
 @pytest.mark.world_size(3)
 def test_three_ranks():
-    on_ranks(3, ranks_are_parts, some_updates_and_layers, scaled_and_compressed, shards_are_parts)
+    on_ranks(3, ranks_are_parts, some_updates_and_layers, scaled_and_compressed)

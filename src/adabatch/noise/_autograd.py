@@ -8,14 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import torch
 
 _LISTENING: Final[WeakSet[Passes]] = WeakSet()
 _LOCK: Final = threading.RLock()
 _depth = threading.local()
-_undo: list[Callable[[], None]] = []
+_undo: dict[Callable[[], Any], Callable[[], bool]] = {}  # of what is wrapped; tells whether it could be undone
 
 
 class Passes:
@@ -33,9 +33,11 @@ class Passes:
         self.begins, self.over = begins, over
         self.scaler: Any = None
         with _LOCK:
-            if not _LISTENING and not _undo:
-                _undo.extend((_wrap_backward(), _wrap_scale()))
+            for wrap in (_wrap_backward, _wrap_scale):
+                if wrap not in _undo:
+                    _undo[wrap] = wrap()
             _LISTENING.add(self)
+        finalize(self, _let_go).atexit = False  # for those that nobody closes
 
     def factor(self) -> float:
         """The factor on the loss; 1 without a scaler."""
@@ -45,12 +47,19 @@ class Passes:
         """Hears no more."""
         with _LOCK:
             _LISTENING.discard(self)
-            if not _LISTENING:
-                while _undo:
-                    _undo.pop()()
+        _let_go()
 
 
-def _wrap_backward() -> Callable[[], None]:
+def _let_go() -> None:
+    """Gives torch its functions back once nobody listens."""
+    with _LOCK:
+        if not any(True for _ in _LISTENING):
+            for wrap, undo in list(_undo.items()):
+                if undo():
+                    del _undo[wrap]
+
+
+def _wrap_backward() -> Callable[[], bool]:
     backward = torch.autograd.backward
 
     def told(*args: Any, **kwargs: Any) -> None:
@@ -65,15 +74,17 @@ def _wrap_backward() -> Callable[[], None]:
         for each in listening:
             each.over()
 
-    def undo() -> None:
-        if torch.autograd.backward is told:  # else another wrapper calls it, and it stays
-            torch.autograd.backward = backward
+    def undo() -> bool:
+        if torch.autograd.backward is not told:  # another wrapper calls it, as that of `accumulate`, and it stays
+            return False
+        torch.autograd.backward = backward
+        return True
 
     torch.autograd.backward = told
     return undo
 
 
-def _wrap_scale() -> Callable[[], None]:
+def _wrap_scale() -> Callable[[], bool]:
     kind: Any = torch.amp.GradScaler
     scale = kind.scale
 
@@ -82,9 +93,11 @@ def _wrap_scale() -> Callable[[], None]:
             each.scaler = self if self.is_enabled() else None
         return scale(self, outputs)
 
-    def undo() -> None:
-        if kind.scale is told:
-            kind.scale = scale
+    def undo() -> bool:
+        if kind.scale is not told:
+            return False
+        kind.scale = scale
+        return True
 
     kind.scale = told
     return undo
