@@ -36,7 +36,7 @@ def trained(*, micro: int | None, signal: float = 1.0, stop: int | None = None, 
     loader = ab.DataLoader(data, batch_size=16, shuffle=True, seed=0, micro_batch_size=micro)
     noise = ab.noise.tap(model, optimizer, loader, every=2)
     batches = ab.BatchSizeScheduler(optimizer, loader, ab.policies.noise_scale(maximum=128), noise=noise)
-    parts = (model, optimizer, loader, batches)
+    parts: tuple[Any, ...] = (model, optimizer, loader, batches)
     for part, state in zip(parts, saved or (), strict=False):
         part.load_state_dict(state)
     updates = 0
