@@ -23,8 +23,8 @@ from adabatch.lab import cli
 ROOT = Path(__file__).parents[1]
 WITHOUT = "import sys; sys.modules |= dict.fromkeys(['torch', 'numpy', 'matplotlib'])\n"
 REMEDY = "needs torch and numpy; run: pip install 'adabatch[torch]'"
-TORCH_FREE = {"Plan", "couplings", "epochs", "samples", "scale_up", "schedules", "tokens", "updates"}
-ROOMS = ("data", "integrations", "integrations.skorch", "lr_clock", "memory", "norm", "optim", "scheduler")
+TORCH_FREE = {"Plan", "couplings", "epochs", "policies", "samples", "scale_up", "schedules", "tokens", "updates"}
+ROOMS = ("data", "integrations", "integrations.skorch", "lr_clock", "memory", "noise", "norm", "optim", "scheduler")
 LIBRARY = """
 import adabatch as ab
 from adabatch import couplings, schedules, units

@@ -146,7 +146,7 @@ class Plan:
 
     @property
     def sizes(self):
-        return ()
+        return () if self.plan is None else self.plan.sizes
 
     def assign(self, batch_size):
         return False

@@ -530,7 +530,7 @@ def test_a_loader_that_was_made_again_is_told():
     for _ in range(2):
         run.one(next(iter(run.loader)))
     run.loader = ab.DataLoader(data(), batch_size=8)
-    with pytest.raises(RuntimeError, match="for a batch that is not of its loader: another loader is iterated, or"):
+    with pytest.raises(RuntimeError, match="for a batch that is not of its loader: another loader is iterated, such"):
         run.one(next(iter(run.loader)))
 
 

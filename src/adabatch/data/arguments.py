@@ -20,7 +20,6 @@ from adabatch import _checks, _devices, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.data.order import LARGEST
 
-_DRAWN: Final = 2**31  # samples of an own sampler in an epoch
 _SAID: Final[set[str]] = set()  # the warnings that a process gives once
 
 
@@ -242,9 +241,6 @@ def length_of_sampler(sampler: Any) -> int:
     size = _length("sampler", sampler, "must have a length, the samples of an epoch", "give it `__len__`")
     if size < 1:
         raise ArgumentError("sampler", "must draw at least one sample", got="a length of 0")
-    if size > _DRAWN:
-        rule, remedy = "must draw at most 2^31 samples in an epoch, which are listed at its start", "use `shuffle=True`"
-        raise ArgumentError("sampler", rule, value=size, remedy=f"{remedy}, and loop over epochs")
     return size
 
 
