@@ -26,7 +26,7 @@ BESIDE: Final = {
 """Pages in the root of the repository, and their names on the site."""
 ROOMS: Final = (
     "scheduler", "data", "accumulate", "schedules", "schedules.lr", "couplings", "policies", "units", "lr_clock",
-    "memory", "norm", "optim", "types",
+    "memory", "noise", "norm", "optim", "types",
 )  # fmt: skip
 """Modules and packages with pages of their own; `adabatch` itself comes first, frameworks after them."""
 _LINK: Final = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
