@@ -51,6 +51,8 @@ def address(site, request):
 
 
 def opened(browser, url, *, device, dark):
+    browser.send("Page.navigate", url="about:blank")  # what the page before still asks for must not count
+    browser.wait("location.href === 'about:blank' && document.readyState === 'complete'")
     browser.events.clear()
     size = {"width": device["width"], "height": device["height"], "mobile": device["mobile"]}
     browser.send("Emulation.setDeviceMetricsOverride", deviceScaleFactor=1, **size)
