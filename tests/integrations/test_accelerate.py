@@ -291,6 +291,20 @@ def test_the_loop_may_be_left_and_other_loops_are_accelerates_own():
         assert run.accelerator.sync_gradients
 
 
+def test_a_look_that_is_kept_changes_nothing():
+    """As in a notebook: its iterator lives on, and ends in the middle of the training."""
+    run = Grown()
+    turns = iter(run.loader)
+    next(turns)
+    for number, batch in enumerate(run.loader):
+        if number == 3:
+            del turns
+        run.pass_of(batch, None, None)
+    run.train()
+    assert run.own.lrs == pytest.approx(ref.LRS, rel=1e-9, abs=1e-12)
+    run.assert_trained()
+
+
 def test_a_batch_without_a_step_counts_as_passed():
     run = Grown()
     for number, batch in enumerate(run.loader):

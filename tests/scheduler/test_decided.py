@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -215,6 +216,27 @@ def test_cabs_brings_no_coupling_and_wants_the_loss():
     run = Run(policy, coupling=None, optimizer=lambda params: torch.optim.SGD(params, lr=0.1)).train(60)
     assert run.batches.batch_size == 32
     assert set(run.lrs) == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"), [(torch.ones(3), "a tensor of 3 numbers"), ("0.5", "str"), ([0.5], "list")], ids=repr
+)
+def test_a_loss_that_is_not_one_number_is_named(loss, got):
+    run = Run(tap=Numbers(every=5)).train(1)
+    backward(run.model, next(run.stream))
+    run.optimizer.step()
+    with pytest.raises(TypeError, match=f"`loss` must be one number, .*, got {got}; write `loss.mean"):
+        run.batches.step(loss)
+    run.train(4)
+
+
+@pytest.mark.parametrize("loss", [2, np.float32(2), torch.full((1, 1), 2.0)], ids=repr)
+def test_a_loss_may_be_any_number(loss):
+    run = Run(tap=Numbers())
+    backward(run.model, next(run.stream))
+    run.optimizer.step()
+    run.batches.step(loss)
+    assert run.batches.last_decision.observation.loss == 2.0
 
 
 def test_the_loss_is_the_mean_since_the_decision_before():

@@ -234,8 +234,9 @@ class GrowingLoader:
         self, accelerator: Any, model: Any, optimizer: Any, loader: Any, batches: ab.BatchSizeScheduler
     ) -> None:
         self.loader, self.batches, self._model = loader, batches, model
-        self._accelerator, self._is_live = accelerator, False
-        self._micro: Any = None  # the one under way, until its backward pass
+        self._accelerator = accelerator
+        self._turns: object = None  # the iteration under way
+        self._micro: Any = None  # its micro-batch, until the backward pass
         self._own = {"backward": accelerator.backward, "accumulate": accelerator.accumulate, "step": optimizer.step}
         accelerator.backward, accelerator.accumulate = self._backward, self._accumulate
         optimizer.step = self._step
@@ -245,9 +246,10 @@ class GrowingLoader:
         return int(self.loader.micro_batches_in_epoch(self.loader.epoch))
 
     def __iter__(self) -> Iterator[Any]:
-        """The rest of an epoch."""
-        state = self._accelerator.gradient_state
-        self._is_live = True
+        """The rest of an epoch. An iteration that was only begun, for a look, gives way to the next one."""
+        state, turns = self._accelerator.gradient_state, object()
+        self._drop()
+        self._turns = turns
         try:
             for micro in ab.accumulate(self.loader, self._model, recover=False):
                 data = micro.__enter__()
@@ -258,10 +260,19 @@ class GrowingLoader:
                 if micro.is_last:
                     self.commit()
         finally:
-            left, self._micro, self._is_live = self._micro, None, False
-            if left is not None:
-                left.__exit__(GeneratorExit, GeneratorExit(), None)
-            state._set_sync_gradients(True)  # noqa: SLF001
+            if self._turns is turns:
+                self._drop()
+                state._set_sync_gradients(True)  # noqa: SLF001
+
+    def _drop(self) -> None:
+        """Ends the iteration under way; a micro-batch without a backward pass counts as not begun."""
+        left, self._micro, self._turns = self._micro, None, None
+        if left is not None:
+            left.__exit__(GeneratorExit, GeneratorExit(), None)
+
+    @property
+    def _is_live(self) -> bool:
+        return self._turns is not None
 
     def _skip(self, micro: Any) -> None:
         """A micro-batch without a backward pass: only a whole batch may be left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite, nan
+from numbers import Real
 from typing import Any, Final
 
 import torch
@@ -90,7 +91,7 @@ class Decided:
         if self.policy is None:
             return None
         if loss is not None:
-            self._loss = self._loss + (loss.detach().float() if isinstance(loss, torch.Tensor) else float(loss))
+            self._loss = self._loss + _number(loss)
             self._losses += 1
         noise = None if self._noise is None else self._noise.estimate()
         values = None if noise is None else [noise.trace, noise.signal]
@@ -173,6 +174,20 @@ class Decided:
         """Closes the tap."""
         if self._noise is not None:
             self._noise.close()
+
+
+def _number(loss: Any) -> Any:
+    """A loss as a number, or as a tensor without dimensions, on its own device.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return loss.detach().float().reshape(())
+    if isinstance(loss, Real):
+        return float(loss)
+    got = f"a tensor of {loss.numel():,} numbers" if isinstance(loss, torch.Tensor) else type(loss).__name__
+    raise ArgumentTypeError("loss", "must be one number, the mean of the batch", got=got, remedy="write `loss.mean()`")
 
 
 def _damaged(rule: str) -> ArgumentError:
