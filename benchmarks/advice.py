@@ -43,11 +43,12 @@ class Case(NamedTuple):
 TRAINED = (
     ("mnist", "mlp", 32),
     ("fashion_mnist", "mlp", 32),
+    ("cifar10", "mlp", 32),
     ("cifar10", "small_cnn", 8),
     ("mnist", "small_cnn", 8),
     ("fashion_mnist", "small_cnn", 8),
 )
-SEEDS = (0, 100, 200, 300, 400)
+SEEDS = (0, 100, 200, 300)
 # Of each task: few samples, so that a whole training is short.
 SIZES = ("--train-samples", "5000", "--test-samples", "1000", "--epochs", "6")
 
@@ -76,7 +77,8 @@ def row(case: Case, found: Advice) -> dict[str, Any]:
     told |= {"verdict": found.verdict, "gain": found.gain, "epochs": found.epochs, "seconds": found.seconds}
     if choice is None or outcome is None:
         return told
-    told |= {"schedule": choice.name, "forecast": choice.forecast.to_json(), "seeds": len(found.seeds)}
+    told |= {"schedule": choice.name, "seeds": len(found.seeds)}
+    told |= {"ratio": choice.ratio.to_json(), "forecast": choice.forecast.to_json()}
     told |= {"outcome": outcome.to_json(), "regret": regret(found)}
     against = outcome.against_best
     slower = against == Estimate() or (against.high is not None and against.high < 1)  # or it diverged

@@ -29,7 +29,10 @@ def fixed(size: int, *, seeds: int = 2, seconds: float = 10.0) -> FixedBatch:
 
 
 def growing(
-    name: str, ratio: tuple[Any, ...] = (1.6, 1.2, 2.1), wide: tuple[Any, ...] = (1.6, 0.9, 2.8)
+    name: str,
+    ratio: tuple[Any, ...] = (1.6, 1.2, 2.1),
+    wide: tuple[Any, ...] = (1.6, 0.9, 2.8),
+    mean: tuple[Any, ...] | None = None,
 ) -> GrowingBatch:
     return GrowingBatch(
         name=name,
@@ -40,6 +43,7 @@ def growing(
         train_losses=(0.1, 0.1),
         test_losses=(0.11, 0.12),
         against=128,
+        ratio=Estimate(*(mean or ratio)),
         forecast=Forecast(Estimate(*ratio), Estimate(*wide)),
     )
 
@@ -79,7 +83,7 @@ def advice(**more: Any) -> Advice:
         "fixed": (fixed(32), fixed(128, seconds=6.0), fixed(512, seconds=7.0)),
         "best_fixed": 128,
         "critical_batch": Estimate(300.0, 200.0, 500.0),
-        "growing": (growing("early"), growing("late", (1.1, 0.8, 1.4))),
+        "growing": (growing("early", mean=(1.6, 1.3, 1.9)), growing("late", (1.1, 0.8, 1.4))),
         "chosen": "early",
         "schedule": SCHEDULE,
     }

@@ -28,6 +28,11 @@ def question(**more):
     return Question(base=RunConfig.for_task("digits", **{**settings, **more}), **{"budget_seconds": 600.0, **own})
 
 
+@pytest.fixture(autouse=True)
+def six_seeds(monkeypatch):
+    monkeypatch.setattr(advising, "MOST_SEEDS", 6)
+
+
 @pytest.fixture(scope="module")
 def data():
     return small_data()
@@ -35,9 +40,10 @@ def data():
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """An advice with its outcome, really measured; the budget leaves time for all six seeds."""
+    """An advice with its outcome, really measured; the budget leaves time for all seeds."""
     out, said = tmp_path_factory.mktemp("advice"), []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advising, "MOST_SEEDS", 6)
         patch.setattr(advising, "LEAST_GAIN", 0.0)  # whatever the machine is
         patch.setattr(advising, "SHARES", {**advising.SHARES, "probe": 0.0})  # as short as can be
         found = advise(question(), data, out, tell=said.append)
@@ -195,6 +201,14 @@ def test_a_gain_within_the_noise_is_no_evidence(data, tmp_path):
     found = advise(question(), data, tmp_path)
     assert found.verdict == "no evidence"
     assert found.choice.forecast.at_80.low < 1
+
+
+def test_the_verdict_rests_on_the_mean_of_many_seeds_not_on_what_three_will_show(data, tmp_path):
+    made_up(tmp_path, question(), data, ratio=1.2, noise=0.1)
+    found = advise(question(), data, tmp_path)
+    assert found.verdict == "grow"
+    assert found.choice.forecast.at_80.low < 1 < found.choice.ratio.low
+    assert found.choice.ratio.estimate == found.choice.forecast.at_80.estimate
 
 
 def test_two_seeds_have_wider_intervals_than_six(data, tmp_path):

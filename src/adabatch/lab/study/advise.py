@@ -8,7 +8,7 @@ In shares of the budget:
    over their end. Each schedule's loss is looked up on the best constant batch's curve: how long does that take to the
    same loss? The ratio of both times is the forecast.
 
-There are two seeds, and more, up to six, while their time lasts. The rest of the budget is for loading and evaluation.
+There are two seeds, and more, up to 24, while their time lasts. The rest of the budget is for loading and evaluation.
 What is measured is kept in the folder, and the same call goes on.
 """
 
@@ -49,7 +49,7 @@ LEAST_GAIN: Final = 1.1  # samples per second at four times the batch, against t
 FACTORS: Final = (1, 4, 16)  # of the three batch sizes
 PROBE_SECONDS: Final = 5.0  # for each batch size in each turn, at most
 SEEDS: Final = 2
-MOST_SEEDS: Final = 6
+MOST_SEEDS: Final = 24
 LR_FACTORS: Final = tuple(2.0**power for power in range(-3, 4))  # of the task's own
 ROUNDS: Final = 3  # of successive halving
 OUTCOME_SEEDS: Final = 3
@@ -230,15 +230,9 @@ class _Work:
         fixed, noise = judged(grid, runs.curves, runs.seeds), runs.noise()
         std = MODEL_STD * (1 + math.log2(self._base.epochs / grid.epochs))
 
-        def at(endings: Sequence[Ending], against: int, confidence: float) -> Estimate:
-            return time_ratio(
-                endings,
-                runs.curves[against],
-                noise,
-                confidence=confidence,
-                others=OUTCOME_SEEDS,
-                model_std=std,
-            )
+        def at(endings: Sequence[Ending], against: int, confidence: float, others: int | None) -> Estimate:
+            curves = runs.curves[against]
+            return time_ratio(endings, curves, noise, confidence=confidence, others=others, model_std=std)
 
         tried = []
         for candidate in self._candidates(grid):
@@ -254,14 +248,15 @@ class _Work:
                     train_losses=tuple(ending.train_loss for ending in endings),
                     test_losses=tuple(ending.test_loss for ending in endings),
                     against=against,
-                    forecast=Forecast(at(endings, against, 0.8), at(endings, against, 0.95)),
+                    ratio=at(endings, against, 0.8, None),
+                    forecast=Forecast(*(at(endings, against, each, OUTCOME_SEEDS) for each in (0.8, 0.95))),
                 )
             )
-        best = max(tried, key=lambda one: (one.forecast.at_80.low, one.forecast.at_80.estimate or 0.0))
+        best = max(tried, key=lambda one: (one.ratio.low, one.ratio.estimate or 0.0))
         total = self._base.epochs * self._data.dataset_size
         whole = {each.name: each for each in self._candidates(grid, total)}
         return Advice(
-            verdict=GROW if best.forecast.at_80.low > 1 else NO_EVIDENCE,
+            verdict=GROW if best.ratio.low > 1 else NO_EVIDENCE,
             epochs=grid.epochs,
             seeds=tuple(runs.seeds),
             fixed=tuple(fixed.rows.values()),

@@ -12,7 +12,7 @@ def test_constant_batch_sizes():
 def test_schedules():
     ((_, rows),) = figures.growing(advice()).groups
     assert [label for label, _ in rows] == ["early (chosen)", "late"]
-    assert rows[0][1] == ["linear", "0.1149", "5.1", "1.6× [1.2, 2.1]", "1.6× [0.9, 2.8]"]
+    assert rows[0][1] == ["linear", "0.1149", "5.1", "1.6× [1.3, 1.9]", "1.6× [0.9, 2.8]"]
 
 
 def test_forecasts_beside_outcomes():

@@ -53,7 +53,7 @@ def test_it_draws_fits_and_asks_nobody(browser, pages, name, device, dark):
 def test_it_says_the_verdict_and_shows_the_outcome(browser, pages):
     said = "document.querySelector('main').innerText.replace(/\\u00a0/g, ' ')"
     browser.open(pages["checked"])
-    assert "Growth pays here: 1.6× [1.2, 2.1]" in browser.run(said)
+    assert "Growth pays here: 1.6× [1.3, 1.9]" in browser.run(said)
     assert "hold it" in browser.run(said)
     assert browser.run("document.querySelectorAll('#ratios .trace[data-arm=outcome] .mark').length") == 1
     browser.open(pages["none"])

@@ -13,5 +13,5 @@ def test_tables_of_the_terminal():
     said = stream.getvalue()
     assert "digits, mlp: constant batch sizes" in said
     assert "early (chosen)" in said
-    assert "1.6x [1.2, 2.1]" in said
+    assert "1.6x [1.3, 1.9]" in said
     assert list(tables(no_gain())) == []

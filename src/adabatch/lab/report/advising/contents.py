@@ -84,7 +84,7 @@ def _cards(found: Advice) -> list[str]:
     choice = found.choice
     made = []
     if choice is not None:
-        middle, _, interval = ratio(choice.forecast.at_80).partition(" [")
+        middle, _, interval = ratio(choice.ratio).partition(" [")
         note = f"80 % interval [{interval}; schedule {choice.name}" if interval else f"schedule {choice.name}"
         made.append(blocks.card("times as fast", middle, note))
         note = "takes the least time to the loss that the best one reaches"
