@@ -59,6 +59,8 @@ def outcome(**more: Any) -> Outcome:
         "within_95": True,
         "best_fixed": 128,
         "against_best": Estimate(1.4, 1.2, 1.7),
+        "best_low": 1.4,
+        "best_high": 1.4,
         "fixed_against_best": 0.93,
         "seconds": 100.0,
     }

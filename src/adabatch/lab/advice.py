@@ -102,6 +102,8 @@ class Outcome(Record):
         within_95: likewise.
         best_fixed: batch size.
         against_best: as `ratio`, against the fixed batch that is the first at that loss here.
+        best_low: as `low`, against that batch.
+        best_high: as `high`, against that batch.
         fixed_against_best: the time of the best fixed batch over that of the advised one, to the loss that the best
             reaches; at most 1. None: the advised one does not get there.
         seconds: of all of it.
@@ -116,6 +118,8 @@ class Outcome(Record):
     within_95: Answer
     best_fixed: Size
     against_best: Estimate
+    best_low: Amount
+    best_high: Amount | None
     fixed_against_best: Positive | None
     seconds: Amount
 

@@ -237,6 +237,7 @@ def test_a_schedule_that_gets_further_than_any_constant_batch_has_no_upper_bound
     assert (forecast.at_80.estimate, forecast.at_80.high) == (None, None)
     seen = check(question(), data, tmp_path, found).outcome
     assert seen.high is None
+    assert (seen.best_low, seen.best_high) == (seen.low, None)  # the same batch size
     assert seen.within_80 == (seen.low >= forecast.at_80.low)
 
 

@@ -37,7 +37,7 @@ from adabatch.lab.study.grid import COOLDOWN, SEARCH_SEED, Case, Grid
 from adabatch.lab.study.kept import Kept
 from adabatch.lab.study.measures import Pooled
 from adabatch.lab.study.probe import probe
-from adabatch.lab.study.time_ratio import Ending, measured, noise_of, rival, time_ratio
+from adabatch.lab.study.time_ratio import Bounds, Ending, measured, noise_of, rival, time_ratio
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig, lock, optimizers, writing
@@ -204,12 +204,10 @@ class _Work:
             self._interrupts = interrupts
             runs = self._trainings(grid, seeds, _WHOLE, only=advice.choice.name)
         fixed, noise, endings = judged(grid, runs.curves, runs.seeds), runs.noise(), runs.endings[advice.choice.name]
-        found = measured(endings, runs.curves[advice.choice.against])
-        low, high = (-math.inf, math.inf) if found is None else found
-        ends = (math.exp(low), math.exp(high) if math.isfinite(high) else None)
         forecast = advice.choice.forecast
         others = (advice.choice.against, rival(endings, runs.curves, default=fixed.best))
         against = [time_ratio(endings, runs.curves[size], noise, confidence=0.95) for size in others]
+        ends, best_ends = (_ends(measured(endings, runs.curves[size])) for size in others)
         share = fixed.seconds[fixed.best] / fixed.seconds[advice.best_fixed]
         return Outcome(
             seeds=seeds,
@@ -221,6 +219,8 @@ class _Work:
             within_95=holds(forecast.at_95, *ends),
             best_fixed=fixed.best,
             against_best=against[1],
+            best_low=best_ends[0],
+            best_high=best_ends[1],
             fixed_against_best=share or None,
             seconds=self._kept.seconds(_WHOLE),
         )
@@ -441,6 +441,12 @@ class _Work:
     def _look(self, _: object = None) -> None:
         if self._interrupts.seen:
             raise Interrupted(None, self._interrupts.number or 0, kept="what is measured is kept")
+
+
+def _ends(found: Bounds | None) -> tuple[float, float | None]:
+    """The ends of a ratio from those of its logarithm; None is infinite."""
+    low, high = found or Bounds(-math.inf, math.inf)
+    return math.exp(low), math.exp(high) if math.isfinite(high) else None
 
 
 def in_words(seconds: float) -> str:

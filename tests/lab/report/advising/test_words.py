@@ -67,9 +67,12 @@ def test_regret_is_that_of_what_was_advised():
     assert regret(advice(outcome=outcome())) == pytest.approx(1 / 1.4)
     assert regret(advice(verdict="no evidence", outcome=outcome())) == pytest.approx(1 / 0.93)
     assert regret(advice(verdict="no evidence", outcome=outcome(fixed_against_best=None))) is None
-    assert regret(advice(outcome=outcome(against_best=Estimate(None, 2.0, None)))) == 0.5
-    assert regret(advice(outcome=outcome(against_best=Estimate(None, 0.0, 0.2)))) == 5
-    assert regret(advice(outcome=outcome(against_best=Estimate()))) is None
+    further = outcome(against_best=Estimate(None, 0.6, None), best_low=2.0, best_high=None)
+    assert regret(advice(outcome=further)) == 0.5  # by what was measured, not by the end of the interval
+    behind = outcome(against_best=Estimate(None, 0.0, 0.9), best_low=0.0, best_high=0.2)
+    assert regret(advice(outcome=behind)) == 5
+    diverged = outcome(against_best=Estimate(), best_low=0.0, best_high=None)
+    assert regret(advice(outcome=diverged)) is None
 
 
 @given(of=st.integers(1, 60), held=st.integers(0, 60))

@@ -78,14 +78,17 @@ def outcome(found: Advice) -> str:
 
 
 def regret(found: Advice) -> float | None:
-    """The time that the advice takes over that of the best constant batch, by the outcome; None: not known."""
+    """The time that the advice takes over that of the best constant batch, by the outcome; None: not known.
+
+    Of a schedule that got further than any constant batch it is at most this; of one that fell behind all of them, at
+    least.
+    """
     seen = found.outcome
     if seen is None:
         return None
     if found.verdict != GROW:
         return None if seen.fixed_against_best is None else 1 / seen.fixed_against_best
-    against = seen.against_best
-    at = against.estimate or against.high or against.low  # of what is known by a bound, the bound
+    at = seen.against_best.estimate or seen.best_low or seen.best_high
     return 1 / at if at else None
 
 
