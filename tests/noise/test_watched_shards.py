@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
-from tests.noise.test_tap_ranks import accumulated, alone, check_same, plain, together
-from tests.noise.trainings import network
+from tests.noise.test_tap_ranks import BATCH, accumulated, alone, check_same, plain, setup, together
+from tests.noise.trainings import data, network
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.functional import mse_loss
+from torch.nn.parallel import DistributedDataParallel
 
 import adabatch as ab
 
@@ -44,13 +46,40 @@ def shards_are_parts(rank, world):
         plain(double, together(world))
 
 
+def shards_in_the_l1_norm(rank, world):
+    """Squares are scattered too, those of a share that is empty or shorter included."""
+    wanted = alone(world, dtype=torch.float32, norm="l1")
+    for micro in (None, 2):
+        loader = together(world, dtype=torch.float32, micro_batch_size=micro)
+        check_same(accumulated(sharded(), loader, norm="l1"), wanted, rel=1e-5)
+    check_same(plain(sharded(), together(world, dtype=torch.float32), norm="l1"), wanted, rel=1e-5)
+    for size in (BATCH + 1, 1):  # uneven shares, and a batch that leaves a rank without samples at its epoch's end
+        found = []
+        for model in (sharded(), DistributedDataParallel(network(torch.float32))):
+            loader = ab.DataLoader(data(27, dtype=torch.float32), batch_size=13 if size > 1 else 26, seed=0,
+                                   group=dist.group.WORLD)  # fmt: skip
+            found.append(accumulated(model, loader, norm="l1"))
+        check_same(*found, rel=1e-5)
+    loader = together(world, dtype=torch.float32)
+    model = sharded()
+    optimizer, batches, noise = setup(model, loader, norm="l1")
+    micro = next(ab.accumulate(loader, model))
+    with pytest.raises(
+        RuntimeError, match="`noise.tap` cannot measure the noise in the l1 norm where parameters are sh"
+    ):
+        with micro as (inputs, targets):
+            micro.weigh(7 * micro.size)
+            (mse_loss(model(inputs), targets) * micro.weight).backward()
+    noise.close()
+
+
 @pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, shards_are_parts)
+    on_ranks(2, shards_are_parts, shards_in_the_l1_norm)
 
 
 @pytest.mark.slow
 @pytest.mark.world_size(3)
 def test_three_ranks():
-    on_ranks(3, shards_are_parts)
+    on_ranks(3, shards_are_parts, shards_in_the_l1_norm)
