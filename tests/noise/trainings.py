@@ -54,6 +54,7 @@ class Naive:
     def estimate(self):
         """In the l1 norm the estimator has lengths."""
         found = self.estimator.estimate()
+        assert found is not None
         names = ("noise_scale", "low", "high", "trace", "signal")
         return found if self.norm == "l2" else replace(found, **{name: getattr(found, name) ** 2 for name in names})
 

@@ -15,8 +15,8 @@ class sqrt(Coupling):  # noqa: N801
 
         factor = sqrt(B / B0)
 
-    For Adam, AdamW, RMSprop and LAMB, whose step is a gradient divided by its own size, and for sign descent, where that
-    goes for each coordinate.
+    For Adam, AdamW, RMSprop and LAMB, whose step is a gradient divided by its own size, and for sign descent, which
+    does so in each coordinate.
 
     Args:
         any_optimizer: also accept optimizers that the rule was not derived for.

@@ -5,8 +5,8 @@ Coordinate i of a part's mean gradient has the variance sigma_i^2 / n_k. With we
     D_i = sum of w_k (g_ki - g_i)^2 = sum of w_k g_ki^2 - W g_i^2
     sigma_i^2 = D_i / (sum of w_k / n_k - sum of w_k^2 / n_k / W)
 
-is unbiased, and summed over i it is the trace of `trace_and_signal`. A root is not: for normal gradients, and weights as
-the samples, D_i has K - 1 degrees of freedom for K parts, and E sqrt(D_i / (K - 1)) falls short by the factor c4(K).
+is unbiased, and summed over i it is the trace of `trace_and_signal`. A root is not: for normal gradients, and weights
+as the samples, D_i has K - 1 degrees of freedom for K parts, and E sqrt(D_i / (K - 1)) falls short by the factor c4(K).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class WatchedCoordinates(Watched):
     def _values(self, gradient: Tensor) -> Tensor:
         return gradient.to_dense() if gradient.is_sparse else gradient
 
-    def _norm(self, index: int, gradient: Tensor) -> Tensor:
+    def _norm(self, _index: int, gradient: Tensor) -> Tensor:
         return (gradient if gradient.dtype in _WIDE else gradient.float()).abs().square()
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from adabatch.types import Observation
 
 @dataclass(frozen=True)
 class sign_noise(Policy):  # noqa: N801
-    """Experimental. A batch whose noise is at most theta times the true gradient, both in the l1 norm, for sign descent.
+    """Experimental. A batch whose noise is at most theta times the gradient, both in the l1 norm, for sign descent.
 
         |sigma|_1 / sqrt(B) <= theta |G|_1,  so  B = (|sigma|_1 / |G|_1)^2 / theta^2
 
@@ -51,8 +51,8 @@ class sign_noise(Policy):  # noqa: N801
 
     Source:
         Naganuma, Gupta, Briki, Mitliagkas, Rish, Raman, Shi 2026, arXiv 2602.03001: the l1 noise scale for signSGD and
-        Signum, with theta = 0.6, the LR as the root of the batch, and a batch that never shrinks. The rule for the batch
-        is as the authors' code has it; the bound above is derived here.
+        Signum, with theta = 0.6, the LR as the root of the batch, and a batch that never shrinks. The rule is that of
+        the authors' code; the bound above is derived here.
 
     Departures:
         The authors average squares, with a weight of 0.1 for the newest of measurements that lie 100 updates apart, and
