@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tests.noise.checks import check_estimator
 from tests.noise.trainings import FOREVER, Training, data, network, squares_of
 from torch.nn.functional import mse_loss
 
@@ -561,18 +560,3 @@ def test_older_updates_count_less():
     training.go(3)
     weights = [2 ** (-age / 20) for age in range(3)]
     assert training.tap.estimate().measured == pytest.approx(sum(weights) ** 2 / sum(w * w for w in weights))
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"micro": 5, "every": 2},
-        {"every": 3},
-        {"micro": 4, "every": 1, "groups": "layer", "half_life": 100},
-        {"micro": 5, "every": 2, "norm": "l1"},
-        {"every": 3, "norm": "l1", "groups": "layer"},
-    ],
-    ids=["micro_batches", "halves", "groups", "l1", "l1 halves"],
-)
-def test_contract(how):
-    check_estimator(lambda: Training(**how), lambda training, _: training.go())
