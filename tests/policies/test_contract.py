@@ -67,7 +67,7 @@ def test_a_policy_keeps_the_contract_at_any_estimates(policy, estimates):
 def decided(policy, rank, model):
     """What a rank's policy decided, over a tap that measures, while it trained on noise."""
     generator = torch.Generator().manual_seed(0)
-    inputs, targets = (torch.randn(2048, columns, generator=generator) for columns in (4, 1))
+    inputs, targets = (torch.randn(2048, columns, generator=generator) for columns in (16, 1))
     kind = torch.optim.AdamW if policy.coupling == "sqrt" else torch.optim.SGD
     optimizer = kind(model.parameters(), lr=0.01)
     loader = ab.DataLoader(torch.utils.data.TensorDataset(inputs, targets), batch_size=FIRST, shuffle=True, seed=0,
@@ -87,6 +87,7 @@ def decided(policy, rank, model):
                 sizes.append(batches.batch_size)
     seen = [(each.clock, each.batch_size, each.reason, each.observation, each.interval) for each in batches.decisions]
     state = batches.state_dict()["decided"]
+    state.pop("loss")  # since the decision before: each rank's own
     batches.close()
     return sizes, seen, state
 
@@ -95,15 +96,15 @@ def each_row_decides_alike(rank, world):
     mesh, grown = init_device_mesh("cpu", (world,)), set()
     for policy in ROWS:
         for wrapped in (DistributedDataParallel, lambda model: fully_shard(model, mesh=mesh)):
-            torch.manual_seed(0)
-            mine, every = decided(policy, rank, wrapped(torch.nn.Linear(4, 1))), [None] * world
+            model = torch.nn.Linear(16, 1)
+            for parameter in model.parameters():
+                torch.nn.init.zeros_(parameter)  # so that the gradient is noise alone
+            mine, every = decided(policy, rank, wrapped(model)), [None] * world
             dist.all_gather_object(every, mine)
-            losses = [state.pop("loss") for *_, state in every]  # since the decision before: each rank's own
-            assert len(losses) == world
             assert all(each == every[0] for each in every), policy.describe()
             if mine[1]:
                 grown.add(policy.name)
-    assert {"noise_scale", "sign_noise", "norm_test"} <= grown
+    assert {"goodput", "noise_scale", "norm_test", "sign_noise", "similarity"} <= grown
 
 
 @pytest.mark.slow

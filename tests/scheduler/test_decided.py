@@ -157,10 +157,12 @@ def test_what_adascale_needs():
         ):
             made(policy, None)
     made(ab.schedules.constant(), None, "adascale(noise=8.0)")
-    tap = Numbers()
-    tap.norm = "l1"
+
+    class Signs(Numbers):
+        norm = "l1"
+
     with pytest.raises(ValueError, match=r"derived for the noise scale in the l2 norm, got a tap in l1; use `sqrt`"):
-        made(policies.sign_noise(maximum=32), tap)
+        made(policies.sign_noise(maximum=32), Signs())
 
 
 def test_there_is_no_length_and_no_plan():
