@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import inf, pi, sqrt
 from statistics import NormalDist
 
 import pytest
@@ -8,11 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.policies.checks import follow, known, seen
+from tests.policies.model import Estimates, first_growth
 from tests.scheduler.checks import backward, loader_of, model_of
 from tests.scheduler.taps import Numbers
 
 import adabatch as ab
 from adabatch import policies
+from adabatch.noise.tap import squared
 from adabatch.types import NoiseEstimate
 
 
@@ -117,6 +119,52 @@ def test_for_what_it_is_not():
     ):
         ab.BatchSizeScheduler(torch.optim.SGD(model.parameters(), lr=0.01), loader_of(150, 4),
                               policies.noise_scale(maximum=16), noise=Signs())  # fmt: skip
+
+
+class Lengths(Estimates):
+    """From halves of batches of normal gradients of deviation 1 and one mean in each of 20 coordinates."""
+
+    def __init__(self, noise_scale, **more):
+        super().__init__(noise_scale, **more)
+        self.mean = 1 / sqrt(noise_scale)
+
+    def draw(self):
+        one, other = self.mean + self.rng.normal(size=(2, self.runs, 20)) / sqrt(self.batch_size / 2)
+        deviations = abs(one - other) * sqrt(self.batch_size) / 2 * sqrt(pi / 2)
+        return deviations.sum(-1), abs(one + other).sum(-1) / 2
+
+    def estimates(self):
+        return [squared(each) for each in super().estimates()]
+
+
+def grown(theta, share, *, decisions, runs=40):
+    """The first growth of each run where the rule asks for that share of the next step, from 64 to 128."""
+    policy, noise_scale = policies.sign_noise(theta, maximum=4096), share * 128 * theta**2
+
+    def observed(number, batch_size, noise):
+        return seen(noise, batch_size=batch_size, number=number)
+
+    found = first_growth(policy, noise_scale, decisions=decisions, observed=observed, kind=Lengths, runs=runs)
+    return sum(each is not None for each in found)
+
+
+@pytest.mark.parametrize("theta", [0.2, 0.6])
+def test_it_does_not_act_on_noise(theta):
+    """Whether the l1 norm of the batch's gradient is too long, as at 0.6, or hardly, as at 0.2."""
+    assert grown(theta, 0.95, decisions=1000) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theta", [0.2, 0.6])
+@pytest.mark.parametrize("share", [0.9, 0.98])
+def test_at_most_5_per_cent_of_200_runs_of_10_000_decisions_ever_grow_falsely(share, theta):
+    assert grown(theta, share, decisions=10_000, runs=200) <= 10
+
+
+def test_it_grows_where_it_should():
+    """At 0.6 the norm is so much too long that it takes more, and it grows yet where all is noise."""
+    assert grown(0.2, 2, decisions=300, runs=20) == 20
+    assert grown(0.6, 1e9, decisions=300, runs=20) == 20
 
 
 @pytest.mark.parametrize("theta", [0, -1, float("inf"), float("nan")])

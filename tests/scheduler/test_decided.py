@@ -578,6 +578,7 @@ def test_a_grown_loader_wants_the_state_of_its_scheduler():
             "damaged `decided`: its sizes must be among 4, 8, 16, 32",
         ),
         (lambda state: state["decided"].update(sizes=[4, 7]), "damaged `decided`: its sizes must be among"),
+        (lambda state: state["decided"].update(decided_on=[1]), "damaged `decided`: it was decided on a trace and a"),
         (lambda state: state["decided"].update(noise=None), "damaged `decided`: it must have been saved with a tap"),
         (lambda state: state["schedule"].update(maximum=64), "`state` must be of the same policy: it was saved with"),
         (lambda state: state.update(schedule=ab.schedules.constant().to_json()), "`state` must be of the same policy"),

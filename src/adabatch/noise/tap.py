@@ -68,9 +68,9 @@ def tap(
 
     In the l1 norm squares are summed coordinate by coordinate at measured updates: three gradients more in memory, and
     between ranks as much traffic as of another gradient. The sum of sigma_i is unbiased for normal gradients. The l1
-    norm of the true gradient is not: no function of noisy gradients has it as its mean, since such a mean is smooth
-    where G_i passes 0. That of the batch's gradient is taken, which is longer. So the noise scale comes out too low
-    where noise prevails, and at most pi / 2 times the batch size, on average.
+    norm of the true gradient is not: no function of gradients with normal noise has it as its mean, since such a mean
+    is smooth where G_i passes 0. That of the batch's gradient is taken, which is longer. So the noise scale comes out
+    too low where noise prevails, and with normal noise at most pi / 2 times the batch size, on average.
 
     Args:
         model: the model that is trained, as it is wrapped, or a list of all such modules.
@@ -82,7 +82,7 @@ def tap(
         half_life: samples after which an update counts half; None: 20 measured updates.
         preconditioned: whether gradients are divided by Adam's `sqrt(v) + eps`, element by element, first.
         norm: `"l1"`: the noise scale of sign descent, (sum of sigma_i)^2 / (sum of |G_i|)^2 over the coordinates, for
-            the policy `sign_noise`. See below.
+            the policy `sign_noise`. See above.
 
     Returns:
         The tap; `str()` says what it chose and found.

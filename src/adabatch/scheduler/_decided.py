@@ -170,8 +170,11 @@ class Decided:
         found = {_checks.whole("batch_size", size) for size in (state["batch_size"], *used)}
         if policy is not None and not found <= set(policy.sizes(first)):
             raise _damaged(f"its sizes must be among {', '.join(map(str, policy.sizes(first)))}")
-        if state["decided_on"] is not None and len(state["decided_on"]) != 2:
-            raise _damaged("it was decided on a trace and a signal")
+        shown = state["decided_on"]
+        if shown is not None and not (
+            isinstance(shown, list | tuple) and len(shown) == 2 and all(isinstance(each, Real) for each in shown)
+        ):
+            raise _damaged("it was decided on a trace and a signal, or on neither")
         if (state["noise"] is None) != (self._noise is None):
             raise _damaged("it must have been saved with a tap, or without one, as this training has it")
 
