@@ -72,7 +72,7 @@ def decided(policy, rank, model):
     optimizer = kind(model.parameters(), lr=0.01)
     loader = ab.DataLoader(torch.utils.data.TensorDataset(inputs, targets), batch_size=FIRST, shuffle=True, seed=0,
                            group=dist.group.WORLD)  # fmt: skip
-    noise = ab.noise.tap(model, optimizer, loader, every=1, norm=policy.norm)
+    noise = ab.noise.tap(model, optimizer, loader, every=1, norm=policy.noise_norm)
     batches = ab.BatchSizeScheduler(optimizer, loader, policy, noise=noise)
     sizes = []
     while len(sizes) < 50:

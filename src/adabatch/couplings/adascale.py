@@ -66,8 +66,8 @@ class adascale(Coupling):  # noqa: N801
         """See `Coupling.follows_noise`."""
         return self.noise is None
 
-    def at(self, noise: float) -> Coupling:
-        """See `Coupling.at`."""
+    def with_noise(self, noise: float) -> Coupling:
+        """See `Coupling.with_noise`."""
         if not self.follows_noise:
             return self
         return linear(any_optimizer=self.any_optimizer) if noise == math.inf else replace(self, noise=noise)

@@ -62,7 +62,7 @@ class sign_noise(Policy):  # noqa: N801
     """
 
     coupling: ClassVar[str] = "sqrt"
-    norm: ClassVar[str] = "l1"
+    noise_norm: ClassVar[str] = "l1"
 
     theta: float = 0.6
 

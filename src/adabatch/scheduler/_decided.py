@@ -45,9 +45,10 @@ class Decided:
         if noise is None and policy is not None and policy.needs_noise:
             rule = f"must be given, since the policy {policy.name!r} decides by the gradient's noise"
             raise ArgumentError("noise", rule, remedy="make one with `ab.noise.tap(...)`")
-        if noise is not None and policy is not None and (norm := getattr(noise, "norm", "l2")) != policy.norm:
-            rule = f"must be measured in the {policy.norm} norm for the policy {policy.name!r}"
-            raise ArgumentError("noise", rule, value=norm, remedy=f'write `ab.noise.tap(..., norm="{policy.norm}")`')
+        if noise is not None and policy is not None and (norm := getattr(noise, "norm", "l2")) != policy.noise_norm:
+            rule = f"must be measured in the {policy.noise_norm} norm for the policy {policy.name!r}"
+            remedy = f'write `ab.noise.tap(..., norm="{policy.noise_norm}")`'
+            raise ArgumentError("noise", rule, value=norm, remedy=remedy)
         self.policy, self._loader = policy, loader
         self._noise: Tap | None = noise
         self.begin_with(first)

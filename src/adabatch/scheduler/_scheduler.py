@@ -121,7 +121,7 @@ class BatchSizeScheduler:
         check_belongs(schedule, epochs=epochs, tokens_per_sample=tokens_per_sample, noise=noise)
         self._schedule = schedule
         self._coupling = couplings.get(brought(schedule) if coupling is None else coupling)
-        self._followed = self._coupling.at(0.0)  # at the noise that was decided on last
+        self._followed = self._coupling.with_noise(0.0)  # at the noise that was decided on last
         optimizers = checked_optimizers(optimizer, self._coupling)
         check_follows(self._coupling, schedule, noise)
         if isinstance(schedule, Policy):
@@ -151,7 +151,7 @@ class BatchSizeScheduler:
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
         self._unaware = True  # whether no batch was trained on and no state loaded yet
         for each in optimizers:
-            check_sizes(each, self._coupling.at(math.inf), [size / self._base for size in self.sizes])
+            check_sizes(each, self._coupling.with_noise(math.inf), [size / self._base for size in self.sizes])
         loader.attach(self)
         self._steps = [CoupledStep(each, self._followed, self._before_step, self._after_step) for each in optimizers]
         self._uncoupled = UncoupledSteps(self._steps, loader)
@@ -160,7 +160,7 @@ class BatchSizeScheduler:
 
     def _follow(self) -> None:
         if self._decided is not None and self._coupling.follows_noise:
-            self._followed = self._coupling.at(self._decided.noise_scale / self._base)
+            self._followed = self._coupling.with_noise(self._decided.noise_scale / self._base)
             for step in self._steps:
                 step.take(self._followed)
         for step in self._steps:
