@@ -157,6 +157,12 @@ def test_what_adascale_needs():
         ):
             made(policy, None)
     made(ab.schedules.constant(), None, "adascale(noise=8.0)")
+    model = model_of()
+    with pytest.raises(
+        ValueError, match=r"adascale.* must keep the LR in force below .*, got 2e\+35 at 4 times the base"
+    ):
+        ab.BatchSizeScheduler(torch.optim.SGD(model.parameters(), lr=5e34), loader_of(150, 4), GROWTH,
+                              coupling="adascale", noise=Numbers())  # fmt: skip
 
     class Signs(Numbers):
         norm = "l1"

@@ -30,6 +30,7 @@ _HELD: Final = "batch_size"  # in states at the end of a plan, which gives no si
 _DECIDED: Final = "decided"  # in states under a policy
 _EXTRA: Final = {_MOMENTS, _HELD, _DECIDED}
 _LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
+_ALL_NOISE: Final = 1e9  # in first batch sizes; the gain of a coupling that follows the noise is then the ratio
 _AHEAD: Final = "Let ab.DataLoader fetch ahead, with `num_workers=` and `device=`, instead of a prefetcher around it"
 
 
@@ -121,9 +122,8 @@ class BatchSizeScheduler:
         check_belongs(schedule, epochs=epochs, tokens_per_sample=tokens_per_sample, noise=noise)
         self._schedule = schedule
         self._coupling = couplings.get(brought(schedule) if coupling is None else coupling)
-        self._followed = self._coupling.with_noise(0.0)  # at the noise that was decided on last
+        self._followed = check_follows(self._coupling, schedule, noise)  # at the noise that was decided on last
         optimizers = checked_optimizers(optimizer, self._coupling)
-        check_follows(self._coupling, schedule, noise)
         if isinstance(schedule, Policy):
             for each in optimizers:
                 schedule.check_training(each, self._coupling.name)
@@ -151,7 +151,7 @@ class BatchSizeScheduler:
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
         self._unaware = True  # whether no batch was trained on and no state loaded yet
         for each in optimizers:
-            check_sizes(each, self._coupling.with_noise(math.inf), [size / self._base for size in self.sizes])
+            check_sizes(each, self._coupling.with_noise(_ALL_NOISE), [size / self._base for size in self.sizes])
         loader.attach(self)
         self._steps = [CoupledStep(each, self._followed, self._before_step, self._after_step) for each in optimizers]
         self._uncoupled = UncoupledSteps(self._steps, loader)
