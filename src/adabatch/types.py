@@ -67,6 +67,9 @@ def check_last(part: Part | None, name: str, said: str, *, do: str = "call it") 
 class NoiseEstimate:
     """The gradient's noise as it was estimated, with an interval.
 
+    From a tap in the l1 norm the squares of lengths are those of l1 norms: of sigma, the standard deviations of one
+    sample's gradient in each coordinate, as `trace`, and of the gradient as `signal`.
+
     Attributes:
         noise_scale: B_simple = trace / signal, in samples; below 0 or infinite where the signal is not told from 0.
         low: lower end of the interval of `noise_scale`, in samples, at least 0.

@@ -46,6 +46,29 @@ def it_sees_what_it_scatters(rank, world):
     assert len(_distributed.own_norms(model)) == 2, "a second tap takes its place"
 
 
+def it_scatters_squares_too(rank, world):
+    """Of each coordinate: what the ranks' squares, weighed, exceed the square of their mean by; padding counts as 0."""
+    mesh = init_device_mesh("cpu", (world,))
+    model, plain = sharded(mesh), sharded(mesh)
+    own, weights = _distributed.own_norms(model), [2.0 + rank for rank in range(world)]
+    for each in own:
+        each.is_open, each.weights = True, (weights[rank], sum(weights))
+    gradients = []
+    for turn in range(world):
+        alone = network()
+        alone(samples(turn)).square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in alone.parameters()]))
+    for each in (model, plain):
+        each(samples(rank)).square().mean().backward()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad.to_local(), theirs.grad.to_local())
+    mean = sum(gradients) / world
+    spread = sum(w * g.square() for w, g in zip(weights, gradients, strict=True)) - sum(weights) * mean.square()
+    share = sum(square for each in own for square in each.squares)
+    found = _distributed.summed(share)
+    assert float(found) == pytest.approx(float(spread.clamp(min=0).sqrt().sum()), rel=1e-4)
+
+
 def what_is_refused(rank, world):
     mesh = init_device_mesh("cpu", (world,))
     other = sharded(mesh)
@@ -65,4 +88,4 @@ def what_is_refused(rank, world):
 @pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, it_sees_what_it_scatters, what_is_refused)
+    on_ranks(2, it_sees_what_it_scatters, it_scatters_squares_too, what_is_refused)

@@ -22,7 +22,8 @@ def test_sqrt_is_for_adam_and_its_kin(kind):
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adagrad])
 def test_sqrt_refuses_others_unless_insisted(kind):
     refusal = (
-        f"'sqrt' was derived for Adam, AdamW, LAMB, Lamb, RMSprop, got {kind.__name__}; use `linear` for SGD, "
+        "'sqrt' was derived for Adam, AdamW, LAMB, Lamb, RMSprop, SignSGD, Signum, "
+        f"got {kind.__name__}; use `linear` for SGD, "
         r"`none` to leave the LR alone, or insist with `ab.couplings.sqrt\(any_optimizer=True\)`"
     )
     with pytest.raises(ValueError, match=refusal):

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tests.noise.checks import check_estimator
 from tests.noise.trainings import FOREVER, Training, data, network, squares_of
 from torch.nn.functional import mse_loss
 
@@ -18,7 +17,7 @@ from adabatch.noise.tap import EPOCHS
 
 def agree(training, *, rel=1e-9):
     """Whether the tap found what the naive transcription did; its interval is wider."""
-    mine, theirs = training.tap.estimate(), training.naive.estimator.estimate()
+    mine, theirs = training.tap.estimate(), training.naive.estimate()
     assert mine.measured == pytest.approx(theirs.measured)
     assert (mine.noise_scale, mine.trace, mine.signal) == pytest.approx(
         (theirs.noise_scale, theirs.trace, theirs.signal), rel=rel
@@ -26,21 +25,26 @@ def agree(training, *, rel=1e-9):
     assert (mine.low * EPOCHS, mine.high / EPOCHS) == pytest.approx((theirs.low, theirs.high), rel=max(rel, 1e-6))
 
 
+NORMS = pytest.mark.parametrize("norm", ["l2", "l1"])
+
+
+@NORMS
 @pytest.mark.parametrize("micro", [5, 4, 1])
-def test_micro_batches(micro):
+def test_micro_batches(micro, norm):
     """Of uneven sizes, short last batches included."""
-    training = Training(batch_size=13, micro=micro, every=1)
+    training = Training(batch_size=13, micro=micro, every=1, norm=norm)
     assert training.tap.kind == "micro_batches"
     training.go(20)
-    agree(training)
+    agree(training, rel=1e-9 if norm == "l2" else 1e-6)
 
 
-def test_halves():
-    training = Training(batch_size=13, every=1)
+@NORMS
+def test_halves(norm):
+    training = Training(batch_size=13, every=1, norm=norm)
     assert training.tap.kind == "halves"
     assert set(training.go(7)) == {2}
     assert training.loader.micro_batch_size is None
-    agree(training)
+    agree(training, rel=1e-9 if norm == "l2" else 1e-6)
 
 
 def test_the_batch_grows():
@@ -510,6 +514,9 @@ def setup_of(**how):
         ({"preconditioned": 1}, TypeError, "`preconditioned` must be True or False"),
         ({"preconditioned": True}, ValueError, "`preconditioned` must be False where the optimizer keeps no second "
                                                "moments, got True with SGD; leave it out, or train with Adam"),
+        ({"norm": "l3"}, ValueError, "`norm` must be one of l2, l1, got 'l3'"),
+        ({"norm": "l1", "preconditioned": True, "optimizer": torch.optim.Adam([torch.zeros(1)])}, ValueError,
+         "`norm` must be l2 where gradients are divided by Adam's scales, got 'l1'; leave `preconditioned` out"),
         ({"strange": 1}, ValueError, "`optimizer` must train parameters of the model, got one that holds none"),
     ],
 )  # fmt: skip
@@ -534,6 +541,7 @@ def test_states_of_another_tap():
     state = setup_of(half_life=10).state_dict()
     for how, said in (
         ({"half_life": 11}, "`half_life` must be 10.0 as in the state, got 11.0; resume with the same"),
+        ({"half_life": 10, "norm": "l1"}, "`norm` must be l2 as in the state, got 'l1'; resume with the same `norm`"),
         ({"half_life": 10, "groups": "layer"}, r"`state` must have the groups of this tap, got \['\*'\]"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -552,16 +560,3 @@ def test_older_updates_count_less():
     training.go(3)
     weights = [2 ** (-age / 20) for age in range(3)]
     assert training.tap.estimate().measured == pytest.approx(sum(weights) ** 2 / sum(w * w for w in weights))
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"micro": 5, "every": 2},
-        {"every": 3},
-        {"micro": 4, "every": 1, "groups": "layer", "half_life": 100},
-    ],
-    ids=["micro_batches", "halves", "groups"],
-)
-def test_contract(how):
-    check_estimator(lambda: Training(**how), lambda training, _: training.go())

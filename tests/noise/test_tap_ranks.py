@@ -109,6 +109,23 @@ def ranks_are_parts(rank, world):
     check_same(halves, alone(world, micro=BATCH // world // 2))
 
 
+def in_the_l1_norm(rank, world):
+    """Squares of all ranks meet coordinate by coordinate; one that is left unused counts as 0."""
+    wanted, cut = alone(world, norm="l1"), alone(world, micro=2, norm="l1")
+    check_same(plain(DistributedDataParallel(network()), together(world), norm="l1"), wanted, rel=1e-6)
+    for recover in (True, False):
+        noise = accumulated(DistributedDataParallel(network()), together(world), recover=recover, norm="l1")
+        check_same(noise, wanted, rel=1e-6)
+        micro = together(world, micro_batch_size=2)
+        noise = accumulated(DistributedDataParallel(network()), micro, recover=recover, norm="l1")
+        check_same(noise, cut, rel=1e-6)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=2)
+    check_same(plain(DistributedDataParallel(network()), together(world), scaler=scaler, norm="l1"), wanted, rel=1e-6)
+    layers = accumulated(DistributedDataParallel(network()), together(world), norm="l1", groups="layer")
+    for name, found in alone(world, norm="l1", groups="layer").by_group().items():
+        assert layers.by_group()[name].trace == pytest.approx(found.trace)
+
+
 def some_updates_and_layers(rank, world):
     wanted = alone(world, every=3, groups="layer")
     for noise in (
@@ -179,7 +196,7 @@ def what_is_refused(rank, world):
 
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, ranks_are_parts, what_is_left_out, what_is_refused)
+    on_ranks(2, ranks_are_parts, in_the_l1_norm, what_is_left_out, what_is_refused)
 
 
 @pytest.mark.slow
@@ -191,4 +208,4 @@ def test_two_ranks_in_more_ways():
 @pytest.mark.slow
 @pytest.mark.world_size(3)
 def test_three_ranks():
-    on_ranks(3, ranks_are_parts, some_updates_and_layers, scaled_and_compressed)
+    on_ranks(3, ranks_are_parts, in_the_l1_norm, some_updates_and_layers, scaled_and_compressed)

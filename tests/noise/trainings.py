@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch.nn.functional import mse_loss
 from torch.utils.data import TensorDataset
@@ -34,17 +37,38 @@ def squares_of(loss, parameters, scales=None):
     return sum(float(each.square().sum()) for each in found), found
 
 
+def fallen_short(count):
+    """The mean of the standard deviation of so many normal numbers of variance 1, by its integral."""
+    middles = [(number + 0.5) / 1000 for number in range(20_000)]
+    density = [x ** (count - 2) * math.exp(-x * x / 2) for x in middles]
+    mean = sum(x * each for x, each in zip(middles, density, strict=True)) / sum(density)
+    return mean / math.sqrt(count - 1)
+
+
 class Naive:
     """The textbook: a mean gradient for each part and for the batch, and the formulas as they are printed."""
 
-    def __init__(self):
-        self.estimator = Estimator(FOREVER)
+    def __init__(self, norm="l2"):
+        self.estimator, self.norm = Estimator(FOREVER), norm
+
+    def estimate(self):
+        """In the l1 norm the estimator has lengths."""
+        found = self.estimator.estimate()
+        assert found is not None
+        names = ("noise_scale", "low", "high", "trace", "signal")
+        return found if self.norm == "l2" else replace(found, **{name: getattr(found, name) ** 2 for name in names})
 
     def see(self, losses, sizes, parameters, scales=None):
         """`losses` are the mean losses of parts of `sizes` samples."""
         pairs = [(squares_of(loss, parameters, scales), n) for loss, n in zip(losses, sizes, strict=True) if n]
         batch_size, count = sum(n for _, n in pairs), len(pairs)
         whole = [sum(n * each[i] for (_, each), n in pairs) / batch_size for i in range(len(parameters))]
+        if self.norm == "l1":
+            variances = [sum(n * (each[i] - mean).square() for (_, each), n in pairs) / (count - 1)
+                         for i, mean in enumerate(whole)]  # fmt: skip
+            deviations = sum(float(each.sqrt().sum()) for each in variances) / fallen_short(count)
+            self.estimator.add(deviations, sum(float(each.abs().sum()) for each in whole), age=0)
+            return
         square = sum(float(each.square().sum()) for each in whole)
         trace = (sum(n * own for (own, _), n in pairs) - batch_size * square) / (count - 1)
         self.estimator.add(trace, square - trace / batch_size, age=0)
@@ -54,7 +78,7 @@ class Training:
     """One update of a training at each `go()`; offers what a tap offers, for `check_estimator`."""
 
     def __init__(self, **how):
-        self.naive = Naive()
+        self.naive = Naive(how.get("norm", "l2"))
         self.setup(**how)
         self._updates = self.updates()
 

@@ -70,7 +70,7 @@ class Estimates:
         return [NoiseEstimate(t / q, least, most, t, q, measured) for t, q, least, most in rows]
 
 
-def first_growth(policy, noise_scale, *, decisions, observed, **arguments):
+def first_growth(policy, noise_scale, *, decisions, observed, kind=Estimates, **arguments):
     """For each run the number of the first decision that grows the batch; None if none does.
 
     Args:
@@ -78,9 +78,10 @@ def first_growth(policy, noise_scale, *, decisions, observed, **arguments):
         noise_scale: the true B_simple.
         decisions: how many at most.
         observed: the observation's other fields from clock and updates, given the estimate.
-        **arguments: of `Estimates`.
+        kind: what estimates.
+        **arguments: of `kind`.
     """
-    source = Estimates(noise_scale, **arguments)
+    source = kind(noise_scale, **arguments)
     states = [policy.init() for _ in range(source.runs)]
     found: list[int | None] = [None] * source.runs
     for number in range(decisions):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.accumulate.ranks import on_ranks
 from tests.scheduler.checks import backward, data, equal, loader_of, model_of, sgd
-from tests.scheduler.taps import Numbers
+from tests.scheduler.taps import Numbers, unbounded
 
 import adabatch as ab
 from adabatch import policies
@@ -118,6 +118,57 @@ def test_the_coupling_follows_at_once():
     assert run.optimizer.param_groups[0]["lr"] == 0.1
     betas = Run(coupling="adam_sde(exponential=True)", optimizer=torch.optim.AdamW).train(40)
     assert betas.lrs == pytest.approx([0.001 * math.sqrt(requested / 4) for _, requested in betas.sizes])
+
+
+def test_adascales_gain_follows_the_noise_of_every_decision():
+    """Also of decisions to keep the size; until one has a noise, the LR is the user's own."""
+    run = Run(tap=Numbers(lambda number: 1e3 / number, every=3), coupling="adascale")
+    for _ in range(90):
+        before = run.batches.last_decision
+        run.update()
+        requested, seen = run.sizes[-1][1], None if before is None else before.observation.noise
+        ratio, noise = requested / 4, 0.0 if seen is None else seen.trace / seen.signal
+        assert run.lrs[-1] == pytest.approx(0.1 * ratio * (noise + 4) / (noise + requested), rel=1e-12)
+    assert run.optimizer.param_groups[0]["lr"] == 0.1
+    assert {each[1] for each in run.sizes} >= {4, 8}
+    assert len(set(run.lrs)) > 10, "it follows at every measurement"
+
+
+def test_a_signal_that_is_not_above_0_makes_the_gain_linear():
+    class Lost(Numbers):
+        def estimate(self):
+            found = super().estimate()
+            return found if found is None or self.asked < 60 else unbounded(self.asked)
+
+    run = Run(tap=Lost(20.0), coupling="adascale").train(80)
+    size = run.sizes[-1][1]
+    assert size > 4
+    assert run.lrs[-1] == pytest.approx(0.1 * size / 4)
+
+
+def test_what_adascale_needs():
+    def made(policy, tap, coupling="adascale"):
+        model = model_of()
+        ab.BatchSizeScheduler(sgd(model), loader_of(150, 4), policy, coupling=coupling, noise=tap)
+
+    for policy in (ab.schedules.constant(), None):
+        with pytest.raises(
+            ValueError, match=r"`coupling` 'adascale' follows .*, which a policy with a tap tells.*noise=8"
+        ):
+            made(policy, None)
+    made(ab.schedules.constant(), None, "adascale(noise=8.0)")
+    model = model_of()
+    with pytest.raises(
+        ValueError, match=r"adascale.* must keep the LR in force below .*, got 2e\+35 at 4 times the base"
+    ):
+        ab.BatchSizeScheduler(torch.optim.SGD(model.parameters(), lr=5e34), loader_of(150, 4), GROWTH,
+                              coupling="adascale", noise=Numbers())  # fmt: skip
+
+    class Signs(Numbers):
+        norm = "l1"
+
+    with pytest.raises(ValueError, match=r"derived for the noise scale in the l2 norm, got a tap in l1; use `sqrt`"):
+        made(policies.sign_noise(maximum=32), Signs())
 
 
 def test_there_is_no_length_and_no_plan():
@@ -448,14 +499,17 @@ def test_assigned_sizes_of_a_clock():
     every=st.integers(1, 4),
     order=st.permutations([0, 1, 2, 3]),
     loaded_first=st.booleans(),
+    coupled=st.sampled_from([("adam_sde(exponential=True)", torch.optim.Adam), ("adascale", torch.optim.SGD)]),
 )
-def test_a_resumed_run_decides_the_same(before, mode, every, order, loaded_first):
+def test_a_resumed_run_decides_the_same(before, mode, every, order, loaded_first, coupled):
+    coupling, kind = coupled
+
     def noisy(number):
         return 1e3 * (1 + math.sin(number * number))
 
     def fresh():
-        return Run(tap=Numbers(noisy, every=every, width=1.2), coupling="adam_sde(exponential=True)",
-                   optimizer=lambda params: torch.optim.Adam(params, lr=0.01), **mode)  # fmt: skip
+        return Run(tap=Numbers(noisy, every=every, width=1.2), coupling=coupling,
+                   optimizer=lambda params: kind(params, lr=0.01), **mode)  # fmt: skip
 
     whole = fresh().train(80)
     state = fresh().train(before).save()
@@ -464,7 +518,7 @@ def test_a_resumed_run_decides_the_same(before, mode, every, order, loaded_first
         resumed.batches.close()
         resumed.loader.load_state_dict(state[2])
         resumed.batches = ab.BatchSizeScheduler(
-            resumed.optimizer, resumed.loader, GROWTH, coupling="adam_sde(exponential=True)", noise=resumed.tap
+            resumed.optimizer, resumed.loader, GROWTH, coupling=coupling, noise=resumed.tap
         )
     resumed.load(state, order)
     resumed.train(80 - before)
@@ -530,6 +584,7 @@ def test_a_grown_loader_wants_the_state_of_its_scheduler():
             "damaged `decided`: its sizes must be among 4, 8, 16, 32",
         ),
         (lambda state: state["decided"].update(sizes=[4, 7]), "damaged `decided`: its sizes must be among"),
+        (lambda state: state["decided"].update(decided_on=[1]), "damaged `decided`: it was decided on a trace and a"),
         (lambda state: state["decided"].update(noise=None), "damaged `decided`: it must have been saved with a tap"),
         (lambda state: state["schedule"].update(maximum=64), "`state` must be of the same policy: it was saved with"),
         (lambda state: state.update(schedule=ab.schedules.constant().to_json()), "`state` must be of the same policy"),

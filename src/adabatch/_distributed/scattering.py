@@ -21,11 +21,15 @@ class OwnNorm:
     Attributes:
         is_open: whether it looks.
         squares: the squared norms of what went in since then: one, unless there were several backward passes.
+        weights: if not None, squares are scattered too: what those of this rank weigh, and all ranks together. Then
+            `squares` has, for this rank's coordinates, the sum of sqrt(sum over ranks of weight * square, less the
+            weight of all times the mean's square).
     """
 
     def __init__(self) -> None:
         self.is_open = False
         self.squares: list[Tensor] = []
+        self.weights: tuple[float, float] | None = None
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Room for a buffer."""
@@ -41,11 +45,28 @@ class OwnNorm:
                     got=f"{input_tensor.dtype} with {op}",
                     remedy="write `MixedPrecisionPolicy(reduce_dtype=torch.float32)`, and set no divide factor",
                 )
-            square = torch.linalg.vector_norm(input_tensor, dtype=torch.float32).double().square()
-            if square.is_cuda:
-                square.record_stream(torch.cuda.default_stream(square.device))
-            self.squares.append(square)
+            if self.weights is not None:
+                return self._scatter_squares(output_tensor, input_tensor, group, op, self.weights)
+            self._tell(torch.linalg.vector_norm(input_tensor, dtype=torch.float32).double().square())
         return _reduce_scatter(output_tensor, input_tensor, group=group, op=op, async_op=async_op)
+
+    def _tell(self, square: Tensor) -> None:
+        if square.is_cuda:
+            square.record_stream(torch.cuda.default_stream(square.device))
+        self.squares.append(square)
+
+    def _scatter_squares(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, weights: tuple[float, float]
+    ) -> Any:
+        weight, all_weights = weights
+        squares = input_tensor.float().square().mul_(weight) if weight else torch.zeros_like(input_tensor).float()
+        work = _reduce_scatter(output_tensor, input_tensor, group=group, op=op, async_op=False)
+        spread = torch.empty_like(output_tensor, dtype=torch.float32)
+        _reduce_scatter(spread, squares, group=group, op=dist.ReduceOp.SUM, async_op=False)
+        mean = output_tensor.float() / (dist.get_world_size(group) if op == dist.ReduceOp.SUM else 1)
+        spread -= mean.square_() * all_weights
+        self._tell(spread.clamp_(min=0).sqrt_().sum(dtype=torch.float64))
+        return work
 
 
 def own_norms(model: torch.nn.Module) -> list[OwnNorm]:

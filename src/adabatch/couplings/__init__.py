@@ -4,6 +4,7 @@ from typing import Any
 
 from adabatch.couplings._base import RENAMED, Coupling, get
 from adabatch.couplings.adam_sde import adam_sde
+from adabatch.couplings.adascale import adascale
 from adabatch.couplings.constant_noise import constant_noise
 from adabatch.couplings.linear import linear
 from adabatch.couplings.none import none
@@ -11,7 +12,18 @@ from adabatch.couplings.power import power
 from adabatch.couplings.sqrt import sqrt
 from adabatch.couplings.token_half_life import token_half_life
 
-__all__ = ["Coupling", "adam_sde", "constant_noise", "get", "linear", "none", "power", "sqrt", "token_half_life"]
+__all__ = [
+    "Coupling",
+    "adam_sde",
+    "adascale",
+    "constant_noise",
+    "get",
+    "linear",
+    "none",
+    "power",
+    "sqrt",
+    "token_half_life",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,8 @@ class Coupling(ABC):
     """How an optimizer's hyper-parameters follow the batch size.
 
     A coupling is a pure function of the ratio of the batch size to the base batch size (the one that the base LR
-    was chosen for). It never sees the past, so nothing accumulates and nothing can drift.
+    was chosen for), for some also of the noise that `with_noise` tells. It never sees the past, so nothing accumulates
+    and nothing can drift.
 
     To add one: a frozen dataclass with a lower-case name, `lr_factor` and `derived_for`. If more than the LR follows
     the batch, it overrides `in_force` as well. A field `any_optimizer` lets a user insist. Fields declared as bool are
@@ -60,6 +61,19 @@ class Coupling(ABC):
     def name(self) -> str:
         """Its name in errors, states and the command line."""
         return type(self).__name__
+
+    @property
+    def follows_noise(self) -> bool:
+        """Whether it must be told the gradient's noise, by `with_noise`, again and again."""
+        return False
+
+    def with_noise(self, _noise: float) -> Coupling:
+        """The coupling at a noise of the gradient; itself, unless it follows the noise.
+
+        Args:
+            _noise: the noise scale over the base batch size, from 0 to infinite.
+        """
+        return self
 
     @property
     def optimizers(self) -> frozenset[str] | None:

@@ -15,7 +15,8 @@ class sqrt(Coupling):  # noqa: N801
 
         factor = sqrt(B / B0)
 
-    For Adam, AdamW, RMSprop and LAMB, whose step is a gradient divided by its own size.
+    For Adam, AdamW, RMSprop and LAMB, whose step is a gradient divided by its own size, and for sign descent, which
+    does so in each coordinate.
 
     Args:
         any_optimizer: also accept optimizers that the rule was not derived for.
@@ -29,7 +30,7 @@ class sqrt(Coupling):  # noqa: N801
 
     Source:
         Malladi, Lyu, Panigrahi, Arora 2022, arXiv 2205.10287 (RMSprop and Adam); You et al. 2019, arXiv 1904.00962
-        (LAMB); Seesaw 2025, arXiv 2510.14717.
+        (LAMB); Seesaw 2025, arXiv 2510.14717; Naganuma et al. 2026, arXiv 2602.03001 (Signum).
 
     Departures:
         Malladi et al. change the betas and eps as well; here only the LR follows, `adam_sde` is complete. Hoffer,
@@ -37,7 +38,9 @@ class sqrt(Coupling):  # noqa: N801
         linear rule there, SGD has to be insisted on.
     """
 
-    derived_for: ClassVar[frozenset[str] | None] = frozenset({"Adam", "AdamW", "RMSprop", "LAMB", "Lamb"})
+    derived_for: ClassVar[frozenset[str] | None] = frozenset(
+        {"Adam", "AdamW", "RMSprop", "LAMB", "Lamb", "SignSGD", "Signum"}
+    )
     instead: ClassVar[str] = (
         "use `linear` for SGD, `none` to leave the LR alone, or insist with `ab.couplings.sqrt(any_optimizer=True)`"
     )

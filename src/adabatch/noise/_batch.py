@@ -46,7 +46,7 @@ class MeasuredBatch:
         self._whole: Tensor | None = None
 
     @torch.no_grad()
-    def add(self, squares: Tensor, *, factor: float | Tensor, size: int, weight: float | Tensor) -> None:
+    def add(self, squares: Any, *, factor: float | Tensor, size: int, weight: float | Tensor) -> None:
         """Adds a part.
 
         Args:
@@ -55,22 +55,27 @@ class MeasuredBatch:
             size: its samples.
             weight: what it counts in the batch; a part of 0 is left out.
         """
-        sums, width = self._sums, self._width
+        sums = self._sums
         if not size:
             return
         if not isinstance(weight, Tensor) and not isinstance(factor, Tensor):
             if weight:
-                sums[:width] += squares * (weight / factor / factor)
+                self._add(squares, weight / factor / factor)
                 numbers = (weight / size, weight * weight / size, weight, 1.0)
                 self._told = [one + other for one, other in zip(self._told, numbers, strict=True)]
             return
         weight = torch.as_tensor(weight, dtype=torch.float64, device=sums.device)
         factor = torch.as_tensor(factor, dtype=torch.float64, device=sums.device)
         counts = weight > 0
-        sums[:width] += torch.where(counts, squares * weight / torch.where(counts, factor, 1.0).square(), 0.0)
-        sums[width:-1] += torch.stack([weight / size, weight.square() / size, weight, counts.double()])
+        self._add(squares, weight / torch.where(counts, factor, 1.0).square(), counts)
+        sums[self._width : -1] += torch.stack([weight / size, weight.square() / size, weight, counts.double()])
 
-    def close(self, whole: Tensor, *, shared: bool, scale: float, group: Any, world: int) -> None:
+    def _add(self, squares: Any, times: float | Tensor, counts: Tensor | None = None) -> None:
+        """Adds squares so many times, unless they do not count."""
+        found = squares * times
+        self._sums[: self._width] += found if counts is None else torch.where(counts, found, 0.0)
+
+    def close(self, whole: Any, *, shared: bool, scale: float, group: Any, world: int) -> None:
         """The batch is over; all ranks must call it.
 
         Args:
@@ -84,24 +89,29 @@ class MeasuredBatch:
         sums[self._width : -1] += torch.tensor(self._told, dtype=sums.dtype, device=sums.device)
         if world > 1:
             sums = _distributed.summed(torch.cat([sums, whole]), group)
-            sums, summed = sums[: -self._width], sums[-self._width :]
+            sums, summed = sums[: -len(whole)], sums[-len(whole) :]
             whole = summed if shared else whole
         self._sums, self._whole, self._scale = sums, whole, scale
 
     def read(self) -> Found:
         """What it showed; waits for the device."""
         assert self._whole is not None
-        sums = torch.cat([self._sums, self._whole]).tolist()
-        *squares, first, second, total, count, before = sums[: -self._width]
-        whole, scale = sums[-self._width :], self._scale * self._scale
+        numbers = torch.cat([self._sums, self._whole]).tolist()
+        *squares, first, second, total, count, before = numbers[: -len(self._whole)]
         if before:  # nan too
             return Found([], "gradients of before it were still in `.grad`; zero them after each step")
         if count < 2:
             return Found([], "fewer than two of its parts counted")
-        found = [
-            trace_and_signal(Parts(square / scale, first, second, total, int(count)), each / scale)
-            for square, each in zip(squares, whole, strict=True)
-        ]
+        sums = [Parts(square, first, second, total, int(count)) for square in squares]
+        found = self._shown(sums, numbers[-len(self._whole) :], self._scale)
         if not all(value - value == 0 for pair in found for value in pair):
             return Found([], "a gradient was not finite, or came in several pieces")
         return Found(found)
+
+    def _shown(self, sums: list[Parts], whole: list[float], scale: float) -> list[tuple[float, float]]:
+        """Trace and signal of each group, from sums and norms that a GradScaler has scaled."""
+        scale *= scale
+        return [
+            trace_and_signal(each._replace(squares=each.squares / scale), square / scale)
+            for each, square in zip(sums, whole, strict=True)
+        ]

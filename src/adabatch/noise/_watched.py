@@ -88,7 +88,7 @@ class Watched:
     def _hook_of(self, index: int) -> Callable[[Tensor], None]:
         def look(gradient: Tensor) -> None:
             with torch.no_grad():
-                gradient = _dense(gradient.detach())
+                gradient = self._values(gradient.detach())
                 if index in self._in_pieces:
                     held = self._pieces.get(index)
                     self._pieces[index] = gradient.clone() if held is None else held + gradient
@@ -100,6 +100,10 @@ class Watched:
 
         return look
 
+    def _values(self, gradient: Tensor) -> Tensor:
+        """The values of a gradient: of a sparse one those that are there, each once."""
+        return gradient.coalesce().values() if gradient.is_sparse else gradient
+
     def _norm(self, index: int, gradient: Tensor) -> Tensor:
         scale = self.scales.get(index)
         if scale is not None:
@@ -107,15 +111,22 @@ class Watched:
         norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32 if gradient.dtype in _NARROW else None)
         return norm
 
-    @torch.no_grad()
-    def own(self) -> Tensor:
-        """Squared norms since `clear`, of each group and of all at last, in float64; nan where they cannot be told."""
-        norms = self._norms | {index: self._norm(index, each) for index, each in self._pieces.items()}
-        found = self._by_group(norms)
-        return found * torch.nan if self._torn else found
+    def _seen(self) -> dict[int, Tensor]:
+        return self._norms | {index: self._norm(index, each) for index, each in self._pieces.items()}
 
     @torch.no_grad()
-    def whole(self) -> Tensor:
+    def own(self) -> Any:
+        """Squared norms since `clear`, of each group and of all at last, in float64; nan where they cannot be told."""
+        found = self.by_group(self._seen(), squared=True)
+        return found * torch.nan if self._torn else found
+
+    def left(self) -> Tensor:
+        """Not 0 if something is in `.grad`."""
+        found: Tensor = self.whole()[-1]
+        return found
+
+    @torch.no_grad()
+    def whole(self) -> Any:
         """Squared norms of what is in `.grad`, of each group and of all at last, in float64."""
         norms: dict[int, Tensor] = {}
         kinds: dict[tuple[torch.dtype, torch.device], list[tuple[int, Tensor]]] = {}
@@ -124,26 +135,23 @@ class Watched:
             if gradient is None or not parameter.requires_grad:
                 continue
             if gradient.is_sparse or index in self.scales or gradient.dtype in _NARROW:
-                norms[index] = self._norm(index, _dense(gradient))
+                norms[index] = self._norm(index, self._values(gradient))
             else:
                 kinds.setdefault((gradient.dtype, gradient.device), []).append((index, gradient))
         for members in kinds.values():
             lengths = torch._foreach_norm([gradient for _, gradient in members])  # noqa: SLF001
             norms |= {index: length for (index, _), length in zip(members, lengths, strict=True)}
-        return self._by_group(norms)
+        return self.by_group(norms, squared=True)
 
-    def _by_group(self, norms: dict[int, Tensor]) -> Tensor:
+    def by_group(self, numbers: dict[int, Tensor], *, squared: bool = False) -> Tensor:
+        """The sums of numbers of parameters, or of their squares, over each group and over all at last, in float64."""
         device = self.device
         found = torch.zeros(len(self.groups) + 1, dtype=torch.float64, device=device)
-        if norms:
-            squares = torch.stack([norm.to(device) for norm in norms.values()]).double().square()
+        if numbers:
+            values = torch.stack([each.to(device) for each in numbers.values()]).double()
+            values = values.square() if squared else values
             if self.groups:
-                rows = torch.tensor([self._rows[index] for index in norms], device=device)
-                found.index_add_(0, rows, squares)
-            found[-1] = squares.sum()
+                rows = torch.tensor([self._rows[index] for index in numbers], device=device)
+                found.index_add_(0, rows, values)
+            found[-1] = values.sum()
         return found
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    """The values of a gradient: of a sparse one those that are there, each once."""
-    return gradient.coalesce().values() if gradient.is_sparse else gradient

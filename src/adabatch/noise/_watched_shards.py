@@ -16,11 +16,13 @@ class WatchedShards:
     """Sharded parameters whose gradients are measured; see `Watched`.
 
     Each rank's own gradient is seen once a batch, where its modules scatter it: the sum over the rank's micro-batches.
-    What is in `.grad` are shards of the mean, so their squared norms add up over ranks.
+    What is in `.grad` are shards of the mean, so their norms add up over ranks.
 
     Args:
         modules: the models, sharded as a whole.
         parameters: those that an optimizer trains.
+        coordinates: whether squares are watched coordinate by coordinate. Then `own` has nothing, and `whole` this
+            rank's share of the l1 norm and of the sum of sqrt(D_i), see `MeasuredCoordinates`.
 
     Raises:
         ValueError: if others are trained too, since what is scattered holds all gradients of a module; see also
@@ -30,8 +32,8 @@ class WatchedShards:
     groups: tuple[str, ...] = ()
     sharded = True
 
-    def __init__(self, modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, modules: Sequence[nn.Module], parameters: Sequence[Tensor], *, coordinates: bool) -> None:
+        self.parameters, self.coordinates = list(parameters), coordinates
         held = {id(each) for each in parameters}
         if any(each.requires_grad and id(each) not in held for module in modules for each in module.parameters()):
             raise ArgumentError(
@@ -73,13 +75,23 @@ class WatchedShards:
         for each in self._own:
             each.squares = []
 
+    def weigh(self, weight: float, all_weights: float) -> None:
+        """Before a batch's backward passes: what squares of this rank's gradient count, and all ranks together."""
+        if self.coordinates:
+            for each in self._own:
+                each.weights = weight, all_weights
+
     def has_gradients(self) -> bool:
         """Whether `.grad` of any that is trained holds something."""
         return any(p.grad is not None and p.requires_grad for p in self.parameters)
 
     @torch.no_grad()
-    def own(self) -> Tensor:
+    def own(self) -> Any:
         """The squared norm since `clear`, in float64; nan where a module scattered several times."""
+        return {} if self.coordinates else self._scattered()
+
+    def _scattered(self) -> Tensor:
+        """What was told since `clear`."""
         found = torch.zeros(1, dtype=torch.float64, device=self.device)
         for each in self._own:
             for square in each.squares:
@@ -88,13 +100,25 @@ class WatchedShards:
                 found *= torch.nan
         return found
 
+    def left(self) -> Tensor:
+        """Not 0 if something is in this rank's share of `.grad`."""
+        return self._lengths().sum()
+
     @torch.no_grad()
     def whole(self) -> Tensor:
         """This rank's share of the squared norm of what is in `.grad`, in float64."""
+        return torch.cat([self._lengths(), self._scattered()]) if self.coordinates else self._lengths()
+
+    @torch.no_grad()
+    def _lengths(self) -> Tensor:
         found = torch.zeros(1, dtype=torch.float64, device=self.device)
         for parameter in self.parameters:
             gradient: Any = parameter.grad
-            if gradient is not None and parameter.requires_grad:
-                shard = _distributed.local(gradient)
+            if gradient is None or not parameter.requires_grad:
+                continue
+            shard = _distributed.local(gradient)
+            if self.coordinates:
+                found += shard.abs().sum(dtype=torch.float64)
+            else:
                 found += torch.linalg.vector_norm(shard, dtype=torch.float32).double().square()
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
@@ -14,6 +15,7 @@ from adabatch import _checks, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.noise._autograd import Passes
 from adabatch.noise._batch import MeasuredBatch
+from adabatch.noise._coordinates import MeasuredCoordinates, WatchedCoordinates
 from adabatch.noise._models import (
     has_batch_norm,
     is_averaged,
@@ -49,6 +51,7 @@ def tap(
     groups: Literal["layer"] | None = None,
     half_life: float | None = None,
     preconditioned: bool = False,
+    norm: Literal["l2", "l1"] = "l2",
 ) -> Tap:
     """Measures the noise of the gradients of every so manieth update, while the network trains as it would without.
 
@@ -63,6 +66,12 @@ def tap(
     Norms are taken before gradients are added up, averaged or clipped, and divided by the factor of a GradScaler. A
     gradient that is not finite is skipped and counted, with one warning. Zero the gradients between batches.
 
+    In the l1 norm squares are summed coordinate by coordinate at measured updates: three gradients more in memory, and
+    between ranks as much traffic as of another gradient. The sum of sigma_i is unbiased for normal gradients. The l1
+    norm of the true gradient is not: no function of gradients with normal noise has it as its mean, since such a mean
+    is smooth where G_i passes 0. That of the batch's gradient is taken, which is longer. So the noise scale comes out
+    too low where noise prevails, and with normal noise at most pi / 2 times the batch size, on average.
+
     Args:
         model: the model that is trained, as it is wrapped, or a list of all such modules.
         optimizer: what trains it, or several; parameters that it lacks are not measured.
@@ -72,6 +81,8 @@ def tap(
         groups: `"layer"`: the parameters of each module are also measured apart, see `Tap.by_group`.
         half_life: samples after which an update counts half; None: 20 measured updates.
         preconditioned: whether gradients are divided by Adam's `sqrt(v) + eps`, element by element, first.
+        norm: `"l1"`: the noise scale of sign descent, (sum of sigma_i)^2 / (sum of |G_i|)^2 over the coordinates, for
+            the policy `sign_noise`. See above.
 
     Returns:
         The tap; `str()` says what it chose and found.
@@ -80,7 +91,7 @@ def tap(
         TypeError: if an argument is of the wrong kind.
         ValueError: if it is out of range; there are no two parts; the model is not wrapped as a whole, or sharded in a
             way that shows no gradient of one rank; the optimizer trains nothing of it, or keeps no second moments
-            although `preconditioned`; or the loader has a tap.
+            although `preconditioned`; the norm is l1 as well; or the loader has a tap.
 
     Example:
         >>> import torch, adabatch as ab
@@ -108,7 +119,7 @@ def tap(
     """
     return Tap(
         model, optimizer, loader,
-        every=every, kind=kind, groups=groups, half_life=half_life, preconditioned=preconditioned,
+        every=every, kind=kind, groups=groups, half_life=half_life, preconditioned=preconditioned, norm=norm,
     )  # fmt: skip
 
 
@@ -117,6 +128,7 @@ class Tap:
 
     Attributes:
         kind: where the parts come from: `"micro_batches"`, `"ranks"` or `"halves"`.
+        norm: in which lengths are measured: `"l2"` or `"l1"`.
     """
 
     def __init__(
@@ -130,6 +142,7 @@ class Tap:
         groups: str | None,
         half_life: float | None,
         preconditioned: Any,
+        norm: str,
     ) -> None:
         if not isinstance(loader, DrivenLoader):
             remedy = "`ab.micro_batches(loader, batch_size=...)` wraps any other"
@@ -139,6 +152,10 @@ class Tap:
         self._every = _checks.whole("every", every)
         self._half_life = None if half_life is None else float(_checks.finite("half_life", half_life, above=0))
         _checks.one_of("groups", groups, (None, "layer"))
+        self.norm = _checks.one_of("norm", norm, ("l2", "l1"))
+        if norm == "l1" and preconditioned:
+            rule, remedy = "must be l2 where gradients are divided by Adam's scales", "leave `preconditioned` out"
+            raise ArgumentError("norm", rule, value=norm, remedy=remedy)
         modules = trained(model)
         self._optimizers = optimized(optimizer, preconditioned=preconditioned)
         self._preconditioned = preconditioned
@@ -150,9 +167,10 @@ class Tap:
         self._watched: Watched | WatchedShards
         if is_sharded(modules):
             _check_sharded(self.kind, groups=groups, preconditioned=preconditioned)
-            self._watched = WatchedShards(modules, parameters)
+            self._watched = WatchedShards(modules, parameters, coordinates=norm == "l1")
         else:
-            self._watched = Watched(parameters, names if groups else None)
+            watched = WatchedCoordinates if norm == "l1" else Watched
+            self._watched = watched(parameters, names if groups else None)
         unit = self._half_life or float(_MEASURED_IN_A_HALF_LIFE)
         self._estimators = [Estimator(unit) for _ in range(len(self._watched.groups) + 1)]
         self._skipped, self._warned, self._closed = 0, False, False
@@ -165,7 +183,7 @@ class Tap:
         self._phantom = False  # whether the step under way trains nothing
         self._told = False  # whether `accumulate` tells of its micro-batches
         self._batch: Batch | None = None  # in a plain loop, the batch under way
-        self._whole: Tensor | None = None  # and its gradient's squared norms
+        self._whole: Any = None  # and its gradient's squared norms
         self._counted: Batch | None = None  # and the batch that was counted last
         self._began_at = loader.clock
         put_on(loader, self)
@@ -194,13 +212,18 @@ class Tap:
         wider to both sides.
         """
         self._read()
-        return _widened(self._estimators[-1].estimate())
+        return self._told_of(self._estimators[-1].estimate())
 
     def by_group(self) -> dict[str, NoiseEstimate]:
         """The noise of each layer's parameters, by the layer's name; empty without `groups`."""
         self._read()
         pairs = zip(self._watched.groups, self._estimators, strict=False)
-        return {name: found for name, each in pairs if (found := _widened(each.estimate())) is not None}
+        return {name: found for name, each in pairs if (found := self._told_of(each.estimate())) is not None}
+
+    def _told_of(self, found: NoiseEstimate | None) -> NoiseEstimate | None:
+        if found is not None and self.norm == "l1":
+            found = squared(found)
+        return _widened(found)
 
     def __str__(self) -> str:
         return said(self.estimate(), self._sentence(), self._skipped)
@@ -208,7 +231,7 @@ class Tap:
     def _sentence(self) -> str:
         ghosts = ", where batch norm sees halves" if self._ghosts else ""
         updates = "every update" if self._every == 1 else f"one of {self._every} updates"
-        return f"{self.kind.replace('_', '-')} of {updates}{ghosts}"
+        return f"{self.kind.replace('_', '-')} of {updates}{', in the l1 norm' if self.norm == 'l1' else ''}{ghosts}"
 
     def close(self) -> None:
         """Listens no longer; what was found stays."""
@@ -229,6 +252,7 @@ class Tap:
             "format": _FORMAT,
             "half_life": self._half_life,
             "preconditioned": self._preconditioned,
+            "norm": self.norm,
             "wait": self._wait,
             "clock": self._clock,
             "skipped": self._skipped,
@@ -247,7 +271,7 @@ class Tap:
         own = self.state_dict()
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or set(state) != set(own):
             raise ArgumentError("state", "must be what `state_dict()` of a noise tap gave", value=state)
-        for name in ("half_life", "preconditioned"):
+        for name in ("half_life", "preconditioned", "norm"):
             if state[name] != own[name]:
                 remedy = f"resume with the same `{name}`"
                 raise ArgumentError(name, f"must be {state[name]} as in the state", value=own[name], remedy=remedy)
@@ -306,6 +330,9 @@ class Tap:
         self._parts.append((factor, part.size, weight))
         if part.is_last:  # what was scattered is the sum over the rank's micro-batches
             factors, sizes, weights = zip(*self._parts, strict=True)
+            if self.norm == "l1" and (weights != sizes or not _sums_to(factors, self._factor(part.batch))):
+                rule = "cannot measure the noise in the l1 norm where parameters are sharded and tokens weigh"
+                raise UsageError("noise.tap", rule, remedy="leave `norm` out, or weigh by samples")
             self._under_way.add(self._watched.own(), factor=sum(factors), size=sum(sizes), weight=sum(weights))
 
     def whole(self, part: Part) -> None:
@@ -391,11 +418,22 @@ class Tap:
         if self._preconditioned and scales is None:
             return  # before the first step
         watched.open(scales)
-        before = watched.whole()[-1] if watched.has_gradients() else None
-        width = len(self._estimators)
-        self._under_way = MeasuredBatch(width, before, watched.device, end=batch.end, size=batch.size)
+        before = watched.left() if watched.has_gradients() else None
+        arguments: Any = (len(self._estimators), before, watched.device)
+        if self.norm == "l2":
+            self._under_way = MeasuredBatch(*arguments, end=batch.end, size=batch.size)
+            return
+        if isinstance(watched, WatchedShards):  # in `accumulate` what comes is `factor` times the rank's mean gradient
+            factor = self._factor(batch) if self._told else 1.0
+            watched.weigh(batch.rank_size / factor**2 if batch.rank_size else 0.0, batch.size)
+        coordinates = watched if isinstance(watched, WatchedCoordinates) else None
+        self._under_way = MeasuredCoordinates(coordinates, *arguments, end=batch.end, size=batch.size)
 
-    def _end(self, whole: Tensor, batch: Batch) -> None:
+    def _factor(self, batch: Batch) -> float:
+        """What `accumulate` weighs the mean gradient of this rank's share with, where samples weigh."""
+        return batch.rank_size * self._world / batch.size
+
+    def _end(self, whole: Any, batch: Batch) -> None:
         """The batch is whole: the next measured one is `every` updates later."""
         assert self._under_way is not None
         self._read()
@@ -449,6 +487,22 @@ def said(found: NoiseEstimate | None, measured_from: str, skipped: int) -> str:
         return f"noise scale not measured yet; {measured_from}{tail}"
     numbers = f"{found.noise_scale:.3g} samples (95 %: {found.low:.3g} to {found.high:.3g})"
     return f"noise scale {numbers} from {found.measured:.0f} updates; {measured_from}{tail}"
+
+
+def squared(found: NoiseEstimate) -> NoiseEstimate:
+    """An estimate of squares from one of lengths: of the quotient of both, and of each.
+
+    Example:
+        >>> squared(NoiseEstimate(3.0, 2.0, 4.0, trace=6.0, signal=2.0, measured=10.0))
+        NoiseEstimate(noise_scale=9.0, low=4.0, high=16.0, trace=36.0, signal=4.0, measured=10.0)
+    """
+    ratio, low, high = found.noise_scale**2, found.low**2, found.high**2
+    return NoiseEstimate(ratio, low, high, found.trace**2, found.signal**2, found.measured)
+
+
+def _sums_to(numbers: Iterable[Any], total: float) -> bool:
+    numbers = list(numbers)
+    return not any(isinstance(each, Tensor) for each in numbers) and math.isclose(sum(numbers), total, rel_tol=1e-9)
 
 
 def _widened(found: NoiseEstimate | None) -> NoiseEstimate | None:

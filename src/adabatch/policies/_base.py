@@ -42,6 +42,7 @@ class Policy(ABC):
         coupling: the name of the coupling that it brings.
         needs_noise: whether a tap must measure the gradient's noise.
         needs_loss: whether it must be told the loss.
+        noise_norm: in which the tap must measure lengths, `"l2"` or `"l1"`.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -52,6 +53,7 @@ class Policy(ABC):
     coupling: ClassVar[str] = "linear"
     needs_noise: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = False
+    noise_norm: ClassVar[str] = "l2"
 
     _: KW_ONLY
     maximum: int

@@ -35,6 +35,18 @@ def check_belongs(schedule: Any, **given: Any) -> None:
             raise ArgumentError(name, rule, got=type(given[name]).__name__, remedy=remedy)
 
 
+def check_follows(coupling: couplings.Coupling, schedule: Any, noise: Any) -> couplings.Coupling:
+    """The coupling before any noise was measured; raises if nobody tells one the noise that it follows."""
+    if coupling.follows_noise and (not isinstance(schedule, Policy) or noise is None):
+        rule = f"{coupling.name!r} follows the gradient's noise, which a policy with a tap tells"
+        remedy = f"give both, or a noise that stays, such as `ab.couplings.{coupling.name}(noise=8.0)`"
+        raise ArgumentError("coupling", rule, got="none", remedy=remedy)
+    if coupling.follows_noise and getattr(noise, "norm", "l2") != "l2":
+        rule = f"{coupling.name!r} was derived for the noise scale in the l2 norm"
+        raise ArgumentError("coupling", rule, got=f"a tap in {noise.norm}", remedy="use `sqrt` for sign descent")
+    return coupling.with_noise(0.0)
+
+
 def checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.optim.Optimizer]:
     """One optimizer or several as a list.
 
@@ -94,3 +106,8 @@ def checked_loader(loader: Any) -> DrivenLoader:
             remedy="build it with a `batch_size`, or wrap another loader in `ab.micro_batches`",
         )
     return loader
+
+
+def brought(schedule: Schedule | Policy | None) -> str:
+    """The coupling that it brings."""
+    return "linear" if schedule is None else schedule.coupling

@@ -72,6 +72,10 @@ class CoupledStep:
         self._guard.on_exception = untraced(self.restore)
         COUPLED.add(weakref.ref(optimizer, COUPLED.discard))
 
+    def take(self, coupling: Coupling) -> None:
+        """Takes another coupling from the next step on; `follow` comes next."""
+        self._coupling = coupling
+
     def follow(self, ratios: Iterable[float]) -> None:
         """Notes what the coupling changes at these ratios of batch sizes."""
         groups = self.optimizer.param_groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from numbers import Real
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from adabatch._errors import ArgumentError, ArgumentTypeError
 from adabatch.policies import Policy
 from adabatch.types import Decision, DrivenLoader, NoiseEstimate, Observation, Tap
 
-_KEYS: Final = ("policy", "batch_size", "sizes", "updates", "seen", "loss", "losses", "noise")
+_KEYS: Final = ("policy", "batch_size", "sizes", "updates", "seen", "decided_on", "loss", "losses", "noise")
 
 
 class Decided:
@@ -45,6 +45,10 @@ class Decided:
         if noise is None and policy is not None and policy.needs_noise:
             rule = f"must be given, since the policy {policy.name!r} decides by the gradient's noise"
             raise ArgumentError("noise", rule, remedy="make one with `ab.noise.tap(...)`")
+        if noise is not None and policy is not None and (norm := getattr(noise, "norm", "l2")) != policy.noise_norm:
+            rule = f"must be measured in the {policy.noise_norm} norm for the policy {policy.name!r}"
+            remedy = f'write `ab.noise.tap(..., norm="{policy.noise_norm}")`'
+            raise ArgumentError("noise", rule, value=norm, remedy=remedy)
         self.policy, self._loader = policy, loader
         self._noise: Tap | None = noise
         self.begin_with(first)
@@ -55,7 +59,8 @@ class Decided:
         self.last: Decision | None = None
         self._state = {} if policy is None else policy.init()
         self._updates = 0
-        self._seen: list[float] | None = None  # of the estimate that was decided on last
+        self._seen: list[float] | None = None  # of this rank's estimate at the last decision
+        self._decided_on: list[float] | None = None  # of the estimate that was decided on, which is the first rank's
         self._loss: Any = 0.0  # the sum since the last decision, on the loss's own device
         self._losses = 0
 
@@ -72,6 +77,12 @@ class Decided:
         """
         self._steps = () if self.policy is None else self.policy.sizes(first)
         self.size, self.used = first, (first, first)
+
+    @property
+    def noise_scale(self) -> float:
+        """The noise scale at the last decision, from 0 to infinite; 0 before one that had it."""
+        trace, signal = self._decided_on or (0.0, 0.0)
+        return 0.0 if trace <= 0 else inf if signal <= 0 else trace / signal
 
     def assign(self, size: int) -> None:
         """Takes another size from the next batch on."""
@@ -110,7 +121,10 @@ class Decided:
         losses = sum(count for *_, count in told)
         loss = sum(total for _, total, _ in told) / losses if losses else None
         self._loss, self._losses = 0.0, 0
-        seen = Observation(clock, self._updates, self.size, lr=lr, loss=loss, noise=told[0][0])
+        shared = told[0][0]
+        if shared is not None and isfinite(shared.trace) and isfinite(shared.signal):
+            self._decided_on = [shared.trace, shared.signal]
+        seen = Observation(clock, self._updates, self.size, lr=lr, loss=loss, noise=shared)
         decision, self._state = policy.decide(seen, self._state)
         size = _checks.whole("batch_size", decision.batch_size, remedy=f"the policy {policy.name!r} must decide one")
         if size not in self.sizes:
@@ -133,6 +147,7 @@ class Decided:
             list(self.used),
             self._updates,
             seen,
+            self._decided_on,
             loss if isfinite(loss) else None,
             self._losses,
             None if self._noise is None else self._noise.state_dict(),
@@ -156,6 +171,11 @@ class Decided:
         found = {_checks.whole("batch_size", size) for size in (state["batch_size"], *used)}
         if policy is not None and not found <= set(policy.sizes(first)):
             raise _damaged(f"its sizes must be among {', '.join(map(str, policy.sizes(first)))}")
+        shown = state["decided_on"]
+        if shown is not None and not (
+            isinstance(shown, list | tuple) and len(shown) == 2 and all(isinstance(each, Real) for each in shown)
+        ):
+            raise _damaged("it was decided on a trace and a signal, or on neither")
         if (state["noise"] is None) != (self._noise is None):
             raise _damaged("it must have been saved with a tap, or without one, as this training has it")
 
@@ -167,6 +187,7 @@ class Decided:
         self._state, self.size = dict(state["policy"]), int(state["batch_size"])
         self.used = (state["sizes"][0], state["sizes"][1])
         self._updates, self._seen = int(state["updates"]), None if state["seen"] is None else list(state["seen"])
+        self._decided_on = None if state["decided_on"] is None else [float(each) for each in state["decided_on"]]
         self._loss = nan if state["loss"] is None else float(state["loss"])
         self._losses, self.last = int(state["losses"]), None
 

@@ -14,7 +14,7 @@ from adabatch import _checks, couplings
 from adabatch._distributed import is_phantom
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.policies import Policy
-from adabatch.scheduler._arguments import check_belongs, checked_loader, checked_optimizers
+from adabatch.scheduler._arguments import brought, check_belongs, check_follows, checked_loader, checked_optimizers
 from adabatch.scheduler._bias_correction import read_states
 from adabatch.scheduler._coupled_step import CoupledStep, check_sizes, is_captured
 from adabatch.scheduler._decided import Decided
@@ -30,6 +30,7 @@ _HELD: Final = "batch_size"  # in states at the end of a plan, which gives no si
 _DECIDED: Final = "decided"  # in states under a policy
 _EXTRA: Final = {_MOMENTS, _HELD, _DECIDED}
 _LARGE_JSON: Final = 2000  # characters; longer schedules enter states as a fingerprint
+_ALL_NOISE: Final = 1e9  # in first batch sizes; the gain of a coupling that follows the noise is then the ratio
 _AHEAD: Final = "Let ab.DataLoader fetch ahead, with `num_workers=` and `device=`, instead of a prefetcher around it"
 
 
@@ -65,7 +66,7 @@ class BatchSizeScheduler:
             ranks.
         coupling: how the LR follows: a name, text such as `"power(0.75)"`, or a coupling. None for the one that the
             schedule or policy brings: `linear`, under `from_lr` that of its rule, under `last_iterate` and `cabs`
-            `none`.
+            `none`, under `sign_noise` `sqrt`.
         epochs: epochs of training, if known; the plan ends there. Not for a policy.
         tokens_per_sample: tokens in a sample, at least 1; needed by a schedule in tokens. Not for a policy.
         noise: the tap that measures the gradient's noise, for a policy; its state is saved here, and `close()` closes
@@ -120,7 +121,8 @@ class BatchSizeScheduler:
     ) -> None:
         check_belongs(schedule, epochs=epochs, tokens_per_sample=tokens_per_sample, noise=noise)
         self._schedule = schedule
-        self._coupling = couplings.get(_brought(schedule) if coupling is None else coupling)
+        self._coupling = couplings.get(brought(schedule) if coupling is None else coupling)
+        self._followed = check_follows(self._coupling, schedule, noise)  # at the noise that was decided on last
         optimizers = checked_optimizers(optimizer, self._coupling)
         if isinstance(schedule, Policy):
             for each in optimizers:
@@ -149,14 +151,18 @@ class BatchSizeScheduler:
         self._elsewhere = False  # whether an optimizer stepped last while no batch of the loader was out
         self._unaware = True  # whether no batch was trained on and no state loaded yet
         for each in optimizers:
-            check_sizes(each, self._coupling, [size / self._base for size in self.sizes])
+            check_sizes(each, self._coupling.with_noise(_ALL_NOISE), [size / self._base for size in self.sizes])
         loader.attach(self)
-        self._steps = [CoupledStep(each, self._coupling, self._before_step, self._after_step) for each in optimizers]
+        self._steps = [CoupledStep(each, self._followed, self._before_step, self._after_step) for each in optimizers]
         self._uncoupled = UncoupledSteps(self._steps, loader)
         self._lr_steps: LRSteps | None = LRSteps(optimizers)  # None once it is known
         self._follow()
 
     def _follow(self) -> None:
+        if self._decided is not None and self._coupling.follows_noise:
+            self._followed = self._coupling.with_noise(self._decided.noise_scale / self._base)
+            for step in self._steps:
+                step.take(self._followed)
         for step in self._steps:
             step.follow(size / self._base for size in (*self.sizes, *(self._decided.used if self._decided else ())))
 
@@ -196,7 +202,7 @@ class BatchSizeScheduler:
     @property
     def factor(self) -> float:
         """The coupling's factor on the LR at `batch_size`."""
-        return self._coupling.lr_factor(self.batch_size / self._base)
+        return self._followed.lr_factor(self.batch_size / self._base)
 
     @property
     def last_lr(self) -> list[float]:
@@ -226,9 +232,6 @@ class BatchSizeScheduler:
             raise ArgumentError("decay", "must be at most 1", value=decay, remedy=remedy)
         batch = self._loader.current
         return math.pow(decay, (self._requested if batch is None else batch.requested) / self._base)
-
-    def _first_lr(self) -> float:
-        return self.last_lr[0]
 
     @property
     def last_decision(self) -> Decision | None:
@@ -277,8 +280,10 @@ class BatchSizeScheduler:
             self._look_at_lr_steps(self._lr_steps, batch)
         if self._decided is None:
             self._log_change(self._loader.clock)
-        elif (decision := self._decided.after_update(lr=self._first_lr, loss=loss)) is not None:
+        elif (decision := self._decided.after_update(lr=lambda: self.last_lr[0], loss=loss)) is not None:
             self.decisions.append(decision)
+        if self._coupling.follows_noise:
+            self._follow()
 
     def close(self) -> None:
         """Takes the coupling off the optimizers and lets go of the loader, whose batch size stays what it is."""
@@ -593,8 +598,3 @@ class BatchSizeScheduler:
                 reason += f", wants {ranks:,} {'rank' if ranks == 1 else 'ranks'}"
             self.decisions.append(Decision(clock, size, reason, ranks))
             self._logged = size
-
-
-def _brought(schedule: Schedule | Policy | None) -> str:
-    """The coupling that it brings."""
-    return "linear" if schedule is None else schedule.coupling
