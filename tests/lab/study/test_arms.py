@@ -83,7 +83,7 @@ def test_every_setting_that_may_differ_is_a_key():
     read = {text.partition("=")[0].replace("-", "_"): value for text, value in EVERY_KEY.items()}
     assert {name: found[name] for name in read} == read
     common = {"task", "seed", "device", "threads", "data"}
-    assert {*read, "rule", "growth_file", "transition"} == set(found) - common
+    assert {*read, "rule", "growth_file", "policy", "transition"} == set(found) - common
 
 
 def test_an_arm_that_grows_by_a_rule():

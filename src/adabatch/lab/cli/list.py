@@ -44,11 +44,10 @@ def contents() -> dict[str, dict[str, str]]:
     from adabatch.lab import tasks
     from adabatch.lab.planner import PRESETS
 
+    policies = _docstrings.first_lines("adabatch.policies")
     return {
         "schedules": _docstrings.first_lines("adabatch.schedules"),
-        "policies": {
-            name.replace("_", "-"): line for name, line in _docstrings.first_lines("adabatch.policies").items()
-        },
+        "policies": {name.replace("_", "-"): line for name, line in policies.items()},
         "couplings": _docstrings.first_lines("adabatch.couplings"),
         "tasks": {name: tasks.get(name).summary for name in tasks.names()},
         "models": _docstrings.first_lines("adabatch.lab.models"),

@@ -75,8 +75,8 @@ class Evaluation:
             from 0; None without a policy or measurement, or where it is infinite.
         noise_low: the lower end of its interval of 95 %; None without one.
         noise_high: the upper end; None without one, or where there is no end.
-        decided: the reason of the policy's latest look, also if the batch size stayed; before the first look, that of its
-            latest decision; None before that.
+        decided: the reason of the policy's latest look, also to keep the batch size; of its latest decision before the
+            first look; None before that.
     """
 
     samples: int
@@ -158,14 +158,18 @@ def decision_of(values: Mapping[str, Any]) -> Decision:
     """
     read = dict(values)
     if read.get("interval") is not None:
-        low, high = (inf if end is None else float(end) for end in read["interval"])
+        low, high = (_number_or_inf("interval", end) for end in read["interval"])
         read["interval"] = low, high
     if (seen := read.get("observation")) is not None:
-        noise = seen["noise"]
-        if noise is not None:
-            noise = checked(NoiseEstimate(**{key: inf if value is None else value for key, value in noise.items()}))
+        noise = seen["noise"] and NoiseEstimate(**{key: _number_or_inf(key, it) for key, it in seen["noise"].items()})
         read["observation"] = checked(Observation(**{**seen, "noise": noise}))
     return checked(Decision(**read))
+
+
+def _number_or_inf(name: str, value: Any) -> float:
+    if value is not None and not _number(value):
+        raise ArgumentError(name, "must be a number or null", got=repr(value)[:40])
+    return inf if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:
