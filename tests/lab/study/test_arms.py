@@ -220,7 +220,9 @@ def test_an_arm_with_a_policy():
         "a: policy=noise-scale:2,factor=4 max-batch-size=128", "b: policy='goodput:16:3e3 32:5500'", growth=2.0
     )
     adaptive = config(growth=2.0)
-    assert arms["a"] == replace(adaptive.constant(), policy="noise-scale:2,factor=4", max_batch_size=128)
+    assert arms["a"] == replace(
+        adaptive.constant(), policy="noise-scale:2,factor=4", max_batch_size=128, every="2 epochs"
+    )
     assert arms["b"].policy == "goodput:16:3000 32:5500"
     assert largest_batch(arms["a"], dataset_size=N) == 128
     for text, message in {

@@ -403,6 +403,10 @@ def test_a_policy_brings_its_own_coupling():
         ({"every": "3"}, "`every` must come without `policy`, got both; the policy decides when the batch grows"),
         ({"world_sizes": "0:2"}, "`world_sizes` must come without `policy`, got both; the policy decides"),
         ({"compile": True}, "`compile` must come with `drop_last` under a policy, got it alone; the last batch"),
+        (
+            {"fsdp": True, "precision": "float64"},
+            "`precision` must not be float64 with `fsdp` under a policy, got both;",
+        ),
         ({"optimizer": "adam"}, "`coupling` must suit the optimizer, linear was derived for sgd, "),
         ({"policy": "cabs"}, "`policy` 'cabs' was derived for SGD without momentum, got a momentum of 0.9; use"),
         (

@@ -84,6 +84,8 @@ def command(
 
         adabatch train cifar10 --preset adabatch --model resnet20
 
+        adabatch train digits --policy noise-scale:1
+
         adabatch train digits --growth 2 --every 4 --tune
 
         adabatch train --config runs/mine --seed 1

@@ -298,6 +298,12 @@ class RunConfig:
         if self.compile and not self.drop_last:
             rule, remedy = "must come with `drop_last` under a policy", "the last batch of an epoch may have any size"
             raise ArgumentError("compile", rule, got="it alone", remedy=remedy)
+        if self.fsdp and self.precision == "float64":
+            rule, remedy = (
+                "must not be float64 with `fsdp` under a policy",
+                "noise is measured in float32 and bf16 there",
+            )
+            raise ArgumentError("precision", rule, got="both", remedy=remedy)
         policy = growing.batch_policy(asdict(self))
         assert policy is not None
         policy.check_training(optimizers.stand_in(self.optimizer, momentum=self.momentum), self.coupling)

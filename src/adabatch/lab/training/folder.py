@@ -439,7 +439,7 @@ def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record]
         try:
             values = _files.values_of(line.decode())
             found.append(read(values))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArgumentError(None, f"line {number:,}: {error}") from None
     return found, sum(len(line) + 1 for line in lines[:count])
 

@@ -110,6 +110,8 @@ def train(
         if ranks.world > 1:
             ranks.check_same(_decisive(config, loaded, device))
         setup = Setup(config, loaded, device, ranks)
+        if setup.noise is not None:
+            around.callback(setup.noise.close)
         folder = None
         if out is not None:
             how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
