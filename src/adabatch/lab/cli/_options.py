@@ -15,7 +15,8 @@ from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab import tasks
 from adabatch.lab.cli import _shared
 from adabatch.lab.training import growth
-from adabatch.lab.training.config import GROWING, OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top, read_settings
+from adabatch.lab.training.config import GROWING, OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top
+from adabatch.lab.training.settings_file import read_settings
 
 
 def path_of(text: str | Path) -> Path:
