@@ -226,9 +226,11 @@ class Tap:
         return _widened(found)
 
     def __str__(self) -> str:
-        return said(self.estimate(), self._sentence(), self._skipped)
+        return said(self.estimate(), self.measured_from, self._skipped)
 
-    def _sentence(self) -> str:
+    @property
+    def measured_from(self) -> str:
+        """The parts from which the noise is measured, and how often, in words."""
         ghosts = ", where batch norm sees halves" if self._ghosts else ""
         updates = "every update" if self._every == 1 else f"one of {self._every} updates"
         return f"{self.kind.replace('_', '-')} of {updates}{', in the l1 norm' if self.norm == 'l1' else ''}{ghosts}"

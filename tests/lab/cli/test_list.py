@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from adabatch import couplings, schedules
+from adabatch import couplings, policies, schedules
 from adabatch.lab import cli, models, tasks
 from adabatch.lab.planner import PRESETS
 
@@ -22,7 +22,7 @@ def kinds(package, base):
 
 def test_everything_has_a_line(capsys):
     lines = run(capsys).splitlines()
-    names = ["geometric", "linear_ramp", "sqrt", "power", *tasks.names(), *models.names()]
+    names = ["geometric", "linear_ramp", "sqrt", "power", "norm-test", *tasks.names(), *models.names()]
     for name in names:
         found = [line for line in lines if line.split()[:1] == [name]]
         assert len(found) == names.count(name)  # the task quadratic has a network of its name
@@ -31,8 +31,9 @@ def test_everything_has_a_line(capsys):
 
 def test_json_holds_what_the_packages_offer(capsys):
     found = json.loads(run(capsys, "--json"))
-    assert list(found) == ["schedules", "couplings", "tasks", "models", "presets"]
+    assert list(found) == ["schedules", "policies", "couplings", "tasks", "models", "presets"]
     assert set(found["schedules"]) == kinds(schedules, schedules.Schedule)
+    assert set(found["policies"]) == {name.replace("_", "-") for name in kinds(policies, policies.Policy)}
     assert set(found["couplings"]) == kinds(couplings, couplings.Coupling)
     assert set(found["tasks"]) == set(tasks.names())
     assert set(found["models"]) == set(models.names())

@@ -161,6 +161,8 @@ def test_what_is_known_is_taken_where_nothing_is_given(monkeypatch, capsys):
     monkeypatch.setattr(measured, "GAINS", rows)
     assert _speed.known_to_be_faster(config, fixed=[]) == {"compile": True}
     assert _speed.known_to_be_faster(config, fixed=["compile"]) == {}
+    decided = replace(config, policy="noise-scale:1")
+    assert _speed.known_to_be_faster(decided, fixed=[]) == {}, "sizes are not all known"
     assert _speed.known_to_be_faster(replace(config, compile=True), fixed=[]) == {}, "no default"
     choice = _speed.Choice(wanted=False, fixed=[], ranks=Ranks(), as_json=False, show=False)
     assert choice.for_run(config, None, begun=None).compile is True

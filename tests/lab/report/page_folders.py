@@ -10,7 +10,7 @@ from adabatch.lab.study.arms import standard_arms
 from adabatch.lab.study.outcome import outcome
 from adabatch.lab.training import RunConfig
 from adabatch.lab.training.records import Evaluation, RunResult
-from adabatch.types import Decision
+from adabatch.types import Decision, NoiseEstimate, Observation
 
 N = 1437
 ENDS = {"fixed-small": 0.976, "fixed-large": 0.943, "adaptive": 0.975, "uncoupled": 0.931, "run": 0.975}
@@ -63,9 +63,39 @@ def result(config, name, *, target=0.95):
     )
 
 
+def decided():
+    """A result that a run under a policy could have: the noise rises, at both ends it cannot be told."""
+    found = result(GROWING, "run")
+    noise = {k: NoiseEstimate(20.0 * k, 12.0 * k, 50.0 * k, 40.0 * k, 2.0, 30.0 + k) for k in range(15)}
+    noise[1] = replace(noise[1], noise_scale=-300.0, high=math.inf, signal=-0.1)
+    noise[14] = replace(noise[14], high=math.inf)
+    history = [
+        replace(
+            each,
+            noise_scale=noise[each.epoch].noise_scale,
+            noise_low=noise[each.epoch].low,
+            noise_high=noise[each.epoch].high if noise[each.epoch].high < math.inf else None,
+            decided="noise scale 280, noise_scale asks for 150 to inf: stays at the maximum of 256",
+        )
+        for each in found.history
+    ]
+    changes = []
+    for each in found.decisions:
+        seen = Observation(each.clock, 40, each.batch_size // 2, 0.006, 0.5, noise[each.clock // N])
+        interval, reason = (
+            (1.1 * each.batch_size, math.inf),
+            f"noise scale 99, noise_scale asks: grows to {each.batch_size}",
+        )
+        changes.append(replace(each, reason=reason, observation=seen, interval=interval))
+    return replace(found, history=tuple(history), decisions=tuple(changes), noise_from="halves of one of 4 updates")
+
+
+DECIDED = replace(GROWING, growth=None, every="1 epoch", policy="noise-scale:1")
+
+
 def write_run(folder, config=GROWING, *, name="run", finished=True):
     """A run folder; an unfinished one has only the logs of its first five epochs."""
-    found = result(config, name)
+    found = decided() if config == DECIDED else result(config, name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_json()))
     (folder / "versions.json").write_text(json.dumps(VERSIONS))

@@ -7,7 +7,7 @@ import sys
 import pytest
 from tests.lab.report import chromium
 from tests.lab.report.chromium import DESKTOP, PHONE
-from tests.lab.report.page_folders import write_comparison, write_run
+from tests.lab.report.page_folders import DECIDED, write_comparison, write_run
 from tests.lab.report.page_hands import SAID, box, hover, press, shown
 
 from adabatch.lab.report import page
@@ -24,11 +24,12 @@ def pages(tmp_path_factory):
     write_comparison(folder / "single", seeds=1, names=("fixed-small", "mine", "a-name-as-long-as-they-get-in-a-study"))
     write_run(folder / "run")
     write_run(folder / "unfinished", finished=False)
-    return {name: page.write(folder / name) for name in ("comparison", "single", "run", "unfinished")}
+    write_run(folder / "decided", DECIDED)
+    return {name: page.write(folder / name) for name in ("comparison", "single", "run", "unfinished", "decided")}
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("name", ["comparison", "single", "run", "unfinished"])
+@pytest.mark.parametrize("name", ["comparison", "single", "run", "unfinished", "decided"])
 def test_it_draws_without_a_complaint_and_asks_nobody(browser, pages, name, device):
     browser.open(pages[name], device=device)
     assert browser.run("[...document.querySelectorAll('.chart')].every(c => c.querySelectorAll('.line, .mark').length)")
@@ -37,7 +38,7 @@ def test_it_draws_without_a_complaint_and_asks_nobody(browser, pages, name, devi
 
 
 @pytest.mark.parametrize("width", [320, 375])
-@pytest.mark.parametrize("name", ["comparison", "single", "run", "unfinished"])
+@pytest.mark.parametrize("name", ["comparison", "single", "run", "unfinished", "decided"])
 def test_a_narrow_window_does_not_overflow(browser, pages, name, width):
     browser.open(pages[name], device=PHONE | {"width": width})
     browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
@@ -244,3 +245,13 @@ def test_without_chromium_the_tests_say_how_to_get_it(tmp_path):
     )
     assert done.stdout.startswith("None ")
     assert "apt-get install -y chromium" in done.stdout
+
+
+def test_a_decision_says_why_and_the_noise_how_sure_it_is(browser, pages):
+    browser.open(pages["decided"])
+    assert "noise_scale asks: grows to 64" in hover(browser, 4 / 14, panel=2)
+    assert "noise scale 80" in (told := hover(browser, 4 / 14, panel=3))
+    assert "48 to 200" in told
+    # The open end reaches beyond the panel, which cuts it.
+    high = "document.querySelectorAll('#course .band')[0].getBBox().height"
+    assert browser.run(high) > box(browser, 3)[3]

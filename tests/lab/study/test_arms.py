@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -83,7 +84,7 @@ def test_every_setting_that_may_differ_is_a_key():
     read = {text.partition("=")[0].replace("-", "_"): value for text, value in EVERY_KEY.items()}
     assert {name: found[name] for name in read} == read
     common = {"task", "seed", "device", "threads", "data"}
-    assert {*read, "rule", "growth_file", "transition"} == set(found) - common
+    assert {*read, "rule", "growth_file", "policy", "transition"} == set(found) - common
 
 
 def test_an_arm_that_grows_by_a_rule():
@@ -212,3 +213,41 @@ def test_the_standard_arms_of_a_file(file):
         ValueError, match=r"`growth_file` must come to a batch above 16 .*; let it hold a schedule that "
     ):
         standard_arms(RunConfig.for_task("digits", growth_file="schedule.json"), dataset_size=N)
+
+
+def test_an_arm_with_a_policy():
+    arms = chosen(
+        "a: policy=noise-scale:2,factor=4 max-batch-size=128", "b: policy='goodput:16:3e3 32:5500'", growth=2.0
+    )
+    adaptive = config(growth=2.0)
+    assert arms["a"] == replace(
+        adaptive.constant(), policy="noise-scale:2,factor=4", max_batch_size=128, every="2 epochs"
+    )
+    assert arms["b"].policy == "goodput:16:3000 32:5500"
+    assert largest_batch(arms["a"], dataset_size=N) == 128
+    for text, message in {
+        "a: policy=nois": "`arm` a: `policy` must be one of cabs, ",
+        "a: policy=cabs": "`arm` a: `policy` 'cabs' was derived for SGD without momentum, got a momentum of 0.9",
+        "a: policy=noise-scale every=2": "`arm` a: `every` must come without `policy`, got both; the policy decides",
+        "a: policy=noise-scale growth=2": "`arm` a: `growth` must come without `policy`, got both; the policy decides",
+        "a: policy=noise-scale max-batch-size=8": "`arm` a: `max_batch_size` must be at least `batch_size` = 16, got 8",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            chosen(text)
+
+
+def test_the_standard_arms_of_a_policy():
+    adaptive = RunConfig.for_task("digits", policy="noise-scale", max_batch_size=64)
+    arms = {arm.name: arm.config for arm in standard_arms(adaptive, dataset_size=N)}
+    assert arms["adaptive"] == adaptive
+    assert arms["fixed-small"] == replace(adaptive, policy=None)
+    assert arms["fixed-large"] == replace(adaptive, policy=None, batch_size=64, lr=4 * adaptive.lr)
+    assert arms["uncoupled"] == replace(adaptive, coupling="none")
+    with pytest.raises(
+        ValueError, match=r"`policy` must come to a batch above 16 .*; let it come to more \(`max_batch"
+    ):
+        standard_arms(replace(adaptive, max_batch_size=16), dataset_size=N)
+    with pytest.raises(
+        ValueError, match=r"`coupling` must not be none, .* as an arm: --arm 'mine: policy=noise-scale:1'"
+    ):
+        standard_arms(replace(adaptive, coupling="none"), dataset_size=N)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.lab.training.checks import SMALL
 
-from adabatch.lab.training import RunConfig, on_top, read_settings
+from adabatch import policies
+from adabatch.lab.training import RunConfig, on_top
 from adabatch.lab.training import config as config_module
 from adabatch.lab.training.config import GROWING, PANELS, SETTINGS
 
@@ -60,6 +61,7 @@ def test_settings_of_earlier_run_folders_may_be_missing():
     for name in (
         "rule",
         "growth_file",
+        "policy",
         "drop_last",
         "precision",
         "channels_last",
@@ -233,47 +235,34 @@ def test_a_data_folder_is_text():
         RunConfig.for_task("digits", data=5)
 
 
-# Settings of a file, and on top of others.
-
-
-@pytest.mark.parametrize("name", ["", "config.json"])
-def test_a_folder_and_its_file_hold_the_same(tmp_path, name):
-    values = RunConfig.for_task("digits", growth=2.0).to_json()
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    assert read_settings(tmp_path / name) == values
-    assert RunConfig.for_task(**read_settings(tmp_path / name)).to_json() == values
-
-
-def test_a_part_of_the_settings_is_enough(tmp_path):
-    file = tmp_path / "mine.json"
-    file.write_text('{"lr": 0.5}')
-    assert read_settings(file) == {"lr": 0.5}
-    file.write_text('{"lr": 0.5}', encoding="utf-8-sig")  # as Notepad writes it
-    assert read_settings(file) == {"lr": 0.5}
-
-
-def test_unknown_names_and_missing_files(tmp_path):
-    file = tmp_path / "mine.json"
-    with pytest.raises(FileNotFoundError, match=r"`config` must be there, got .*mine\.json', which is not; give a "):
-        read_settings(file)
-    file.write_text('{"lr": 0.5, "rate": 1, "pace": 2}')
-    with pytest.raises(
-        ValueError, match=r"`config` must hold settings of a run, got 'rate', 'pace' in .*json; there are task, "
-    ):
-        read_settings(file)
+# Settings on top of others.
 
 
 @pytest.mark.parametrize(
     ("base", "given", "expected"),
     [
         ({"lr": 0.5}, {"lr": 0.1, "seed": 1}, {"lr": 0.1, "seed": 1}),
-        ({"growth": 2.0}, {"rule": "smith"}, {"growth": None, "rule": "smith", "growth_file": None}),
+        ({"growth": 2.0}, {"rule": "smith"}, {"growth": None, "rule": "smith", "growth_file": None, "policy": None}),
         (
             {"rule": "smith", "coupling": "linear"},
             {"growth": 2.0},
-            {"growth": 2.0, "rule": None, "growth_file": None, "coupling": "linear"},
+            {"growth": 2.0, "rule": None, "growth_file": None, "policy": None, "coupling": "linear"},
         ),
-        ({"coupling": "linear"}, {"rule": "seesaw"}, {"growth": None, "rule": "seesaw", "growth_file": None}),
+        (
+            {"coupling": "linear"},
+            {"rule": "seesaw"},
+            {"growth": None, "rule": "seesaw", "growth_file": None, "policy": None},
+        ),
+        (
+            {"growth": 2.0, "every": "9", "coupling": "sqrt"},
+            {"policy": "noise-scale:1"},
+            {"growth": None, "rule": None, "growth_file": None, "policy": "noise-scale:1", "coupling": "sqrt"},
+        ),
+        (
+            {"coupling": "sqrt", "momentum": 0.0},
+            {"policy": "cabs:0"},
+            {"growth": None, "rule": None, "growth_file": None, "policy": "cabs:0", "momentum": 0.0},
+        ),
         ({"lr": 0.5}, {"optimizer": "adam"}, {"lr": 0.001, "optimizer": "adam"}),
         ({"lr": 0.5}, {"optimizer": "adam", "lr": 0.1}, {"lr": 0.1, "optimizer": "adam"}),
         ({"lr": 0.5}, {"optimizer": "nesterov"}, {"lr": 0.5, "optimizer": "nesterov"}),
@@ -330,7 +319,9 @@ def test_a_decay_at_the_end_may_be_put_off_until_it_begins():
             check_longer("wsd:2", epochs=10, to=20, passed=passed)
 
 
-WAYS = {"growth": 2.0, "rule": "smith", "growth_file": '{"kind":"constant","batch_size":32}'}
+WAYS = {
+    "growth": 2.0, "rule": "smith", "growth_file": '{"kind":"constant","batch_size":32}', "policy": "noise-scale:1",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GROWING)
@@ -343,3 +334,78 @@ def test_a_way_to_grow_takes_the_place_of_others_and_can_be_left_out(name):
         assert (found[name], found[other]) == (WAYS[name], None)
         with pytest.raises(ValueError, match=r"`\w+` must come without `\w+`"):
             replace(config, **{other: WAYS[other]})
+
+
+# Policies.
+
+
+def test_the_sizes_of_a_policy_are_known_and_its_plan_is_not():
+    config = RunConfig.for_task("digits", policy="noise-scale:1,factor=4", max_batch_size=100)
+    assert config.sizes(1437) == config.schedule().sizes(16) == (16, 64, 100)
+    assert config.schedule() == policies.noise_scale(1.0, maximum=100, factor=4)
+    with pytest.raises(
+        ValueError, match="`policy` must be left out where all sizes are needed ahead, got noise-scale:1"
+    ):
+        config.plan(1437)
+    growing = RunConfig.for_task("digits", growth=2.0, every="1", epochs=3)
+    assert growing.sizes(1437) == growing.plan(1437).sizes == (16, 32, 64)
+    assert config.constant().sizes(1437) == (16,)
+
+
+def test_equal_policies_are_equal_settings():
+    config = RunConfig.for_task("digits", policy="noise_scale")
+    assert config == RunConfig.for_task("digits", policy=" noise-scale:1.00 ")
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_policy_brings_its_own_coupling():
+    assert RunConfig.for_task("gpt-tiny", policy="noise-scale").coupling == "sqrt"
+    assert RunConfig.for_task("digits", policy="noise-scale").coupling == "linear"
+    assert RunConfig.for_task("digits", policy="cabs", momentum=0.0).coupling == "none"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"max_batch_size": 8},
+            "`max_batch_size` must be at least `batch_size` = 16, got 8; raise it or start smaller",
+        ),
+        ({"max_batch_size": None}, "`max_batch_size` must be given with a policy, as its largest batch size, got none"),
+        ({"batch_size": 1}, "`batch_size` must be at least 2 with a policy, since a batch is measured in parts, got 1"),
+        ({"every": "3"}, "`every` must come without `policy`, got both; the policy decides when the batch grows"),
+        ({"world_sizes": "0:2"}, "`world_sizes` must come without `policy`, got both; the policy decides"),
+        ({"compile": True}, "`compile` must come with `drop_last` under a policy, got it alone; the last batch"),
+        (
+            {"fsdp": True, "precision": "float64"},
+            "`precision` must not be float64 with `fsdp` under a policy, got both;",
+        ),
+        ({"optimizer": "adam"}, "`coupling` must suit the optimizer, linear was derived for sgd, "),
+        ({"policy": "cabs"}, "`policy` 'cabs' was derived for SGD without momentum, got a momentum of 0.9; use"),
+        (
+            {"policy": "cabs", "optimizer": "adam"},
+            "`policy` 'cabs' was derived for SGD without momentum, got Adam; use",
+        ),
+        (
+            {"policy": "cabs", "momentum": 0.0, "coupling": "linear"},
+            "`coupling` must be 'none' under the policy 'cabs'",
+        ),
+        ({"policy": 1}, "`policy` must be text, got 1; write for example noise-scale:1"),
+    ],
+)
+def test_a_policy_that_does_not_fit(given, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        RunConfig.for_task("digits", **{"policy": "noise-scale", **given})
+
+
+def test_a_policy_and_the_data():
+    config = RunConfig.for_task("digits", policy="noise-scale", max_batch_size=5000)
+    with pytest.raises(
+        ValueError, match="`max_batch_size` must be at most the 1,437 samples of the data set, got 5,000"
+    ):
+        config.check_lr(1437)
+    config = RunConfig.for_task("digits", policy="noise-scale", max_batch_size=160, lr=1.2e34)
+    with pytest.raises(
+        ValueError, match=r"`lr` must stay below 1e\+35 .* got 1.2e\+35 with batches of 160 in epoch 0; "
+    ):
+        config.check_lr(1437)

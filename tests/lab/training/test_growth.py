@@ -119,7 +119,7 @@ def test_parts_that_bring_different_couplings(written):
 
 def test_on_top_of_other_settings_it_replaces_what_it_says_itself(written):
     base = {"growth": 2.0, "every": "3", "max_batch_size": 128, "batch_size": 24, "coupling": "none", "lr": 0.5}
-    none = {"growth": None, "rule": None}
+    none = {"growth": None, "rule": None, "policy": None}
     text = file_text(written(STEPS))
     found = on_top(base, {"growth_file": "schedule.json"}, task="digits")
     assert found == {**none, "growth_file": text, "coupling": "none", "lr": 0.5}

@@ -410,12 +410,13 @@ HELD = {
     **{"weight_decay": 0.1, "optimizer": "nesterov", "epochs": 3, "micro_batch_size": 8, "ghost_batch_size": 8},
     **{"seed": 1, "threads": 2, "evaluate_every": "1 epoch", "precision": "bf16", "channels_last": True},
     **{"sync_batch_norm": True, "compress": "bf16", "last_batch_norm": True},
-    **{"growth_file": '{"kind":"constant","batch_size":16}'},
+    **{"growth_file": '{"kind":"constant","batch_size":16}', "policy": "noise-scale:1"},
     **{"transition": "0.5:0.5", "decay_biases": False, "label_smoothing": 0.1, "zero_init": True},
 }
 WITH = {
     "rule": {"growth": None},
     "growth_file": {"growth": None, "every": "1 epoch", "max_batch_size": None},
+    "policy": {"growth": None, "every": "1 epoch"},
     "transition": {"optimizer": "rmsprop-warmup"},
 }  # fmt: skip; what they do not go without
 FREE = {"data": "elsewhere", "device": "auto", "workers": 1, "save_every": "5 updates"}

@@ -15,7 +15,8 @@ from adabatch._errors import AdabatchError, ArgumentError
 from adabatch.lab import tasks
 from adabatch.lab.cli import _shared
 from adabatch.lab.training import growth
-from adabatch.lab.training.config import GROWING, OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top, read_settings
+from adabatch.lab.training.config import GROWING, OUTPUT, PANELS, RUN, SETTINGS, RunConfig, on_top
+from adabatch.lab.training.settings_file import read_settings
 
 
 def path_of(text: str | Path) -> Path:
@@ -182,15 +183,15 @@ def run_config(task: str, settings: Mapping[str, Any], *, file: Path | None) -> 
 
 
 def check_growth(given: Mapping[str, Any], settings: Mapping[str, Any], preset: str | None) -> None:
-    """Raises ArgumentError if a setting of growth would have no effect, or a file says already how the batch grows.
+    """Raises ArgumentError if a setting of growth would have no effect, or a file or policy says how the batch grows.
 
     Args:
         given: the user's settings.
         settings: all settings, with those of a file or a preset.
         preset: name of a preset; None for none.
     """
-    if settings.get("growth_file") is not None:
-        growth.check_alone(given)
+    growth.check_alone(given, settings)
+    if any(settings.get(name) is not None for name in ("growth_file", "policy")):
         return
     if preset is not None or any(settings.get(name) is not None for name in GROWING if name != "rule"):
         return

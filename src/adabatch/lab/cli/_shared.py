@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from adabatch.lab.training import Progress
+    from adabatch.lab.training.records import Evaluation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,11 +117,21 @@ def evaluation_line(now: Progress, *, seconds_left: float | None) -> str:
         f"LR {found.lr:.3g}",
         f"{now.samples_per_second:,.0f}/s",
     ]
+    if noise := noise_words(found):
+        parts.append(f"noise scale {noise}")
     if now.wants is not None:
         parts.append(wants(now.wants))
     if seconds_left is not None:
         parts.append(f"{timedelta(seconds=round(seconds_left))} left")
     return "  ".join(parts)
+
+
+def noise_words(found: Evaluation) -> str:
+    """The noise scale with its interval of 95 %, in samples; empty where none was measured."""
+    if found.noise_low is None:
+        return ""
+    middle = "inf" if found.noise_scale is None else f"{found.noise_scale:.3g}"
+    return f"{middle} [{found.noise_low:.3g}, {'inf' if found.noise_high is None else f'{found.noise_high:.3g}'}]"
 
 
 def wants(world_size: int) -> str:

@@ -120,15 +120,17 @@ class Choice:
 def known_to_be_faster(run: RunConfig, *, fixed: Collection[str]) -> dict[str, Any]:
     """Settings that were measured to be faster on such a device, but for those that are `fixed` or not the default.
 
-    The layout is not among them: where it is not given, the run itself takes the faster one.
+    The layout is not among them: where it is not given, the run itself takes the faster one. Nor is compiling under a
+    policy, whose sizes are not all known ahead.
     """
     from adabatch.lab.training import measured, pick_device
 
+    left = {"channels_last", *(("compile", "cuda_graphs") if run.policy is not None else ())}
     usual = {each.name: each.default for each in fields(run)}
     return {
         name: value
         for name, value in measured.faster(run.model, pick_device(run.device)).items()
-        if name not in fixed and name != "channels_last" and getattr(run, name) == usual[name]
+        if name not in fixed and name not in left and getattr(run, name) == usual[name]
     }
 
 

@@ -62,10 +62,11 @@ def command(
     """Compare a growing batch with fixed ones on TASK: time, updates and accuracy, paired over seeds.
 
     Trains fixed-small, fixed-large (the largest batch from the start, LR scaled by the coupling), adaptive (x2 unless
-    --growth, --rule, --growth-file, --preset or --config say otherwise) and uncoupled (the same growth, LR left alone),
-    in turns. Prints a table; the folder gets compare.json, compare.md (the table so far until the end), compare.png,
-    report.html and the runs. The same command again goes on after a kill. An arm with another optimizer gets the task's
-    LR for that optimizer, unless the arm sets one. With --tune all arms train with what is faster for the adaptive one.
+    --growth, --rule, --growth-file, --policy, --preset or --config say otherwise) and uncoupled (the same growth, LR
+    left alone), in turns. Prints a table; the folder gets compare.json, compare.md (the table so far until the end),
+    compare.png, report.html and the runs. The same command again goes on after a kill. An arm with another optimizer
+    gets the task's LR for that optimizer, unless the arm sets one. With --tune all arms train with what is faster for
+    the adaptive one.
 
     Examples:
         adabatch compare digits
@@ -77,6 +78,8 @@ def command(
         adabatch compare cifar10 --preset adabatch --model alexnet --seeds 5
 
         adabatch compare digits --arm adaptive --arm 'root: growth=2 coupling=power(0.5)' --arm 'big: batch-size=64'
+
+        adabatch compare digits --seeds 3 --arm adaptive --arm 'noisy: policy=noise-scale:2 max-batch-size=128'
     """
     task, merged = _options.merged_settings(task, settings, preset=preset, file=config)
     if all(merged.get(name) is None for name in GROWING):

@@ -1,4 +1,4 @@
-"""`adabatch list`: schedules, couplings, tasks, models and presets."""
+"""`adabatch list`: schedules, policies, couplings, tasks, models and presets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @_shared.guarded
 def command(as_json: AsJson = False) -> None:
-    """List schedules, couplings, tasks, models and presets with one line each.
+    """List schedules, policies, couplings, tasks, models and presets with one line each.
 
     Examples:
         adabatch list
@@ -44,8 +44,10 @@ def contents() -> dict[str, dict[str, str]]:
     from adabatch.lab import tasks
     from adabatch.lab.planner import PRESETS
 
+    policies = _docstrings.first_lines("adabatch.policies")
     return {
         "schedules": _docstrings.first_lines("adabatch.schedules"),
+        "policies": {name.replace("_", "-"): line for name, line in policies.items()},
         "couplings": _docstrings.first_lines("adabatch.couplings"),
         "tasks": {name: tasks.get(name).summary for name in tasks.names()},
         "models": _docstrings.first_lines("adabatch.lab.models"),

@@ -249,7 +249,7 @@ def _settings(given: dict[str, Any], chosen: Preset | None) -> dict[str, Any]:
 
 def _by_file(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a plan of the schedule in a file."""
-    growth.check_alone(given)
+    growth.check_alone(given, given)
     text = growth.file_text(given["growth_file"])
     found = {"lr_schedule": "constant", **settings, **dict.fromkeys(("growth", "rule", "every", "max_batch_size"))}
     found |= {"growth_file": text, **growth.start_of(text)}

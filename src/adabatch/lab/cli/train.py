@@ -84,6 +84,8 @@ def command(
 
         adabatch train cifar10 --preset adabatch --model resnet20
 
+        adabatch train digits --policy noise-scale:1
+
         adabatch train digits --growth 2 --every 4 --tune
 
         adabatch train --config runs/mine --seed 1
@@ -190,7 +192,8 @@ def _train(config: RunConfig, speed: _speed.Choice, out: Path, *, resume_from: s
 def _tell_result(config: RunConfig, result: RunResult, out: Path, speed: _speed.Choice) -> None:
     """Prints what was found, and writes the page."""
     if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
-        print("note: the batch did not grow: nothing larger was due before the end of the training", file=sys.stderr)
+        why = "nothing larger was due before the end of the training"
+        print(f"note: the batch did not grow: {result.history[-1].decided or why}", file=sys.stderr)
     _warn(config, result, out)
     page = _page(out)
     if speed.as_json:
@@ -257,6 +260,9 @@ def summary(config: RunConfig, result: RunResult) -> Table:
     table.add_row("training", f"{result.train_seconds:.2f} s")
     rates = ", ".join(f"{size:,}: {rate:,.0f}" for size, rate in result.samples_per_second.items())
     table.add_row("samples per second", rates)
+    if result.noise_from is not None:
+        told = _shared.noise_words(result.history[-1]) or "not measured yet"
+        table.add_row("noise scale", f"{told}, from {result.noise_from}")
     if (found := result.diverged_at) is not None:
         words = f"the loss was not finite {found.updates:,} updates after the start; a lower --lr may help"
         table.add_row("[bold red]diverged[/]", words)

@@ -22,11 +22,14 @@ TITLES: Final = {
     "accuracy": "<b>Test accuracy</b>, %",
     "loss": "<b>Loss</b> on the test set; dotted: in training",
     "batch": "<b>Batch size</b>, samples per update",
+    "noise": "<b>Noise scale</b>, samples; band: 95 %",
     "lr": "<b>Learning rate</b> in force",
 }
-_SHARES: Final = {"accuracy": 3.0, "loss": 1.5, "batch": 1.15, "lr": 1.15}
+_SHARES: Final = {"accuracy": 3.0, "loss": 1.5, "batch": 1.15, "noise": 1.8, "lr": 1.15}
 _GAP: Final = 0.075
 _MOST: Final = 4000  # evaluations drawn, of all runs together
+_BEYOND: Final = 1e30  # stands for an end of a band that lies out of the panel
+_ABOVE: Final = 4.0  # how far an axis of noise follows the upper end of a band, over all estimates
 _MARKED: Final = 60  # evaluations of a run, at most, that get a mark each
 
 Places = dict[str, list[float]]  # the x values of a trace for each axis
@@ -40,7 +43,7 @@ def lines(
 
     Args:
         runs: for each arm its runs, one per seed.
-        panels: among `"accuracy"`, `"loss"`, `"batch"` and `"lr"`, from the top.
+        panels: among `"accuracy"`, `"loss"`, `"batch"`, `"noise"` and `"lr"`, from the top.
         paint: the colour of each arm.
         target: test accuracy, a fraction, drawn as a line; None for no line.
 
@@ -49,7 +52,9 @@ def lines(
     """
     drawn_runs = sum(len(seeds) if _differ(seeds) else 1 for seeds in runs.values())
     most = max(min(1000, _MOST // drawn_runs), 60)
-    keys = ("test_accuracy", "test_loss", "train_loss") if "loss" in panels else ("test_accuracy",)
+    keys = ["test_accuracy"]
+    keys += ["test_loss", "train_loss"] if "loss" in panels else []
+    keys += ["noise_scale"] if "noise" in panels else []
     few = {name: thinned(seeds, most, keys) for name, seeds in runs.items()}
     traces: list[Chart] = []
     xs: dict[str, list[list[float]]] = {key: [] for key in AXES}
@@ -140,7 +145,7 @@ def _loss(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
 
 
 def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
-    """The batch size as a staircase, with points at evaluations for the pointer to find."""
+    """The batch size as a staircase, with points at evaluations for the pointer; a policy's changes are marked."""
     run = runs[0]
     ends = [found["samples"] for found in run.history]
     clocks = sorted({0, *ends, *(clock for clock, _, _ in run.staircase() if clock < ends[-1])})
@@ -149,7 +154,36 @@ def _batch(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
     sizes[-1] = run.size_at(max(clocks[-1] - 1, 0))
     short = [f"<b>{name}</b> batch {words.whole(size)}" for size in sizes]
     style = {"mode": "lines", "line": {**line, "shape": "hv"}}
-    return _drawn(name, points, sizes, short, style)
+    drawn = _drawn(name, points, sizes, short, style)
+    if decided := [found for found in run.decided() if found["clock"] < ends[-1]]:
+        told = [f"<b>{name}</b> {found.get('reason', '')}" for found in decided]
+        points = _middles(runs, [found["clock"] for found in decided])
+        marks: Chart = {"mode": "markers", "marker": {"size": 8}, "cliponaxis": False}
+        drawn += _drawn(name, points, [found["batch_size"] for found in decided], told, marks)
+    return drawn
+
+
+def _noise(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
+    """The first run's noise scale with its interval as a band, which leaves the panel where it has no end."""
+    found = runs[0].noise()
+    if not found:
+        return []
+    points = _middles(runs, [clock for clock, *_ in found])
+    lows = [low or 1 / _BEYOND for _, _, low, _ in found]
+    highs = [_BEYOND if high is None else high for *_, high in found]
+    band = {"mode": "lines", "fill": "toself"}
+    scales = [scale if scale is not None and scale > 0 else None for _, scale, _, _ in found]
+    short = [
+        f"<b>{name}</b> noise scale {'not told from inf' if scale is None else f'{scale:,.3g}'}<br>"
+        f"95 %: {low:,.3g} to {'inf' if high is None else f'{high:,.3g}'}"
+        for scale, (_, _, low, high) in zip(scales, found, strict=True)
+    ]
+    mode = "lines+markers" if len(points) <= _MARKED else "lines"
+    style = {"mode": mode, "line": line, "marker": {"size": 5}}
+    around = [*points, *reversed(points)]
+    ends = [*lows, *reversed(highs)]
+    bands = _drawn(name, around, ends, None, band) if len(points) > 1 else []
+    return [*bands, *_drawn(name, points, scales, short, style)]
 
 
 def _lr(name: str, runs: Sequence[SavedRun], line: Chart) -> Drawn:
@@ -166,11 +200,14 @@ _PANELS: Final[dict[str, Callable[[str, Sequence[SavedRun], Chart], Drawn]]] = {
     "accuracy": _accuracy,
     "loss": _loss,
     "batch": _batch,
+    "noise": _noise,
     "lr": _lr,
 }
 
 
-def _drawn(name: str, points: Sequence[Json], ys: Sequence[float], text: Sequence[str], style: Chart) -> Drawn:
+def _drawn(
+    name: str, points: Sequence[Json], ys: Sequence[float | None], text: Sequence[str] | None, style: Chart
+) -> Drawn:
     places = {key: [point[key] for point in points] for key in AXES}
     return [(plotting.trace(name, places["samples"], ys, text) | style, places)]
 
@@ -222,10 +259,23 @@ def _scale(panel: str, runs: Mapping[str, Sequence[SavedRun]], target: float | N
     firsts = [seeds[0] for seeds in runs.values()]
     if panel == "batch":
         return plotting.sizes_axis([size for run in firsts for _, size, _ in run.staircase()], most=5, margin=0.1)
+    if panel == "noise":
+        return _noise_axis([found for run in firsts for found in run.noise()])
     keys = ("lr",) if panel == "lr" else ("test_loss", "train_loss")
     values: list[float] = [found.get(key) or 0.0 for run in firsts for found in run.history for key in keys]
     values = [value for value in values if 0 < value < math.inf]
     return plotting.log_axis(values, room=0.1) if values else {}
+
+
+def _noise_axis(found: Sequence[tuple[int, float | None, float, float | None]]) -> Chart:
+    """The axis of noise scales: all estimates and lower ends, and upper ends that are not far above."""
+    inner = [value for _, scale, low, _ in found for value in (scale, low) if value is not None and value > 0]
+    if not inner:
+        return {}
+    most = _ABOVE * max(inner)
+    return plotting.log_axis(
+        [*inner, *(most if high is None else min(high, most) for *_, high in found)], room=0.1, form="{:,.4g}".format
+    )
 
 
 def _floor(runs: Mapping[str, Sequence[SavedRun]]) -> float:

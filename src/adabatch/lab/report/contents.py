@@ -18,7 +18,6 @@ from adabatch.lab.shapes import Json
 
 _THIS: Final = "this run"
 _ROWS: Final = 500  # rows of evaluations or decisions in a table
-_PANELS: Final = ("accuracy", "batch", "lr")
 _CONSTANT, _GROWING = "constant batch", "growing batch"
 _MOST: Final = 60  # rows of a plan's table
 _NOISE: Final = "LR × samples of an epoch / (batch size × (1\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}momentum))."
@@ -47,7 +46,7 @@ def of_comparison(found: Finished) -> Content:
     names, seeds = [arm.name for arm in compare.arms], len(compare.seeds)
     paint = look.colours(names)
     drawn, places = _small_charts(compare, paint)
-    drawn["course"] = charts.lines(on_one_clock(found.runs), _PANELS, paint, target=compare.target)
+    drawn["course"] = charts.lines(on_one_clock(found.runs), _panels(found.runs), paint, target=compare.target)
     facts = [compare.task, compare.model, device(compare.device, compare.versions)]
     note = _course_note(found) if seeds > 1 else "As measured at each evaluation."
     told = {name: headline.arm_sentence(compare, name) for name in compare.against_fixed_small}
@@ -55,7 +54,7 @@ def of_comparison(found: Finished) -> Content:
         blocks.header([*facts, f"{seeds} {words.plural('seed', seeds)}"], headline.of_comparison(compare)),
         blocks.cards(_comparison_cards(compare)),
         blocks.controls({arm.name: f"{100 * arm.test_accuracy.mean:.1f} %" for arm in compare.arms}, AXES),
-        blocks.chart("course", "", note, size="tall"),
+        blocks.chart("course", "", note + _noise_note(found.runs), size=_size(_panels(found.runs))),
         f'<div class="grid">{"".join(places)}</div>',
         blocks.section("All figures", blocks.table(figures.comparison(compare)) + _reading(compare)),
         blocks.section("In words", blocks.sentences(told)) if told else "",
@@ -71,8 +70,7 @@ def of_run(run: SavedRun) -> Content:
     grows = len(run.staircase()) > 1
     paint = {_THIS: look.COLOURS["adaptive" if grows else SMALL]}
     result = run.result or {}
-    losses = any(found.get("test_loss") is not None for found in run.history)
-    panels = ("accuracy", "loss", "batch", "lr") if losses else _PANELS
+    panels = _panels({_THIS: [run]}, losses=any(found.get("test_loss") is not None for found in run.history))
     drawn = {"course": charts.lines({_THIS: [run]}, panels, paint, target=result.get("target"))}
     places: list[str] = []
     _add_throughput(drawn, places, {_THIS: result.get("samples_per_second", {})}, paint)
@@ -85,7 +83,7 @@ def of_run(run: SavedRun) -> Content:
         blocks.header([*facts, f"seed {run.config['seed']}"], headline.of_run(run)),
         blocks.cards(_run_cards(run)),
         blocks.controls({}, AXES),
-        blocks.chart("course", "", "As measured at each evaluation.", size="taller" if losses else "tall"),
+        blocks.chart("course", "", f"As measured at each evaluation.{_noise_note({_THIS: [run]})}", size=_size(panels)),
         f'<div class="grid">{"".join(places)}</div>',
         blocks.details(
             f"{'Every evaluation' if len(few.history) == len(run.history) else 'Evaluations'} in figures",
@@ -95,6 +93,28 @@ def of_run(run: SavedRun) -> Content:
         blocks.FOOTER,
     ]
     return Content(f"{run.config['task']}, {run.config['model']}: a run", blocks.main(body), drawn, paint)
+
+
+def _panels(runs: Mapping[str, Sequence[SavedRun]], *, losses: bool = False) -> tuple[str, ...]:
+    """The panels of the main chart."""
+    noise = any(seeds[0].noise() for seeds in runs.values())
+    return ("accuracy", *(["loss"] if losses else []), "batch", *(["noise"] if noise else []), "lr")
+
+
+def _size(panels: Sequence[str]) -> str:
+    """The size of the main chart."""
+    return {3: "tall", 4: "taller"}.get(len(panels), "tallest")
+
+
+def _noise_note(runs: Mapping[str, Sequence[SavedRun]]) -> str:
+    """A sentence about the noise and what was decided by it; empty where none was measured."""
+    if "noise" not in _panels(runs):
+        return ""
+    which = " of the first seed" if any(len(seeds) > 1 for seeds in runs.values()) else ""
+    return (
+        f" The noise scale{which} was measured for the policy; where its band has no upper end, the gradient is not "
+        "told from noise. A mark on the batch size is a decision."
+    )
 
 
 def _small_charts(compare: Comparison, paint: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -263,7 +283,8 @@ def of_together(found: Together) -> Content:
     paint = look.colours(runs)
     targets = {(run.result or {}).get("target") for run in runs.values()}
     target = targets.pop() if len(targets) == 1 else None
-    course = charts.lines({name: [run] for name, run in runs.items()}, _PANELS, paint, target=target)
+    by_name = {name: [run] for name, run in runs.items()}
+    course = charts.lines(by_name, _panels(by_name), paint, target=target)
     drawn: dict[str, Any] = {"course": course}
     places: list[str] = []
     rates = {name: run.result["samples_per_second"] for name, run in runs.items() if run.result}
@@ -274,7 +295,9 @@ def of_together(found: Together) -> Content:
     body = [
         blocks.header([*tasks[:3], f"{len(runs)} runs"], headline.of_together(runs)),
         blocks.controls({name: f"{100 * run.history[-1]['test_accuracy']:.1f} %" for name, run in runs.items()}, AXES),
-        blocks.chart("course", "", "As measured at each evaluation.", size="tall"),
+        blocks.chart(
+            "course", "", f"As measured at each evaluation.{_noise_note(by_name)}", size=_size(_panels(by_name))
+        ),
         blocks.section("In what their settings differ", blocks.table(differ) or '<p class="note">In nothing.</p>'),
         blocks.section("All figures", blocks.table(figures.together(runs))),
         f'<div class="grid">{"".join(places)}</div>',
@@ -294,9 +317,10 @@ def of_unfinished(found: Unfinished) -> Content:
     legend = {name: f"{len(found.finished(name))} of {len(found.seeds)}" for name in found.arms}
     drawn, body = {}, [blocks.header([interim.facts, "not finished"], Headline(f"{interim.title}.", lead, "open"))]
     if finished:
-        drawn["course"] = charts.lines(finished, _PANELS, paint, target=note.get("target"))
-        how = charts.spread_words(finished, "the seeds that are finished")
-        body += [blocks.controls(legend, AXES), blocks.chart("course", "", how, size="tall")]
+        panels = _panels(finished)
+        drawn["course"] = charts.lines(finished, panels, paint, target=note.get("target"))
+        how = charts.spread_words(finished, "the seeds that are finished") + _noise_note(finished)
+        body += [blocks.controls(legend, AXES), blocks.chart("course", "", how, size=_size(panels))]
     body.append(blocks.section("So far", blocks.table(Table(COLUMNS, [("", interim.rows())], corner="arm"))))
     some = {name: runs[0].config for name, runs in finished.items()}
     body += [blocks.settings(some, note.get("versions", {})), blocks.FOOTER]

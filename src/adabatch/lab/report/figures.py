@@ -168,11 +168,14 @@ def _one_run(arm: ArmOutcome, place: int) -> str:
 def history(run: SavedRun) -> Table:
     """Every evaluation of a run."""
     columns = ["updates", "seconds", "batch size", "LR", "training loss", "test loss", "test accuracy, %"]
+    noise = any(found.get("noise_low") is not None for found in run.history)
+    columns += ["noise scale", "of it 95 %"] if noise else []
     rows = []
     for found in run.history:
         losses = [_loss(found.get(key)) for key in ("train_loss", "test_loss")]
         cells = [words.whole(found["updates"]), words.seconds(found["seconds"]), words.whole(found["batch_size"])]
         cells += [f"{found['lr']:.4g}", *losses, f"{100 * found['test_accuracy']:.2f}"]
+        cells += [words.noise_scale(found), words.noise_interval(found) or words.NOTHING] if noise else []
         rows.append((words.whole(found["samples"]), cells))
     return Table(columns, [("", rows)], corner="samples")
 

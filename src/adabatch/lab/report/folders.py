@@ -27,8 +27,13 @@ _EVALUATION: Final = {
     **dict.fromkeys(("train_loss?", "test_loss?"), Loss),
     "communication_bytes?": Count | None,
     "communication_seconds?": Amount | None,
+    "noise_scale?": Number | None,
+    **dict.fromkeys(("noise_low?", "noise_high?"), Amount | None),
+    "decided?": Text | None,
 }
-_DECISION: Final = {"clock": Count, "batch_size": Size}
+_DECISION: Final = {"clock": Count, "batch_size": Size, "observation?": Json | None}
+_OBSERVATION: Final = {"noise?": Json | None}
+_NOISE: Final = {"noise_scale": Number | None, "low": Amount, "high": Amount | None}
 _RESULT: Final = {
     **dict.fromkeys(("history", "decisions"), List),
     "samples_per_second": Rates,
@@ -167,6 +172,26 @@ class SavedRun:
     def size_at(self, clock: int) -> int:
         """The size of a batch that starts at `clock`."""
         return _size_at(self.staircase(), clock)
+
+    def decided(self) -> list[Json]:
+        """The changes of the batch size that a policy decided."""
+        return [found for found in self.decisions if found.get("observation") is not None]
+
+    def noise(self) -> list[tuple[int, float | None, float, float | None]]:
+        """The noise scale as it was measured for a policy, at evaluations and changes of the batch size.
+
+        For each the clock in samples, the noise scale, which is None or below 0 where the signal is not told from 0,
+        and the ends of its interval of 95 %; None for no upper end.
+        """
+        found = {
+            one["samples"]: (one.get("noise_scale"), one["noise_low"], one.get("noise_high"))
+            for one in self.history
+            if one.get("noise_low") is not None
+        }
+        for decision in self.decided():
+            if (seen := decision["observation"].get("noise")) is not None:
+                found[decision["clock"]] = seen["noise_scale"], seen["low"], seen["high"]
+        return [(clock, *found[clock]) for clock in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +430,10 @@ def read_run(folder: Path) -> SavedRun:
     for records, shape in ((history, _EVALUATION), (decisions, _DECISION)):
         for found in records:
             _check(folder, faults(found, shape))
+    for found in decisions:
+        seen = found.get("observation") or {}
+        _check(folder, faults(seen, _OBSERVATION))
+        _check(folder, faults(seen.get("noise") or {}, _NOISE if seen.get("noise") else {}))
     return SavedRun(config, versions, history, decisions, result)
 
 

@@ -73,6 +73,7 @@ def of_run(run: SavedRun) -> Headline:
         state, sign, chance = ["no better than chance"], "bad", run.result.get("chance")
         told = "" if chance is None else f"Always answering the most frequent class gets {100 * chance:.1f} %. "
         lead = f"{told}{lead}"
+    lead += _noise_words(run)
     if run.result is None:
         lead = f"Epoch {last.get('epoch', '?')} of {run.config['epochs']}. {lead}"
     head = f"{', '.join(state).capitalize()}: " if state else ""
@@ -86,13 +87,24 @@ def _updates(found: Json) -> str:
 def _batch_words(run: SavedRun) -> str:
     sizes = [size for _, size, _ in run.staircase() if size]
     if len(sizes) == 1:
-        return f"The batch stayed at {words.whole(sizes[0])} samples."
+        why = run.history[-1].get("decided")
+        return f"The batch stayed at {words.whole(sizes[0])} samples{f': {why}' if why else ''}."
     told = f"The batch went {_change(sizes[0], sizes[-1], len(sizes) - 1, ' samples')}"
     rates = {int(size): rate for size, rate in (run.result or {}).get("samples_per_second", {}).items()}
     first, last = rates.get(sizes[0]), rates.get(sizes[-1])
     if first and last:
         told += f", and throughput from {words.whole(first)} to {words.whole(last)} samples per second"
     return f"{told}."
+
+
+def _noise_words(run: SavedRun) -> str:
+    """A sentence about the noise at the end; empty where none was measured for a policy."""
+    last, source = run.history[-1], (run.result or {}).get("noise_from")
+    if not (interval := words.noise_interval(last)):
+        return ""
+    scale = words.noise_scale(last)
+    told = "is not told from infinite" if scale == words.NOTHING else f"is {scale} samples"
+    return f" The noise scale at the end {told}, 95 %: {interval}{f', from {source}' if source else ''}."
 
 
 def _change(first: int, last: int, steps: int, unit: str = "") -> str:

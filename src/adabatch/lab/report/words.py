@@ -36,6 +36,18 @@ def epochs(run: SavedRun) -> str:
     return f"{some}{whole(planned)} {plural('epoch', planned)}"
 
 
+def noise_scale(found: Json) -> str:
+    """The noise scale at an evaluation, in samples; a dash where the signal is not told from 0."""
+    scale = found.get("noise_scale")
+    return NOTHING if scale is None or scale <= 0 else f"{scale:,.3g}"
+
+
+def noise_interval(found: Json) -> str:
+    """The interval of the noise scale at an evaluation; empty where none was measured."""
+    low, high = found.get("noise_low"), found.get("noise_high")
+    return "" if low is None else f"{low:,.3g} to {'infinite' if high is None else f'{high:,.3g}'}"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence: `"a"`, `"a and b"`, `"a, b and c"`."""
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)

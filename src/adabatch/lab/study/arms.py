@@ -22,6 +22,7 @@ _SOONER: Final = {  # how growth by each way comes to a larger batch
     "growth": "grow sooner (`every`) or come to more (`max_batch_size`)",
     "rule": "follow an LR that falls or come to more (`max_batch_size`)",
     "growth_file": "hold a schedule that grows sooner or to more",
+    "policy": "come to more (`max_batch_size`)",
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXAMPLE: Final = "for example 'fast: batch-size=64 growth=2 every=5 coupling=power(0.5)'"
@@ -63,6 +64,8 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
         rule, remedy = "must not be none, which is the arm uncoupled already", "for example linear"
         if adaptive.growth_file is not None:
             remedy += ", or train the schedule as an arm: --arm 'mine: growth-file=FILE'"
+        if adaptive.policy is not None:
+            remedy += f", or train the policy as an arm: --arm 'mine: policy={adaptive.policy}'"
         raise ArgumentError("coupling", rule, remedy=remedy)
     largest = largest_batch(adaptive, dataset_size=dataset_size)
     if largest == adaptive.batch_size:
@@ -79,8 +82,8 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
 
 
 def largest_batch(config: RunConfig, *, dataset_size: int) -> int:
-    """The largest size of a run's whole batches, in samples."""
-    return int(config.plan(dataset_size).sizes[-1])
+    """The largest size of a run's whole batches, in samples; under a policy the largest that it may come to."""
+    return config.sizes(dataset_size)[-1]
 
 
 def chosen_arms(texts: Sequence[str], adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
@@ -145,8 +148,7 @@ def _parse(name: str, settings: str, colon: str, base: RunConfig) -> Arm:
     before = {key: value for key, value in base.to_json().items() if key != "task"}
     try:
         config = RunConfig.for_task(base.task, **on_top(before, changes, task=base.task))
-        if config.growth_file is not None:
-            growth.check_alone(changes)
+        growth.check_alone(changes, config.to_json())
     except AdabatchError as error:
         raise type(error)("arm", f"{name}: {error}") from None
     unused = [] if config.grows else [key for key in _KEYS if _KEYS[key].of_growth and _KEYS[key].name in changes]

@@ -240,7 +240,7 @@ def _warm_up(arms: Sequence[Arm], data: Data, ranks: Ranks, interrupts: Interrup
     shapes: dict[tuple[Any, ...], RunConfig] = {}
     for arm in arms:
         config = arm.config
-        for size in config.plan(data.dataset_size).sizes:
+        for size in config.sizes(data.dataset_size):
             parts = config.micro_batch_size and min(config.micro_batch_size, 4 * size)
             short = replace(config.constant(), batch_size=size, micro_batch_size=parts)
             short = replace(short, epochs=1, lr_schedule="constant", evaluate_every="1 epoch", seed=0)

@@ -96,6 +96,9 @@ def _tune(
     world: int,
     tell: Callable[[str], None] | None,
 ) -> Tuning:
+    if config.policy is not None:
+        rule = "must come without a policy, since nobody knows how long each batch size will last"
+        raise ArgumentError("tune", rule, got=config.policy, remedy="leave it out")
     began, plan = time.perf_counter(), config.plan(data.dataset_size)
     ends = tuple(dict.fromkeys((plan.sizes[0], plan.sizes[-1])))
     counts = shared_updates(plan.batch_counts(), ends)

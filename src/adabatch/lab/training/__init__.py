@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from adabatch.lab.training.config import RunConfig, on_top, read_settings
+    from adabatch.lab.training.config import RunConfig, on_top
     from adabatch.lab.training.device import pick_device, versions
     from adabatch.lab.training.folder import saved_config, saved_result
     from adabatch.lab.training.interrupt import Interrupted
     from adabatch.lab.training.lock import writing
     from adabatch.lab.training.loop import train
     from adabatch.lab.training.records import Evaluation, Progress, RunResult, unpacked
+    from adabatch.lab.training.settings_file import read_settings
     from adabatch.lab.training.setup import with_fastest_micro_batch
 
 _HOME: Final = {
@@ -26,7 +27,7 @@ _HOME: Final = {
     "RunResult": "records",
     "on_top": "config",
     "pick_device": "device",
-    "read_settings": "config",
+    "read_settings": "settings_file",
     "saved_config": "folder",
     "saved_result": "folder",
     "train": "loop",

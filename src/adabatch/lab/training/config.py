@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from heapq import merge
-from pathlib import Path
+from itertools import product
 from typing import Any, Final, get_args, get_type_hints
 
-from adabatch import _checks, couplings, schedules, units
+from adabatch import _checks, couplings, policies, schedules, units
 from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab import tasks
+from adabatch.lab.training import deciding, lr_schedule, optimizers, saving
 from adabatch.lab.training import growth as growing
-from adabatch.lab.training import lr_schedule, optimizers, saving
 
 LARGEST_SEED: Final = 2**63 - 1  # the largest that every generator takes
 MOST_THREADS: Final = 1024  # with many more, OpenMP ends the process
@@ -147,6 +146,10 @@ class RunConfig:
     growth_file: str | None = _setting(None, GROWTH,
         "Grow as the schedule in this file says, in JSON as its to_json gives it; the run keeps its text.",
         metavar="FILE", check=lambda _, value: growing.file_text(value), grows=True, late=True)
+    policy: str | None = _setting(None, GROWTH,
+        "Grow by the gradient's noise, which is measured: noise-scale:1, norm-test:ETA, diversity:DELTA, similarity:C, "
+        "goodput:PROBE or cabs:FLOOR, and after commas factor=2, warmup-samples=0, shrinks=true, measure-every=10.",
+        metavar="TEXT", check=lambda _, text: deciding.chosen(text), grows=True, late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
     coupling: str = _setting("linear", GROWTH,
@@ -222,6 +225,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.growth_file is not None:  # so that the run needs the file no more
             object.__setattr__(self, "growth_file", growing.file_text(self.growth_file))
+        if self.policy is not None:
+            object.__setattr__(self, "policy", deciding.text_of(self.policy))
         for name, setting in SETTINGS.items():
             setting.validate(getattr(self, name))
         _checks.one_of("model", self.model, tasks.get(self.task).models)
@@ -281,13 +286,30 @@ class RunConfig:
             raise ArgumentError("transition", rule, got=got, remedy="give a smaller centre or a shorter length")
 
     def _check_growth_file(self, text: str) -> None:
-        usual = [{each.name: each.default for each in fields(self)}, tasks.get(self.task).defaults]
-        given = {name: value for name, value in asdict(self).items() if all(value != each.get(name) for each in usual)}
-        growing.check_alone(given)
         tokens = None if self.tokens_per_sample is not None else f"{self.task} has no tokens"
         growing.check_fits(text, batch_size=self.batch_size, tokens=tokens)
 
+    def _check_policy(self) -> None:
+        if self.batch_size < 2:
+            rule, remedy = "must be at least 2 with a policy, since a batch is measured in parts", "start with more"
+            raise ArgumentError("batch_size", rule, value=self.batch_size, remedy=remedy)
+        if self.compile and not self.drop_last:
+            rule, remedy = "must come with `drop_last` under a policy", "the last batch of an epoch may have any size"
+            raise ArgumentError("compile", rule, got="it alone", remedy=remedy)
+        if self.fsdp and self.precision == "float64":
+            rule, remedy = (
+                "must not be float64 with `fsdp` under a policy",
+                "noise is measured in float32 and bf16 there",
+            )
+            raise ArgumentError("precision", rule, got="both", remedy=remedy)
+        policy = growing.batch_policy(asdict(self))
+        assert policy is not None
+        policy.check_training(optimizers.stand_in(self.optimizer, momentum=self.momentum), self.coupling)
+
     def _check_growth(self) -> None:
+        usual = [{each.name: each.default for each in fields(self)}, tasks.get(self.task).defaults]
+        given = {name: value for name, value in asdict(self).items() if all(value != each.get(name) for each in usual)}
+        growing.check_alone(given, asdict(self))
         if self.growth_file is not None:
             self._check_growth_file(self.growth_file)
         elif self.growth is not None and self.rule is not None:
@@ -297,6 +319,8 @@ class RunConfig:
         elif self.max_batch_size is not None and self.max_batch_size < self.batch_size:
             rule = f"must be at least `batch_size` = {self.batch_size}"
             raise ArgumentError("max_batch_size", rule, value=self.max_batch_size, remedy="raise it or start smaller")
+        if self.policy is not None:
+            self._check_policy()
         coupling = couplings.get(self.coupling)
         known = coupling.optimizers
         if known is None or optimizers.CLASSES[self.optimizer] in known:
@@ -339,7 +363,8 @@ class RunConfig:
             **settings: fields of this class. The task's defaults never include growth. LR and other settings are the
                 task's for the optimizer and the network, unless others are given. With a rule the coupling is the
                 rule's own, and the limit a tenth of the data, unless others are given. With a `growth_file` the batch
-                size is its schedule's first and the coupling the one that it brings, where there are such.
+                size is its schedule's first and the coupling the one that it brings, where there are such. So is a
+            policy's.
 
         Raises:
             ValueError: if a value is out of range or a name unknown.
@@ -354,12 +379,28 @@ class RunConfig:
             settings["growth_file"] = growing.file_text(settings["growth_file"])  # so that it is read once
         return cls(**{"task": task, "model": found.default_model, **defaults, **growing.brought(settings), **settings})
 
-    def schedule(self) -> schedules.Schedule:
-        """The batch schedule, for a `BatchSizeScheduler`."""
-        return growing.batch_schedule(asdict(self))
+    def schedule(self) -> schedules.Schedule | policies.Policy:
+        """The batch schedule, or the policy in its place, for a `BatchSizeScheduler`."""
+        return growing.batch_policy(asdict(self)) or growing.batch_schedule(asdict(self))
+
+    def sizes(self, dataset_size: int) -> tuple[int, ...]:
+        """The sizes that whole batches have, growing; under a policy those that they may come to have.
+
+        Args:
+            dataset_size: samples in an epoch.
+
+        Raises:
+            ValueError: as `plan` does.
+        """
+        policy = growing.batch_policy(asdict(self))
+        if policy is None:
+            return tuple(self.plan(dataset_size).sizes)
+        self._check_sizes(dataset_size, "max_batch_size", "batch_size", "micro_batch_size")
+        with naming(maximum="max_batch_size"):
+            return policy.sizes(self.batch_size)
 
     def plan(self, dataset_size: int) -> schedules.Plan:
-        """The schedule resolved for a data set.
+        """The schedule resolved for a data set. A policy has none, see `sizes`.
 
         Args:
             dataset_size: samples in an epoch.
@@ -367,16 +408,15 @@ class RunConfig:
         Raises:
             ValueError: if a batch would be larger than the data set, or the schedule of a file does not fit it.
         """
+        if self.policy is not None:
+            got, remedy = f"{self.policy}, which decides them while it trains", "give `growth` for a plan"
+            raise ArgumentError("policy", "must be left out where all sizes are needed ahead", got=got, remedy=remedy)
         in_file = self.growth_file is not None and growing.schedule_of(self.growth_file).initial is not None
-        for name in ("micro_batch_size",) if in_file else ("batch_size", "micro_batch_size"):
-            size = getattr(self, name)
-            if size is not None and size > dataset_size:
-                rule = f"must be at most the {dataset_size:,} samples of the data set"
-                raise ArgumentError(name, rule, got=f"{size:,}")
+        self._check_sizes(dataset_size, *(() if in_file else ("batch_size",)), "micro_batch_size")
         try:
             names = {} if self.growth_file is not None else {"maximum": "max_batch_size"}
             with growing.fitting(self.growth_file, dataset_size=dataset_size, epochs=self.epochs), naming(**names):
-                return self.schedule().plan(
+                return growing.batch_schedule(asdict(self)).plan(
                     dataset_size=dataset_size,
                     epochs=self.epochs,
                     batch_size=self.batch_size,
@@ -393,6 +433,14 @@ class RunConfig:
                 remedy=f"{'set' if self.max_batch_size is None else 'lower'} `max_batch_size`",
             ) from error
 
+    def _check_sizes(self, dataset_size: int, *names: str) -> None:
+        """Checks that settings are no larger than the data set."""
+        for name in names:
+            size = getattr(self, name)
+            if size is not None and size > dataset_size:
+                rule = f"must be at most the {dataset_size:,} samples of the data set"
+                raise ArgumentError(name, rule, got=f"{size:,}")
+
     def check_lr(self, dataset_size: int) -> None:
         """Checks that every update's LR, that of the schedule times the coupling's factor, is in the range of float32.
 
@@ -402,13 +450,16 @@ class RunConfig:
         Raises:
             ValueError: if one is not, or the coupling has no factor for a batch size.
         """
-        plan, coupling = self.plan(dataset_size), couplings.get(self.coupling if self.grows else "none")
-        highest = (self.lr * coupling.lr_factor(size / self.batch_size) for size in plan.batch_sizes)
+        plan = None if self.policy is not None else self.plan(dataset_size)
+        possible = self.sizes(dataset_size) if plan is None else plan.batch_sizes
+        coupling = couplings.get(self.coupling if self.grows else "none")
+        highest = (self.lr * coupling.lr_factor(size / self.batch_size) for size in possible)
         if not lr_schedule.rises(self.lr_schedule) and all(lr < _checks.LR_END / 2 for lr in highest):
             return  # without a loop over what may be millions of epochs
         shares = lr_schedule.shares(self.lr_schedule, epochs=self.epochs)
-        for clock in merge(range(0, dataset_size * self.epochs, dataset_size), plan.starts_samples):
-            epoch, size = clock // dataset_size, plan.batch_size_at(clock)
+        clocks = () if plan is None else merge(range(0, dataset_size * self.epochs, dataset_size), plan.starts_samples)
+        planned = ((clock // dataset_size, plan.batch_size_at(clock)) for clock in clocks if plan is not None)
+        for epoch, size in product(range(self.epochs), possible) if plan is None else planned:
             in_force = self.lr * shares[epoch] * coupling.lr_factor(size / self.batch_size)
             if in_force >= _checks.LR_END:
                 raise ArgumentError(
@@ -508,52 +559,12 @@ def checked_target(target: float) -> float:
     return float(target)
 
 
-_REMEDY: Final = "give a run folder, its config.json, or a file like it with some of its settings"
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a file, all of `RunConfig` or some.
-
-    Args:
-        path: the file, or a run folder with a config.json.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, or holds something else.
-    """
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
-        if file.exists():
-            got = f"{str(file)!r}, which is something else"
-            raise ArgumentError("config", "must be a file", got=got, remedy=_REMEDY)
-        if (path / "comparison.json").exists():
-            raise FileNotFoundError(
-                f"`config` must be of one run, got the comparison {str(path)!r}; each run in it has one: "
-                f"{path / 'runs' / 'ARM' / 'seed-0'}"
-            )
-        raise FileNotFoundError(f"`config` must be there, got {str(file)!r}, which is not; {_REMEDY}")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ArgumentError("config", "must hold JSON", got=f"a damaged {file} ({error})", remedy=_REMEDY) from None
-    if not isinstance(values, dict):
-        got = f"{file} with {str(values)[:40]!r}"
-        raise ArgumentError("config", "must hold settings by name", got=got, remedy=_REMEDY)
-    if unknown := [name for name in values if name not in SETTINGS]:
-        got = f"{', '.join(map(repr, unknown[:5]))} in {file}"
-        raise ArgumentError("config", "must hold settings of a run", got=got, remedy=f"there are {', '.join(SETTINGS)}")
-    for name, value in values.items():
-        if isinstance(value, dict | list):
-            raise ArgumentError("config", f"must have one value for {name}", got=f"{str(value)[:40]!r} in {file}")
-    return values
-
-
 def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> dict[str, Any]:
     """Settings that were given, on top of others.
 
-    One way to grow replaces another. A rule brings its own coupling, and a file its first batch size, and its coupling
-    if it has one of its own. Another optimizer or network brings the LR and other settings that the task has for it,
-    unless they are given.
+    One way to grow replaces another. A rule brings its own coupling, a file its first batch size, and file and policy
+    their coupling, if it is one of their own. Another optimizer or network brings the LR and other settings that the
+    task has for it, unless they are given.
 
     Args:
         base: fields of `RunConfig`, of a preset, a file or another run.
@@ -571,6 +582,7 @@ def on_top(base: Mapping[str, Any], given: Mapping[str, Any], *, task: str) -> d
         kept.pop("coupling", None)
     if given.get("growth_file") is not None:
         given = {**given, "growth_file": growing.file_text(given["growth_file"])}
+    if any(given.get(name) is not None for name in ("growth_file", "policy")):
         for name in ("every", *growing.brought(given)):
             kept.pop(name, None)
     kept |= found.in_place_of(base, given)

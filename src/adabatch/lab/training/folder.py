@@ -3,7 +3,7 @@
 config.json           the settings
 versions.json         python, torch, git revision of the working folder, device, threads
 metrics.jsonl         one line per evaluation, by samples
-decisions.jsonl       one line per change of the batch size
+decisions.jsonl       one line per change of the batch size; a policy's with what it saw, and the interval
 checkpoints/          last.pt: the state to resume from, with the number of lines that belong to it in each log
                       previous.pt: the one before it; best.pt: the one at the best evaluation
                       at-*/: of several processes, tensors of the network and the optimizer that one of them names
@@ -37,7 +37,7 @@ from adabatch.lab.training import checkpoint, job, lock
 from adabatch.lab.training.config import RunConfig
 from adabatch.lab.training.lock import writing
 from adabatch.lab.training.ranks import Ranks
-from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked
+from adabatch.lab.training.records import Evaluation, RunResult, RunState, checked, decision_json, decision_of
 from adabatch.types import Decision
 
 GIVEN_UP: Final = ("compile", "cuda_graphs")  # what a run that goes on may leave out
@@ -251,8 +251,9 @@ class RunFolder:
     def log(self, record: Evaluation | Decision) -> None:
         """Adds a record to its log, and an evaluation to the events of TensorBoard if they can be written."""
         name = next(name for name, kind in _LOGS.items() if isinstance(record, kind))
+        values = decision_json(record) if isinstance(record, Decision) else asdict(record)
         with writing(self.path):
-            _files.append(self.path / name, (json.dumps(asdict(record), allow_nan=False) + "\n").encode())
+            _files.append(self.path / name, (json.dumps(values, allow_nan=False) + "\n").encode())
         self._unsynced.add(name)
         if not isinstance(record, Evaluation) or self._without_events:
             return
@@ -285,7 +286,7 @@ class RunFolder:
         for name in ("train_loss", "test_loss", "test_accuracy", "batch_size", "lr", "updates", "seconds"):
             value = getattr(evaluation, name)
             self._events.add_scalar(name, float("nan") if value is None else value, evaluation.samples)
-        for name in ("communication_bytes", "communication_seconds"):
+        for name in ("communication_bytes", "communication_seconds", "noise_scale", "noise_low", "noise_high"):
             if (value := getattr(evaluation, name)) is not None:
                 self._events.add_scalar(name, value, evaluation.samples)
         self._events.flush()
@@ -433,10 +434,12 @@ def read_log(path: Path, kind: type[_Record], count: int) -> tuple[list[_Record]
     if len(lines) <= count:  # the rest after the last line break is no whole line
         raise ArgumentError(None, f"{len(lines) - 1:,} whole lines of {count:,}")
     found = []
+    read: Callable[[Any], Any] = decision_of if kind is Decision else lambda values: checked(kind(**values))
     for number, line in enumerate(lines[:count], 1):
         try:
-            found.append(checked(kind(**_files.values_of(line.decode()))))
-        except (TypeError, ValueError) as error:
+            values = _files.values_of(line.decode())
+            found.append(read(values))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArgumentError(None, f"line {number:,}: {error}") from None
     return found, sum(len(line) + 1 for line in lines[:count])
 

@@ -1,4 +1,4 @@
-"""The growth of a run's batch: its schedule from settings, or from a file that holds one in JSON."""
+"""The growth of a run's batch: its schedule from settings or from a file that holds one in JSON, or its policy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from adabatch import _files, schedules, units
+from adabatch import _files, policies, schedules, units
 from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab.shapes import cut
-from adabatch.lab.training import lr_schedule
+from adabatch.lab.training import deciding, lr_schedule
 
 LARGEST_FILE: Final = 2**20  # bytes; a schedule of ten thousand stages has about half of that
-_OTHERS: Final = ("growth", "rule", "every", "max_batch_size")  # settings that say what a file says already
+_ALONE: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {  # settings that say the same, and why they are refused
+    "growth_file": (
+        ("growth", "rule", "policy", "every", "max_batch_size"),
+        "the schedule in the file says how the batch grows",
+    ),
+    "policy": (
+        ("growth", "rule", "growth_file", "every", "world_sizes"),
+        "the policy decides when the batch grows; `max_batch_size` is its limit",
+    ),
+}
 _REMEDY: Final = "write json.dumps(schedule.to_json()) into a file"
 # Errors that values may lead to which are no schedule.
 _WRONG: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -61,6 +70,28 @@ def batch_schedule(settings: Mapping[str, Any], **more: Any) -> schedules.Schedu
         return schedules.geometric(settings["growth"], units.duration(settings["every"], name="every"), maximum=maximum)
 
 
+def batch_policy(settings: Mapping[str, Any]) -> policies.Policy | None:
+    """The policy that settings name; None if they name none.
+
+    Args:
+        settings: fields of `RunConfig`.
+
+    Raises:
+        ValueError: if there is no such policy, an argument is out of range, or `max_batch_size` is missing.
+
+    Example:
+        >>> batch_policy({"policy": "norm-test:0.5", "max_batch_size": 64}).describe()
+        'norm_test(maximum=64, factor=2, warmup_samples=0, shrinks=False, eta=0.5)'
+    """
+    text, maximum = settings.get("policy"), settings.get("max_batch_size")
+    if text is None:
+        return None
+    if maximum is None:
+        rule, remedy = "must be given with a policy, as its largest batch size", "take what memory allows"
+        raise ArgumentError("max_batch_size", rule, got="none", remedy=remedy)
+    return deciding.chosen(text).with_maximum(maximum)
+
+
 def world_sizes(name: str, schedule: schedules.Schedule, table: Any) -> schedules.Schedule:
     """The schedule with the numbers of processes that it wants.
 
@@ -80,10 +111,11 @@ def world_sizes(name: str, schedule: schedules.Schedule, table: Any) -> schedule
 
 
 def brought(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a rule or a file brings, for where they are not given.
+    """The settings that a rule, a file or a policy brings, for where they are not given.
 
     A rule and a file need no `max_batch_size`: a rule's is a tenth of the data, a file says its own. A rule brings its
-    coupling, and a schedule in a file the one of a rule within. A file brings its first batch size, if it has one.
+    coupling, and a schedule in a file the one of a rule within. A file brings its first batch size, if it has one. A
+    policy brings its coupling, unless that is the library's default.
 
     Args:
         settings: fields of `RunConfig` that are given.
@@ -98,7 +130,10 @@ def brought(settings: Mapping[str, Any]) -> dict[str, Any]:
         >>> brought({"growth_file": '{"kind": "constant", "batch_size": 32}'})
         {'max_batch_size': None, 'batch_size': 32}
     """
-    text, rule = settings.get("growth_file"), settings.get("rule")
+    text, rule, policy = settings.get("growth_file"), settings.get("rule"), settings.get("policy")
+    if policy is not None:
+        coupling = deciding.chosen(policy).policy.coupling
+        return {} if coupling == "linear" else {"coupling": coupling}
     if text is not None:
         found = {"max_batch_size": None, **start_of(text)}
         own = None if "coupling" in settings else own_coupling(schedule_of(text))
@@ -195,19 +230,20 @@ def _content(name: str) -> str:
     raise ArgumentError("growth_file", rule, got=got, remedy=_REMEDY)
 
 
-def check_alone(given: Mapping[str, Any]) -> None:
-    """Checks that nothing is given beside a file that says how the batch grows.
+def check_alone(given: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+    """Checks that nothing is given beside a file or a policy that says how the batch grows.
 
     Args:
         given: settings by name; None stands for one that is not given.
+        beside: all settings of the run; without a file and a policy there is nothing to check.
 
     Raises:
-        ValueError: if another way to grow, an interval or a largest batch size is given.
+        ValueError: if another way to grow is given, an interval, or beside a file a largest batch size.
     """
-    for name in _OTHERS:
-        if given.get(name) is not None:
-            remedy = "the schedule in the file says how the batch grows"
-            raise ArgumentError(name, "must come without `growth_file`", got="both", remedy=remedy)
+    for alone, (others, remedy) in _ALONE.items():
+        for name in others if beside.get(alone) is not None else ():
+            if given.get(name) is not None:
+                raise ArgumentError(name, f"must come without `{alone}`", got="both", remedy=remedy)
 
 
 def check_fits(text: str, *, batch_size: int, tokens: str | None) -> None:

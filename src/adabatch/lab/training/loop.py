@@ -110,6 +110,8 @@ def train(
         if ranks.world > 1:
             ranks.check_same(_decisive(config, loaded, device))
         setup = Setup(config, loaded, device, ranks)
+        if setup.noise is not None:
+            around.callback(setup.noise.close)
         folder = None
         if out is not None:
             how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
@@ -154,6 +156,9 @@ class Trainer:
         self._setup, self._ranks, self._folder, self._interrupts = setup, setup.ranks, folder, interrupts
         self._progress = progress if setup.ranks.is_first else None
         self._loader, self._plan, self._N = setup.loader, setup.plan, setup.data.dataset_size
+        self._decides = setup.plan is None  # a policy
+        self._decided: str | None = None  # the reason of its latest look; before the first one, of its latest decision
+        self._looked = False
         self._end = self._N * setup.config.epochs
         self._fingerprint = "" if folder is None else setup.data.fingerprint()
         self._tally = Tally(setup.device, setup.ranks)
@@ -177,6 +182,8 @@ class Trainer:
         """Trains to the end."""
         self._restore()
         self._setup.try_sizes(tell=self._note)
+        if self._setup.noise is not None:
+            self._note(f"noise from {self._setup.noise.measured_from}")
         self._before = self._loader.clock, time.perf_counter()
         self._communication.of_an_update(self._tally.updates)  # from here on
         whole = self._setup.takes_whole_batches
@@ -238,19 +245,27 @@ class Trainer:
                 size = loader.current.size
                 optimizer.step()
                 optimizer.zero_grad()
-                batches.step()
+                batches.step(loss_sum / before if self._decides and before else None)
                 self._tally.add(loss_sum, size)
                 self._after_update()
 
     def _after_update(self) -> None:
         """Ends the stretch if it is time and begins the next one; at the end of an epoch `train` does so."""
         clock = self._loader.clock
-        stops = clock >= self._stop or (self._ranks.is_due(self._tally.updates) and self._look(quickly=True))
+        changed = self._decides and self._take_decision()
+        stops = clock >= self._stop or changed or (self._ranks.is_due(self._tally.updates) and self._look(quickly=True))
         if stops and clock % self._N:
             self._end_stretch()
             self._begin_stretch()
         elif self._progress is not None and time.perf_counter() >= self._next_report:
             self._report()
+
+    def _take_decision(self) -> bool:
+        """Keeps the reason of the policy's latest decision if it looked; returns whether the batch size changed."""
+        batches = self._setup.batches
+        if (last := batches.last_decision) is not None and (last.interval is not None or not self._looked):
+            self._decided, self._looked = last.reason, last.interval is not None
+        return bool(batches.decisions)
 
     def _look(self, *, quickly: bool = False) -> Seen:
         """Events on any rank that end a stretch or the run; `quickly` does not wait for a GPU."""
@@ -268,10 +283,10 @@ class Trainer:
     def _begin_stretch(self) -> None:
         """Starts to count, and notes where the stretch ends."""
         self._began = clock = self._loader.clock
-        starts = self._plan.starts_samples
+        starts = () if self._plan is None else self._plan.starts_samples
         following = bisect_right(starts, clock)
         self._stop = min(*starts[following : following + 1], self._next_evaluation(), self._next_save(), self._end)
-        self._tally.start(self._plan.batch_size_at(clock))
+        self._tally.start(self._setup.batches.batch_size_at(clock))
 
     def _end_stretch(self, *, epoch_ended: bool = False) -> None:
         """Evaluates and saves if that is due; ends a run that diverged or that the user interrupts.
@@ -311,8 +326,18 @@ class Trainer:
 
     def _next(self, every: units.Duration, clock: int, updates: int) -> int:
         """The clock at which something is due that was last done at `clock`, after `updates`."""
-        tokens = self._setup.config.tokens_per_sample
-        return saving.next_clock(every, self._plan, clock=clock, updates=updates, tokens_per_sample=tokens)
+        of_data: dict[str, Any] = {"dataset_size": self._N, "tokens_per_sample": self._setup.config.tokens_per_sample}
+        return saving.next_clock(every, self._clock_of, clock=clock, updates=updates, **of_data)
+
+    def _clock_of(self, update: int) -> int:
+        """The clock where an update starts, at most the end.
+
+        Under a policy as if the batch size stayed and no epoch ended before it; where one does, this is asked anew.
+        """
+        if self._plan is not None:
+            return self._plan.clock_of(min(update, self._plan.updates))
+        clock = self._loader.clock
+        return clock + (update - self._tally.updates) * self._setup.batches.batch_size_at(clock)
 
     def _log_decisions(self) -> None:
         new = self._setup.batches.decisions
@@ -329,6 +354,7 @@ class Trainer:
         seconds = tally.seconds - (self._history[-1].seconds if self._history else 0.0)
         rate = tally.loss_samples / seconds
         of_an_update = self._communication.of_an_update(tally.updates)
+        noise = None if self._setup.noise is None else self._setup.noise.estimate()
         found = Evaluation(
             samples=clock,
             epoch=clock // self._N,
@@ -341,6 +367,10 @@ class Trainer:
             test_accuracy=accuracy_of(right),
             communication_bytes=of_an_update.bytes,
             communication_seconds=of_an_update.seconds,
+            noise_scale=None if noise is None else _finite(noise.noise_scale),
+            noise_low=None if noise is None else _finite(noise.low),
+            noise_high=None if noise is None else _finite(noise.high),
+            decided=self._decided,
         )
         best = not found.diverged and found.test_accuracy > self._best
         self._best = max(found.test_accuracy, self._best)
@@ -389,7 +419,7 @@ class Trainer:
         if self._progress is None:
             return
         clock = self._loader.clock
-        wanted = self._plan.world_size_at(clock)
+        wanted = None if self._plan is None else self._plan.world_size_at(clock)
         self._progress(
             Progress(
                 samples=clock,
@@ -412,6 +442,7 @@ class Trainer:
             evaluations=len(self._history),
             decisions=len(self._decisions),
             test_right=self._right,
+            decided=self._decided,
             **self._tally.state_dict(),
         )
 
@@ -438,8 +469,13 @@ class Trainer:
         self._tally.load(state)
         clock, updates = self._loader.clock, state.updates
         self._right = state.test_right if clock == self._end else None
-        self._saved = (clock, updates)
-        if updates > self._plan.updates or self._plan.clock_of(updates) != clock:
+        self._saved, self._decided = (clock, updates), state.decided
+        if self._plan is None:
+            decided = state.parts["batches"]["decided"]
+            fits, self._looked = decided["updates"] == updates, bool(decided["policy"].get("looks"))
+        else:
+            fits = updates <= self._plan.updates and self._plan.clock_of(updates) == clock
+        if not fits:
             raise ArgumentError("updates", f"must lead to sample {clock:,}", got=f"{updates:,}")
         if not state.loss_samples <= state.samples <= clock:
             raise ArgumentError("samples", f"must be those trained on up to sample {clock:,}", got=f"{state.samples:,}")
@@ -465,6 +501,7 @@ class Trainer:
             test_right=self._right,
             chance=most,
             at_chance=most is not None and last.test_accuracy <= chance_end(most, count=count),
+            noise_from=None if self._setup.noise is None else self._setup.noise.measured_from,
         )
 
 

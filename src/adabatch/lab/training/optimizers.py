@@ -51,6 +51,21 @@ def build(
     return made
 
 
+def stand_in(name: str, *, momentum: float) -> object:
+    """An object with the class name and the momentum of an optimizer, for checks that need no torch.
+
+    Args:
+        name: one of `NAMES`.
+        momentum: of SGD and its kin.
+
+    Example:
+        >>> type(stand_in("nesterov", momentum=0.9)).__name__, stand_in("nesterov", momentum=0.9).param_groups
+        ('SGD', [{'momentum': 0.9}])
+    """
+    kind = CLASSES[name]
+    return type(kind, (), {"param_groups": [{"momentum": momentum if kind in OF_MOMENTUM else 0.0}]})()
+
+
 def has_fused(name: str, device: torch.device) -> bool:
     """Whether torch steps the optimizer in one kernel on the device, and runs there use it.
 

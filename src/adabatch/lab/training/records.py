@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from math import inf, isfinite
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from adabatch._errors import ArgumentError
 from adabatch.lab.training.config import RunConfig
-from adabatch.types import Decision
+from adabatch.types import Decision, NoiseEstimate, Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,12 @@ class Evaluation:
             in the type in which they travel. None for one process.
         communication_seconds: in which rank 0 did nothing but that, waiting included, likewise; None for one process,
             on GPUs and under FSDP2, where it is not known.
+        noise_scale: of the gradient, in samples, as it was measured for a policy; below 0 where its signal is not told
+            from 0; None without a policy or measurement, or where it is infinite.
+        noise_low: the lower end of its interval of 95 %; None without one.
+        noise_high: the upper end; None without one, or where there is no end.
+        decided: the reason of the policy's latest look, also to keep the batch size; of its latest decision before the
+            first look; None before that.
     """
 
     samples: int
@@ -83,6 +90,10 @@ class Evaluation:
     test_accuracy: float
     communication_bytes: int | None = None
     communication_seconds: float | None = None
+    noise_scale: float | None = None
+    noise_low: float | None = None
+    noise_high: float | None = None
+    decided: str | None = None
 
     @property
     def diverged(self) -> bool:
@@ -125,6 +136,49 @@ def checked(record: _Record) -> _Record:
         if field.name.endswith("accuracy") and value > 1:
             raise ArgumentError(field.name, "must be at most 1", value=value)
     return record
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """A decision as plain values; JSON has no number for an end that is infinite, which becomes null.
+
+    Example:
+        >>> decision_json(Decision(640, 64, "grows to 64", interval=(70.0, float("inf"))))["interval"]
+        [70.0, None]
+    """
+    values: dict[str, Any] = _finite(asdict(decision))
+    return values
+
+
+def decision_of(values: Mapping[str, Any]) -> Decision:
+    """The decision that `decision_json` wrote.
+
+    Raises:
+        TypeError: if it is none.
+        ValueError: if a value is of another kind.
+    """
+    read = dict(values)
+    if read.get("interval") is not None:
+        low, high = (_number_or_inf("interval", end) for end in read["interval"])
+        read["interval"] = low, high
+    if (seen := read.get("observation")) is not None:
+        noise = seen["noise"] and NoiseEstimate(**{key: _number_or_inf(key, it) for key, it in seen["noise"].items()})
+        read["observation"] = checked(Observation(**{**seen, "noise": noise}))
+    return checked(Decision(**read))
+
+
+def _number_or_inf(name: str, value: Any) -> float:
+    if value is not None and not _number(value):
+        raise ArgumentError(name, "must be a number or null", got=repr(value)[:40])
+    return inf if value is None else float(value)
+
+
+def _finite(value: Any) -> Any:
+    """Plain values with None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def packed(right: Tensor) -> str | None:
@@ -183,6 +237,7 @@ class RunResult:
         chance: share of the test set's most frequent class, the accuracy of always answering it; None without classes,
             or in results of earlier versions.
         at_chance: whether the accuracy at the end is not told from chance, see `evaluation.chance_end`.
+        noise_from: the parts of batches from which noise was measured for a policy, in words; None without one.
     """
 
     test_accuracy: float
@@ -201,6 +256,7 @@ class RunResult:
     test_right: str | None = None
     chance: float | None = None
     at_chance: bool = False
+    noise_from: str | None = None
 
     def first_at(self, accuracy: float) -> Evaluation | None:
         """The first evaluation whose test accuracy is at least `accuracy`; None if there is none."""
@@ -222,7 +278,7 @@ class RunResult:
         values["samples_per_second"] = {str(size): rate for size, rate in self.samples_per_second.items()}
         values["batch_sizes"] = list(self.batch_sizes)
         values["history"] = [asdict(found) for found in self.history]
-        values["decisions"] = [asdict(decision) for decision in self.decisions]
+        values["decisions"] = [decision_json(decision) for decision in self.decisions]
         values["diverged"] = self.diverged
         return values
 
@@ -238,7 +294,7 @@ class RunResult:
             read["samples_per_second"] = {int(size): rate for size, rate in read["samples_per_second"].items()}
             read["batch_sizes"] = tuple(read["batch_sizes"])
             read["history"] = tuple(checked(Evaluation(**found)) for found in read["history"])
-            read["decisions"] = tuple(checked(Decision(**decision)) for decision in read["decisions"])
+            read["decisions"] = tuple(map(decision_of, read["decisions"]))
             found = checked(cls(**read))
             for name in ("history", "updates", "samples", "epochs", "train_seconds"):
                 if not getattr(found, name):
@@ -272,6 +328,7 @@ class RunState:
         test_right: which test samples were right at the end, once it is reached.
         shards: the folder of the tensors of network and optimizer, of which the parts hold shape and type alone; None
             if the parts hold them.
+        decided: as in `Evaluation`.
     """
 
     config: RunConfig
@@ -286,6 +343,7 @@ class RunState:
     decisions: int
     test_right: str | None
     shards: str | None = None
+    decided: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The state as tensors, numbers, text, dicts and lists."""
@@ -299,7 +357,7 @@ class RunState:
             ValueError: if an entry is missing, of another kind or negative.
             TypeError: if a setting is not of its kind.
         """
-        names, values = [field.name for field in fields(cls)], {"shards": None, **values}
+        names, values = [field.name for field in fields(cls)], {"shards": None, "decided": None, **values}
         if missing := [name for name in names if name not in values]:
             raise ArgumentError(missing[0], "must be there")
         config = RunConfig.from_json(values["config"])

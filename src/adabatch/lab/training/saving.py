@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable
 from typing import Final
 
 from adabatch import units
 from adabatch._errors import ArgumentError, ArgumentTypeError
-from adabatch.schedules import Plan
 
 _TIME: Final = re.compile(r"\s*([0-9.]+)\s*(s|sec|seconds?|min|minutes?|h|hours?)\s*")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -58,25 +58,33 @@ def time_of(text: str) -> float | None:
     return float(match[1]) * _SECONDS[match[2][0]] if match else None
 
 
-def next_clock(every: units.Duration, plan: Plan, *, clock: int, updates: int, tokens_per_sample: int | None) -> int:
+def next_clock(
+    every: units.Duration,
+    clock_of: Callable[[int], int],
+    *,
+    clock: int,
+    updates: int,
+    dataset_size: int,
+    tokens_per_sample: int | None,
+) -> int:
     """The clock of the next evaluation or checkpoint.
 
     Args:
         every: the interval, counted from the start of the training.
-        plan: of the training.
+        clock_of: gives the clock where an update starts.
         clock: that of the last one.
         updates: the updates up to the last one.
+        dataset_size: samples in an epoch.
         tokens_per_sample: None if there are no tokens.
 
     Returns:
-        Position in the data in samples; for an interval in updates at most the end.
+        Position in the data in samples.
     """
     if every.unit == "updates":
-        due = (updates // int(every.count) + 1) * int(every.count)
-        return plan.clock_of(min(due, plan.updates))
+        return clock_of((updates // int(every.count) + 1) * int(every.count))
     length = every.exact
     if every.unit == "epochs":
-        length *= plan.dataset_size or 1
+        length *= dataset_size
     elif every.unit == "tokens":
         length /= tokens_per_sample or 1
     return math.ceil((clock // length + 1) * length)

@@ -17,7 +17,7 @@ from adabatch import _distributed, _random, memory, norm, optim
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
-from adabatch.lab.training import checkpoint, compiling, failures, lr_schedule, measured, optimizers, room
+from adabatch.lab.training import checkpoint, compiling, deciding, failures, lr_schedule, measured, optimizers, room
 from adabatch.lab.training import device as devices
 from adabatch.lab.training.config import RunConfig, rmsprop_transition
 from adabatch.lab.training.evaluation import chunk_of, evaluate
@@ -46,11 +46,14 @@ class Setup:
         model: the network.
         wrapped: the network as ranks train it together.
         forward: takes prepared inputs to scores.
+        plan: of all batches; None under a policy.
+        noise: measures the gradient's noise for a policy; None without one.
     """
 
     def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device, ranks: Ranks | None = None) -> None:
         self.config, self.device, self.ranks = config, device, ranks or Ranks()
-        self.plan = config.plan(data.dataset_size)
+        self.plan = None if config.policy is not None else config.plan(data.dataset_size)
+        self._sizes = config.sizes(data.dataset_size) if self.plan is None else (*self.plan.sizes, *self.plan.tails)
         self._last_batch: norm.LastBatch | None = None
         self.data = data.to(device)
         torch.manual_seed(config.seed)
@@ -66,13 +69,15 @@ class Setup:
         )
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
         self.loader.micro_batch_size = config.micro_batch_size
+        self.noise = self._tap(data.dataset_size)
+        ends = {} if self.plan is None else {"epochs": config.epochs, "tokens_per_sample": config.tokens_per_sample}
         self.batches = ab.BatchSizeScheduler(
             self.optimizer,
             self.loader,
             config.schedule(),
             coupling=config.coupling if config.grows else "none",
-            epochs=config.epochs,
-            tokens_per_sample=config.tokens_per_sample,
+            noise=self.noise,
+            **ends,
         )
         if not self.ranks.is_first:
             torch.manual_seed((config.seed + self.ranks.rank * _APART) % 2**63)  # dropout is another on each
@@ -123,6 +128,17 @@ class Setup:
             persistent_workers=workers > 0,
             device=self.device if reads and self.device.type != "cpu" else None,
         )
+
+    def _tap(self, dataset_size: int) -> ab.noise.Tap | None:
+        """What measures the gradient's noise for a policy; None without one."""
+        config = self.config
+        if config.policy is None:
+            return None
+        if config.fsdp and self.ranks.world == 1:
+            rule, remedy = "must come with two processes or more under a policy", "leave it out, or start more"
+            raise ArgumentError("fsdp", rule, got="one", remedy=remedy)
+        every = deciding.chosen(config.policy).every or deciding.usual_every(dataset_size // config.batch_size)
+        return ab.noise.tap(self.wrapped, self.optimizer, self.loader, every=every)
 
     @property
     def prepared(self) -> bool:
@@ -278,7 +294,7 @@ class Setup:
             ValueError: if a size does not fit into memory, the network cannot be compiled here, or CUDA graphs cannot
                 be made or would be too many.
         """
-        config, wanted = self.config, sizes(self.plan, self.config.micro_batch_size, world=self.ranks.world)
+        config, wanted = self.config, self._sizes_of_passes()
         if config.cuda_graphs:
             compiling.check_graphs(wanted)
         moments = self._bytes_of_moments()
@@ -300,6 +316,14 @@ class Setup:
                 except torch.OutOfMemoryError:
                     raise self._too_large(size, moments) from None
 
+    def _sizes_of_passes(self) -> tuple[int, ...]:
+        """The sizes that the network will see, largest first."""
+        most, world = self.config.micro_batch_size, self.ranks.world
+        halved: set[int] = set()
+        if self.noise is not None and self.noise.kind == "halves":
+            halved.update(*(_parts([size], min(most or size, -(-size // 2))) for size in self._sizes))
+        return tuple(sorted({*_parts(self._sizes, most, world=world), *halved}, reverse=True))
+
     def _try(self, size: int, *, held_bytes: int) -> None:
         """Makes one pass, beside so many bytes that are held."""
         with compiling.compiled(self.config.compile):
@@ -318,8 +342,10 @@ class Setup:
 
     @property
     def takes_whole_batches(self) -> bool:
-        """Whether updates take whole batches: on the CPU, in one process, without micro-batches."""
-        return self.config.micro_batch_size is None and self.device.type == "cpu" and self.ranks.world == 1
+        """Whether updates take whole batches: on the CPU, in one process, without micro-batches and a policy."""
+        config = self.config
+        cut = config.micro_batch_size is not None or config.policy is not None
+        return not cut and self.device.type == "cpu" and self.ranks.world == 1
 
     @property
     def _alone(self) -> bool:
@@ -431,8 +457,13 @@ def sizes(plan: Plan, micro_batch_size: int | None, *, world: int = 1) -> tuple[
         >>> sizes(plan, None), sizes(plan, 3), sizes(plan, 3, world=2)
         ((8, 4, 2), (3, 2), (2, 1))
     """
+    return _parts((*plan.sizes, *plan.tails), micro_batch_size, world=world)
+
+
+def _parts(batches: Iterable[int], micro_batch_size: int | None, *, world: int = 1) -> tuple[int, ...]:
+    """The sizes of the micro-batches of batches, largest first."""
     found = set()
-    for size in {*plan.sizes, *plan.tails}:
+    for size in {*batches}:
         shares = {max(1, size // world), -(-size // world)}
         count = 1 if micro_batch_size is None else -(-max(shares) // micro_batch_size)
         found |= {part for share in shares for part in (max(1, share // count), -(-share // count))}
@@ -453,14 +484,15 @@ def with_fastest_micro_batch(config: RunConfig, *, data: tasks.Data | None = Non
         memory.tune_allocator()
     loaded = tasks.get(config.task).load(config.data) if data is None else data
     config = replace(config, micro_batch_size=None)
+    largest = config.sizes(loaded.dataset_size)[-1]
+    plain = config if config.policy is None else config.constant()  # a policy is not asked before the training
     with failures.told(config, device, None), devices.threads(config.threads), devices.entered(device):
-        setup = Setup(config, loaded, device)
+        setup = Setup(plain, loaded, device)
 
         def step(batch: Any) -> None:
             inputs, targets = batch if setup.prepared else setup.prepare(*batch, clock=0)
             setup.loss(setup.forward(inputs), targets).backward()
 
-        largest = max(setup.plan.sizes)
         curve = ab.profile_step(step, setup.loader, setup.wrapped, setup.optimizer, maximum=largest)
         setup.batches.close()
     return replace(config, micro_batch_size=None if curve.fastest == largest else curve.fastest)
