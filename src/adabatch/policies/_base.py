@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from fractions import Fraction
 from math import isnan
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError, ArgumentTypeError
@@ -53,7 +53,7 @@ class Policy(ABC):
     coupling: ClassVar[str] = "linear"
     needs_noise: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = False
-    noise_norm: ClassVar[str] = "l2"
+    noise_norm: ClassVar[Literal["l2", "l1"]] = "l2"
 
     _: KW_ONLY
     maximum: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from adabatch import _checks
 from adabatch._errors import ArgumentError
@@ -62,7 +62,7 @@ class sign_noise(Policy):  # noqa: N801
     """
 
     coupling: ClassVar[str] = "sqrt"
-    noise_norm: ClassVar[str] = "l1"
+    noise_norm: ClassVar[Literal["l2", "l1"]] = "l1"
 
     theta: float = 0.6
 

@@ -196,3 +196,12 @@ def test_the_report_of_an_unfinished_one(out, capsys):
     (out / "advice.json").unlink()
     message = refused(capsys, "report", str(out))
     assert "which is not finished: advice.json is missing; the adabatch advise command that wrote" in message
+
+
+def test_an_interrupt_while_the_advice_is_written_says_how_to_go_on(out, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adabatch.lab.cli.advise._write", interrupted)
+    assert run(*QUICK, "--out", str(out)) == 130
+    assert capsys.readouterr().err.endswith(f"the same command goes on in {out}\n")

@@ -335,3 +335,12 @@ def test_without_optuna_it_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"))
     assert message == "a study needs Optuna; run: pip install 'adabatch[study]'"
+
+
+def test_an_interrupt_while_the_findings_are_written_says_how_to_go_on(out, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adabatch.lab.cli._studied.write_study", interrupted)
+    assert run(*QUICK, "--out", str(out)) == 130
+    assert capsys.readouterr().err.endswith(f"the same command goes on in {out}\n")

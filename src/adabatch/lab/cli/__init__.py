@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: those after `adabatch`; None for those of this process.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warnings of its allocator tell a user nothing
     with _streams.forgiving() as output:
         code = _run(sys.argv[1:] if arguments is None else arguments, ends=arguments is None)
     sys.exit(_streams.READER_GONE if output.gone and not code else code)

@@ -107,11 +107,11 @@ def command(
                     if not _has_outcome(folder):
                         _write(found, folder)  # before the long part
                     found = measure_outcome(question, data, folder, found, tell=stage.tell)
+            names = _write(found, folder)
         except KeyboardInterrupt as error:
             where = shlex.quote(str(folder))
             message = f"interrupted; what is measured is kept, and the same command goes on in {where}"
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
-    names = _write(found, folder)
     if as_json:
         _shared.print_json(found.to_json())
     else:

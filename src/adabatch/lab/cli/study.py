@@ -326,18 +326,18 @@ def _study(
                     sweep.work(board, grid, data, out, progress=bar.show)
                 else:
                     sweep.work_together(board, grid, out, jobs=jobs, storage=address, name=called, progress=bar.show)
+            samples = {fraction: cooled.share_of(data, grid, fraction).dataset_size for fraction in grid.fractions}
+            found = findings(
+                grid,
+                sweep.look(board, grid).standing.done,
+                samples=samples,
+                versions=training.versions(device),
+                expected_loss=tasks.get(grid.base.task).expected_loss,
+            )
+            return found, [*_studied.write_study(found, out), _studied.to_probe(grid, out)]
         except KeyboardInterrupt as error:
             message = f"interrupted; what is finished is kept, and the same command goes on in {shlex.quote(str(out))}"
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
-    samples = {fraction: cooled.share_of(data, grid, fraction).dataset_size for fraction in grid.fractions}
-    found = findings(
-        grid,
-        sweep.look(board, grid).standing.done,
-        samples=samples,
-        versions=training.versions(device),
-        expected_loss=tasks.get(grid.base.task).expected_loss,
-    )
-    return found, [*_studied.write_study(found, out), _studied.to_probe(grid, out)]
 
 
 class StudyBar:
@@ -447,19 +447,19 @@ def _branch(
                         _shared.say(f"{done} of {total} branches measured")
 
                 found = branch.measure(setting, data, out, progress=tell, watch=watch)
+            made = findings(
+                setting,
+                found,
+                dataset_size=data.dataset_size,
+                tolerances=sorted({*TOLERANCES, tolerance}),
+                tolerance=tolerance,
+                versions=training.versions(device),
+                expected=expected,
+            )
+            notes = _studied.write_branch(made, out)
         except KeyboardInterrupt as error:
             message = f"interrupted; what is measured is kept, and the same command goes on in {shlex.quote(str(out))}"
             _shared.interrupted(message, as_json=as_json, number=getattr(error, "number", signal.SIGINT))
-    made = findings(
-        setting,
-        found,
-        dataset_size=data.dataset_size,
-        tolerances=sorted({*TOLERANCES, tolerance}),
-        tolerance=tolerance,
-        versions=training.versions(device),
-        expected=expected,
-    )
-    notes = _studied.write_branch(made, out)
     if as_json:
         _shared.print_json(made.to_json())
     else:

@@ -5,6 +5,7 @@ Every arm is a `RunConfig` of its own. The LR schedule is the same in all of the
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ def standard_arms(adaptive: RunConfig, *, dataset_size: int) -> tuple[Arm, ...]:
     if not adaptive.grows:
         remedy = "for example `--growth 2 --every 4`"
         raise ArgumentError("growth", "must be given for the adaptive arm", value=None, remedy=remedy)
-    coupling = couplings.get(adaptive.coupling)
+    coupling = couplings.get(adaptive.coupling).with_noise(math.inf)  # one that follows noise: its largest factor
     if coupling.name == "none":
         rule, remedy = "must not be none, which is the arm uncoupled already", "for example linear"
         if adaptive.growth_file is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -148,7 +149,8 @@ class RunConfig:
         metavar="FILE", check=lambda _, value: growing.file_text(value), grows=True, late=True)
     policy: str | None = _setting(None, GROWTH,
         "Grow by the gradient's noise, which is measured: noise-scale:1, norm-test:ETA, diversity:DELTA, similarity:C, "
-        "goodput:PROBE or cabs:FLOOR, and after commas factor=2, warmup-samples=0, shrinks=true, measure-every=10.",
+        "goodput:PROBE, cabs:FLOOR or sign-noise:THETA, and after commas factor=2, warmup-samples=0, shrinks=true, "
+        "measure-every=10.",
         metavar="TEXT", check=lambda _, text: deciding.chosen(text), grows=True, late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
@@ -322,6 +324,10 @@ class RunConfig:
         if self.policy is not None:
             self._check_policy()
         coupling = couplings.get(self.coupling)
+        if self.grows and coupling.follows_noise and self.policy is None:
+            rule = f"must be given with the coupling {coupling.name}, which follows the noise that a policy measures"
+            remedy = f"give one, or a noise that stays: '{coupling.name}(noise=8.0)'"
+            raise ArgumentError("policy", rule, got="none", remedy=remedy)
         known = coupling.optimizers
         if known is None or optimizers.CLASSES[self.optimizer] in known:
             return
@@ -452,7 +458,7 @@ class RunConfig:
         """
         plan = None if self.policy is not None else self.plan(dataset_size)
         possible = self.sizes(dataset_size) if plan is None else plan.batch_sizes
-        coupling = couplings.get(self.coupling if self.grows else "none")
+        coupling = couplings.get(self.coupling if self.grows else "none").with_noise(math.inf)
         highest = (self.lr * coupling.lr_factor(size / self.batch_size) for size in possible)
         if not lr_schedule.rises(self.lr_schedule) and all(lr < _checks.LR_END / 2 for lr in highest):
             return  # without a loop over what may be millions of epochs

@@ -28,6 +28,7 @@ _VALUES: Final = {
     "similarity": "similarity:0.8",
     "goodput": "goodput:FOLDER, of an `adabatch probe`, or 'goodput:16:3000 32:5500', with samples per second",
     "cabs": "cabs:0",
+    "sign-noise": "sign-noise:0.6",
 }
 _READ: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "int": ("a whole number", int),

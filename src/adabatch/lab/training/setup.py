@@ -137,8 +137,9 @@ class Setup:
         if config.fsdp and self.ranks.world == 1:
             rule, remedy = "must come with two processes or more under a policy", "leave it out, or start more"
             raise ArgumentError("fsdp", rule, got="one", remedy=remedy)
-        every = deciding.chosen(config.policy).every or deciding.usual_every(dataset_size // config.batch_size)
-        return ab.noise.tap(self.wrapped, self.optimizer, self.loader, every=every)
+        policy, every = deciding.chosen(config.policy)
+        every = every or deciding.usual_every(dataset_size // config.batch_size)
+        return ab.noise.tap(self.wrapped, self.optimizer, self.loader, every=every, norm=policy.noise_norm)
 
     @property
     def prepared(self) -> bool:
