@@ -230,7 +230,7 @@ def test_an_arm_with_a_policy():
         "a: policy=cabs": "`arm` a: `policy` 'cabs' was derived for SGD without momentum, got a momentum of 0.9",
         "a: policy=noise-scale every=2": "`arm` a: `every` must come without `policy`, got both; the policy decides",
         "a: policy=noise-scale growth=2": "`arm` a: `growth` must come without `policy`, got both; the policy decides",
-        "a: policy=noise-scale max-batch-size=8": "`arm` a: `max_batch_size` must be at least `batch_size` = 16, got 8",
+        "a: policy=noise-scale max-batch-size=8": "`arm` a: `max_batch_size` must be at least `batch_size` = 64, got 8",
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)):
             chosen(text)

@@ -22,7 +22,7 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path):
         "import resource, sys; from pathlib import Path\n"
         "from adabatch.lab.training import Evaluation, RunConfig; from adabatch.lab.training.folder import RunFolder\n"
         "folder = RunFolder(Path(sys.argv[1]), config=RunConfig.for_task('digits'), versions={}, resume=False)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (800, resource.RLIM_INFINITY))\n"
         "folder._log_events = lambda evaluation: None\n"
         "try:\n"
         "    while True: folder.log(Evaluation(160, 1, 10, 0.5, 16, 0.1, 1.0, 0.5, 0.75))\n"
