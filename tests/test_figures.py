@@ -473,7 +473,8 @@ OTHERS = [
     ("advice.md", "four times the batch trains fewer than 1.1 times the samples per second"),  # LEAST_GAIN
     ("advice.md", "4 and 16 times as large"),  # FACTORS
     ("advice.md", "from the base batch size to 16 times as large"),
-    ("advice.md", "the lower end of the 80 % interval lies above 1"),  # the rule of the verdict
+    ("advice.md", "the verdict rests on its interval of 80 %"),
+    ("advice.md", "the forecast's intervals of 80 and 95 %"),
     ("study.md", "each of about 13 points of a training"),  # log(SPAN) over log(RATIO)
     ("gpu.md", "more than 6.25x less time, within a point"),  # the paper's claim
     ("gpu.md", "intervals are of 95 % over rounds"),

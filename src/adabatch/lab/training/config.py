@@ -324,10 +324,7 @@ class RunConfig:
         if self.policy is not None:
             self._check_policy()
         coupling = couplings.get(self.coupling)
-        if self.grows and coupling.follows_noise and self.policy is None:
-            rule = f"must be given with the coupling {coupling.name}, which follows the noise that a policy measures"
-            remedy = f"give one, or a noise that stays: '{coupling.name}(noise=8.0)'"
-            raise ArgumentError("policy", rule, got="none", remedy=remedy)
+        growing.check_noise(coupling, asdict(self))
         known = coupling.optimizers
         if known is None or optimizers.CLASSES[self.optimizer] in known:
             return

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from adabatch import _files, policies, schedules, units
+from adabatch import _files, couplings, policies, schedules, units
 from adabatch._errors import ArgumentError, ArgumentTypeError, naming
 from adabatch.lab.shapes import cut
 from adabatch.lab.training import deciding, lr_schedule
@@ -244,6 +244,22 @@ def check_alone(given: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
         for name in others if beside.get(alone) is not None else ():
             if given.get(name) is not None:
                 raise ArgumentError(name, f"must come without `{alone}`", got="both", remedy=remedy)
+
+
+def check_noise(coupling: couplings.Coupling, settings: Mapping[str, Any]) -> None:
+    """Checks that a policy measures the noise that a coupling follows.
+
+    Args:
+        coupling: of the settings.
+        settings: fields of `RunConfig`.
+
+    Raises:
+        ValueError: if none does.
+    """
+    if coupling.follows_noise and settings["policy"] is None:
+        rule = f"must be given with the coupling {coupling.name}, which follows the noise that a policy measures"
+        remedy = f"give one, or a noise that stays: '{coupling.name}(noise=8.0)'"
+        raise ArgumentError("policy", rule, got="none", remedy=remedy)
 
 
 def check_fits(text: str, *, batch_size: int, tokens: str | None) -> None:
