@@ -47,6 +47,9 @@ def test_each_reason():
     assert follow(policy, [nothing])[-1].reason == "the noise that was measured is no number"
     looks = [each for each in follow(policy, [known(70.0, number=n, width=1.5) for n in range(400)]) if each.interval]
     assert looks[-1].reason.endswith(": cannot tell, the next step is 64")
+    lost = [NoiseEstimate(-300.0, 40.0, float("inf"), 300.0 + n / 1e6, -1.0, 100.0) for n in range(400)]
+    looks = [each for each in follow(policy, lost) if each.interval]
+    assert looks[-1].reason.startswith("noise scale inf, noise_scale asks for ")
     looks = [each for each in follow(policy, [known(20.0, number=n) for n in range(400)]) if each.interval]
     assert looks[-1].reason.endswith(": stays, the next step is 64")
     back = [known(300.0, number=n) for n in range(900)] + [known(1.0, number=900 + n) for n in range(900)]

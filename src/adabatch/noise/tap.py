@@ -483,11 +483,14 @@ def said(found: NoiseEstimate | None, measured_from: str, skipped: int) -> str:
     Example:
         >>> said(NoiseEstimate(131.6, 98.0, float("inf"), 2.6, 0.02, 57.2), "halves of one of 10 updates", 0)
         'noise scale 132 samples (95 %: 98 to inf) from 57 updates; halves of one of 10 updates'
+        >>> said(NoiseEstimate(-300.0, 98.0, float("inf"), 3.0, -0.01, 57.2), "halves of one of 10 updates", 2)
+        'noise scale inf samples (95 %: 98 to inf) from 57 updates; halves of one of 10 updates; 2 left out'
     """
     tail = f"; {skipped} left out" if skipped else ""
     if found is None:
         return f"noise scale not measured yet; {measured_from}{tail}"
-    numbers = f"{found.noise_scale:.3g} samples (95 %: {found.low:.3g} to {found.high:.3g})"
+    scale = found.noise_scale if found.signal > 0 else math.inf  # below 0 the signal is lost in noise
+    numbers = f"{scale:.3g} samples (95 %: {found.low:.3g} to {found.high:.3g})"
     return f"noise scale {numbers} from {found.measured:.0f} updates; {measured_from}{tail}"
 
 

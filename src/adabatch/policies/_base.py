@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from fractions import Fraction
-from math import isnan
+from math import inf, isnan
 from typing import Any, ClassVar, Literal
 
 from adabatch import _checks
@@ -183,7 +183,8 @@ class Policy(ABC):
         """The batch size and the reason, from the interval of the one asked for."""
         assert seen.noise is not None
         (low, high), size = interval, seen.batch_size
-        said = f"noise scale {seen.noise.noise_scale:,.4g}, {self.name} asks for {low:,.4g} to {high:,.4g}"
+        scale = seen.noise.noise_scale if seen.noise.signal > 0 else inf  # below 0 the signal is lost in noise
+        said = f"noise scale {scale:,.4g}, {self.name} asks for {low:,.4g} to {high:,.4g}"
         larger = next((each for each in sizes if each > size), None)
         smaller = next((each for each in reversed(sizes) if each < size), None)
         if isnan(low) or isnan(high):
