@@ -26,6 +26,7 @@ def texts(draw):
     """A policy, the text of it in some order, and how often it measures."""
     name = draw(st.sampled_from(sorted(KINDS)))
     own = {"noise-scale": "c", "norm-test": "eta", "diversity": "delta", "similarity": "c", "cabs": "loss_floor"}
+    own |= {"sign-noise": "theta"}
     value = draw(st.floats(0.01, 0.99))
     given, told = {own.get(name): value}, repr(value)
     if name == "goodput":

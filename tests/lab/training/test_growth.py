@@ -45,6 +45,8 @@ def written(tmp_path, monkeypatch):
 def test_the_plan_is_that_of_the_schedule(schedule, batch_size):
     """Whatever the schedule is made of, and whatever the layout of its text."""
     settings = {} if schedule.initial is not None else {"batch_size": batch_size}
+    if len(set(schedule.brought())) > 1:  # its parts bring different ones, so it must be said
+        settings["coupling"] = "linear"
     config = RunConfig.for_task("digits", epochs=3, growth_file=text_of(schedule, indent=1, sort_keys=True), **settings)
     assert config.schedule() == schedule
     assert config.growth_file == file_text(config.growth_file) == text_of(schedule, separators=(",", ":"))
