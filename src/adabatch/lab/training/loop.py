@@ -367,7 +367,7 @@ class Trainer:
             test_accuracy=accuracy_of(right),
             communication_bytes=of_an_update.bytes,
             communication_seconds=of_an_update.seconds,
-            noise_scale=None if noise is None else _finite(noise.noise_scale),
+            noise_scale=None if noise is None or noise.signal <= 0 else _finite(noise.noise_scale),
             noise_low=None if noise is None else _finite(noise.low),
             noise_high=None if noise is None else _finite(noise.high),
             decided=self._decided,

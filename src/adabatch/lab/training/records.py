@@ -71,8 +71,8 @@ class Evaluation:
             in the type in which they travel. None for one process.
         communication_seconds: in which rank 0 did nothing but that, waiting included, likewise; None for one process,
             on GPUs and under FSDP2, where it is not known.
-        noise_scale: of the gradient, in samples, as it was measured for a policy; below 0 where its signal is not told
-            from 0; None without a policy or measurement, or where it is infinite.
+        noise_scale: of the gradient, in samples, as it was measured for a policy; None without a policy or measurement,
+            or where it is infinite, since the signal came out at 0 or below.
         noise_low: the lower end of its interval of 95 %; None without one.
         noise_high: the upper end; None without one, or where there is no end.
         decided: the reason of the policy's latest look, also to keep the batch size; of its latest decision before the
