@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from adabatch.lab import tasks
@@ -70,3 +71,11 @@ def same(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
     return bool(first == second)
+
+
+def near(record):
+    """A record whose numbers may differ in the last digits; what is missing must be missing."""
+    return {
+        name: pytest.approx(value, rel=1e-9) if isinstance(value, int | float) else value
+        for name, value in record.items()
+    }

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.accumulate.ranks import on_ranks
-from tests.lab.training.checks import SMALL, logged, small_data, weights, without_seconds
+from tests.lab.training.checks import SMALL, logged, near, small_data, weights, without_seconds
 
 from adabatch._distributed import RankError
 from adabatch.lab.training import ranks as ranks_module
@@ -97,7 +97,7 @@ def test_the_weights_and_findings_of_one_process(tmp_path, world, config, ways):
     for folder in folders:
         found = json.loads((folder / "found.json").read_text())
         for mine, theirs in zip(alone["history"], found["history"], strict=True):
-            assert mine == pytest.approx(theirs, rel=1e-9)
+            assert mine == near(theirs)
         assert {**alone, "history": None} == {**found, "history": None}
         assert largest_difference(weights(tmp_path / "one"), weights(folder)) < 1e-10
 
@@ -132,7 +132,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path):
     train(whole, tmp_path / "many", data=small_data(), resume=True)
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-10
     for mine, theirs in zip(logged(tmp_path / "many"), logged(tmp_path / "one"), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-9)
+        assert mine == near(theirs)
 
 
 def other_settings(rank, world, *, out):

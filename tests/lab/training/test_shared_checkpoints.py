@@ -17,7 +17,7 @@ import pytest
 import torch
 from tests.accumulate.ranks import on_ranks
 from tests.lab.training import kill
-from tests.lab.training.checks import SMALL, logged, same, small_data, weights, without_seconds
+from tests.lab.training.checks import SMALL, logged, near, same, small_data, weights, without_seconds
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from adabatch._distributed import RankError, shards
@@ -94,7 +94,7 @@ def test_any_number_goes_on_from_any_other(tmp_path, optimizer):
         on_ranks(int(world), start) if world else start(0, 1)
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "run")) < 1e-10
     for mine, theirs in zip(logged(tmp_path / "run"), logged(tmp_path / "one"), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-9)
+        assert mine == near(theirs)
 
 
 # While training goes on.
