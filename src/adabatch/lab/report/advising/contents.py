@@ -24,7 +24,8 @@ _LOSSES: Final = (
 )
 _RATIOS: Final = (
     "The time of the best constant batch over that of the schedule, to the same test loss; right of the dashed line "
-    "growth is faster. Thick: the forecast with 80 %; thin: with 95 %. A diamond: the outcome, with a 95 % interval."
+    "growth is faster. Thick: the forecast for three other seeds with 80 %; thin: with 95 %. A diamond: the outcome, "
+    "with a 95 % interval."
 )
 _READING: Final = (
     '<p class="note">Regret: the time that the advised choice takes over that of the best constant batch, by the '
