@@ -98,6 +98,9 @@ class Observation:
         lr: the LR in force at the last update, of the first parameter group; None before it.
         loss: the mean loss since the last decision; None where nobody told it.
         noise: the gradient's noise; None where nothing was measured yet.
+        samples: at the end of the training, in samples; None where it is not known.
+        branches: losses after the branches that were asked for last: a row for each batch size, a column for each
+            order of the data, infinite where one is not finite. None where none were trained.
     """
 
     clock: int
@@ -106,6 +109,8 @@ class Observation:
     lr: float | None = None
     loss: float | None = None
     noise: NoiseEstimate | None = None
+    samples: int | None = None
+    branches: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,27 @@ class Decision:
     world_size: int | None = None
     observation: Observation | None = None
     interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Decision):
+    """The decision to wait for branches: short trainings that begin where the training stands.
+
+    Attributes:
+        sizes: the batch sizes at which branches train, in samples, the present one first.
+        window: the samples of each branch.
+        orders: numbers of orders of the data, which no other branch of the training has had; each is trained on at
+            every size.
+    """
+
+    sizes: tuple[int, ...] = ()
+    window: int = 0
+    orders: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback(Decision):
+    """The decision to go back to where the batch size changed last; `clock` and `batch_size` are those before it."""
 
 
 @runtime_checkable

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from math import inf, nan
+from dataclasses import replace
+from math import exp, inf, nan, sin
 
 import pytest
 
 from adabatch import policies
-from adabatch.types import NoiseEstimate, Observation
+from adabatch.types import Fork, NoiseEstimate, Observation, Rollback
 
 FIRST = 32
 
@@ -62,7 +63,7 @@ def check_decision(policy, decision, sizes):
 
 
 def check_policy(policy):
-    """Checks the contract of every policy, at precise and at useless estimates."""
+    """Checks the contract of every policy; of those that decide by noise at precise and at useless estimates."""
     assert policy.init() == policy.init()
     assert policy.init() is not policy.init()
     sizes = policy.sizes(FIRST)
@@ -75,8 +76,21 @@ def check_policy(policy):
     ):
         policy.sizes(policy.maximum + 1)
     with pytest.raises(ValueError, match="`maximum` must be at least the first batch size"):
-        policy.decide(seen(None, batch_size=policy.maximum + 1), policy.init())
+        policy.decide(seen(None, batch_size=policy.maximum + 1, samples=10**6), policy.init())
+    (check_by_branches if policy.needs_branches else check_by_noise)(policy, sizes)
 
+    assert policy.name in policies.__all__
+    assert type(policy) is policies.Policy.kinds[policy.name]
+    assert json.loads(json.dumps(policy.to_json(), allow_nan=False))["kind"] == policy.name
+    assert policy.describe().startswith(f"{policy.name}(")
+    assert pickle.loads(pickle.dumps(policy)) == policy
+    assert hash(policy) == hash(copy.deepcopy(policy))
+    with pytest.raises(AttributeError):
+        policy.maximum = 1
+
+
+def check_by_noise(policy, sizes):
+    """Checks that it moves on evidence alone, and then does."""
     scales = [0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e6, inf]
     for size in sizes:
         wanted = [policy.wanted(scale, seen(known(100.0), batch_size=size)) for scale in scales]
@@ -107,11 +121,58 @@ def check_policy(policy):
     last = follow(policy, back)[-1].batch_size
     assert last < policy.maximum if policy.shrinks else last == policy.maximum
 
-    assert policy.name in policies.__all__
-    assert type(policy) is policies.Policy.kinds[policy.name]
-    assert json.loads(json.dumps(policy.to_json(), allow_nan=False))["kind"] == policy.name
-    assert policy.describe().startswith(f"{policy.name}(")
-    assert pickle.loads(pickle.dumps(policy)) == policy
-    assert hash(policy) == hash(copy.deepcopy(policy))
-    with pytest.raises(AttributeError):
-        policy.maximum = 1
+
+def branched(policy, loss, *, batch_size=FIRST, samples=2**17):
+    """The decisions of a training whose branches end with `loss(clock, size, order)`, each acted on and checked."""
+    state, clock, found, went_back = policy.init(), 0, [], 0
+    while clock < samples:
+        observation, orders = Observation(clock, clock // batch_size, batch_size, lr=1.0, samples=samples), set()
+        while True:
+            before = copy.deepcopy(state)
+            decision, after = policy.decide(observation, state)
+            assert state == before, "it must not write into the state that it was given"
+            again = policy.decide(observation, json.loads(json.dumps(state, allow_nan=False)))
+            assert again == (decision, after), "it must decide the same from a state that went through JSON"
+            assert decision.reason
+            assert decision.observation == observation
+            state = after
+            if not isinstance(decision, Fork):
+                break
+            assert decision.sizes[0] == decision.batch_size == batch_size
+            assert decision.clock + decision.window <= samples
+            assert decision.window >= 4 * decision.sizes[-1]
+            assert orders.isdisjoint(decision.orders), "each order of the data must be new"
+            orders |= {*decision.orders}
+            rows = tuple(tuple(loss(clock, size, order) for order in decision.orders) for size in decision.sizes)
+            observation = replace(observation, branches=rows)
+        assert decision.batch_size in policy.sizes(FIRST)
+        found.append(decision)
+        went_back += isinstance(decision, Rollback)
+        assert went_back < 100, "it must not go back and forth for ever"
+        batch_size = decision.batch_size
+        clock = decision.clock if isinstance(decision, Rollback) else clock
+        following = policy.next_clock(state, samples)
+        assert following > clock or not isinstance(decision, Rollback)
+        clock = max(following, clock + batch_size)
+    return found
+
+
+def check_by_branches(policy, sizes):
+    """Checks that it grows where branches show no harm, stays where they show harm or nothing, and goes back."""
+    assert not policy.needs_noise
+
+    def noisy(level):
+        return lambda clock, size, order: exp(level * sin(7 * order + size))
+
+    assert branched(policy, noisy(1e-6))[-1].batch_size == sizes[min(len(sizes) - 1, int(1 / policy.every - 0.01))]
+    assert {each.batch_size for each in branched(policy, noisy(3.0))} == {FIRST}
+    assert {each.batch_size for each in branched(policy, lambda clock, size, order: size + order / 1e6)} == {FIRST}
+    assert {each.batch_size for each in branched(policy, lambda *_: inf)} == {FIRST}
+
+    def hurt(clock, size, order):  # a branch does not show it, later ones do
+        return (1.0 if size == FIRST or clock <= 2**17 * policy.every + 1 else 2.0) + order / 1e6
+
+    found = branched(policy, hurt)
+    first = next(index for index, each in enumerate(found) if each.batch_size > FIRST)
+    assert isinstance(found[first + 1], Rollback)
+    assert (found[first + 1].clock, found[first + 1].batch_size) == (found[first].clock, FIRST)

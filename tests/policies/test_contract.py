@@ -31,7 +31,10 @@ ROWS = [
     policies.goodput(CURVE, gain=0.3, maximum=1024, shrinks=True),
     policies.cabs(maximum=256),
     policies.cabs(0.1, maximum=500, factor=2.5, shrinks=True),
+    policies.branch(maximum=256),
+    policies.branch(0.05, maximum=100, factor=1.5, every=0.1, window=0.005, pairs=5, warmup_samples=3000),
 ]
+BY_NOISE = [row for row in ROWS if not row.needs_branches]
 
 
 @pytest.mark.parametrize("policy", ROWS, ids=lambda policy: policy.describe()[:50])
@@ -59,7 +62,7 @@ def any_estimates(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(ROWS), any_estimates())
+@given(st.sampled_from(BY_NOISE), any_estimates())
 def test_a_policy_keeps_the_contract_at_any_estimates(policy, estimates):
     follow(policy, [each for each in estimates for _ in range(3)])
 
@@ -94,7 +97,7 @@ def decided(policy, rank, model):
 
 def each_row_decides_alike(rank, world):
     mesh, grown = init_device_mesh("cpu", (world,)), set()
-    for policy in ROWS:
+    for policy in BY_NOISE:
         for wrapped in (DistributedDataParallel, lambda model: fully_shard(model, mesh=mesh)):
             model = torch.nn.Linear(16, 1)
             for parameter in model.parameters():

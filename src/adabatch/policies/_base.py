@@ -42,6 +42,7 @@ class Policy(ABC):
         coupling: the name of the coupling that it brings.
         needs_noise: whether a tap must measure the gradient's noise.
         needs_loss: whether it must be told the loss.
+        needs_branches: whether it asks for branches of the training, which only `adabatch train` trains.
         noise_norm: in which the tap must measure lengths, `"l2"` or `"l1"`.
 
     Raises:
@@ -53,6 +54,7 @@ class Policy(ABC):
     coupling: ClassVar[str] = "linear"
     needs_noise: ClassVar[bool] = True
     needs_loss: ClassVar[bool] = False
+    needs_branches: ClassVar[bool] = False
     noise_norm: ClassVar[Literal["l2", "l1"]] = "l2"
 
     _: KW_ONLY

@@ -43,6 +43,21 @@ def quantile(look: int, *, sides: int) -> float:
     return -NormalDist().inv_cdf(error / sides)
 
 
+def student(z: float, freedom: float) -> float:
+    """The quantile of Student's distribution at the probability of a standard normal one, in Wallace's closed form.
+
+    Args:
+        z: the standard normal quantile, at least 0.
+        freedom: degrees of freedom; less than 1 count as 1.
+
+    Example:
+        >>> round(student(1.96, 5), 2), round(student(1.96, 1e6), 2)
+        (2.56, 1.96)
+    """
+    freedom = max(freedom, 1)
+    return sqrt(freedom * expm1((z * (8 * freedom + 3) / (8 * freedom + 1)) ** 2 / freedom))
+
+
 def usable(noise: NoiseEstimate) -> bool:
     """Whether an estimate has finite numbers and a variance."""
     return isfinite(noise.signal) and isfinite(noise.trace) and noise.trace > 0 and 0 <= noise.low <= noise.high > 0
@@ -53,7 +68,7 @@ def widened(noise: NoiseEstimate, z: float) -> tuple[float, float]:
 
     It is widened on the scale of `signal / trace`, the inverse of the noise scale, which is finite also where the
     signal is not told from 0; there the quotient is close to linear in the noisier of the two, the signal. Few updates
-    get the quantile of Student's distribution, in Wallace's closed form.
+    get the quantile of Student's distribution.
 
     Args:
         noise: a `usable` estimate.
@@ -62,8 +77,7 @@ def widened(noise: NoiseEstimate, z: float) -> tuple[float, float]:
     Returns:
         Lower and upper end, in samples; the upper one may be infinite, the lower one 0.
     """
-    freedom = max(noise.measured - 1, 1)
-    by = sqrt(freedom * expm1((z * (8 * freedom + 3) / (8 * freedom + 1)) ** 2 / freedom)) / _HALF_WIDTH
+    by = student(z, noise.measured - 1) / _HALF_WIDTH
     middle = noise.signal / noise.trace
     top = inf if noise.low == 0 else middle + max(1 / noise.low - middle, 0) * by
     bottom = 0.0 if noise.high == inf else middle - max(middle - 1 / noise.high, 0) * by

@@ -21,6 +21,10 @@ def check_belongs(schedule: Any, **given: Any) -> None:
     if not isinstance(schedule, Schedule | Policy | None):
         remedy = "write for example `ab.schedules.constant()`"
         raise ArgumentTypeError("schedule", "must be a schedule or a policy", value=schedule, remedy=remedy)
+    if isinstance(schedule, Policy) and schedule.needs_branches:
+        rule = f"must not be the policy {schedule.name!r}, which goes back and forth in the whole training"
+        remedy = f"write `adabatch train TASK --policy {schedule.name}`, or take a policy that measures the noise"
+        raise ArgumentError("schedule", rule, remedy=remedy)
     names: tuple[str, ...]
     if isinstance(schedule, Schedule):
         names, under, remedy = ("noise",), "a schedule", "a tap is for a policy; a schedule looks at nothing"

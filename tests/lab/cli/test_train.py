@@ -14,7 +14,7 @@ import pytest
 from tests.lab.cli.checks import QUICK, run
 
 from adabatch.lab import cli
-from adabatch.lab.training import RunConfig, checkpoint, loop, saved_config, saved_result, train
+from adabatch.lab.training import RunConfig, checkpoint, reporting, saved_config, saved_result, train
 
 
 def test_a_growing_run(tmp_path, capsys):
@@ -70,16 +70,16 @@ def test_the_folder_without_out(tmp_path, capsys, monkeypatch):
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
     out, flags = tmp_path / "a run", [*QUICK, "--growth", "2", "--every", "1"]
-    original = loop.Trainer._report
+    original = reporting.Reporter.stands
 
-    def stop(self):
-        original(self)
-        if self._tally.updates == 50:
+    def stop(self, clock, tally, **more):
+        original(self, clock, tally, **more)
+        if tally.updates == 50:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop.Trainer, "_report", stop)
+    monkeypatch.setattr(reporting.Reporter, "stands", stop)
     assert run("train", "digits", *flags, "--out", str(out)) == 130
     printed = capsys.readouterr()
     again = f"adabatch train digits --out '{out}' --resume"

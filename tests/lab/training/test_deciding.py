@@ -26,7 +26,7 @@ def texts(draw):
     """A policy, the text of it in some order, and how often it measures."""
     name = draw(st.sampled_from(sorted(KINDS)))
     own = {"noise-scale": "c", "norm-test": "eta", "diversity": "delta", "similarity": "c", "cabs": "loss_floor"}
-    own |= {"sign-noise": "theta"}
+    own |= {"sign-noise": "theta", "branch": "tolerance"}
     value = draw(st.floats(0.01, 0.99))
     given, told = {own.get(name): value}, repr(value)
     if name == "goodput":
@@ -37,10 +37,12 @@ def texts(draw):
     more = {
         "factor": draw(st.none() | st.floats(1.01, 16)),
         "warmup_samples": draw(st.none() | st.integers(0, 10**9)),
-        "shrinks": draw(st.none() | st.booleans()),
+        "shrinks": draw(st.none() | st.booleans()) if name != "branch" else None,
     }
     if name == "goodput":
         more["gain"] = draw(st.none() | st.floats(0, 1))
+    if name == "branch":
+        more |= {"every": draw(st.none() | st.floats(0.01, 0.99)), "pairs": draw(st.none() | st.integers(2, 99))}
     given |= {key: it for key, it in more.items() if it is not None}
     every = draw(st.none() | st.integers(1, 50))
     items = [f"{key.replace('_', draw(st.sampled_from('-_')))}={str(it).lower()}"

@@ -22,7 +22,7 @@ from adabatch.lab.training import (
     RunResult,
     checkpoint,
     folder,
-    loop,
+    reporting,
     saved_result,
     train,
     unpacked,
@@ -257,7 +257,7 @@ def test_evaluating_more_often_changes_nothing_else():
 
 
 def test_progress(monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
     seen = []
     train(SMALL, data=small_data(), progress=seen.append)
     seen = [now for now in seen if now.evaluation is None]
@@ -272,7 +272,7 @@ def test_progress(monkeypatch):
 
 def test_progress_counts_seconds_of_the_run_and_samples_of_the_stretch(monkeypatch):
     """A stretch ends with an epoch and where the batch size changes."""
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
     seen = []
     train(SMALL, data=small_data(), progress=seen.append)
     seen = [now for now in seen if now.evaluation is None]
@@ -292,7 +292,7 @@ def test_progress_is_throttled():
     seen = []
     result = train(SMALL, data=small_data(), progress=seen.append)
     between = [now for now in seen if now.evaluation is None]
-    assert len(between) <= 2 + result.train_seconds / loop.REPORT_SECONDS
+    assert len(between) <= 2 + result.train_seconds / reporting.REPORT_SECONDS
 
 
 def test_the_run_folder(tmp_path):
@@ -326,7 +326,7 @@ def test_tensorboard_events(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_saves_at_the_next_update(tmp_path, monkeypatch, number):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
 
     def stop(now):
         if now.samples >= 100:
@@ -436,7 +436,7 @@ def test_a_signal_that_its_workers_got_too_saves_a_run(tmp_path):
 
 
 def test_an_interrupt_in_the_last_update_ends_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
 
     def stop(now):
         if now.samples == 1200 and now.evaluation is None:
@@ -568,7 +568,7 @@ def test_an_accuracy_that_always_the_same_answer_has_too():
 
 
 def test_each_evaluation_is_told(monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 1e9)
     seen = []
     result = train(replace(SMALL, evaluate_every="20 updates"), data=small_data(), progress=seen.append)
     told = [now for now in seen if now.evaluation is not None]

@@ -13,7 +13,7 @@ import torch
 from tests.lab.training.checks import SMALL, small_data, without_seconds
 from tests.lab.training.test_loop_resume import interrupted_at
 
-from adabatch.lab.training import checkpoint, loop, train
+from adabatch.lab.training import checkpoint, reporting, train
 
 CONFIGS = {
     "sgd": replace(SMALL, evaluate_every="0.7 epochs", threads=1),
@@ -60,7 +60,7 @@ def stopped(request, tmp_path_factory):
     """A run that was stopped in the middle of an epoch; its settings, folder, state, and the unbroken result."""
     config, out = CONFIGS[request.param], tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "REPORT_SECONDS", 0.0)
+        patch.setattr(reporting, "REPORT_SECONDS", 0.0)
         interrupted_at(30, config, out)
     return config, out, checkpoint.read(out / "checkpoints" / "last.pt"), train(config, data=small_data())
 

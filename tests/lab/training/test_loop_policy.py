@@ -12,7 +12,7 @@ import torch
 from tests.lab.training.checks import SMALL, same, small_data, weights, without_seconds
 
 import adabatch as ab
-from adabatch.lab.training import Interrupted, RunConfig, RunResult, checkpoint, loop, saved_result, train
+from adabatch.lab.training import Interrupted, RunConfig, RunResult, checkpoint, reporting, saved_result, train
 from adabatch.lab.training.device import pick_device
 from adabatch.lab.training.records import decision_json, decision_of
 from adabatch.lab.training.setup import Setup, with_fastest_micro_batch
@@ -26,7 +26,7 @@ DECIDED = RunConfig.for_task(
 
 @pytest.fixture(autouse=True)
 def report_every_update(monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

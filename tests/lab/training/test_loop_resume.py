@@ -16,7 +16,7 @@ import torch
 from tests.lab.training.checks import SMALL, same, small_data, weights, without_seconds
 
 from adabatch.lab.shapes import setting_in_words
-from adabatch.lab.training import Interrupted, RunConfig, checkpoint, loop, saved_config, saved_result, train
+from adabatch.lab.training import Interrupted, RunConfig, checkpoint, reporting, saved_config, saved_result, train
 
 OFTEN = replace(SMALL, evaluate_every="0.7 epochs")
 
@@ -46,7 +46,7 @@ def contents(out: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(autouse=True)
 def report_every_update(monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,7 @@ def command(
         adabatch train cifar10 --preset adabatch --model resnet20
 
         adabatch train digits --policy noise-scale:1
+        adabatch train digits --policy branch:0.02,every=0.3,pairs=4
 
         adabatch train digits --growth 2 --every 4 --tune
 

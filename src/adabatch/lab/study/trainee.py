@@ -14,6 +14,7 @@ from adabatch.lab.study import linearity
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig
 from adabatch.lab.training import device as devices
+from adabatch.lab.training.checkpoint import copied
 from adabatch.lab.training.setup import Setup
 
 
@@ -136,20 +137,11 @@ class Trainee:
 
     def here(self) -> Bookmark:
         """A copy of the state."""
-        return Bookmark(_copied(self.setup.state_dict()), self.updates, self.samples, self.seconds)
+        return Bookmark(copied(self.setup.state_dict()), self.updates, self.samples, self.seconds)
 
     def back(self, mark: Bookmark) -> None:
         """Goes to a state, of this training or a saved one of the same."""
         self._batches.close()
-        self.setup.load_state_dict(_copied(mark.state))
+        self.setup.load_state_dict(copied(mark.state))
         self.updates, self.samples, self.seconds = mark.updates, mark.samples, mark.seconds
         self._batches = self._stream()
-
-
-def _copied(state: Any) -> Any:
-    """A deep copy of a state of tensors, numbers, text, dicts and lists."""
-    if isinstance(state, torch.Tensor):
-        return state.detach().clone()
-    if isinstance(state, Mapping):
-        return {name: _copied(value) for name, value in state.items()}
-    return [_copied(value) for value in state] if isinstance(state, list | tuple) else state

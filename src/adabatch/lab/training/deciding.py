@@ -22,6 +22,7 @@ _OPEN: Final = 2**62  # stands for the maximum, which is another setting
 _MORE: Final = re.compile(r",(?=[A-Za-z_-]+=)")  # before each argument with a name; a path may have commas
 _PAIRS: Final = re.compile(r"\d+:[\d.e+]+( +\d+:[\d.e+]+)*")
 _VALUES: Final = {
+    "branch": "branch:0.01",
     "noise-scale": "noise-scale:1",
     "norm-test": "norm-test:0.5",
     "diversity": "diversity:0.1",

@@ -7,20 +7,22 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, NoReturn
 
 import torch
 
 import adabatch as ab
-from adabatch import _checks, memory, units
+from adabatch import _checks, memory, policies, units
 from adabatch._errors import ArgumentError
 from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
 from adabatch.lab.shapes import setting_in_words
+from adabatch.lab.training import checkpoint, failures, job, saving
 from adabatch.lab.training import device as devices
-from adabatch.lab.training import failures, job, saving
 from adabatch.lab.training import folder as folders
+from adabatch.lab.training.branching import Branching
 from adabatch.lab.training.communication import Communication
 from adabatch.lab.training.config import SETTINGS, RunConfig, checked_target
 from adabatch.lab.training.evaluation import accuracy_of, chance_end
@@ -28,11 +30,10 @@ from adabatch.lab.training.folder import SharedRunFolder
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 from adabatch.lab.training.ranks import Ranks, Seen
 from adabatch.lab.training.records import Evaluation, Progress, RunResult, RunState, packed
+from adabatch.lab.training.reporting import Reporter
 from adabatch.lab.training.setup import Setup
 from adabatch.lab.training.tally import Tally
-from adabatch.types import Decision
-
-REPORT_SECONDS: Final = 0.1
+from adabatch.types import Decision, Observation, Rollback
 
 
 def train(
@@ -110,8 +111,6 @@ def train(
         if ranks.world > 1:
             ranks.check_same(_decisive(config, loaded, device))
         setup = Setup(config, loaded, device, ranks)
-        if setup.noise is not None:
-            around.callback(setup.noise.close)
         folder = None
         if out is not None:
             how = {"config": config, "versions": devices.versions(device), "resume": resume, "resume_from": resume_from}
@@ -119,6 +118,7 @@ def train(
             folder = SharedRunFolder(out, ranks=ranks, shares=setup.shares_checkpoints, **how)
             around.callback(folder.close)
         trainer = Trainer(setup, folder=folder, interrupts=interrupts, progress=progress)
+        around.callback(trainer.close)
         return trainer.train(target=aim)
 
 
@@ -142,6 +142,10 @@ class _DivergedError(Exception):
     """A loss was not finite; the run ends with its result so far."""
 
 
+class _BranchesInterruptedError(Exception):
+    """The user interrupts the run while branches are trained."""
+
+
 class Trainer:
     """Trains one run."""
 
@@ -153,13 +157,19 @@ class Trainer:
         interrupts: Interrupts,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._setup, self._ranks, self._folder, self._interrupts = setup, setup.ranks, folder, interrupts
-        self._progress = progress if setup.ranks.is_first else None
-        self._loader, self._plan, self._N = setup.loader, setup.plan, setup.data.dataset_size
+        self._ranks, self._folder, self._interrupts = setup.ranks, folder, interrupts
+        self._take(setup)
+        self._plan, self._N = setup.plan, setup.data.dataset_size
+        told = progress if setup.ranks.is_first else None
+        self._reporter = Reporter(
+            told, setup.config, plan=self._plan, dataset_size=self._N, world=setup.ranks.world
+        )
         self._decides = setup.plan is None  # a policy
         self._decided: str | None = None  # the reason of its latest look; before the first one, of its latest decision
         self._looked = False
         self._end = self._N * setup.config.epochs
+        policy = setup.config.schedule() if setup.branches else None
+        self._branching = Branching(policy, samples=self._end) if isinstance(policy, policies.branch) else None
         self._fingerprint = "" if folder is None else setup.data.fingerprint()
         self._tally = Tally(setup.device, setup.ranks)
         self._communication = Communication(setup)
@@ -171,8 +181,6 @@ class Trainer:
         self._began = 0  # the clock at which the current stretch began
         self._stop = self._end  # the next clock at which a stretch ends
         self._read_losses = devices.is_read_freely(setup.device)
-        self._next_report = 0.0
-        self._before = (0, 0.0)  # clock and time of the last evaluation, or of the start of this process
         save_every = None if setup.config.save_every is None else saving.interval(setup.config.save_every)
         self._save_every = save_every if isinstance(save_every, units.Duration) else None
         self._timer = saving.Timer(save_every if isinstance(save_every, float) and folder is not None else None)
@@ -184,27 +192,46 @@ class Trainer:
         self._setup.try_sizes(tell=self._note)
         if self._setup.noise is not None:
             self._note(f"noise from {self._setup.noise.measured_from}")
-        self._before = self._loader.clock, time.perf_counter()
+        self._reporter.begin(self._loader.clock, accuracy=self._history[-1].test_accuracy if self._history else None)
         self._communication.of_an_update(self._tally.updates)  # from here on
-        whole = self._setup.takes_whole_batches
         with suppress(_DivergedError):
             while self._loader.clock < self._end:
-                self._begin_stretch()
                 try:
-                    (self._epoch if whole else self._epoch_of_micro_batches)()
-                except WorkerDiedError:  # of a signal to the whole process group, which ends the run
-                    if not self._interrupts.seen:
+                    self._train_epoch()
+                except _DivergedError:
+                    if not self._consult(diverged=True):
                         raise
-                    self._end_stretch()
-                self._end_stretch(epoch_ended=True)
         result = self._result(target)
         if self._folder is not None:
             self._folder.finish(result)
         return result
 
-    # The loops, as a user would write them.
+    def close(self) -> None:
+        """Stops measuring the gradient's noise."""
+        self._setup.close_tap()
 
-    def _epoch(self) -> None:
+    def _take(self, setup: Setup) -> None:
+        self._setup, self._loader = setup, setup.loader
+
+    def _train_epoch(self) -> None:
+        """Trains to the end of the epoch, or to where the run goes back to an earlier state."""
+        if self._consult():
+            return
+        self._begin_stretch()
+        try:
+            whole = self._setup.takes_whole_batches
+            goes_on = (self._epoch if whole else self._epoch_of_micro_batches)()
+        except WorkerDiedError:  # of a signal to the whole process group, which ends the run
+            if not self._interrupts.seen:
+                raise
+            self._end_stretch()
+            goes_on = True
+        if goes_on:
+            self._end_stretch(epoch_ended=True)
+
+    # The loops, as a user would write them. They return False if the run went back to an earlier state.
+
+    def _epoch(self) -> bool:
         """The rest of an epoch, in whole batches."""
         setup, loader, batches = self._setup, self._loader, self._setup.batches
         model, loss_fn, optimizer = setup.forward, setup.loss, setup.optimizer
@@ -219,8 +246,9 @@ class Trainer:
             batches.step()
             self._tally.add(loss.detach(), len(targets), times=len(targets))
             self._after_update()
+        return True
 
-    def _epoch_of_micro_batches(self) -> None:
+    def _epoch_of_micro_batches(self) -> bool:
         """The rest of an epoch, in micro-batches, or in batches that may be repeated in micro-batches."""
         setup, loader, batches = self._setup, self._loader, self._setup.batches
         model, loss_fn, optimizer = setup.forward, setup.loss, setup.optimizer
@@ -247,18 +275,27 @@ class Trainer:
                 optimizer.zero_grad()
                 batches.step(loss_sum / before if self._decides and before else None)
                 self._tally.add(loss_sum, size)
-                self._after_update()
+                if not self._after_update():
+                    return False
+        return True
 
-    def _after_update(self) -> None:
-        """Ends the stretch if it is time and begins the next one; at the end of an epoch `train` does so."""
+    def _after_update(self) -> bool:
+        """Ends the stretch if it is time and begins the next one; at the end of an epoch `train` does so.
+
+        Returns:
+            Whether the loop goes on; False if the run went back to an earlier state.
+        """
         clock = self._loader.clock
         changed = self._decides and self._take_decision()
         stops = clock >= self._stop or changed or (self._ranks.is_due(self._tally.updates) and self._look(quickly=True))
         if stops and clock % self._N:
             self._end_stretch()
+            if self._consult():
+                return False
             self._begin_stretch()
-        elif self._progress is not None and time.perf_counter() >= self._next_report:
-            self._report()
+        elif self._reporter.is_due:
+            self._reporter.stands(clock, self._tally, began=self._began, lr=self._setup.batches.last_lr[0])
+        return True
 
     def _take_decision(self) -> bool:
         """Keeps the reason of the policy's latest decision if it looked; returns whether the batch size changed."""
@@ -278,6 +315,86 @@ class Trainer:
                 self._folder.settle()
         return seen
 
+    # A policy that asks for branches. It is asked between two stretches.
+
+    def _consult(self, *, diverged: bool = False) -> bool:
+        """Asks a policy that branches, if it is time; returns whether the run went back to an earlier state."""
+        branching, clock = self._branching, self._loader.clock
+        if branching is None or (clock < branching.next_clock and not diverged):
+            return False
+        began, size = time.perf_counter(), self._loader.batch_size
+
+        def seen(**more: Any) -> Observation:
+            noise = None if self._setup.noise is None else self._setup.noise.estimate()
+            found = Observation(clock, self._tally.updates, size, lr=self._setup.batches.last_lr[0], noise=noise)
+            return replace(found, samples=self._end, loss=math.nan if diverged else None, **more)
+
+        def look() -> None:
+            if self._interrupts.seen:
+                raise _BranchesInterruptedError
+
+        try:
+            decision = branching.decide(seen, run=self._setup, tell=self._note, look=look)
+        except _BranchesInterruptedError:
+            self._leave(self._interrupts.number or 0)
+        finally:
+            self._tally.seconds_beside += time.perf_counter() - began
+        self._decided = decision.reason
+        if isinstance(decision, Rollback):
+            self._go_back(decision)
+            return True
+        if decision.batch_size != size:
+            branching.before = self._state(copied=True)
+            self._loader.batch_size = decision.batch_size
+            self._log(decision)
+        return False
+
+    def _go_back(self, to: Rollback) -> None:
+        """Goes back to the state before the last growth; its time is spent, and its traces are the decisions."""
+        assert self._branching is not None
+        before, growth = self._branching.before, self._decisions[-1]
+        assert before is not None
+        self._branching.before = None
+        spent, old = self._tally.seconds, self._setup
+        old.close_tap()
+        old.batches.close()
+        self._take(Setup(old.config, old.data, old.device, self._ranks))
+        self._communication = Communication(self._setup)
+        self._setup.load_state_dict(checkpoint.copied(before.parts))
+        self._tally.load(before)
+        self._tally.seconds_beside += spent - self._tally.seconds
+        self._communication.of_an_update(self._tally.updates)
+        self._history, self._decisions = self._history[: before.evaluations], self._decisions[: before.decisions]
+        self._best = max((found.test_accuracy for found in self._history), default=-1.0)
+        self._right, self._saved = None, (self._loader.clock, self._tally.updates)
+        if self._folder is not None:
+            state = self._state()
+            with self._interrupts.held():
+                self._folder.save(state, best=False, wait=True)
+                self._folder.restart(state)
+        for decision in (growth, to):
+            self._log(decision)
+        if self._folder is not None:
+            with self._interrupts.held():
+                self._folder.save(self._state(), best=False, wait=True)
+
+    def _log(self, decision: Decision) -> None:
+        """Keeps a decision of a policy that branches."""
+        seen = decision.observation
+        if seen is not None and seen.loss is not None and not math.isfinite(seen.loss):
+            seen = replace(seen, loss=None)
+        kept = Decision(decision.clock, decision.batch_size, decision.reason, observation=seen)
+        self._decisions.append(kept)
+        if self._folder is not None:
+            self._folder.log(kept)
+
+    def _leave(self, signal: int) -> NoReturn:
+        """Saves and ends the run that the user interrupts."""
+        if self._folder is not None:
+            with self._interrupts.held():
+                self._folder.save(self._state(), best=False, wait=True)
+        raise Interrupted(self._folder.path if self._folder is not None else None, signal)
+
     # Stretches of training. One ends where the batch size changes, or an evaluation or a checkpoint is due.
 
     def _begin_stretch(self) -> None:
@@ -286,6 +403,8 @@ class Trainer:
         starts = () if self._plan is None else self._plan.starts_samples
         following = bisect_right(starts, clock)
         self._stop = min(*starts[following : following + 1], self._next_evaluation(), self._next_save(), self._end)
+        if self._branching is not None:
+            self._stop = min(self._stop, max(self._branching.next_clock, clock + 1))
         self._tally.start(self._setup.batches.batch_size_at(clock))
 
     def _end_stretch(self, *, epoch_ended: bool = False) -> None:
@@ -379,70 +498,28 @@ class Trainer:
         self._history.append(found)
         if self._folder is not None:
             self._folder.log(found)
-        self._report_evaluation(found, samples_per_second=rate)
+        self._reporter.evaluated(found, samples_per_second=rate)
         return best
 
-    # Progress.
-
     def _note(self, note: str) -> None:
-        """Reports the work before the first update."""
-        config = self._setup.config
-        self._tell(
-            batch_size=config.batch_size, lr=config.lr, samples_per_second=0.0, seconds=self._tally.seconds, note=note
-        )
-
-    def _report(self) -> None:
-        self._next_report = time.perf_counter() + REPORT_SECONDS
-        seconds = self._tally.elapsed()
-        self._tell(
-            batch_size=self._tally.batch_size,
-            lr=self._setup.batches.last_lr[0],
-            samples_per_second=(self._loader.clock - self._began) / seconds,
-            seconds=self._tally.seconds + seconds,
-        )
-
-    def _report_evaluation(self, found: Evaluation, *, samples_per_second: float) -> None:
-        (clock, began), now = self._before, time.perf_counter()
-        self._before = found.samples, now
-        left = 0 if found.diverged else self._end - found.samples
-        self._tell(
-            batch_size=found.batch_size,
-            lr=found.lr,
-            samples_per_second=samples_per_second,
-            seconds=found.seconds,
-            evaluation=found,
-            seconds_left=left * (now - began) / max(1, found.samples - clock),
-        )
-
-    def _tell(self, **now: Any) -> None:
-        """Reports where the run stands."""
-        if self._progress is None:
-            return
-        clock = self._loader.clock
-        wanted = None if self._plan is None else self._plan.world_size_at(clock)
-        self._progress(
-            Progress(
-                samples=clock,
-                total_samples=self._end,
-                epoch=clock // self._N,
-                epochs=self._setup.config.epochs,
-                test_accuracy=self._history[-1].test_accuracy if self._history else None,
-                wants=None if wanted == self._ranks.world else wanted,
-                **now,
-            )
-        )
+        """Reports work beside the training."""
+        self._reporter.note(note, self._loader.clock, seconds=self._tally.seconds)
 
     # State and result.
 
-    def _state(self) -> RunState:
+    def _state(self, *, copied: bool = False) -> RunState:
+        """The state now; its tensors are the living ones unless they shall be copied."""
+        parts, branching = self._setup.state_dict(), self._branching
         return RunState(
             config=self._setup.config,
             data=self._fingerprint,
-            parts=self._setup.state_dict(),
+            parts=checkpoint.copied(parts) if copied else parts,
             evaluations=len(self._history),
             decisions=len(self._decisions),
             test_right=self._right,
             decided=self._decided,
+            branching=None if branching is None else dict(branching.state),
+            before=None if branching is None or copied else branching.before,
             **self._tally.state_dict(),
         )
 
@@ -470,6 +547,8 @@ class Trainer:
         clock, updates = self._loader.clock, state.updates
         self._right = state.test_right if clock == self._end else None
         self._saved, self._decided = (clock, updates), state.decided
+        if self._branching is not None:
+            self._branching.load(self._branching.policy.checked(state.branching), state.before)
         if self._plan is None:
             decided = state.parts["batches"]["decided"]
             fits, self._looked = decided["updates"] == updates, bool(decided["policy"].get("looks"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from math import inf, isfinite
 from typing import Any, Final, TypeVar
@@ -162,7 +162,10 @@ def decision_of(values: Mapping[str, Any]) -> Decision:
         read["interval"] = low, high
     if (seen := read.get("observation")) is not None:
         noise = seen["noise"] and NoiseEstimate(**{key: _number_or_inf(key, it) for key, it in seen["noise"].items()})
-        read["observation"] = checked(Observation(**{**seen, "noise": noise}))
+        branches = seen.get("branches") and tuple(
+            tuple(_number_or_inf("branches", loss) for loss in row) for row in seen["branches"]
+        )
+        read["observation"] = checked(Observation(**{**seen, "noise": noise, "branches": branches}))
     return checked(Decision(**read))
 
 
@@ -329,6 +332,9 @@ class RunState:
         shards: the folder of the tensors of network and optimizer, of which the parts hold shape and type alone; None
             if the parts hold them.
         decided: as in `Evaluation`.
+        seconds_beside: of training that left no trace: branches, and stretches that the run went back from.
+        branching: the state of a policy that asks for branches; None of any other.
+        before: the state before the last growth, to which such a policy may go back; None for none.
     """
 
     config: RunConfig
@@ -344,10 +350,15 @@ class RunState:
     test_right: str | None
     shards: str | None = None
     decided: str | None = None
+    seconds_beside: float = 0.0
+    branching: Mapping[str, Any] | None = None
+    before: RunState | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The state as tensors, numbers, text, dicts and lists."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"config": self.config.to_json()}
+        before = None if self.before is None else self.before.to_dict()
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"config": self.config.to_json(), "before": before}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunState:
@@ -357,11 +368,13 @@ class RunState:
             ValueError: if an entry is missing, of another kind or negative.
             TypeError: if a setting is not of its kind.
         """
-        names, values = [field.name for field in fields(cls)], {"shards": None, "decided": None, **values}
+        names = [field.name for field in fields(cls)]
+        values = {each.name: each.default for each in fields(cls) if each.default is not MISSING} | dict(values)
         if missing := [name for name in names if name not in values]:
             raise ArgumentError(missing[0], "must be there")
         config = RunConfig.from_json(values["config"])
-        state = checked(cls(**{name: values[name] for name in names} | {"config": config}))
+        before = None if values["before"] is None else cls.from_dict(values["before"])
+        state = checked(cls(**{name: values[name] for name in names} | {"config": config, "before": before}))
         if not isinstance(state.loss_sum, float) or state.loss_sum < 0:
             raise ArgumentError("loss_sum", "must be a number from 0 on", got=repr(state.loss_sum)[:40])
         if state.test_right is not None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import adabatch as ab
-from adabatch import _distributed, _random, memory, norm, optim
+from adabatch import _distributed, _random, memory, norm, optim, policies
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
@@ -48,10 +48,17 @@ class Setup:
         forward: takes prepared inputs to scores.
         plan: of all batches; None under a policy.
         noise: measures the gradient's noise for a policy; None without one.
+        branches: whether the policy asks for branches; batch sizes are then assigned.
     """
 
     def __init__(self, config: RunConfig, data: tasks.Data, device: torch.device, ranks: Ranks | None = None) -> None:
         self.config, self.device, self.ranks = config, device, ranks or Ranks()
+        schedule = config.schedule()
+        self.branches = isinstance(schedule, policies.Policy) and schedule.needs_branches
+        if self.branches and self.ranks.world > 1:
+            rule = f"{config.policy} must train in one process, since it goes back and forth in the whole training"
+            remedy = "start one, or take a policy that measures the noise, such as noise-scale:1"
+            raise ArgumentError("policy", rule, got=f"{self.ranks.world}", remedy=remedy)
         self.plan = None if config.policy is not None else config.plan(data.dataset_size)
         self._sizes = config.sizes(data.dataset_size) if self.plan is None else (*self.plan.sizes, *self.plan.tails)
         self._last_batch: norm.LastBatch | None = None
@@ -70,13 +77,13 @@ class Setup:
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
         self.loader.micro_batch_size = config.micro_batch_size
         self.noise = self._tap(data.dataset_size)
+        driven = {"schedule": None} if self.branches else {"schedule": schedule, "noise": self.noise}
         ends = {} if self.plan is None else {"epochs": config.epochs, "tokens_per_sample": config.tokens_per_sample}
         self.batches = ab.BatchSizeScheduler(
             self.optimizer,
             self.loader,
-            config.schedule(),
             coupling=config.coupling if config.grows else "none",
-            noise=self.noise,
+            **driven,
             **ends,
         )
         if not self.ranks.is_first:
@@ -194,6 +201,8 @@ class Setup:
         state: dict[str, Any] = {"model": dict(self.model.state_dict())}
         state |= {name: getattr(self, name).state_dict() for name in ("loader", "batches")}
         state["optimizer"] = self.optimizer.state_dict()["state"]
+        if self.branches and self.noise is not None:
+            state["noise"] = self.noise.state_dict()
         state["rng"] = torch.get_rng_state()
         if self.device.type != "cpu":
             state[f"rng_{self.device.type}"] = _random.state_of(self.device)
@@ -231,24 +240,40 @@ class Setup:
         Raises:
             Exception: of any kind, if the state is damaged or of another run.
         """
-        own = self.model.state_dict()
         if shards is not None:
-            state = checkpoint.joined(state, shards, model=own, parameters=self._in_order)
-        held = {name: value.dtype for name, value in own.items()}
-        whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
-        self.model.load_state_dict(whole)
-        if held != {name: value.dtype for name, value in state["model"].items()}:
-            raise ArgumentError("model", "must have weights of the network's own types")
-        self.loader.load_state_dict(state["loader"])
+            state = checkpoint.joined(state, shards, model=self.model.state_dict(), parameters=self._in_order)
+        self.take(state)
         if self.loader.clock > self.data.dataset_size * self.config.epochs:
             raise ArgumentError("loader", "must not stand after the end", got=f"sample {self.loader.clock:,}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that the optimizer made no step
             for _ in range(self.loader.clock // self.data.dataset_size):
                 self.lr_scheduler.step()
+        if self.branches and self.noise is not None:
+            self.noise.load_state_dict(state["noise"])
+        self._load_rng(state)
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Takes weights, moments and positions from a state, at any clock; LR and random numbers stay.
+
+        Raises:
+            Exception: as `load_state_dict`.
+        """
+        own = self.model.state_dict()
+        held = {name: value.dtype for name, value in own.items()}
+        whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
+        self.model.load_state_dict(whole)
+        if held != {name: value.dtype for name, value in state["model"].items()}:
+            raise ArgumentError("model", "must have weights of the network's own types")
+        self.loader.load_state_dict(state["loader"])
         self._load_moments(state["optimizer"])
         self.batches.load_state_dict({**state["batches"], "schedule": self.batches.state_dict()["schedule"]})
-        self._load_rng(state)
+
+    def close_tap(self) -> None:
+        """Stops measuring the gradient's noise."""
+        if self.noise is not None:
+            self.noise.close()
+            self.noise = None
 
     def _load_rng(self, state: Mapping[str, Any]) -> None:
         """Sets this rank's generators; where the run had other ranks, those of all but the first begin anew."""

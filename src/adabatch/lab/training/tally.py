@@ -22,10 +22,12 @@ class Tally:
         updates: optimizer updates.
         batch_size: of the current stretch, or of the last one.
         loss_samples: samples since the last evaluation, in stretches that have ended.
+        seconds_beside: of branches, and of stretches that the run went back from; part of all seconds.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks | None = None) -> None:
         self.updates = self.batch_size = self.loss_samples = 0
+        self.seconds_beside = 0.0
         self._device, self._ranks = device, ranks or Ranks()
         self._loss_sum = self.new_sum()  # over this rank's samples since the last evaluation
         self._began: float | None = None
@@ -43,8 +45,8 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all stretches that have ended."""
-        return sum(seconds for _, seconds in self._by_size.values())
+        """Seconds of all stretches that have ended, with those beside them."""
+        return self.seconds_beside + sum(seconds for _, seconds in self._by_size.values())
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -103,6 +105,7 @@ class Tally:
             "loss_sum": self._ranks.sum(self._loss_sum).item(),
             "loss_samples": self.loss_samples,
             "stopwatch": [[size, samples, seconds] for size, (samples, seconds) in self._by_size.items()],
+            "seconds_beside": self.seconds_beside,
         }
 
     def load(self, state: RunState) -> None:
@@ -119,4 +122,5 @@ class Tally:
         if self.samples != state.samples:
             raise ArgumentError("stopwatch", f"must hold {state.samples:,} samples", got=f"{self.samples:,}")
         self.updates, self.loss_samples = state.updates, state.loss_samples
+        self.seconds_beside = state.seconds_beside
         self._loss_sum.fill_(state.loss_sum if self._ranks.is_first else 0.0)

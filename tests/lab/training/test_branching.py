@@ -1,0 +1,227 @@
+"""Runs under a policy that asks for branches: what a branch is, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.lab.training.checks import same, small_data, weights, without_seconds
+
+import adabatch as ab
+from adabatch.lab.training import Interrupted, RunConfig, branching, checkpoint, reporting, saved_result, train
+from adabatch.lab.training.branching import Branching, cooled
+from adabatch.lab.training.device import pick_device
+from adabatch.lab.training.records import decision_of
+from adabatch.lab.training.setup import Setup
+from adabatch.types import Fork
+
+EVERY = 300  # samples, of 1,500
+BRANCHED = RunConfig.for_task(
+    "digits", model="mlp", batch_size=8, policy="branch:0.01,every=0.2,window=0.05,measure-every=1", max_batch_size=32,
+    epochs=5, lr=0.02, lr_schedule="step:0.5:2", evaluate_every="13 updates", device="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def report_every_update(monkeypatch):
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
+
+
+def told(monkeypatch, loss):
+    """Lets branches end with `loss(clock, size, order)`, after they were trained."""
+    trained = Branching._loss
+
+    def instead(self, run, fork, size, order, look):
+        trained(self, run, fork, size, order, look)
+        return loss(fork.clock, size, order)
+
+    monkeypatch.setattr(Branching, "_loss", instead)
+
+
+def harmful(clock, size, order):
+    """Branches that are worse at larger sizes."""
+    return size + order / 1e6
+
+
+def grows_at(*clocks):
+    """Branches that show no harm at these clocks alone."""
+    return lambda clock, size, order: (1.0 if clock in clocks else float(size)) + order / 1e6
+
+
+def hurt(clock, size, order):
+    """Branches that show no harm at the first place, and harm once the batch has grown."""
+    return (1.0 if clock == EVERY else 1.0 + size) + order / 1e6
+
+
+def without_reasons(result):
+    """A result without what time and the policy's words decide."""
+    values = without_seconds(result)
+    for found in values["history"]:
+        found.pop("decided")
+    values.pop("decisions")
+    return values
+
+
+# What a branch is.
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("size", [8, 16])
+def test_a_branch_is_a_short_training_with_a_cooldown(optimizer, size):
+    data, settings = small_data(), {"optimizer": optimizer, "lr": 0.02 if optimizer == "sgd" else 1e-3}
+    setup = Setup(replace(BRANCHED, **settings, coupling="linear" if optimizer == "sgd" else "sqrt"), data, pick_device("cpu"))
+    for micro in ab.accumulate(setup.loader, setup.wrapped):
+        with micro as (inputs, targets):
+            (setup.loss(setup.forward(inputs), targets) * micro.weight).backward()
+        if micro.is_last:
+            setup.optimizer.step()
+            setup.optimizer.zero_grad()
+            setup.batches.step()
+    before = checkpoint.copied(setup.state_dict())
+    fork = Fork(300, 8, "", sizes=(8, 16), window=96, orders=(4,))
+    losses = []
+    found = Branching(setup.config.schedule(), samples=1500)._loss(setup, fork, size, 4, lambda: losses.append(1))
+    assert same(before, setup.state_dict()), "the run must stay as it was"
+    assert len(losses) >= 96 // size
+
+    model = copy.deepcopy(setup.model)
+    kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
+    own = kind(model.parameters(), **({"momentum": setup.config.momentum} if optimizer == "sgd" else {}), lr=0.1)
+    own.load_state_dict({**own.state_dict(), "state": copy.deepcopy(before["optimizer"])})
+    own.param_groups[0]["weight_decay"] = setup.config.weight_decay
+    loader = ab.DataLoader(data.dataset, 8, shuffle=True, seed=0)
+    for _ in range(5 + 4):  # the epochs of the run, and of the orders before
+        list(loader)
+    loader.batch_size = size
+    ratio = size / 8
+    for number, (inputs, targets) in enumerate(loader):
+        if number * size == 96:
+            break
+        share = min(1.0, (96 - number * size) / 48)
+        own.param_groups[0]["lr"] = settings["lr"] * (ratio if optimizer == "sgd" else math.sqrt(ratio)) * share
+        own.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        own.step()
+    expected = torch.nn.functional.cross_entropy(model(data.x_train), data.y_train).item()
+    assert found == pytest.approx(expected, rel=1e-3)
+    setup.close_tap()
+
+
+def test_the_cooldown_takes_half_a_window():
+    assert [cooled(passed, 8) for passed in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+
+
+# A run.
+
+
+@pytest.fixture(scope="module")
+def never(tmp_path_factory):
+    """The result and the folder of a run under a policy that never asks for branches, and never grows."""
+    out = tmp_path_factory.mktemp("never")
+    return train(replace(BRANCHED, policy="noise-scale:1e-9,measure-every=1"), out, data=small_data()), out
+
+
+def test_branches_leave_no_trace(monkeypatch, tmp_path, never):
+    told(monkeypatch, harmful)
+    result = train(BRANCHED, tmp_path, data=small_data())
+    assert same(weights(tmp_path), weights(never[1]))
+    assert without_reasons(result) == without_reasons(never[0])
+    assert result.train_seconds > sum(8 * size / rate for size, rate in result.samples_per_second.items())
+    assert "% higher" in result.history[-1].decided
+    assert result.history[-1].decided.endswith(": stays")
+
+
+def test_real_branches_decide_on_evidence(tmp_path):
+    result = train(replace(BRANCHED, policy="branch:0.9,every=0.2,window=0.2"), tmp_path, data=small_data())
+    assert result.batch_sizes[0] == 8
+    for each in result.decisions:
+        rows = each.observation.branches
+        assert len(rows) == 2
+        assert sum(map(math.log, rows[1])) - sum(map(math.log, rows[0])) <= len(rows[0]) * math.log(1.9)
+    assert saved_result(tmp_path) == result
+
+
+def test_growth_holds_from_its_place(monkeypatch, tmp_path):
+    told(monkeypatch, grows_at(EVERY, 3 * EVERY))
+    result = train(BRANCHED, tmp_path, data=small_data())
+    assert [(each.clock, each.batch_size) for each in result.decisions] == [(EVERY, 16), (3 * EVERY, 32)]
+    lines = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
+    assert tuple(map(decision_of, lines)) == result.decisions
+    assert result.batch_sizes == (8, 16, 32)
+    assert result.decisions[0].observation.noise.noise_scale != 0
+
+
+def test_a_growth_that_hurt_is_taken_back(monkeypatch, tmp_path, never):
+    told(monkeypatch, hurt)
+    result = train(BRANCHED, tmp_path, data=small_data())
+    growth, back = result.decisions
+    assert (growth.clock, growth.batch_size) == (EVERY, 16)
+    assert (back.clock, back.batch_size) == (EVERY, 8)
+    assert "rose by at least" in back.reason
+    assert same(weights(tmp_path), weights(never[1])), "it goes on as if it had never grown"
+    assert without_reasons(result) == without_reasons(never[0])
+    assert saved_result(tmp_path) == result
+    assert result.train_seconds > never[0].train_seconds / 10
+
+
+def test_it_goes_back_without_a_folder(monkeypatch, never):
+    told(monkeypatch, hurt)
+    result = train(BRANCHED, data=small_data())
+    assert without_reasons(result) == without_reasons(never[0])
+    assert [each.batch_size for each in result.decisions] == [16, 8]
+
+
+def test_a_run_that_diverges_after_a_growth_goes_back(monkeypatch, tmp_path):
+    told(monkeypatch, grows_at(EVERY))
+    config = replace(BRANCHED, policy="branch:0.01,every=0.2,window=0.05,factor=30", max_batch_size=240, lr=0.3)
+    result = train(config, tmp_path, data=small_data())
+    assert [each.batch_size for each in result.decisions] == [240, 8]
+    assert result.decisions[1].reason.startswith("a loss was not finite at sample ")
+    assert not result.diverged
+    assert result.samples == 5 * 300
+    assert saved_result(tmp_path) == result
+
+
+@pytest.mark.parametrize("update", [3, 30, 38, 45, 60, 90, 120])
+def test_bit_for_bit_from_any_update(monkeypatch, tmp_path, update):
+    told(monkeypatch, hurt)
+    expected = train(BRANCHED, tmp_path / "unbroken", data=small_data())
+    seen = []
+
+    def stop(now):
+        seen.append(now)
+        if len(seen) == update:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(BRANCHED, tmp_path / "broken", data=small_data(), progress=stop)
+    torch.manual_seed(99)  # whatever the process did before
+    result = train(BRANCHED, tmp_path / "broken", data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(expected)
+    assert same(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
+
+
+def test_an_interrupt_while_branches_are_trained(monkeypatch, tmp_path):
+    told(monkeypatch, grows_at(EVERY))
+    expected = train(BRANCHED, tmp_path / "unbroken", data=small_data())
+
+    def stop(now):
+        if now.note is not None and "branches of" in now.note:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(BRANCHED, tmp_path / "broken", data=small_data(), progress=stop)
+    assert checkpoint.read(tmp_path / "broken" / "checkpoints" / "last.pt")["parts"]["loader"]["clock"] == EVERY
+    result = train(BRANCHED, tmp_path / "broken", data=small_data(), resume=True)
+    assert without_seconds(result) == without_seconds(expected)
+
+
+def test_bad_settings():
+    with pytest.raises(ValueError, match=r"`policy` branch: `tolerance` must be greater than 0"):
+        replace(BRANCHED, policy="branch:0")
+    assert branching.Branching(BRANCHED.schedule(), samples=1500).next_clock == EVERY
