@@ -99,7 +99,9 @@ def test_pairs_follow_while_it_is_open():
         )
         fork, state = policy.decide(Observation(10240, 160, 64, samples=SAMPLES, branches=rows), state)
     assert orders == list(range(10))
-    assert re.fullmatch(r"after 10 pairs of branches the loss at 128 is -?0\.\d\d% higher, .*: cannot tell", fork.reason)
+    assert re.fullmatch(
+        r"after 10 pairs of branches the loss at 128 is -?0\.\d\d% higher, .*: cannot tell", fork.reason
+    )
     assert state["next"] == 20480
 
 
@@ -152,7 +154,10 @@ def test_there_must_be_room():
         ({"window": -1}, "`window` must be greater than 0"),
         ({"pairs": 1}, "`pairs` must be at least 2"),
         ({"pairs": 2.5}, "`pairs` must be a whole number"),
-        ({"shrinks": True}, "`shrinks` must be False for branches, got True; leave it out: a growth that hurt is taken"),
+        (
+            {"shrinks": True},
+            "`shrinks` must be False for branches, got True; leave it out: a growth that hurt is taken",
+        ),
     ],
 )
 def test_bad_arguments(given, message):
@@ -167,12 +172,16 @@ def test_it_must_know_the_length():
 
 @pytest.mark.parametrize("state", [None, [], {}, {"first": 1}, {**branch(maximum=64).init(), "more": 1}])
 def test_a_damaged_state(state):
-    with pytest.raises(ValueError, match="`state` must hold first, next, .* of the policy 'branch', got a damaged one"):
+    with pytest.raises(
+        ValueError, match=r"`state` must hold first, next, .* of the policy 'branch', got a damaged one"
+    ):
         branch(maximum=64).checked(state)
 
 
 def test_a_scheduler_refuses_it():
     data = torch.utils.data.TensorDataset(torch.zeros(8, 1))
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(ValueError, match="must not be the policy 'branch', .*; write `adabatch train TASK --policy br"):
+    with pytest.raises(
+        ValueError, match=r"must not be the policy 'branch', .*; write `adabatch train TASK --policy br"
+    ):
         ab.BatchSizeScheduler(optimizer, ab.DataLoader(data, batch_size=2), policies.branch(maximum=4))

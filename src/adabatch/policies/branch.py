@@ -34,9 +34,9 @@ class branch(Policy):  # noqa: N801
 
     This costs samples: at each place up to twice `pairs` branches, so with the defaults 0.6 to 1.3 times the training
     itself. It finds the sizes for trainings to come, and the constant of the other policies, since each decision holds
-    the noise scale beside the size. Only `adabatch train` can do this, which takes and restores the state of the whole training: a `BatchSizeScheduler`
-    refuses it. The probability that a batch grows that is worse than tolerated, at any time, is at most 0.05, as for
-    every policy, for differences that are normal.
+    the noise scale beside the size. Only `adabatch train` can do this, which takes and restores the state of the whole
+    training: a `BatchSizeScheduler` refuses it. The probability that a batch grows that is worse than tolerated, at any
+    time, is at most 0.05, as for every policy, for differences that are normal.
 
     Args:
         tolerance: the share by which the loss after a branch may be higher, above 0.
@@ -118,7 +118,7 @@ class branch(Policy):  # noqa: N801
         if observation.loss is not None and not isfinite(observation.loss):
             return self._back(observation, after, "a loss was not finite")
         if observation.branches is not None:
-            return self._judged(observation, after)
+            return self._from_losses(observation, after)
         if clock < after["next"]:
             return _hold(observation, f"branches come at sample {after['next']:,}"), after
         return self._fork(observation, after)
@@ -161,10 +161,11 @@ class branch(Policy):  # noqa: N801
         done = 0 if after["losses"] is None else len(after["losses"][0])
         orders = tuple(range(after["orders"], after["orders"] + min(_AT_ONCE, self.pairs - done)))
         after["orders"] += len(orders)
+        named = " and ".join(f"{size:,}" for size in sizes)
         fork = Fork(
             seen.clock,
             seen.batch_size,
-            f"{len(sizes) * len(orders)} branches of {window:,} samples at {' and '.join(f'{size:,}' for size in sizes)}",
+            f"{len(sizes) * len(orders)} branches of {window:,} samples at {named}",
             observation=seen,
             sizes=sizes,
             window=window,
@@ -172,7 +173,7 @@ class branch(Policy):  # noqa: N801
         )
         return fork, after
 
-    def _judged(self, seen: Observation, after: dict[str, Any]) -> tuple[Decision, dict[str, Any]]:
+    def _from_losses(self, seen: Observation, after: dict[str, Any]) -> tuple[Decision, dict[str, Any]]:
         """Decides from the losses of branches."""
         assert seen.branches is not None
         kept = after["losses"] or [[] for _ in seen.branches]
@@ -211,7 +212,9 @@ class branch(Policy):  # noqa: N801
             return _hold(seen, reason), after
         after |= {"losses": None, "before": None, "next": max(seen.clock, before["clock"] + 1)}
         said = f"{reason} at sample {seen.clock:,}, after the growth to {seen.batch_size:,}: back to {{:,}}"
-        return Rollback(before["clock"], before["batch_size"], said.format(before["batch_size"]), observation=seen), after
+        return Rollback(
+            before["clock"], before["batch_size"], said.format(before["batch_size"]), observation=seen
+        ), after
 
     def _larger(self, seen: Observation, after: Mapping[str, Any]) -> int | None:
         return next((size for size in self.sizes(after["first"]) if size > seen.batch_size), None)

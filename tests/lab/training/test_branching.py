@@ -33,29 +33,29 @@ def report_every_update(monkeypatch):
 
 
 def told(monkeypatch, loss):
-    """Lets branches end with `loss(clock, size, order)`, after they were trained."""
+    """Lets branches end with a loss of `loss(fork, size, order)`, after they were trained."""
     trained = Branching._loss
 
     def instead(self, run, fork, size, order, look):
         trained(self, run, fork, size, order, look)
-        return loss(fork.clock, size, order)
+        return loss(fork, size, order)
 
     monkeypatch.setattr(Branching, "_loss", instead)
 
 
-def harmful(clock, size, order):
-    """Branches that are worse at larger sizes."""
-    return size + order / 1e6
+def harmful(fork, size, order):
+    """Branches that are worse at the larger size."""
+    return 1.0 + (size > fork.batch_size) + order / 1e6
 
 
 def grows_at(*clocks):
     """Branches that show no harm at these clocks alone."""
-    return lambda clock, size, order: (1.0 if clock in clocks else float(size)) + order / 1e6
+    return lambda fork, size, order: 1.0 + (size > fork.batch_size and fork.clock not in clocks) + order / 1e6
 
 
-def hurt(clock, size, order):
+def hurt(fork, size, order):
     """Branches that show no harm at the first place, and harm once the batch has grown."""
-    return (1.0 if clock == EVERY else 1.0 + size) + order / 1e6
+    return (1.0 if fork.clock == EVERY else 1.0 + size) + order / 1e6
 
 
 def without_reasons(result):
@@ -74,7 +74,9 @@ def without_reasons(result):
 @pytest.mark.parametrize("size", [8, 16])
 def test_a_branch_is_a_short_training_with_a_cooldown(optimizer, size):
     data, settings = small_data(), {"optimizer": optimizer, "lr": 0.02 if optimizer == "sgd" else 1e-3}
-    setup = Setup(replace(BRANCHED, **settings, coupling="linear" if optimizer == "sgd" else "sqrt"), data, pick_device("cpu"))
+    setup = Setup(
+        replace(BRANCHED, **settings, coupling="linear" if optimizer == "sgd" else "sqrt"), data, pick_device("cpu")
+    )
     for micro in ab.accumulate(setup.loader, setup.wrapped):
         with micro as (inputs, targets):
             (setup.loss(setup.forward(inputs), targets) * micro.weight).backward()
@@ -176,9 +178,12 @@ def test_it_goes_back_without_a_folder(monkeypatch, never):
     assert [each.batch_size for each in result.decisions] == [16, 8]
 
 
+@pytest.mark.filterwarnings("ignore:.noise.tap. leaves out the batch")
 def test_a_run_that_diverges_after_a_growth_goes_back(monkeypatch, tmp_path):
     told(monkeypatch, grows_at(EVERY))
-    config = replace(BRANCHED, policy="branch:0.01,every=0.2,window=0.05,factor=30", max_batch_size=240, lr=0.3)
+    config = replace(
+        BRANCHED, policy="branch:0.01,every=0.2,window=0.05,factor=30", max_batch_size=240, coupling="power(5)"
+    )
     result = train(config, tmp_path, data=small_data())
     assert [each.batch_size for each in result.decisions] == [240, 8]
     assert result.decisions[1].reason.startswith("a loss was not finite at sample ")

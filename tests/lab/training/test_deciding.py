@@ -74,8 +74,8 @@ def test_a_curve_is_taken_from_what_a_probe_wrote(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be one of cabs, diversity, goodput, noise-scale, norm-test, "),
-        ("noise", "must be one of cabs, diversity, goodput, noise-scale, norm-test, "),
+        ("", "must be one of branch, cabs, diversity, goodput, noise-scale, norm-test, "),
+        ("noise", "must be one of branch, cabs, diversity, goodput, noise-scale, norm-test, "),
         ("norm-test", "norm-test must have a value: eta, got 'norm-test'; write for example norm-test:0.5"),
         ("noise-scale:", "noise-scale must have a number as c, got ''; write for example noise-scale:1"),
         ("noise-scale:x", "noise-scale must have a number as c, got 'x'; write for example noise-scale:1"),

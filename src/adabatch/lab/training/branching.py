@@ -29,15 +29,14 @@ class Branching:
     Attributes:
         policy: see above.
         state: of the policy, JSON.
-        before: the state of the run before the last growth, as long as the policy may go back to it; else None.
-        last: the decision made last; None before the first.
+        before: the state of the run before the last growth, as long as the policy may go back to it; else None. The
+            run sets it.
     """
 
     def __init__(self, policy: policies.branch, *, samples: int) -> None:
         self.policy, self.samples = policy, samples
         self.state: Mapping[str, Any] = policy.init()
         self.before: RunState | None = None
-        self.last: Decision | None = None
         self._setup: Setup | None = None  # in which branches are trained
 
     @property
@@ -69,9 +68,7 @@ class Branching:
                 for size in decision.sizes
             )
             decision, state = self.policy.decide(seen(branches=branches), state)
-        self.state, self.last = state, decision
-        if state["before"] is None:
-            self.before = None
+        self.state = state
         return decision
 
     def load(self, state: Mapping[str, Any], before: RunState | None) -> None:

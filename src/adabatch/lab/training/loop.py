@@ -161,9 +161,7 @@ class Trainer:
         self._take(setup)
         self._plan, self._N = setup.plan, setup.data.dataset_size
         told = progress if setup.ranks.is_first else None
-        self._reporter = Reporter(
-            told, setup.config, plan=self._plan, dataset_size=self._N, world=setup.ranks.world
-        )
+        self._reporter = Reporter(told, setup.config, plan=self._plan, dataset_size=self._N, world=setup.ranks.world)
         self._decides = setup.plan is None  # a policy
         self._decided: str | None = None  # the reason of its latest look; before the first one, of its latest decision
         self._looked = False
@@ -326,8 +324,8 @@ class Trainer:
 
         def seen(**more: Any) -> Observation:
             noise = None if self._setup.noise is None else self._setup.noise.estimate()
-            found = Observation(clock, self._tally.updates, size, lr=self._setup.batches.last_lr[0], noise=noise)
-            return replace(found, samples=self._end, loss=math.nan if diverged else None, **more)
+            loss = math.nan if diverged else None
+            return Observation(clock, self._tally.updates, size, loss=loss, noise=noise, samples=self._end, **more)
 
         def look() -> None:
             if self._interrupts.seen:
@@ -340,8 +338,10 @@ class Trainer:
         finally:
             self._tally.seconds_beside += time.perf_counter() - began
         self._decided = decision.reason
+        before, branching.before = branching.before, None if branching.state["before"] is None else branching.before
         if isinstance(decision, Rollback):
-            self._go_back(decision)
+            assert before is not None
+            self._go_back(decision, before)
             return True
         if decision.batch_size != size:
             branching.before = self._state(copied=True)
@@ -349,13 +349,9 @@ class Trainer:
             self._log(decision)
         return False
 
-    def _go_back(self, to: Rollback) -> None:
+    def _go_back(self, to: Rollback, before: RunState) -> None:
         """Goes back to the state before the last growth; its time is spent, and its traces are the decisions."""
-        assert self._branching is not None
-        before, growth = self._branching.before, self._decisions[-1]
-        assert before is not None
-        self._branching.before = None
-        spent, old = self._tally.seconds, self._setup
+        growth, spent, old = self._decisions[-1], self._tally.seconds, self._setup
         old.close_tap()
         old.batches.close()
         self._take(Setup(old.config, old.data, old.device, self._ranks))

@@ -77,14 +77,14 @@ class Setup:
         self.lr_scheduler = lr_schedule.build(config.lr_schedule, self.optimizer, epochs=config.epochs)
         self.loader.micro_batch_size = config.micro_batch_size
         self.noise = self._tap(data.dataset_size)
-        driven = {"schedule": None} if self.branches else {"schedule": schedule, "noise": self.noise}
-        ends = {} if self.plan is None else {"epochs": config.epochs, "tokens_per_sample": config.tokens_per_sample}
+        driven: dict[str, Any] = {"schedule": None} if self.branches else {"schedule": schedule, "noise": self.noise}
+        if self.plan is not None:
+            driven |= {"epochs": config.epochs, "tokens_per_sample": config.tokens_per_sample}
         self.batches = ab.BatchSizeScheduler(
             self.optimizer,
             self.loader,
             coupling=config.coupling if config.grows else "none",
             **driven,
-            **ends,
         )
         if not self.ranks.is_first:
             torch.manual_seed((config.seed + self.ranks.rank * _APART) % 2**63)  # dropout is another on each
