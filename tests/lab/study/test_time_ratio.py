@@ -32,7 +32,7 @@ def test_a_schedule_that_ends_at_a_point_of_the_curve_is_faster_by_the_ratio_of_
     endings = [Ending(seconds, None, point.test_loss)] * seeds
     found = measured(endings, [at] * seeds)
     assert found.low == found.high == pytest.approx(math.log(point.seconds / seconds), abs=1e-6)
-    told = time_ratio(endings, [at] * seeds, EXACT, confidence=0.8)
+    told = time_ratio(endings, [at] * seeds, EXACT, EXACT, confidence=0.8)
     assert told.estimate == pytest.approx(point.seconds / seconds, rel=1e-6)
     assert told.low == pytest.approx(told.estimate)
     assert told.high == pytest.approx(told.estimate)
@@ -44,9 +44,9 @@ def test_noise_and_the_model_widen_an_interval_that_stays_around_its_middle(loss
     level = math.sqrt(losses[0] * losses[-1])
     endings = [Ending(5.0, None, level)] * 2
     noise = Pooled(shift**2, 4)
-    plain = time_ratio(endings, [at] * 2, noise, confidence=confidence)
-    more = time_ratio(endings, [at] * 2, noise, confidence=confidence, others=3)
-    model = time_ratio(endings, [at] * 2, noise, confidence=confidence, others=3, model_std=0.2)
+    plain = time_ratio(endings, [at] * 2, noise, EXACT, confidence=confidence)
+    more = time_ratio(endings, [at] * 2, noise, EXACT, confidence=confidence, others=3)
+    model = time_ratio(endings, [at] * 2, noise, EXACT, confidence=confidence, others=3, model_std=0.2)
     for narrow, wide in ((plain, more), (more, model)):
         assert narrow.estimate == wide.estimate
         assert wide.interval[0] <= narrow.interval[0] <= narrow.estimate <= narrow.interval[1] <= wide.interval[1]
@@ -58,18 +58,18 @@ def test_beyond_its_ends_a_curve_gives_bounds_alone():
     never, early = [Ending(2.0, None, 0.2)] * 2, [Ending(2.0, None, 1.5)] * 2
     found = measured(never, [at] * 2)
     assert (found.low, found.high) == (pytest.approx(math.log(at.points[-1].seconds / 2)), math.inf)
-    told = time_ratio(never, [at] * 2, EXACT, confidence=0.8)
+    told = time_ratio(never, [at] * 2, EXACT, EXACT, confidence=0.8)
     assert (told.estimate, told.high) == (None, None)
     assert told.low == pytest.approx(at.points[-1].seconds / 2)
     found = measured(early, [at] * 2)
     assert (found.low, found.high) == (-math.inf, pytest.approx(math.log(at.points[0].seconds / 2)))
-    told = time_ratio(early, [at] * 2, EXACT, confidence=0.8)
+    told = time_ratio(early, [at] * 2, EXACT, EXACT, confidence=0.8)
     assert (told.estimate, told.low) == (None, 0.0)
 
 
 def test_without_repeats_there_is_an_estimate_and_no_interval():
     at = curve([1.0, 0.5, 0.25])
-    told = time_ratio([Ending(2.0, None, 0.5)], [at], Pooled(0.0, 0), confidence=0.8)
+    told = time_ratio([Ending(2.0, None, 0.5)], [at], Pooled(0.0, 0), EXACT, confidence=0.8)
     assert told.estimate is not None
     assert told.interval == (0.0, math.inf)
 
@@ -78,7 +78,7 @@ def test_without_repeats_there_is_an_estimate_and_no_interval():
 def test_a_loss_that_is_missing_tells_nothing(bad):
     at = curve([1.0, 0.5])
     assert measured([Ending(2.0, None, 0.7), Ending(2.0, None, bad)], [at] * 2) is None
-    told = time_ratio([Ending(2.0, None, bad)] * 2, [at] * 2, EXACT, confidence=0.8)
+    told = time_ratio([Ending(2.0, None, bad)] * 2, [at] * 2, EXACT, EXACT, confidence=0.8)
     assert (told.estimate, told.interval) == (None, (0.0, math.inf))
 
 
@@ -125,19 +125,41 @@ def test_rows_with_a_missing_loss_do_not_count():
     assert noise_of({}).degrees == 0
 
 
-@pytest.mark.parametrize(("confidence", "least", "most"), [(0.8, 0.74, 0.87), (0.95, 0.91, 0.98)])
-def test_intervals_hold_the_outcome_of_other_seeds_as_often_as_they_say(confidence, least, most):
-    """Losses of seeds differ by 2 %, on top of what a seed does to all arms; 500 advices of 2 seeds."""
+def rows_of(endings, curves, loss):
+    """The last losses, or the last seconds, of each seed."""
+    rows = {str(size): [loss(run.points[-1]) for run in runs] for size, runs in curves.items()}
+    return rows | {name: [loss(each) for each in runs] for name, runs in endings.items()}
+
+
+def test_a_machine_that_slept_during_one_training_leaves_it_open():
+    """The constant batch of one seed took eight times as long; without that both are as fast."""
+    slow = [curve([1.0, 0.5, 0.25]), curve([1.0, 0.5, 0.25], second=8.0)]
+    same = [curve([1.0, 0.5, 0.25])] * 2
+    endings = {name: [Ending(same[0].points[1].seconds, None, 0.5)] * 2 for name in ("early", "late")}
+    clock = noise_of(rows_of(endings, {0: slow, 1: same, 2: same}, lambda at: at.seconds))
+    told = time_ratio(endings["late"], slow, EXACT, clock, confidence=0.8)
+    assert told.estimate == pytest.approx(1.0)
+    assert told.low < 0.5
+    assert told.high > 2
+    assert time_ratio(endings["late"], slow, EXACT, EXACT, confidence=0.8).low == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "least", "most", "pace"),
+    [(0.8, 0.74, 0.87, 0.0), (0.95, 0.91, 0.98, 0.0), (0.8, 0.74, 0.92, 0.1), (0.95, 0.91, 0.99, 0.1)],
+)
+def test_intervals_hold_the_outcome_of_other_seeds_as_often_as_they_say(confidence, least, most, pace):
+    """Losses of seeds differ by 2 %, on top of what a seed does to all arms, and times too; 500 advices of 2 seeds."""
     drawn = np.random.default_rng(0)
     covered = 0
     for _ in range(500):
-        endings, curves = _drawn(drawn, seeds=2)
-        others, other_curves = _drawn(drawn, seeds=3)
-        rows = {str(size): [run.points[-1].test_loss for run in runs] for size, runs in curves.items()}
-        rows |= {name: [each.test_loss for each in runs] for name, runs in endings.items()}
+        endings, curves = _drawn(drawn, seeds=2, pace=pace)
+        others, other_curves = _drawn(drawn, seeds=3, pace=pace)
+        rows = rows_of(endings, curves, lambda at: at.test_loss)
+        clock = noise_of(rows_of(endings, curves, lambda at: at.seconds))
         against = {name: rival(found, curves, default=0) for name, found in endings.items()}
         both = {
-            name: time_ratio(found, curves[against[name]], noise_of(rows), confidence=confidence, others=3)
+            name: time_ratio(found, curves[against[name]], noise_of(rows), clock, confidence=confidence, others=3)
             for name, found in endings.items()
         }
         chosen = max(both, key=lambda name: both[name].low)  # as an advice chooses
@@ -147,8 +169,8 @@ def test_intervals_hold_the_outcome_of_other_seeds_as_often_as_they_say(confiden
     assert least <= covered / 500 <= most
 
 
-def _drawn(drawn, *, seeds):
-    """Endings of two schedules and curves of three batch sizes, with noise."""
+def _drawn(drawn, *, seeds, pace):
+    """Endings of two schedules and curves of three batch sizes, with noise of losses and of seconds."""
     common = drawn.normal(0, 0.05, seeds)
     totals = np.array([10 * 1.3**place for place in range(14)])
     curves = {}
@@ -156,15 +178,19 @@ def _drawn(drawn, *, seeds):
         curves[place] = []
         for seed in range(seeds):
             own = np.full(14, drawn.normal(0, 0.02))
-            losses = np.exp(common[seed] + own) * totals**-0.5
+            losses, second = np.exp(common[seed] + own) * totals**-0.5, math.exp(drawn.normal(0, pace))
             points = (
-                CurvePoint(round(n), round(8 * n), float(n), float(loss), float(loss))
+                CurvePoint(round(n), round(8 * n), second * float(n), float(loss), float(loss))
                 for n, loss in zip(totals, losses, strict=True)
             )
             curves[place].append(Curve(tuple(points)))
     endings = {
         name: [
-            Ending(60.0, None, float(np.exp(common[seed] + drawn.normal(0, 0.02)) * 150.0**-0.5))
+            Ending(
+                60.0 * math.exp(drawn.normal(0, pace)),
+                None,
+                float(np.exp(common[seed] + drawn.normal(0, 0.02)) * 150.0**-0.5),
+            )
             for seed in range(seeds)
         ]
         for name in ("early", "late")

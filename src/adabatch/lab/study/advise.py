@@ -160,6 +160,16 @@ class _Runs(NamedTuple):
         }
         return noise_of(last | {name: [each.test_loss for each in found] for name, found in self.endings.items()})
 
+    def clock(self) -> Pooled:
+        """The noise of log seconds of a training, or of its updates where that may have ended early."""
+        paces = {
+            str(size): [
+                curve.points[-1].seconds / curve.points[-1].updates if curve.points else None for curve in curves
+            ]
+            for size, curves in self.curves.items()
+        }
+        return noise_of(paces | {name: [each.seconds for each in found] for name, found in self.endings.items()})
+
 
 class _Work:
     """The measurements of an advice, one after another."""
@@ -203,10 +213,11 @@ class _Work:
         with Interrupts() as interrupts:
             self._interrupts = interrupts
             runs = self._trainings(grid, seeds, _WHOLE, only=advice.choice.name)
-        fixed, noise, endings = judged(grid, runs.curves, runs.seeds), runs.noise(), runs.endings[advice.choice.name]
+        fixed, endings = judged(grid, runs.curves, runs.seeds), runs.endings[advice.choice.name]
+        noise, clock = runs.noise(), runs.clock()
         forecast = advice.choice.forecast
         others = (advice.choice.against, rival(endings, runs.curves, default=fixed.best))
-        against = [time_ratio(endings, runs.curves[size], noise, confidence=0.95) for size in others]
+        against = [time_ratio(endings, runs.curves[size], noise, clock, confidence=0.95) for size in others]
         ends, best_ends = (_ends(measured(endings, runs.curves[size])) for size in others)
         share = fixed.seconds[fixed.best] / fixed.seconds[advice.best_fixed]
         return Outcome(
@@ -227,12 +238,12 @@ class _Work:
 
     def _found(self, grid: Grid, runs: _Runs, **facts: Any) -> Advice:
         """The advice that the trainings give."""
-        fixed, noise = judged(grid, runs.curves, runs.seeds), runs.noise()
+        fixed, noise, clock = judged(grid, runs.curves, runs.seeds), runs.noise(), runs.clock()
         std = MODEL_STD * (1 + math.log2(self._base.epochs / grid.epochs))
 
         def at(endings: Sequence[Ending], against: int, confidence: float, others: int | None) -> Estimate:
             curves = runs.curves[against]
-            return time_ratio(endings, curves, noise, confidence=confidence, others=others, model_std=std)
+            return time_ratio(endings, curves, noise, clock, confidence=confidence, others=others, model_std=std)
 
         tried = []
         for candidate in self._candidates(grid):

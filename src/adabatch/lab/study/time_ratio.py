@@ -1,8 +1,9 @@
 """The time of a constant batch over the time of a growing one, to the same loss: as measured, and as expected.
 
 A training by a schedule ends at some loss. The cooled curve of the constant batch tells when that batch gets there. The
-ratio of both times is the answer, and noise enters it through the loss: two trainings that differ in their seed alone
-end at different losses, and a loss that differs by a little may be reached a lot earlier or later.
+ratio of both times is the answer. Noise enters it through the loss: two trainings that differ in their seed alone end
+at different losses, and a loss that differs by a little may be reached a lot earlier or later. And through the clock: a
+machine that is busy or asleep makes a training look slow. It only ever adds, so the fastest seed tells the time.
 """
 
 from __future__ import annotations
@@ -44,21 +45,21 @@ class Bounds(NamedTuple):
     high: float
 
 
-def noise_of(losses: Mapping[str, Sequence[float | None]]) -> Pooled:
-    """The variance of log losses over seeds, without what a seed does to all trainings alike, and its degrees.
+def noise_of(values: Mapping[str, Sequence[float | None]]) -> Pooled:
+    """The variance of logarithms over seeds, without what a seed does to all trainings alike, and its degrees.
 
     It is the residual variance of a table with a row for each kind of training and a column for each seed. Rows with a
-    loss that is missing or not above 0 do not count; 0 degrees: not known.
+    value that is missing or not above 0 do not count; 0 degrees: not known.
 
     Args:
-        losses: for each kind of training the last loss of each seed, in the same order.
+        values: for each kind of training the last loss of each seed, or its seconds, in the same order.
 
     Example:
         >>> noise_of({"a": [1.0, 2.0], "b": [2.0, 4.0]}).variance  # the second seed is the better one for both
         0.0
     """
-    rows = [[math.log(loss) for loss in row if loss is not None and loss > 0] for row in losses.values()]
-    whole = max((len(row) for row in losses.values()), default=0)
+    rows = [[math.log(value) for value in row if value is not None and value > 0] for row in values.values()]
+    whole = max((len(row) for row in values.values()), default=0)
     table = np.array([row for row in rows if len(row) == whole])
     if min(table.shape, default=0) < 2:
         return Pooled(0.0, 0)
@@ -96,6 +97,7 @@ def time_ratio(
     endings: Sequence[Ending],
     fixed: Sequence[Curve],
     noise: Pooled,
+    clock: Pooled,
     *,
     confidence: float,
     others: int | None = None,
@@ -105,12 +107,14 @@ def time_ratio(
 
     Student's t, with the degrees of freedom of `noise`, bounds the mean log loss of the schedule against that of the
     constant batch. Both bounds are looked up on the constant batch's mean curve. Beyond the end of that curve there is
-    no bound, and the estimate is missing where the schedule's own loss lies there.
+    no bound, and the estimate is missing where the schedule's own loss lies there. What the clock leaves open is added
+    in squares.
 
     Args:
         endings: of the schedule, one for each seed.
         fixed: the cooled curves of the constant batch, of the same seeds.
         noise: of log losses, from `noise_of`.
+        clock: of log seconds, likewise.
         confidence: the probability, in (0, 1), that the interval covers.
         others: of so many other seeds' mean; None: of the mean of endless seeds.
         model_std: a standard deviation of the log ratio that is added, for what these trainings cannot tell.
@@ -123,9 +127,8 @@ def time_ratio(
         return Estimate()
     probability = (1 + confidence) / 2
     shares = 1 / len(endings) + (1 / others if others else 0.0)
-    t = float(stats.t.ppf(probability, noise.degrees)) if noise.degrees else math.inf
-    half = t * math.sqrt(2 * noise.variance * shares) if noise.degrees else math.inf
-    more = float(stats.norm.ppf(probability)) * model_std
+    half, late = (_half(each, shares, probability) for each in (noise, clock))
+    more = math.hypot(float(stats.norm.ppf(probability)) * model_std, late)
     middle = found.ratio(0.0)
     low, high = middle
     if math.isfinite(low):
@@ -137,7 +140,7 @@ def time_ratio(
 
 
 class _Lookup(NamedTuple):
-    """The mean curve of a constant batch, and the mean ending of a schedule."""
+    """The mean curve of a constant batch, and the mean loss of a schedule with its least time."""
 
     course: Sequence[Point]
     level: float  # log loss
@@ -149,8 +152,8 @@ class _Lookup(NamedTuple):
         losses = [math.log(loss) for ending in endings if (loss := ending.test_loss) is not None and loss > 0]
         if not course or not endings or len(losses) < len(endings):
             return None
-        seconds = fmean(math.log(max(ending.seconds, 1e-9)) for ending in endings)
-        return cls(course, fmean(losses), seconds)
+        seconds = min(ending.seconds for ending in endings)
+        return cls(course, fmean(losses), math.log(max(seconds, 1e-9)))
 
     def ratio(self, shift: float) -> Bounds:
         """The log ratio if the schedule's mean log loss is higher by `shift`."""
@@ -161,14 +164,21 @@ class _Lookup(NamedTuple):
         return Bounds(-math.inf if arrival.censored == EARLIER else at, math.inf if arrival.censored == LATER else at)
 
 
+def _half(noise: Pooled, shares: float, probability: float) -> float:
+    """Half an interval of the difference of two means, each of a variance of `noise` times `shares`."""
+    if not noise.degrees:
+        return math.inf
+    return float(stats.t.ppf(probability, noise.degrees)) * math.sqrt(2 * noise.variance * shares)
+
+
 def mean_curve(curves: Iterable[Curve]) -> list[Point]:
-    """The geometric means of test losses and seconds over seeds, as far as all seeds have losses above 0."""
+    """The geometric means of test losses and the least seconds over seeds, as far as all seeds have losses above 0."""
     found: list[Point] = []
     for points in zip(*(curve.points for curve in curves), strict=False):
         losses = [math.log(point.test_loss) for point in points if point.test_loss is not None and point.test_loss > 0]
         if len(losses) < len(points):
             break
-        seconds = math.exp(fmean(math.log(max(point.seconds, 1e-9)) for point in points))
+        seconds = min(point.seconds for point in points)
         found.append(Point(points[0].updates, points[0].samples, seconds, math.exp(fmean(losses))))
     return found
 
