@@ -182,14 +182,14 @@ class branch(Policy):  # noqa: N801
         logs = [[inf if value is None else value for value in row] for row in kept]
         z, present = _evidence.quantile(after["looks"], sides=1), logs[0]
         if after["before"] is not None and (hurt := _rise(after["before"]["losses"], present, z)) > 0:
-            return self._back(seen, after, f"the loss after a branch rose by at least {expm1(hurt):.2%}")
+            return self._back(seen, after, f"the loss after a branch was {_told(hurt)} or more than before")
         larger = self._larger(seen, after)
         if larger is None or len(logs) == 1:
             return self._settled(seen, after, f"stays at the maximum of {seen.batch_size:,}")
         differences = [theirs - mine for theirs, mine in zip(logs[1], present, strict=True)]
         mean, most = _upper(differences, z)
-        said = f"after {len(differences)} pairs of branches the loss at {larger:,} is {_percent(mean)} higher, "
-        said += f"at most {_percent(most)}"
+        said = f"after {len(differences)} pairs of branches the loss at {larger:,} is {_told(mean)}, "
+        said += f"at most {_told(most)}"
         if most <= log1p(self.tolerance):
             before = {"clock": seen.clock, "batch_size": seen.batch_size, "losses": present}
             return self._settled(seen, {**after, "before": before}, f"{said}: grows to {larger:,}", larger)
@@ -247,5 +247,7 @@ def _rise(before: Sequence[float], after: Sequence[float], z: float) -> float:
     return fmean(after) - fmean(before) - _evidence.student(z, freedom) * error
 
 
-def _percent(difference: float) -> str:
-    return f"{expm1(difference):.2%}" if isfinite(difference) and difference < 50 else "endlessly"
+def _told(difference: float) -> str:
+    """A difference of log losses in words."""
+    share = 100 * expm1(min(difference, 50.0))
+    return f"{abs(share):.2f} % {'lower' if share < 0 else 'higher'}" if share < 1e6 else "endlessly higher"

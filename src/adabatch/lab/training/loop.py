@@ -183,6 +183,7 @@ class Trainer:
         self._save_every = save_every if isinstance(save_every, units.Duration) else None
         self._timer = saving.Timer(save_every if isinstance(save_every, float) and folder is not None else None)
         self._saved = (0, 0)  # clock and updates of the last checkpoint
+        self._beside = 0.0  # seconds beside the training at the last evaluation
 
     def train(self, *, target: float) -> RunResult:
         """Trains to the end."""
@@ -358,6 +359,7 @@ class Trainer:
         self._communication = Communication(self._setup)
         self._setup.load_state_dict(checkpoint.copied(before.parts))
         self._tally.load(before)
+        self._beside = before.seconds_beside
         self._tally.seconds_beside += spent - self._tally.seconds
         self._communication.of_an_update(self._tally.updates)
         self._history, self._decisions = self._history[: before.evaluations], self._decisions[: before.decisions]
@@ -467,7 +469,8 @@ class Trainer:
         clock, tally = self._loader.clock, self._tally
         test_loss, right = self._setup.evaluate()
         seconds = tally.seconds - (self._history[-1].seconds if self._history else 0.0)
-        rate = tally.loss_samples / seconds
+        beside, self._beside = tally.seconds_beside - self._beside, tally.seconds_beside
+        rate = tally.loss_samples / (seconds - beside)
         of_an_update = self._communication.of_an_update(tally.updates)
         noise = None if self._setup.noise is None else self._setup.noise.estimate()
         found = Evaluation(
@@ -540,6 +543,7 @@ class Trainer:
     def _go_on(self, state: RunState) -> None:
         """Goes on from the counts of a state; raises if they do not fit the loader's position."""
         self._tally.load(state)
+        self._beside = state.seconds_beside
         clock, updates = self._loader.clock, state.updates
         self._right = state.test_right if clock == self._end else None
         self._saved, self._decided = (clock, updates), state.decided
