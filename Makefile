@@ -37,11 +37,12 @@ types: .venv/ready ## static types
 
 test: lint types browser ## style, types, fast tests
 	$(BIN)/pytest -q --doctest-modules src/adabatch
-	$(BIN)/pytest -n 2 -m "not slow and not gpu" --cov
+	$(BIN)/pytest -n 2 -m "not slow and not gpu"
 
-test-all: lint types browser .venv/tools ## the slow tests too
+# Coverage is measured here alone: it makes tests that are Python alone take three times as long.
+test-all: lint types browser .venv/tools ## the slow tests too, and how many lines all of them run
 	$(BIN)/pytest -q --doctest-modules src/adabatch
-	$(BIN)/pytest -n 2 -m "not gpu"
+	$(BIN)/pytest -n 2 -m "not gpu" --cov
 
 .venv/tools: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs,package]'
