@@ -70,12 +70,12 @@ def test_it_goes_back_where_the_loss_rose(rise, std, seed):
     if low <= 0:
         assert (type(decision).__name__, decision.batch_size) == ("Decision", 64)
         assert after["before"] is None, "the growth stands"
-    if low > 0.05 * error:
+    if low > 0.06 * error:  # the closed form at 6 degrees is longer by 0.051 of it
         assert isinstance(decision, Rollback)
         assert (decision.clock, decision.batch_size) == (5000, 32)
         assert "% higher or more than before" in decision.reason
         assert decision.reason.endswith("at sample 10,240, after the growth to 64: back to 32")
-        assert (after["before"], after["next"]) == (None, 10240), "it does not try again before that place"
+        assert (after["before"], after["next"]) == (None, 5000 + 10240), "it does not try again before that place"
 
 
 def test_a_loss_that_is_not_finite_leads_back_only_if_a_growth_is_on_trial():
@@ -86,7 +86,8 @@ def test_a_loss_that_is_not_finite_leads_back_only_if_a_growth_is_on_trial():
     before = {"clock": 5000, "batch_size": 32, "losses": [0.0] * 4}
     decision, after = policy.decide(seen, {**policy.init(), "first": 32, "next": 20480, "before": before})
     assert isinstance(decision, Rollback)
-    assert after["next"] == 10240
+    assert after["next"] == 5000 + 10240, "not at once: it would diverge again and again"
+    assert not policy.on_trial(after)
 
 
 def test_pairs_follow_while_it_is_open():

@@ -23,20 +23,23 @@ class branch(Policy):  # noqa: N801
     """Grows where a larger batch is shown to do no harm, by branches; goes back where a growth did.
 
     Now and then short branches go off from the training: over a window of samples at the present batch size and at the
-    next one, on the same samples, each with a cooldown of the LR over its second half. Pairs on further orders of the
-    data follow while it is open whether the larger batch is worse. The batch grows once it is shown not to be:
+    next one, on the same samples up to the rest of a batch, each with a cooldown of the LR over its second half. Pairs
+    on further orders of the data follow while it is open whether the larger batch is worse. The batch grows once it is
+    shown not to be:
 
         mean + t std / sqrt(pairs) <= log(1 + tolerance),  of  log(loss at the next size / loss at the present one)
 
-    A growth stands until the next branches. If their loss at the present size is then shown to be higher than it was
-    before the growth, or a loss was not finite, the training goes back to where it grew. It does not try again before
-    the place at which that was found.
+    A growth is on trial until the next branches. If their loss at the present size is then shown to be higher than it
+    was before the growth, or a loss was not finite, the training goes back to where it grew. It does not try again
+    before the place at which that was found. The two losses are of branches at their own places, so an LR that rises
+    in between may look like harm, and one that falls may hide it.
 
     This costs samples: at each place up to twice `pairs` branches, so with the defaults 0.6 to 1.3 times the training
-    itself. It finds the sizes for trainings to come, and the constant of the other policies, since each decision holds
-    the noise scale beside the size. Only `adabatch train` can do this, which takes and restores the state of the whole
-    training: a `BatchSizeScheduler` refuses it. The probability that a batch grows that is worse than tolerated, at any
-    time, is at most 0.05, as for every policy, for differences that are normal.
+    itself, where a window is longer than four updates; and a loss on training samples after each. It finds the sizes
+    for trainings to come, and the constant of the other policies, since each decision holds the noise scale beside the
+    size. Only `adabatch train` can do this, which takes and restores the state of the whole training: a
+    `BatchSizeScheduler` refuses it. The probability that a batch grows that is worse than tolerated, at any time, is at
+    most 0.05, as for every policy, for differences that are normal.
 
     Args:
         tolerance: the share by which the loss after a branch may be higher, above 0.
@@ -122,6 +125,10 @@ class branch(Policy):  # noqa: N801
         if clock < after["next"]:
             return _hold(observation, f"branches come at sample {after['next']:,}"), after
         return self._fork(observation, after)
+
+    def on_trial(self, state: Mapping[str, Any]) -> bool:
+        """Whether it may still go back to before the last growth."""
+        return state["before"] is not None
 
     def next_clock(self, state: Mapping[str, Any], samples: int) -> int:
         """The clock at which it wants to be asked next, in a training of so many samples."""
@@ -210,7 +217,7 @@ class branch(Policy):  # noqa: N801
         """Goes back to before the last growth, if it is still on trial."""
         if (before := after["before"]) is None:
             return _hold(seen, reason), after
-        after |= {"losses": None, "before": None, "next": max(seen.clock, before["clock"] + 1)}
+        after |= {"losses": None, "before": None, "next": max(seen.clock, before["clock"] + self._every(seen))}
         said = f"{reason} at sample {seen.clock:,}, after the growth to {seen.batch_size:,}: back to {{:,}}"
         return Rollback(
             before["clock"], before["batch_size"], said.format(before["batch_size"]), observation=seen

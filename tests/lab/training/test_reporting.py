@@ -39,10 +39,10 @@ def test_it_is_due_a_few_times_per_second(monkeypatch):
     seen = []
     found = reporter(seen.append)
     assert found.is_due
-    found.note("work", 0, seconds=0.0)
+    found.note("work", 0, seconds=0.0, batch_size=16, lr=0.1)
     assert not found.is_due
     monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)
-    found.note("more", 0, seconds=0.0)
+    found.note("more", 0, seconds=0.0, batch_size=16, lr=0.1)
     assert found.is_due
     assert [now.note for now in seen] == ["work", "more"]
 
@@ -79,5 +79,5 @@ def test_the_processes_that_the_schedule_wants(world, wants):
         "digits", batch_size=16, epochs=4, growth=2.0, every="1", max_batch_size=64, world_sizes="0:1 32:2"
     )
     seen = []
-    reporter(seen.append, plan=config.plan(300), world=world).note("", 300, seconds=0.0)
+    reporter(seen.append, plan=config.plan(300), world=world).note("", 300, seconds=0.0, batch_size=16, lr=0.1)
     assert seen[0].wants == wants

@@ -192,7 +192,7 @@ def _train(config: RunConfig, speed: _speed.Choice, out: Path, *, resume_from: s
 
 def _tell_result(config: RunConfig, result: RunResult, out: Path, speed: _speed.Choice) -> None:
     """Prints what was found, and writes the page."""
-    if config.grows and len(result.batch_sizes) == 1 and not result.diverged:
+    if config.grows and len(result.batch_sizes) == 1 and not result.diverged and not result.decisions:
         why = "nothing larger was due before the end of the training"
         print(f"note: the batch did not grow: {result.history[-1].decided or why}", file=sys.stderr)
     _warn(config, result, out)
@@ -207,7 +207,7 @@ def _tell_result(config: RunConfig, result: RunResult, out: Path, speed: _speed.
 
 
 def _tell(bars: _shared.Bars, row: TaskID, now: Progress) -> None:
-    """Shows the progress of a run; notes from before the first update are lines without a terminal too."""
+    """Shows the progress of a run; notes of work beside the training are lines without a terminal too."""
     if now.note is not None:
         bars.update(row, state=now.note)
         if bars.lines:

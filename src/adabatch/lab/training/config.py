@@ -304,6 +304,7 @@ class RunConfig:
                 "noise is measured in float32 and bf16 there",
             )
             raise ArgumentError("precision", rule, got="both", remedy=remedy)
+        growing.check_branches(asdict(self))
         policy = growing.batch_policy(asdict(self))
         assert policy is not None
         policy.check_training(optimizers.stand_in(self.optimizer, momentum=self.momentum), self.coupling)

@@ -233,6 +233,24 @@ class RunFolder:
             _files.sync(self.path)
         return kept[METRICS][0], kept[DECISIONS][0]
 
+    def go_back(self, state: RunState) -> None:
+        """Makes the folder agree with an earlier state of this run that was saved as the last one.
+
+        The logs are cut back to the lines that belong to it, and checkpoints that are later are removed.
+        """
+        kept = self._kept(state)
+        with writing(self.path):
+            for file in self._files[1:]:
+                if (_read(file) or {}).get("updates", 0) > state.updates:
+                    file.unlink()
+            for name, (_, size) in kept.items():
+                if (self.path / name).exists():
+                    os.truncate(self.path / name, size)
+        if self._events is not None:
+            with suppress(Exception):
+                self._events.close()
+            self._events = None  # the next ones tell TensorBoard to drop what came after
+
     def _kept(self, state: RunState | None) -> dict[str, tuple[list[Any], int]]:
         """For each log the records that belong to a state, and their size in bytes."""
         kept: dict[str, tuple[list[Any], int]] = {}
@@ -375,6 +393,10 @@ class SharedRunFolder:
     def restart(self, state: RunState | None) -> tuple[list[Evaluation], list[Decision]]:
         """See `RunFolder.restart`."""
         return self._ask(lambda own: own.restart(state))
+
+    def go_back(self, state: RunState) -> None:
+        """See `RunFolder.go_back`."""
+        self._ask(lambda own: own.go_back(state))
 
     def log(self, record: Evaluation | Decision) -> None:
         """See `RunFolder.log`; the other ranks do not wait."""

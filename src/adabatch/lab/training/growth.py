@@ -256,10 +256,33 @@ def check_noise(coupling: couplings.Coupling, settings: Mapping[str, Any]) -> No
     Raises:
         ValueError: if none does.
     """
-    if coupling.follows_noise and settings["policy"] is None:
+    policy = None if settings["policy"] is None else deciding.chosen(settings["policy"]).policy
+    if coupling.follows_noise and (policy is None or policy.needs_branches):
         rule = f"must be given with the coupling {coupling.name}, which follows the noise that a policy measures"
         remedy = f"give one, or a noise that stays: '{coupling.name}(noise=8.0)'"
-        raise ArgumentError("policy", rule, got="none", remedy=remedy)
+        got = "none" if policy is None else f"{policy.name}, which decides by branches"
+        raise ArgumentError("policy", rule, got=got, remedy=remedy)
+
+
+def check_branches(settings: Mapping[str, Any]) -> None:
+    """Checks that nothing is given that branches of a run cannot have.
+
+    Args:
+        settings: fields of `RunConfig`; without a policy that asks for branches there is nothing to check.
+
+    Raises:
+        ValueError: if something is.
+    """
+    if not deciding.chosen(settings["policy"]).policy.needs_branches:
+        return
+    said = f"must not be given under the policy {settings['policy']}"
+    for name in ("compile", "cuda_graphs"):
+        if settings[name]:
+            remedy = "leave it out, since a second network would be compiled for its branches"
+            raise ArgumentError(name, said, got="both", remedy=remedy)
+    if settings["optimizer"] == "rmsprop-warmup":
+        remedy = "take one whose updates do not depend on the epoch"
+        raise ArgumentError("optimizer", said, value=settings["optimizer"], remedy=remedy)
 
 
 def check_fits(text: str, *, batch_size: int, tokens: str | None) -> None:

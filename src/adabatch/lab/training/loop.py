@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 import adabatch as ab
-from adabatch import _checks, memory, policies, units
+from adabatch import _checks, memory, units
 from adabatch._errors import ArgumentError
 from adabatch.data import WorkerDiedError
 from adabatch.lab import tasks
@@ -166,8 +166,8 @@ class Trainer:
         self._decided: str | None = None  # the reason of its latest look; before the first one, of its latest decision
         self._looked = False
         self._end = self._N * setup.config.epochs
-        policy = setup.config.schedule() if setup.branches else None
-        self._branching = Branching(policy, samples=self._end) if isinstance(policy, policies.branch) else None
+        policy: Any = setup.config.schedule() if setup.branches else None
+        self._branching = None if policy is None else Branching(policy, samples=self._end)
         self._fingerprint = "" if folder is None else setup.data.fingerprint()
         self._tally = Tally(setup.device, setup.ranks)
         self._communication = Communication(setup)
@@ -191,7 +191,7 @@ class Trainer:
         self._setup.try_sizes(tell=self._note)
         if self._setup.noise is not None:
             self._note(f"noise from {self._setup.noise.measured_from}")
-        self._reporter.begin(self._loader.clock, accuracy=self._history[-1].test_accuracy if self._history else None)
+        self._begin_reports()
         self._communication.of_an_update(self._tally.updates)  # from here on
         with suppress(_DivergedError):
             while self._loader.clock < self._end:
@@ -332,14 +332,17 @@ class Trainer:
             if self._interrupts.seen:
                 raise _BranchesInterruptedError
 
+        decision = None
         try:
             decision = branching.decide(seen, run=self._setup, tell=self._note, look=look)
-        except _BranchesInterruptedError:
+        except (_BranchesInterruptedError, WorkerDiedError):
+            if not self._interrupts.seen:
+                raise
+        self._tally.seconds_beside += time.perf_counter() - began
+        if decision is None:
             self._leave(self._interrupts.number or 0)
-        finally:
-            self._tally.seconds_beside += time.perf_counter() - began
         self._decided = decision.reason
-        before, branching.before = branching.before, None if branching.state["before"] is None else branching.before
+        before, branching.before = branching.before, branching.before if branching.on_trial else None
         if isinstance(decision, Rollback):
             assert before is not None
             self._go_back(decision, before)
@@ -352,7 +355,7 @@ class Trainer:
 
     def _go_back(self, to: Rollback, before: RunState) -> None:
         """Goes back to the state before the last growth; its time is spent, and its traces are the decisions."""
-        growth, spent, old = self._decisions[-1], self._tally.seconds, self._setup
+        spent, old = self._tally.seconds, self._setup
         old.close_tap()
         old.batches.close()
         self._take(Setup(old.config, old.data, old.device, self._ranks))
@@ -362,19 +365,16 @@ class Trainer:
         self._beside = before.seconds_beside
         self._tally.seconds_beside += spent - self._tally.seconds
         self._communication.of_an_update(self._tally.updates)
-        self._history, self._decisions = self._history[: before.evaluations], self._decisions[: before.decisions]
+        self._history = self._history[: before.evaluations]
         self._best = max((found.test_accuracy for found in self._history), default=-1.0)
         self._right, self._saved = None, (self._loader.clock, self._tally.updates)
+        self._begin_reports()
+        self._log(to)  # after the growth, so a checkpoint that counts both finds both
         if self._folder is not None:
-            state = self._state()
             with self._interrupts.held():
+                state = self._state()
                 self._folder.save(state, best=False, wait=True)
-                self._folder.restart(state)
-        for decision in (growth, to):
-            self._log(decision)
-        if self._folder is not None:
-            with self._interrupts.held():
-                self._folder.save(self._state(), best=False, wait=True)
+                self._folder.go_back(state)
 
     def _log(self, decision: Decision) -> None:
         """Keeps a decision of a policy that branches."""
@@ -417,7 +417,8 @@ class Trainer:
             self._setup.lr_scheduler.step()
         self._log_decisions()
         due = epoch_ended
-        if seen.diverged or clock >= self._next_evaluation() or clock == self._end:
+        trained = self._tally.loss_samples > 0  # not where a growth drops the rest of an epoch after an evaluation
+        if trained and (seen.diverged or clock >= self._next_evaluation() or clock == self._end):
             best, due = self._evaluate(lr), True
             if self._history[-1].diverged:
                 raise _DivergedError
@@ -500,9 +501,13 @@ class Trainer:
         self._reporter.evaluated(found, samples_per_second=rate)
         return best
 
+    def _begin_reports(self) -> None:
+        self._reporter.begin(self._loader.clock, accuracy=self._history[-1].test_accuracy if self._history else None)
+
     def _note(self, note: str) -> None:
         """Reports work beside the training."""
-        self._reporter.note(note, self._loader.clock, seconds=self._tally.seconds)
+        size, lr = self._loader.batch_size, self._setup.batches.last_lr[0]
+        self._reporter.note(note, self._loader.clock, seconds=self._tally.seconds, batch_size=size, lr=lr)
 
     # State and result.
 
@@ -548,7 +553,7 @@ class Trainer:
         self._right = state.test_right if clock == self._end else None
         self._saved, self._decided = (clock, updates), state.decided
         if self._branching is not None:
-            self._branching.load(self._branching.policy.checked(state.branching), state.before)
+            self._branching.load(state.branching, state.before)
         if self._plan is None:
             decided = state.parts["batches"]["decided"]
             fits, self._looked = decided["updates"] == updates, bool(decided["policy"].get("looks"))

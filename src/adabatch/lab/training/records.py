@@ -31,7 +31,7 @@ class Progress:
         samples_per_second: of training, since the epoch or the batch size began; at an evaluation since the last one.
         seconds: of training so far.
         test_accuracy: of the last evaluation, a fraction; None before the first.
-        note: the work before the first update, in words; None during training.
+        note: work beside the training, in words: before the first update, or branches; None during training.
         evaluation: the one just made; None between evaluations.
         seconds_left: of the run, evaluations and checkpoints included, at the pace since the last evaluation; None
             between evaluations.

@@ -50,13 +50,10 @@ class Reporter:
         """Starts to measure the pace, after an evaluation with this test accuracy if there was one."""
         self._before, self._accuracy = (clock, time.perf_counter()), accuracy
 
-    def note(self, note: str, clock: int, *, seconds: float) -> None:
+    def note(self, note: str, clock: int, *, seconds: float, batch_size: int, lr: float) -> None:
         """Reports work beside the training, in words, after so many seconds of training."""
         self._next = time.perf_counter() + REPORT_SECONDS
-        config = self._config
-        self._tell(
-            clock, batch_size=config.batch_size, lr=config.lr, samples_per_second=0.0, seconds=seconds, note=note
-        )
+        self._tell(clock, batch_size=batch_size, lr=lr, samples_per_second=0.0, seconds=seconds, note=note)
 
     def stands(self, clock: int, tally: Tally, *, began: int, lr: float) -> None:
         """Reports training, in a stretch that began at the clock `began`."""

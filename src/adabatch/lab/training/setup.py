@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import adabatch as ab
-from adabatch import _distributed, _random, memory, norm, optim, policies
+from adabatch import _distributed, _random, couplings, memory, norm, optim, policies
 from adabatch._errors import ArgumentError
 from adabatch.lab import models, tasks
 from adabatch.lab.tasks import decode
@@ -59,6 +60,10 @@ class Setup:
             rule = f"{config.policy} must train in one process, since it goes back and forth in the whole training"
             remedy = "start one, or take a policy that measures the noise, such as noise-scale:1"
             raise ArgumentError("policy", rule, got=f"{self.ranks.world}", remedy=remedy)
+        if self.branches and data.files is not None:
+            rule = f"{config.policy} must come with a data set in memory, on whose samples the loss is measured"
+            remedy = "take a policy that measures the noise, such as noise-scale:1"
+            raise ArgumentError("policy", rule, got=f"{config.task}, which reads from disk", remedy=remedy)
         self.plan = None if config.policy is not None else config.plan(data.dataset_size)
         self._sizes = config.sizes(data.dataset_size) if self.plan is None else (*self.plan.sizes, *self.plan.tails)
         self._last_batch: norm.LastBatch | None = None
@@ -86,6 +91,10 @@ class Setup:
             coupling=config.coupling if config.grows else "none",
             **driven,
         )
+        if self.branches:  # at all sizes now, and not at a growth
+            coupling = couplings.get(config.coupling)
+            for group, size in product(self.optimizer.param_groups, config.sizes(data.dataset_size)):
+                coupling.in_force(group, size / config.batch_size)
         if not self.ranks.is_first:
             torch.manual_seed((config.seed + self.ranks.rank * _APART) % 2**63)  # dropout is another on each
 
