@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import torch
 
@@ -231,9 +231,14 @@ class _CooledRun:
         content = {"format": FORMAT, "run": self._job.run, "points": [list(point) for point in self._points]}
         content |= {"state": dict(mark.state), "updates": mark.updates, "seconds": mark.seconds}
         content |= {"spent": self._spent + time.perf_counter() - self._began, "error": self._error}
+
+        def fill(file: BinaryIO) -> None:
+            with _files.unwrapped():
+                torch.save(content, file)
+
         with self._interrupts.held():
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            _files.write(self._file, lambda file: torch.save(content, file))
+            _files.write(self._file, fill)
 
     def _go_on(self) -> None:
         """Goes on from the saved state, if there is one of this training; a damaged one is trained anew."""
