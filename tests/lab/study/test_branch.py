@@ -87,14 +87,14 @@ def test_more_seeds_come_later(measured, data, tmp_path):
 
 def test_other_settings_are_refused(measured, data):
     out, _ = measured
-    with pytest.raises(ValueError, match=r"`out` must hold branches of the same settings, .* other factors; take ano"):
+    with pytest.raises(ValueError, match=r"`out` must hold branches of the same settings, .* with factors \[2, 4\] there and \[2\] here; give the f"):
         measure(setting(factors=(2,)), data, out)
 
 
 def test_other_settings_of_the_run_are_named(measured, data):
     out, _ = measured
     changed = replace(setting(), base=replace(setting().base, lr=0.04, momentum=0.8))
-    with pytest.raises(ValueError, match=r"was measured with other lr, momentum; take another folder"):
+    with pytest.raises(ValueError, match=r"with lr 0.05 there and 0.04 here; momentum 0.9 there and 0.8 here"):
         measure(changed, data, out)
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from adabatch import _checks, _files, memory
 from adabatch._errors import ArgumentError
+from adabatch.lab.study.grid import OTHERWISE, differences
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig, lock, writing
@@ -312,14 +313,13 @@ def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Bra
     try:
         content = _files.json_of(_file(out))
         runs = {int(seed): [Branch(*branch) for branch in branches] for seed, branches in content["runs"].items()}
-        theirs, data = content["settings"], content["data"]
+        others, data = _settings(content["settings"]), content["data"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = "delete it or take another folder"
         raise ArgumentError("out", "must hold whole branches", got=f"a damaged {_file(out)}", remedy=remedy) from error
-    mine, theirs = _settings(setting.to_json()), _settings(theirs)
-    if differing := [name for name in mine if _plain(mine[name]) != theirs.get(name)]:
-        rule = f"must hold branches of the same settings, and {_file(out)} was measured with other"
-        raise ArgumentError("out", f"{rule} {', '.join(differing)}", remedy="take another folder")
+    if differing := differences(_settings(setting.to_json()), others):
+        rule = f"must hold branches of the same settings, and {_file(out)} holds some with"
+        raise ArgumentError("out", f"{rule} {'; '.join(differing)}", remedy=OTHERWISE)
     if data != fingerprint:
         remedy = "give the former data, in whatever folder, or take another folder"
         raise ArgumentError("data", f"must hold what {_file(out)} was measured on", got="other samples", remedy=remedy)
@@ -329,11 +329,8 @@ def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Bra
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings on which branches depend, those of the run among them; seeds may be added at any time."""
     found = {**values, **{name: value for name, value in values["base"].items() if name not in _FREE}}
-    return {name: value for name, value in found.items() if name not in ("base", "seeds")}
+    found = {name: value for name, value in found.items() if name not in ("base", "seeds")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 _FREE: Final = ("seed", "data", "device", "threads", "workers", "save_every")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
