@@ -118,6 +118,18 @@ def test_more_seeds_add_trainings_and_change_none(out, capsys):
         assert len(new["curves"]) == 2
 
 
+@pytest.mark.parametrize("more", [("--seeds", "1"), ("--seeds", "2", "--seed", "1"), ("--seeds", "3", "--seed", "1")])
+def test_seeds_that_are_finished_cannot_be_left_out(out, capsys, more):
+    """Results of more seeds are the better ones."""
+    assert run(*QUICK, "--seeds", "2", "--out", str(out), "--json") == 0
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    message = refused(capsys, *QUICK, *more, "--out", str(out))
+    assert message.startswith(f"`--seeds` must hold those of {out / 'study.json'}, 0, 1, got ")
+    assert message.endswith("; give as many or more, from the same `--seed` on, or another `--out`")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_a_study_whose_table_is_lost_is_written_again(out):
     before = bare(json.loads((out / "study.json").read_text()))
     (out / "study.json").unlink()
@@ -305,6 +317,10 @@ def test_branches_from_the_command(tmp_path, capsys):
     assert printed.err == ""
     assert len(json.loads(printed.out)["cells"]) == 1
     assert "must not hold a branch" in refused(capsys, *QUICK, "--out", str(tmp_path))
+    before = (tmp_path / "branch.json").read_bytes()
+    message = refused(capsys, *words, "--seed", "1", "--out", str(tmp_path))
+    assert message.startswith(f"`--seeds` must hold those of {tmp_path / 'branch.json'}, 0, got 1; give as many or more")
+    assert (tmp_path / "branch.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

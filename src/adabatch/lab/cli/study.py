@@ -315,6 +315,7 @@ def _study(
     device = training.pick_device(grid.base.device)
     data = tasks.get(grid.base.task).load(grid.base.data)
     sweep.check_data(grid, data)
+    _studied.check_seeds(out / "study.json", grid)
     with training.writing(out):
         out.mkdir(parents=True, exist_ok=True)
     address, called = storage or f"sqlite:///{out / 'study.db'}", name or out.resolve().name
@@ -431,6 +432,7 @@ def _branch(
         task, settings, sizes=sizes, rules=rules, models=models, seeds=seeds, forks=forks, windows=windows
     )
     _checks.finite("tolerance", tolerance, minimum=0, remedy="0.01 is one per cent")
+    _studied.check_seeds(out / "branch.json", setting)
     device = training.pick_device(setting.base.device)
     data = tasks.get(task).load(setting.base.data)
     watch, expected, known = None, None, tasks.get(task).expected_loss

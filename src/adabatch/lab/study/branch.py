@@ -97,6 +97,10 @@ class Branching:
         """As plain JSON."""
         return asdict(self)
 
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """The settings in which branches that `other` describes differ, in words; seeds may be added at any time."""
+        return differences(_settings(self.to_json()), _settings(other))
+
 
 class Branch(NamedTuple):
     """One branch, measured.
@@ -313,11 +317,11 @@ def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Bra
     try:
         content = _files.json_of(_file(out))
         runs = {int(seed): [Branch(*branch) for branch in branches] for seed, branches in content["runs"].items()}
-        others, data = _settings(content["settings"]), content["data"]
+        differing, data = setting.differences(content["settings"]), content["data"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = "delete it or take another folder"
         raise ArgumentError("out", "must hold whole branches", got=f"a damaged {_file(out)}", remedy=remedy) from error
-    if differing := differences(_settings(setting.to_json()), others):
+    if differing:
         rule = f"must hold branches of the same settings, and {_file(out)} holds some with"
         raise ArgumentError("out", f"{rule} {'; '.join(differing)}", remedy=OTHERWISE)
     if data != fingerprint:
