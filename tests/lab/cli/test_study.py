@@ -323,6 +323,18 @@ def test_branches_from_the_command(tmp_path, capsys):
     assert (tmp_path / "branch.json").read_bytes() == before
 
 
+def test_branches_on_the_first_samples(tmp_path, capsys):
+    """The schedule is for the whole training set, as that of an advice is."""
+    few = ("--train-samples", "640", "--test-samples", "100")
+    words = (*BRANCH, "--branch", "--batch-sizes", "16,32", "--forks", "0.2", "--windows", "0.3", "--tolerance", "9")
+    assert run(*words, *few, "--seeds", "2", "--out", str(tmp_path), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["settings"]["train_samples"], found["settings"]["test_samples"]) == (640, 100)
+    assert found["schedule"]["changes"][1] == [{"count": round(0.2 * 1437), "unit": "samples"}, 32]
+    message = refused(capsys, *words, "--out", str(tmp_path))
+    assert "holds some with test_samples 100 there and None here; train_samples 640 there and None here" in message
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -330,7 +342,13 @@ def test_branches_from_the_command(tmp_path, capsys):
         (("--branch", "--tolerance", "-1"), "`--tolerance` must be at least 0, got -1.0; 0.01 is one per cent"),
         (("--branch", "--batch-sizes", "16"), "`--batch-sizes` must be at least two, got [16]; give the base"),
         (("--branch", "--batch-sizes", "16,40"), "`--batch-sizes` must be multiples of the first one, 16, with"),
-        (("--branch", "--jobs", "2"), "`--jobs` must come without `--branch`, got both; leave one out"),
+        (("--branch", "--jobs", "2"), "`--jobs` must come without `--branch`, got both; leave out the one or the"),
+        (
+            ("--branch", "--jobs", "2", "--storage", "", "--max-epochs", "2"),
+            "`--max-epochs` must come without `--branch`, and so must `--storage`, `--jobs`, got both; leave out the",
+        ),
+        (("--branch", "--test-samples", "0"), "`--test-samples` must be at least 1, got 0"),
+        (("--branch", "--train-samples", "2000"), "`--train-samples` must be at most the 1,437 that there are"),
         (("--branch", "--lr-rules", "tuned"), "`--lr-rules` must be one of"),
     ],
 )

@@ -280,7 +280,7 @@ def test_a_batch_as_large_as_the_data_is_told(data, tmp_path):
 
 @pytest.mark.parametrize(("name", "most"), [("train_samples", 300), ("test_samples", 100)])
 def test_more_samples_than_there_are_are_refused(data, tmp_path, name, most):
-    with pytest.raises(ValueError, match=f"`{name}` must be at most the {most} samples there are, got 1,000"):
+    with pytest.raises(ValueError, match=f"`{name}` must be at most the {most} that there are, got 1000"):
         advise(question(**{name: 1000}), data, tmp_path)
 
 

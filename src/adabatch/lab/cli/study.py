@@ -171,7 +171,7 @@ def command(
 
     With --branch one ordinary run is trained for each seed, and short branches at larger batch sizes go off from it:
     how much larger a batch may be at that moment. The folder gets branch.json, and schedule.json for adabatch train
-    --growth-file.
+    --growth-file. It goes without --fractions, --max-epochs, --target, --storage, --name and --jobs.
 
     Examples:
         adabatch study digits --batch-sizes 16,64,256 --seeds 2 --out runs/study-few
@@ -190,10 +190,12 @@ def command(
     folder = out or Path("runs") / f"{'branch' if branch else 'study'}-{task}"
     _folders.check_free(folder, "branch" if branch else "study")
     if branch:
-        unused = {"fractions": fractions != "1", "max_epochs": max_epochs, "storage": storage, "name": name}
-        unused |= {"train_samples": train_samples, "test_samples": test_samples, "target": target != "best"}
-        for useless in (each for each, value in {**unused, "jobs": jobs != 1}.items() if value):
-            raise ArgumentError(useless, "must come without `branch`", got="both", remedy="leave one out")
+        unused = {"fractions": fractions != "1", "max_epochs": max_epochs is not None, "target": target != "best"}
+        unused |= {"storage": storage is not None, "name": name is not None, "jobs": jobs != 1}
+        if useless := [each for each, value in unused.items() if value]:
+            alike = ", ".join(f"`{each}`" for each in useless[1:])
+            rule = "must come without `branch`" + (alike and f", and so must {alike}")
+            raise ArgumentError(useless[0], rule, got="both", remedy="leave out the one or the other")
         _branch(
             task,
             dict(settings),
@@ -206,6 +208,8 @@ def command(
             show=show,
             as_json=as_json,
             **places,
+            train_samples=train_samples,
+            test_samples=test_samples,
         )
         return
     for useless in (each for each, value in {**places, "tolerance": tolerance}.items() if value is not None):
@@ -411,15 +415,10 @@ def _branch(
     settings: dict[str, Any],
     out: Path,
     *,
-    sizes: tuple[int, ...] | None,
-    rules: tuple[str, ...] | None,
-    models: tuple[str, ...] | None,
-    seeds: int,
-    forks: tuple[float, ...] | None,
-    windows: tuple[float, ...] | None,
     tolerance: float,
     show: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Measures by branching and writes the findings and the schedule."""
     from adabatch import _checks
@@ -428,16 +427,14 @@ def _branch(
     from adabatch.lab.study.branch_findings import TOLERANCES, findings
     from adabatch.lab.training.interrupt import Interrupts
 
-    setting = _branching(
-        task, settings, sizes=sizes, rules=rules, models=models, seeds=seeds, forks=forks, windows=windows
-    )
+    setting = _branching(task, settings, **given)
     _checks.finite("tolerance", tolerance, minimum=0, remedy="0.01 is one per cent")
     _studied.check_seeds(out / "branch.json", setting)
     device = training.pick_device(setting.base.device)
     data = tasks.get(task).load(setting.base.data)
     watch, expected, known = None, None, tasks.get(task).expected_loss
     if known is not None and setting.base.optimizer == "sgd":
-        watch, expected = branch.expected_branches(setting, data.dataset_size, known)
+        watch, expected = branch.expected_branches(setting, setting.train_samples or data.dataset_size, known)
     with Interrupts(waiting=True):
         try:
             with _shared.Bars(show=show) as bar:
@@ -489,6 +486,7 @@ def _branching(
     seeds: int,
     forks: tuple[float, ...] | None,
     windows: tuple[float, ...] | None,
+    **given: Any,
 ) -> Branching:
     """The checked settings of a measurement by branching."""
     from adabatch import _checks
@@ -523,6 +521,7 @@ def _branching(
             windows=windows or WINDOWS,
             powers=tuple(sorted(powers[name] for name in rules or powers)),
             seeds=tuple(range(first, first + _checks.whole("seeds", seeds))),
+            **given,
         )
 
 

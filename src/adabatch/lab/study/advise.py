@@ -133,9 +133,7 @@ def _working(question: Question, data: Data, out: Path, tell: Tell | None) -> It
     device = devices.pick_device(question.base.device)
     if device.type == "cpu":
         memory.tune_allocator()
-    for name, there in (("train_samples", data.dataset_size), ("test_samples", len(data.x_test))):
-        if (wanted := getattr(question, name)) is not None and wanted > there:
-            raise ArgumentError(name, f"must be at most the {there:,} samples there are", got=f"{wanted:,}")
+    cooled.first_samples(data, train=question.train_samples, test=question.test_samples)  # or it raises
     with ExitStack() as around:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)

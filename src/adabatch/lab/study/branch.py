@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from adabatch import _checks, _files, memory
 from adabatch._errors import ArgumentError
+from adabatch.lab.study.cooled import first_samples
 from adabatch.lab.study.grid import OTHERWISE, differences
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
@@ -50,6 +51,8 @@ class Branching:
         windows: samples of a branch, as shares of the training, increasing.
         powers: the LR of a branch is that of the run times `k ** power`.
         seeds: of runs; the test needs two or more.
+        train_samples: of the training set, the first ones are taken; None: all.
+        test_samples: of the test set; None: all.
 
     Raises:
         ValueError: if a value is out of range, or a fork's longest branch would go beyond the end of the training.
@@ -61,6 +64,8 @@ class Branching:
     windows: tuple[float, ...] = WINDOWS
     powers: tuple[float, ...] = POWERS
     seeds: tuple[int, ...] = (0, 1, 2)
+    train_samples: int | None = None
+    test_samples: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("factors", "forks", "windows", "powers", "seeds"):
@@ -72,6 +77,9 @@ class Branching:
         for name in ("forks", "windows"):
             for share in getattr(self, name):
                 _checks.finite(name, share, above=0, below=1)
+        for name in ("train_samples", "test_samples"):
+            if getattr(self, name) is not None:
+                _checks.whole(name, getattr(self, name))
         longest = self.forks[-1] + SHORTER[-1] * self.windows[-1]
         if longest > 1:
             got = f"{self.forks[-1]:g} and a window of {self.windows[-1]:g}"
@@ -147,7 +155,7 @@ def measure(
 
     Args:
         setting: the settings.
-        data: of the task.
+        data: of the task, whole.
         out: the folder.
         progress: called with the number of branches measured and in all.
         watch: called at each fork with its seed, its number and the training.
@@ -156,11 +164,14 @@ def measure(
         The branches of each seed.
 
     Raises:
-        ValueError: if no branch of a factor has enough updates, or the folder holds other settings or data.
+        ValueError: if no branch of a factor has enough updates, the data have fewer samples than are asked for, or the
+            folder holds other settings or data.
         BlockingIOError: if another process measures in the folder.
         Interrupted: after Ctrl-C, SIGTERM or SIGHUP.
         OSError: if the folder cannot be written.
     """
+    fingerprint = data.fingerprint()
+    data = first_samples(data, train=setting.train_samples, test=setting.test_samples)
     size, device = data.dataset_size, devices.pick_device(setting.base.device)
     windows = [setting.window(share, size) for share in setting.windows]
     if not any(setting.usable(factor, windows[-1]) for factor in setting.factors):
@@ -169,7 +180,6 @@ def measure(
         raise ArgumentError("windows", rule, got=f"{windows[-1]:,}", remedy="train longer or take a longer window")
     if device.type == "cpu":
         memory.tune_allocator()
-    fingerprint = data.fingerprint()
     total = len(setting.seeds) * len(setting.forks) * len(list(branches_of(setting, size)))
     found: dict[int, list[Branch]] = {}
     with ExitStack() as around:

@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 import torch
 
 from adabatch import _files, memory
+from adabatch._errors import ArgumentError
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.grid import Grid, Job, checkpoints, cooldown
 from adabatch.lab.study.trainee import Bookmark, Trainee
@@ -48,7 +49,14 @@ class Now:
 
 
 def first_samples(data: Data, *, train: int | None = None, test: int | None = None) -> Data:
-    """The first samples of the training set and of the test set; None: all."""
+    """The first samples of the training set and of the test set; None: all.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    for name, wanted, there in (("train", train, len(data.x_train)), ("test", test, len(data.x_test))):
+        if (wanted or 0) > there:
+            raise ArgumentError(f"{name}_samples", f"must be at most the {there:,} that there are", value=wanted)
     return replace(
         data,
         x_train=data.x_train[:train],

@@ -84,9 +84,6 @@ def check_data(grid: Grid, data: Data) -> None:
     Raises:
         ValueError: if not.
     """
-    for name, has in (("train_samples", len(data.x_train)), ("test_samples", len(data.x_test))):
-        if (getattr(grid, name) or 0) > has:
-            raise ArgumentError(name, f"must be at most the {has:,} that there are", value=getattr(grid, name))
     for fraction in grid.fractions:
         size = cooled.share_of(data, grid, fraction).dataset_size
         if grid.batch_sizes[-1] > size:
