@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from tests.lab.advices import advice, no_gain, outcome
 from tests.lab.cli.checks import refused, run
+from tests.lab.report.page_studies import write_study
 
 from adabatch.lab import tasks
 from adabatch.lab.cli.advise import _how
@@ -192,6 +193,13 @@ def test_reports_of_one_and_of_several(out, tmp_path, capsys):
     assert run("report", str(out), str(other), "--json") == 0
     page = json.loads(capsys.readouterr().out)["page"]
     assert page == str(tmp_path / "report.html")
+
+
+def test_an_advice_and_a_study_have_no_page_together(out, tmp_path, capsys):
+    write_study(tmp_path / "study")
+    message = refused(capsys, "report", str(out), str(tmp_path / "study"))
+    assert message.startswith("`FOLDER` must be of one kind where several are given: runs, advice, or studies with ")
+    assert f", got advice in '{out}', study in '{tmp_path / 'study'}'; give what" in message
 
 
 def test_the_report_of_an_unfinished_one(out, capsys):

@@ -59,9 +59,9 @@ def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
     only study or branching.
 
     Raises:
-        FileNotFoundError: if a folder holds no run, or no finished study or branching.
-        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, a probe is of another
-            task or network, or `out` is no file.
+        FileNotFoundError: if a folder is not there, or a study, branching or advice is not finished.
+        ValueError: if two folders are the same or of different kinds, a file is damaged, a run was never evaluated, a
+            probe is of another task or network, or `out` is no file.
         OSError: if the file cannot be written.
     """
     found = folders.read_together(runs)
