@@ -319,9 +319,7 @@ def test_branches_from_the_command(tmp_path, capsys):
     assert "must not hold a branch" in refused(capsys, *QUICK, "--out", str(tmp_path))
     before = (tmp_path / "branch.json").read_bytes()
     message = refused(capsys, *words, "--seed", "1", "--out", str(tmp_path))
-    assert message.startswith(
-        f"`--seeds` must hold those of {tmp_path / 'branch.json'}, 0, got 1; give as many or more"
-    )
+    assert message.startswith(f"`--seeds` must hold those of {tmp_path / 'branch.json'}, 0, got 1; give as many")
     assert (tmp_path / "branch.json").read_bytes() == before
 
 

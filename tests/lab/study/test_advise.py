@@ -287,7 +287,7 @@ def test_more_samples_than_there_are_are_refused(data, tmp_path, name, most):
 def test_another_machine_is_refused(data, tmp_path):
     asked = question()
     Kept(tmp_path, settings={**asked.to_json(), "machine": "other"}, data=data.fingerprint()).of("throughput", list)
-    with pytest.raises(ValueError, match="with machine other there and .* here; give"):
+    with pytest.raises(ValueError, match=r"with machine other there and .* here; give"):
         advise(asked, data, tmp_path)
 
 

@@ -97,10 +97,8 @@ def test_the_first_samples_are_those_of_smaller_data(data, tmp_path):
 
 def test_other_settings_are_refused(measured, data):
     out, _ = measured
-    with pytest.raises(
-        ValueError,
-        match=r"`out` must hold branches of the same settings, .* with factors \[2, 4\] there and \[2\] here; give the f",
-    ):
+    words = r"`out` must hold branches of the same settings, .* with factors \[2, 4\] there and \[2\] here; give the"
+    with pytest.raises(ValueError, match=words):
         measure(setting(factors=(2,)), data, out)
 
 

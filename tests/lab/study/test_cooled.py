@@ -207,9 +207,9 @@ def test_a_state_for_which_there_is_no_space(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(OSError, match=r"`out` must be a folder that can be written, got .* \(File too large"):
-            with training.writing(tmp_path):
-                trained(state=tmp_path / "state.pt")
+        words = r"`out` must be a folder that can be written, got .* \(File too large"
+        with pytest.raises(OSError, match=words), training.writing(tmp_path):
+            trained(state=tmp_path / "state.pt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []

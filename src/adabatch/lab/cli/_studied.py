@@ -34,11 +34,8 @@ def check_seeds(file: Path, setting: Grid | Branching) -> None:
         return  # nothing that could be lost
     if lost:
         rule = f"must hold those of {file}, {', '.join(map(str, seeds))}"
-        got, remedy = (
-            ", ".join(map(str, setting.seeds)),
-            "give as many or more, from the same `seed` on, or another `out`",
-        )
-        raise ArgumentError("seeds", rule, got=got, remedy=remedy)
+        remedy = "give as many or more, from the same `seed` on, or another `out`"
+        raise ArgumentError("seeds", rule, got=", ".join(map(str, setting.seeds)), remedy=remedy)
 
 
 def write_study(found: Study, out: Path) -> list[str]:
