@@ -279,6 +279,22 @@ def test_default_batch_sizes_are_doublings_up_to_a_quarter_of_the_smallest_share
     assert found["settings"]["batch_sizes"] == [16, 32, 64, 128]
 
 
+@pytest.mark.parametrize(
+    ("more", "name", "got"),
+    [
+        (("--fractions", "0"), "fractions", "0.0"),
+        (("--fractions", "1,0.01"), "fractions", "0.01"),
+        (("--fractions", "nan"), "fractions", "nan"),
+        (("--train-samples", "100"), "train-samples", "100"),
+        (("--batch-size", "1000"), "batch-size", "1000"),
+    ],
+)
+def test_too_few_samples_for_default_batch_sizes_name_what_is_given(tmp_path, capsys, more, name, got):
+    message = refused(capsys, "study", "digits", *more, "--out", str(tmp_path / "out"))
+    assert message.startswith(f"`--{name}` must leave at least ")
+    assert f" samples in each share, eight times the smallest batch size, got {got}; or give `--batch-" in message
+
+
 def test_more_threads_than_cores_are_warned_of(out, capsys):
     """The study is finished, so no worker starts."""
     warnings.simplefilter("default")  # pytest puts the filters back

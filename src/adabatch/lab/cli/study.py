@@ -297,11 +297,20 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
 
 
 def _doublings(base: RunConfig, train_samples: int | None, share: float) -> tuple[int, ...]:
-    """The base batch size and its doublings up to a quarter of the smallest share of the data."""
+    """The base batch size and its doublings up to a quarter of the smallest share of the data.
+
+    Raises:
+        ValueError: if there is no doubling: of what makes the share small.
+    """
     size = train_samples or tasks.get(base.task).load(base.data).dataset_size
     found = [base.batch_size]
     while len(found) < SIZES_AT_MOST and 2 * found[-1] <= share * size / 4:
         found.append(2 * found[-1])
+    if len(found) < 2:
+        given = {"fractions": share if share != 1 else None, "train_samples": train_samples, "batch_size": found[0]}
+        name, value = next((name, value) for name, value in given.items() if value is not None)
+        rule = f"must leave at least {8 * found[0]:,} samples in each share, eight times the smallest batch size"
+        raise ArgumentError(name, rule, value=value, remedy="or give `batch_sizes`")
     return tuple(found)
 
 
