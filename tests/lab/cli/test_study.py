@@ -196,9 +196,10 @@ BAD = {
     "more samples than there are": (["--train-samples", "2000"], "`--train-samples` must be at most the 1,437"),
     "no jobs": (["--jobs", "0"], "`--jobs` must be"),
     "no address": (["--storage", "study.db"], "`--storage` must be the address of a database, or a path"),
-    "no server": (["--storage", "postgresql+psycopg://u:hush@127.0.0.1:9/db"], "`--storage` must be a storage of"),
+    "no server": (["--storage", "postgresql+psycopg://u:hush@127.0.0.1:9/db"], "`--storage` must lead to a storage of"),
+    "an empty address": (["--storage", ""], "`--storage` must be the address of a database, or a path that ends in"),
     "memory": (["--storage", "sqlite://"], "`--storage` must outlive this process"),
-    "a directory": (["--storage", "sqlite:////"], "`--storage` must be a storage of Optuna's that can be reached"),
+    "a directory": (["--storage", "sqlite:////"], "`--storage` must lead to a storage of Optuna's that can be reached"),
 }
 
 
@@ -209,6 +210,7 @@ def test_bad_input(name, tmp_path, capsys, monkeypatch):
     message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"), *more)
     assert message.startswith(words)
     assert "hush" not in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_networks_of_different_lrs_are_refused_without_one(tmp_path, capsys):
@@ -233,7 +235,9 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
 def test_a_damaged_storage(out, capsys, monkeypatch):
     monkeypatch.setattr("adabatch.lab.study.board.OPEN_SECONDS", 0.1)
     (out / "study.db").write_text("nothing of the kind\n" * 50)
-    assert "file is not a database" in refused(capsys, *QUICK, "--out", str(out))
+    message = refused(capsys, *QUICK, "--out", str(out))
+    assert message.startswith(f"`--out` must lead to a storage of Optuna's that can be reached, got sqlite:///{out}")
+    assert "(file is not a database); see that its folder is there and has space, and delete a damaged file" in message
 
 
 def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
@@ -248,7 +252,7 @@ def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeyp
     monkeypatch.setattr(cooled, "train", lose)
     assert run(*QUICK, "--quiet", "--out", str(tmp_path)) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: `--storage` must be a storage of Optuna's that can be reached")
+    assert message.startswith("error: `--out` must lead to a storage of Optuna's that can be reached")
     assert "no such table: trials" in message
 
 

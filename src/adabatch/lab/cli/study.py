@@ -329,11 +329,11 @@ def _study(
     data = tasks.get(grid.base.task).load(grid.base.data)
     sweep.check_data(grid, data)
     _studied.check_seeds(out / "study.json", grid)
-    with training.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    address, called = storage or f"sqlite:///{out / 'study.db'}", name or out.resolve().name
-    board = Board(grid, address, name=called, facts=sweep.facts(data))
-    with Interrupts(waiting=True):
+    address, called = f"sqlite:///{out / 'study.db'}" if storage is None else storage, name or out.resolve().name
+    given = "out" if storage is None else "storage"
+    with training.writing(out), naming(storage=given), _folders.kept(out):
+        board = Board(grid, address, name=called, facts=sweep.facts(data))
+    with Interrupts(waiting=True), naming(storage=given):
         try:
             with StudyBar(grid, show=show) as bar:
                 if jobs == 1:
