@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.lab.advices import advice, no_gain, outcome
@@ -99,6 +101,24 @@ def test_the_outcome_is_kept_when_the_command_is_given_again_without_check(out, 
     assert json.loads(capsys.readouterr().out) == checked
 
 
+def test_an_advice_that_cannot_be_written_is_told_all_the_same(out, capsys, monkeypatch):
+    replace_file = os.replace
+
+    def full(draft, path):
+        if Path(path).name == "report.html":
+            raise OSError(28, "No space left on device", str(path))
+        replace_file(draft, path)
+
+    monkeypatch.setattr("os.replace", full)
+    assert run(*QUICK, "--quiet", "--out", str(out)) == 2
+    printed = capsys.readouterr()
+    assert "growth pays" in printed.out.lower()
+    assert printed.err.startswith(
+        f"error: `--out` must be a folder that can be written, got '{out}' (No space left on "
+    )
+    assert printed.err.endswith("; free space or take another folder\n")
+
+
 def test_lines_of_a_log(tmp_path, capsys, monkeypatch):
     _always(monkeypatch)
     assert run(*QUICK, "--out", str(tmp_path / "out")) == 0
@@ -110,10 +130,15 @@ def test_lines_of_a_log(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--budget", "soon"], "`--budget` must be a time above 0, got 'soon'; write for example 1h, 20min or 90s"),
-        (["--budget", "3"], "`--budget` must be a time above 0"),
-        (["--budget", "0s"], "`--budget` must be a time above 0"),
-        (["--budget", "1.2.3h"], "`--budget` must be a time above 0"),
+        (
+            ["--budget", "soon"],
+            "`--budget` must be a number above 0, in digits, and one unit, got 'soon'; write for example 1h, 20min or",
+        ),
+        (["--budget", "3"], "`--budget` must be a number above 0, in digits, and one unit"),
+        (["--budget", "0s"], "`--budget` must be a number above 0, in digits, and one unit"),
+        (["--budget", "1.2.3h"], "`--budget` must be a number above 0, in digits, and one unit"),
+        (["--budget", "1min30s"], "`--budget` must be a number above 0, in digits, and one unit, got '1min30s'"),
+        (["--budget", "1e9h"], "`--budget` must be a number above 0, in digits, and one unit, got '1e9h'"),
         (["--train-samples", "0"], "`--train-samples` must be"),
         (["--model", "never"], "`--model` must be"),
     ],

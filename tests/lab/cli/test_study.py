@@ -194,7 +194,7 @@ BAD = {
     "no tests": (["--test-samples", "0"], "`--test-samples` must be"),
     "more tests than there are": (["--test-samples", "361"], "`--test-samples` must be at most the 360 that there are"),
     "more samples than there are": (["--train-samples", "2000"], "`--train-samples` must be at most the 1,437"),
-    "no jobs": (["--jobs", "0"], "`--jobs` must be"),
+    "no jobs": (["--jobs", "0"], "`--jobs` must be at least 1, got 0"),
     "no address": (["--storage", "study.db"], "`--storage` must be the address of a database, or a path"),
     "no server": (["--storage", "postgresql+psycopg://u:hush@127.0.0.1:9/db"], "`--storage` must lead to a storage of"),
     "an empty address": (["--storage", ""], "`--storage` must be the address of a database, or a path that ends in"),

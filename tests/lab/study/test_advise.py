@@ -264,7 +264,7 @@ def test_where_a_larger_batch_is_no_faster_it_ends_there(data, tmp_path, monkeyp
 
 def test_a_budget_that_is_too_small_is_told_with_the_least_and_another_is_taken(data, tmp_path):
     made_up(tmp_path, question(budget_seconds=0.5), data)
-    words = r"`budget` must be at least .*s, for one pass over the data at each of 3 batch"
+    words = r"`budget` must be at least .*s, by the speed measured now, for one pass over the data at each of 3 batch"
     with pytest.raises(ValueError, match=words):
         advise(question(budget_seconds=0.5), data, tmp_path)
     assert not (tmp_path / "measured.json").exists()

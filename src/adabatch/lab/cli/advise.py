@@ -107,6 +107,8 @@ def command(
                     if not _has_outcome(folder):
                         _write(found, folder)  # before the long part
                     found = measure_outcome(question, data, folder, found, tell=stage.tell)
+            if not as_json:
+                _show(found)  # before anything that may fail
             names = _write(found, folder)
         except KeyboardInterrupt as error:
             where = shlex.quote(str(folder))
@@ -117,17 +119,18 @@ def command(
     else:
         notes = ["There is no forecast to check."] if check and found.choice is None else []
         notes += [f"Written to {folder}: {', '.join(names)}.", f"To train by it: {_how(found, folder, settings)}"]
-        _show(found, notes)
+        for note in notes:
+            _shared.console().print(note, markup=False)
 
 
 def _seconds(budget: str) -> float:
-    remedy = "write for example 1h, 20min or 90s"
+    rule, remedy = "must be a number above 0, in digits, and one unit", "write for example 1h, 20min or 90s"
     try:
         found = saving.time_of(budget)
     except ValueError:
         found = None
     if not found:
-        raise ArgumentError("budget", "must be a time above 0", value=budget, remedy=remedy)
+        raise ArgumentError("budget", rule, value=budget, remedy=remedy)
     return found
 
 
@@ -208,7 +211,7 @@ def _how(found: Advice, out: Path, settings: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _show(found: Advice, notes: list[str]) -> None:
+def _show(found: Advice) -> None:
     from adabatch.lab.report.advising.terminal import tables
     from adabatch.lab.report.advising.words import sentences, verdict
     from adabatch.lab.report.words import typed
@@ -217,5 +220,5 @@ def _show(found: Advice, notes: list[str]) -> None:
     for table in tables(found):
         _shared.print_table(table)
     console.print(typed(verdict(found)), markup=False, style="bold")
-    for sentence in [*sentences(found), *notes]:
+    for sentence in sentences(found):
         console.print(typed(sentence), markup=False)

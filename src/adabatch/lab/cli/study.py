@@ -239,11 +239,10 @@ def _check_jobs(jobs: int, threads: int | None) -> None:
     from adabatch import _checks
     from adabatch.lab.tasks import decode
 
-    cores = decode.cores()
-    remedy = "more would only take memory and wait for each other"
-    if _checks.whole("jobs", jobs, maximum=JOBS_OF_A_CORE * cores, remedy=remedy) * (threads or 1) > max(
-        cores, threads or 1
-    ):
+    cores, remedy = decode.cores(), "more would only take memory and wait for each other"
+    _checks.whole("jobs", jobs)
+    _checks.whole("jobs", jobs, maximum=JOBS_OF_A_CORE * cores, remedy=remedy)
+    if jobs * (threads or 1) > max(cores, threads or 1):
         each = "" if threads is None else f" of {threads} threads each"
         where = f"{cores} {'core' if cores == 1 else 'cores'}"
         warnings.warn(

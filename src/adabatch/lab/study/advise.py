@@ -336,7 +336,10 @@ class _Work:
         epochs = min(base.epochs, int((seconds / SEEDS - looks) / (passes * self._size)))
         if epochs < 1:
             least = 1.05 * SEEDS * (passes * self._size + looks) / SHARES["trainings"]
-            rule = f"must be at least {in_words(least)}, for one pass over the data at each of {len(sizes)} batch sizes"
+            rule = (
+                f"must be at least {in_words(least)}, by the speed measured now, for one pass over the data at each of "
+            )
+            rule += f"{len(sizes)} batch sizes"
             got, remedy = in_words(self._question.budget_seconds), "give more, or fewer `train_samples`"
             self._kept.forget()  # so that another budget is taken in the same folder
             raise ArgumentError("budget", rule, got=got, remedy=remedy)

@@ -338,7 +338,8 @@ def _optuna_here() -> Any:
 def _errors_of(optuna: Any) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """The errors by which Optuna's storages say that they fail, and those by which it does not know their kind.
 
-    The first are its own, and those of databases and files. A record that is gone is a KeyError, a damaged line of a journal a ValueError, a lost lock of one a RuntimeError.
+    The first are its own, and those of databases and files. A record that is gone is a KeyError, a damaged line of a
+    journal a ValueError, a lost lock of one a RuntimeError.
     """
     from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 

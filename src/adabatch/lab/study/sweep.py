@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -242,6 +243,8 @@ def work_together(
                         if killed > LOSSES * jobs:
                             remedy = "see whether memory runs out, and take fewer --jobs"
                             raise UsageError(None, "workers of the study were killed again and again", remedy=remedy)
+                        gone, goes_on = worker.process.pid, "another takes up its training"
+                        warnings.warn(f"process {gone}, a worker of the study, was killed; {goes_on}", stacklevel=1)
                         workers[place] = _Worker(given)
         finally:
             _end(workers)
