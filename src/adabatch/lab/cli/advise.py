@@ -107,9 +107,12 @@ def command(
                     if not _has_outcome(folder):
                         _write(found, folder)  # before the long part
                     found = measure_outcome(question, data, folder, found, tell=stage.tell)
-            if not as_json:
-                _show(found)  # before anything that may fail
-            names = _write(found, folder)
+            try:
+                names = _write(found, folder)
+            except OSError:
+                if not as_json:
+                    _show(found, [])  # it is measured, and a full disk hides nothing
+                raise
         except KeyboardInterrupt as error:
             where = shlex.quote(str(folder))
             message = f"interrupted; what is measured is kept, and the same command goes on in {where}"
@@ -119,8 +122,7 @@ def command(
     else:
         notes = ["There is no forecast to check."] if check and found.choice is None else []
         notes += [f"Written to {folder}: {', '.join(names)}.", f"To train by it: {_how(found, folder, settings)}"]
-        for note in notes:
-            _shared.console().print(note, markup=False)
+        _show(found, notes)
 
 
 def _seconds(budget: str) -> float:
@@ -211,7 +213,7 @@ def _how(found: Advice, out: Path, settings: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _show(found: Advice) -> None:
+def _show(found: Advice, notes: list[str]) -> None:
     from adabatch.lab.report.advising.terminal import tables
     from adabatch.lab.report.advising.words import sentences, verdict
     from adabatch.lab.report.words import typed
@@ -220,5 +222,5 @@ def _show(found: Advice) -> None:
     for table in tables(found):
         _shared.print_table(table)
     console.print(typed(verdict(found)), markup=False, style="bold")
-    for sentence in sentences(found):
+    for sentence in [*sentences(found), *notes]:
         console.print(typed(sentence), markup=False)

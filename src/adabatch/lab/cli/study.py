@@ -192,10 +192,10 @@ def command(
     if branch:
         unused = {"fractions": fractions != "1", "max_epochs": max_epochs is not None, "target": target != "best"}
         unused |= {"storage": storage is not None, "name": name is not None, "jobs": jobs != 1}
-        if useless := [each for each, value in unused.items() if value]:
-            alike = ", ".join(f"`{each}`" for each in useless[1:])
+        if beside := [each for each, value in unused.items() if value]:
+            alike = ", ".join(f"`{each}`" for each in beside[1:])
             rule = "must come without `branch`" + (alike and f", and so must {alike}")
-            raise ArgumentError(useless[0], rule, got="both", remedy="leave out the one or the other")
+            raise ArgumentError(beside[0], rule, got="both", remedy="leave out the one or the other")
         _branch(
             task,
             dict(settings),
