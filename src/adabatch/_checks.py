@@ -104,7 +104,8 @@ def of_kind(classes: Mapping[str, type[_Class]], data: Any, noun: str) -> tuple[
         ValueError: if the kind is unknown, or a field is missing or unknown.
     """
     if not isinstance(data, Mapping) or "kind" not in data:
-        raise ArgumentError("data", f"must be a {noun} with a `kind`", value=data)
+        got = f"fields {', '.join(map(str, data))}" if isinstance(data, Mapping) and data else None
+        raise ArgumentError("data", f"must be a {noun} with a `kind`", value=data, got=got)
     cls: Any = classes[one_of("kind", data["kind"], sorted(classes))]
     names, found = [field.name for field in fields(cls)], [str(name) for name in data if name != "kind"]
     if sorted(found) != sorted(names):

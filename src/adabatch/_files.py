@@ -101,9 +101,13 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def system_error(error: RuntimeError) -> OSError:
-    """The system's error that torch wrapped where it could not write a file."""
-    return error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error))
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """A context in which torch writes a file, and an error of the system that it wraps is raised as that."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
 
 
 def append(path: Path, line: bytes) -> None:

@@ -58,7 +58,7 @@ def test_fingerprints_differ_where_schedules_do():
     ("data", "message"),
     [
         (None, "`data` must be a schedule with a `kind`, got None"),
-        ({"batch_size": 8}, "`data` must be a schedule with a `kind`, got {'batch_size': 8}"),
+        ({"batch_size": 8}, "`data` must be a schedule with a `kind`, got fields batch_size"),
         ({"kind": "cubic"}, "`kind` must be one of clamp, constant, .*, got 'cubic'"),
         ({"kind": ["constant"]}, r"`kind` must be one of clamp, constant, .*, got \['constant'\]"),
         ({"kind": "constant"}, "`data` of kind constant must have the fields batch_size, got none$"),

@@ -161,10 +161,8 @@ class _Files(FileSystemWriter):
     """torch's writer of files, with the system's own errors and without names of folders of this machine."""
 
     def write_data(self, plan: Any, planner: Any) -> Any:
-        try:
+        with _files.unwrapped():
             return super().write_data(plan, planner)
-        except RuntimeError as error:
-            raise _files.system_error(error) from error
 
     def finish(self, metadata: Metadata, results: list[list[Any]]) -> None:
         super().finish(metadata, results)

@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import os
+import re
 import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.lab.advices import advice, no_gain, outcome
 from tests.lab.cli.checks import refused, run
+from tests.lab.report.page_studies import write_study
 
 from adabatch.lab import tasks
 from adabatch.lab.cli.advise import _how
@@ -97,6 +101,24 @@ def test_the_outcome_is_kept_when_the_command_is_given_again_without_check(out, 
     assert json.loads(capsys.readouterr().out) == checked
 
 
+def test_an_advice_that_cannot_be_written_is_told_all_the_same(out, capsys, monkeypatch):
+    replace_file = os.replace
+
+    def full(draft, path):
+        if Path(path).name == "report.html":
+            raise OSError(28, "No space left on device", str(path))
+        replace_file(draft, path)
+
+    monkeypatch.setattr("os.replace", full)
+    assert run(*QUICK, "--quiet", "--out", str(out)) == 2
+    printed = capsys.readouterr()
+    assert "growth pays" in printed.out.lower()
+    assert printed.err.startswith(
+        f"error: `--out` must be a folder that can be written, got '{out}' (No space left on "
+    )
+    assert printed.err.endswith("; free space or take another folder\n")
+
+
 def test_lines_of_a_log(tmp_path, capsys, monkeypatch):
     _always(monkeypatch)
     assert run(*QUICK, "--out", str(tmp_path / "out")) == 0
@@ -108,10 +130,15 @@ def test_lines_of_a_log(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--budget", "soon"], "`--budget` must be a time above 0, got 'soon'; write for example 1h, 20min or 90s"),
-        (["--budget", "3"], "`--budget` must be a time above 0"),
-        (["--budget", "0s"], "`--budget` must be a time above 0"),
-        (["--budget", "1.2.3h"], "`--budget` must be a time above 0"),
+        (
+            ["--budget", "soon"],
+            "`--budget` must be a number above 0, in digits, and one unit, got 'soon'; write for example 1h, 20min or",
+        ),
+        (["--budget", "3"], "`--budget` must be a number above 0, in digits, and one unit"),
+        (["--budget", "0s"], "`--budget` must be a number above 0, in digits, and one unit"),
+        (["--budget", "1.2.3h"], "`--budget` must be a number above 0, in digits, and one unit"),
+        (["--budget", "1min30s"], "`--budget` must be a number above 0, in digits, and one unit, got '1min30s'"),
+        (["--budget", "1e9h"], "`--budget` must be a number above 0, in digits, and one unit, got '1e9h'"),
         (["--train-samples", "0"], "`--train-samples` must be"),
         (["--model", "never"], "`--model` must be"),
     ],
@@ -124,7 +151,8 @@ def test_bad_input(tmp_path, capsys, more, words):
 def test_other_settings_are_refused(out, capsys):
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     message = refused(capsys, *QUICK, "--lr", "0.3", "--out", str(out))
-    assert "was made with other lr; take another folder" in message
+    told = r"holds some with lr [\d.]+ there and [\d.]+ here; give the former settings, or another `--out`$"
+    assert re.search(told, message)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
@@ -190,6 +218,13 @@ def test_reports_of_one_and_of_several(out, tmp_path, capsys):
     assert run("report", str(out), str(other), "--json") == 0
     page = json.loads(capsys.readouterr().out)["page"]
     assert page == str(tmp_path / "report.html")
+
+
+def test_an_advice_and_a_study_have_no_page_together(out, tmp_path, capsys):
+    write_study(tmp_path / "study")
+    message = refused(capsys, "report", str(out), str(tmp_path / "study"))
+    assert message.startswith("`FOLDER` must be of one kind where several are given: runs, advice, or studies with ")
+    assert f", got advice in '{out}', study in '{tmp_path / 'study'}'; give what" in message
 
 
 def test_the_report_of_an_unfinished_one(out, capsys):

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -139,3 +139,20 @@ def test_a_plan_does_not_take_the_place_of_another_page(file, other, here, capsy
     assert f"`--out` must not hold a {other}, got 'there'; take another folder" in capsys.readouterr().err
     assert (here / "there" / "report.html").read_text() == "its page"
     assert not (here / "there" / "plan.json").exists()
+
+
+def test_a_folder_that_was_made_and_stays_empty_is_removed_after_an_error(tmp_path):
+    def fail(folder, *files):
+        with suppress(ZeroDivisionError), _folders.kept(folder):
+            for file in files:
+                (folder / file).write_text("")
+            raise ZeroDivisionError
+
+    fail(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    fail(tmp_path / "a" / "b")
+    fail(tmp_path / "a")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    fail(tmp_path / "a" / "c", "file")
+    assert (tmp_path / "a" / "c" / "file").exists()

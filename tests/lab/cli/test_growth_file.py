@@ -114,7 +114,7 @@ def test_files_that_are_refused(here, capsys, command):
     write(here, schedules.steps({0: 16, tokens(10_000): 32}), "tokens.json")
     write(here, schedules.steps({0: 16, epochs(1): 2000}), "large.json")
     told = {
-        "missing.json": "must be a file, got 'missing.json', which is not there; write ",
+        "missing.json": "must be a file, got 'missing.json', which is not there; look",
         ".": "must be a file, got '.' (a folder in place of a file); write ",
         "tokens.json": "must count epochs, samples or updates, got tokens (16, 32 from 10,000 tokens); ",
         "large.json": "must fit a training of 4 epochs of 1,437 samples, got 16, 2,000 from 1 epoch (batch_size must",

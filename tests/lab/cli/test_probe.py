@@ -24,6 +24,10 @@ def test_table_sentence_and_files(tmp_path, capsys):
     assert found["sentence"][1:] in printed
 
 
+def test_quiet_as_other_commands_have_it(tmp_path, capsys):
+    assert run(capsys, *QUICK, "--quiet", "--out", tmp_path)[::2] == (0, "")
+
+
 def test_json_is_the_file(tmp_path, capsys):
     code, printed, _ = run(capsys, *QUICK, "--out", tmp_path, "--json")
     assert code == 0

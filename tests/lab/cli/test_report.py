@@ -102,8 +102,8 @@ def test_several_runs_on_one_page(tmp_path, capsys):
     ("second", "message"),
     [
         ("first", "`FOLDER` must name each run or study once, got "),
-        ("comparison", "`FOLDER` must be a run or study where several are given, got "),
-        ("none", "`FOLDER` must be a run or study where several are given, got "),
+        ("comparison", "`FOLDER` must be of one kind where several are given: "),
+        ("none", "`FOLDER` must be there, got "),
     ],
 )
 def test_what_cannot_stand_beside_a_run(tmp_path, capsys, second, message):

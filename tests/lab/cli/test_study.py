@@ -118,6 +118,18 @@ def test_more_seeds_add_trainings_and_change_none(out, capsys):
         assert len(new["curves"]) == 2
 
 
+@pytest.mark.parametrize("more", [("--seeds", "1"), ("--seeds", "2", "--seed", "1"), ("--seeds", "3", "--seed", "1")])
+def test_seeds_that_are_finished_cannot_be_left_out(out, capsys, more):
+    """Results of more seeds are the better ones."""
+    assert run(*QUICK, "--seeds", "2", "--out", str(out), "--json") == 0
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    message = refused(capsys, *QUICK, *more, "--out", str(out))
+    assert message.startswith(f"`--seeds` must hold those of {out / 'study.json'}, 0, 1, got ")
+    assert message.endswith("; give as many or more, from the same `--seed` on, or another `--out`")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_a_study_whose_table_is_lost_is_written_again(out):
     before = bare(json.loads((out / "study.json").read_text()))
     (out / "study.json").unlink()
@@ -182,11 +194,12 @@ BAD = {
     "no tests": (["--test-samples", "0"], "`--test-samples` must be"),
     "more tests than there are": (["--test-samples", "361"], "`--test-samples` must be at most the 360 that there are"),
     "more samples than there are": (["--train-samples", "2000"], "`--train-samples` must be at most the 1,437"),
-    "no jobs": (["--jobs", "0"], "`--jobs` must be"),
+    "no jobs": (["--jobs", "0"], "`--jobs` must be at least 1, got 0"),
     "no address": (["--storage", "study.db"], "`--storage` must be the address of a database, or a path"),
-    "no server": (["--storage", "postgresql+psycopg://u:hush@127.0.0.1:9/db"], "`--storage` must be a storage of"),
+    "no server": (["--storage", "postgresql+psycopg://u:hush@127.0.0.1:9/db"], "`--storage` must lead to a storage of"),
+    "an empty address": (["--storage", ""], "`--storage` must be the address of a database, or a path that ends in"),
     "memory": (["--storage", "sqlite://"], "`--storage` must outlive this process"),
-    "a directory": (["--storage", "sqlite:////"], "`--storage` must be a storage of Optuna's that can be reached"),
+    "a directory": (["--storage", "sqlite:////"], "`--storage` must lead to a storage of Optuna's that can be reached"),
 }
 
 
@@ -197,6 +210,7 @@ def test_bad_input(name, tmp_path, capsys, monkeypatch):
     message = refused(capsys, *QUICK, "--out", str(tmp_path / "out"), *more)
     assert message.startswith(words)
     assert "hush" not in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_networks_of_different_lrs_are_refused_without_one(tmp_path, capsys):
@@ -221,7 +235,9 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
 def test_a_damaged_storage(out, capsys, monkeypatch):
     monkeypatch.setattr("adabatch.lab.study.board.OPEN_SECONDS", 0.1)
     (out / "study.db").write_text("nothing of the kind\n" * 50)
-    assert "file is not a database" in refused(capsys, *QUICK, "--out", str(out))
+    message = refused(capsys, *QUICK, "--out", str(out))
+    assert message.startswith(f"`--out` must lead to a storage of Optuna's that can be reached, got sqlite:///{out}")
+    assert "(file is not a database); see that its folder is there and has space, and delete a damaged file" in message
 
 
 def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
@@ -236,7 +252,7 @@ def test_an_error_in_the_middle_keeps_what_is_finished(tmp_path, capsys, monkeyp
     monkeypatch.setattr(cooled, "train", lose)
     assert run(*QUICK, "--quiet", "--out", str(tmp_path)) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: `--storage` must be a storage of Optuna's that can be reached")
+    assert message.startswith("error: `--out` must lead to a storage of Optuna's that can be reached")
     assert "no such table: trials" in message
 
 
@@ -265,6 +281,22 @@ def test_default_batch_sizes_are_doublings_up_to_a_quarter_of_the_smallest_share
     assert run(*words, "--out", str(tmp_path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["settings"]["batch_sizes"] == [16, 32, 64, 128]
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "got"),
+    [
+        (("--fractions", "0"), "fractions", "0.0"),
+        (("--fractions", "1,0.01"), "fractions", "0.01"),
+        (("--fractions", "nan"), "fractions", "nan"),
+        (("--train-samples", "100"), "train-samples", "100"),
+        (("--batch-size", "1000"), "batch-size", "1000"),
+    ],
+)
+def test_too_few_samples_for_default_batch_sizes_name_what_is_given(tmp_path, capsys, more, name, got):
+    message = refused(capsys, "study", "digits", *more, "--out", str(tmp_path / "out"))
+    assert message.startswith(f"`--{name}` must leave at least ")
+    assert f" samples in each share, eight times the smallest batch size, got {got}; or give `--batch-" in message
 
 
 def test_more_threads_than_cores_are_warned_of(out, capsys):
@@ -305,6 +337,22 @@ def test_branches_from_the_command(tmp_path, capsys):
     assert printed.err == ""
     assert len(json.loads(printed.out)["cells"]) == 1
     assert "must not hold a branch" in refused(capsys, *QUICK, "--out", str(tmp_path))
+    before = (tmp_path / "branch.json").read_bytes()
+    message = refused(capsys, *words, "--seed", "1", "--out", str(tmp_path))
+    assert message.startswith(f"`--seeds` must hold those of {tmp_path / 'branch.json'}, 0, got 1; give as many")
+    assert (tmp_path / "branch.json").read_bytes() == before
+
+
+def test_branches_on_the_first_samples(tmp_path, capsys):
+    """The schedule is for the whole training set, as that of an advice is."""
+    few = ("--train-samples", "640", "--test-samples", "100")
+    words = (*BRANCH, "--branch", "--batch-sizes", "16,32", "--forks", "0.2", "--windows", "0.3", "--tolerance", "9")
+    assert run(*words, *few, "--seeds", "2", "--out", str(tmp_path), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["settings"]["train_samples"], found["settings"]["test_samples"]) == (640, 100)
+    assert found["schedule"]["changes"][1] == [{"count": round(0.2 * 1437), "unit": "samples"}, 32]
+    message = refused(capsys, *words, "--out", str(tmp_path))
+    assert "holds some with test_samples 100 there and None here; train_samples 640 there and None here" in message
 
 
 @pytest.mark.parametrize(
@@ -314,7 +362,13 @@ def test_branches_from_the_command(tmp_path, capsys):
         (("--branch", "--tolerance", "-1"), "`--tolerance` must be at least 0, got -1.0; 0.01 is one per cent"),
         (("--branch", "--batch-sizes", "16"), "`--batch-sizes` must be at least two, got [16]; give the base"),
         (("--branch", "--batch-sizes", "16,40"), "`--batch-sizes` must be multiples of the first one, 16, with"),
-        (("--branch", "--jobs", "2"), "`--jobs` must come without `--branch`, got both; leave one out"),
+        (("--branch", "--jobs", "2"), "`--jobs` must come without `--branch`, got both; leave out the one or the"),
+        (
+            ("--branch", "--jobs", "2", "--storage", "", "--max-epochs", "2"),
+            "`--max-epochs` must come without `--branch`, and so must `--storage`, `--jobs`, got both; leave out the",
+        ),
+        (("--branch", "--test-samples", "0"), "`--test-samples` must be at least 1, got 0"),
+        (("--branch", "--train-samples", "2000"), "`--train-samples` must be at most the 1,437 that there are"),
         (("--branch", "--lr-rules", "tuned"), "`--lr-rules` must be one of"),
     ],
 )

@@ -191,4 +191,7 @@ def test_a_page_that_cannot_be_written_fails_no_run(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(page, "write", full)
     few = ["--model", "mlp", "--epochs", "1", "--device", "cpu"]
     assert run("train", "digits", *few, "--out", str(tmp_path / "run")) == 0
-    assert "no page: [Errno 28] No space left on device" in capsys.readouterr().out
+    told = (
+        f"no page: out must be a folder that can be written, got '{tmp_path / 'run'}' (No space left on device); free"
+    )
+    assert told in capsys.readouterr().out

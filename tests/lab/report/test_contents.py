@@ -113,9 +113,10 @@ def test_what_cannot_stand_side_by_side(three, tmp_path):
     ):
         read_together([three[0], three[1], tmp_path / "other" / ".." / "slow"])
     write_comparison(tmp_path / "comparison", seeds=1, names=("fixed-small", "adaptive"))
-    with pytest.raises(
-        FileNotFoundError, match=r"must be a run or study where several are given, got '.*comparison' without con"
-    ):
+    words = (
+        "`folder` must be of one kind where several are given: runs, advice, or studies with probes of their networks"
+    )
+    with pytest.raises(ValueError, match=rf"{words}, got run in '.*', none of these in '.*comparison'; give what"):
         read_together([three[0], tmp_path / "comparison"])
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.lab.report.page_folders import GROWING, N, result, write_comparison, write_run
+from tests.lab.report.page_studies import write_study
 
 from adabatch.lab.report import page
-from adabatch.lab.report.folders import Finished, SavedRun, read
+from adabatch.lab.report.folders import Finished, SavedRun, read, read_together
 
 
 def run_of(config=GROWING, name="run"):
@@ -83,6 +84,15 @@ def test_a_folder_of_something_else(tmp_path):
         match=r"`folder` must be a folder that adabatch compare, train, plan, probe, study or advise wrote, .* without",
     ):
         read(tmp_path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    gone, words = tmp_path / "gone", "`folder` must be there, got '.*gone', which is not; look for its name"
+    with pytest.raises(FileNotFoundError, match=words):
+        read(gone)
+    write_study(tmp_path)
+    with pytest.raises(FileNotFoundError, match=words):
+        read_together([tmp_path, gone])
 
 
 def test_a_comparison_that_has_no_runs_yet(tmp_path):

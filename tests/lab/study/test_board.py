@@ -302,11 +302,17 @@ UNREACHED = {
     "no folder": ("sqlite:///{}/none/study.db", "unable to open database file"),
     "no folder for a journal": ("{}/none/study.journal", "No such file or directory"),
     "a corrupt file": ("sqlite:///{}/corrupt", "file is not a database"),
-    "a corrupt journal": ("{}/corrupt.journal", r"Expecting value|Invalid log"),
+    "a corrupt journal": ("{}/corrupt.journal", r"\(no journal, or a damaged one\); see that .*delete a damaged file"),
     "no server": ("postgresql+psycopg://me:secret@127.0.0.1:{port}/db", "Connection refused"),
     "no host": ("postgresql+psycopg://me:secret@no.such.host.invalid/db", "resolve|not known|translate"),
-    "no driver": ("oracle://me:secret@host/db", r"pip install 'psycopg\[binary\]'|driver|DB access"),
-    "no dialect": ("foo://me:secret@host/db", "foo"),
+    "no driver": (
+        "oracle://me:secret@host/db",
+        r"No module named .*; install its driver, or give sqlite:///FILE, post",
+    ),
+    "no dialect": (
+        "foo://me:secret@host/db",
+        r"foo\); install its driver, or give sqlite:///FILE, postgresql\+psycopg:",
+    ),
 }
 
 
@@ -319,8 +325,9 @@ def test_a_storage_that_cannot_be_reached(name, tmp_path, monkeypatch):
     address, reason = UNREACHED[name]
     with pytest.raises(ArgumentError, match=reason) as caught:
         joined(address.format(tmp_path, port=closed_port()))
-    assert str(caught.value).startswith("`storage` must be a storage of Optuna's that can be reached, got ")
+    assert str(caught.value).startswith("`storage` must lead to a storage of Optuna's that can be reached, got ")
     assert "secret" not in str(caught.value)
+    assert "what is finished" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -329,6 +336,10 @@ def test_a_storage_that_cannot_be_reached(name, tmp_path, monkeypatch):
     [
         ("study.db", "`storage` must be the address of a database, .*, got 'study.db'; write sqlite:///study.db"),
         ("", "got ''; write, for example, sqlite:///study.db"),
+        (
+            "journal:///tmp/x.journal",
+            "must be a path if it ends in .journal, got journal:///tmp/x.journal; write the path alone",
+        ),
         ("sqlite://", "must outlive this process, got sqlite://; name a file"),
         ("sqlite:///:memory:", "must outlive this process"),
         ("postgresql://me:se@cret@host/db", r"must hold one @, .*, got postgresql://me:\*\*\*@host/db; write @ as %40"),
@@ -352,7 +363,7 @@ def test_a_storage_that_goes_away_says_so(name, address, tmp_path):
     claim = own.claim(due(grid(), {}))
     shutil.rmtree(tmp_path)
     tmp_path.write_text("")
-    with pytest.raises(ArgumentError, match="`storage` must be a storage of Optuna's that can be reached"):
+    with pytest.raises(ArgumentError, match="`storage` must lead to a storage of Optuna's that can be reached"):
         AWAY[name](own, claim)
 
 
@@ -361,7 +372,9 @@ def test_a_journal_that_is_damaged_later_says_so(tmp_path):
     own = joined(f"{tmp_path}/study.journal")
     with (tmp_path / "study.journal").open("a") as file:
         file.write("nothing of the kind\n" * 2)
-    with pytest.raises(ArgumentError, match=r"that can be reached, got .*study.journal \(Expecting value"):
+    with pytest.raises(
+        ArgumentError, match=r"that can be reached, got .*study.journal \(no journal, or a .*; what is finished is kept"
+    ):
         own.standing()
 
 

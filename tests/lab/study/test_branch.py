@@ -85,16 +85,27 @@ def test_more_seeds_come_later(measured, data, tmp_path):
     assert measure(setting(), data, tmp_path) == found
 
 
+def test_the_first_samples_are_those_of_smaller_data(data, tmp_path):
+    few = replace(data, **{f"{name}_train": getattr(data, f"{name}_train")[:640] for name in "xy"})
+    few = replace(few, x_test=data.x_test[:100], y_test=data.y_test[:100])
+    one = setting(seeds=(0,))
+    found = measure(replace(one, train_samples=640, test_samples=100), data, tmp_path / "whole")
+    assert found == measure(one, few, tmp_path / "few")
+    with pytest.raises(ValueError, match="`test_samples` must be at most the 360 that there are, got 361"):
+        measure(replace(one, test_samples=361), data, tmp_path / "whole")
+
+
 def test_other_settings_are_refused(measured, data):
     out, _ = measured
-    with pytest.raises(ValueError, match=r"`out` must hold branches of the same settings, .* other factors; take ano"):
+    words = r"`out` must hold branches of the same settings, .* with factors \[2, 4\] there and \[2\] here; give the"
+    with pytest.raises(ValueError, match=words):
         measure(setting(factors=(2,)), data, out)
 
 
 def test_other_settings_of_the_run_are_named(measured, data):
     out, _ = measured
     changed = replace(setting(), base=replace(setting().base, lr=0.04, momentum=0.8))
-    with pytest.raises(ValueError, match=r"was measured with other lr, momentum; take another folder"):
+    with pytest.raises(ValueError, match=r"with lr 0.05 there and 0.04 here; momentum 0.9 there and 0.8 here"):
         measure(changed, data, out)
 
 

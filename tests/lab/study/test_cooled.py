@@ -201,6 +201,20 @@ def test_a_damaged_state_is_trained_anew(harm, tmp_path, unbroken):
         assert without_seconds(trained(state=state)) == unbroken
 
 
+def test_a_state_for_which_there_is_no_space(tmp_path):
+    """A limit on the size of files stands for a full disk; torch's own error would say nothing about one."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        words = r"`out` must be a folder that can be written, got .* \(File too large"
+        with pytest.raises(OSError, match=words), training.writing(tmp_path):
+            trained(state=tmp_path / "state.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_evaluation_tells_after_each_chunk(monkeypatch):
     monkeypatch.setattr(cooled, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr("adabatch.lab.training.setup.chunk_of", lambda shape: 25)

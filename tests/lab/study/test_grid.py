@@ -119,6 +119,9 @@ def test_differences_are_named_and_what_may_differ_is_not():
         f"weight_decay {BASE.weight_decay} there and 0.5 here",
         "fractions [1.0] there and [1.0, 0.5] here",
     ]
+    stored["base"]["task"] = "quadratic"
+    assert other.differences(stored) == ["task quadratic there and digits here"]
+    stored["base"]["task"] = "digits"
     stored["new setting"] = 1
     assert grid().differences(stored) == ["new setting 1 there and None here"]
 

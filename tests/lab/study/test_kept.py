@@ -54,9 +54,9 @@ def test_what_fails_is_not_kept(tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"base": {"lr": 0.2}}, "with other lr"),
-        ({"budget_seconds": 90.0}, "with other budget;"),
-        ({"base": {"threads": 2}}, "with other threads"),
+        ({"base": {"lr": 0.2}}, "holds some with lr 0.1 there and 0.2 here; give the former settings, or another"),
+        ({"budget_seconds": 90.0}, "with budget 60.0s there and 90.0s here"),
+        ({"base": {"threads": 2}}, "with threads 1 there and 2 here"),
         ({"data": "other"}, "`data` must hold what"),
     ],
 )

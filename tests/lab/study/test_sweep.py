@@ -294,7 +294,10 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
             killed.append(there[-1])
             os.kill(killed[-1], signal.SIGKILL)
 
-    own = together(tmp_path, progress=kill, seeds=(0, 1, 2))
+    with pytest.warns(
+        UserWarning, match=r"process \d+, a worker of the study, was killed; another takes up its training"
+    ):
+        own = together(tmp_path, progress=kill, seeds=(0, 1, 2))
     assert killed
     assert len(own.standing().done) == 6
     assert not children()
@@ -308,7 +311,8 @@ def test_workers_that_are_killed_again_and_again_end_the_study(tmp_path, monkeyp
         for child in children():
             os.kill(child, signal.SIGKILL)
 
-    with pytest.raises(UsageError, match="workers of the study were killed again and again; see whether memory runs"):
+    words = "workers of the study were killed again and again; see whether memory runs"
+    with pytest.warns(UserWarning, match="was killed"), pytest.raises(UsageError, match=words):
         together(tmp_path, progress=kill)
     assert not children()
 

@@ -250,12 +250,12 @@ def test_defaults_of_the_task_are_nothing_given(written):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "must be a file, got 'bad.json', which is not there; write json.dumps(schedule.to_json()) into a file"),
+        (None, "must be a file, got 'bad.json', which is not there; look for its name"),
         (b"\xff\xfe{}", "must hold JSON text, got 'bad.json', which holds something else; write"),
         (b"0:16 390:32", "must hold a schedule as `to_json` gives it, got 'bad.json' (Extra data: line 1"),
         (b"", "must hold a schedule as `to_json` gives it, got 'bad.json' (Expecting value"),
         (b"[16, 32]", "got 'bad.json' (data must be a schedule with a kind, got [16, 32])"),
-        (b'{"lr": 0.1}', "got 'bad.json' (data must be a schedule with a kind"),
+        (b'{"lr": 0.1, "b": 3}', "(data must be a schedule with a kind, got fields lr, b); write"),
         (b'{"count": 4, "unit": "epochs"}', "got 'bad.json' (data must be a schedule with a kind"),
         (b'{"kind": "cosine"}', "got 'bad.json' (kind must be one of clamp, constant, "),
         (b'{"kind": "constant", "size": 4}', "(data of kind constant must have the fields batch_size, got size)"),
@@ -266,7 +266,7 @@ def test_defaults_of_the_task_are_nothing_given(written):
         (b'{"kind": "steps", "changes": [[{"count": 1e999, "unit": "epochs"}, 16]]}', "got 'bad.json' ("),
         (b"[" * 100_000, "got 'bad.json' (more than 50 levels of values in each other)"),
         (b'{"kind": "constant", "batch_size": ' + b"1" * 5000 + b"}", "got 'bad.json' ("),
-        (b'{"a": "' + b"x" * 5000 + b'"}', "xxx...); write"),
+        (b'{"' + b"x" * 5000 + b'": 1}', "xxx...); write"),
     ],
     ids=lambda value: None if isinstance(value, str) or value is None else value[:40].decode("latin-1"),
 )
@@ -278,6 +278,17 @@ def test_files_that_hold_no_schedule(tmp_path, monkeypatch, content, message):
         RunConfig.for_task("digits", growth_file="bad.json")
     assert str(caught.value).startswith("`growth_file` must ")
     assert len(str(caught.value)) < 500
+
+
+def test_findings_in_place_of_the_schedule_beside_them(tmp_path):
+    (tmp_path / "schedule.json").write_text(text_of(STEPS))
+    (tmp_path / "branch.json").write_text('{"task": "digits", "cells": []}')
+    words = rf"got fields task, cells\); take {tmp_path / 'schedule.json'}, which is beside it$"
+    with pytest.raises(ValueError, match=words):
+        file_text(str(tmp_path / "branch.json"))
+    (tmp_path / "schedule.json").write_text("{}")
+    with pytest.raises(ValueError, match="; write json"):
+        file_text(str(tmp_path / "schedule.json"))
 
 
 def test_what_is_no_file(tmp_path, monkeypatch):

@@ -50,7 +50,8 @@ def _run(given: Sequence[str], *, ends: bool) -> int:
     _replace_unprintable()
     try:
         code = _call(given, ends=ends)
-        sys.stdout.flush()
+        if code != _shared.USER_ERROR:  # a command that could not print has said so
+            sys.stdout.flush()
     except OSError as error:  # from the help, the version or the flush; commands print theirs
         return _shared.report_system(error, as_json="--json" in given)
     except Exception as error:

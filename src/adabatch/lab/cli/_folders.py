@@ -60,6 +60,24 @@ def _nowhere(error: OSError, folder: Path) -> OSError:
     )
 
 
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """A context with a folder, made if missing; after an error it is removed again, if it was made and is empty.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something is in it
+            for each in made:
+                each.rmdir()
+        raise
+
+
 def set_aside(folder: Path, *names: str) -> str | None:
     """Renames earlier files, all with the same number, so that new ones do not replace them.
 

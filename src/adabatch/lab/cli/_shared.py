@@ -295,8 +295,9 @@ def _report(message: str, *, as_json: bool, argument: str | None) -> int:
         found = re.search(r"`([^`]+)`", message)
         argument = found[1] if found else None
     if as_json:
-        with contextlib.suppress(OSError):  # if standard output itself is full, the exit code tells
+        with contextlib.suppress(OSError):  # standard output itself may be full
             print_json({"error": {"message": message, "argument": argument}})
-    else:
-        loudly("error", message)
+            sys.stdout.flush()
+            return USER_ERROR
+    loudly("error", message)
     return USER_ERROR

@@ -6,16 +6,36 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adabatch._errors import naming
+from adabatch import _files
+from adabatch._errors import ArgumentError, naming
 from adabatch.lab import tasks
 
 if TYPE_CHECKING:
     from adabatch.lab.scaling import BranchFindings, Study
+    from adabatch.lab.study.branch import Branching
     from adabatch.lab.study.grid import Grid
     from adabatch.lab.training.config import RunConfig
 
 PATIENCE: Final = 60.0  # seconds to wait for another process that writes the same files
 FURTHER: Final = 4  # times the largest batch size of a study, up to which a probe looks for the limits of the machine
+
+
+def check_seeds(file: Path, setting: Grid | Branching) -> None:
+    """Raises if findings in a file, of the same settings, are of seeds that `setting` leaves out: they would be lost.
+
+    Raises:
+        ValueError: if so.
+    """
+    try:
+        theirs = _files.json_of(file)["settings"]
+        seeds = [] if setting.differences(theirs) else theirs["seeds"]
+        lost = {*seeds} - {*setting.seeds}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # nothing that could be lost
+    if lost:
+        rule = f"must hold those of {file}, {', '.join(map(str, seeds))}"
+        remedy = "give as many or more, from the same `seed` on, or another `out`"
+        raise ArgumentError("seeds", rule, got=", ".join(map(str, setting.seeds)), remedy=remedy)
 
 
 def write_study(found: Study, out: Path) -> list[str]:

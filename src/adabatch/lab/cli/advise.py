@@ -107,7 +107,12 @@ def command(
                     if not _has_outcome(folder):
                         _write(found, folder)  # before the long part
                     found = measure_outcome(question, data, folder, found, tell=stage.tell)
-            names = _write(found, folder)
+            try:
+                names = _write(found, folder)
+            except OSError:
+                if not as_json:
+                    _show(found, [])  # it is measured, and a full disk hides nothing
+                raise
         except KeyboardInterrupt as error:
             where = shlex.quote(str(folder))
             message = f"interrupted; what is measured is kept, and the same command goes on in {where}"
@@ -121,13 +126,13 @@ def command(
 
 
 def _seconds(budget: str) -> float:
-    remedy = "write for example 1h, 20min or 90s"
+    rule, remedy = "must be a number above 0, in digits, and one unit", "write for example 1h, 20min or 90s"
     try:
         found = saving.time_of(budget)
     except ValueError:
         found = None
     if not found:
-        raise ArgumentError("budget", "must be a time above 0", value=budget, remedy=remedy)
+        raise ArgumentError("budget", rule, value=budget, remedy=remedy)
     return found
 
 

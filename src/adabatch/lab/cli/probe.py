@@ -27,6 +27,7 @@ def command(
     repeats: Repeats = 9,
     seconds: Seconds = 0.15,
     out: _options.Out = None,
+    progress: _options.Telling = None,
     as_json: _options.AsJson = False,
 ) -> None:
     """Measure how fast TASK trains here at each batch size, and say what growing the batch can gain at most.
@@ -58,7 +59,8 @@ def command(
 
     with joined(config.device, command="probe") as ranks:
         ranks.from_first(begin)
-        with _shared.Bars(show=not as_json and ranks.is_first) as bar:
+        show = not as_json if progress is None else progress
+        with _shared.Bars(show=show and ranks.is_first) as bar:
             row = bar.add_task(task, total=None)
             found = probe(
                 config,

@@ -57,8 +57,9 @@ def command(folder: FolderArgument, out: OutFile = None, as_json: AsJson = False
         raise ArgumentError(
             "out", "must be a file", got=f"the folder {str(out)!r}", remedy=f"for example {str(out / page.NAME)!r}"
         )
-    written = page.write(folder[0], out) if len(folder) == 1 else page.write_together(folder, out)
-    found = folders.read(folder[0]) if len(folder) == 1 else folders.read_together(folder)
+    alone = len(folder) == 1
+    written = page.write(folder[0], out or folder[0] / page.NAME) if alone else page.write_together(folder, out)
+    found = folders.read(folder[0]) if alone else folders.read_together(folder)
     studies = found if isinstance(found, folders.Studies) else folders.Studies()
     beside = _files(studies, written.parent) if out is None else []
     order = _order(studies)

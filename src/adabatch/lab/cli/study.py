@@ -171,7 +171,7 @@ def command(
 
     With --branch one ordinary run is trained for each seed, and short branches at larger batch sizes go off from it:
     how much larger a batch may be at that moment. The folder gets branch.json, and schedule.json for adabatch train
-    --growth-file.
+    --growth-file. It goes without --fractions, --max-epochs, --target, --storage, --name and --jobs.
 
     Examples:
         adabatch study digits --batch-sizes 16,64,256 --seeds 2 --out runs/study-few
@@ -190,10 +190,12 @@ def command(
     folder = out or Path("runs") / f"{'branch' if branch else 'study'}-{task}"
     _folders.check_free(folder, "branch" if branch else "study")
     if branch:
-        unused = {"fractions": fractions != "1", "max_epochs": max_epochs, "storage": storage, "name": name}
-        unused |= {"train_samples": train_samples, "test_samples": test_samples, "target": target != "best"}
-        for useless in (each for each, value in {**unused, "jobs": jobs != 1}.items() if value):
-            raise ArgumentError(useless, "must come without `branch`", got="both", remedy="leave one out")
+        unused = {"fractions": fractions != "1", "max_epochs": max_epochs is not None, "target": target != "best"}
+        unused |= {"storage": storage is not None, "name": name is not None, "jobs": jobs != 1}
+        if beside := [each for each, value in unused.items() if value]:
+            alike = ", ".join(f"`{each}`" for each in beside[1:])
+            rule = "must come without `branch`" + (alike and f", and so must {alike}")
+            raise ArgumentError(beside[0], rule, got="both", remedy="leave out the one or the other")
         _branch(
             task,
             dict(settings),
@@ -206,6 +208,8 @@ def command(
             show=show,
             as_json=as_json,
             **places,
+            train_samples=train_samples,
+            test_samples=test_samples,
         )
         return
     for useless in (each for each, value in {**places, "tolerance": tolerance}.items() if value is not None):
@@ -235,11 +239,10 @@ def _check_jobs(jobs: int, threads: int | None) -> None:
     from adabatch import _checks
     from adabatch.lab.tasks import decode
 
-    cores = decode.cores()
-    remedy = "more would only take memory and wait for each other"
-    if _checks.whole("jobs", jobs, maximum=JOBS_OF_A_CORE * cores, remedy=remedy) * (threads or 1) > max(
-        cores, threads or 1
-    ):
+    cores, remedy = decode.cores(), "more would only take memory and wait for each other"
+    _checks.whole("jobs", jobs)
+    _checks.whole("jobs", jobs, maximum=JOBS_OF_A_CORE * cores, remedy=remedy)
+    if jobs * (threads or 1) > max(cores, threads or 1):
         each = "" if threads is None else f" of {threads} threads each"
         where = f"{cores} {'core' if cores == 1 else 'cores'}"
         warnings.warn(
@@ -293,11 +296,20 @@ def _grid(task: str, settings: dict[str, Any], **given: Any) -> Grid:
 
 
 def _doublings(base: RunConfig, train_samples: int | None, share: float) -> tuple[int, ...]:
-    """The base batch size and its doublings up to a quarter of the smallest share of the data."""
+    """The base batch size and its doublings up to a quarter of the smallest share of the data.
+
+    Raises:
+        ValueError: if there is no doubling: of what makes the share small.
+    """
     size = train_samples or tasks.get(base.task).load(base.data).dataset_size
     found = [base.batch_size]
     while len(found) < SIZES_AT_MOST and 2 * found[-1] <= share * size / 4:
         found.append(2 * found[-1])
+    if len(found) < 2:
+        given = {"fractions": share if share != 1 else None, "train_samples": train_samples, "batch_size": found[0]}
+        name, value = next((name, value) for name, value in given.items() if value is not None)
+        rule = f"must leave at least {8 * found[0]:,} samples in each share, eight times the smallest batch size"
+        raise ArgumentError(name, rule, value=value, remedy="or give `batch_sizes`")
     return tuple(found)
 
 
@@ -315,11 +327,12 @@ def _study(
     device = training.pick_device(grid.base.device)
     data = tasks.get(grid.base.task).load(grid.base.data)
     sweep.check_data(grid, data)
-    with training.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    address, called = storage or f"sqlite:///{out / 'study.db'}", name or out.resolve().name
-    board = Board(grid, address, name=called, facts=sweep.facts(data))
-    with Interrupts(waiting=True):
+    _studied.check_seeds(out / "study.json", grid)
+    address, called = f"sqlite:///{out / 'study.db'}" if storage is None else storage, name or out.resolve().name
+    given = "out" if storage is None else "storage"
+    with training.writing(out), naming(storage=given), _folders.kept(out):
+        board = Board(grid, address, name=called, facts=sweep.facts(data))
+    with Interrupts(waiting=True), naming(storage=given):
         try:
             with StudyBar(grid, show=show) as bar:
                 if jobs == 1:
@@ -410,15 +423,10 @@ def _branch(
     settings: dict[str, Any],
     out: Path,
     *,
-    sizes: tuple[int, ...] | None,
-    rules: tuple[str, ...] | None,
-    models: tuple[str, ...] | None,
-    seeds: int,
-    forks: tuple[float, ...] | None,
-    windows: tuple[float, ...] | None,
     tolerance: float,
     show: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Measures by branching and writes the findings and the schedule."""
     from adabatch import _checks
@@ -427,15 +435,14 @@ def _branch(
     from adabatch.lab.study.branch_findings import TOLERANCES, findings
     from adabatch.lab.training.interrupt import Interrupts
 
-    setting = _branching(
-        task, settings, sizes=sizes, rules=rules, models=models, seeds=seeds, forks=forks, windows=windows
-    )
+    setting = _branching(task, settings, **given)
     _checks.finite("tolerance", tolerance, minimum=0, remedy="0.01 is one per cent")
+    _studied.check_seeds(out / "branch.json", setting)
     device = training.pick_device(setting.base.device)
     data = tasks.get(task).load(setting.base.data)
     watch, expected, known = None, None, tasks.get(task).expected_loss
     if known is not None and setting.base.optimizer == "sgd":
-        watch, expected = branch.expected_branches(setting, data.dataset_size, known)
+        watch, expected = branch.expected_branches(setting, setting.train_samples or data.dataset_size, known)
     with Interrupts(waiting=True):
         try:
             with _shared.Bars(show=show) as bar:
@@ -487,6 +494,7 @@ def _branching(
     seeds: int,
     forks: tuple[float, ...] | None,
     windows: tuple[float, ...] | None,
+    **given: Any,
 ) -> Branching:
     """The checked settings of a measurement by branching."""
     from adabatch import _checks
@@ -521,6 +529,7 @@ def _branching(
             windows=windows or WINDOWS,
             powers=tuple(sorted(powers[name] for name in rules or powers)),
             seeds=tuple(range(first, first + _checks.whole("seeds", seeds))),
+            **given,
         )
 
 

@@ -244,9 +244,11 @@ def _warn(config: RunConfig, result: RunResult, out: Path) -> None:
 def _page(out: Path) -> str:
     """Writes the page of a run; returns a line about it. An error leaves the run finished."""
     from adabatch.lab.report import page
+    from adabatch.lab.training import writing
 
     try:
-        return f"page: {page.write(out)}"
+        with writing(out):
+            return f"page: {page.write(out)}"
     except (OSError, ValueError) as error:
         return f"no page: {str(error).replace('`', '')}"
 

@@ -83,6 +83,7 @@ _KINDS: Final[dict[type[Record], tuple[str, str, tuple[str, ...]]]] = {  # in wo
     BranchFindings: ("branching", "study", _BRANCH),
     Advice: ("advice", "advise", _ADVICE),
 }
+_TOGETHER: Final = {"study": (*_STUDY, *_BRANCH), "advice": _ADVICE, "run": ("config.json",), "probe": ("probe.json",)}
 _Found = TypeVar("_Found", bound=Record)
 _RATE: Final = dict.fromkeys(("median", "min", "max"), Positive)
 _PROBE: Final = {
@@ -282,6 +283,7 @@ def read(folder: Path) -> Source:
         FileNotFoundError: if none of them wrote it, or a file is missing.
         ValueError: if a file is damaged or of another kind, or the run was never evaluated.
     """
+    _check_there(folder)
     own = folder.resolve().name
     readers: dict[str, Callable[[Path], Source]] = {
         "compare.json": lambda folder: _read_unfinished(folder) if _lacks_runs(folder) else read_finished(folder),
@@ -309,27 +311,36 @@ def read_together(folders: Sequence[Path]) -> Together | Studies | Advices:
     Each is named by the end of its path that tells it from the others.
 
     Raises:
-        FileNotFoundError: if a folder holds no run; or, beside a study or branching, no finished one and no probe; or,
-            beside an advice, no finished one.
-        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, or a probe is of another
-            task or network.
+        FileNotFoundError: if a folder is not there, or a study, branching or advice is not finished.
+        ValueError: if two folders are the same or of different kinds, a file is damaged, a run was never evaluated, or
+            a probe is of another task or network.
     """
     places = [folder.resolve() for folder in folders]
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
             twice = f"{str(folder)!r} twice"
             raise ArgumentError("folder", "must name each run or study once", got=twice, remedy="leave one out")
-    if any(_has(folder, (*_STUDY, *_BRANCH)) for folder in folders):
-        return _read_studies(folders)
-    if any(_has(folder, _ADVICE) for folder in folders):
-        return Advices({name: findings(folder, Advice) for name, folder in _named(folders).items()})
-    for folder in folders:
-        if not (folder / "config.json").exists():
-            raise FileNotFoundError(
-                f"`folder` must be a run or study where several are given, got {str(folder)!r} without config.json; "
-                "anything else has a page of its own: give it alone"
-            )
-    return Together({name: read_run(folder) for name, folder in _named(folders).items()})
+        _check_there(folder)
+    other = "none of these"
+    kinds = [next((kind for kind, names in _TOGETHER.items() if _has(folder, names)), other) for folder in folders]
+    match sorted(set(kinds)):
+        case ["study"] | ["probe", "study"]:
+            return _read_studies(folders)
+        case ["advice"]:
+            return Advices({name: findings(folder, Advice) for name, folder in _named(folders).items()})
+        case ["run"]:
+            return Together({name: read_run(folder) for name, folder in _named(folders).items()})
+    raise ArgumentError(
+        "folder",
+        "must be of one kind where several are given: runs, advice, or studies with probes of their networks",
+        got=", ".join(f"{kind} in {str(folder)!r}" for kind, folder in zip(kinds, folders, strict=True)),
+        remedy="give what is of another kind alone",
+    )
+
+
+def _check_there(folder: Path) -> None:
+    if not folder.exists():
+        raise FileNotFoundError(f"`folder` must be there, got {str(folder)!r}, which is not; look for its name")
 
 
 def _has(folder: Path, names: Iterable[str]) -> bool:

@@ -42,14 +42,15 @@ _PAGES: Final[dict[type, Callable[[Any], contents.Content]]] = {
 def write(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a folder from `adabatch compare`, `train`, `plan`, `probe`, `study` or `advise`.
 
-    It replaces `out`, by default `report.html` in the folder, whole or not at all.
+    It replaces `out`, by default `report.html` in the folder, whole or not at all. Errors name an `out` that is given.
 
     Raises:
         FileNotFoundError: if the folder is from none of these, or a file is missing.
         ValueError: if a file is damaged or of another kind, the run was never evaluated, or `out` is no file.
         OSError: if the file cannot be written.
     """
-    return _write(html(folders.read(folder)), folder / NAME if out is None else out)
+    text = html(folders.read(folder))
+    return _replace(text, folder / NAME) if out is None else _write(text, out)
 
 
 def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
@@ -59,9 +60,9 @@ def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
     only study or branching.
 
     Raises:
-        FileNotFoundError: if a folder holds no run, or no finished study or branching.
-        ValueError: if two folders are the same, a file is damaged, a run was never evaluated, a probe is of another
-            task or network, or `out` is no file.
+        FileNotFoundError: if a folder is not there, or a study, branching or advice is not finished.
+        ValueError: if two folders are the same or of different kinds, a file is damaged, a run was never evaluated, a
+            probe is of another task or network, or `out` is no file.
         OSError: if the file cannot be written.
     """
     found = folders.read_together(runs)
@@ -71,16 +72,20 @@ def write_together(runs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _write(page: str, out: Path) -> Path:
-    out = out.resolve()  # replaces the target of a link, not the link
-    if out.exists() and not out.is_file():
-        got = f"{str(out)!r}, which is something else"
-        raise ArgumentError("out", "must be a file", got=got, remedy="take another place")
     try:
-        _files.write(out, lambda file: file.write(page.encode(errors="replace")))  # a path in it may hold any bytes
+        return _replace(page, out)
     except OSError as error:
         raise type(error)(
             f"`out` must be a file that can be written, got {str(out)!r} ({error.strerror}); take another place"
         ) from error
+
+
+def _replace(page: str, out: Path) -> Path:
+    out = out.resolve()  # replaces the target of a link, not the link
+    if out.exists() and not out.is_file():
+        got = f"{str(out)!r}, which is something else"
+        raise ArgumentError("out", "must be a file", got=got, remedy="take another place")
+    _files.write(out, lambda file: file.write(page.encode(errors="replace")))  # a path in it may hold any bytes
     return out
 
 

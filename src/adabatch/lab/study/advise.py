@@ -133,9 +133,7 @@ def _working(question: Question, data: Data, out: Path, tell: Tell | None) -> It
     device = devices.pick_device(question.base.device)
     if device.type == "cpu":
         memory.tune_allocator()
-    for name, there in (("train_samples", data.dataset_size), ("test_samples", len(data.x_test))):
-        if (wanted := getattr(question, name)) is not None and wanted > there:
-            raise ArgumentError(name, f"must be at most the {there:,} samples there are", got=f"{wanted:,}")
+    cooled.first_samples(data, train=question.train_samples, test=question.test_samples)  # or it raises
     with ExitStack() as around:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -349,7 +347,10 @@ class _Work:
         epochs = min(base.epochs, int((seconds / SEEDS - looks) / (passes * self._size)))
         if epochs < 1:
             least = 1.05 * SEEDS * (passes * self._size + looks) / SHARES["trainings"]
-            rule = f"must be at least {in_words(least)}, for one pass over the data at each of {len(sizes)} batch sizes"
+            rule = (
+                f"must be at least {in_words(least)}, by the speed measured now, for one pass over the data at each of "
+            )
+            rule += f"{len(sizes)} batch sizes"
             got, remedy = in_words(self._question.budget_seconds), "give more, or fewer `train_samples`"
             self._kept.forget()  # so that another budget is taken in the same folder
             raise ArgumentError("budget", rule, got=got, remedy=remedy)

@@ -41,6 +41,7 @@ CONNECT_SECONDS: Final = 10  # to wait for a server
 OPEN_SECONDS: Final = 3.0  # to try again: workers that create a storage at the same moment collide
 GRACE_SECONDS: Final = 10  # after which the lock of a journal file is that of a dead process
 JOURNAL: Final = ".journal"
+STORAGES: Final = "sqlite:///FILE, postgresql+psycopg://..., or a path that ends in .journal"
 
 
 @dataclass(slots=True)
@@ -101,14 +102,16 @@ class Board:
 
     def __init__(self, grid: Grid, storage: str, *, name: str, facts: Mapping[str, Any]) -> None:
         self._optuna = _optuna_here()
-        self._raised = _errors_of(self._optuna)
+        self._raised, self._unknown = _errors_of(self._optuna)
         self._states = self._optuna.trial.TrialState
         self._models = grid.models
         self._seen: dict[int, tuple[Any, float]] = {}  # beats of others, and when this process saw them first
         self._shown = hidden(storage)
         self.identity = hashlib.sha256(json.dumps([grid.identity(), facts]).encode()).hexdigest()[:12]
+        self._is_file, self._agreed = storage.endswith(JOURNAL) or storage.startswith("sqlite"), False
         self._open(storage, name)
         self._agree(grid, facts)
+        self._agreed = True
 
     def _open(self, address: str, name: str) -> None:
         """Opens the study in the storage, or creates both."""
@@ -122,7 +125,7 @@ class Board:
                 return
             except Exception as error:
                 late = time.monotonic() > end
-                if isinstance(error, ImportError) or (late and isinstance(error, self._raised)):
+                if isinstance(error, self._unknown) or (late and isinstance(error, self._raised)):
                     raise self._unreached(error) from error
                 if late:
                     raise
@@ -139,11 +142,16 @@ class Board:
             raise self._unreached(error) from error
 
     def _unreached(self, error: Exception) -> ArgumentError:
-        remedy = "look whether it is there, the address is right and there is space; what is finished is kept"
-        if isinstance(error, ImportError):
-            remedy = "for PostgreSQL run: pip install 'psycopg[binary]', and write postgresql+psycopg://..."
-        rule, got = "must be a storage of Optuna's that can be reached", f"{self._shown} ({_line(error)})"
-        return ArgumentError("storage", rule, got=got, remedy=remedy)
+        remedy = "look whether it is there and the address is right"
+        if self._is_file:
+            remedy = "see that its folder is there and has space, and delete a damaged file; or give another"
+        elif isinstance(error, self._unknown):
+            remedy = f"install its driver, or give {STORAGES}"
+            if self._shown.startswith("postgresql"):
+                remedy = "run: pip install 'psycopg[binary]', and write postgresql+psycopg://..."
+        kept = "; what is finished is kept" if self._agreed else ""
+        rule, got = "must lead to a storage of Optuna's that can be reached", f"{self._shown} ({_line(error)})"
+        return ArgumentError("storage", rule, got=got, remedy=remedy + kept)
 
     def _agree(self, grid: Grid, facts: Mapping[str, Any]) -> None:
         """Raises unless the study that is there is this one: the first trial with settings holds them."""
@@ -298,6 +306,8 @@ def _line(error: BaseException) -> str:
     """The first line of an error's cause, without passwords."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, json.JSONDecodeError):
+        return "no journal, or a damaged one"
     return hidden(str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
@@ -325,19 +335,25 @@ def _optuna_here() -> Any:
     return optuna
 
 
-def _errors_of(optuna: Any) -> tuple[type[Exception], ...]:
-    """The errors by which Optuna's storages say that they fail: its own, and those of databases and files.
+def _errors_of(optuna: Any) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """The errors by which Optuna's storages say that they fail, and those by which it does not know their kind.
 
-    A record that is gone is a KeyError, a damaged line of a journal a ValueError, a lost lock of one a RuntimeError.
+    The first are its own, and those of databases and files. A record that is gone is a KeyError, a damaged line of a
+    journal a ValueError, a lost lock of one a RuntimeError.
     """
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
-    return optuna.exceptions.OptunaError, SQLAlchemyError, OSError, KeyError, ValueError, RuntimeError
+    failed = optuna.exceptions.OptunaError, SQLAlchemyError, OSError, KeyError, ValueError, RuntimeError
+    return failed, (ImportError, NoSuchModuleError)
 
 
 def _check_address(address: str, shown: str) -> None:
     """Raises if no storage can have this address, before a driver prints parts of it."""
     if address.endswith(JOURNAL):
+        if "://" in address:
+            raise ArgumentError(
+                "storage", "must be a path if it ends in .journal", got=shown, remedy="write the path alone"
+            )
         return
     rule, example = "must be the address of a database, or a path that ends in .journal", "sqlite:///study.db"
     if "://" not in address:

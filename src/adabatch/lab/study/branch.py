@@ -24,6 +24,8 @@ from typing import Any, Final, NamedTuple
 
 from adabatch import _checks, _files, memory
 from adabatch._errors import ArgumentError
+from adabatch.lab.study.cooled import first_samples
+from adabatch.lab.study.grid import OTHERWISE, differences
 from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig, lock, writing
@@ -49,6 +51,8 @@ class Branching:
         windows: samples of a branch, as shares of the training, increasing.
         powers: the LR of a branch is that of the run times `k ** power`.
         seeds: of runs; the test needs two or more.
+        train_samples: of the training set, the first ones are taken; None: all.
+        test_samples: of the test set; None: all.
 
     Raises:
         ValueError: if a value is out of range, or a fork's longest branch would go beyond the end of the training.
@@ -60,6 +64,8 @@ class Branching:
     windows: tuple[float, ...] = WINDOWS
     powers: tuple[float, ...] = POWERS
     seeds: tuple[int, ...] = (0, 1, 2)
+    train_samples: int | None = None
+    test_samples: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("factors", "forks", "windows", "powers", "seeds"):
@@ -71,6 +77,9 @@ class Branching:
         for name in ("forks", "windows"):
             for share in getattr(self, name):
                 _checks.finite(name, share, above=0, below=1)
+        for name in ("train_samples", "test_samples"):
+            if getattr(self, name) is not None:
+                _checks.whole(name, getattr(self, name))
         longest = self.forks[-1] + SHORTER[-1] * self.windows[-1]
         if longest > 1:
             got = f"{self.forks[-1]:g} and a window of {self.windows[-1]:g}"
@@ -95,6 +104,10 @@ class Branching:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
         return asdict(self)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """The settings in which branches that `other` describes differ, in words; seeds may be added at any time."""
+        return differences(_settings(self.to_json()), _settings(other))
 
 
 class Branch(NamedTuple):
@@ -142,7 +155,7 @@ def measure(
 
     Args:
         setting: the settings.
-        data: of the task.
+        data: of the task, whole.
         out: the folder.
         progress: called with the number of branches measured and in all.
         watch: called at each fork with its seed, its number and the training.
@@ -151,11 +164,14 @@ def measure(
         The branches of each seed.
 
     Raises:
-        ValueError: if no branch of a factor has enough updates, or the folder holds other settings or data.
+        ValueError: if no branch of a factor has enough updates, the data have fewer samples than are asked for, or the
+            folder holds other settings or data.
         BlockingIOError: if another process measures in the folder.
         Interrupted: after Ctrl-C, SIGTERM or SIGHUP.
         OSError: if the folder cannot be written.
     """
+    fingerprint = data.fingerprint()
+    data = first_samples(data, train=setting.train_samples, test=setting.test_samples)
     size, device = data.dataset_size, devices.pick_device(setting.base.device)
     windows = [setting.window(share, size) for share in setting.windows]
     if not any(setting.usable(factor, windows[-1]) for factor in setting.factors):
@@ -164,7 +180,6 @@ def measure(
         raise ArgumentError("windows", rule, got=f"{windows[-1]:,}", remedy="train longer or take a longer window")
     if device.type == "cpu":
         memory.tune_allocator()
-    fingerprint = data.fingerprint()
     total = len(setting.seeds) * len(setting.forks) * len(list(branches_of(setting, size)))
     found: dict[int, list[Branch]] = {}
     with ExitStack() as around:
@@ -312,14 +327,13 @@ def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Bra
     try:
         content = _files.json_of(_file(out))
         runs = {int(seed): [Branch(*branch) for branch in branches] for seed, branches in content["runs"].items()}
-        theirs, data = content["settings"], content["data"]
+        differing, data = setting.differences(content["settings"]), content["data"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = "delete it or take another folder"
         raise ArgumentError("out", "must hold whole branches", got=f"a damaged {_file(out)}", remedy=remedy) from error
-    mine, theirs = _settings(setting.to_json()), _settings(theirs)
-    if differing := [name for name in mine if _plain(mine[name]) != theirs.get(name)]:
-        rule = f"must hold branches of the same settings, and {_file(out)} was measured with other"
-        raise ArgumentError("out", f"{rule} {', '.join(differing)}", remedy="take another folder")
+    if differing:
+        rule = f"must hold branches of the same settings, and {_file(out)} holds some with"
+        raise ArgumentError("out", f"{rule} {'; '.join(differing)}", remedy=OTHERWISE)
     if data != fingerprint:
         remedy = "give the former data, in whatever folder, or take another folder"
         raise ArgumentError("data", f"must hold what {_file(out)} was measured on", got="other samples", remedy=remedy)
@@ -329,11 +343,8 @@ def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Bra
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings on which branches depend, those of the run among them; seeds may be added at any time."""
     found = {**values, **{name: value for name, value in values["base"].items() if name not in _FREE}}
-    return {name: value for name, value in found.items() if name not in ("base", "seeds")}
+    found = {name: value for name, value in found.items() if name not in ("base", "seeds")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 _FREE: Final = ("seed", "data", "device", "threads", "workers", "save_every")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

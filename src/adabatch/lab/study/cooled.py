@@ -13,11 +13,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import torch
 
 from adabatch import _files, memory
+from adabatch._errors import ArgumentError
 from adabatch.lab.study.curve import Curve, CurvePoint
 from adabatch.lab.study.grid import Grid, Job, checkpoints, cooldown
 from adabatch.lab.study.trainee import Bookmark, Trainee
@@ -48,7 +49,14 @@ class Now:
 
 
 def first_samples(data: Data, *, train: int | None = None, test: int | None = None) -> Data:
-    """The first samples of the training set and of the test set; None: all."""
+    """The first samples of the training set and of the test set; None: all.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    for name, wanted, there in (("train", train, len(data.x_train)), ("test", test, len(data.x_test))):
+        if (wanted or 0) > there:
+            raise ArgumentError(f"{name}_samples", f"must be at most the {there:,} that there are", value=wanted)
     return replace(
         data,
         x_train=data.x_train[:train],
@@ -231,9 +239,14 @@ class _CooledRun:
         content = {"format": FORMAT, "run": self._job.run, "points": [list(point) for point in self._points]}
         content |= {"state": dict(mark.state), "updates": mark.updates, "seconds": mark.seconds}
         content |= {"spent": self._spent + time.perf_counter() - self._began, "error": self._error}
+
+        def fill(file: BinaryIO) -> None:
+            with _files.unwrapped():
+                torch.save(content, file)
+
         with self._interrupts.held():
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            _files.write(self._file, lambda file: torch.save(content, file))
+            _files.write(self._file, fill)
 
     def _go_on(self) -> None:
         """Goes on from the saved state, if there is one of this training; a damaged one is trained anew."""

@@ -18,6 +18,7 @@ SEARCH_SEED: Final = 1_000_003  # of trials that only search for an LR: no seed 
 COOLDOWN: Final = 1 / 6  # the share of a point's updates in which the LR falls to 0: a fifth of those before
 RATIO: Final = 1.3  # of the updates of one point to those of the point before
 SPAN: Final = 32  # the first point lies at this part of the budget
+OTHERWISE: Final = "give the former settings, or another `out`"  # the remedy where a folder holds other settings
 WARM_UP: Final = 0.05  # the share of the budget in which an LR above the base LR is reached
 
 
@@ -254,12 +255,7 @@ class Grid:
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """The settings in which a study that `other` describes differs, in words; seeds may be added at any time."""
-        mine, theirs = self.identity(), _settings(other)
-        return [
-            f"{name.removeprefix('base.')} {theirs.get(name)} there and {mine.get(name)} here"
-            for name in sorted({*mine, *theirs})
-            if mine.get(name) != theirs.get(name)
-        ]
+        return differences(self.identity(), _settings(other))
 
 
 # Settings of the base that no training takes over, or on which no result depends.
@@ -273,6 +269,25 @@ def _settings(study: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in study.items() if name not in ("base", "seeds")}
     found |= {f"base.{name}": value for name, value in study["base"].items() if name not in _FREE}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, in words; of two tasks, whose defaults differ too, the task alone.
+
+    Args:
+        mine: by name; `base.` before a name is not told.
+        theirs: the same, from a file.
+
+    Example:
+        >>> differences({"base.lr": 0.1, "seed": 3}, {"base.lr": 0.2, "seed": 3})
+        ['lr 0.2 there and 0.1 here']
+    """
+    found = {
+        name.removeprefix("base."): f"{theirs.get(name)} there and {mine.get(name)} here"
+        for name in sorted({*mine, *theirs})
+        if mine.get(name) != theirs.get(name)
+    }
+    return [f"{name} {words}" for name, words in found.items() if name == "task" or "task" not in found]
 
 
 def checkpoints(*, base_updates: int, updates: int) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from adabatch import _files
 from adabatch._errors import ArgumentError
+from adabatch.lab.study.grid import OTHERWISE, differences
 from adabatch.lab.training import writing
 
 NAME: Final = "measured.json"
@@ -70,11 +71,9 @@ class Kept:
             remedy = "delete it or take another folder"
             got = f"a damaged {self._file}"
             raise ArgumentError("out", "must hold whole measurements", got=got, remedy=remedy) from error
-        mine = _settings(self._settings)
-        if differing := [name for name in mine if mine[name] != others.get(name)]:
-            rule = f"must hold measurements of the same settings, and {self._file} was made with other"
-            names = ", ".join(name.removesuffix("_seconds") for name in differing)
-            raise ArgumentError("out", f"{rule} {names}", remedy="take another folder")
+        if differing := differences(_settings(self._settings), others):
+            rule = f"must hold measurements of the same settings, and {self._file} holds some with"
+            raise ArgumentError("out", f"{rule} {'; '.join(differing)}", remedy=OTHERWISE)
         if data != self._data:
             remedy = "give the former data, in whatever folder, or take another folder"
             rule = f"must hold what {self._file} was measured on"
@@ -83,6 +82,7 @@ class Kept:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings on which measurements depend."""
+    """The settings on which measurements depend, by the names of the options."""
     found = {name: value for name, value in values["base"].items() if name not in _FREE}
-    return found | {name: value for name, value in values.items() if name != "base"}
+    found |= {name: value for name, value in values.items() if name not in ("base", "budget_seconds")}
+    return found | {"budget": f"{values['budget_seconds']}s"}

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -84,9 +85,6 @@ def check_data(grid: Grid, data: Data) -> None:
     Raises:
         ValueError: if not.
     """
-    for name, has in (("train_samples", len(data.x_train)), ("test_samples", len(data.x_test))):
-        if (getattr(grid, name) or 0) > has:
-            raise ArgumentError(name, f"must be at most the {has:,} that there are", value=getattr(grid, name))
     for fraction in grid.fractions:
         size = cooled.share_of(data, grid, fraction).dataset_size
         if grid.batch_sizes[-1] > size:
@@ -245,6 +243,8 @@ def work_together(
                         if killed > LOSSES * jobs:
                             remedy = "see whether memory runs out, and take fewer --jobs"
                             raise UsageError(None, "workers of the study were killed again and again", remedy=remedy)
+                        gone, goes_on = worker.process.pid, "another takes up its training"
+                        warnings.warn(f"process {gone}, a worker of the study, was killed; {goes_on}", stacklevel=1)
                         workers[place] = _Worker(given)
         finally:
             _end(workers)

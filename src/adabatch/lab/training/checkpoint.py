@@ -40,10 +40,8 @@ def write(path: Path, state: Mapping[str, Any], *, also: Path | None = None, for
     """
 
     def fill(file: BinaryIO) -> None:
-        try:
+        with _files.unwrapped():
             torch.save({"kind": KIND, "format": FORMAT, **state}, file)
-        except RuntimeError as error:
-            raise _files.system_error(error) from error
 
     _files.write(path, fill, also=also, former=former)
     _files.sync(path.parent)

@@ -16,6 +16,7 @@ from adabatch.lab.shapes import cut
 from adabatch.lab.training import deciding, lr_schedule
 
 LARGEST_FILE: Final = 2**20  # bytes; a schedule of ten thousand stages has about half of that
+SCHEDULE: Final = "schedule.json"  # its name in the folders of studies by branching and of advice
 _ALONE: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {  # settings that say the same, and why they are refused
     "growth_file": (
         ("growth", "rule", "policy", "every", "max_batch_size"),
@@ -201,8 +202,10 @@ def _parsed(value: str) -> tuple[schedules.Schedule, str]:
         return _read(text)
     except _WRONG as error:
         rule, reason = "must hold a schedule as `to_json` gives it", cut(str(error).replace("`", ""), 200)
-        got = f"other JSON ({reason})" if inline else f"{value!r} ({reason})"
-        raise ArgumentError("growth_file", rule, got=got, remedy=_REMEDY) from None
+        got, beside = f"other JSON ({reason})" if inline else f"{value!r} ({reason})", Path(value).parent / SCHEDULE
+        known = not inline and beside != Path(value) and beside.exists()
+        remedy = f"take {beside}, which is beside it" if known else _REMEDY
+        raise ArgumentError("growth_file", rule, got=got, remedy=remedy) from None
 
 
 @lru_cache(maxsize=32)
@@ -213,7 +216,7 @@ def _read(text: str) -> tuple[schedules.Schedule, str]:
 
 def _content(name: str) -> str:
     """The text in the file `name`."""
-    path, rule, got = Path(name), "must be a file", ""
+    path, rule, got, remedy = Path(name), "must be a file", "", _REMEDY
     try:
         _files.check_file(path)
         if path.stat().st_size <= LARGEST_FILE:
@@ -222,12 +225,12 @@ def _content(name: str) -> str:
     except UnicodeDecodeError:
         rule, got = "must hold JSON text", f"{name!r}, which holds something else"
     except FileNotFoundError:
-        got = f"{name!r}, which is not there"
+        got, remedy = f"{name!r}, which is not there", "look for its name"
     except OSError as error:
         rule, got = "must be a file that can be read", f"{name!r} ({error.strerror})"
     except ValueError as error:  # a folder, or a name that no file has
         got = f"{name!r} ({error})"
-    raise ArgumentError("growth_file", rule, got=got, remedy=_REMEDY)
+    raise ArgumentError("growth_file", rule, got=got, remedy=remedy)
 
 
 def check_alone(given: Mapping[str, Any], beside: Mapping[str, Any]) -> None:

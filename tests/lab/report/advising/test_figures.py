@@ -1,12 +1,28 @@
+from dataclasses import replace
+
 from tests.lab.advices import advice, no_gain, outcome
 
 from adabatch.lab.report.advising import figures
+from adabatch.lab.scaling import Estimate
 
 
 def test_constant_batch_sizes():
     ((_, rows),) = figures.constant(advice()).groups
     assert [label for label, _ in rows] == ["32", "128 (best)", "512"]
     assert rows[0][1] == ["0.05", "0.1005", "10 [8, 12]"]
+
+
+def test_a_time_that_two_seeds_leave_open():
+    first, *others = advice().fixed
+
+    def told(*seconds):
+        changed = replace(advice(), fixed=(replace(first, seconds_to_target=Estimate(*seconds)), *others))
+        return figures.constant(changed).groups[0][1][0][1][2]
+
+    assert told(1.77, 0.00764, 410.0) == told(1.77, 0.0, 2.0) == "not known from 2 seeds"
+    assert told(1.77, 0.2, 20.0) == "1.77 [0.2, 20]"
+    assert told(1.77, 1.2, None) == "1.77 [1.2, no end]"
+    assert told(None, 0.0, 5.0) == "under 5"
 
 
 def test_schedules():

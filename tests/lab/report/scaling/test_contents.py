@@ -96,7 +96,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=words):
         read_together([tmp_path / "done", tmp_path])
     (tmp_path / "run").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"must hold a finished study, got '.*run', without study.json"):
+    with pytest.raises(ValueError, match=r"got study in '.*done', none of these in '.*run'; give what is of another"):
         read_together([tmp_path / "done", tmp_path / "run"])
 
 
@@ -204,7 +204,9 @@ def test_a_probe_beside_a_branching_or_alone_is_refused(tmp_path):
     write_probe(tmp_path / "other", model="lenet")
     with pytest.raises(ValueError, match=r"must be a probe of a task and network of the studies .* leave it out"):
         read_together([tmp_path / "branch", tmp_path / "probe"])
-    with pytest.raises(FileNotFoundError, match="must be a run or study where several are given"):
+    with pytest.raises(
+        ValueError, match=r"where several are given: .*, got probe in '.*probe', probe in '.*other'; give"
+    ):
         read_together([tmp_path / "probe", tmp_path / "other"])
 
 

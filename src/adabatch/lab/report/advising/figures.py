@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from adabatch.lab.advice import Advice
+from adabatch.lab.advice import Advice, FixedBatch
 from adabatch.lab.report.advising.words import ratio, regret
 from adabatch.lab.report.figures import Row, Table
 from adabatch.lab.report.scaling.words import number, told
-from adabatch.lab.report.words import NOTHING
+from adabatch.lab.report.words import NOTHING, plural
 
 CONSTANT = ("LR", "test loss at the end", "seconds to the best one's loss")
 GROWING = ("coupling", "test loss at the end", "seconds", "times as fast, 80 %", "of three other seeds, 95 %")
 BESIDE = ("verdict", "schedule", "forecast, 80 %", "forecast, 95 %", "outcome", "80 % holds", "95 % holds", "regret")
+
+WIDE = 100  # from which on the ends of an interval say nothing
 
 
 def constant(found: Advice) -> Table:
@@ -23,8 +25,16 @@ def constant(found: Advice) -> Table:
     for row in found.fixed:
         mark = " (best)" if row.batch_size == found.best_fixed else ""
         ends = [curve.points[-1][4] if curve.points else None for curve in row.curves]
-        rows.append((f"{row.batch_size:,}{mark}", [f"{row.lr:.4g}", mean(ends), told(row.seconds_to_target)]))
+        rows.append((f"{row.batch_size:,}{mark}", [f"{row.lr:.4g}", mean(ends), _time(row)]))
     return Table(CONSTANT, [("", rows)], corner="batch size", style="dense")
+
+
+def _time(row: FixedBatch) -> str:
+    """The time to the target; words where the seeds leave it open by more than a factor of `WIDE`."""
+    found, seeds = row.seconds_to_target, len(row.curves)
+    if found.estimate is not None and found.high is not None and found.high > WIDE * found.low:
+        return f"not known from {seeds} {plural('seed', seeds)}"
+    return told(found)
 
 
 def growing(found: Advice) -> Table:
