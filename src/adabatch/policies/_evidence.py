@@ -52,7 +52,7 @@ def student(z: float, freedom: float) -> float:
 
     Example:
         >>> round(student(1.96, 5), 2), round(student(1.96, 1e6), 2)
-        (2.56, 1.96)
+        (2.58, 1.96)
     """
     freedom = max(freedom, 1)
     return sqrt(freedom * expm1((z * (8 * freedom + 3) / (8 * freedom + 1)) ** 2 / freedom))
