@@ -78,7 +78,7 @@ def test_a_curve_of_a_probe_is_kept_and_not_its_path(tmp_path, capsys, monkeypat
     [
         (
             ["--policy", "nois"],
-            "`--policy` must be one of cabs, diversity, goodput, noise-scale, norm-test, ",
+            "`--policy` must be one of branch, cabs, diversity, goodput, noise-scale, norm-test, ",
         ),
         (["--policy", "norm-test:0"], "`--policy` norm-test: `eta` must be greater than 0, got 0.0"),
         ([*POLICY, "--growth", "2"], "`--growth` must come without `--policy`, got both; the policy decides when the"),
