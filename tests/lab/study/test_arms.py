@@ -226,7 +226,7 @@ def test_an_arm_with_a_policy():
     assert arms["b"].policy == "goodput:16:3000 32:5500"
     assert largest_batch(arms["a"], dataset_size=N) == 128
     for text, message in {
-        "a: policy=nois": "`arm` a: `policy` must be one of cabs, ",
+        "a: policy=nois": "`arm` a: `policy` must be one of branch, cabs, ",
         "a: policy=cabs": "`arm` a: `policy` 'cabs' was derived for SGD without momentum, got a momentum of 0.9",
         "a: policy=noise-scale every=2": "`arm` a: `every` must come without `policy`, got both; the policy decides",
         "a: policy=noise-scale growth=2": "`arm` a: `growth` must come without `policy`, got both; the policy decides",
