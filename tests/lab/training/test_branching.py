@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.lab.training.checks import same, small_data, weights, without_seconds
+from tests.lab.training.test_loop_resume import interrupted_at
 
 import adabatch as ab
 from adabatch.lab.training import Interrupted, RunConfig, checkpoint, reporting, saved_result, train
@@ -205,15 +206,7 @@ def test_bit_for_bit_from_any_update(monkeypatch, tmp_path, update):
     told(monkeypatch, hurt)
     config = replace(BRANCHED, policy="branch:0.01,every=0.13,window=0.05,measure-every=1") if update % 2 else BRANCHED
     expected = train(config, tmp_path / "unbroken", data=small_data())
-    seen = []
-
-    def stop(now):
-        seen.append(now)
-        if len(seen) == update:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(Interrupted):
-        train(config, tmp_path / "broken", data=small_data(), progress=stop)
+    interrupted_at(update, config, tmp_path / "broken")
     torch.manual_seed(99)  # whatever the process did before
     result = train(config, tmp_path / "broken", data=small_data(), resume=True)
     assert without_seconds(result) == without_seconds(expected)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import replace
 from math import inf
 
 import pytest
 import torch
 from tests.lab.training.checks import SMALL, same, small_data, weights, without_seconds
+from tests.lab.training.test_loop_resume import interrupted_at
 
 import adabatch as ab
-from adabatch.lab.training import Interrupted, RunConfig, RunResult, checkpoint, reporting, saved_result, train
+from adabatch.lab.training import RunConfig, RunResult, checkpoint, reporting, saved_result, train
 from adabatch.lab.training.device import pick_device
 from adabatch.lab.training.records import decision_json, decision_of
 from adabatch.lab.training.setup import Setup, with_fastest_micro_batch
@@ -107,15 +107,7 @@ def test_an_end_that_is_infinite_is_null_in_json(unbroken):
 @pytest.mark.parametrize("update", [2, 14, 20, 22, 23, 26, 39, 55])
 def test_bit_for_bit_from_any_update(tmp_path, unbroken, update):
     expected, folder = unbroken
-    seen = []
-
-    def stop(now):
-        seen.append(now)
-        if len(seen) == update:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(Interrupted):
-        train(DECIDED, tmp_path, data=small_data(), progress=stop)
+    interrupted_at(update, DECIDED, tmp_path)
     torch.manual_seed(99)  # whatever the process did before
     result = train(DECIDED, tmp_path, data=small_data(), resume=True)
     assert without_seconds(result) == without_seconds(expected)
