@@ -128,10 +128,26 @@ def test_a_damaged_file_is_named(data, tmp_path):
 
 def test_the_lr_of_a_branch():
     lrs = branch_lrs(0.8, window=256, length=1.0, batch_size=16)
-    assert lrs[:9] == [0.8] * 9
-    assert lrs[9:] == pytest.approx([0.1 * number for number in range(7, 0, -1)])
+    assert lrs[:8] == [0.8] * 8
+    assert lrs[8:] == pytest.approx([0.05 + 0.1 * number for number in range(7, -1, -1)])
     assert branch_lrs(0.8, window=256, length=0.5, batch_size=16) == pytest.approx(lrs[8:])
-    assert sum(lrs) * 16 == pytest.approx(sum(branch_lrs(0.8, window=256, length=1.0, batch_size=32)) * 32, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_lr_times_samples_is_the_same_at_every_batch_size(factor):
+    base = branch_lrs(0.8, window=256, length=1.0, batch_size=16)
+    larger = branch_lrs(0.8, window=256, length=1.0, batch_size=16 * factor)
+    assert sum(larger) * 16 * factor == pytest.approx(sum(base) * 16)
+
+
+def test_branches_of_another_format_are_refused(measured, data):
+    out, _ = measured
+    content = json.loads((out / "branches.json").read_text())
+    other = out.parent / "format"
+    other.mkdir()
+    (other / "branches.json").write_text(json.dumps({**content, "format": 1}))
+    with pytest.raises(ValueError, match=r"with format 1 there and 2 here; give the"):
+        measure(setting(), data, other)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from adabatch.lab.study.trainee import Trainee
 from adabatch.lab.tasks import Data
 from adabatch.lab.training import RunConfig, lock, writing
 from adabatch.lab.training import device as devices
+from adabatch.lab.training.branching import cooled
 from adabatch.lab.training.interrupt import Interrupted, Interrupts
 
 FORKS: Final = (0.05, 0.15, 0.35, 0.65)
@@ -37,7 +38,7 @@ WINDOWS: Final = (1 / 64, 1 / 32, 1 / 16)
 POWERS: Final = (0.0, 0.5, 1.0)  # of the couplings none, sqrt and linear
 SHORTER: Final = (0.5, 0.625, 0.75, 0.875, 1.0, 1.125)  # lengths of base branches, as shares of the window
 FEWEST_UPDATES: Final = 4  # of a branch
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1 cooled by the LR at an update's beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,10 +271,10 @@ def branch_lrs(lr: float, *, window: int, length: float, batch_size: int) -> lis
 
     Example:
         >>> branch_lrs(1.0, window=64, length=1.0, batch_size=16)
-        [1.0, 1.0, 1.0, 0.5]
+        [1.0, 1.0, 0.75, 0.25]
     """
-    total, cooled = round(length * window / batch_size), round(window / 2 / batch_size)
-    return [lr * min(1.0, (total - number) / cooled) for number in range(total)]
+    total = round(length * window / batch_size)
+    return [lr * cooled(window - (total - number - 0.5) * batch_size, window) for number in range(total)]
 
 
 def expected_branches(
@@ -328,6 +329,8 @@ def _kept(setting: Branching, out: Path, fingerprint: str) -> dict[int, list[Bra
         content = _files.json_of(_file(out))
         runs = {int(seed): [Branch(*branch) for branch in branches] for seed, branches in content["runs"].items()}
         differing, data = setting.differences(content["settings"]), content["data"]
+        if content["format"] != FORMAT:
+            differing = [f"format {content['format']} there and {FORMAT} here", *differing]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = "delete it or take another folder"
         raise ArgumentError("out", "must hold whole branches", got=f"a damaged {_file(out)}", remedy=remedy) from error
