@@ -14,6 +14,7 @@ from tests.lab.training.checks import same, small_data, weights, without_seconds
 from tests.lab.training.test_loop_resume import interrupted_at
 
 import adabatch as ab
+from adabatch.lab import models
 from adabatch.lab.training import Interrupted, RunConfig, checkpoint, reporting, saved_result, train
 from adabatch.lab.training.branching import Branching, cooled
 from adabatch.lab.training.device import pick_device
@@ -178,6 +179,35 @@ def test_a_growth_that_hurt_is_taken_back(monkeypatch, tmp_path, never, every, p
     assert result.train_seconds > 1.05 * result.samples / result.samples_per_second[8], "what was lost took time"
     best = checkpoint.read(tmp_path / "checkpoints" / "best.pt")
     assert best["parts"]["loader"]["clock"] in {found.samples for found in result.history}
+
+
+KINDS = {
+    "batch norm": (torch.nn.BatchNorm2d(1), {}),
+    "batch norm of the last batch": (torch.nn.BatchNorm2d(1), {"last_batch_norm": True}),
+    "dropout": (torch.nn.Dropout(0.3), {}),
+    "betas that follow": (None, {"optimizer": "adam", "lr": 1e-3, "coupling": "adam_sde"}),
+    "momentum that follows": (None, {"optimizer": "nesterov", "coupling": "constant_noise(maximum_lr_factor=1.5)"}),
+    "micro-batches": (None, {"micro_batch_size": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_run_keeps_is_as_before_its_growth(kind, monkeypatch, tmp_path):
+    """Statistics of batch norm, the optimizer's moments, what a coupling changes, and random numbers."""
+    first, settings = KINDS[kind]
+    if first is not None:
+        build = models.build
+        monkeypatch.setattr(
+            models, "build", lambda *name, **shape: torch.nn.Sequential(copy.deepcopy(first), build(*name, **shape))
+        )
+    config = replace(BRANCHED, epochs=3, **settings)
+    expected = train(replace(config, policy="noise-scale:1e-9,measure-every=1"), tmp_path / "never", data=small_data())
+    told(monkeypatch, hurt)
+    config = replace(config, policy="branch:0.01,every=0.3334,window=0.09,measure-every=1")
+    result = train(config, tmp_path / "hurt", data=small_data())
+    assert [each.batch_size for each in result.decisions] == [16, 8]
+    assert same(weights(tmp_path / "hurt"), weights(tmp_path / "never"))
+    assert without_reasons(result) == without_reasons(expected)
 
 
 def test_it_goes_back_without_a_folder(monkeypatch, never):

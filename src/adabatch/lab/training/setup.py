@@ -268,7 +268,7 @@ class Setup:
         Raises:
             Exception: as `load_state_dict`.
         """
-        own = self.model.state_dict()
+        own, schedule = self.model.state_dict(), self.batches.state_dict()["schedule"]  # while moments and betas agree
         held = {name: value.dtype for name, value in own.items()}
         whole = {name: _distributed.sharded_as(value, own.get(name)) for name, value in state["model"].items()}
         self.model.load_state_dict(whole)
@@ -276,7 +276,7 @@ class Setup:
             raise ArgumentError("model", "must have weights of the network's own types")
         self.loader.load_state_dict(state["loader"])
         self._load_moments(state["optimizer"])
-        self.batches.load_state_dict({**state["batches"], "schedule": self.batches.state_dict()["schedule"]})
+        self.batches.load_state_dict({**state["batches"], "schedule": schedule})
 
     def close_tap(self) -> None:
         """Stops measuring the gradient's noise."""
