@@ -32,9 +32,11 @@ LEAST_SHARE, MOST_RATIO = 0.86, 3.0  # of repeats that cover; of the median of h
 
 def study(seed: int, folder: Path, *more: str) -> dict[str, Any]:
     """What a study with the seeds from `seed` on finds; one that is finished in the folder is read."""
-    given = ["study", "quadratic", "--seed", str(seed), "--seeds", str(SEEDS), *more, "--out", str(folder), "--json"]
-    done = subprocess.run([sys.executable, "-m", "adabatch", *given], stdout=subprocess.PIPE, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
+    file = folder / ("branch.json" if "--branch" in more else "study.json")
+    if not file.exists():
+        given = ["study", "quadratic", "--seed", str(seed), "--seeds", str(SEEDS), *more, "--out", str(folder)]
+        subprocess.run([sys.executable, "-m", "adabatch", *given], stdout=subprocess.DEVNULL, check=True)
+    found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
