@@ -77,6 +77,7 @@ class NoiseEstimate:
         trace: tr(Sigma), the variance of one sample's gradient, summed over the parameters.
         signal: |G|^2, the squared length of the true gradient; an unbiased estimate, which may fall below 0.
         measured: the effective number of updates on which this rests; weights by age count.
+        margin: the factor by which both ends lie further out for what more updates would not tell, at least 1.
     """
 
     noise_scale: float
@@ -85,6 +86,7 @@ class NoiseEstimate:
     trace: float
     signal: float
     measured: float
+    margin: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,15 @@ class Estimates:
         noise_scale: B_simple, in samples.
         directions: in which the noise lies.
         batch_size: of the batches whose two halves are measured.
-        half_life: of the weights, in measurements.
+        half_life: of the weights, in measurements; a tap's own by default.
+        margin: by which both ends of intervals are widened.
         runs: how many.
         seed: of the draws.
     """
 
-    def __init__(self, noise_scale, *, directions=10, batch_size=64, half_life=150, runs=1, seed=0):
+    def __init__(self, noise_scale, *, directions=10, batch_size=64, half_life=20, margin=1.0, runs=1, seed=0):
         self.signal, self.directions, self.batch_size = directions / noise_scale, directions, batch_size
+        self.margin = margin
         self.decay, self.runs, self.rng = 0.5 ** (1 / half_life), runs, np.random.default_rng(seed)
         self.sums = np.zeros((5, runs))
         self.weight = self.square = 0.0
@@ -67,7 +69,8 @@ class Estimates:
         T, Q, low, high, measured = (each if np.ndim(each) == 0 else each.tolist() for each in self.step())
         measured = float(measured)
         rows = zip(T, Q, low, high, strict=True)
-        return [NoiseEstimate(t / q, least, most, t, q, measured) for t, q, least, most in rows]
+        out = self.margin
+        return [NoiseEstimate(t / q, least / out, most * out, t, q, measured, out) for t, q, least, most in rows]
 
 
 def first_growth(policy, noise_scale, *, decisions, observed, kind=Estimates, **arguments):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,18 +15,20 @@ from adabatch import policies
 from adabatch.types import NoiseEstimate
 
 
-def naive_sizes(first, factor, maximum):
-    found, number = [first], 1
-    while found[-1] < maximum:
-        found.append(min(max(found[-1], int(first * factor**number + 1e-9)), maximum))
-        number += 1
-    return tuple(sorted(set(found)))
-
-
-@given(st.integers(1, 300), st.sampled_from([1.25, 1.5, 2, 3, 10]), st.integers(0, 5000))
+@given(st.integers(1, 300), st.sampled_from([2, 3, 10]), st.integers(0, 5000))
 def test_sizes_are_the_first_one_times_powers_of_the_factor(first, factor, more):
     found = policies.noise_scale(maximum=first + more, factor=factor).sizes(first)
-    assert found == naive_sizes(first, factor, first + more)
+    powers = (first * factor**number for number in range(14))
+    assert found == (*(size for size in powers if size < first + more), first + more)
+
+
+@given(st.integers(1, 300), st.sampled_from([1.001, 1.1, 1.25, 1.5, 2.5]), st.integers(0, 5000))
+def test_each_size_is_the_one_before_times_the_factor(first, factor, more):
+    found = policies.noise_scale(maximum=first + more, factor=factor).sizes(first)
+    assert found[0] == first
+    assert found[-1] == first + more
+    for size, larger in pairwise(found[:-1]):
+        assert larger == max(math.floor(size * factor + 1e-9), size + 1)
 
 
 def test_each_reason():

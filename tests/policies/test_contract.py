@@ -26,7 +26,7 @@ ROWS = [
     policies.diversity(0.1, maximum=256, warmup_samples=1000),
     policies.similarity(0.3, maximum=512, shrinks=True),
     policies.sign_noise(maximum=256),
-    policies.sign_noise(2.0, maximum=700, factor=1.5, warmup_samples=500, shrinks=True),
+    policies.sign_noise(0.9, maximum=700, factor=1.5, warmup_samples=500, shrinks=True),
     policies.goodput(CURVE, maximum=512),
     policies.goodput(CURVE, gain=0.3, maximum=1024, shrinks=True),
     policies.cabs(maximum=256),

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.policies.checks import follow, known, seen
+from tests.policies.checks import FIRST, follow, known, seen
 
 from adabatch import policies
 
@@ -47,6 +47,18 @@ def test_it_grows_as_far_as_a_tenth_is_gained():
         known(100.0, number=number) for number in range(1000)
     ])]  # fmt: skip
     assert sizes[-1] == 128
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.5, 2, 2.5, 3])
+def test_it_grows_to_the_maximum_by_any_factor(factor):
+    """Where throughput rises with the size, the largest is best, and each step on the way is one of the policy's."""
+    policy = policies.goodput({32: 1, 1000: 32}, maximum=1000, factor=factor, gain=0)
+    found = follow(policy, [known(1e9, number=number) for number in range(200 * len(policy.sizes(FIRST)))])
+    assert found[-1].batch_size == 1000
+    for best in policy.sizes(FIRST)[1:]:
+        curve = policies.goodput({32: 1, best: best / 32, best + 1: 1e-3}, maximum=1000, factor=factor, gain=0)
+        size = policy.sizes(FIRST)[policy.sizes(FIRST).index(best) - 1]
+        assert curve.wanted(inf, seen(None, batch_size=size)) == best
 
 
 def test_between_measured_sizes_it_is_interpolated_and_outside_nothing_is_promised():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, pi, sqrt
 from statistics import NormalDist
 
@@ -40,7 +41,7 @@ class Signs(Numbers):
     norm = "l1"
 
 
-@given(st.floats(0.05, 3), st.floats(1, 1e5))
+@given(st.floats(0.05, 0.88), st.floats(1, 1e5))
 def test_the_batch_has_noise_of_theta_times_the_gradient_in_the_l1_norm(theta, noise_scale):
     sigma, gradient = sqrt(noise_scale), 1.0
     wanted = policies.sign_noise(theta, maximum=64).wanted(noise_scale, seen(None))
@@ -64,9 +65,11 @@ def test_the_bound_of_the_docstring(coordinates, batch_size):
 @given(st.floats(1, 1e4), st.floats(1.01, 3), st.floats(0.5, 6))
 def test_the_interval_is_widened_on_the_scale_of_lengths(noise_scale, width, z):
     """At 1.96 standard errors it is the one given; at z the ends of |G|_1 / |sigma|_1 are as many times further out."""
-    policy = policies.sign_noise(1.0, maximum=64)
+    policy = policies.sign_noise(1.0, maximum=64, factor=1.5)
     noise = NoiseEstimate(noise_scale, noise_scale / width, noise_scale * width, noise_scale, 1.0, 1e9)
     low, high = policy.interval(seen(noise), z)
+    out = replace(noise, low=noise.low / 1.2, high=noise.high * 1.2, margin=1.2)
+    assert policy.interval(seen(out), z) == pytest.approx((low / 1.2, high * 1.2)), "a margin is one of squares"
     middle, by = 1 / sqrt(noise_scale), z / 1.959964
     top = middle + (sqrt(width) * middle - middle) * by
     bottom = middle - (middle - middle / sqrt(width)) * by
@@ -169,6 +172,14 @@ def test_it_grows_where_it_should():
 def test_a_theta_out_of_range(theta):
     with pytest.raises(ValueError, match=r"`theta` must be .*; 0.6 is the paper's"):
         policies.sign_noise(theta, maximum=64)
+
+
+@pytest.mark.parametrize(("theta", "factor", "limit"), [(0.9, 2, "0.886"), (0.6, 5, "0.56"), (2.0, 1.5, "1.02")])
+def test_a_theta_at_which_the_batch_could_never_grow(theta, factor, limit):
+    with pytest.raises(
+        ValueError, match=f"`theta` must be below {limit}, else the batch asked for stays below {factor}"
+    ):
+        policies.sign_noise(theta, maximum=64, factor=factor)
 
 
 def test_over_a_tap_that_measures():

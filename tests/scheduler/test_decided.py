@@ -269,6 +269,66 @@ def test_cabs_brings_no_coupling_and_wants_the_loss():
     assert set(run.lrs) == {0.1}
 
 
+def test_a_policy_that_wants_the_loss_says_so_at_once():
+    run = Run(policies.cabs(maximum=32), coupling=None, optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+    backward(run.model, next(run.stream))
+    run.optimizer.step()
+    with pytest.raises(
+        RuntimeError, match=r"was called without the loss, .* 'cabs' decides; call `batches.step\(loss\)`"
+    ):
+        run.batches.step()
+
+
+def test_a_tap_that_does_not_listen_to_the_loader_is_refused():
+    """As after a cell of a notebook that made a new loader, and not a new tap."""
+    model = model_of()
+    optimizer, loader, other = sgd(model), loader_of(), loader_of()
+    noise = ab.noise.tap(model, optimizer, loader)
+    said = r"`noise` must be a tap that listens to the loader, got one that is closed, or listens to another; make one"
+    with pytest.raises(ValueError, match=said):
+        ab.BatchSizeScheduler(optimizer, other, GROWTH, noise=noise)
+    noise.close()
+    with pytest.raises(ValueError, match=said):
+        ab.BatchSizeScheduler(optimizer, loader, GROWTH, noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("half_life", "maximum", "shrinks", "got"),
+    [
+        (None, 64, False, None),
+        (1e6, 64, False, None),
+        (1200, 32, False, None),  # at 16, where it may grow last, 21.7 updates
+        (1200, 32, True, "10.9 at batches of 32"),
+        (1200, 64, False, "10.9 at batches of 32"),
+        (1, 8, False, "1 at batches of 4"),
+    ],
+)
+def test_a_tap_that_forgets_too_soon_to_be_looked_at_is_refused(half_life, maximum, shrinks, got):
+    model = model_of()
+    optimizer, loader = sgd(model), loader_of()
+    noise = ab.noise.tap(model, optimizer, loader, every=10, half_life=half_life)
+    policy = policies.noise_scale(maximum=maximum, shrinks=shrinks)
+    if got is None:
+        ab.BatchSizeScheduler(optimizer, loader, policy, noise=noise)
+    else:
+        measured, _, size = got.partition(" at batches of ")
+        said = rf"`half_life` of the tap must let .* 20 updates at batches of {size}, got one .* rest on {measured};"
+        with pytest.raises(ValueError, match=said):
+            ab.BatchSizeScheduler(optimizer, loader, policy, noise=noise)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(1, 300), st.integers(1, 20), st.sampled_from([4, 8]))
+def test_what_an_estimate_comes_to_rest_on(half_life, every, size):
+    from adabatch.noise import Estimator
+
+    noise = ab.noise.tap(model := model_of(), sgd(model), loader_of(64, size), every=every, half_life=half_life)
+    estimator = Estimator(half_life)
+    for number in range(2000):
+        estimator.add(1.0, 1.0 + number % 2, age=every * size)
+    assert noise.rests_on(size) == pytest.approx(estimator.estimate().measured, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("loss", "got"), [(torch.ones(3), "a tensor of 3 numbers"), ("0.5", "str"), ([0.5], "list")], ids=repr
 )
@@ -518,7 +578,11 @@ def test_a_resumed_run_decides_the_same(before, mode, every, order, loaded_first
         resumed.batches.close()
         resumed.loader.load_state_dict(state[2])
         resumed.batches = ab.BatchSizeScheduler(
-            resumed.optimizer, resumed.loader, GROWTH, coupling=coupling, noise=resumed.tap
+            resumed.optimizer,
+            resumed.loader,
+            GROWTH,
+            coupling=coupling,
+            noise=Numbers(noisy, every=every, width=1.2),
         )
     resumed.load(state, order)
     resumed.train(80 - before)
@@ -563,7 +627,7 @@ def test_a_grown_loader_wants_the_state_of_its_scheduler():
     run = Run()
     run.batches.close()
     run.loader.load_state_dict(state[2])
-    run.batches = ab.BatchSizeScheduler(run.optimizer, run.loader, GROWTH, noise=run.tap)
+    run.batches = ab.BatchSizeScheduler(run.optimizer, run.loader, GROWTH, noise=Numbers())
     run.stream = iter(run.loader)
     with pytest.raises(
         RuntimeError, match=r"must be called before training goes on at sample .*; load the state of the sa"

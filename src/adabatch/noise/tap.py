@@ -37,7 +37,7 @@ EPOCHS: Final = 1.2
 """By how much the interval is widened to both sides where an epoch visits every sample once; see docs/policies.md."""
 _FORMAT: Final = 1
 _ALL: Final = "*"  # all parameters, among the groups of a state
-_MEASURED_IN_A_HALF_LIFE: Final = 20
+MEASURED_IN_A_HALF_LIFE: Final = 20
 _ACCUMULATE: Final = "loop over `for micro in ab.accumulate(loader, model)`, and step under `if micro.is_last:`"
 
 
@@ -171,7 +171,7 @@ class Tap:
         else:
             watched = WatchedCoordinates if norm == "l1" else Watched
             self._watched = watched(parameters, names if groups else None)
-        unit = self._half_life or float(_MEASURED_IN_A_HALF_LIFE)
+        unit = self._half_life or float(MEASURED_IN_A_HALF_LIFE)
         self._estimators = [Estimator(unit) for _ in range(len(self._watched.groups) + 1)]
         self._skipped, self._warned, self._closed = 0, False, False
         self._wait = 0  # updates until the next measured one
@@ -197,6 +197,22 @@ class Tap:
         self._get_ready()
 
     # Calls of the user.
+
+    @property
+    def loader(self) -> DrivenLoader:
+        """The loader to which it listens."""
+        return self._loader
+
+    @property
+    def closed(self) -> bool:
+        """Whether it listens no longer."""
+        return self._closed
+
+    def rests_on(self, batch_size: int) -> float:
+        """The effective number of updates on which an estimate comes to rest at batches of so many samples."""
+        age = 1 / MEASURED_IN_A_HALF_LIFE if self._half_life is None else self._every * batch_size / self._half_life
+        kept: float = 2.0**-age
+        return (1 + kept) / (1 - kept)
 
     @property
     def skipped(self) -> int:
@@ -513,7 +529,7 @@ def _sums_to(numbers: Iterable[Any], total: float) -> bool:
 def _widened(found: NoiseEstimate | None) -> NoiseEstimate | None:
     if found is None:
         return None
-    return dataclasses.replace(found, low=found.low / EPOCHS, high=found.high * EPOCHS)
+    return dataclasses.replace(found, low=found.low / EPOCHS, high=found.high * EPOCHS, margin=EPOCHS)
 
 
 def _check_sharded(kind: str, *, groups: str | None, preconditioned: bool) -> None:

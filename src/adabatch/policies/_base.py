@@ -44,6 +44,7 @@ class Policy(ABC):
         needs_loss: whether it must be told the loss.
         needs_branches: whether it asks for branches of the training, which only `adabatch train` trains.
         noise_norm: in which the tap must measure lengths, `"l2"` or `"l1"`.
+        fewest: the updates on which an estimate of the noise must rest to be looked at.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -56,6 +57,7 @@ class Policy(ABC):
     needs_loss: ClassVar[bool] = False
     needs_branches: ClassVar[bool] = False
     noise_norm: ClassVar[Literal["l2", "l1"]] = "l2"
+    fewest: ClassVar[int] = _evidence.FEWEST
 
     _: KW_ONLY
     maximum: int
@@ -120,7 +122,7 @@ class Policy(ABC):
         Example:
             >>> from adabatch import policies
             >>> policies.noise_scale(maximum=1000, factor=1.5).sizes(100)
-            (100, 150, 225, 337, 506, 759, 1000)
+            (100, 150, 225, 337, 505, 757, 1000)
         """
         if self.maximum < first:
             raise ArgumentError(
@@ -129,12 +131,14 @@ class Policy(ABC):
                 got=f"{self.maximum:,}",
                 remedy="give the loader a smaller `batch_size`, or the policy a larger maximum",
             )
-        found, exact, factor = [first], Fraction(first), Fraction(str(self.factor))
+        found = [first]
         while found[-1] < self.maximum:
-            exact *= factor
-            if int(exact) > found[-1]:
-                found.append(min(int(exact), self.maximum))
+            found.append(self.size_above(found[-1]))
         return tuple(found)
+
+    def size_above(self, size: int) -> int:
+        """The batch size a step above another one: times `factor`, rounded down, at least one sample more."""
+        return min(max(int(size * Fraction(str(self.factor))), size + 1), self.maximum)
 
     def init(self) -> dict[str, Any]:
         """The state before the first decision; JSON."""
@@ -170,8 +174,8 @@ class Policy(ABC):
         after["seen"] = values
         if observation.clock - after["began"] < self.warmup_samples:
             return hold(f"warm-up of {self.warmup_samples:,} samples")
-        if noise.measured < _evidence.FEWEST:
-            return hold(f"the noise was measured at {noise.measured:.3g} updates, a look takes {_evidence.FEWEST}")
+        if noise.measured < self.fewest:
+            return hold(f"the noise was measured at {noise.measured:.3g} updates, a look takes {self.fewest}")
         if after["fresh"] < max(1.0, noise.measured / _evidence.RENEWED):
             return hold("too little is new since the last look")
         if missing := self.missing(observation):

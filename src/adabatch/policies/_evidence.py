@@ -68,7 +68,7 @@ def widened(noise: NoiseEstimate, z: float) -> tuple[float, float]:
 
     It is widened on the scale of `signal / trace`, the inverse of the noise scale, which is finite also where the
     signal is not told from 0; there the quotient is close to linear in the noisier of the two, the signal. Few updates
-    get the quantile of Student's distribution.
+    get the quantile of Student's distribution. The estimate's `margin` stays as it is, whatever `z`.
 
     Args:
         noise: a `usable` estimate.
@@ -78,10 +78,11 @@ def widened(noise: NoiseEstimate, z: float) -> tuple[float, float]:
         Lower and upper end, in samples; the upper one may be infinite, the lower one 0.
     """
     by = student(z, noise.measured - 1) / _HALF_WIDTH
-    middle = noise.signal / noise.trace
-    top = inf if noise.low == 0 else middle + max(1 / noise.low - middle, 0) * by
-    bottom = 0.0 if noise.high == inf else middle - max(middle - 1 / noise.high, 0) * by
-    return 0.0 if top == inf else inf if top <= 0 else 1 / top, inf if bottom <= 0 else 1 / bottom
+    middle, low, high = noise.signal / noise.trace, noise.low * noise.margin, noise.high / noise.margin
+    top = inf if low == 0 else middle + max(1 / low - middle, 0) * by
+    bottom = 0.0 if high == inf else middle - max(middle - 1 / high, 0) * by
+    least, most = 0.0 if top == inf else inf if top <= 0 else 1 / top, inf if bottom <= 0 else 1 / bottom
+    return least / noise.margin, most * noise.margin
 
 
 def variance_between(noise: NoiseEstimate, z: float) -> tuple[float, float]:

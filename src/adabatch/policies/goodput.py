@@ -72,11 +72,11 @@ class goodput(Policy):  # noqa: N801
     def wanted(self, noise_scale: float, seen: Observation) -> float:
         """The size with the highest goodput within reach of steps, if it gains enough; else the present size."""
         size, found = seen.batch_size, [seen.batch_size]
-        for factor in (self.factor, 1 / self.factor):
-            each: float = size
-            while 1 <= (each := each * factor) < self.maximum:
-                found.append(int(each))
-        found.append(self.maximum)
+        while found[-1] < self.maximum:
+            found.append(self.size_above(found[-1]))
+        below: float = size
+        while (below := below / self.factor) >= 1:
+            found.append(int(below))
         goodputs = {each: self.rate(each) * _progress(each, noise_scale) for each in found}
         best = max(goodputs, key=lambda each: (goodputs[each], -each))
         return best if goodputs[best] >= (1 + self.gain) * goodputs[size] else size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import pi, sqrt
 from typing import ClassVar, Literal
 
 from adabatch import _checks
@@ -34,7 +34,8 @@ class sign_noise(Policy):  # noqa: N801
     In the authors' own run of 1B parameters the batch that this rule chose did worse than the constant one.
 
     Args:
-        theta: the share of the gradient's l1 norm that its noise may have, above 0.
+        theta: the share of the gradient's l1 norm that its noise may have, above 0 and below `sqrt(pi / 2 / factor)`,
+            0.886 for doublings: from there on the batch could not grow, whatever the noise.
         maximum: see `Policy`.
         factor: see `Policy`.
         warmup_samples: see `Policy`.
@@ -70,6 +71,11 @@ class sign_noise(Policy):  # noqa: N801
         super().__post_init__()
         remedy = "0.6 is the paper's"
         object.__setattr__(self, "theta", float(_checks.finite("theta", self.theta, above=0, remedy=remedy)))
+        if self.theta >= (limit := sqrt(pi / 2 / self.factor)):
+            rule = (
+                f"must be below {limit:.3g}, else the batch asked for stays below {self.factor:g} times the present one"
+            )
+            raise ArgumentError("theta", rule, value=self.theta, remedy="0.6 is the paper's, for a factor of 2")
 
     def wanted(self, noise_scale: float, _seen: Observation) -> float:
         """The noise scale, which is one in the l1 norm, over the square of theta."""
@@ -85,6 +91,7 @@ class sign_noise(Policy):  # noqa: N801
             high=sqrt(noise.high),
             trace=sqrt(noise.trace),
             signal=sqrt(max(noise.signal, 0.0)),
+            margin=sqrt(noise.margin),
         )
         low, high = _evidence.widened(lengths, z)
         return self.wanted(low**2, seen), self.wanted(high**2, seen)

@@ -12,7 +12,7 @@ import torch
 
 from adabatch import _checks
 from adabatch._distributed import gathered
-from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.policies import Policy
 from adabatch.types import Decision, DrivenLoader, NoiseEstimate, Observation, Tap
 
@@ -49,6 +49,9 @@ class Decided:
             rule = f"must be measured in the {policy.noise_norm} norm for the policy {policy.name!r}"
             remedy = f'write `ab.noise.tap(..., norm="{policy.noise_norm}")`'
             raise ArgumentError("noise", rule, value=norm, remedy=remedy)
+        if noise is not None and (getattr(noise, "closed", False) or getattr(noise, "loader", loader) is not loader):
+            rule, got = "must be a tap that listens to the loader", "one that is closed, or listens to another"
+            raise ArgumentError("noise", rule, got=got, remedy="make one with `ab.noise.tap(model, optimizer, loader)`")
         self.policy, self._loader = policy, loader
         self._noise: Tap | None = noise
         self.begin_with(first)
@@ -73,10 +76,22 @@ class Decided:
         """Takes another first batch size, before anything was decided.
 
         Raises:
-            ValueError: if the policy's maximum is below it.
+            ValueError: if the policy's maximum is below it, or the tap forgets too soon to be looked at.
         """
         self._steps = () if self.policy is None else self.policy.sizes(first)
+        self._check_memory()
         self.size, self.used = first, (first, first)
+
+    def _check_memory(self) -> None:
+        """Raises if at some size that the policy may leave again an estimate never rests on enough updates."""
+        policy, rests_on = self.policy, getattr(self._noise, "rests_on", None)
+        if policy is None or not policy.needs_noise or rests_on is None:
+            return
+        for size in self._steps if policy.shrinks else self._steps[:-1]:
+            if (found := rests_on(size)) < policy.fewest:
+                rule = f"of the tap must let an estimate rest on {policy.fewest} updates at batches of {size:,}"
+                remedy = "make it longer, leave it out, or measure more often by `every`"
+                raise ArgumentError("half_life", rule, got=f"one that lets it rest on {found:.3g}", remedy=remedy)
 
     @property
     def noise_scale(self) -> float:
@@ -119,6 +134,9 @@ class Decided:
         if world > 1:
             told = gathered(told[0], group)
         losses = sum(count for *_, count in told)
+        if policy.needs_loss and not losses:
+            rule = f"of BatchSizeScheduler was called without the loss, by which the policy {policy.name!r} decides"
+            raise UsageError("step()", rule, remedy="call `batches.step(loss)`")
         loss = sum(total for _, total, _ in told) / losses if losses else None
         self._loss, self._losses = 0.0, 0
         shared = told[0][0]
