@@ -193,7 +193,7 @@ def passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def studied(name: str, planned: Planned, runs: Path, jobs: int) -> dict[str, Any]:
-    """A study, done as far as it was not: its command, the CPU-hours of all tries, and its findings.
+    """A study, done as far as it was not: its command, the CPU-hours of all tries but killed ones, and its findings.
 
     Raises:
         SystemExit: if it fails or is interrupted, with its exit code.
@@ -213,7 +213,7 @@ def studied(name: str, planned: Planned, runs: Path, jobs: int) -> dict[str, Any
 
 
 def spent(runs: Path, name: str, more: float) -> float:
-    """The CPU seconds of a study in all tries, with those of this one, which are noted."""
+    """The CPU seconds of a study in all tries that were not killed, with those of this one, which are noted."""
     file = runs / "cpu_seconds.json"
     seconds = json.loads(file.read_text()) if file.exists() else {}
     seconds[name] = seconds.get(name, 0.0) + more
