@@ -1,6 +1,7 @@
 """How far the noise scale is off, how often its interval covers, and what a tap costs, by the product's own code.
 
     python benchmarks/noise.py [--cases mnist,fashion_mnist,batch_norm,dropout,bf16,gpt] [--trials 20] [--seeds 5]
+    python benchmarks/noise.py --runs runs/noise      # keeps each case there, and goes on with those that are left
 
 At fixed weights: a network is trained for some updates and then held (LR 0), and taps measure it in trials of 100
 updates of 64 samples, each with another order of the data. The truth is that of all training samples, cut into parts of
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -255,6 +258,39 @@ def cost(case: Case, data: TensorDataset, shape: dict[str, int], *, micro: int |
     return found
 
 
+def measured(name: str, case: Case, settings: dict[str, Any], *, rounds: int) -> Any:
+    """Everything about one case."""
+    data, shape = data_of(case)
+    seeds, trials = settings["seeds"], settings["trials"]
+
+    def at(after: int) -> Any:
+        print(f"{name}: held after {after:,} updates", file=sys.stderr, flush=True)
+        return held(case, data, shape, after=after, trials=trials, updates=settings["updates"])
+
+    def along(*, independent: bool) -> Any:
+        print(f"{name}: in training, {'independent' if independent else 'by epochs'}", file=sys.stderr, flush=True)
+        return followed(case, data, shape, independent=independent, seeds=seeds, marks=settings["marks"])
+
+    return {
+        "held": {str(after): at(after) for after in settings["after"]},
+        "training": {"by epochs": along(independent=False), "independent": along(independent=True)},
+        "cost": {way: cost(case, data, shape, micro=micro, rounds=rounds) for way, micro in WAYS.items()},
+    }
+
+
+def kept(file: Path | None, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
+    """What a file holds of the same settings; else what `make` gives, which the file keeps."""
+    if file is not None and file.exists():
+        there = json.loads(file.read_text())
+        if there["settings"] == settings:
+            return there["result"]
+    result = make()
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"settings": settings, "result": result}))
+    return result
+
+
 def main() -> None:
     """Measures all and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -263,6 +299,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--toy", action="store_true", help="two small cases, to see that it runs")
+    parser.add_argument("--runs", type=Path, help="a folder that keeps each case, where the same command goes on")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/noise.json"))
     options = parser.parse_args()
     cases = TOY if options.toy else CASES
@@ -270,23 +307,19 @@ def main() -> None:
     if unknown := set(wanted) - set(cases):
         parser.error(f"--cases must be among {', '.join(cases)}, got {', '.join(sorted(unknown))}")
     environment = begin(options.out)
-    after = (5,) if options.toy else HELD_AFTER
-    updates = 20 if options.toy else UPDATES
-    marks = [20] if options.toy else list(range(150, 1051, 150))
-    results: dict[str, Any] = {}
+    settings: dict[str, Any] = {
+        "batch_size": BATCH,
+        "updates": 20 if options.toy else UPDATES,
+        "after": [5] if options.toy else list(HELD_AFTER),
+        "marks": [20] if options.toy else list(range(150, 1051, 150)),
+        "trials": options.trials,
+        "seeds": options.seeds,
+    }
+    results = {}
     for name in wanted:
-        case = cases[name]
-        data, shape = data_of(case)
-        results[name] = {
-            "held": {str(n): held(case, data, shape, after=n, trials=options.trials, updates=updates) for n in after},
-            "training": {
-                "by epochs": followed(case, data, shape, independent=False, seeds=options.seeds, marks=marks),
-                "independent": followed(case, data, shape, independent=True, seeds=options.seeds, marks=marks),
-            },
-            "cost": {way: cost(case, data, shape, micro=micro, rounds=options.rounds) for way, micro in WAYS.items()},
-        }
-    settings = {"batch_size": BATCH, "updates": updates, "trials": options.trials, "seeds": options.seeds}
-    write(options.out, "noise", environment, {**settings, "bound": BOUND, "cases": results})
+        file = None if options.runs is None else options.runs / f"{name}.json"
+        results[name] = kept(file, settings, partial(measured, name, cases[name], settings, rounds=options.rounds))
+    write(options.out, "noise", environment, {**settings, "bound": BOUND, "margin": EPOCHS, "cases": results})
 
 
 if __name__ == "__main__":

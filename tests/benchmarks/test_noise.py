@@ -53,9 +53,12 @@ def test_estimates_are_judged(benchmark):
 @pytest.mark.slow
 def test_it_runs_and_is_told(tmp_path):
     out = tmp_path / "noise.json"
-    few = ["--toy", "--trials", "2", "--seeds", "1", "--rounds", "1"]
+    few = ["--toy", "--trials", "2", "--seeds", "1", "--rounds", "1", "--runs", tmp_path / "runs"]
     subprocess.run([sys.executable, "benchmarks/noise.py", *few, "--out", out], cwd=ROOT, check=True)
     saved = json.loads(out.read_text())
+    again = tmp_path / "again.json"
+    subprocess.run([sys.executable, "benchmarks/noise.py", *few, "--out", again], cwd=ROOT, check=True)
+    assert json.loads(again.read_text())["cases"] == saved["cases"], "seconds too: nothing is measured twice"
     assert list(saved["cases"]) == ["digits", "batch_norm"]
     for found in saved["cases"].values():
         ways = found["held"]["5"]
