@@ -14,6 +14,7 @@ from adabatch.lab.shapes import Json
 FOOTER = "<footer>Written by <b>adabatch report</b>. The page holds all that it shows and loads nothing.</footer>"
 _NEAR = 0.2  # share of an interval's width below which two ticks have no room side by side
 _LONG = 30  # letters of a column's head that get a wider column
+_LONGEST = 10  # letters of a key figure that its card has room for in large type
 _SIGNS = {"good": "✓", "open": "?", "bad": "✗"}
 
 
@@ -40,7 +41,8 @@ def cards(found: Sequence[str]) -> str:
 def card(label: str, value: str, note: str = "", *, below: str = "") -> str:
     """A key figure: its label, its value, HTML `below`, and a note on its interval or source."""
     small = f'<p class="note">{words.html(note)}</p>' if note else ""
-    kind = "value" if any(letter.isdigit() for letter in value) else "value text"
+    is_short = len(value) <= _LONGEST and any(letter.isdigit() for letter in value)
+    kind = "value" if is_short else "value text"
     figure = f'<p class="label">{escape(label)}</p><p class="{kind}">{escape(value)}</p>'
     return f'<div class="card figure">{figure}{below}{small}</div>'
 
