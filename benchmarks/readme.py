@@ -260,7 +260,8 @@ def three_regimes(train: dict[str, Any]) -> str:
     of = tuned["borders"]
     borders = f"perfect scaling ends at {estimated(of['batch_at_20_percent_more_samples'])}, stagnation begins at "
     borders += estimated(of["stagnation_batch"])
-    return f"Fashion-MNIST, LR and momentum tuned: {borders}; updates fall {listed(parts)}"
+    slopes = f"updates fall {listed(parts)}" if parts else "no slope between neighbouring batch sizes is told"
+    return f"Fashion-MNIST, LR and momentum tuned: {borders}; {slopes}"
 
 
 def lr_rules(train: dict[str, Any]) -> str:
