@@ -378,11 +378,11 @@ def advice(found: dict[str, Any]) -> dict[tuple[Path, str], str]:
     within = [f"intervals of {level} % held {held(found[f'within_{level}'], 'held')}" for level in (80, 95)]
     parts = [f"{cases} cases, {verdicts}", *within]
     if (regret := found["regret"]) is not None:
-        parts.append(f"regret {regret['median']:.2f} in the median, {regret['largest']:.2f} at most")
+        told = f"{regret['median']:.2f} in the median, {regret['largest']:.2f} at most"
+        parts.append(f"regret {told}, known in {regret['of']} cases")
     harmed = found["harmed"]
-    parts.append(
-        "growth was never advised" if harmed is None else f"growth that was advised harmed {held(harmed, 'held')}"
-    )
+    shown = "" if harmed is None else held(harmed, "held")
+    parts.append(f"growth that was advised was shown to be slower in {shown}" if shown else "growth was never advised")
     text = "; ".join(parts)
     return {
         (ROOT / "docs" / "advice.md", "advice"): text,

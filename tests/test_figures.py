@@ -89,7 +89,7 @@ def gap(r: Any) -> tuple[float, ...]:
 
 def option(kind: str, model: str) -> Callable[[Any], Any]:
     sizes = (128, 512)
-    return lambda r: tuple(r["ratios"][f"{model}, batch {size}, {kind}"]["ratio"]["median"] for size in sizes)
+    return lambda r: sum((ratio(r["ratios"][f"{model}, batch {size}, {kind}"]) for size in sizes), ())
 
 
 def loop_speed(model: str, size: int) -> Callable[[Any], Any]:
@@ -201,17 +201,23 @@ FIGURES = [
         lambda r: next(iter(r["ratios"].values()))["pairs"],
     ),
     *(
-        Figure("recipes.md", "options", f"| `--{flag}` | {{:.2f}}x / {{:.2f}}x |", option(kind, "alexnet"))
+        Figure("recipes.md", "options", f"| `--{flag}` | {RATIO} / {RATIO} |", option(kind, "alexnet"))
         for flag, kind in (("channels-last", "channels_last"), ("precision bf16", "bf16"), ("compile", "compile"))
     ),
-    Figure("recipes.md", "options", "| {:.2f}x / {:.2f}x | on for the ResNets", option("channels_last", "resnet20")),
-    Figure("recipes.md", "options", "| {:.2f}x / {:.2f}x | off", option("bf16", "resnet20")),
-    Figure("recipes.md", "options", "| {:.2f}x / {:.2f}x, compilation not counted", option("compile", "resnet20")),
+    Figure("recipes.md", "options", f"| {RATIO} / {RATIO} | on for the ResNets", option("channels_last", "resnet20")),
+    Figure("recipes.md", "options", f"| {RATIO} / {RATIO} | off", option("bf16", "resnet20")),
+    Figure("recipes.md", "options", f"| {RATIO} / {RATIO}, compilation not counted", option("compile", "resnet20")),
     Figure(
         "recipes.md",
         "options",
-        "channels last keeps its gain for ResNet-20: {:.2f}x.",
-        lambda r: r["ratios"]["resnet20, batch 512, ghost 128, channels_last"]["ratio"]["median"],
+        f"channels last keeps its gain for ResNet-20: {RATIO}.",
+        lambda r: ratio(r["ratios"]["resnet20, batch 512, ghost 128, channels_last"]),
+    ),
+    Figure(
+        "advice.md",
+        "advice",
+        "In one of the six it took {:.2f} times as long as the best constant batch",
+        lambda r: max(case["regret"] or 0 for case in r["cases"] if case["verdict"] == "grow"),
     ),
     Figure("recipes.md", "throughput", f"AlexNet {RATIO} at a batch of 128", loop_speed("alexnet", 128)),
     Figure("recipes.md", "throughput", f"and {RATIO} at 512,", loop_speed("alexnet", 512)),

@@ -23,8 +23,11 @@ _HOME = {
     "couplings": "adabatch.couplings",
     "epochs": "adabatch.units",
     "from_lr_scheduler": "adabatch.lr_clock",
+    "lr_clock": "adabatch.lr_clock",
     "micro_batches": "adabatch.accumulate._foreign",
     "noise": "adabatch.noise",
+    "norm": "adabatch.norm",
+    "optim": "adabatch.optim",
     "policies": "adabatch.policies",
     "profile_step": "adabatch.memory",
     "sample_seed": "adabatch.data",
@@ -36,12 +39,12 @@ _HOME = {
 }
 __all__ = [
     "BatchSizeScheduler", "Clock", "DataLoader", "Plan", "ResidentLoader", "accumulate", "by_samples", "couplings",
-    "epochs", "from_lr_scheduler", "micro_batches", "noise", "policies", "profile_step", "sample_seed", "samples",
-    "scale_up", "schedules", "tokens", "updates",
+    "epochs", "from_lr_scheduler", "lr_clock", "micro_batches", "noise", "norm", "optim", "policies", "profile_step",
+    "sample_seed", "samples", "scale_up", "schedules", "tokens", "updates",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from adabatch import couplings, noise, policies, schedules
+    from adabatch import couplings, lr_clock, noise, norm, optim, policies, schedules
     from adabatch.accumulate._foreign import micro_batches
     from adabatch.couplings._scale_up import scale_up
     from adabatch.data import Clock, DataLoader, ResidentLoader, sample_seed

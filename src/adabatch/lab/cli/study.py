@@ -88,7 +88,8 @@ Storage = Annotated[
     typer.Option(
         "--storage",
         metavar="URL",
-        help="Of Optuna, for many machines: postgresql://..., or a path that ends in .journal; else study.db in --out.",
+        help="Of Optuna, for many machines: postgresql+psycopg://..., or a path that ends in .journal; "
+        "else study.db in --out.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -148,9 +148,9 @@ class RunConfig:
         "Grow as the schedule in this file says, in JSON as its to_json gives it; the run keeps its text.",
         metavar="FILE", check=lambda _, value: growing.file_text(value), grows=True, late=True)
     policy: str | None = _setting(None, GROWTH,
-        "Grow by the gradient's noise, which is measured: noise-scale:1, norm-test:ETA, diversity:DELTA, similarity:C, "
-        "goodput:PROBE, cabs:FLOOR or sign-noise:THETA, and after commas factor=2, warmup-samples=0, shrinks=true, "
-        "measure-every=10.",
+        "Grow by what is measured: noise-scale:1, norm-test:ETA, diversity:DELTA, similarity:C, goodput:PROBE, "
+        "cabs:FLOOR, sign-noise:THETA or branch:TOLERANCE, and after commas factor=2, warmup-samples=0, shrinks=true, "
+        "measure-every=10; see docs/policies.md.",
         metavar="TEXT", check=lambda _, text: deciding.chosen(text), grows=True, late=True)
     drop_last: bool = _setting(False, GROWTH, "Leave out the short batch at the end of an epoch.",
         flags="--drop-last/--keep-last", late=True)
