@@ -77,6 +77,24 @@ def test_pieces_are_summed_from_the_second_time_on():
     watched.close()
 
 
+@pytest.mark.parametrize("to_none", [True, False])
+def test_what_was_thrown_away_is_dropped_for_each_parameter(to_none):
+    """Here those of one layer alone, after they came in pieces."""
+    model, x = layers(), torch.randn(5, 3)
+    watched = watched_of(model)
+    for _ in range(2):
+        watched.open()
+        model.zero_grad()
+        for zeroed in (model, model[0], nn.Identity()):
+            model(x).sum().backward()
+            model(x).square().sum().backward()
+            zeroed.zero_grad(set_to_none=to_none)
+            watched.drop_zeroed()
+            torch.autograd.grad(model(x).sum(), [*model.parameters()])
+        assert watched.own().tolist() == pytest.approx(squares(model))
+    watched.close()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(dtype):
     """The square of a gradient of 300 is beyond the range of fp16."""

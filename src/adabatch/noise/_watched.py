@@ -14,9 +14,10 @@ _NARROW: Final = (torch.float16, torch.bfloat16)
 class Watched:
     """Parameters whose gradients are measured.
 
-    Hooks see the gradient that a pass adds to `.grad`, before it is added, averaged over ranks or clipped. Where a
-    parameter gets it in several pieces, as from two losses or from a layer used twice under re-entrant checkpointing,
-    norms do not add up: the first time nothing is told, and from then on the pieces of such parameters are summed.
+    Hooks see the gradient that a pass adds to `.grad`, before it is added, averaged over ranks or clipped; not what
+    `torch.autograd.grad` returns. Where a parameter gets it in several pieces, as from two losses or from a layer used
+    twice under re-entrant checkpointing, norms do not add up: the first time nothing is told, and from then on the
+    pieces of such parameters are summed.
 
     Args:
         parameters: those that are measured, each once.
@@ -34,7 +35,7 @@ class Watched:
         self.parameters = list(parameters)
         self.groups = tuple(dict.fromkeys(names or ()))
         self._rows = [self.groups.index(name) for name in names or ()]
-        self._hooks: list[Any] = []
+        self._hooks: list[tuple[Any, Any]] = []  # with the nodes that add to `.grad`: torch lets go of them
         self._norms: dict[int, Tensor] = {}
         self._pieces: dict[int, Tensor] = {}
         self._in_pieces: set[int] = set()
@@ -67,12 +68,13 @@ class Watched:
         if not self._hooks:
             for index, parameter in enumerate(self.parameters):
                 if parameter.requires_grad:  # it may be frozen now and thawed later
-                    hook: Any = parameter.register_hook(self._hook_of(index))  # type: ignore[no-untyped-call]
-                    self._hooks.append(hook)
+                    # A hook of the parameter would also see what `torch.autograd.grad` returns and nobody adds.
+                    adds = torch.autograd.graph.get_gradient_edge(parameter).node
+                    self._hooks.append((adds, adds.register_prehook(self._hook_of(index))))
 
     def close(self) -> None:
         """Removes the hooks."""
-        for hook in self._hooks:
+        for _, hook in self._hooks:
             hook.remove()
         self._hooks = []
         self.clear()
@@ -85,8 +87,24 @@ class Watched:
         """Forgets what was seen."""
         self._norms, self._pieces, self._torn = {}, {}, False
 
-    def _hook_of(self, index: int) -> Callable[[Tensor], None]:
-        def look(gradient: Tensor) -> None:
+    @torch.no_grad()
+    def drop_zeroed(self) -> None:
+        """Before a further pass: forgets what was seen of gradients that were zeroed since. Waits for the device."""
+        seen = {*self._norms, *self._pieces}
+        there = {index: gradient for index in seen if (gradient := self.parameters[index].grad) is not None}
+        if there:
+            filled = torch.stack([_is_filled(gradient).to(self.device) for gradient in there.values()]).tolist()
+            there = {index: gradient for (index, gradient), is_ in zip(there.items(), filled, strict=True) if is_}
+        for index in seen - there.keys():
+            self._norms.pop(index, None)
+            self._pieces.pop(index, None)
+        self._torn = self._torn and self.seen
+
+    def _hook_of(self, index: int) -> Callable[[tuple[Tensor | None, ...]], None]:
+        def look(gradients: tuple[Tensor | None, ...]) -> None:
+            (gradient,) = gradients
+            if gradient is None:
+                return
             with torch.no_grad():
                 gradient = self._values(gradient.detach())
                 if index in self._in_pieces:
@@ -155,3 +173,8 @@ class Watched:
                 found.index_add_(0, rows, values)
             found[-1] = values.sum()
         return found
+
+
+def _is_filled(gradient: Tensor) -> Tensor:
+    """Whether it has anything but zeros."""
+    return (gradient.coalesce().values() if gradient.is_sparse else gradient).any()

@@ -75,6 +75,11 @@ class WatchedShards:
         for each in self._own:
             each.squares = []
 
+    def drop_zeroed(self) -> None:
+        """See `Watched.drop_zeroed`; if some are zeroed and others not, all stays, and `own` cannot tell."""
+        if self.seen and not (self.has_gradients() and self.left()):
+            self.clear()
+
     def weigh(self, weight: float, all_weights: float) -> None:
         """Before a batch's backward passes: what squares of this rank's gradient count, and all ranks together."""
         if self.coordinates:

@@ -382,10 +382,11 @@ class Tap:
             self._watched.open(self._scales())
 
     def _before_backward(self) -> None:
-        if self._told or not self._watched.is_open:
+        if not self._watched.is_open:
             return
         batch = self._loader.current
-        if batch is self._batch and self._under_way is not None:
+        if self._told or (batch is self._batch and self._under_way is not None):
+            self._watched.drop_zeroed()
             return
         if self._whole is not None:
             self._skip(self._batch, "the optimizer did not step for it")
