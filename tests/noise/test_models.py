@@ -48,6 +48,9 @@ def test_adams_scales():
     wanted = ((0.8 * 0.2 * 1 + 0.2 * 4) / (1 - 0.8**2)) ** 0.5 + 0.1
     for scale in scales_of(parameters, [optimizer]).values():
         torch.testing.assert_close(scale, torch.full_like(scale, wanted))
+    unused = torch.nn.Parameter(torch.zeros(1))
+    optimizer.add_param_group({"params": [unused]})
+    assert list(scales_of([*parameters, unused], [optimizer])) == [0, 1]
     layer.bias.requires_grad = False
     assert list(scales_of(parameters, [optimizer])) == [0]
 
@@ -62,3 +65,15 @@ def test_optimizers():
             optimized(wrong, preconditioned=False)
     with pytest.raises(ValueError, match="got True with SGD"):
         optimized([adam, sgd], preconditioned=True)
+
+
+def test_moments_of_another_kind_are_known_after_the_first_step():
+    layer = nn.Linear(3, 2)
+    adamax = torch.optim.Adamax(layer.parameters())
+    assert optimized(adamax, preconditioned=True) == [adamax]
+    assert scales_of([*layer.parameters()], [adamax]) is None
+    layer(torch.ones(1, 3)).sum().backward()
+    adamax.step()
+    for ask in (lambda: scales_of([*layer.parameters()], [adamax]), lambda: optimized(adamax, preconditioned=True)):
+        with pytest.raises(ValueError, match="must be False where the optimizer keeps no second .* True with Adamax"):
+            ask()

@@ -196,6 +196,40 @@ def test_preconditioned_norms():
     assert training.tap.estimate().measured == pytest.approx(6), "before the first step there are no second moments"
 
 
+def test_preconditioned_norms_where_a_layer_is_not_used():
+    """It has no second moments; once it is used and stepped it counts, as in the naive transcription."""
+
+    class Spare(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.spare, self.used = network(), torch.nn.Linear(5, 1).double(), False
+
+        def forward(self, inputs):
+            return self.main(inputs) + (self.spare(inputs) if self.used else 0)
+
+    model = Spare()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99), eps=1e-3)
+    training = Preconditioned(model=model, optimizer=optimizer, micro=4, every=1, preconditioned=True)
+    training.parameters = [*model.main.parameters()]
+    training.go(4)
+    agree(training)
+    model.used = True
+    training.go(1)  # its gradient is there, and its moments are not yet
+    training.parameters = [*model.parameters()]
+    training.go(3)
+    agree(training)
+    assert training.tap.estimate().measured == pytest.approx(7)
+
+
+def test_preconditioned_without_second_moments():
+    model = network()
+    training = Training(model=model, optimizer=torch.optim.Adamax(model.parameters()), micro=4, preconditioned=True)
+    training.naive.see = lambda *_: None
+    training.go(1)
+    with pytest.raises(ValueError, match="`preconditioned` must be False where the optimizer keeps no second moments"):
+        training.go(1)
+
+
 def test_tokens_weigh():
     """The gradient of a part is that of its mean over tokens, and counts with its tokens; one part has none."""
     generator = torch.Generator().manual_seed(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,16 +97,24 @@ def optimized(optimizer: Any, *, preconditioned: bool) -> list[torch.optim.Optim
         if not isinstance(each, torch.optim.Optimizer):
             raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them",
                                     got=type(each).__name__)  # fmt: skip
-        if preconditioned and not {"betas", "eps"} <= set(each.defaults):
-            raise ArgumentError(
-                "preconditioned",
-                "must be False where the optimizer keeps no second moments",
-                got=f"True with {type(each).__name__}",
-                remedy="leave it out, or train with Adam or AdamW",
-            )
+        if preconditioned and not ({"betas", "eps"} <= set(each.defaults) and all(map(_has_moment, each.state.values()))):
+            raise _without_moments(each)
     if not found:
         raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them", got="an empty list")
     return found
+
+
+def _has_moment(state: Mapping[str, Any]) -> bool:
+    return "exp_avg_sq" in state and "step" in state
+
+
+def _without_moments(optimizer: torch.optim.Optimizer) -> ArgumentError:
+    return ArgumentError(
+        "preconditioned",
+        "must be False where the optimizer keeps no second moments",
+        got=f"True with {type(optimizer).__name__}",
+        remedy="leave it out, or train with Adam or AdamW",
+    )
 
 
 def watched_parameters(
@@ -138,7 +146,11 @@ def watched_parameters(
 
 
 def scales_of(parameters: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, Tensor] | None:
-    """Adam's `sqrt(v / (1 - beta2^t)) + eps` of each parameter, by its number; None if a moment is not there yet."""
+    """Adam's `sqrt(v / (1 - beta2^t)) + eps` of each parameter that has been stepped, by its number; None before any.
+
+    Raises:
+        ValueError: if an optimizer that has stepped keeps no second moments, as Adamax.
+    """
     number = {id(parameter): index for index, parameter in enumerate(parameters)}
     found: dict[int, Tensor] = {}
     for each in optimizers:
@@ -147,9 +159,11 @@ def scales_of(parameters: Sequence[Tensor], optimizers: Sequence[torch.optim.Opt
                 index = number.get(id(parameter))
                 if index is None or not parameter.requires_grad:
                     continue
-                state = each.state.get(parameter, {})
-                if "exp_avg_sq" not in state or "step" not in state:
-                    return None
+                state = each.state.get(parameter)
+                if not state:
+                    continue  # no gradient has reached it yet
+                if not _has_moment(state):
+                    raise _without_moments(each)
                 correction = 1 - float(group["betas"][1]) ** float(state["step"])
                 found[index] = (state["exp_avg_sq"].detach() / correction).sqrt_().add_(group["eps"])
-    return found
+    return found or None

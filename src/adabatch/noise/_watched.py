@@ -25,7 +25,8 @@ class Watched:
 
     Attributes:
         groups: the names of the groups, each once.
-        scales: by the number of a parameter, what its gradients are divided by, element by element.
+        scales: by the number of a parameter, what its gradients are divided by, element by element; those that it lacks
+            are left out. None: they are not divided.
         sharded: whether `whole` gives this rank's share alone, and `own` one gradient of the rank for a batch.
     """
 
@@ -40,7 +41,7 @@ class Watched:
         self._pieces: dict[int, Tensor] = {}
         self._in_pieces: set[int] = set()
         self._torn = False  # whether a parameter got its gradient in pieces, unexpectedly
-        self.scales: dict[int, Tensor] = {}
+        self.scales: dict[int, Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +65,7 @@ class Watched:
             scales: see above.
         """
         self.clear()
-        self.scales = scales or {}
+        self.scales = scales
         if not self._hooks:
             for index, parameter in enumerate(self.parameters):
                 if parameter.requires_grad:  # it may be frozen now and thawed later
@@ -103,7 +104,7 @@ class Watched:
     def _hook_of(self, index: int) -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
             (gradient,) = gradients
-            if gradient is None:
+            if gradient is None or self._is_left_out(index):
                 return
             with torch.no_grad():
                 gradient = self._values(gradient.detach())
@@ -118,14 +119,16 @@ class Watched:
 
         return look
 
+    def _is_left_out(self, index: int) -> bool:
+        return self.scales is not None and index not in self.scales
+
     def _values(self, gradient: Tensor) -> Tensor:
         """The values of a gradient: of a sparse one those that are there, each once."""
         return gradient.coalesce().values() if gradient.is_sparse else gradient
 
     def _norm(self, index: int, gradient: Tensor) -> Tensor:
-        scale = self.scales.get(index)
-        if scale is not None:
-            gradient = gradient / scale
+        if self.scales is not None:
+            gradient = gradient / self.scales[index]
         norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32 if gradient.dtype in _NARROW else None)
         return norm
 
@@ -150,9 +153,9 @@ class Watched:
         kinds: dict[tuple[torch.dtype, torch.device], list[tuple[int, Tensor]]] = {}
         for index, parameter in enumerate(self.parameters):
             gradient: Any = parameter.grad
-            if gradient is None or not parameter.requires_grad:
+            if gradient is None or not parameter.requires_grad or self._is_left_out(index):
                 continue
-            if gradient.is_sparse or index in self.scales or gradient.dtype in _NARROW:
+            if gradient.is_sparse or self.scales is not None or gradient.dtype in _NARROW:
                 norms[index] = self._norm(index, self._values(gradient))
             else:
                 kinds.setdefault((gradient.dtype, gradient.device), []).append((index, gradient))

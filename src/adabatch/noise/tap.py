@@ -80,7 +80,8 @@ def tap(
         kind: where the parts come from; `"auto"` takes ranks, else micro-batches, else halves.
         groups: `"layer"`: the parameters of each module are also measured apart, see `Tap.by_group`.
         half_life: samples after which an update counts half; None: 20 measured updates.
-        preconditioned: whether gradients are divided by Adam's `sqrt(v) + eps`, element by element, first.
+        preconditioned: whether gradients are divided by Adam's `sqrt(v) + eps`, element by element, first. Those of
+            parameters that Adam has not stepped yet are left out.
         norm: `"l1"`: the noise scale of sign descent, (sum of sigma_i)^2 / (sum of |G_i|)^2 over the coordinates, for
             the policy `sign_noise`. See above.
 
