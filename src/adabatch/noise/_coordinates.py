@@ -65,10 +65,8 @@ class WatchedCoordinates(Watched):
     For a measured batch that takes the memory of three more gradients at most.
     """
 
-    def _values(self, gradient: Tensor) -> Tensor:
-        return gradient.to_dense() if gradient.is_sparse else gradient
-
     def _norm(self, _index: int, gradient: Tensor) -> Tensor:
+        gradient = gradient.to_dense() if gradient.is_sparse else gradient
         return (gradient if gradient.dtype in _WIDE else gradient.float()).abs().square()
 
     @torch.no_grad()
@@ -83,9 +81,9 @@ class WatchedCoordinates(Watched):
         for index, parameter in enumerate(self.parameters):
             gradient: Any = parameter.grad
             if gradient is not None and parameter.requires_grad:
-                values = self._values(gradient)
-                lengths[index] = values.abs().sum(dtype=torch.float64)
-                squares[index] = self._norm(index, values)
+                gradient = gradient.to_dense() if gradient.is_sparse else gradient
+                lengths[index] = gradient.abs().sum(dtype=torch.float64)
+                squares[index] = self._norm(index, gradient)
         return Coordinates(self.by_group(lengths), squares)
 
     def left(self) -> Tensor:

@@ -107,10 +107,10 @@ class Watched:
             if gradient is None or self._is_left_out(index):
                 return
             with torch.no_grad():
-                gradient = self._values(gradient.detach())
+                gradient = gradient.detach()
                 if index in self._in_pieces:
                     held = self._pieces.get(index)
-                    self._pieces[index] = gradient.clone() if held is None else held + gradient
+                    self._pieces[index] = gradient.clone() if held is None else _sum(held, gradient)
                 elif index in self._norms:
                     self._in_pieces.add(index)
                     self._torn = True
@@ -122,13 +122,14 @@ class Watched:
     def _is_left_out(self, index: int) -> bool:
         return self.scales is not None and index not in self.scales
 
-    def _values(self, gradient: Tensor) -> Tensor:
-        """The values of a gradient: of a sparse one those that are there, each once."""
-        return gradient.coalesce().values() if gradient.is_sparse else gradient
-
     def _norm(self, index: int, gradient: Tensor) -> Tensor:
-        if self.scales is not None:
-            gradient = gradient / self.scales[index]
+        scale = None if self.scales is None else self.scales[index]
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            scale = None if scale is None else scale[tuple(gradient.indices())]
+            gradient = gradient.values()
+        if scale is not None:
+            gradient = gradient / scale
         norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32 if gradient.dtype in _NARROW else None)
         return norm
 
@@ -156,7 +157,7 @@ class Watched:
             if gradient is None or not parameter.requires_grad or self._is_left_out(index):
                 continue
             if gradient.is_sparse or self.scales is not None or gradient.dtype in _NARROW:
-                norms[index] = self._norm(index, self._values(gradient))
+                norms[index] = self._norm(index, gradient)
             else:
                 kinds.setdefault((gradient.dtype, gradient.device), []).append((index, gradient))
         for members in kinds.values():
@@ -176,6 +177,11 @@ class Watched:
                 found.index_add_(0, rows, values)
             found[-1] = values.sum()
         return found
+
+
+def _sum(one: Tensor, other: Tensor) -> Tensor:
+    """The sum of two gradients, sparse or not; torch adds a sparse one to another, and not the other way round."""
+    return other + one if one.is_sparse and not other.is_sparse else one + other
 
 
 def _is_filled(gradient: Tensor) -> Tensor:
