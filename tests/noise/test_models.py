@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from adabatch.noise._models import has_batch_norm, is_averaged, optimized, scales_of, trained, watched_parameters
+from adabatch.noise._models import (
+    has_batch_norm,
+    held_by,
+    is_averaged,
+    optimized,
+    scales_of,
+    trained,
+    watched_parameters,
+)
 
 
 def test_modules_without_their_compilers():
@@ -35,6 +43,7 @@ def test_parameters_by_layer_each_once():
     assert watched_parameters([layer], [torch.optim.SGD(layer.parameters(), lr=0.1)])[1] == ["model", "model"]
     both = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (tied, layer)]
     assert set(watched_parameters([tied, layer], both)[1]) == {"0.0", "0.2", "1.model"}
+    assert held_by([optimizer]) == {id(tied[0].weight), id(tied[2].weight)}
 
 
 def test_adams_scales():

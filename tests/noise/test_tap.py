@@ -353,6 +353,33 @@ def test_frozen_parameters_and_a_layer_that_is_not_used():
     agree(training)
 
 
+@NORMS
+def test_parameters_that_the_optimizer_is_given_later(norm):
+    """A network that is thawed by and by: what comes to the optimizer is measured from then on."""
+    model = network()
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.02)
+    training = Training(model=model, optimizer=optimizer, micro=4, every=1, norm=norm)
+    training.step = lambda: (training.optimizer.step(), model.zero_grad())
+    training.parameters = [*model[2].parameters()]
+    training.go(3)
+    optimizer.add_param_group({"params": [*model[0].parameters()]})
+    training.parameters = [*model.parameters()]
+    training.go(5)
+    agree(training, rel=1e-9 if norm == "l2" else 1e-6)
+    training.close()
+    assert not training.tap._watched.is_open
+
+
+def test_layers_of_an_optimizer_that_is_given_more():
+    model = network()
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.02)
+    training = Training(model=model, optimizer=optimizer, micro=4, every=1, groups="layer")
+    training.go(2)
+    optimizer.add_param_group({"params": [*model[0].parameters()]})
+    with pytest.raises(RuntimeError, match=r"`noise.tap` cannot follow an optimizer that is given other .*from the st"):
+        training.go(1)
+
+
 def test_parameters_that_another_optimizer_trains_are_left_out():
     model = network()
     training = Training(model=model, optimizer=torch.optim.SGD(model[2].parameters(), lr=0.1), micro=4, every=1)

@@ -117,6 +117,11 @@ def _without_moments(optimizer: torch.optim.Optimizer) -> ArgumentError:
     )
 
 
+def held_by(optimizers: Sequence[torch.optim.Optimizer]) -> set[int]:
+    """The ids of the parameters that optimizers have; groups may be added while a network trains."""
+    return {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+
+
 def watched_parameters(
     modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[list[Tensor], list[str]]:
@@ -125,7 +130,7 @@ def watched_parameters(
     Raises:
         ValueError: if none of them is trained.
     """
-    held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+    held = held_by(optimizers)
     found: dict[int, tuple[Tensor, str]] = {}
     for number, module in enumerate(modules):
         inner: nn.Module = module.module if isinstance(module, DistributedDataParallel) else module

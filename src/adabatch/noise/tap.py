@@ -18,6 +18,7 @@ from adabatch.noise._batch import MeasuredBatch
 from adabatch.noise._coordinates import MeasuredCoordinates, WatchedCoordinates
 from adabatch.noise._models import (
     has_batch_norm,
+    held_by,
     is_averaged,
     is_sharded,
     optimized,
@@ -165,6 +166,7 @@ class Tap:
         self.kind = _chosen(kind, loader, self._world, averaged=is_averaged(modules))
         self._ghosts = self.kind == "halves" and has_batch_norm(modules)
         parameters, names = watched_parameters(modules, self._optimizers)
+        self._modules, self._held = modules, held_by(self._optimizers)
         self._watched: Watched | WatchedShards
         if is_sharded(modules):
             _check_sharded(self.kind, groups=groups, preconditioned=preconditioned)
@@ -433,7 +435,21 @@ class Tap:
     def _scales(self) -> dict[int, Tensor] | None:
         return scales_of(self._watched.parameters, self._optimizers) if self._preconditioned else None
 
+    def _look_again(self) -> None:
+        """Watches what the optimizers hold now, if they were given other parameters since."""
+        held = held_by(self._optimizers)
+        if held == self._held:
+            return
+        if self._watched.groups or isinstance(self._watched, WatchedShards):
+            rule = "cannot follow an optimizer that is given other parameters where layers, or shards, are measured"
+            remedy = "give it all from the start: those with `requires_grad=False` are left out until they are thawed"
+            raise UsageError("noise.tap", rule, remedy=remedy)
+        self._watched.close()
+        parameters, _ = watched_parameters(self._modules, self._optimizers)
+        self._watched, self._held = type(self._watched)(parameters), held
+
     def _begin(self, batch: Batch) -> None:
+        self._look_again()
         watched, scales = self._watched, self._scales()
         if self._preconditioned and scales is None:
             return  # before the first step
