@@ -569,6 +569,23 @@ def test_a_plain_loop_on_one_device_is_refused(scheduled):
     noise.close()
 
 
+def test_a_step_outside_the_loop_after_a_resume():
+    """The clock stands elsewhere by then, and does not move; once it does between two steps, a plain loop is known."""
+    model, loader = network(), ab.DataLoader(data(), batch_size=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    noise = ab.noise.tap(model, optimizer, loader)
+    loader.set_epoch(3)
+    for _ in range(2):
+        model(data().tensors[0]).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for inputs, targets in loader:
+        mse_loss(model(inputs), targets).backward()
+    with pytest.raises(RuntimeError, match="a plain loop on one device has a batch in one part"):
+        optimizer.step()  # all batches as one, after the loop
+    noise.close()
+
+
 def test_the_taps_of_one_loader_and_of_two():
     model, loader, other = network(), ab.DataLoader(data(), batch_size=8), ab.DataLoader(data(), batch_size=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

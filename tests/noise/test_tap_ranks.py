@@ -205,8 +205,12 @@ def what_is_refused(rank, world):
     wrapped = DistributedDataParallel(network())
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
     noise = ab.noise.tap(wrapped, optimizer, loader)
-    inputs, targets = next(iter(loader))
-    mse_loss(wrapped(inputs), targets).backward()
+    batches = iter(loader)
+    for turn in range(2):
+        inputs, targets = next(batches)
+        mse_loss(wrapped(inputs), targets).backward()
+        if turn == 0:
+            optimizer.step()
     with pytest.raises(
         RuntimeError, match=r"only a scheduler knows the size of the batch; .*make an `ab.BatchSizeSched"
     ):

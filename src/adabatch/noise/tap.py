@@ -188,7 +188,7 @@ class Tap:
         self._batch: Batch | None = None  # in a plain loop, the batch under way
         self._whole: Any = None  # and its gradient's squared norms
         self._counted: Batch | None = None  # and the batch that was counted last
-        self._began_at = loader.clock
+        self._stood_at: int | None = None  # the loader's clock at the last step for which no batch was out
         put_on(loader, self)
         self._passes = Passes(self._before_backward, self._after_backward)
         first = self._optimizers[0]
@@ -326,7 +326,7 @@ class Tap:
         """See `Listener`."""
         self._put_back()
         if self.kind == "ranks" and not self._closed and self._under_way is None:
-            self._told = False  # a plain loop may follow
+            self._told, self._stood_at = False, None  # a plain loop may follow
             self._get_ready()
 
     def enter(self, part: Part) -> None:
@@ -407,8 +407,10 @@ class Tap:
         if self._told or self._phantom:
             return
         batch = self._loader.current
-        if batch is None and self._loader.clock == self._began_at:
-            return  # no batch of the loader is trained on yet
+        if batch is None:  # without a scheduler none ever is in a plain loop, but there the clock moves between steps
+            before, self._stood_at = self._stood_at, self._loader.clock
+            if before in (None, self._stood_at):
+                return
         if self.kind != "ranks" or self._loader.driver is None:
             why = "a plain loop on one device has a batch in one part" if self.kind != "ranks" else (
                 "in a plain loop only a scheduler knows the size of the batch"
