@@ -230,6 +230,17 @@ def test_preconditioned_without_second_moments():
         training.go(1)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_an_optimizer_that_accelerate_wraps():
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state(True)
+    model = network()
+    model, optimizer = accelerate.Accelerator(cpu=True).prepare(model, torch.optim.SGD(model.parameters(), lr=0.02))
+    training = Training(model=model, optimizer=optimizer, micro=4, every=1)
+    training.go(6)
+    agree(training)
+
+
 def test_tokens_weigh():
     """The gradient of a part is that of its mean over tokens, and counts with its tokens; one part has none."""
     generator = torch.Generator().manual_seed(2)
@@ -600,6 +611,13 @@ def test_the_taps_of_one_loader_and_of_two():
     assert tap_on(loader) is None
 
 
+class Stranger(torch.optim.Optimizer):
+    """Wraps something, and has none of torch's hooks."""
+
+    def __init__(self):
+        self.param_groups, self.defaults, self.state = [], {}, {}
+
+
 def setup_of(**how):
     model = how.pop("model", None) or network()
     mine = network() if how.pop("strange", False) or not isinstance(model, torch.nn.Module) else model
@@ -623,6 +641,7 @@ def setup_of(**how):
         ({"loader": [1, 2]}, TypeError, "`loader` must be an ab.DataLoader, got list; `ab.micro_batches"),
         ({"model": [3]}, TypeError, "`model` must be a torch.nn.Module or a list of them, got int"),
         ({"optimizer": [3]}, TypeError, "`optimizer` must be a torch.optim.Optimizer or a list of them, got int"),
+        ({"optimizer": Stranger()}, TypeError, "`optimizer` must be .*, got Stranger; unwrap one that is wrapped"),
         ({"preconditioned": 1}, TypeError, "`preconditioned` must be True or False"),
         ({"preconditioned": True}, ValueError, "`preconditioned` must be False where the optimizer keeps no second "
                                                "moments, got True with SGD; leave it out, or train with Adam"),

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._optimizers import is_steppable, unwrapped
 
 _ROOT = "model"  # the name of a model among its layers
 
@@ -86,17 +87,17 @@ def has_batch_norm(modules: Sequence[nn.Module]) -> bool:
 
 
 def optimized(optimizer: Any, *, preconditioned: bool) -> list[torch.optim.Optimizer]:
-    """The optimizers given.
+    """The optimizers given, without a framework's wrapper.
 
     Raises:
         TypeError: if there is none, or another thing among them.
         ValueError: if one has no second moments and they are asked for.
     """
-    found = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    found = [unwrapped(each) for each in (optimizer if isinstance(optimizer, list | tuple) else [optimizer])]
     for each in found:
-        if not isinstance(each, torch.optim.Optimizer):
+        if not is_steppable(each):
             raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them",
-                                    got=type(each).__name__)  # fmt: skip
+                                    got=type(each).__name__, remedy="unwrap one that is wrapped")  # fmt: skip
         if preconditioned and not ({"betas", "eps"} <= set(each.defaults) and all(map(_has_moment, each.state.values()))):
             raise _without_moments(each)
     if not found:
