@@ -8,8 +8,11 @@ import pytest
 import torch
 from tests.noise.trainings import FOREVER, Training, data, network, squares_of
 from torch.nn.functional import mse_loss
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import adabatch as ab
+from adabatch import _devices
 from adabatch.noise import Estimator, parts, trace_and_signal
 from adabatch.noise.listening import tap_on
 from adabatch.noise.tap import EPOCHS
@@ -112,6 +115,49 @@ def test_devices(device, micro):
     training = Training(micro=micro, every=1, groups="layer", device=device)
     training.go(9)
     agree(training)
+
+
+class NoFloat64(TorchDispatchMode):
+    """While entered, no operator may give numbers in float64, as on Apple's GPUs."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for each in tree_leaves(found):
+            assert not isinstance(each, torch.Tensor) or each.dtype != torch.float64, func
+        return found
+
+
+@NORMS
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_device_without_float64(weighed, norm, monkeypatch):
+    """The same numbers in float32; weights may be tensors."""
+
+    class Weighed(Training):
+        def updates(self):
+            for micro in ab.accumulate(self.loader, self.model):
+                with micro as (inputs, targets):
+                    loss = mse_loss(self.model(inputs), targets, reduction="sum")
+                    (loss * micro.weigh(torch.tensor(float(micro.size)))).backward()
+                if micro.is_last:
+                    self.step()
+                    self.batches.step()
+                    yield micro.count
+
+    def training():
+        loader = ab.DataLoader(data(dtype=torch.float32), batch_size=12, micro_batch_size=5)
+        made = (Weighed if weighed else Training)(
+            model=network(torch.float32), loader=loader, every=1, norm=norm, groups="layer"
+        )
+        made.naive.see = lambda *_: None
+        return made
+
+    wanted, narrow = training(), training()
+    wanted.go(6)
+    monkeypatch.setattr(_devices, "longest_float", lambda device: torch.float32)
+    with NoFloat64():
+        narrow.go(6)
+        found = narrow.estimate()
+    assert vars_of(found) == pytest.approx(vars_of(wanted.estimate()), rel=1e-4)
 
 
 @pytest.mark.parametrize(

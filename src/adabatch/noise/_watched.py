@@ -8,6 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from adabatch import _devices
+
 _NARROW: Final = (torch.float16, torch.bfloat16)
 
 
@@ -138,7 +140,7 @@ class Watched:
 
     @torch.no_grad()
     def own(self) -> Any:
-        """Squared norms since `clear`, of each group and of all at last, in float64; nan where they cannot be told."""
+        """Squared norms since `clear`, of each group and of all at last; nan where they cannot be told."""
         found = self.by_group(self._seen(), squared=True)
         return found * torch.nan if self._torn else found
 
@@ -149,7 +151,7 @@ class Watched:
 
     @torch.no_grad()
     def whole(self) -> Any:
-        """Squared norms of what is in `.grad`, of each group and of all at last, in float64."""
+        """Squared norms of what is in `.grad`, of each group and of all at last."""
         norms: dict[int, Tensor] = {}
         kinds: dict[tuple[torch.dtype, torch.device], list[tuple[int, Tensor]]] = {}
         for index, parameter in enumerate(self.parameters):
@@ -166,11 +168,12 @@ class Watched:
         return self.by_group(norms, squared=True)
 
     def by_group(self, numbers: dict[int, Tensor], *, squared: bool = False) -> Tensor:
-        """The sums of numbers of parameters, or of their squares, over each group and over all at last, in float64."""
-        device = self.device
-        found = torch.zeros(len(self.groups) + 1, dtype=torch.float64, device=device)
+        """The sums of numbers of parameters, or of their squares, over each group and over all at last; in float64, where
+        the device has it."""
+        device, kind = self.device, _devices.longest_float(self.device)
+        found = torch.zeros(len(self.groups) + 1, dtype=kind, device=device)
         if numbers:
-            values = torch.stack([each.to(device) for each in numbers.values()]).double()
+            values = torch.stack([each.to(device) for each in numbers.values()]).to(kind)
             values = values.square() if squared else values
             if self.groups:
                 rows = torch.tensor([self._rows[index] for index in numbers], device=device)
