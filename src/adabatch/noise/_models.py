@@ -66,9 +66,9 @@ def _is_flat(parameter: Tensor) -> bool:
     return bool(getattr(parameter, "_fsdp_flattened", False))  # torch has no public way
 
 
-def is_sharded(modules: Sequence[nn.Module]) -> bool:
-    """Whether `fully_shard` averages the gradients of any module."""
-    return any(_is_fully_sharded(module) for module in modules)
+def sharded_parts(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """The modules, and those in them, whose gradients `fully_shard` averages."""
+    return [each for module in modules for each in module.modules() if _is_fully_sharded(each)]
 
 
 def is_averaged(modules: Sequence[nn.Module]) -> bool:

@@ -20,16 +20,16 @@ from adabatch.noise._models import (
     has_batch_norm,
     held_by,
     is_averaged,
-    is_sharded,
     optimized,
     scales_of,
+    sharded_parts,
     trained,
     watched_parameters,
 )  # fmt: skip
 from adabatch.noise._watched import Watched
 from adabatch.noise._watched_shards import WatchedShards
 from adabatch.noise.estimator import Estimator
-from adabatch.noise.listening import put_on, take_off
+from adabatch.noise.listening import check_free, put_on, take_off
 from adabatch.types import Batch, DrivenLoader, NoiseEstimate, Part
 
 Kind = Literal["auto", "micro_batches", "ranks", "halves"]
@@ -93,7 +93,7 @@ def tap(
         TypeError: if an argument is of the wrong kind.
         ValueError: if it is out of range; there are no two parts; the model is not wrapped as a whole, or sharded in a
             way that shows no gradient of one rank; the optimizer trains nothing of it, or keeps no second moments
-            although `preconditioned`; the norm is l1 as well; or the loader has a tap.
+            although `preconditioned`; the norm is l1 as well; or the loader, or a sharded model, has a tap.
 
     Example:
         >>> import torch, adabatch as ab
@@ -168,8 +168,11 @@ class Tap:
         parameters, names = watched_parameters(modules, self._optimizers)
         self._modules, self._held = modules, held_by(self._optimizers)
         self._watched: Watched | WatchedShards
-        if is_sharded(modules):
+        self._places: list[Any] = [loader, *sharded_parts(modules)]
+        if len(self._places) > 1:
             _check_sharded(self.kind, groups=groups, preconditioned=preconditioned)
+            for module in self._places[1:]:
+                check_free(module, name="model")
             self._watched = WatchedShards(modules, parameters, coordinates=norm == "l1")
         else:
             watched = WatchedCoordinates if norm == "l1" else Watched
@@ -189,7 +192,8 @@ class Tap:
         self._whole: Any = None  # and its gradient's squared norms
         self._counted: Batch | None = None  # and the batch that was counted last
         self._stood_at: int | None = None  # the loader's clock at the last step for which no batch was out
-        put_on(loader, self)
+        for place in self._places:
+            put_on(place, self)
         self._passes = Passes(self._before_backward, self._after_backward)
         first = self._optimizers[0]
         untraced: Any = torch.compiler.disable
@@ -263,7 +267,8 @@ class Tap:
             self._passes.close()
             for hook in self._hooks:
                 hook.remove()
-            take_off(self._loader, self)
+            for place in self._places:
+                take_off(place, self)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, JSON-safe; a resumed tap goes on with the very result. The same on every rank."""
