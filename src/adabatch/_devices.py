@@ -1,4 +1,4 @@
-"""Devices: how long their numbers are, which whole ones come out as on the CPU, how tensors get there without a wait."""
+"""Devices: how long their floats are, where whole numbers are as on the CPU, how tensors get there without a wait."""
 
 from __future__ import annotations
 

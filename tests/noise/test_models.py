@@ -84,5 +84,5 @@ def test_moments_of_another_kind_are_known_after_the_first_step():
     layer(torch.ones(1, 3)).sum().backward()
     adamax.step()
     for ask in (lambda: scales_of([*layer.parameters()], [adamax]), lambda: optimized(adamax, preconditioned=True)):
-        with pytest.raises(ValueError, match="must be False where the optimizer keeps no second .* True with Adamax"):
+        with pytest.raises(ValueError, match=r"where the optimizer keeps no second moments, got True with Adamax"):
             ask()

@@ -98,7 +98,8 @@ def optimized(optimizer: Any, *, preconditioned: bool) -> list[torch.optim.Optim
         if not is_steppable(each):
             raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them",
                                     got=type(each).__name__, remedy="unwrap one that is wrapped")  # fmt: skip
-        if preconditioned and not ({"betas", "eps"} <= set(each.defaults) and all(map(_has_moment, each.state.values()))):
+        keeps = {"betas", "eps"} <= set(each.defaults) and all(map(_has_moment, each.state.values()))
+        if preconditioned and not keeps:
             raise _without_moments(each)
     if not found:
         raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them", got="an empty list")

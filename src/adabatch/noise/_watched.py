@@ -168,8 +168,10 @@ class Watched:
         return self.by_group(norms, squared=True)
 
     def by_group(self, numbers: dict[int, Tensor], *, squared: bool = False) -> Tensor:
-        """The sums of numbers of parameters, or of their squares, over each group and over all at last; in float64, where
-        the device has it."""
+        """The sums of numbers of parameters, or of their squares, over each group and over all at last.
+
+        In float64, where the device has it.
+        """
         device, kind = self.device, _devices.longest_float(self.device)
         found = torch.zeros(len(self.groups) + 1, dtype=kind, device=device)
         if numbers:
