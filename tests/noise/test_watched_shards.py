@@ -87,7 +87,7 @@ def two_taps_of_one_model(rank, world):
         model.zero_grad()
     assert noise.estimate().trace > 0
     noise.close()
-    ab.noise.tap(model, torch.optim.SGD(model.parameters(), lr=0.1), other).close()
+    ab.noise.tap([model, model[0]], torch.optim.SGD(model.parameters(), lr=0.1), other).close()
 
 
 def parameters_that_are_not_sharded(rank, world):

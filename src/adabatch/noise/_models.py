@@ -67,8 +67,8 @@ def _is_flat(parameter: Tensor) -> bool:
 
 
 def sharded_parts(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """The modules, and those in them, whose gradients `fully_shard` averages."""
-    return [each for module in modules for each in module.modules() if _is_fully_sharded(each)]
+    """The modules, and those in them, whose gradients `fully_shard` averages, each once."""
+    return list(dict.fromkeys(each for module in modules for each in module.modules() if _is_fully_sharded(each)))
 
 
 def is_averaged(modules: Sequence[nn.Module]) -> bool:
