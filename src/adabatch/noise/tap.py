@@ -540,7 +540,7 @@ def squared(found: NoiseEstimate) -> NoiseEstimate:
 
     Example:
         >>> squared(NoiseEstimate(3.0, 2.0, 4.0, trace=6.0, signal=2.0, measured=10.0))
-        NoiseEstimate(noise_scale=9.0, low=4.0, high=16.0, trace=36.0, signal=4.0, measured=10.0)
+        NoiseEstimate(noise_scale=9.0, low=4.0, high=16.0, trace=36.0, signal=4.0, measured=10.0, margin=1.0)
     """
     ratio, low, high = found.noise_scale**2, found.low**2, found.high**2
     return NoiseEstimate(ratio, low, high, found.trace**2, found.signal**2, found.measured)
