@@ -23,6 +23,11 @@ def test_where_numbers_come_out_alike():
     assert alike == {"cpu": False, "cuda:3": True, "mps": False, "xpu": False, "meta": True}
 
 
+def test_sums_are_as_long_as_the_device_has_them():
+    found = {name: _devices.longest_float(torch.device(name)) for name in ("cpu", "cuda:1", "mps")}
+    assert found == {"cpu": torch.float64, "cuda:1": torch.float64, "mps": torch.float32}
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_what_is_sent_arrives_and_nothing_waits(device):
     numbers = torch.arange(5)

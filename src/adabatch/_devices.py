@@ -1,4 +1,4 @@
-"""Devices: where whole numbers come out as on the CPU, and how tensors get there without a wait."""
+"""Devices: how long their floats are, where whole numbers are as on the CPU, how tensors get there without a wait."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def counts_alike(device: torch.device) -> bool:
         (True, False)
     """
     return device.type in _ALIKE
+
+
+def longest_float(device: torch.device) -> torch.dtype:
+    """The type for sums: float64 if the device has it, else float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def stream_of(device: torch.device) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from adabatch.noise.listening import put_on, take_off, tap_on
+from adabatch.noise.listening import check_free, put_on, take_off, tap_on
 
 
 class Some(Any):
@@ -23,6 +23,9 @@ def test_one_tap_for_a_loader():
     assert tap_on(other) is None
     with pytest.raises(ValueError, match=r"`loader` must not have two taps; call `close\(\)` on the other first"):
         put_on(loader, Some())
+    with pytest.raises(ValueError, match=r"`model` must not have two taps; call `close\(\)` on the other first"):
+        check_free(loader, name="model")
+    check_free(other, name="model")
     take_off(loader, Some())
     assert tap_on(loader) is tap
     take_off(loader, tap)

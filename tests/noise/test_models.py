@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from adabatch.noise._models import has_batch_norm, is_averaged, optimized, scales_of, trained, watched_parameters
+from adabatch.noise._models import (
+    has_batch_norm,
+    held_by,
+    is_averaged,
+    optimized,
+    scales_of,
+    trained,
+    watched_parameters,
+)
 
 
 def test_modules_without_their_compilers():
@@ -35,6 +43,7 @@ def test_parameters_by_layer_each_once():
     assert watched_parameters([layer], [torch.optim.SGD(layer.parameters(), lr=0.1)])[1] == ["model", "model"]
     both = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (tied, layer)]
     assert set(watched_parameters([tied, layer], both)[1]) == {"0.0", "0.2", "1.model"}
+    assert held_by([optimizer]) == {id(tied[0].weight), id(tied[2].weight)}
 
 
 def test_adams_scales():
@@ -48,6 +57,9 @@ def test_adams_scales():
     wanted = ((0.8 * 0.2 * 1 + 0.2 * 4) / (1 - 0.8**2)) ** 0.5 + 0.1
     for scale in scales_of(parameters, [optimizer]).values():
         torch.testing.assert_close(scale, torch.full_like(scale, wanted))
+    unused = torch.nn.Parameter(torch.zeros(1))
+    optimizer.add_param_group({"params": [unused]})
+    assert list(scales_of([*parameters, unused], [optimizer])) == [0, 1]
     layer.bias.requires_grad = False
     assert list(scales_of(parameters, [optimizer])) == [0]
 
@@ -62,3 +74,15 @@ def test_optimizers():
             optimized(wrong, preconditioned=False)
     with pytest.raises(ValueError, match="got True with SGD"):
         optimized([adam, sgd], preconditioned=True)
+
+
+def test_moments_of_another_kind_are_known_after_the_first_step():
+    layer = nn.Linear(3, 2)
+    adamax = torch.optim.Adamax(layer.parameters())
+    assert optimized(adamax, preconditioned=True) == [adamax]
+    assert scales_of([*layer.parameters()], [adamax]) is None
+    layer(torch.ones(1, 3)).sum().backward()
+    adamax.step()
+    for ask in (lambda: scales_of([*layer.parameters()], [adamax]), lambda: optimized(adamax, preconditioned=True)):
+        with pytest.raises(ValueError, match=r"where the optimizer keeps no second moments, got True with Adamax"):
+            ask()

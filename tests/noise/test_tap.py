@@ -8,8 +8,11 @@ import pytest
 import torch
 from tests.noise.trainings import FOREVER, Training, data, network, squares_of
 from torch.nn.functional import mse_loss
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import adabatch as ab
+from adabatch import _devices
 from adabatch.noise import Estimator, parts, trace_and_signal
 from adabatch.noise.listening import tap_on
 from adabatch.noise.tap import EPOCHS
@@ -74,7 +77,7 @@ def test_the_training_is_the_same(micro):
         assert torch.equal(tapped.weights(), plain.weights())
     else:
         torch.testing.assert_close(tapped.weights(), plain.weights(), rtol=1e-12, atol=1e-13)
-    assert not any(p._backward_hooks for p in tapped.model.parameters())
+    assert not tapped.tap._watched.is_open
 
 
 def test_other_loaders():
@@ -114,6 +117,49 @@ def test_devices(device, micro):
     agree(training)
 
 
+class NoFloat64(TorchDispatchMode):
+    """While entered, no operator may give numbers in float64, as on Apple's GPUs."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for each in tree_leaves(found):
+            assert not isinstance(each, torch.Tensor) or each.dtype != torch.float64, func
+        return found
+
+
+@NORMS
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_device_without_float64(weighed, norm, monkeypatch):
+    """The same numbers in float32; weights may be tensors."""
+
+    class Weighed(Training):
+        def updates(self):
+            for micro in ab.accumulate(self.loader, self.model):
+                with micro as (inputs, targets):
+                    loss = mse_loss(self.model(inputs), targets, reduction="sum")
+                    (loss * micro.weigh(torch.tensor(float(micro.size)))).backward()
+                if micro.is_last:
+                    self.step()
+                    self.batches.step()
+                    yield micro.count
+
+    def training():
+        loader = ab.DataLoader(data(dtype=torch.float32), batch_size=12, micro_batch_size=5)
+        made = (Weighed if weighed else Training)(
+            model=network(torch.float32), loader=loader, every=1, norm=norm, groups="layer"
+        )
+        made.naive.see = lambda *_: None
+        return made
+
+    wanted, narrow = training(), training()
+    wanted.go(6)
+    monkeypatch.setattr(_devices, "longest_float", lambda device: torch.float32)
+    with NoFloat64():
+        narrow.go(6)
+        found = narrow.estimate()
+    assert vars_of(found) == pytest.approx(vars_of(wanted.estimate()), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("device", "dtype"),
     [("cpu", torch.bfloat16), pytest.param("cuda", torch.float16, marks=pytest.mark.gpu)],
@@ -145,7 +191,7 @@ def test_after_close_nothing_is_measured_or_held():
     training.tap.close()
     assert training.go(3) == [1, 1, 1]
     assert training.tap.estimate() == before
-    assert not any(p._backward_hooks for p in training.model.parameters())
+    assert not training.tap._watched.is_open
     ab.noise.tap(training.model, training.optimizer, training.loader).close()
 
 
@@ -194,6 +240,51 @@ def test_preconditioned_norms():
     training.go(7)
     agree(training)
     assert training.tap.estimate().measured == pytest.approx(6), "before the first step there are no second moments"
+
+
+def test_preconditioned_norms_where_a_layer_is_not_used():
+    """It has no second moments; once it is used and stepped it counts, as in the naive transcription."""
+
+    class Spare(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.spare, self.used = network(), torch.nn.Linear(5, 1).double(), False
+
+        def forward(self, inputs):
+            return self.main(inputs) + (self.spare(inputs) if self.used else 0)
+
+    model = Spare()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99), eps=1e-3)
+    training = Preconditioned(model=model, optimizer=optimizer, micro=4, every=1, preconditioned=True)
+    training.parameters = [*model.main.parameters()]
+    training.go(4)
+    agree(training)
+    model.used = True
+    training.go(1)  # its gradient is there, and its moments are not yet
+    training.parameters = [*model.parameters()]
+    training.go(3)
+    agree(training)
+    assert training.tap.estimate().measured == pytest.approx(7)
+
+
+def test_preconditioned_without_second_moments():
+    model = network()
+    training = Training(model=model, optimizer=torch.optim.Adamax(model.parameters()), micro=4, preconditioned=True)
+    training.naive.see = lambda *_: None
+    training.go(1)
+    with pytest.raises(ValueError, match="`preconditioned` must be False where the optimizer keeps no second moments"):
+        training.go(1)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_an_optimizer_that_accelerate_wraps():
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state(True)
+    model = network()
+    model, optimizer = accelerate.Accelerator(cpu=True).prepare(model, torch.optim.SGD(model.parameters(), lr=0.02))
+    training = Training(model=model, optimizer=optimizer, micro=4, every=1)
+    training.go(6)
+    agree(training)
 
 
 def test_tokens_weigh():
@@ -319,6 +410,33 @@ def test_frozen_parameters_and_a_layer_that_is_not_used():
     agree(training)
 
 
+@NORMS
+def test_parameters_that_the_optimizer_is_given_later(norm):
+    """A network that is thawed by and by: what comes to the optimizer is measured from then on."""
+    model = network()
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.02)
+    training = Training(model=model, optimizer=optimizer, micro=4, every=1, norm=norm)
+    training.step = lambda: (training.optimizer.step(), model.zero_grad())
+    training.parameters = [*model[2].parameters()]
+    training.go(3)
+    optimizer.add_param_group({"params": [*model[0].parameters()]})
+    training.parameters = [*model.parameters()]
+    training.go(5)
+    agree(training, rel=1e-9 if norm == "l2" else 1e-6)
+    training.close()
+    assert not training.tap._watched.is_open
+
+
+def test_layers_of_an_optimizer_that_is_given_more():
+    model = network()
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.02)
+    training = Training(model=model, optimizer=optimizer, micro=4, every=1, groups="layer")
+    training.go(2)
+    optimizer.add_param_group({"params": [*model[0].parameters()]})
+    with pytest.raises(RuntimeError, match=r"`noise.tap` cannot follow an optimizer that is given other .*from the st"):
+        training.go(1)
+
+
 def test_parameters_that_another_optimizer_trains_are_left_out():
     model = network()
     training = Training(model=model, optimizer=torch.optim.SGD(model[2].parameters(), lr=0.1), micro=4, every=1)
@@ -380,6 +498,40 @@ def test_gradients_in_several_pieces():
     agree(training)
 
 
+@NORMS
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_that_are_thrown_away(to_none, norm):
+    """Zeroed before the pass that trains, in the first micro-batch, as any other would lose those of before it."""
+
+    class Thrown(Training):
+        def backward(self, loss):
+            if not any(p.grad is not None and p.grad.any() for p in self.parameters):
+                (3 * loss).backward(retain_graph=True)
+                self.optimizer.zero_grad(set_to_none=to_none)
+            loss.backward()
+
+    training = Thrown(micro=4, every=1, norm=norm)
+    training.go(6)
+    assert training.tap.skipped == 0
+    agree(training, rel=1e-9 if norm == "l2" else 1e-6)
+
+
+@NORMS
+def test_gradients_that_nobody_adds(norm):
+    """As those of a penalty on the gradient's length, whose own gradient is added."""
+
+    class Penalised(Training):
+        def loss(self, part):
+            loss = super().loss(part)
+            found = torch.autograd.grad(loss, self.parameters, create_graph=True)
+            return loss + 0.1 * sum(each.square().sum() for each in found)
+
+    training = Penalised(micro=4, every=1, norm=norm)
+    training.go(6)
+    assert training.tap.skipped == 0
+    agree(training, rel=1e-9 if norm == "l2" else 1e-6)
+
+
 def test_checkpointing_is_no_backward_pass_of_its_own():
     class Checkpointed(Training):
         def loss(self, part):
@@ -437,7 +589,7 @@ def test_an_error_in_the_middle_of_a_batch():
     with pytest.raises(KeyError):
         training.go()
     training.optimizer.zero_grad()
-    assert not any(p._backward_hooks for p in training.model.parameters())
+    assert not training.tap._watched.is_open
     training.loss, training.naive.see = whole, see
     training._updates = training.updates()
     training.go(4)
@@ -474,6 +626,23 @@ def test_a_plain_loop_on_one_device_is_refused(scheduled):
     noise.close()
 
 
+def test_a_step_outside_the_loop_after_a_resume():
+    """The clock stands elsewhere by then, and does not move; once it does between two steps, a plain loop is known."""
+    model, loader = network(), ab.DataLoader(data(), batch_size=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    noise = ab.noise.tap(model, optimizer, loader)
+    loader.set_epoch(3)
+    for _ in range(2):
+        model(data().tensors[0]).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for inputs, targets in loader:
+        mse_loss(model(inputs), targets).backward()
+    with pytest.raises(RuntimeError, match="a plain loop on one device has a batch in one part"):
+        optimizer.step()  # all batches as one, after the loop
+    noise.close()
+
+
 def test_the_taps_of_one_loader_and_of_two():
     model, loader, other = network(), ab.DataLoader(data(), batch_size=8), ab.DataLoader(data(), batch_size=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -486,6 +655,13 @@ def test_the_taps_of_one_loader_and_of_two():
     noise.close()
     second.close()
     assert tap_on(loader) is None
+
+
+class Stranger(torch.optim.Optimizer):
+    """Wraps something, and has none of torch's hooks."""
+
+    def __init__(self):
+        self.param_groups, self.defaults, self.state = [], {}, {}
 
 
 def setup_of(**how):
@@ -511,6 +687,7 @@ def setup_of(**how):
         ({"loader": [1, 2]}, TypeError, "`loader` must be an ab.DataLoader, got list; `ab.micro_batches"),
         ({"model": [3]}, TypeError, "`model` must be a torch.nn.Module or a list of them, got int"),
         ({"optimizer": [3]}, TypeError, "`optimizer` must be a torch.optim.Optimizer or a list of them, got int"),
+        ({"optimizer": Stranger()}, TypeError, "`optimizer` must be .*, got Stranger; unwrap one that is wrapped"),
         ({"preconditioned": 1}, TypeError, "`preconditioned` must be True or False"),
         ({"preconditioned": True}, ValueError, "`preconditioned` must be False where the optimizer keeps no second "
                                                "moments, got True with SGD; leave it out, or train with Adam"),

@@ -165,6 +165,26 @@ def what_is_left_out(rank, world):
     assert noise.estimate().measured == pytest.approx(UPDATES - 2)
 
 
+def what_is_thrown_away(rank, world):
+    """A gradient that is zeroed before the one that trains, as that of a perturbation, and one that nobody adds."""
+    wanted = alone(world)
+    for to_none in (True, False):
+        model, loader = DistributedDataParallel(network()), together(world)
+        optimizer, batches, noise = setup(model, loader)
+        for inputs, targets in loader:
+            torch.autograd.grad(mse_loss(model.module(inputs), targets), [*model.parameters()])
+            (3 * mse_loss(model(inputs), targets)).backward()
+            optimizer.zero_grad(set_to_none=to_none)
+            mse_loss(model(inputs), targets).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            batches.step()
+        noise.close()
+        assert noise.skipped == 0
+        check_same(noise, wanted)
+
+
 def what_is_refused(rank, world):
     model, loader = network(), together(world)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -185,8 +205,12 @@ def what_is_refused(rank, world):
     wrapped = DistributedDataParallel(network())
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
     noise = ab.noise.tap(wrapped, optimizer, loader)
-    inputs, targets = next(iter(loader))
-    mse_loss(wrapped(inputs), targets).backward()
+    batches = iter(loader)
+    for turn in range(2):
+        inputs, targets = next(batches)
+        mse_loss(wrapped(inputs), targets).backward()
+        if turn == 0:
+            optimizer.step()
     with pytest.raises(
         RuntimeError, match=r"only a scheduler knows the size of the batch; .*make an `ab.BatchSizeSched"
     ):
@@ -196,7 +220,7 @@ def what_is_refused(rank, world):
 
 @pytest.mark.world_size(2)
 def test_two_ranks():
-    on_ranks(2, ranks_are_parts, in_the_l1_norm, what_is_left_out, what_is_refused)
+    on_ranks(2, ranks_are_parts, in_the_l1_norm, what_is_left_out, what_is_thrown_away, what_is_refused)
 
 
 @pytest.mark.slow

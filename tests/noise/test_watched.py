@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from adabatch.noise._coordinates import WatchedCoordinates
 from adabatch.noise._watched import Watched
 
 
@@ -77,6 +78,47 @@ def test_pieces_are_summed_from_the_second_time_on():
     watched.close()
 
 
+@pytest.mark.parametrize("kind", [Watched, WatchedCoordinates])
+@pytest.mark.parametrize("order", ["sparse", "sparse first", "dense first"])
+def test_sparse_pieces_of_other_rows(order, kind):
+    """Sums of rows that differ in number, some twice; and of a tied layer, which has a dense piece."""
+    table, tokens = nn.Embedding(5, 2, sparse=True), (torch.tensor([0, 3, 3]), torch.tensor([3, 1]))
+    watched = kind([table.weight])
+    losses = [lambda rows=rows: (table(rows) * torch.tensor([1.0, 2.0])).sum() for rows in tokens]
+    if order != "sparse":
+        losses[1] = lambda: table.weight.square().sum() / 7
+    for _ in range(2):
+        watched.open()
+        table.zero_grad()
+        for loss in losses[:: -1 if order == "dense first" else 1]:
+            loss().backward()
+    own, gradient = watched.own(), table.weight.grad.to_dense()
+    if kind is Watched:
+        assert float(own) == pytest.approx(float(gradient.square().sum()))
+        assert float(watched.whole()) == pytest.approx(float(own))
+    else:
+        assert torch.equal(own[0], gradient.square())
+    watched.close()
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_what_was_thrown_away_is_dropped_for_each_parameter(to_none):
+    """Here those of one layer alone, after they came in pieces."""
+    model, x = layers(), torch.randn(5, 3)
+    watched = watched_of(model)
+    for _ in range(2):
+        watched.open()
+        model.zero_grad()
+        for zeroed in (model, model[0], nn.Identity()):
+            model(x).sum().backward()
+            model(x).square().sum().backward()
+            zeroed.zero_grad(set_to_none=to_none)
+            watched.drop_zeroed()
+            torch.autograd.grad(model(x).sum(), [*model.parameters()])
+        assert watched.own().tolist() == pytest.approx(squares(model))
+    watched.close()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(dtype):
     """The square of a gradient of 300 is beyond the range of fp16."""
@@ -95,4 +137,13 @@ def test_scales_divide_each_element():
     watched.open({0: torch.tensor([2.0, 4.0])})
     (weight * torch.tensor([6.0, 8.0])).sum().backward()
     assert [*watched.own().tolist(), *watched.whole().tolist()] == pytest.approx([3**2 + 2**2] * 2)
+    watched.close()
+
+
+def test_scales_of_sparse_gradients_are_those_of_their_rows():
+    table = nn.Embedding(3, 2, sparse=True)
+    watched = Watched([table.weight])
+    watched.open({0: torch.tensor([[1.0, 1.0], [2.0, 4.0], [5.0, 10.0]])})
+    (table(torch.tensor([2, 1, 2])) * torch.tensor([10.0, 20.0])).sum().backward()  # of row 2 twice
+    assert [*watched.own().tolist(), *watched.whole().tolist()] == pytest.approx([2 * 5**2 + 2 * 4**2] * 2)
     watched.close()

@@ -73,10 +73,68 @@ def shards_in_the_l1_norm(rank, world):
     noise.close()
 
 
+def two_taps_of_one_model(rank, world):
+    """The second would silence the first, whatever its loader; after `close` it may come."""
+    model, loader, other = sharded(), together(world, dtype=torch.float32), together(world, dtype=torch.float32)
+    noise = setup(model, loader)[-1]
+    for whole in (model, [model[0]]):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with pytest.raises(ValueError, match=r"`model` must not have two taps; call `close\(\)` on the other first"):
+            ab.noise.tap(whole, optimizer, other)
+    for micro in ab.accumulate(loader, model):
+        with micro as (inputs, targets):
+            (mse_loss(model(inputs), targets) * micro.weight).backward()
+        model.zero_grad()
+    assert noise.estimate().trace > 0
+    noise.close()
+    ab.noise.tap([model, model[0]], torch.optim.SGD(model.parameters(), lr=0.1), other).close()
+
+
+def parameters_that_are_not_sharded(rank, world):
+    """They are trained on each rank alone; frozen ones are none of the tap's."""
+    for frozen in (True, False):
+        model = network(torch.float32)
+        model[2].bias.requires_grad = not frozen
+        mesh = init_device_mesh("cpu", (world,))
+        fully_shard(model, mesh=mesh, ignored_params={model[2].bias})
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loader = together(world, dtype=torch.float32)
+        if frozen:
+            ab.noise.tap(model, optimizer, loader).close()
+            continue
+        with pytest.raises(ValueError, match=r"`model` must shard all parameters that are trained, got one that ignor"):
+            ab.noise.tap(model, optimizer, loader)
+
+
+def shards_that_are_thrown_away(rank, world):
+    """As under DistributedDataParallel: what is zeroed before the pass that trains is forgotten."""
+    wanted = alone(world, dtype=torch.float32)
+    for to_none in (True, False):
+        model, loader = sharded(), together(world, dtype=torch.float32)
+        optimizer, batches, noise = setup(model, loader)
+        for inputs, targets in loader:
+            (3 * mse_loss(model(inputs), targets)).backward()
+            optimizer.zero_grad(set_to_none=to_none)
+            mse_loss(model(inputs), targets).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            batches.step()
+        noise.close()
+        assert noise.skipped == 0
+        check_same(noise, wanted, rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.world_size(2)
 def test_two_ranks():
     on_ranks(2, shards_are_parts, shards_in_the_l1_norm)
+
+
+@pytest.mark.slow
+@pytest.mark.world_size(2)
+def test_two_ranks_of_other_models():
+    on_ranks(2, two_taps_of_one_model, parameters_that_are_not_sharded, shards_that_are_thrown_away)
 
 
 @pytest.mark.slow

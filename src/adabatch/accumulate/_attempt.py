@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor
 
-from adabatch import _checks, _distributed
+from adabatch import _checks, _devices, _distributed
 from adabatch._errors import ArgumentError, UsageError
 from adabatch.accumulate._models import Models
 from adabatch.accumulate._norms import Norms
@@ -326,8 +326,9 @@ class Attempt:
                 grad.mul_(factors[grad.device])
 
     def _total(self) -> Tensor:
-        """The weight of the batch, over micro-batches and ranks, in float64 on the model's device."""
-        total = torch.zeros((), dtype=torch.float64, device=self._setup.models.device)
+        """The weight of the batch, over micro-batches and ranks, on the model's device."""
+        device = self._setup.models.device
+        total = torch.zeros((), dtype=_devices.longest_float(device), device=device)
         for weight in self._weights.values():
             total += weight.to(total) if isinstance(weight, Tensor) else weight
         return _distributed.summed(total, self._setup.group) if self._setup.world > 1 else total

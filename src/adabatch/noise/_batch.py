@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from adabatch import _distributed
+from adabatch import _devices, _distributed
 from adabatch.noise.estimator import Parts, trace_and_signal
 
 _EXTRA: Final = 5  # numbers after the squares: first, second, total, count, and what was in `.grad` before
@@ -38,7 +38,7 @@ class MeasuredBatch:
 
     def __init__(self, width: int, before: Tensor | None, device: torch.device, *, end: int, size: int) -> None:
         self.end, self.size = end, size
-        self._sums = torch.zeros(width + _EXTRA, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(width + _EXTRA, dtype=_devices.longest_float(device), device=device)
         if before is not None:
             self._sums[-1] = before
         self._told = [0.0, 0.0, 0.0, 0.0]  # first, second, total and count of parts whose weights are no tensors
@@ -64,11 +64,11 @@ class MeasuredBatch:
                 numbers = (weight / size, weight * weight / size, weight, 1.0)
                 self._told = [one + other for one, other in zip(self._told, numbers, strict=True)]
             return
-        weight = torch.as_tensor(weight, dtype=torch.float64, device=sums.device)
-        factor = torch.as_tensor(factor, dtype=torch.float64, device=sums.device)
+        weight = torch.as_tensor(weight, dtype=sums.dtype, device=sums.device)
+        factor = torch.as_tensor(factor, dtype=sums.dtype, device=sums.device)
         counts = weight > 0
         self._add(squares, weight / torch.where(counts, factor, 1.0).square(), counts)
-        sums[self._width : -1] += torch.stack([weight / size, weight.square() / size, weight, counts.double()])
+        sums[self._width : -1] += torch.stack([weight / size, weight.square() / size, weight, counts.to(sums.dtype)])
 
     def _add(self, squares: Any, times: float | Tensor, counts: Tensor | None = None) -> None:
         """Adds squares so many times, unless they do not count."""

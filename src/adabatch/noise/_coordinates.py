@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from adabatch import _distributed
+from adabatch import _devices, _distributed
 from adabatch.noise._batch import MeasuredBatch
 from adabatch.noise._watched import Watched
 from adabatch.noise.estimator import Parts
@@ -65,10 +65,8 @@ class WatchedCoordinates(Watched):
     For a measured batch that takes the memory of three more gradients at most.
     """
 
-    def _values(self, gradient: Tensor) -> Tensor:
-        return gradient.to_dense() if gradient.is_sparse else gradient
-
     def _norm(self, _index: int, gradient: Tensor) -> Tensor:
+        gradient = gradient.to_dense() if gradient.is_sparse else gradient
         return (gradient if gradient.dtype in _WIDE else gradient.float()).abs().square()
 
     @torch.no_grad()
@@ -83,9 +81,9 @@ class WatchedCoordinates(Watched):
         for index, parameter in enumerate(self.parameters):
             gradient: Any = parameter.grad
             if gradient is not None and parameter.requires_grad:
-                values = self._values(gradient)
-                lengths[index] = values.abs().sum(dtype=torch.float64)
-                squares[index] = self._norm(index, values)
+                gradient = gradient.to_dense() if gradient.is_sparse else gradient
+                lengths[index] = gradient.abs().sum(dtype=_devices.longest_float(gradient.device))
+                squares[index] = self._norm(index, gradient)
         return Coordinates(self.by_group(lengths), squares)
 
     def left(self) -> Tensor:
@@ -143,7 +141,7 @@ class MeasuredCoordinates(MeasuredBatch):
                         parameter, dtype=torch.float64 if parameter.dtype in _WIDE else torch.float32
                     )
                 found = _distributed.summed(found, group) if world > 1 else found
-                spreads[index] = found.clamp_(min=0).sqrt_().sum(dtype=torch.float64)
+                spreads[index] = found.clamp_(min=0).sqrt_().sum(dtype=_devices.longest_float(found.device))
             whole = torch.cat([whole.lengths, self._watched.by_group(spreads)])
         super().close(whole, shared=shared, scale=scale, group=group, world=world)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._optimizers import is_steppable, unwrapped
 
 _ROOT = "model"  # the name of a model among its layers
 
@@ -65,9 +66,9 @@ def _is_flat(parameter: Tensor) -> bool:
     return bool(getattr(parameter, "_fsdp_flattened", False))  # torch has no public way
 
 
-def is_sharded(modules: Sequence[nn.Module]) -> bool:
-    """Whether `fully_shard` averages the gradients of any module."""
-    return any(_is_fully_sharded(module) for module in modules)
+def sharded_parts(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """The modules, and those in them, whose gradients `fully_shard` averages, each once."""
+    return list(dict.fromkeys(each for module in modules for each in module.modules() if _is_fully_sharded(each)))
 
 
 def is_averaged(modules: Sequence[nn.Module]) -> bool:
@@ -86,27 +87,41 @@ def has_batch_norm(modules: Sequence[nn.Module]) -> bool:
 
 
 def optimized(optimizer: Any, *, preconditioned: bool) -> list[torch.optim.Optimizer]:
-    """The optimizers given.
+    """The optimizers given, without a framework's wrapper.
 
     Raises:
         TypeError: if there is none, or another thing among them.
         ValueError: if one has no second moments and they are asked for.
     """
-    found = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    found = [unwrapped(each) for each in (optimizer if isinstance(optimizer, list | tuple) else [optimizer])]
     for each in found:
-        if not isinstance(each, torch.optim.Optimizer):
+        if not is_steppable(each):
             raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them",
-                                    got=type(each).__name__)  # fmt: skip
-        if preconditioned and not {"betas", "eps"} <= set(each.defaults):
-            raise ArgumentError(
-                "preconditioned",
-                "must be False where the optimizer keeps no second moments",
-                got=f"True with {type(each).__name__}",
-                remedy="leave it out, or train with Adam or AdamW",
-            )
+                                    got=type(each).__name__, remedy="unwrap one that is wrapped")  # fmt: skip
+        keeps = {"betas", "eps"} <= set(each.defaults) and all(map(_has_moment, each.state.values()))
+        if preconditioned and not keeps:
+            raise _without_moments(each)
     if not found:
         raise ArgumentTypeError("optimizer", "must be a torch.optim.Optimizer or a list of them", got="an empty list")
     return found
+
+
+def _has_moment(state: Mapping[str, Any]) -> bool:
+    return "exp_avg_sq" in state and "step" in state
+
+
+def _without_moments(optimizer: torch.optim.Optimizer) -> ArgumentError:
+    return ArgumentError(
+        "preconditioned",
+        "must be False where the optimizer keeps no second moments",
+        got=f"True with {type(optimizer).__name__}",
+        remedy="leave it out, or train with Adam or AdamW",
+    )
+
+
+def held_by(optimizers: Sequence[torch.optim.Optimizer]) -> set[int]:
+    """The ids of the parameters that optimizers have; groups may be added while a network trains."""
+    return {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
 
 
 def watched_parameters(
@@ -117,7 +132,7 @@ def watched_parameters(
     Raises:
         ValueError: if none of them is trained.
     """
-    held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+    held = held_by(optimizers)
     found: dict[int, tuple[Tensor, str]] = {}
     for number, module in enumerate(modules):
         inner: nn.Module = module.module if isinstance(module, DistributedDataParallel) else module
@@ -138,7 +153,11 @@ def watched_parameters(
 
 
 def scales_of(parameters: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, Tensor] | None:
-    """Adam's `sqrt(v / (1 - beta2^t)) + eps` of each parameter, by its number; None if a moment is not there yet."""
+    """Adam's `sqrt(v / (1 - beta2^t)) + eps` of each parameter that has been stepped, by its number; None before any.
+
+    Raises:
+        ValueError: if an optimizer that has stepped keeps no second moments, as Adamax.
+    """
     number = {id(parameter): index for index, parameter in enumerate(parameters)}
     found: dict[int, Tensor] = {}
     for each in optimizers:
@@ -147,9 +166,11 @@ def scales_of(parameters: Sequence[Tensor], optimizers: Sequence[torch.optim.Opt
                 index = number.get(id(parameter))
                 if index is None or not parameter.requires_grad:
                     continue
-                state = each.state.get(parameter, {})
-                if "exp_avg_sq" not in state or "step" not in state:
-                    return None
+                state = each.state.get(parameter)
+                if not state:
+                    continue  # no gradient has reached it yet
+                if not _has_moment(state):
+                    raise _without_moments(each)
                 correction = 1 - float(group["betas"][1]) ** float(state["step"])
                 found[index] = (state["exp_avg_sq"].detach() / correction).sqrt_().add_(group["eps"])
-    return found
+    return found or None

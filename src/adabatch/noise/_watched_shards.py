@@ -25,8 +25,8 @@ class WatchedShards:
             rank's share of the l1 norm and of the sum of sqrt(D_i), see `MeasuredCoordinates`.
 
     Raises:
-        ValueError: if others are trained too, since what is scattered holds all gradients of a module; see also
-            `own_norms`.
+        ValueError: if others are trained too, since what is scattered holds all gradients of a module, or some are not
+            sharded; see also `own_norms`.
     """
 
     groups: tuple[str, ...] = ()
@@ -41,6 +41,13 @@ class WatchedShards:
                 "must train all parameters of a sharded model that require a gradient",
                 got="one that lacks some",
                 remedy="give all optimizers, as a list",
+            )
+        if any(each.requires_grad and not hasattr(each, "device_mesh") for each in parameters):
+            raise ArgumentError(
+                "model",
+                "must shard all parameters that are trained",
+                got="one that ignores some, whose gradients are not averaged",
+                remedy="leave `ignored_params` out, or freeze them",
             )
         self._own = [each for module in modules for each in _distributed.own_norms(module)]
         self.is_open = False
@@ -74,6 +81,11 @@ class WatchedShards:
         """Forgets what was seen."""
         for each in self._own:
             each.squares = []
+
+    def drop_zeroed(self) -> None:
+        """See `Watched.drop_zeroed`; if some are zeroed and others not, all stays, and `own` cannot tell."""
+        if self.seen and not (self.has_gradients() and self.left()):
+            self.clear()
 
     def weigh(self, weight: float, all_weights: float) -> None:
         """Before a batch's backward passes: what squares of this rank's gradient count, and all ranks together."""

@@ -1,4 +1,7 @@
-"""Which tap listens to which loader, so that those who hand out micro-batches can tell it of them."""
+"""Which tap listens to which loader, so that those who hand out micro-batches can tell it of them.
+
+And to which modules, where parameters are sharded: what they scatter is told to one tap.
+"""
 
 from __future__ import annotations
 
@@ -42,26 +45,31 @@ class Listener(Protocol):
 _TAPS: Final[WeakKeyDictionary[Any, ref[Listener]]] = WeakKeyDictionary()
 
 
-def tap_on(loader: Any) -> Listener | None:
-    """The tap that listens to a loader; None for none."""
+def tap_on(place: Any) -> Listener | None:
+    """The tap that listens to a loader, or to a module; None for none."""
     if not _TAPS:
         return None
-    found = _TAPS.get(loader)
+    found = _TAPS.get(place)
     return None if found is None else found()
 
 
-def put_on(loader: Any, tap: Listener) -> None:
-    """From now on `tap` listens to the loader.
+def check_free(place: Any, *, name: str) -> None:
+    """Raises ValueError, which names the argument, if a tap listens to it."""
+    if tap_on(place) is not None:
+        raise ArgumentError(name, "must not have two taps", remedy="call `close()` on the other first")
+
+
+def put_on(place: Any, tap: Listener) -> None:
+    """From now on `tap` listens to a loader, or to a module.
 
     Raises:
         ValueError: if another does.
     """
-    if tap_on(loader) is not None:
-        raise ArgumentError("loader", "must not have two taps", remedy="call `close()` on the other first")
-    _TAPS[loader] = ref(tap)
+    check_free(place, name="loader")
+    _TAPS[place] = ref(tap)
 
 
-def take_off(loader: Any, tap: Listener) -> None:
+def take_off(place: Any, tap: Listener) -> None:
     """`tap` listens no longer."""
-    if tap_on(loader) is tap:
-        del _TAPS[loader]
+    if tap_on(place) is tap:
+        del _TAPS[place]

@@ -18,17 +18,18 @@ from adabatch.noise._batch import MeasuredBatch
 from adabatch.noise._coordinates import MeasuredCoordinates, WatchedCoordinates
 from adabatch.noise._models import (
     has_batch_norm,
+    held_by,
     is_averaged,
-    is_sharded,
     optimized,
     scales_of,
+    sharded_parts,
     trained,
     watched_parameters,
 )  # fmt: skip
 from adabatch.noise._watched import Watched
 from adabatch.noise._watched_shards import WatchedShards
 from adabatch.noise.estimator import Estimator
-from adabatch.noise.listening import put_on, take_off
+from adabatch.noise.listening import check_free, put_on, take_off
 from adabatch.types import Batch, DrivenLoader, NoiseEstimate, Part
 
 Kind = Literal["auto", "micro_batches", "ranks", "halves"]
@@ -80,7 +81,8 @@ def tap(
         kind: where the parts come from; `"auto"` takes ranks, else micro-batches, else halves.
         groups: `"layer"`: the parameters of each module are also measured apart, see `Tap.by_group`.
         half_life: samples after which an update counts half; None: 20 measured updates.
-        preconditioned: whether gradients are divided by Adam's `sqrt(v) + eps`, element by element, first.
+        preconditioned: whether gradients are divided by Adam's `sqrt(v) + eps`, element by element, first. Those of
+            parameters that Adam has not stepped yet are left out.
         norm: `"l1"`: the noise scale of sign descent, (sum of sigma_i)^2 / (sum of |G_i|)^2 over the coordinates, for
             the policy `sign_noise`. See above.
 
@@ -91,7 +93,7 @@ def tap(
         TypeError: if an argument is of the wrong kind.
         ValueError: if it is out of range; there are no two parts; the model is not wrapped as a whole, or sharded in a
             way that shows no gradient of one rank; the optimizer trains nothing of it, or keeps no second moments
-            although `preconditioned`; the norm is l1 as well; or the loader has a tap.
+            although `preconditioned`; the norm is l1 as well; or the loader, or a sharded model, has a tap.
 
     Example:
         >>> import torch, adabatch as ab
@@ -164,9 +166,13 @@ class Tap:
         self.kind = _chosen(kind, loader, self._world, averaged=is_averaged(modules))
         self._ghosts = self.kind == "halves" and has_batch_norm(modules)
         parameters, names = watched_parameters(modules, self._optimizers)
+        self._modules, self._held = modules, held_by(self._optimizers)
         self._watched: Watched | WatchedShards
-        if is_sharded(modules):
+        self._places: list[Any] = [loader, *sharded_parts(modules)]
+        if len(self._places) > 1:
             _check_sharded(self.kind, groups=groups, preconditioned=preconditioned)
+            for module in self._places[1:]:
+                check_free(module, name="model")
             self._watched = WatchedShards(modules, parameters, coordinates=norm == "l1")
         else:
             watched = WatchedCoordinates if norm == "l1" else Watched
@@ -185,8 +191,9 @@ class Tap:
         self._batch: Batch | None = None  # in a plain loop, the batch under way
         self._whole: Any = None  # and its gradient's squared norms
         self._counted: Batch | None = None  # and the batch that was counted last
-        self._began_at = loader.clock
-        put_on(loader, self)
+        self._stood_at: int | None = None  # the loader's clock at the last step for which no batch was out
+        for place in self._places:
+            put_on(place, self)
         self._passes = Passes(self._before_backward, self._after_backward)
         first = self._optimizers[0]
         untraced: Any = torch.compiler.disable
@@ -260,7 +267,8 @@ class Tap:
             self._passes.close()
             for hook in self._hooks:
                 hook.remove()
-            take_off(self._loader, self)
+            for place in self._places:
+                take_off(place, self)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, JSON-safe; a resumed tap goes on with the very result. The same on every rank."""
@@ -323,7 +331,7 @@ class Tap:
         """See `Listener`."""
         self._put_back()
         if self.kind == "ranks" and not self._closed and self._under_way is None:
-            self._told = False  # a plain loop may follow
+            self._told, self._stood_at = False, None  # a plain loop may follow
             self._get_ready()
 
     def enter(self, part: Part) -> None:
@@ -382,10 +390,11 @@ class Tap:
             self._watched.open(self._scales())
 
     def _before_backward(self) -> None:
-        if self._told or not self._watched.is_open:
+        if not self._watched.is_open:
             return
         batch = self._loader.current
-        if batch is self._batch and self._under_way is not None:
+        if self._told or (batch is self._batch and self._under_way is not None):
+            self._watched.drop_zeroed()
             return
         if self._whole is not None:
             self._skip(self._batch, "the optimizer did not step for it")
@@ -403,8 +412,10 @@ class Tap:
         if self._told or self._phantom:
             return
         batch = self._loader.current
-        if batch is None and self._loader.clock == self._began_at:
-            return  # no batch of the loader is trained on yet
+        if batch is None:  # without a scheduler none ever is in a plain loop, but there the clock moves between steps
+            before, self._stood_at = self._stood_at, self._loader.clock
+            if before in (None, self._stood_at):
+                return
         if self.kind != "ranks" or self._loader.driver is None:
             why = "a plain loop on one device has a batch in one part" if self.kind != "ranks" else (
                 "in a plain loop only a scheduler knows the size of the batch"
@@ -431,7 +442,21 @@ class Tap:
     def _scales(self) -> dict[int, Tensor] | None:
         return scales_of(self._watched.parameters, self._optimizers) if self._preconditioned else None
 
+    def _look_again(self) -> None:
+        """Watches what the optimizers hold now, if they were given other parameters since."""
+        held = held_by(self._optimizers)
+        if held == self._held:
+            return
+        if self._watched.groups or isinstance(self._watched, WatchedShards):
+            rule = "cannot follow an optimizer that is given other parameters where layers, or shards, are measured"
+            remedy = "give it all from the start: those with `requires_grad=False` are left out until they are thawed"
+            raise UsageError("noise.tap", rule, remedy=remedy)
+        self._watched.close()
+        parameters, _ = watched_parameters(self._modules, self._optimizers)
+        self._watched, self._held = type(self._watched)(parameters), held
+
     def _begin(self, batch: Batch) -> None:
+        self._look_again()
         watched, scales = self._watched, self._scales()
         if self._preconditioned and scales is None:
             return  # before the first step
@@ -515,7 +540,7 @@ def squared(found: NoiseEstimate) -> NoiseEstimate:
 
     Example:
         >>> squared(NoiseEstimate(3.0, 2.0, 4.0, trace=6.0, signal=2.0, measured=10.0))
-        NoiseEstimate(noise_scale=9.0, low=4.0, high=16.0, trace=36.0, signal=4.0, measured=10.0)
+        NoiseEstimate(noise_scale=9.0, low=4.0, high=16.0, trace=36.0, signal=4.0, measured=10.0, margin=1.0)
     """
     ratio, low, high = found.noise_scale**2, found.low**2, found.high**2
     return NoiseEstimate(ratio, low, high, found.trace**2, found.signal**2, found.measured)

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from adabatch import _checks, _distributed
+from adabatch import _checks, _devices, _distributed
 from adabatch._errors import ArgumentError, ArgumentTypeError, UsageError
 from adabatch.norm._exchange import exchanged, layers_of, like, remedy_for
 from adabatch.types import DrivenLoader
@@ -407,7 +407,7 @@ def _checked(model: nn.Module, *, again: bool) -> list[tuple[str, _BatchNorm]]:
 
 def _wide(tensor: Tensor) -> Tensor:
     """The tensor in float64, where the device has it."""
-    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+    return tensor.to(_devices.longest_float(tensor.device))
 
 
 def _summed(tensors: list[Tensor], group: Any) -> list[Tensor]:

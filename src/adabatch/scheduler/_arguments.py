@@ -10,6 +10,7 @@ import torch
 
 from adabatch import couplings
 from adabatch._errors import ArgumentError, ArgumentTypeError
+from adabatch._optimizers import is_steppable, unwrapped
 from adabatch.policies import Policy
 from adabatch.scheduler._coupled_step import COUPLED
 from adabatch.schedules import Schedule
@@ -58,14 +59,14 @@ def checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.o
         TypeError: if one is no torch optimizer.
         ValueError: if there is none or one twice, it has no LR or a scheduler already, or the coupling is not for it.
     """
-    optimizers = [_unwrapped(each) for each in (given if isinstance(given, Iterable) else [given])]
+    optimizers = [unwrapped(each) for each in (given if isinstance(given, Iterable) else [given])]
     if not optimizers or len({id(each) for each in optimizers}) < len(optimizers):
         raise ArgumentError(
             "optimizer", "must be one or a list of different ones", value=len(optimizers), remedy="name each once"
         )
     for each in optimizers:
         name = type(each).__name__
-        if not isinstance(each, torch.optim.Optimizer) or not hasattr(each, "_optimizer_step_pre_hooks"):
+        if not is_steppable(each):
             raise ArgumentTypeError(
                 "optimizer", "must be a torch.optim.Optimizer", got=name, remedy="unwrap one that is wrapped"
             )
@@ -77,15 +78,6 @@ def checked_optimizers(given: Any, coupling: couplings.Coupling) -> list[torch.o
             rule = f"must have one BatchSizeScheduler, this {name} has one already"
             raise ArgumentError("optimizer", rule, remedy="call `close()` on that one first")
     return optimizers
-
-
-def _unwrapped(given: Any) -> Any:
-    """The optimizer inside a framework's wrapper that shows its parameter groups and steps it, as Accelerate's does."""
-    inner = getattr(given, "optimizer", None)
-    if hasattr(given, "_optimizer_step_pre_hooks") or not isinstance(inner, torch.optim.Optimizer):
-        return given
-    same = getattr(given, "param_groups", None) is inner.param_groups
-    return _unwrapped(inner) if same else given
 
 
 def checked_loader(loader: Any) -> DrivenLoader:

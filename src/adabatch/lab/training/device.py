@@ -98,11 +98,6 @@ def is_read_freely(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def longest_float(device: torch.device) -> torch.dtype:
-    """The type for sums: float64 if the device has it, else float32."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
     """While entered, torch computes on the CPU with `number` threads; None changes nothing."""

@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from adabatch._devices import longest_float
 from adabatch.lab.tasks.objective import Classification, Objective
-from adabatch.lab.training.device import longest_float
 from adabatch.lab.training.ranks import Ranks
 
 CHUNK: Final = 1024

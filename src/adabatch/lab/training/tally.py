@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adabatch._devices import longest_float
 from adabatch._errors import ArgumentError
-from adabatch.lab.training.device import longest_float, wait_for
+from adabatch.lab.training.device import wait_for
 from adabatch.lab.training.ranks import Ranks
 from adabatch.lab.training.records import RunState
 
