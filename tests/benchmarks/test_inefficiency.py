@@ -131,10 +131,10 @@ def test_a_verdict_that_the_test_loss_does_not_share_is_told(benchmark, readme):
 @pytest.mark.slow
 def test_a_part_that_was_stopped_goes_on_and_is_told(benchmark, tmp_path):
     script = [sys.executable, "benchmarks/inefficiency.py", "--toy", "--parts", "c", "--runs", str(tmp_path)]
-    process = subprocess.Popen(script, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if line.startswith("3 of "):
-            process.send_signal(signal.SIGTERM)
+    with subprocess.Popen(script, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("3 of "):
+                process.send_signal(signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
     assert not (tmp_path / "inefficiency_c.json").exists()
     again = subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True)

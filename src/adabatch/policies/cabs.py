@@ -21,8 +21,8 @@ class cabs(Policy):  # noqa: N801
         B = lr tr(Sigma) / (F - floor)
 
     The derivation needs the plain step `-lr g` and the LR as it is, so another optimizer, momentum, or a coupling other
-    than `none` is refused: a coupled LR would feed back. Tell the loss at every update: `batches.step(loss=loss)`. A run of
-    several ranks that is resumed between two decisions takes the first rank's losses up to there for those of all.
+    than `none` is refused: a coupled LR would feed back. Tell the loss at every update: `batches.step(loss=loss)`.
+    A run of several ranks that is resumed between two decisions takes the first rank's losses before for those of all.
 
     Args:
         loss_floor: the lowest loss that can be reached; in the loss of training, with its regularisation.
