@@ -260,8 +260,15 @@ def three_regimes(train: dict[str, Any]) -> str:
     of = tuned["borders"]
     borders = f"perfect scaling ends at {estimated(of['batch_at_20_percent_more_samples'])}, stagnation begins at "
     borders += estimated(of["stagnation_batch"])
-    slopes = f"updates fall {listed(parts)}" if parts else "no slope between neighbouring batch sizes is told"
-    return f"Fashion-MNIST, LR and momentum tuned: {borders}; {slopes}"
+    told = f"updates fall {listed(parts)}" if parts else "of no doubling is it told which of the three"
+    known = [row for row in tuned["slopes"] if row["slope"]["middle"] is not None]
+    ends = [f"{interval(row['slope'])} from {row['from']:,} to {row['to']:,}" for row in (known[0], known[-1])]
+    return f"Fashion-MNIST, LR and momentum tuned: {borders}; the slope is {', '.join(ends)}; {told}"
+
+
+def interval(found: dict[str, float]) -> str:
+    """A middle with its interval, which may lie below 0."""
+    return f"{found['middle']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def lr_rules(train: dict[str, Any]) -> str:

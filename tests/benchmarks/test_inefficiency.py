@@ -99,7 +99,8 @@ def synthetic(name, benchmark):
 
 
 WORDS = {
-    "a": r"perfect scaling ends at \S+ \[.*\], stagnation begins at 7\d\d \[.*\]; updates fall linearly in 2 doublings "
+    "a": r"perfect scaling ends at \S+ \[.*\], stagnation begins at 7\d\d \[.*\]; the slope is 0\.9\d \[.*\] "
+    r"from 8 to 16, \S+ \[.*\] from 1,024 to 2,048; updates fall linearly in 2 doublings "
     "between 8 and 32, sub-linearly in 5 doublings between 32 and 1,024 and not at all in 1 doubling between 1,024 and",
     "b": "linear needs fewer updates than a constant LR at batch sizes 16, 32, 64 and 128, more at 256, 512, 1,024 and",
     "c": r"the largest ratio over networks 13\S* \[.*\], over shares 1 \[.*\]",
