@@ -96,7 +96,7 @@ def families(start: RunConfig, curve: Sequence[tuple[int, float]]) -> dict[str, 
         "goodput": {"goodput": policy("goodput:" + " ".join(f"{size}:{rate:.6g}" for size, rate in curve))},
     }
     if start.optimizer in SIGNS:
-        found["sign-noise"] = {f"sign-noise-{each:g}": policy(f"sign-noise:{each:g}") for each in (0.6, 1.2, 2.4)}
+        found["sign-noise"] = {f"sign-noise-{each:g}": policy(f"sign-noise:{each:g}") for each in (0.3, 0.6, 0.85)}
     else:
         found["cabs"] = {
             f"cabs-{factor:g}": policy("cabs:0.01", coupling="none", momentum=0.0, lr=start.lr * factor)
