@@ -47,7 +47,7 @@ TRAINED = (
     ("mnist", "small_cnn", 8),
     ("fashion_mnist", "small_cnn", 8),
 )
-SEEDS = (0, 100, 200, 300)
+SEEDS = (400, 500, 600, 700)  # 0 to 399 were seen while the rules were made
 # Of each task: few samples, so that a whole training is short.
 SIZES = ("--train-samples", "5000", "--test-samples", "1000", "--epochs", "6")
 
