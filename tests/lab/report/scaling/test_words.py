@@ -148,7 +148,7 @@ def test_the_advice_where_scaling_never_or_at_once_ends(panel):
     far = study(critical=100_000, rules=("linear",)).panels[0]
     assert "take batch size 256 under LR linear, or try larger ones" in advice(far)
     near = study(critical=10, rules=("linear",), budget=1e9).panels[0]
-    assert "keep batch size 16: already 32 takes over 20 % more samples." in advice(near)
+    assert "keep batch size 16: by the fit already 32 takes over 20 % more samples." in advice(near)
     rule = replace(panel.rules[0], test=ToLoss(target=None))
     assert "no batch size can be recommended" in advice(replace(panel, rules=(rule,)))
 

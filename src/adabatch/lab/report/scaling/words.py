@@ -269,7 +269,7 @@ def advice(panel: Panel, loss: str = "test") -> str:
         text = f"{head} take batch size {max(sizes):,} {under}, or try larger ones: up to there updates fall in "
         text += "proportion."
     elif len(sizes) > 1 and middle < sizes[1]:
-        text = f"{head} keep batch size {sizes[0]:,}: already {sizes[1]:,} takes over 20 % more samples."
+        text = f"{head} keep batch size {sizes[0]:,}: by the fit already {sizes[1]:,} takes over 20 % more samples."
     else:
         text = f"{head} take batch sizes up to about {size(middle)} {under}: so far updates fall in proportion, at "
         text += "no more than 20 % more samples."
