@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import math
 import signal
@@ -18,9 +19,10 @@ from adabatch.lab import models
 from adabatch.lab.training import Interrupted, RunConfig, checkpoint, reporting, saved_result, train
 from adabatch.lab.training.branching import Branching, cooled
 from adabatch.lab.training.device import pick_device
+from adabatch.lab.training.folder import RunFolder
 from adabatch.lab.training.records import decision_of
 from adabatch.lab.training.setup import Setup
-from adabatch.types import Fork
+from adabatch.types import Decision, Fork
 
 EVERY = 300  # samples, of 1,500
 BRANCHED = RunConfig.for_task(
@@ -274,6 +276,27 @@ def test_it_goes_back_after_a_resume_from_an_earlier_checkpoint(monkeypatch, tmp
     with pytest.raises(Interrupted):
         train(BRANCHED, tmp_path / "broken", data=small_data(), progress=stop)
     result = train(BRANCHED, tmp_path / "broken", data=small_data(), resume=True, resume_from=name)
+    assert without_seconds(result) == without_seconds(expected)
+    assert same(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
+
+
+@pytest.mark.parametrize("call", ["log", "save"])
+def test_a_disk_that_is_full_on_the_way_back(call, monkeypatch, tmp_path):
+    """What was saved before stays, and a resume goes the same way."""
+    told(monkeypatch, hurt)
+    expected = train(BRANCHED, tmp_path / "unbroken", data=small_data())
+    write = getattr(RunFolder, call)
+
+    def full(self, given, **more):
+        if (isinstance(given, Decision) and given.batch_size == 8) or getattr(given, "decisions", 0) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, call, full)
+        with pytest.raises(OSError, match="No space left"):
+            train(BRANCHED, tmp_path / "broken", data=small_data())
+    result = train(BRANCHED, tmp_path / "broken", data=small_data(), resume=True)
     assert without_seconds(result) == without_seconds(expected)
     assert same(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
