@@ -165,24 +165,33 @@ def what_is_left_out(rank, world):
     assert noise.estimate().measured == pytest.approx(UPDATES - 2)
 
 
+def thrown_away(model, loader, wanted, *, to_none, before=None, rel=1e-9):
+    """Checks that a gradient that is zeroed before the one that trains, as that of a perturbation, does not count."""
+    optimizer, batches, noise = setup(model, loader)
+    for inputs, targets in loader:
+        if before is not None:
+            before(model, inputs, targets)
+        (3 * mse_loss(model(inputs), targets)).backward()
+        optimizer.zero_grad(set_to_none=to_none)
+        mse_loss(model(inputs), targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        batches.step()
+    noise.close()
+    assert noise.skipped == 0
+    check_same(noise, wanted, rel=rel)
+
+
 def what_is_thrown_away(rank, world):
-    """A gradient that is zeroed before the one that trains, as that of a perturbation, and one that nobody adds."""
+    """Also a gradient that nobody adds."""
+
+    def returned(model, inputs, targets):
+        torch.autograd.grad(mse_loss(model.module(inputs), targets), [*model.parameters()])
+
     wanted = alone(world)
     for to_none in (True, False):
-        model, loader = DistributedDataParallel(network()), together(world)
-        optimizer, batches, noise = setup(model, loader)
-        for inputs, targets in loader:
-            torch.autograd.grad(mse_loss(model.module(inputs), targets), [*model.parameters()])
-            (3 * mse_loss(model(inputs), targets)).backward()
-            optimizer.zero_grad(set_to_none=to_none)
-            mse_loss(model(inputs), targets).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
-            optimizer.zero_grad()
-            batches.step()
-        noise.close()
-        assert noise.skipped == 0
-        check_same(noise, wanted)
+        thrown_away(DistributedDataParallel(network()), together(world), wanted, to_none=to_none, before=returned)
 
 
 def what_is_refused(rank, world):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from tests.accumulate.ranks import on_ranks
-from tests.noise.test_tap_ranks import accumulated, alone, check_same, plain, setup, together
+from tests.noise.test_tap_ranks import accumulated, alone, check_same, plain, setup, thrown_away, together
 from tests.noise.trainings import data, network
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -110,19 +110,7 @@ def shards_that_are_thrown_away(rank, world):
     """As under DistributedDataParallel: what is zeroed before the pass that trains is forgotten."""
     wanted = alone(world, dtype=torch.float32)
     for to_none in (True, False):
-        model, loader = sharded(), together(world, dtype=torch.float32)
-        optimizer, batches, noise = setup(model, loader)
-        for inputs, targets in loader:
-            (3 * mse_loss(model(inputs), targets)).backward()
-            optimizer.zero_grad(set_to_none=to_none)
-            mse_loss(model(inputs), targets).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
-            optimizer.zero_grad()
-            batches.step()
-        noise.close()
-        assert noise.skipped == 0
-        check_same(noise, wanted, rel=1e-6)
+        thrown_away(sharded(), together(world, dtype=torch.float32), wanted, to_none=to_none, rel=1e-6)
 
 
 @pytest.mark.slow

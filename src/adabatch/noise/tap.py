@@ -54,7 +54,7 @@ def tap(
     preconditioned: bool = False,
     norm: Literal["l2", "l1"] = "l2",
 ) -> Tap:
-    """Measures the noise of the gradients of every so manieth update, while the network trains as it would without.
+    """Measures the noise of the gradients of one update in `every`, while the network trains as it would without.
 
     A batch must be trained on in two parts at least, whose own gradients are compared with the batch's:
 
